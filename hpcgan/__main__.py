@@ -1,0 +1,8 @@
+"""`python -m hpcgan`."""
+
+import sys
+
+from hpcgan.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""One attempt at a training, assembled from a configuration: the only place that knows all the parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import hpcgan
+from hpcgan.comm.base import Comm
+from hpcgan.config import Config
+from hpcgan.data.pipeline import Pipeline
+from hpcgan.data.sharding import Sharding
+from hpcgan.data.source import Source
+from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.evaluation.sample import scored_network
+from hpcgan.evaluation.score import Scorer
+from hpcgan.methods.gan import Gan, Sampler
+from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.records import MetricsWriter, append
+from hpcgan.rundir import Lease, RunDirectory
+from hpcgan.training import checkpoint as checkpoints
+from hpcgan.training.control import StopRequest
+from hpcgan.training.loop import Trainer, Writers
+from hpcgan.training.progress import Reporter
+from hpcgan.training.state import Counters, TrainState
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes
+    ----------
+    run : Path
+        The run directory.
+    best : dict or None
+        `score`, `epoch` and `step` of the best model.
+    """
+
+    run: Path
+    best: dict[str, Any] | None
+
+
+def train(
+    config: Config, run: RunDirectory, comm: Comm, stop: StopRequest, *, terminal: bool = False
+) -> TrainResult:
+    """Train on all ranks of `comm`, resuming if the run directory holds a checkpoint.
+
+    Raises
+    ------
+    InputError
+        Bad data or a run directory of another configuration; on every rank, nothing written.
+    Interrupted
+        Stopped on request, with a checkpoint.
+    HpcganError
+        Any other failure that has a name.
+    """
+    problem = problem_class(config.problem)(config.model)
+    with agreed(comm):
+        training = problem.open(config.data.path, "train", config.data.cache_mb)
+        validation = problem.open(config.data.path, "val", config.data.cache_mb)
+        sharding = shard(config, comm, training)
+        if comm.is_root:
+            prepare_directory(config, run, problem)
+    method = Gan(problem, config.training, comm, config.seed)
+    state = TrainState(method.networks, method.optimizers)
+    writers = None
+    with agreed(comm):
+        if comm.is_root:
+            restore(state, run)
+            writers = open_writers(config, run, comm, state)
+    comm.broadcast_variables(list(state.variables.values()))
+    state.counters = Counters(**comm.broadcast_json(state.meta()))
+    state.check_equal(comm)
+
+    outcome = "failed"
+    done = state.counters.epoch + state.counters.position / sharding.n
+    reporter = Reporter(comm.is_root, terminal, config.training.epochs, done)
+    try:
+        _announce(reporter, config, run, comm, sharding, state, len(validation))
+        pipeline = Pipeline(training, problem, sharding, config.data.augment, method.draws)
+        scorer = None
+        if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
+            scorer = epoch_scorer(config, problem, method, validation, comm)
+        Trainer(
+            config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter
+        ).run()
+        outcome = "done"
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    finally:
+        reporter.close()
+        if writers is not None:
+            writers.metrics.write("end", state.counters.step, outcome=outcome)
+            writers.metrics.close()
+            writers.lease.release(outcome)
+        training.close()
+        validation.close()
+    return TrainResult(run.path, state.counters.best)
+
+
+@contextlib.contextmanager
+def agreed(comm: Comm) -> Iterator[None]:
+    """Run a block on all ranks; if it fails on some, all raise the first failure, named with its rank.
+
+    Only for blocks without collectives, in which a failing rank would leave the others waiting.
+    """
+    failure: HpcganError | None = None
+    try:
+        yield
+    except HpcganError as error:
+        failure = error
+    mine = None if failure is None else {"bad_input": isinstance(failure, InputError), "text": str(failure)}
+    everyone = comm.broadcast_json(comm.gather_json(mine))
+    failed = [(rank, entry) for rank, entry in enumerate(everyone) if entry]
+    if failed:
+        rank, first = failed[0]
+        where = "" if len(failed) == comm.size else f"rank {rank}: "
+        raise (InputError if first["bad_input"] else HpcganError)(where + first["text"])
+
+
+def shard(config: Config, comm: Comm, training: Source) -> Sharding:
+    """Epoch order of the training split over the ranks.
+
+    Raises
+    ------
+    InputError
+        Fewer events than a global batch.
+    """
+    batch = config.training.batch_size
+    if len(training) < batch * comm.size:
+        raise InputError(
+            f"{training.path}: {len(training)} events are fewer than a global batch of {batch * comm.size} "
+            f"(training.batch_size={batch} on {comm.size} ranks)"
+        )
+    return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
+
+
+def prepare_directory(config: Config, run: RunDirectory, problem: Problem) -> None:
+    """Check what a new or resumed run needs, then make its directory; on a refusal nothing is written.
+
+    Raises
+    ------
+    InputError
+        A run of another configuration is there, or the data cannot be trained on.
+    """
+    if run.exists:
+        run.check_config(config, run.load_config(Problems()))
+    if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
+        for split in ("train", "val"):
+            problem.validate(config.data.path, split)
+    run.create(config)
+
+
+def restore(state: TrainState, run: RunDirectory) -> None:
+    """Load the newest intact checkpoint, if there is one."""
+
+    def warn(text: str) -> None:
+        print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
+
+    found = checkpoints.load_latest(run.checkpoints, warn)
+    if found is not None:
+        state.load(found.arrays, found.meta)
+
+
+def epoch_scorer(
+    config: Config, problem: Problem, method: Gan, validation: Source, comm: Comm
+) -> Callable[[int], Any]:
+    """Scoring of the generator after an epoch."""
+    sampler = Sampler(
+        problem,
+        method.networks[scored_network(config)],
+        statistics=config.scoring.statistics,
+        batch_size=config.training.batch_size,
+        dtype=config.training.dtype,
+    )
+    scorer = Scorer(problem, validation, comm, config.scoring.events, config.training.batch_size)
+    return lambda epoch: scorer(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
+
+
+def open_writers(config: Config, run: RunDirectory, comm: Comm, state: TrainState) -> Writers:
+    """Take the lease and open what rank 0 writes."""
+    lease = Lease(run)
+    try:
+        metrics = MetricsWriter(run.metrics_file, lease.attempt)
+        append(run.provenance_file, provenance(config, comm, lease.attempt, state.counters.step))
+        metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
+    except OSError as error:
+        lease.release("failed")
+        raise HpcganError(f"{run.path}: cannot write: {error.strerror}") from None
+    events = tf.summary.create_file_writer(str(run.tensorboard))
+
+    def tensorboard(samples: int, scalars: Mapping[str, float]) -> None:
+        with events.as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step=samples)
+        events.flush()
+
+    return Writers(lease, metrics, tensorboard)
+
+
+def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str, Any]:
+    """Where, when and with what an attempt runs."""
+    return {
+        "attempt": attempt,
+        "step": step,
+        "time": time.time(),
+        "command": shlex.join(sys.argv),
+        "host": socket.gethostname(),
+        "ranks": comm.size,
+        "backend": comm.backend,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "hpcgan": hpcgan.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "machine": platform.machine(),
+        "identity": config.identity_hash(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _announce(
+    reporter: Reporter,
+    config: Config,
+    run: RunDirectory,
+    comm: Comm,
+    sharding: Sharding,
+    state: TrainState,
+    validation_events: int,
+) -> None:
+    counters = state.counters
+    reporter.message(
+        f"{config.name}: problem {config.problem}, {comm.size} rank{'s' * (comm.size > 1)} ({comm.backend}), "
+        f"batch {config.training.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
+        f"events, run {run.path}"
+    )
+    if counters.step:
+        reporter.message(f"resuming at step {counters.step}, epoch {counters.epoch}")
+    if config.scoring.every_epochs and validation_events < config.scoring.events:
+        reporter.message(
+            f"scoring with N={validation_events}, all validation events there are: "
+            f"not comparable with scores at N={config.scoring.events}"
+        )

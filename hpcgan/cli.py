@@ -1,0 +1,57 @@
+"""The command line: subcommands, and errors as one line with an exit code.
+
+Each command is a module of `hpcgan.commands` with `add_parser(subparsers)` and `run(args)`; what is heavy
+(TensorFlow, MPI, PYTHIA, matplotlib) is imported inside `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import hpcgan
+from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
+
+COMMANDS = ("data", "train", "generate", "evaluate", "doctor")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="hpcgan",
+        description="Data-parallel training of generative adversarial networks for the physical sciences.",
+        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from.",
+    )
+    parser.add_argument("--version", action="version", version=f"hpcgan {hpcgan.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    import importlib.util  # FIXME: until all exist
+
+    for name in COMMANDS:
+        if importlib.util.find_spec(f"hpcgan.commands.{name}") is None:
+            continue
+        importlib.import_module(f"hpcgan.commands.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
+        sys.stdout.flush()
+        return code
+    except Interrupted as error:
+        print(f"hpcgan: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except HpcganError as error:
+        print(f"hpcgan: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hpcgan: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

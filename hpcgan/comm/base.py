@@ -1,0 +1,129 @@
+"""The one seam to other ranks.
+
+`Comm` is everything the engine may ask of its peers. Only `comm/horovod.py` imports Horovod and only
+`comm/mpi.py` will import mpi4py; without a launcher everything runs on `SerialComm`.
+
+Tensors are passed through opaquely here (no TensorFlow import), so that configuration, launch and
+analysis code can hold a `Comm` on a machine that has neither TensorFlow nor MPI.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class Comm(ABC):
+    """Communicator over the ranks of one training job.
+
+    Attributes
+    ----------
+    rank, size : int
+        This rank and the world size.
+    local_rank, local_size : int
+        The same among the ranks of this node; `local_rank` picks the GPU.
+    backend : str
+        `serial`, `horovod` or `mpi`.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    backend: str
+
+    @property
+    def is_root(self) -> bool:
+        """True on the rank that writes files and prints."""
+        return self.rank == 0
+
+    # --- inside the compiled training step -------------------------------------------------------
+
+    @abstractmethod
+    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
+        """Average a list of tensors over all ranks in one collective.
+
+        Not differentiable. `name` identifies the collective and must be the same on all ranks.
+        """
+
+    @abstractmethod
+    def allreduce(self, tensor: Any, name: str) -> Any:
+        """Average one tensor over all ranks; the gradient is averaged over the ranks, too."""
+
+    @abstractmethod
+    def allgather(self, tensor: Any, name: str) -> Any:
+        """Concatenate along the first axis in rank order; the gradient sums each rank's share of it."""
+
+    # --- on the host -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def broadcast_variables(self, variables: Sequence[Any]) -> None:
+        """Overwrite the variables of all ranks by those of rank 0."""
+
+    @abstractmethod
+    def gather_array(self, array: np.ndarray) -> list[np.ndarray] | None:
+        """Collect one array a rank on rank 0 (lengths may differ in the first axis); None elsewhere."""
+
+    @abstractmethod
+    def gather_json(self, value: Any) -> list[Any] | None:
+        """Collect one JSON value a rank on rank 0, in rank order; None elsewhere."""
+
+    @abstractmethod
+    def broadcast_json(self, value: Any) -> Any:
+        """The JSON value of rank 0 on every rank (what the others pass is ignored)."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+
+    def abort(self, cause: str, code: int = 1) -> NoReturn:
+        """Print the cause and end this process at once, taking the whole job down.
+
+        Never waits for other ranks: one of them may be the reason. The launcher sees a rank that
+        ended without finalising MPI and kills the rest.
+        """
+        print(f"hpcgan: rank {self.rank}: {cause}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(code)
+
+    def close(self) -> None:
+        """Leave the job in order; nothing may be called afterwards."""
+
+
+class SerialComm(Comm):
+    """One rank: every collective is the identity. Collectives return copies where callers may modify."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    local_size = 1
+    backend = "serial"
+
+    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
+        return list(tensors)
+
+    def allreduce(self, tensor: Any, name: str) -> Any:
+        return tensor
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        return tensor
+
+    def broadcast_variables(self, variables: Sequence[Any]) -> None:
+        pass
+
+    def gather_array(self, array: np.ndarray) -> list[np.ndarray] | None:
+        return [array]
+
+    def gather_json(self, value: Any) -> list[Any] | None:
+        return [value]
+
+    def broadcast_json(self, value: Any) -> Any:
+        return value
+
+    def barrier(self) -> None:
+        pass

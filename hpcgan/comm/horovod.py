@@ -1,0 +1,261 @@
+"""`Comm` over Horovod; the only module that imports it.
+
+Gradient semantics
+------------------
+Every rank r has a loss L_r of its own, and training follows the gradient of their mean: each rank
+differentiates L_r, and `grouped_allreduce` averages the result. A value that crosses ranks inside the
+forward pass (a synced batch-norm mean, the statistics of a minibatch gathered from all ranks) makes
+L_r depend on the inputs of the others. Its backward pass therefore hands each rank what *all* losses
+feel of its own contribution, the adjoint for the *sum* of the losses:
+
+- ``y = allreduce(x)``, the mean over ranks: ``dx_s = (1/R) sum_r dy_r``, the average of the upstream
+  gradients, the same on all ranks;
+- ``y = allgather(x)``: ``dx_s = sum_r dy_r[rows of s]``.
+
+Averaging the parameter gradients afterwards makes it the gradient of the mean of the losses, equal to
+that of one rank that holds the whole batch. (Horovod's own gradient of allgather averages where this
+needs a sum, so both gradients are defined here.) Both can be differentiated again, as gradient
+penalties need.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import weakref
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hpcgan.comm.base import Comm
+from hpcgan.errors import HpcganError
+from hpcgan.launch.topology import rank_environment
+from hpcgan.launch.world import check_world, die_with_parent, expected_world
+
+_CHUNK = 1 << 28  # bytes in one collective: MPI counts elements in 32 bits
+MISSING = "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
+
+
+class HorovodComm(Comm):
+    """The ranks of a job under mpirun or srun, through Horovod.
+
+    Parameters
+    ----------
+    env : mutable mapping, optional
+        The environment, by default `os.environ`; settings that nobody made are added to it before MPI
+        starts, so that a bare `mpirun` runs with the same ones as `hpcgan ... --ranks`.
+
+    Raises
+    ------
+    HpcganError
+        If Horovod is not installed or was built against another TensorFlow, or if MPI reports another
+        world than the launcher promised.
+    """
+
+    backend = "horovod"
+
+    def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
+        env = os.environ if env is None else env
+        expected = expected_world(env)
+        if expected is not None:
+            die_with_parent()
+        env.update(rank_environment(env))
+        try:
+            import horovod.tensorflow as hvd
+            import tensorflow as tf
+        except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
+            reason = str(error).strip().splitlines()
+            raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
+        self._hvd = hvd
+        self._tf = tf
+        hvd.init()
+        self.rank = hvd.rank()
+        self.size = hvd.size()
+        self.local_rank = hvd.local_rank()
+        self.local_size = hvd.local_size()
+        self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
+        try:
+            check_world(expected, self.size, self.rank)
+        except HpcganError:
+            hvd.shutdown()
+            raise
+
+    # --- inside the compiled training step -------------------------------------------------------
+
+    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
+        """Average floating-point tensors over all ranks in one collective a dtype.
+
+        The tensors travel as one flat buffer in the order given, so which elements are summed together,
+        and hence every bit of the result, depends on neither timing nor Horovod's fusion.
+        """
+        tf = self._tf
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        by_dtype: dict[Any, list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            if not tensor.dtype.is_floating:
+                raise TypeError(f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged")
+            by_dtype.setdefault(tensor.dtype, []).append(index)
+        results = list(tensors)
+        for dtype, indices in by_dtype.items():
+            group = [tensors[index] for index in indices]
+            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in group], 0)
+            mean = self._average(flat, f"{name}.{dtype.name}" if len(by_dtype) > 1 else name)
+            parts = tf.split(mean, [tf.size(tensor) for tensor in group])
+            for index, tensor, part in zip(indices, group, parts):
+                results[index] = tf.ensure_shape(tf.reshape(part, tf.shape(tensor)), tensor.shape)
+        return results
+
+    def allreduce(self, tensor: Any, name: str) -> Any:
+        tf = self._tf
+
+        @tf.custom_gradient
+        def mean_over_ranks(x: Any) -> Any:
+            def backward(upstream: Any) -> Any:
+                return self.allreduce(upstream, f"{name}.grad")
+
+            return self._average(x, name), backward
+
+        return mean_over_ranks(tf.convert_to_tensor(tensor))
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        tf = self._tf
+
+        @tf.custom_gradient
+        def gather(x: Any) -> Any:
+            rows = tf.shape(x)[:1]
+            counts = self._gather_op(rows, f"{name}.rows")
+
+            def backward(upstream: Any) -> Any:
+                # Differentiable, too: the mean over ranks times their number is the sum.
+                total = self.allreduce(upstream, f"{name}.grad") * tf.cast(self.size, upstream.dtype)
+                begin = tf.reduce_sum(counts[: self.rank])
+                return tf.ensure_shape(total[begin : begin + counts[self.rank]], x.shape)
+
+            return self._gather_op(x, name), backward
+
+        return gather(tf.convert_to_tensor(tensor))
+
+    def _average(self, tensor: Any, name: str) -> Any:
+        hvd = self._hvd
+        return hvd.allreduce(tensor, op=hvd.Average, name=self._unique(name), ignore_name_scope=True)
+
+    def _gather_op(self, tensor: Any, name: str) -> Any:
+        return self._hvd.allgather(tensor, name=self._unique(name), ignore_name_scope=True)
+
+    def _unique(self, name: str) -> str:
+        """`name`, numbered when it occurs again in the same graph.
+
+        Two collectives in flight under one name are an error in Horovod, and a layer that is applied to
+        a real and to a fake batch makes two. Ranks trace the same code, so they count alike.
+        """
+        tf = self._tf
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+        if tf.executing_eagerly():
+            return f"hpcgan.{safe}"
+        counts = self._names.setdefault(tf.compat.v1.get_default_graph(), {})
+        counts[safe] = counts.get(safe, 0) + 1
+        return f"hpcgan.{safe}" if counts[safe] == 1 else f"hpcgan.{safe}.{counts[safe]}"
+
+    # --- on the host -----------------------------------------------------------------------------
+
+    def broadcast_variables(self, variables: Sequence[Any]) -> None:
+        """Overwrite the variables of all ranks by those of rank 0, bit for bit.
+
+        Works on the bytes, hence for every dtype and for Keras 2 and 3 alike.
+
+        Raises
+        ------
+        HpcganError
+            If this rank's variables differ from rank 0's in number, shape or dtype.
+        """
+        values = [np.asarray(variable.numpy()) for variable in variables]
+        mine = [[list(value.shape), str(value.dtype)] for value in values]
+        theirs = self.broadcast_json(mine)
+        if mine != theirs:
+            index = next((i for i, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
+            raise HpcganError(
+                f"rank {self.rank} holds other variables than rank 0, from number {index} on: "
+                f"{mine[index : index + 1] or 'none'} here, {theirs[index : index + 1] or 'none'} there; "
+                "do all ranks read the same configuration?"
+            )
+        data = b"".join(value.tobytes() for value in values)
+        received = self._broadcast_bytes(data, sum(value.nbytes for value in values))
+        if self.rank == 0:
+            return
+        start = 0
+        for variable, value in zip(variables, values):
+            piece = np.frombuffer(received, value.dtype, value.size, start).reshape(value.shape)
+            variable.assign(piece)
+            start += value.nbytes
+
+    def gather_array(self, array: np.ndarray) -> list[np.ndarray] | None:
+        """Collect one array a rank on rank 0; any dtype without Python objects, any shape.
+
+        Raises
+        ------
+        ValueError
+            If the array holds Python objects.
+        """
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+        parts = self._gather_bytes(file.getvalue())
+        if parts is None:
+            return None
+        return [np.lib.format.read_array(io.BytesIO(part), allow_pickle=False) for part in parts]
+
+    def gather_json(self, value: Any) -> list[Any] | None:
+        parts = self._gather_bytes(json.dumps(value).encode())
+        return None if parts is None else [json.loads(part) for part in parts]
+
+    def broadcast_json(self, value: Any) -> Any:
+        data = json.dumps(value).encode() if self.rank == 0 else b""
+        length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
+        received = self._broadcast_bytes(data, int(length[0]))
+        return json.loads(received)
+
+    def barrier(self) -> None:
+        # Horovod starts no collective before every rank has joined it, so any of them is a barrier.
+        self._hvd.allreduce(self._tf.zeros(1), op=self._hvd.Sum, name="hpcgan.host.barrier")
+
+    def close(self) -> None:
+        """Wait for the other ranks, then leave Horovod and MPI."""
+        if self._hvd.is_initialized():
+            self.barrier()
+            self._hvd.shutdown()
+
+    def _broadcast_bytes(self, data: bytes, length: int) -> bytes:
+        """The `length` bytes of rank 0 on all ranks."""
+        tf, hvd = self._tf, self._hvd
+        source = np.frombuffer(data, np.uint8) if self.rank == 0 else np.zeros(length, np.uint8)
+        pieces = []
+        for start in range(0, length, _CHUNK):
+            with tf.device("/CPU:0"):
+                piece = tf.constant(source[start : start + _CHUNK])
+                pieces.append(hvd.broadcast(piece, 0, name="hpcgan.host.bytes").numpy().tobytes())
+        return b"".join(pieces)
+
+    def _gather_bytes(self, data: bytes) -> list[bytes] | None:
+        """The bytes of every rank on rank 0, in rank order; None elsewhere.
+
+        An all-to-all in which everything goes to rank 0: unlike an allgather it costs the other ranks no
+        memory. In rounds, so that what rank 0 receives at once stays bounded.
+        """
+        tf, hvd = self._tf, self._hvd
+        chunk = max(1, _CHUNK // self.size)
+        with tf.device("/CPU:0"):
+            lengths = hvd.allgather(tf.constant([len(data)], tf.int64), name="hpcgan.host.lengths").numpy()
+            source = np.frombuffer(data, np.uint8)
+            parts: list[list[bytes]] = [[] for _ in range(self.size)]
+            for start in range(0, int(lengths.max()), chunk):
+                piece = source[start : start + chunk]
+                splits = [len(piece)] + [0] * (self.size - 1)
+                received, counts = hvd.alltoall(tf.constant(piece), tf.constant(splits), name="hpcgan.host.gather")
+                if self.rank == 0:
+                    ends = np.cumsum(counts.numpy())
+                    for rank, piece_of_rank in enumerate(np.split(received.numpy(), ends[:-1])):
+                        parts[rank].append(piece_of_rank.tobytes())
+        if self.rank != 0:
+            return None
+        return [b"".join(pieces) for pieces in parts]

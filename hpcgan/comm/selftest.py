@@ -1,0 +1,55 @@
+"""A small real job: `mpirun -np 2 python -m hpcgan.comm.selftest`, and what `hpcgan doctor` runs.
+
+Every rank contributes different numbers to each collective and checks what comes back. Rank 0 prints
+one line of JSON; any rank that got a wrong value ends the job with exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from hpcgan.comm.select import make_comm
+from hpcgan.errors import HpcganError
+from hpcgan.launch.topology import threads_from_env
+
+
+def main() -> int:
+    """Run the collectives once; the exit code."""
+    try:
+        comm = make_comm("horovod")
+    except HpcganError as error:
+        print(f"hpcgan: {error}", file=sys.stderr, flush=True)
+        # Other ranks may be waiting in MPI already: only an abrupt end takes them along.
+        os._exit(error.exit_code)
+    try:
+        from hpcgan.comm.devices import configure_devices
+
+        gpus = configure_devices(comm, threads_from_env(os.environ))
+        ranks = np.arange(comm.size)
+        (mean,) = comm.grouped_allreduce([np.float32([comm.rank, 2.0])], "selftest.mean")
+        _expect(mean.numpy(), np.float32([ranks.mean(), 2.0]), "allreduce")
+        gathered = comm.allgather(np.full(comm.rank + 1, comm.rank, np.int32), "selftest.gather")
+        _expect(gathered.numpy(), np.repeat(ranks, ranks + 1), "allgather")
+        _expect(comm.broadcast_json(comm.rank + 7), 7, "broadcast")
+        seen = comm.gather_json({"rank": comm.rank, "node": os.uname().nodename, "gpus": gpus})
+        if seen is not None:
+            threads = threads_from_env(os.environ)
+            print(json.dumps({"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen}))
+        comm.close()
+    except Exception as error:
+        comm.abort(f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _expect(got: Any, wanted: Any, what: str) -> None:
+    if not np.array_equal(got, wanted):
+        raise HpcganError(f"{what} gave {got}, not {wanted}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

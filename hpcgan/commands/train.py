@@ -1,0 +1,107 @@
+"""`hpcgan train`: train, resume, or start itself on several ranks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from hpcgan import config as configuration
+from hpcgan.config import Config
+from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.rundir import RunDirectory
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model; the same command again resumes it",
+        description="Train the model of a configuration. The same command again resumes from the last checkpoint.",
+    )
+    parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
+    parser.add_argument("--ranks", type=int, metavar="N", help="start N ranks under mpirun on this machine")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or print the configuration."""
+    from hpcgan.launch.world import expected_world
+    from hpcgan.problems.base import Problems
+
+    config = configuration.load(args.config, Problems(), args.overrides)
+    if args.dry_run:
+        print(config.to_yaml(), end="")
+        return EXIT_DONE
+    directory = RunDirectory(args.run or default_directory(config))
+    promised = expected_world(os.environ)
+    if promised is None and args.ranks is not None and args.ranks != 1:
+        return _launch(config, directory, args)
+    if promised is not None and args.ranks is not None and args.ranks != promised.size:
+        raise InputError(f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out")
+    return train_here(config, directory)
+
+
+def default_directory(config: Config) -> Path:
+    """`runs/NAME-HASH`, the hash being that of the identity keys."""
+    return Path("runs") / f"{config.name}-{config.identity_hash()}"
+
+
+def _launch(config: Config, directory: RunDirectory, args: argparse.Namespace) -> int:
+    """Refuse bad input once, here, then start the ranks."""
+    from hpcgan.launch.mpirun import launch
+    from hpcgan.problems.base import Problems, problem_class
+
+    if args.ranks < 1:
+        raise InputError(f"--ranks {args.ranks}: give at least 1")
+    if directory.exists:
+        directory.check_config(config, directory.load_config(Problems()))
+    problem = problem_class(config.problem)(config.model)
+    for split in ("train", "val"):
+        problem.open(config.data.path, split).close()
+    command = ["train", str(args.config), *args.overrides, "--run", str(directory.path)]
+    return launch(command, args.ranks)
+
+
+def train_here(config: Config, directory: RunDirectory) -> int:
+    """Train as the rank this process is."""
+    from hpcgan.launch.topology import rank_environment, threads_from_env
+    from hpcgan.launch.world import die_with_parent, expected_world, stdout_is_terminal
+    from hpcgan.training.control import StopRequest
+
+    stop = StopRequest()
+    stop.install()  # before the slow imports: a signal during them must not be lost
+    os.environ.update(rank_environment(os.environ))
+    if expected_world(os.environ) is not None:
+        die_with_parent()
+    from hpcgan.comm.select import make_comm
+
+    comm = make_comm(config.comm.backend)
+    try:
+        from hpcgan.attempt import train
+        from hpcgan.comm.devices import configure_devices
+
+        configure_devices(comm, threads_from_env(os.environ))
+        result = train(config, directory, comm, stop, terminal=stdout_is_terminal())
+    except HpcganError as error:
+        # Named errors are raised on all ranks together; one of them says it.
+        if comm.is_root:
+            prefix = "" if error.exit_code == 75 else "error: "
+            print(f"hpcgan: {prefix}{error}", file=sys.stderr, flush=True)
+        comm.close()
+        return error.exit_code
+    except BaseException:
+        if comm.size == 1:
+            raise
+        traceback.print_exc()
+        comm.abort("ended by the exception above")
+    if comm.is_root:
+        if result.best is not None:
+            print(f"best: score {result.best['score']:.2f} in epoch {result.best['epoch']}")
+        print(f"run: {result.run}", flush=True)
+    comm.close()
+    return EXIT_DONE

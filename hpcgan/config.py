@@ -1,0 +1,347 @@
+"""The configuration: one YAML, one schema, the same names on the command line.
+
+Sections are pydantic models; the `model:` section is the problem's own schema, found through the registry
+that the caller passes in. Every error is one line with the path of the key, and the valid choices.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from hpcgan.errors import InputError
+from hpcgan.schedule import Decay, Scaling
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decrement = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class DataConfig(Section):
+    """Where the samples are, and how real ones are shown to the discriminator."""
+
+    path: Path = Field(description="folder with train.h5, val.h5 and test.h5")
+    augment: tuple[str, ...] = Field((), description="symmetries of the problem applied at random to real samples")
+    cache_mb: int = Field(1024, ge=0, description="memory a rank may use to hold a split, MiB")
+
+
+class AdamConfig(Section):
+    """Adam (Kingma and Ba, arXiv:1412.6980) of one network."""
+
+    learning_rate: Positive = 2.0e-4
+    beta1: Decrement = 0.5
+    beta2: Decrement = 0.999
+    epsilon: Positive = 1.0e-8
+
+
+class ScheduleConfig(Section):
+    """Learning rates over the training; see `hpcgan.schedule.learning_rate`."""
+
+    scaling: Scaling = Field("none", description="factor for N ranks: none 1, sqrt N^(1/2), linear N")
+    warmup_epochs: NonNegative = Field(0.0, description="epochs from the one-rank rate to the scaled one")
+    decay: Decay = "constant"
+    decay_start: NonNegative = Field(0.0, description="epoch at which the decay begins")
+    decay_epochs: Positive | None = Field(None, description="epoch at which it ends; null: training.epochs")
+    final_fraction: Fraction = Field(0.0, description="rate at the end of the decay, as a fraction")
+
+
+class TrainingConfig(Section):
+    """The method and its optimizers. `batch_size` is per rank."""
+
+    epochs: int = Field(60, ge=1)
+    batch_size: int = Field(64, ge=1, description="samples a rank and step")
+    generator: AdamConfig = AdamConfig()
+    discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
+    loss: Literal["bce"] = Field("bce", description="bce: non-saturating binary cross-entropy")
+    label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
+    average_half_life: NonNegative = Field(
+        0.0, description="half-life of the averaged generator in samples; 0: no averaging"
+    )
+    schedule: ScheduleConfig = ScheduleConfig()
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class ScoringConfig(Section):
+    """Scoring during the training, on the validation split."""
+
+    events: int = Field(4096, ge=2, description="real events and as many generated ones")
+    every_epochs: int = Field(1, ge=0, description="0: never; the last epoch is then the best")
+    weights: Literal["auto", "average", "current"] = Field(
+        "auto", description="generator scored and sampled; auto: the average where there is one"
+    )
+    statistics: Literal["moving", "batch"] = Field(
+        "moving", description="batch-norm statistics in generation: moving averages, or those of each batch"
+    )
+
+
+class CommConfig(Section):
+    """Communication between ranks."""
+
+    backend: Literal["auto", "horovod", "mpi", "serial"] = "auto"
+
+
+class CheckpointConfig(Section):
+    """Checkpoints; the best by score is kept besides."""
+
+    every_epochs: int = Field(1, ge=1)
+    keep: int = Field(2, ge=1, description="latest checkpoints kept")
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run directory")
+    problem: str
+    seed: int = Field(1, ge=0, lt=2**63)
+    data: DataConfig
+    model: SerializeAsAny[BaseModel]
+    training: TrainingConfig = TrainingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    comm: CommConfig = CommConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_is_text(cls, value: Any) -> Any:
+        return str(value)
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> Config:
+        if self.scoring.weights == "average" and self.training.average_half_life == 0:
+            raise ValueError("scoring.weights=average needs training.average_half_life > 0")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Everything, defaults included, as plain values."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML, in the order of the schema."""
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: everything but lengths, cadences and communication."""
+        plain = self.dump()
+        del plain["comm"], plain["checkpoint"]
+        del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
+        return plain
+
+    def identity_hash(self) -> str:
+        """Eight hex digits of `identity`."""
+        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+class ProblemClass(Protocol):
+    """What this module needs to know of a problem."""
+
+    Model: typing.ClassVar[type[BaseModel]]
+    symmetries: typing.ClassVar[Sequence[str]]
+
+
+class Registry(Protocol):
+    """The problems there are, and their classes by name (KeyError for others)."""
+
+    def names(self) -> Sequence[str]:
+        """All names."""
+        ...
+
+    def get(self, name: str) -> ProblemClass:
+        """The class of a problem."""
+        ...
+
+
+def load(source: Path | str | Mapping[str, Any], registry: Registry, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and validate a configuration.
+
+    Parameters
+    ----------
+    source : Path, str or mapping
+        YAML file, or its content as a mapping. The file's stem is the default of `name`.
+    registry : Registry
+        The problems there are.
+    overrides : sequence of str
+        `key.path=value` with YAML values.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file, unknown key, value out of range: one line with file and key.
+    """
+    where = "configuration"
+    if isinstance(source, Mapping):
+        raw: dict[str, Any] = json.loads(json.dumps(source, default=str))
+    else:
+        where = str(source)
+        raw = _read_yaml(Path(source))
+        raw.setdefault("name", Path(source).stem)
+    for item in overrides:
+        _override(raw, item)
+    return _validate(raw, registry, where)
+
+
+def schema(registry: Registry, problem: str) -> dict[str, Any]:
+    """JSON schema of the configuration of one problem."""
+    whole = Config.model_json_schema()
+    own = registry.get(problem).Model.model_json_schema()
+    whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
+    whole["properties"]["model"] = own
+    whole["properties"]["problem"] = {"const": problem}
+    return whole
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        raise InputError(f"{path}: cannot read the configuration: {reason}") from None
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}:{line} not valid YAML: {problem}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: the configuration must be a mapping of sections, e.g. 'problem: rpv'")
+    return raw
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int, float, bool)):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key '{key}' is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key or any(not part for part in key.split(".")):
+        raise InputError(f"override '{item}': write it as key=value, e.g. training.epochs=3")
+    try:
+        value = yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError:
+        raise InputError(f"override '{key}': '{text}' is not a YAML value") from None
+    *parents, last = key.split(".")
+    node = raw
+    for part in parents:
+        child = node.setdefault(part, {})
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"override '{key}': '{part}' is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
+    for key in raw:
+        if key not in Config.model_fields:
+            raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
+    name = raw.get("problem")
+    if name is None:
+        raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
+    if name not in registry.names():
+        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(registry.names())}")
+    problem = registry.get(name)
+    model_schema = problem.Model
+    for section, model in (("model", model_schema), *_sections()):
+        if section in raw and raw[section] is None:
+            raw[section] = {}
+        if section in raw and not isinstance(raw[section], dict):
+            raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {_example(section, model)}")
+    try:
+        model_config = model_schema.model_validate(raw.get("model") or {})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
+    try:
+        config = Config.model_validate({**raw, "model": model_config})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, Config, ())}") from None
+    for symmetry in config.data.augment:
+        if symmetry not in problem.symmetries:
+            known = ", ".join(problem.symmetries) or "none"
+            raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
+    return config
+
+
+def _sections() -> list[tuple[str, type[BaseModel]]]:
+    return [
+        (key, field.annotation)
+        for key, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    ]
+
+
+def _example(section: str, model: type[BaseModel]) -> str:
+    return f"{section}.{next(iter(model.model_fields), 'key')}"
+
+
+def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    """The first error as one line: path, what is wrong, what would be right."""
+    first = error.errors()[0]
+    path = (*prefix, *(str(part) for part in first["loc"]))
+    dotted = ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        keys = _keys_at(model, [str(part) for part in first["loc"][:-1]])
+        return f"unknown key '{dotted}'{_nearest(path[-1], keys)}{more}"
+    if first["type"] == "missing":
+        return f"'{dotted}' is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not dotted:
+        return f"{message}{more}"
+    return f"{dotted}: {message[0].lower() + message[1:]}, got {first['input']!r}{more}"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = _model_of(field.annotation) if field else None
+        if inner is None:
+            return ()
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
+        return next((m for m in map(_model_of, typing.get_args(annotation)) if m), None)
+    return None
+
+
+def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(keys), n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; the keys here are: {', '.join(keys)}" if keys else ""
+
+

@@ -1,0 +1,238 @@
+"""Calorimeter towers from Delphes ROOT files, and their import into the project's layout."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcgan.data import hdf5
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.physics.detector import Towers
+from hpcgan.physics.images import bin_towers, image_attributes
+
+TREE = "Delphes"
+BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
+STEP_EVENTS = 1000
+"""Events in memory at a time: some 350 towers each."""
+
+_VAL, _TEST = 3, 4
+_CYCLE = 5
+"""Of every five events in a row the first three go to train, one to val, one to test: every file reaches all three."""
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """One clear error for whatever a damaged file makes the ROOT reader raise."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        # uproot interprets class descriptions found in the file: damage surfaces as almost any exception type.
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text if len(text) <= 120 else text[:117] + "..."
+        raise InputError(f"{path}: cannot be read as ROOT ({text}); the file is damaged or of another kind") from error
+
+
+@contextlib.contextmanager
+def _open_tree(path: Path) -> Iterator[Any]:
+    try:
+        import uproot
+    except ImportError as error:
+        raise HpcganError(f"uproot cannot be imported ({error}); install it with: pip install uproot") from error
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a ROOT file")
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"root":
+            raise InputError(f"{path}: not a ROOT file (it does not begin with 'root')")
+    with contextlib.ExitStack() as stack:
+        with _readable(path):
+            file = stack.enter_context(uproot.open(path))
+            names = file.keys(cycle=False, recursive=False)
+            if TREE not in names:
+                raise InputError(f"{path}: has no tree '{TREE}' (it holds: {', '.join(names[:8]) or 'nothing'})")
+            tree = file[TREE]
+            if not hasattr(tree, "num_entries") or not hasattr(tree, "iterate"):
+                raise InputError(f"{path}: '{TREE}' is not a tree")
+            if "Tower" not in tree.keys(recursive=False):
+                held = ", ".join(tree.keys(recursive=False)[:8])
+                raise InputError(f"{path}: tree '{TREE}' has no branch 'Tower' (it holds: {held or 'nothing'})")
+            missing = [name for name in BRANCHES if name not in tree["Tower"].keys()]
+            if missing:
+                raise InputError(f"{path}: branch 'Tower' has no '{missing[0]}'")
+            if tree.num_entries <= 0:
+                raise InputError(f"{path}: tree '{TREE}' holds no events")
+        yield tree
+
+
+def count_events(path: str | os.PathLike[str]) -> int:
+    """Number of events in a Delphes file.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_towers`.
+    """
+    with _open_tree(Path(path)) as tree:
+        return int(tree.num_entries)
+
+
+def read_towers(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], step: int = STEP_EVENTS
+) -> Iterator[tuple[Towers, int]]:
+    """Towers of Delphes files, some events at a time.
+
+    Parameters
+    ----------
+    paths : path or sequence of paths
+    step : int
+        Events in memory at a time.
+
+    Yields
+    ------
+    towers : Towers
+        Event index within the batch, eta, phi, energy in GeV.
+    n_events : int
+        Events in the batch.
+
+    Raises
+    ------
+    InputError
+        No such file, not ROOT, cut short, without tree ``Delphes`` or branch ``Tower``, without events, or with tower
+        energies that are negative or not finite.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    for path in map(Path, paths):
+        with _open_tree(path) as tree:
+            seen = 0
+            batches = tree.iterate(list(BRANCHES), step_size=step, library="ak")
+            while True:
+                with _readable(path):
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    towers, count = _flatten(path, batch, seen)
+                seen += count
+                yield towers, count
+            if seen != tree.num_entries:
+                raise InputError(f"{path}: {seen} of {tree.num_entries} events could be read; the file is damaged")
+
+
+def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
+    import awkward
+
+    counts = awkward.to_numpy(awkward.num(batch[BRANCHES[0]]))
+    columns = []
+    for name in BRANCHES:
+        if not np.array_equal(awkward.to_numpy(awkward.num(batch[name])), counts):
+            raise InputError(f"{path}: '{name}' and '{BRANCHES[0]}' have different numbers of towers")
+        columns.append(awkward.to_numpy(awkward.flatten(batch[name])).astype(np.float64))
+    event = np.repeat(np.arange(len(counts)), counts)
+    eta, phi, energy = columns
+    bad = ~(np.isfinite(energy) & (energy >= 0) & ~np.isnan(eta) & ~np.isnan(phi))
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"{path}: event {seen + event[first]} has a tower with eta {eta[first]:g}, phi {phi[first]:g}, "
+            f"E {energy[first]:g} GeV"
+        )
+    return Towers(event, eta, phi, energy), len(counts)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file: a name and a count do not tell two samples apart."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def import_files(
+    files: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    m_gluino: float = 0.0,
+    m_neutralino: float = 0.0,
+    label: int = 1,
+    weight: float = 1.0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Make ``train.h5``, ``val.h5`` and ``test.h5`` from Delphes files.
+
+    Of every five events in a row three go to train, one to val and one to test.
+
+    Parameters
+    ----------
+    files : sequence of paths
+    out : path
+        Folder of the files.
+    m_gluino, m_neutralino : float
+        Masses to record, GeV; 0 if there are none.
+    label : int
+        1 signal, 0 background.
+    weight : float
+        Weight of every event.
+    force : bool
+        Replace existing files.
+    progress : callable(done, total), optional
+
+    Returns
+    -------
+    bool
+        False if `out` already held exactly this data and nothing was done.
+
+    Raises
+    ------
+    InputError
+        Files that cannot be used (see :func:`read_towers`), named twice, or an `out` that holds other data.
+    """
+    for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino), ("weight", weight)):
+        if not np.isfinite(value) or (value < 0 and name != "weight"):
+            raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise InputError("no file to import")
+    resolved = [path.resolve() for path in paths]
+    for i, path in enumerate(resolved):
+        if path in resolved[:i]:
+            raise InputError(f"{paths[i]}: named twice")
+    counts = [count_events(path) for path in paths]
+    total = sum(counts)
+    hdf5.split_sizes(total)  # refuses too few
+    full, rest = divmod(total, _CYCLE)
+    sizes = {"train": 3 * full + min(rest, 3), "val": full + (rest > _VAL), "test": full + (rest > _TEST)}
+    settings = json.dumps(
+        {
+            "source": "Delphes",
+            "files": [
+                {"name": path.name, "events": n, "sha256": _digest(path)}
+                for path, n in zip(paths, counts, strict=True)
+            ],
+            "m_gluino": float(m_gluino),
+            "m_neutralino": float(m_neutralino),
+            "label": int(label),
+            "weight": float(weight),
+        }
+    )
+    if hdf5.check_target(out, settings, sizes, force):
+        return False
+    attributes = {**image_attributes(), "settings": settings, "process": "import"}
+    done = 0
+    with hdf5.Writer(out, sizes, attributes, force=force) as writer:
+        for towers, n in read_towers(paths):
+            images = bin_towers(*towers, n)
+            place = np.arange(done, done + n) % _CYCLE
+            for split, where in (("train", place < _VAL), ("val", place == _VAL), ("test", place == _TEST)):
+                writer.append_to(split, images[where], label, weight, m_gluino, m_neutralino)
+            done += n
+            if progress is not None:
+                progress(done, total)
+    return True

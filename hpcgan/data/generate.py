@@ -1,0 +1,463 @@
+"""Generate data sets: PYTHIA, the calorimeter and the image files, on any number of processes.
+
+Events come in fixed blocks, each from a freshly initialised generator whose seed depends only on the user's seed, the
+process and the number of the block. The blocks are written in order, so the files do not depend on how many processes
+made them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgan.data import hdf5
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.physics import detector, pythia
+from hpcgan.physics.images import N_ETA, N_PHI, image_attributes, sparse_pixels
+
+BLOCK_EVENTS = 1000
+"""Events of a block. Starting PYTHIA takes as long as 50 RPV events, so small blocks would cost speed."""
+
+MAX_JOBS = 1024
+
+Progress = Callable[[int, int], None]
+"""Called with the events done so far and the total."""
+
+
+@dataclass(frozen=True)
+class SparseImages:
+    """Images of consecutive events as their non-zero pixels: a tenth of the memory, cheap to send between processes.
+
+    Attributes
+    ----------
+    n_events : int
+    pixel : (P,) int64, event * 4096 + pixel, ascending.
+    energy : (P,) float32, MeV.
+    """
+
+    n_events: int
+    pixel: NDArray[np.int64]
+    energy: NDArray[np.float32]
+
+    def dense(self, start: int, stop: int) -> NDArray[np.float32]:
+        """(stop - start, 64, 64) images of a range of events."""
+        size = N_ETA * N_PHI
+        low, high = np.searchsorted(self.pixel, (start * size, stop * size))
+        images = np.zeros((stop - start) * size, dtype=np.float32)
+        images[self.pixel[low:high] - start * size] = self.energy[low:high]
+        return images.reshape(-1, N_ETA, N_PHI)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A unit of work: `n_events` of a process, the `index`-th block of it."""
+
+    process: pythia.Process
+    seed: int
+    index: int
+    n_events: int
+    card: detector.Card
+
+    def seeds(self) -> tuple[int, np.random.Generator]:
+        """PYTHIA's seed and the detector's random numbers, from a hash of everything that names the block."""
+        name = json.dumps([self.seed, self.process.describe(), self.index], sort_keys=True)
+        digest = hashlib.sha256(name.encode()).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+        return int.from_bytes(digest[16:], "little") % pythia.SEED_MAX + 1, generator
+
+
+def make_block(block: Block, advance: Callable[[int], None] | None = None) -> SparseImages:
+    """Generate and image the events of a block.
+
+    Parameters
+    ----------
+    block : Block
+    advance : callable(n), optional
+        Called after every batch with its number of events.
+
+    Returns
+    -------
+    SparseImages
+    """
+    calorimeter = detector.Calorimeter(block.card)
+    pythia_seed, random = block.seeds()
+    pixels, energies, done = [], [], 0
+    for particles in pythia.events(block.process, pythia_seed, block.n_events):
+        pixel, energy = sparse_pixels(*calorimeter.simulate(particles, random))
+        pixels.append(pixel + done * (N_ETA * N_PHI))
+        energies.append(energy)
+        done += particles.n_events
+        if advance is not None:
+            advance(particles.n_events)
+    return SparseImages(done, np.concatenate(pixels), np.concatenate(energies))
+
+
+def settings_of(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> str:
+    """Everything the files' contents depend on, as JSON."""
+    return json.dumps(
+        {
+            "processes": [process.describe() for process in processes],
+            "events": events,
+            "seed": seed,
+            "block_events": BLOCK_EVENTS,
+            "batch_events": pythia.BATCH_EVENTS,
+            "split_edges": hdf5.SPLIT_EDGES,
+            "pythia": pythia.version(),
+            "pythia_settings": [*pythia.COMMON_SETTINGS, *_process_settings(processes)],
+            "detector": card.describe(),
+        }
+    )
+
+
+def _process_settings(processes: Sequence[pythia.Process]) -> list[str]:
+    return list(dict.fromkeys(line for process in processes for line in process.settings()))
+
+
+def _attributes(processes: Sequence[pythia.Process], settings: str, seed: int) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        **image_attributes(),
+        "process": processes[0].name,
+        "ecm_gev": pythia.ECM_GEV,
+        "seed": seed,
+        "detector": "parametrised calorimeter, parameters of the Delphes ATLAS card",
+        "generator": f"PYTHIA {pythia.version()}",
+        "settings": settings,
+    }
+    for key in processes[0].describe():
+        if key not in ("name", "label"):
+            attributes[f"{key}_gev"] = [float(process.describe()[key]) for process in processes]
+    slha = processes[0].slha()
+    if slha is not None:
+        attributes["slha"] = slha  # of the first mass point: the others differ in the two masses only
+    return attributes
+
+
+def generate(
+    processes: pythia.Process | Sequence[pythia.Process],
+    out: str | os.PathLike[str],
+    events: int,
+    seed: int = 1,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    force: bool = False,
+    card: detector.Card = detector.ATLAS,
+) -> bool:
+    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent) of generated events.
+
+    Several processes (mass points) take turns event by event, so each split holds the same number of each, up to one.
+    The same arguments give the same bytes whatever `jobs` is. With more than one job a script that calls this needs the
+    usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
+
+    Parameters
+    ----------
+    processes : Process or sequence of Process
+        Of one kind, e.g. several :class:`~hpcgan.physics.pythia.RpvProcess`.
+    out : path
+        Folder of the files.
+    events : int
+        Total number.
+    seed : int
+        0 or more.
+    jobs : int
+        Processes that make events; 1 works in this process.
+    progress : callable(done, total), optional
+    force : bool
+        Replace existing files.
+    card : Card
+        The detector.
+
+    Returns
+    -------
+    bool
+        False if `out` already held exactly this data and nothing was done.
+
+    Raises
+    ------
+    InputError
+        Arguments out of range, an `out` that holds other data, no room on its disk.
+    HpcganError
+        PYTHIA failed, or a worker process died. Nothing is left under the final names in any case.
+    """
+    listed = [processes] if not isinstance(processes, Sequence) else list(processes)
+    _check_arguments(listed, events, seed, jobs)
+    settings = settings_of(listed, events, seed, card)
+    sizes = hdf5.split_sizes(events)
+    if hdf5.check_target(out, settings, sizes, force):
+        return False
+    blocks = [
+        [
+            Block(process, seed, index, min(BLOCK_EVENTS, share - index * BLOCK_EVENTS), card)
+            for index in range(-(-share // BLOCK_EVENTS))
+        ]
+        for process, share in zip(listed, _shares(events, len(listed)), strict=True)
+    ]
+    # Round robin over the processes: block k of each, then block k + 1 of each.
+    ordered = [row[k] for k in range(len(blocks[0])) for row in blocks if k < len(row)]
+    with hdf5.Writer(out, sizes, _attributes(listed, settings, seed), force=force) as writer:
+        counter = _Counter(events, progress)
+        with contextlib.closing(_make_blocks(ordered, jobs, counter)) as results:
+            for round_blocks in _rounds(ordered, results):
+                _write_round(writer, round_blocks)
+    return True
+
+
+def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int, jobs: int) -> None:
+    if not processes:
+        raise InputError("no process to generate")
+    if len({process.name for process in processes}) > 1:
+        raise InputError("the processes of one data set must be of one kind")
+    for i, process in enumerate(processes):
+        if process in processes[:i]:
+            values = ", ".join(f"{value:g}" for value in process.describe().values() if isinstance(value, float))
+            raise InputError(f"{process.name} {values}: named twice")
+    if seed < 0:
+        raise InputError(f"seed = {seed}: must be 0 or more")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise InputError(f"jobs = {jobs}: use 1 to {MAX_JOBS}")
+    if events < 5 * len(processes):
+        raise InputError(
+            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every process"
+        )
+
+
+def _shares(events: int, parts: int) -> list[int]:
+    """Events of each process: event i of the data set belongs to process i modulo their number."""
+    return [(events - part + parts - 1) // parts for part in range(parts)]
+
+
+class _Counter:
+    """Adds up the events of all workers for the progress display."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done = 0
+        self._total = total
+        self._progress = progress
+
+    def add(self, events: int) -> None:
+        self._done += events
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _rounds(
+    ordered: Sequence[Block], results: Iterator[SparseImages]
+) -> Iterator[list[tuple[pythia.Process, SparseImages]]]:
+    """Group consecutive results of equal block number: one block of each process."""
+    current: list[tuple[pythia.Process, SparseImages]] = []
+    for position, images in enumerate(results):
+        block = ordered[position]
+        current.append((block.process, images))
+        last = position + 1 == len(ordered)
+        if last or ordered[position + 1].index != block.index:
+            yield current
+            current = []
+
+
+def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, SparseImages]]) -> None:
+    """Interleave the blocks event by event and write them, some events at a time."""
+    step = max(1, 250 // len(blocks))
+    longest = max(images.n_events for _, images in blocks)
+    for start in range(0, longest, step):
+        stop = min(start + step, longest)
+        dense, columns, order = [], [], []
+        for number, (process, images) in enumerate(blocks):
+            here = images.dense(min(start, images.n_events), min(stop, images.n_events))
+            dense.append(here)
+            values = process.describe()
+            row = [process.label, 1.0, values.get("m_gluino", 0.0), values.get("m_neutralino", 0.0)]
+            columns.append(np.tile(np.array(row, dtype=np.float64), (len(here), 1)))
+            order.append(np.arange(len(here)) * len(blocks) + number)
+        turn = np.argsort(np.concatenate(order), kind="stable")
+        table = np.concatenate(columns)[turn]
+        writer.append(np.concatenate(dense)[turn], table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+
+
+def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Iterator[SparseImages]:
+    """Results of the blocks in their order."""
+    if jobs == 1 or len(blocks) == 1:
+        for block in blocks:
+            yield make_block(block, counter.add)
+        return
+    pool = _Pool(min(jobs, len(blocks)))
+    try:
+        yield from pool.map(blocks, counter)
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Worker processes, each on a pipe of its own.
+
+    The standard pools hang when a worker is killed (``multiprocessing.Pool``) or leave idle workers behind when the
+    parent is killed; here either end sees the other's pipe close.
+    """
+
+    def __init__(self, size: int) -> None:
+        context = multiprocessing.get_context("spawn")  # PYTHIA, HDF5 and threads do not survive a fork reliably
+        self._workers: dict[Connection, Any] = {}
+        try:
+            for _ in range(size):
+                ours, theirs = context.Pipe()
+                worker = context.Process(target=_work, args=(theirs,), daemon=True)
+                with _signals_ignored_by_children():
+                    worker.start()
+                theirs.close()
+                self._workers[ours] = worker
+        except BaseException:
+            self.close()
+            raise
+
+    def map(self, blocks: Sequence[Block], counter: _Counter) -> Iterator[SparseImages]:
+        waiting = deque(enumerate(blocks))
+        busy: dict[Connection, int] = {}
+        finished: dict[int, SparseImages] = {}
+        ahead = 2 * len(self._workers)  # a slow block must not let the others pile up results without end
+        following = 0
+        while following < len(blocks):
+            for connection in self._workers:
+                if connection not in busy and waiting and waiting[0][0] < following + ahead:
+                    number, block = waiting.popleft()
+                    self._send(connection, block)
+                    busy[connection] = number
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                kind, value = self._receive(ready)
+                if kind == "advance":
+                    counter.add(value)
+                elif kind == "done":
+                    finished[busy.pop(ready)] = value
+                else:
+                    raise HpcganError(value) if kind == "failed" else RuntimeError(f"in a worker process:\n{value}")
+            while following in finished:
+                yield finished.pop(following)
+                following += 1
+
+    def _send(self, connection: Connection, block: Block) -> None:
+        try:
+            connection.send(block)
+        except OSError as error:
+            raise self._died(connection) from error
+
+    def _receive(self, connection: Connection) -> tuple[str, Any]:
+        try:
+            return connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died(connection) from error
+
+    def _died(self, connection: Connection) -> HpcganError:
+        worker = self._workers[connection]
+        worker.join(5)
+        code = worker.exitcode
+        how = f"by signal {-code} ({signal.Signals(-code).name})" if code is not None and code < 0 else f"with code {code}"
+        hint = "; the system may be short of memory, try fewer --jobs" if code == -signal.SIGKILL else ""
+        return HpcganError(f"a worker process ended {how}{hint}; nothing was kept")
+
+    def close(self) -> None:
+        for connection, worker in self._workers.items():
+            connection.close()
+            worker.terminate()
+        for worker in self._workers.values():
+            worker.join(5)
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+        self._workers.clear()
+
+
+@contextlib.contextmanager
+def _signals_ignored_by_children() -> Iterator[None]:
+    """Let children be born with Ctrl-C ignored: the terminal sends it to all, and the parent ends them in order."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread: children keep the default, and close() ends them anyway
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(connection: Connection) -> None:
+    """A worker: blocks in, progress and images out, until the parent closes the pipe."""
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            block = connection.recv()
+            try:
+                answer = "done", make_block(block, lambda events: connection.send(("advance", events)))
+            except HpcganError as error:
+                answer = "failed", str(error)
+            except OSError:
+                raise  # the pipe is gone, and with it the parent
+            except Exception:
+                answer = "crashed", traceback.format_exc()
+            connection.send(answer)
+
+
+class ProgressDisplay:
+    """Shows the progress of a generation: a bar on a terminal, a plain line now and then in a log.
+
+    Use as a context manager; pass the object itself as `progress`.
+
+    Parameters
+    ----------
+    title : str
+    interval : float
+        Seconds between lines in a log.
+    """
+
+    def __init__(self, title: str, interval: float = 10.0) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._title = title
+        self._console = Console(stderr=True)
+        self._interval = interval
+        self._start = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.0f} events/s"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(title, total=None, rate=0.0)
+
+    def __enter__(self) -> ProgressDisplay:
+        self._start = self._last = time.monotonic()
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        rate = done / max(now - self._start, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, rate=rate)
+        elif done >= total or now - self._last >= self._interval:
+            self._last = now
+            left = (total - done) / rate
+            print(f"{self._title}: {done}/{total} events, {rate:.0f} events/s, {left:.0f} s left", flush=True)
+
+

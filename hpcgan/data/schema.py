@@ -1,0 +1,67 @@
+"""What a sample is: named tensors with shape, type, unit and role. NumPy only, a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+#: A batch of samples: one array a tensor, the first axis runs over the samples.
+Sample = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a sample.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one sample (without the batch axis).
+    unit : str
+        Physical unit, "" when dimensionless.
+    role : "data" or "condition"
+        What a generator makes, or what it is asked for.
+    dtype : str
+        NumPy type the networks see.
+    """
+
+    shape: tuple[int, ...]
+    unit: str = ""
+    role: Literal["data", "condition"] = "data"
+    dtype: str = "float32"
+
+
+Schema = Mapping[str, TensorSpec]
+
+
+def check_sample(sample: Sample, schema: Schema) -> int:
+    """Return the number of samples in the batch.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, or has another shape than the schema says.
+    """
+    lengths = set()
+    for name, spec in schema.items():
+        if name not in sample:
+            raise ValueError(f"tensor '{name}' is missing from the sample (has: {', '.join(sample)})")
+        if sample[name].shape[1:] != spec.shape:
+            raise ValueError(f"tensor '{name}' has shape {sample[name].shape[1:]}, expected {spec.shape}")
+        lengths.add(len(sample[name]))
+    if len(lengths) != 1:
+        raise ValueError(f"tensors of one batch differ in length: {sorted(lengths)}")
+    return lengths.pop()
+
+
+def take(sample: Sample, indices: np.ndarray | slice) -> Sample:
+    """The given samples of a batch."""
+    return {name: array[indices] for name, array in sample.items()}
+
+
+def concatenate(samples: list[Sample]) -> Sample:
+    """Join batches along the sample axis."""
+    return {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}

@@ -1,0 +1,59 @@
+"""Which sample goes to which rank in which step. NumPy only.
+
+An epoch is one global permutation of the data, drawn from (seed, epoch). A global batch is the next
+`batch_size * size` entries, each rank taking its contiguous share; the tail shorter than a global batch
+is dropped, a different one each epoch. Position is counted in samples, so a run may resume in the middle
+of an epoch on another number of ranks without seeing a sample twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcgan import stateless
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """Epoch order of `n` samples over `size` ranks with `batch_size` samples each.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer samples than one global batch.
+    """
+
+    n: int
+    batch_size: int
+    rank: int
+    size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.n < self.global_batch:
+            raise ValueError(f"{self.n} samples are fewer than a global batch of {self.global_batch}")
+
+    @property
+    def global_batch(self) -> int:
+        """Samples a step, over all ranks."""
+        return self.batch_size * self.size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return self.n // self.global_batch
+
+    def steps_left(self, position: int) -> int:
+        """Whole global batches left in an epoch of which `position` samples are done."""
+        return (self.n - position) // self.global_batch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(n,) the permutation of an epoch, the same on every rank."""
+        return stateless.permutation(self.seed, "epoch-order", epoch, self.n)
+
+    def shard(self, order: np.ndarray, position: int) -> np.ndarray:
+        """(batch_size,) indices of this rank's share of the global batch that begins at `position`."""
+        start = position + self.rank * self.batch_size
+        return order[start : start + self.batch_size]

@@ -1,0 +1,69 @@
+"""Random access to the samples of one split, from disk with bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from hpcgan.data import hdf5
+from hpcgan.data.schema import Sample
+
+
+class Source(Protocol):
+    """What the engine needs of a data set."""
+
+    path: Path
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """Samples in physical units, in the order of `indices`; `epoch` matters to sources that draw."""
+        ...
+
+    def close(self) -> None:
+        """Release files; nothing can be read afterwards."""
+        ...
+
+
+class ImageSource:
+    """Images of an HDF5 file in the published layout.
+
+    Parameters
+    ----------
+    path : Path
+        File with group `all_events`.
+    cache_mb : int
+        Files that fit are read into memory at the first access (decompressing each image once instead of
+        once an epoch); larger ones are read from disk every time.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file.
+    """
+
+    def __init__(self, path: Path, cache_mb: int = 1024) -> None:
+        self.path = Path(path)
+        self._file = hdf5.open_images(self.path)
+        self._cacheable = self._file.n * 64 * 64 * 4 <= cache_mb << 20
+        self._cache: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self._file.n
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """Images (n, 64, 64) float32 in MeV as `hist`."""
+        if self._cacheable and self._cache is None:
+            self._cache = self._file.read(slice(0, self._file.n))
+        if self._cache is not None:
+            return {"hist": self._cache[indices]}
+        return {"hist": self._file.read(indices)}
+
+    def close(self) -> None:
+        """Close the file and drop the cache."""
+        self._cache = None
+        self._file.close()

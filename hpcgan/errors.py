@@ -1,0 +1,27 @@
+"""Errors with a meaning for the user, and the exit codes they map to.
+
+A leaf module: everything may import it, it imports nothing.
+"""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: there is a checkpoint, the same command resumes
+
+
+class HpcganError(Exception):
+    """A failure that is not the user's input; one line that says what happened and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class InputError(HpcganError):
+    """Bad input: a file, a key or an argument. The message names it and the remedy, in one line."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class Interrupted(HpcganError):
+    """Stopped on request after writing a checkpoint; running the same command again resumes."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,187 @@
+"""Generated against real events, and real against real: the numbers of a report. NumPy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpcgan.data.source import Source
+from hpcgan.errors import InputError
+from hpcgan.metrics.distances import Distances, distances
+from hpcgan.metrics.null_band import NullBand, null_band
+from hpcgan.metrics.observable import Observable, Score
+from hpcgan.problems.base import Observables, Problem
+
+CHUNK = 1024  # samples in memory at a time
+REFERENCE_SPLITS = 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of generated samples, and the scale on which to read them.
+
+    Attributes
+    ----------
+    requested : int
+        Events on each side that were asked for.
+    scores : list of Score
+        One a generated sample, all at the same `n`.
+    band : NullBand
+        Real against real; at a smaller `n` than `scores` where there are fewer than 2 n real events.
+    band_scores : list of Score
+        The samples scored at the band's `n`: only these may be held against the band.
+    distances : dict of str to Distances
+        Of each observable, first generated sample against real, at the band's `n`.
+    reference : dict of str to dict
+        Median `ks`, `wasserstein` and `separation` of each observable between disjoint real samples, at
+        the band's `n`.
+    """
+
+    requested: int
+    scores: list[Score]
+    band: NullBand
+    band_scores: list[Score]
+    distances: dict[str, Distances]
+    reference: dict[str, dict[str, float | None]]
+
+    @property
+    def n(self) -> int:
+        """Events on each side of `scores`."""
+        return self.scores[0].n
+
+
+def compare(
+    problem: Problem,
+    real: Observables,
+    fakes: Sequence[Observables],
+    pool: Observables,
+    requested: int,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Score generated samples against real events and real events against each other.
+
+    Parameters
+    ----------
+    problem : Problem
+        Supplies the score.
+    real : Observables
+        The real events generated ones are held against.
+    fakes : sequence of Observables
+        Generated samples, each of as many events as `real`.
+    pool : Observables
+        All real events the null band may be drawn from (`real` may be among them).
+    requested : int
+        Events on each side that were asked for.
+    repetitions : int
+        Real-against-real comparisons.
+    seed : int
+        Of the splits and the bootstrap.
+    """
+    n = n_events(real)
+    scores = [problem.score(real, fake) for fake in fakes]
+    band = null_band(pool, problem.score, n, repetitions, seed)
+    if band.n == n:
+        band_real, band_fakes, band_scores = real, list(fakes), scores
+    else:
+        first = np.arange(band.n)
+        band_real, band_fakes = take_events(real, first), [take_events(fake, first) for fake in fakes]
+        band_scores = [problem.score(band_real, fake) for fake in band_fakes]
+    return Comparison(
+        requested=requested,
+        scores=scores,
+        band=band,
+        band_scores=band_scores,
+        distances={name: distances(band_real[name], band_fakes[0][name], seed=seed) for name in real},
+        reference={name: _reference(pool[name], band.n, seed) for name in real},
+    )
+
+
+def n_events(observables: Observables) -> int:
+    """Number of events of a set of observables."""
+    return next(iter(observables.values())).n_events
+
+
+def take_events(observables: Observables, events: np.ndarray) -> Observables:
+    """The observables of some of the events, in the order given."""
+    return {name: observable.take(events) for name, observable in observables.items()}
+
+
+def join(parts: Sequence[Observables]) -> Observables:
+    """Observables of several sets of events, one after another."""
+    return {name: Observable.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def choose(n: int, out_of: int, seed: int = 0) -> np.ndarray:
+    """`n` of the indices below `out_of` in random order; the same for the same arguments."""
+    return np.random.default_rng(seed).permutation(out_of)[:n]
+
+
+def chunks(n: int, size: int = CHUNK) -> Iterator[np.ndarray]:
+    """The indices 0 ... n - 1, `size` at a time."""
+    for start in range(0, n, size):
+        yield np.arange(start, min(start + size, n))
+
+
+def observables_of(problem: Problem, source: Source) -> Observables:
+    """Observables of all samples of a source, read piece by piece.
+
+    Raises
+    ------
+    InputError
+        No samples, or values that are not finite; the message names the file.
+    """
+    if not len(source):
+        raise InputError(f"{source.path}: there are no events in it")
+    try:
+        return join([problem.observables(source.read(indices)) for indices in chunks(len(source))])
+    except (InputError, ValueError) as error:
+        raise InputError(f"{source.path}: {error}") from None
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation of a few numbers; a single one has no deviation."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """All numbers of a comparison as JSON-able types: `score`, `band`, `against_band`, `distances`."""
+
+    def summary(scores: list[Score]) -> dict[str, Any]:
+        return {
+            "n": scores[0].n,
+            **spread([s.total for s in scores]),
+            "parts": {part: spread([s.parts[part] for s in scores]) for part in scores[0].parts},
+            "samples": [dataclasses.asdict(s) for s in scores],
+        }
+
+    band = comparison.band
+    return {
+        "score": {"requested": comparison.requested, **summary(comparison.scores)},
+        "band": band.to_json(),
+        "against_band": {
+            **summary(comparison.band_scores),
+            "share_above": spread([band.share_above(s) for s in comparison.band_scores])["mean"],
+        },
+        "distances": {
+            name: {**dataclasses.asdict(found), "reference": comparison.reference[name]}
+            for name, found in comparison.distances.items()
+        },
+    }
+
+
+def _reference(pool: Observable, n: int, seed: int) -> dict[str, float | None]:
+    rng = np.random.default_rng([seed, 1])
+    found = []
+    for _ in range(REFERENCE_SPLITS):
+        drawn = rng.permutation(pool.n_events)[: 2 * n]
+        found.append(distances(pool.take(drawn[:n]), pool.take(drawn[n:]), bootstrap=0))
+    medians: dict[str, float | None] = {}
+    for name in ("ks", "wasserstein", "separation"):
+        values = [getattr(d, name) for d in found if getattr(d, name) is not None]
+        medians[name] = float(np.median(values)) if values else None
+    return medians

@@ -1,0 +1,528 @@
+"""Evaluation of a run, or of anybody's files: one HTML page and one JSON file.
+
+Loading a run imports TensorFlow; comparing files does not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import pydantic
+import scipy
+
+import hpcgan
+from hpcgan import records
+from hpcgan.data.schema import Sample, take
+from hpcgan.data.source import Source
+from hpcgan.errors import InputError
+from hpcgan.evaluation import compare
+from hpcgan.evaluation.html import EmbeddedFigure, render
+from hpcgan.problems.base import Observables, Problem, Problems
+from hpcgan.rundir import RunDirectory, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Version of the JSON's layout; grows when a key changes its meaning or goes.
+SCHEMA_VERSION = 1
+NULL_SPLITS = 1000
+
+Log = Callable[[str], None]
+
+
+class CheckpointInfo(Protocol):
+    """Which weights a sampler uses."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def score(self) -> float | None: ...
+
+
+class Sampler(Protocol):
+    """What a report needs of a trained run (`hpcgan.evaluation.sample.RunSampler`)."""
+
+    problem: Problem
+    config: Any
+    checkpoint: Any
+
+    def sample(self, n: int, seed: int) -> Sample:
+        """The first `n` samples of the sequence of a seed, in physical units."""
+        ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes
+    ----------
+    data : dict
+        Content of the JSON file.
+    html, json : Path
+    """
+
+    data: dict[str, Any]
+    html: Path
+    json: Path
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    checkpoint: Literal["best", "latest"] = "best",
+    split: str = "test",
+    samples: int = 5,
+    events: int = 4096,
+    out: Path | None = None,
+    seed: int = 1,
+    repetitions: int = NULL_SPLITS,
+    log: Log = print,
+) -> Report:
+    """Score a run's generator against held-out events and write the report.
+
+    Parameters
+    ----------
+    run : Path
+        Run directory.
+    checkpoint : "best" or "latest"
+    split : "test", "val" or "train"
+        Real events the generated ones are held against. The null band always comes from validation and
+        test events.
+    samples : int
+        Generated samples, of noise seeds `seed` ... `seed + samples - 1`.
+    events : int
+        Events on each side; all of the split, where it has fewer.
+    out : Path, optional
+        Folder of the report; default: `report` in the run directory.
+    seed : int
+    repetitions : int
+        Real-against-real comparisons of the null band.
+    log : callable
+        Hears of progress and warnings.
+
+    Raises
+    ------
+    InputError
+        No run there, no checkpoint yet, or bad data files.
+    """
+    from hpcgan.evaluation.sample import load_sampler
+
+    run = Path(run)
+    sampler = load_sampler(run, checkpoint, warn=log)
+    stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
+    directory = RunDirectory(run)
+    return evaluate_sampler(
+        sampler,
+        records.read(directory.metrics_file, "epoch"),
+        _json_lines(directory.provenance_file),
+        out=out or directory.report,
+        stem=stem,
+        split=split,
+        samples=samples,
+        events=events,
+        seed=seed,
+        repetitions=repetitions,
+        log=log,
+    )
+
+
+def evaluate_sampler(
+    sampler: Sampler,
+    epochs: list[dict[str, Any]],
+    provenance: list[dict[str, Any]],
+    *,
+    out: Path,
+    stem: str = "report",
+    split: str = "test",
+    samples: int = 5,
+    events: int = 4096,
+    seed: int = 1,
+    repetitions: int = NULL_SPLITS,
+    log: Log = print,
+) -> Report:
+    """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
+    _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
+    problem, folder = sampler.problem, Path(sampler.config.data.path)
+    clock = _Clock(log)
+    with clock("real_events", f"reading the {split} events"):
+        of_split: dict[str, Observables] = {}
+        for name in sorted({split, "val", "test"}):
+            source = problem.open(folder, name)
+            of_split[name] = compare.observables_of(problem, source)
+            source.close()
+        total = compare.n_events(of_split[split])
+        n = min(events, total)
+        if n < 2:
+            raise InputError(f"{folder}: {total} {split} events are too few to score against")
+        chosen = compare.choose(n, total)
+        real = compare.take_events(of_split[split], chosen)
+        pool = compare.join([of_split["val"], of_split["test"]])
+    fakes: list[Observables] = []
+    first: Sample = {}
+    for i in range(samples):
+        with clock("generated_events", f"generating sample {i + 1} of {samples}, {n} events"):
+            sample = sampler.sample(n, seed + i)
+            fakes.append(_observables_of_sample(problem, sample))
+            first = first or sample
+    notices = _notices(n, events, f"the {split} split has {total} events")
+    if split != "test":
+        notices.append(
+            f"Scored on the {split} split, which training or selection has seen: not a held-out score."
+        )
+    source = problem.open(folder, split)
+    real_sample = source.read(np.sort(chosen))
+    source.close()
+    data, figures = _compare(
+        problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock
+    )
+    info = sampler.checkpoint
+    config = sampler.config.dump()
+    data["training"] = _training(info, epochs, config, provenance)
+    with clock("figures"):
+        figures += _training_figures(epochs, info, data["band"])
+    return _write(
+        {
+            "title": config["name"],
+            "problem": config["problem"],
+            "real": {
+                "label": f"{split} events of {folder}",
+                "path": str(folder),
+                "split": split,
+                "events": total,
+            },
+            "fake": {
+                "label": f"{samples} x {n} generated events",
+                "seeds": list(range(seed, seed + samples)),
+            },
+            **data,
+        },
+        figures,
+        out,
+        stem,
+        clock,
+    )
+
+
+def compare_files(
+    real: Path,
+    fake: Path,
+    *,
+    problem: str = "rpv",
+    samples: int = 5,
+    events: int = 4096,
+    out: Path | None = None,
+    repetitions: int = NULL_SPLITS,
+    log: Log = print,
+) -> Report:
+    """Hold a file of generated events against a file of real ones.
+
+    Parameters
+    ----------
+    real, fake : Path
+        Files in the published layout. The null band comes from all events of `real`.
+    problem : str
+        What the files hold.
+    samples : int
+        Largest number of disjoint generated samples; as many as `fake` has events for are used.
+    events : int
+        Events on each side; fewer where a file has fewer.
+    out : Path, optional
+        Folder of the report; default: `NAME-report` beside the generated file.
+    repetitions, log
+        As for `evaluate_run`.
+
+    Raises
+    ------
+    InputError
+        Unknown problem, or a file that is missing, broken or too small.
+    """
+    _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
+    subject = _problem(problem)
+    real, fake = Path(real), Path(fake)
+    for path in (real, fake):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+    clock = _Clock(log)
+    sources: dict[str, Source] = {}
+    observables: dict[str, Observables] = {}
+    for side, path in (("real", real), ("generated", fake)):
+        with clock(f"{side}_events", f"reading {path}"):
+            sources[side] = subject.open(path, "test")
+            observables[side] = compare.observables_of(subject, sources[side])
+    totals = {side: compare.n_events(found) for side, found in observables.items()}
+    n = min(events, *totals.values())
+    if n < 2:
+        raise InputError(f"{real if totals['real'] < 2 else fake}: {n} event is too few to compare")
+    chosen_real = compare.choose(n, totals["real"])
+    order = compare.choose(totals["generated"], totals["generated"])
+    chosen_fake = [order[i * n : (i + 1) * n] for i in range(min(samples, totals["generated"] // n))]
+    notices = _notices(n, events, f"{real} has {totals['real']} events, {fake} {totals['generated']}")
+    if real.samefile(fake):
+        notices.append("Real and generated events are the same file.")
+    data, figures = _compare(
+        subject,
+        compare.take_events(observables["real"], chosen_real),
+        [compare.take_events(observables["generated"], chosen) for chosen in chosen_fake],
+        observables["real"],
+        sources["real"].read(np.sort(chosen_real)),
+        sources["generated"].read(np.sort(chosen_fake[0])),
+        events,
+        repetitions,
+        notices,
+        clock,
+    )
+    for source in sources.values():
+        source.close()
+    return _write(
+        {
+            "title": fake.name,
+            "problem": problem,
+            "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": totals["real"]},
+            "fake": {"label": f"generated: {fake}", "path": str(fake), "events": totals["generated"]},
+            **data,
+            "training": None,
+        },
+        figures,
+        out or fake.with_name(f"{fake.stem}-report"),
+        "report",
+        clock,
+    )
+
+
+def summary(report: Report) -> str:
+    """What a terminal shows of a report: a few lines."""
+    data = report.data
+    score, band, against = data["score"], data["band"], data["against_band"]
+    count = len(score["samples"])
+    levels = f"median {band['median']:.2f}, 95% below {band['p95']:.2f}, 99% below {band['p99']:.2f}"
+    lines = [
+        f"score {_spread(score)} at N={score['n']}" + (f" ({count} generated samples)" if count > 1 else ""),
+        *(f"  {name.replace('_', ' '):<20} {_spread(part)}" for name, part in score["parts"].items()),
+        f"real against real at N={band['n']}: {levels}; {against['share_above']:.1%} as high as generated or higher",
+    ]
+    if band["n"] != score["n"]:
+        lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
+    lines += [f"note: {notice}" for notice in data["notices"]]
+    return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
+
+
+def _spread(part: dict[str, Any]) -> str:
+    return f"{part['mean']:.2f}" + ("" if part["std"] is None else f" +- {part['std']:.2f}")
+
+
+def _compare(
+    problem: Problem,
+    real: Observables,
+    fakes: list[Observables],
+    pool: Observables,
+    real_sample: Sample,
+    fake_sample: Sample,
+    requested: int,
+    repetitions: int,
+    notices: list[str],
+    clock: _Clock,
+) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
+    """The part of a report that runs and files have in common."""
+    from hpcgan.metrics import plots
+
+    with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
+        found = compare.compare(problem, real, fakes, pool, requested, repetitions)
+    if not found.band.complete:
+        notices.append(
+            f"The null band is at N={found.band.n}, the largest possible with {found.band.pool} real events, "
+            f"not at N={found.n}: only the score at N={found.band.n} may be held against it."
+        )
+    numbers = compare.to_json(found)
+    for name, distance in numbers["distances"].items():
+        distance["unit"] = real[name].unit
+    with clock("figures", "drawing"):
+        figure = plots.null_distribution(
+            found.band.samples, [score.total for score in found.band_scores], found.band.n
+        )
+        caption = (
+            f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint splits of real "
+            f"events, all at N = {found.band.n}."
+        )
+        figures = [_embed("null_band", caption, figure, "score")]
+        made = problem.figures(real_sample, fake_sample)
+        figures += [_embed(name, text, drawn, "physics") for name, text, drawn in made]
+    return {"notices": notices, **numbers}, figures
+
+
+def _training(
+    info: CheckpointInfo,
+    epochs: list[dict[str, Any]],
+    config: dict[str, Any],
+    provenance: list[dict[str, Any]],
+) -> dict[str, Any]:
+    of_checkpoint = next((r for r in epochs if r["epoch"] == info.epoch and r["step"] == info.step), None)
+    score = (of_checkpoint or {}).get("score") or {}
+    rates = [r["samples_per_second"] for r in epochs if r.get("samples_per_second")]
+    return {
+        "checkpoint": {
+            "epoch": info.epoch,
+            "step": info.step,
+            "samples": of_checkpoint["samples"] if of_checkpoint else None,
+            "score": info.score,
+            "score_n": score.get("n"),
+        },
+        "epochs": epochs[-1]["epoch"] if epochs else 0,
+        "samples": epochs[-1]["samples"] if epochs else 0,
+        "samples_per_second": float(np.median(rates)) if rates else None,
+        "curves": [
+            {key: r.get(key) for key in ("epoch", "step", "samples", "losses", "score", "samples_per_second")}
+            for r in epochs
+        ],
+        "config": config,
+        "provenance": provenance,
+    }
+
+
+def _training_figures(
+    epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any]
+) -> list[EmbeddedFigure]:
+    """Loss and score curves."""
+    from hpcgan.metrics import plots
+
+    if not epochs:
+        return []
+    label = "Samples seen by all ranks"
+    selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
+    mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
+    losses = {name: [r["losses"][name] for r in epochs] for name in epochs[0]["losses"]}
+    x = np.array([r["samples"] for r in epochs], dtype=np.float64)
+    figures = []
+    scored = [r for r in epochs if r.get("score")]
+    if scored:
+        sizes = {r["score"]["n"] for r in scored}
+        lines = {"total": [r["score"]["total"] for r in scored]}
+        for part in scored[0]["score"]["parts"]:
+            lines[part.replace("_", " ")] = [r["score"]["parts"][part] for r in scored]
+        levels = None
+        if sizes == {band["n"]}:
+            levels = {"real against real: median": band["median"], "real against real: 95%": band["p95"]}
+        at = ", ".join(str(size) for size in sorted(sizes))
+        figure = plots.curves(
+            np.array([r["samples"] for r in scored], dtype=np.float64),
+            lines,
+            label,
+            f"Score (N = {at})",
+            log_y=True,
+            mark=mark,
+            levels=levels,
+        )
+        figures.append(
+            _embed("score_curve", "Score on validation events after each epoch.", figure, "training")
+        )
+    figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
+    figures.append(_embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
+    return figures
+
+
+def _embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure:
+    from hpcgan.metrics import plots
+
+    return EmbeddedFigure(name, caption, plots.png(figure), group)
+
+
+def _write(
+    report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: _Clock
+) -> Report:
+    whole = {
+        "schema": "hpcgan.report",
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "hpcgan": hpcgan.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        **report,
+        "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
+        "timing": clock.seconds(),
+    }
+    page = render(whole, figures)
+    paths = out / f"{stem}.html", out / f"{stem}.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(paths[0], page)
+        write_atomic(paths[1], json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
+    return Report(whole, *paths)
+
+
+def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:
+    n = len(next(iter(sample.values())))
+    return compare.join([problem.observables(take(sample, indices)) for indices in compare.chunks(n)])
+
+
+def _problem(name: str) -> Problem:
+    registry = Problems()
+    if name not in registry.names():
+        raise InputError(f"problem '{name}' does not exist; choose one of: {', '.join(registry.names())}")
+    problem = registry.get(name)
+    try:
+        return problem(problem.Model())
+    except pydantic.ValidationError as error:
+        raise InputError(
+            f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})"
+        ) from None
+
+
+def _notices(n: int, requested: int, reason: str) -> list[str]:
+    if n == requested:
+        return []
+    return [f"Scored at N={n} instead of {requested}: {reason}. Not comparable with scores at another N."]
+
+
+def _at_least(**limits: tuple[int, int]) -> None:
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise InputError(f"{name}: {value} is too few, give at least {least}")
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file; none if it is missing, torn lines left out."""
+    found = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+class _Clock:
+    """Adds up the seconds of each step, and says what is going on."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._seconds = log, dict[str, float]()
+        self._started = time.monotonic()
+
+    @contextmanager
+    def __call__(self, step: str, message: str = "") -> Iterator[None]:
+        if message:
+            self._log(message)
+        started = time.monotonic()
+        yield
+        self._seconds[f"{step}_s"] = self._seconds.get(f"{step}_s", 0.0) + time.monotonic() - started
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._seconds, "total_s": time.monotonic() - self._started}

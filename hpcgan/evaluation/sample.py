@@ -1,0 +1,104 @@
+"""Samples of a trained run: its generator from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcgan.config import Config
+from hpcgan.data.schema import Sample, concatenate, take
+from hpcgan.errors import HpcganError
+from hpcgan.methods.gan import Sampler as NetworkSampler
+from hpcgan.methods.gan import build_network
+from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.rundir import RunDirectory
+from hpcgan.training import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where a sampler's weights come from."""
+
+    path: Path
+    step: int
+    epoch: int
+    score: float | None
+
+
+class RunSampler:
+    """Draws samples from a run's generator.
+
+    Attributes
+    ----------
+    problem : Problem
+    config : Config
+    checkpoint : CheckpointInfo
+    """
+
+    def __init__(self, problem: Problem, config: Config, checkpoint: CheckpointInfo, network: NetworkSampler) -> None:
+        self.problem, self.config, self.checkpoint = problem, config, checkpoint
+        self._network = network
+
+    @property
+    def batch_size(self) -> int:
+        """Samples that are made at a time."""
+        return self._network.batch_size
+
+    def sample(self, n: int, seed: int, first: int = 0) -> Sample:
+        """Samples first ... first + n - 1 of the sequence of a seed, in physical units.
+
+        `first` must be a multiple of `batch_size`.
+        """
+        if first % self.batch_size:
+            raise ValueError(f"first={first} is not a multiple of the batch size {self.batch_size}")
+        start = first // self.batch_size
+        count = -(-n // self.batch_size)
+        made = [self._network.batch(seed, "sample", 0, start + i) for i in range(count)]
+        return take(concatenate(made), slice(0, n))
+
+
+def load_sampler(
+    run_dir: Path, checkpoint: Literal["best", "latest"] = "best", warn: Any = print
+) -> RunSampler:
+    """Load the generator of a run.
+
+    Raises
+    ------
+    InputError
+        Not a run directory, or no checkpoint yet.
+    HpcganError
+        Every checkpoint is damaged.
+    """
+    run = RunDirectory(Path(run_dir))
+    config = run.load_config(Problems())
+    problem = problem_class(config.problem)(config.model)
+    if checkpoint == "best":
+        found = checkpoints.load_best(run.checkpoints, warn)
+    else:
+        latest = checkpoints.load_latest(run.checkpoints, warn)
+        found = latest if latest is not None else checkpoints.load_best(run.checkpoints, warn)
+    network = build_network(problem, "generator", config.seed, config.training.dtype)
+    prefix = f"network/{scored_network(config)}/"
+    for name, variable in network.named.items():
+        try:
+            variable.assign(found.arrays[prefix + name])
+        except (KeyError, ValueError):
+            raise HpcganError(f"{found.path}: belongs to another model than {run.config_file} ('{name}')") from None
+    sampler = NetworkSampler(
+        problem,
+        network,
+        statistics=config.scoring.statistics,
+        batch_size=config.training.batch_size,
+        dtype=config.training.dtype,
+    )
+    info = CheckpointInfo(found.path, found.step, found.meta["epoch"], found.score)
+    return RunSampler(problem, config, info, sampler)
+
+
+def scored_network(config: Config) -> str:
+    """Name of the network that is scored and sampled."""
+    averaged = config.scoring.weights == "average" or (
+        config.scoring.weights == "auto" and config.training.average_half_life > 0
+    )
+    return "generator_average" if averaged else "generator"

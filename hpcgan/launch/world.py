@@ -1,0 +1,207 @@
+"""What the launcher of this process promised: the world it is supposed to be part of.
+
+An MPI program that was started by the wrong `mpirun`, or by an `srun` that speaks another PMI than the
+MPI library, does not fail: every rank comes up as rank 0 of a world of one and trains on its own. The
+environment tells what was meant; `check_world` compares it with what MPI reports.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpcgan.errors import HpcganError
+
+
+@dataclass(frozen=True)
+class World:
+    """The job as its launcher describes it to one rank.
+
+    Attributes
+    ----------
+    size, rank : int
+        World size and this process's place in it.
+    local_rank, local_size : int or None
+        The same among the ranks of this node, where the launcher says so.
+    launcher : str
+        `mpirun` or `srun`.
+    """
+
+    size: int
+    rank: int
+    local_rank: int | None
+    local_size: int | None
+    launcher: str
+
+
+# (size, rank, local rank, local size), in the order in which they are believed.
+_MPIRUN = (
+    (
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    (
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+    ),
+)
+# MPICH and Intel MPI; Slurm's pmi2 plugin sets the first two as well.
+_PMI = ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
+
+
+def expected_world(env: Mapping[str, str]) -> World | None:
+    """The world that the launcher promised to this process; None without a launcher.
+
+    `OMPI_*` wins over Slurm's variables: under `mpirun` inside a Slurm job they are both there, and
+    Slurm's then describe the step of mpirun's daemons. `SLURM_NTASKS` alone promises nothing, since it
+    is set in every batch shell; only `SLURM_STEP_NUM_TASKS` together with `SLURM_PROCID` and
+    `SLURM_STEP_ID` says that this process is one task of an `srun` step.
+
+    Parameters
+    ----------
+    env : mapping
+        The environment, usually `os.environ`.
+
+    Raises
+    ------
+    HpcganError
+        If a variable of the launcher is not a number, or rank and size contradict each other.
+    """
+    for names in _MPIRUN:
+        if names[0] in env:
+            return _world(env, *names, launcher="mpirun")
+    in_step = all(name in env for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_ID"))
+    if _PMI[0] in env and not in_step:
+        return _world(env, *_PMI, launcher="mpirun")
+    if in_step:
+        world = _world(env, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", None, launcher="srun")
+        return World(world.size, world.rank, world.local_rank, _slurm_local_size(env), "srun")
+    return None
+
+
+def check_world(expected: World | None, actual_size: int, actual_rank: int) -> None:
+    """Refuse to go on when MPI reports another world than the launcher promised.
+
+    Parameters
+    ----------
+    expected : World or None
+        From `expected_world`; None (no launcher) accepts a world of one only.
+    actual_size, actual_rank : int
+        What MPI (or Horovod) says.
+
+    Raises
+    ------
+    HpcganError
+        One line with both worlds and the likely remedy.
+    """
+    if expected is None:
+        if actual_size != 1:
+            raise HpcganError(
+                f"MPI reports {actual_size} ranks, but no launcher (mpirun, srun) is visible in the environment; "
+                "start the job with --ranks, mpirun or srun, and let its variables through"
+            )
+        return
+    if expected.size == actual_size and expected.rank == actual_rank:
+        return
+    if expected.size == actual_size:
+        raise HpcganError(
+            f"{expected.launcher} calls this process rank {expected.rank} of {expected.size}, MPI calls it rank "
+            f"{actual_rank}; variables of another launcher are in the environment: start from a clean shell"
+        )
+    if expected.launcher == "srun":
+        remedy = (
+            "srun and the MPI library do not speak the same PMI: use `srun --mpi=pmix` (see `srun --mpi=list`), "
+            "or mpirun inside the job"
+        )
+    else:
+        remedy = (
+            "this mpirun belongs to another MPI than the one Horovod was built with: use --ranks, or the mpirun "
+            "that `hpcgan doctor` names, or run `make setup` with the MPI you want on PATH"
+        )
+    raise HpcganError(
+        f"{expected.launcher} started {expected.size} ranks, but MPI reports a world of {actual_size}; {remedy}"
+    )
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this rank when the process that started it ends (Linux; elsewhere a no-op).
+
+    A killed mpirun leaves its ranks running, and they would go on writing into the run directory
+    beside the job that replaces them.
+    """
+    set_parent_death_signal(signal.SIGKILL)
+
+
+def set_parent_death_signal(signum: int) -> None:
+    """`prctl(PR_SET_PDEATHSIG)`: `signum` is sent to this process when its parent ends; survives exec."""
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(1, int(signum), 0, 0, 0)  # 1 is PR_SET_PDEATHSIG
+
+
+def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
+    """Whether what this process prints is read on a terminal.
+
+    Under Open MPI `sys.stdout.isatty()` is true in every rank, even when mpirun writes to a file,
+    since mpirun gives its ranks a pseudo-terminal. `hpcgan ... --ranks N` passes the truth on in
+    `HPCGAN_TERMINAL`; under any other launcher the output counts as a log.
+    """
+    env = os.environ if env is None else env
+    told = env.get("HPCGAN_TERMINAL")
+    if told is not None:
+        return told == "1"
+    if expected_world(env) is not None:
+        return False
+    return sys.stdout.isatty()
+
+
+def _world(
+    env: Mapping[str, str],
+    size_name: str,
+    rank_name: str,
+    local_rank_name: str,
+    local_size_name: str | None,
+    launcher: str,
+) -> World:
+    size = _number(env, size_name)
+    rank = _number(env, rank_name)
+    if size is None or rank is None:
+        raise HpcganError(f"{size_name} is set without {rank_name}: the environment of {launcher} is incomplete")
+    if not 0 <= rank < size:
+        raise HpcganError(f"{rank_name}={rank} does not fit {size_name}={size}: start from a clean shell")
+    local_size = _number(env, local_size_name) if local_size_name else None
+    return World(size, rank, _number(env, local_rank_name), local_size, launcher)
+
+
+def _number(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+", text.strip()):
+        raise HpcganError(f"{name}={text!r} in the environment is not a number; unset it or start from a clean shell")
+    return int(text)
+
+
+def _slurm_local_size(env: Mapping[str, str]) -> int | None:
+    """Tasks of this step on this node, from a list like `2(x3),1`."""
+    node = _number(env, "SLURM_NODEID")
+    text = env.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if node is None or not text:
+        return None
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if match is None:
+            return None
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts[node] if node < len(counts) else None

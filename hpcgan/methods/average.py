@@ -1,0 +1,40 @@
+"""Exponential moving average of a network's variables, over samples seen."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from hpcgan.models.layers import Network
+
+_RAMP = 0.05  # the half-life grows with the samples seen up to its final value (Karras et al. 2020)
+
+
+def decay(half_life: float, samples: int, step_samples: int) -> float:
+    """Weight kept of the average in a step that brings the samples seen to `samples`."""
+    half_life = min(half_life, samples * _RAMP)
+    return 0.0 if half_life <= 0 else math.exp(-math.log(2.0) * step_samples / half_life)
+
+
+class Average:
+    """A second network that follows the first, statistics included.
+
+    Parameters
+    ----------
+    source : Network
+        The network that is trained.
+    target : Network
+        Another one of the same build; its values are overwritten by those of `source`.
+    """
+
+    def __init__(self, source: Network, target: Network) -> None:
+        self.network = target
+        self._pairs = [(target.named[name], variable) for name, variable in source.named.items()]
+        for mine, theirs in self._pairs:
+            mine.assign(theirs)
+
+    def update(self, kept: tf.Tensor) -> None:
+        """average = kept * average + (1 - kept) * current."""
+        for mine, theirs in self._pairs:
+            mine.assign(theirs + kept * (mine - theirs))

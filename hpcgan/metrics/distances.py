@@ -1,0 +1,179 @@
+"""Distances between two samples of one quantity, and the binning they share with the plots. A leaf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from hpcgan.metrics.ks import ks_test
+from hpcgan.metrics.observable import Observable
+
+
+def bin_edges(values: np.ndarray, max_bins: int = 40) -> np.ndarray:
+    """Bins for a histogram, chosen from real values alone.
+
+    Integer-valued quantities of moderate range get unit bins centred on the integers. Otherwise the
+    central 99.8% of the values (from zero, where they start close to it) are covered by equal bins of
+    the Freedman-Diaconis width, about 12 to `max_bins` of them, rounded up to 1, 2, 2.5 or 5
+    times a power of ten.
+
+    Parameters
+    ----------
+    values : (n,) array
+        Finite; not empty.
+
+    Returns
+    -------
+    (bins + 1,) float64 array
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) == 0:
+        raise ValueError("no values to choose bins from")
+    if x.max() - x.min() <= 1.5 * max_bins and np.all(x == np.round(x)):
+        return np.arange(x.min(), x.max() + 2) - 0.5
+    low, q1, q3, high = np.quantile(x, [0.001, 0.25, 0.75, 0.999])
+    if 0 <= low < 0.1 * high:
+        low = 0.0
+    if high == low:
+        half = 0.5 * abs(low) or 0.5
+        low, high = low - half, high + half
+    span = high - low
+    width = float(np.clip(2.0 * (q3 - q1) / len(x) ** (1 / 3), span / max_bins, span / 25))
+    power = 10.0 ** np.floor(np.log10(width))
+    width = power * next(step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if step * power >= 0.999 * width)
+    first, last = np.floor(low / width + 1e-9), np.ceil(high / width - 1e-9)
+    return width * np.arange(first, last + 1)
+
+
+def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts in each bin; what lies outside is counted in the first and last bin.
+
+    Parameters
+    ----------
+    values : (n,) array
+    edges : (bins + 1,) array
+
+    Returns
+    -------
+    (bins,) float64 array
+    """
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+    return counts.astype(np.float64)
+
+
+def separation_power(h1: np.ndarray, h2: np.ndarray) -> float:
+    """1/2 sum (h1 - h2)^2 / (h1 + h2) of two histograms normalised to unit sum: 0 equal, 1 disjoint.
+
+    Triangular discrimination, the "separation power" of the Fast Calorimeter Simulation Challenge. Two
+    finite samples of one distribution have about (bins - 1)/4 (1/n1 + 1/n2), not zero.
+    """
+    a, b = h1 / h1.sum(), h2 / h2.sum()
+    both = a + b
+    filled = both > 0
+    return float(0.5 * np.sum((a - b)[filled] ** 2 / both[filled]))
+
+
+def chi2_test(h1: np.ndarray, h2: np.ndarray) -> tuple[float, int, float]:
+    """Chi-squared test of homogeneity of two histograms of counts (unequal totals allowed).
+
+    Returns
+    -------
+    chi2 : float
+        sum (sqrt(N2/N1) n1 - sqrt(N1/N2) n2)^2 / (n1 + n2) over the bins with an entry.
+    ndf : int
+        Number of those bins minus one.
+    p : float
+    """
+    filled = h1 + h2 > 0
+    a, b = h1[filled], h2[filled]
+    ratio = np.sqrt(b.sum() / a.sum())
+    chi2 = float(np.sum((ratio * a - b / ratio) ** 2 / (a + b)))
+    ndf = len(a) - 1
+    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf else 1.0
+
+
+def wasserstein(real: np.ndarray, fake: np.ndarray) -> float:
+    """Wasserstein-1 distance: mean distance by which values must move; in the unit of the quantity."""
+    return float(stats.wasserstein_distance(real, fake))
+
+
+def wasserstein_error(
+    real: Observable, fake: Observable, repetitions: int = 100, seed: int = 0
+) -> float | None:
+    """Bootstrap standard error of the Wasserstein-1 distance; None where it cannot be told.
+
+    Events are resampled on both sides, not values: several values of one event are correlated.
+    """
+    rng = np.random.default_rng(seed)
+    distances = []
+    for _ in range(repetitions):
+        a, b = (o.take(rng.integers(0, o.n_events, o.n_events)).values for o in (real, fake))
+        if len(a) and len(b):
+            distances.append(wasserstein(a, b))
+    return float(np.std(distances, ddof=1)) if len(distances) > 1 else None
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances between real and generated values of one quantity; all but the counts None if one is empty.
+
+    Attributes
+    ----------
+    n_real, n_fake : int
+        Numbers of values.
+    mean_real, mean_fake, std_real, std_fake : float or None
+        In the unit of the quantity.
+    ks, ks_p : float or None
+        Kolmogorov-Smirnov distance and its asymptotic p-value.
+    wasserstein, wasserstein_error : float or None
+        Wasserstein-1 distance and its bootstrap error, in the unit of the quantity.
+    separation : float or None
+        Separation power in the bins of `bin_edges(real)`.
+    chi2, chi2_p : float or None
+        In the same bins.
+    chi2_ndf : int or None
+    """
+
+    n_real: int
+    n_fake: int
+    mean_real: float | None = None
+    mean_fake: float | None = None
+    std_real: float | None = None
+    std_fake: float | None = None
+    ks: float | None = None
+    ks_p: float | None = None
+    wasserstein: float | None = None
+    wasserstein_error: float | None = None
+    separation: float | None = None
+    chi2: float | None = None
+    chi2_ndf: int | None = None
+    chi2_p: float | None = None
+
+
+def distances(real: Observable, fake: Observable, bootstrap: int = 100, seed: int = 0) -> Distances:
+    """All distances between two sets of events; no error of the Wasserstein distance for `bootstrap` 0."""
+    a, b = (np.asarray(o.values, dtype=np.float64) for o in (real, fake))
+    if not len(a) or not len(b):
+        return Distances(len(a), len(b))
+    edges = bin_edges(a)
+    h1, h2 = histogram(a, edges), histogram(b, edges)
+    ks, ks_p = ks_test(a, b)
+    chi2, ndf, p = chi2_test(h1, h2)
+    return Distances(
+        n_real=len(a),
+        n_fake=len(b),
+        mean_real=float(a.mean()),
+        mean_fake=float(b.mean()),
+        std_real=float(a.std()),
+        std_fake=float(b.std()),
+        ks=ks,
+        ks_p=ks_p,
+        wasserstein=wasserstein(a, b),
+        wasserstein_error=wasserstein_error(real, fake, bootstrap, seed) if bootstrap else None,
+        separation=separation_power(h1, h2),
+        chi2=chi2,
+        chi2_ndf=ndf,
+        chi2_p=p,
+    )

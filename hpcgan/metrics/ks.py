@@ -1,0 +1,103 @@
+"""The Kolmogorov-Smirnov score: sum over quantities of -ln p. A leaf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from hpcgan.metrics.observable import Observable, Score
+
+#: Largest contribution of one quantity: p is floored at exp(-MAX_PART), and an empty quantity scores this.
+MAX_PART = 700.0
+
+
+def ks_test(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
+    """Two-sample Kolmogorov-Smirnov distance and its asymptotic p-value.
+
+    `scipy.stats.ks_2samp(method="asymp")`, except for one value against one value, where SciPy's
+    effective sample size rounds to zero and the p-value is exactly 1.
+
+    Parameters
+    ----------
+    real, fake : (n,), (m,) arrays
+        Not empty.
+
+    Returns
+    -------
+    distance, p : float
+    """
+    if len(real) == len(fake) == 1:
+        return float(real[0] != fake[0]), 1.0
+    test = stats.ks_2samp(real, fake, method="asymp")
+    return float(test.statistic), float(test.pvalue)
+
+
+def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> Score:
+    """Sum over quantities of -ln p of a two-sample KS test between real and generated values.
+
+    p is floored at exp(-700), and a quantity without values on either side scores 700. The score of a
+    given difference grows with the number of events: only scores at the same `Score.n` can be compared.
+
+    Parameters
+    ----------
+    real, fake : mapping of str to Observable
+        The same number of events in all of them.
+    names : sequence of str
+        Quantities that count.
+
+    Returns
+    -------
+    Score
+        `details[name]` holds `ks` (distance), `n_real`, `n_fake` (numbers of values), `mean_real` and
+        `mean_fake`; distance and means are None where there is no value.
+
+    Raises
+    ------
+    ValueError
+        Values that are not finite, a missing quantity, or unequal numbers of events.
+    """
+    n = _common_events(real, fake, names)
+    parts: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for name in names:
+        a, b = real[name].values, fake[name].values
+        for side, values in (("real", a), ("generated", b)):
+            bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
+            if bad:
+                raise ValueError(f"{bad} of {len(values)} {side} values of '{name}' are not finite")
+        distance: float | None = None
+        parts[name] = MAX_PART
+        if len(a) and len(b):
+            distance, p = ks_test(a, b)
+            parts[name] = min(MAX_PART, 0.0 - math.log(max(p, math.exp(-MAX_PART))))
+        details[name] = {
+            "ks": distance,
+            "n_real": len(a),
+            "n_fake": len(b),
+            "mean_real": _mean(a),
+            "mean_fake": _mean(b),
+        }
+    return Score(sum(parts.values()), parts, n, details)
+
+
+def _common_events(
+    real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]
+) -> int:
+    for side, observables in (("real", real), ("generated", fake)):
+        for name in names:
+            if name not in observables:
+                raise ValueError(f"{side} observables lack '{name}' (there are: {', '.join(observables)})")
+    counts = {observables[name].n_events for observables in (real, fake) for name in names}
+    if len(counts) != 1:
+        raise ValueError(
+            f"a score compares equal numbers of events, got {sorted(counts)}: take as many of each side"
+        )
+    return counts.pop()
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.mean(values, dtype=np.float64)) if len(values) else None

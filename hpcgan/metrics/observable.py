@@ -1,0 +1,82 @@
+"""Observables of a set of events and the score between two sets. NumPy only, a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Observable:
+    """One quantity for a set of events: one value an event, or any number of them.
+
+    Attributes
+    ----------
+    values : (n,) or (sum(counts),) array
+        Values, event after event.
+    counts : (n,) int array or None
+        Number of values of each event; None means one each.
+    unit : str
+        Physical unit of the values, "" when dimensionless.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.counts is None:
+            return
+        counts = np.asarray(self.counts, dtype=np.int64)
+        if np.any(counts < 0) or np.any(counts != self.counts):
+            raise ValueError("counts must be whole numbers, not negative")
+        if int(np.sum(counts)) != len(self.values):
+            raise ValueError(f"counts sum to {int(np.sum(counts))}, but there are {len(self.values)} values")
+        object.__setattr__(self, "counts", counts)
+
+    @property
+    def n_events(self) -> int:
+        """Number of events, those without a value included."""
+        return len(self.values) if self.counts is None else len(self.counts)
+
+    def take(self, events: np.ndarray) -> Observable:
+        """The observable of some of the events (integer indices), in the order given."""
+        if self.counts is None:
+            return Observable(self.values[events], unit=self.unit)
+        counts = self.counts[events]
+        starts = (np.cumsum(self.counts) - self.counts)[events]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Observable(self.values[np.repeat(starts, counts) + within], counts, self.unit)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Observable]) -> Observable:
+        """Join the events of several sets."""
+        values = np.concatenate([p.values for p in parts])
+        if parts[0].counts is None:
+            return Observable(values, unit=parts[0].unit)
+        return Observable(
+            values, np.concatenate([p.counts for p in parts if p.counts is not None]), parts[0].unit
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score and the parts it is the sum of; lower is better.
+
+    Attributes
+    ----------
+    total : float
+    parts : dict of str to float
+    n : int
+        Events on each side: a score is only comparable with scores at the same `n`.
+    details : dict
+        Further numbers worth recording (KS distances ...), JSON-able.
+    """
+
+    total: float
+    parts: dict[str, float]
+    n: int
+    details: dict[str, Any] = field(default_factory=dict)

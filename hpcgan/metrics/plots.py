@@ -1,0 +1,461 @@
+"""Plot primitives of the reports: real against generated.
+
+Every function returns a `matplotlib.figure.Figure` of its own with the Agg canvas: nothing is registered
+with pyplot, nothing has to be closed. Colours are those of Okabe and Ito (colour universal design).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import mplhep
+import numpy as np
+from hist.intervals import poisson_interval, ratio_uncertainty
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+
+from hpcgan.metrics.distances import bin_edges, histogram
+from hpcgan.metrics.observable import Observable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REAL = "#4d4d4d"
+FAKE = "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+STYLE: Any = {
+    "font.size": 11,
+    "axes.linewidth": 0.9,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "mathtext.default": "regular",
+    "savefig.facecolor": "white",
+}
+
+
+def _styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with the style of this module, and leave matplotlib's own as it was."""
+
+    @functools.wraps(function)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return styled
+
+
+@_styled
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def with_unit(label: str, unit: str) -> str:
+    """Axis label `label [unit]`."""
+    return f"{label} [{unit}]" if unit else label
+
+
+@_styled
+def histogram_ratio(
+    real: Observable,
+    fake: Observable,
+    label: str,
+    *,
+    entries: str = "Events",
+    edges: np.ndarray | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Figure:
+    """Distribution of one quantity, real and generated, over the ratio generated / real.
+
+    Both are entries per event, so the numbers of events may differ. Error bars are central 68% intervals:
+    Garwood's for Poisson counts above, and Clopper-Pearson's for the ratio of two Poisson counts below,
+    where triangles mark points outside the panel. Where an event has several entries in a bin, the counts
+    that enter the intervals are the effective ones, (sum c)^2 / sum c^2 over the events' entries c: the
+    entries of one event are not independent. Values outside the bins are counted in the outermost ones.
+
+    Parameters
+    ----------
+    real, fake : Observable
+    label : str
+        Name of the quantity; its unit is that of `real`.
+    entries : str
+        What is counted, for the axis label.
+    edges : (bins + 1,) array, optional
+        Default: `bin_edges` of the real values.
+    log_x, log_y : bool
+    """
+    if edges is None:
+        edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
+    (counts, scales) = zip(*(_binned(o, edges) for o in (real, fake)), strict=True)
+    figure, main, ratio = _ratio_figure()
+    for h, scale, o, name, colour in zip(
+        counts, scales, (real, fake), ("Real", "Generated"), (REAL, FAKE), strict=True
+    ):
+        per_event = h / o.n_events
+        errors = np.abs(poisson_interval(h / scale) * scale - h) / o.n_events
+        if name == "Real":
+            mplhep.histplot(per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
+            mplhep.histplot(per_event, edges, ax=main, histtype="step", color=REAL, label=name, flow="none")
+            _error_band(main, edges, per_event - errors[0], per_event + errors[1])
+        else:
+            filled = h > 0
+            main.errorbar(
+                _centres(edges, log_x)[filled],
+                per_event[filled],
+                yerr=errors[:, filled],
+                fmt="o",
+                ms=3.5,
+                lw=1.1,
+                color=colour,
+                label=name,
+            )
+    width = edges[1] - edges[0]
+    discrete = np.allclose(edges % 1, 0.5) and np.isclose(width, 1)
+    per = "" if discrete else " / bin" if log_x else f" / {width:.3g} {real.unit}".rstrip()
+    main.set_ylabel(f"{entries} per event{per}" if entries != "Events" else f"Fraction of events{per}")
+    positive = np.concatenate([h[h > 0] / o.n_events for h, o in zip(counts, (real, fake), strict=True)])
+    if len(positive):
+        top = positive.max()
+        main.set_ylim(
+            *((0.5 * positive.min(), top * (top / positive.min()) ** 0.25) if log_y else (0, 1.3 * top))
+        )
+    if log_x:
+        main.set_xscale("log")
+    if log_y and len(positive):
+        main.set_yscale("log")
+    main.legend(loc="upper right", ncols=2)
+    _ratio_panel(ratio, _centres(edges, log_x), *_ratios(real, fake, counts, scales))
+    ratio.set_xlabel(with_unit(label, real.unit))
+    ratio.set_xlim(edges[0], edges[-1])
+    if discrete:
+        ratio.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ratio.xaxis.set_minor_formatter(NullFormatter())
+        for axes in (main, ratio):
+            axes.tick_params(axis="x", which="minor", bottom=False, top=False)
+    return figure
+
+
+@_styled
+def profile_ratio(
+    edges: np.ndarray,
+    real: np.ndarray,
+    fake: np.ndarray,
+    label: str,
+    value: str,
+    *,
+    zoom: float | None = None,
+) -> Figure:
+    """Mean of a quantity in bins of a coordinate, real and generated, over their ratio.
+
+    Parameters
+    ----------
+    edges : (bins + 1,) array
+        Of the coordinate.
+    real, fake : (n, bins), (m, bins) arrays
+        The quantity of each event in each bin; bars and bands are standard errors of the mean.
+    label, value : str
+        Axis labels of the coordinate and of the quantity.
+    zoom : float, optional
+        Let the ordinate start at this fraction of the smallest mean instead of zero.
+    """
+    means, errors = [], []
+    for values in (real, fake):
+        means.append(values.mean(axis=0, dtype=np.float64))
+        errors.append(values.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(values)))
+    figure, main, ratio = _ratio_figure()
+    centres = _centres(edges, False)
+    mplhep.histplot(means[0], edges, ax=main, histtype="step", color=REAL, label="Real", flow="none")
+    _error_band(main, edges, means[0] - errors[0], means[0] + errors[0])
+    main.errorbar(centres, means[1], yerr=errors[1], fmt="o", ms=3, lw=1.1, color=FAKE, label="Generated")
+    low = 0.0 if zoom is None else zoom * float(min(m.min() for m in means))
+    top = float(max(m.max() for m in means))
+    main.set_ylim(low, (top + 0.25 * (top - low)) or 1.0)
+    main.set_ylabel(value)
+    main.legend(loc="upper right", ncols=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = means[1] / means[0]
+        relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)
+    _ratio_panel(ratio, centres, values, np.stack([values * relative] * 2))
+    ratio.set_xlabel(label)
+    ratio.set_xlim(edges[0], edges[-1])
+    return figure
+
+
+@_styled
+def mean_images(
+    real: np.ndarray,
+    fake: np.ndarray,
+    extent: tuple[float, float, float, float],
+    value: str,
+    axes: tuple[str, str],
+) -> Figure:
+    """Mean image of real and of generated events, their relative difference and its significance.
+
+    Parameters
+    ----------
+    real, fake : (n, rows, columns), (m, rows, columns) arrays
+        Rows run along the first of `axes` and are drawn horizontally.
+    extent : tuple
+        (first low, first high, second low, second high), the ranges of the axes.
+    value : str
+        Label of the colour scale.
+    axes : (str, str)
+        Labels of the axes.
+    """
+    means = [images.mean(axis=0, dtype=np.float64) for images in (real, fake)]
+    variances = [images.var(axis=0, ddof=1, dtype=np.float64) / len(images) for images in (real, fake)]
+    difference = means[1] - means[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(means[0] > 0, difference / means[0], np.nan)
+        pull = difference / np.sqrt(variances[0] + variances[1])
+    positive = means[0][means[0] > 0]
+    scale = Normalize(*np.quantile(positive, [0.0, 1.0])) if len(positive) else Normalize(0, 1)
+    finite = np.abs(relative[np.isfinite(relative)])
+    limit = float(np.clip(np.quantile(finite, 0.95), 0.05, 1.0)) if len(finite) else 1.0
+    figure = _figure((8.6, 8.0))
+    panels = figure.subplots(2, 2)
+    content = (
+        (means[0], "Real: mean", "viridis", scale, value),
+        (means[1], "Generated: mean", "viridis", scale, value),
+        (relative, "Relative difference", "RdBu_r", Normalize(-limit, limit), "generated / real - 1"),
+        (pull, "Significance of the difference", "RdBu_r", Normalize(-5, 5), "difference / standard error"),
+    )
+    for panel, (image, title, colours, norm, text) in zip(panels.flat, content, strict=True):
+        drawn = _draw_image(panel, image, extent, colours, norm)
+        panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
+        figure.colorbar(drawn, ax=panel, label=text, extend="neither" if colours == "viridis" else "both")
+    return figure
+
+
+@_styled
+def image_grid(
+    real: np.ndarray,
+    fake: np.ndarray,
+    extent: tuple[float, float, float, float],
+    value: str,
+    axes: tuple[str, str],
+    side: int = 3,
+) -> Figure:
+    """The first images of both samples side by side, on one logarithmic colour scale; zeros are white.
+
+    Parameters
+    ----------
+    real, fake : (n, rows, columns) arrays
+        `side`^2 of each are shown, or as many as there are.
+    extent, value, axes
+        As in `mean_images`.
+    side : int
+        Images along a side of each block.
+    """
+    real, fake = real[: side**2], fake[: side**2]
+    lit = np.concatenate([images[images > 0] for images in (real, fake)])
+    low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
+    norm = LogNorm(low, max(high, 1.001 * low))
+    figure = _figure((10.4, 5.4))
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    with mpl.rc_context(
+        {"font.size": 9, "axes.labelsize": 10, "xtick.minor.visible": False, "ytick.minor.visible": False}
+    ):
+        panels = figure.subplots(
+            side,
+            2 * side + 1,
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+            width_ratios=[1] * side + [0.12] + [1] * side,
+        )
+        drawn = None
+        for column in range(2 * side + 1):
+            images, first, title = (real, 0, "Real") if column < side else (fake, side + 1, "Generated")
+            if column == first + side // 2:
+                panels[0, column].set_title(title, fontsize=12)
+            for row in range(side):
+                panel = panels[row, column]
+                i = row * side + column - first
+                if column == side or i >= len(images):
+                    panel.set_axis_off()
+                    continue
+                drawn = _draw_image(
+                    panel, np.where(images[i] > 0, images[i], np.nan), extent, "viridis", norm
+                )
+                panel.tick_params(labelleft=column == 0)
+                panel.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+                if row == side - 1:
+                    panel.set_xlabel(axes[0])
+                if column == 0:
+                    panel.set_ylabel(axes[1])
+        if drawn is not None:
+            figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="min")
+    return figure
+
+
+@_styled
+def curves(
+    x: np.ndarray,
+    lines: Mapping[str, Sequence[float | None]],
+    x_label: str,
+    y_label: str,
+    *,
+    log_y: bool = False,
+    mark: tuple[float, str] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Quantities recorded during a training, against samples seen.
+
+    Parameters
+    ----------
+    x : (n,) array
+    lines : mapping of str to (n,) sequence
+        Label and values of each line; None and NaN where there is nothing.
+    x_label, y_label : str
+    log_y : bool
+    mark : (x, label), optional
+        A vertical line.
+    levels : mapping of str to float, optional
+        Horizontal lines by label.
+    """
+    figure = _figure((7.2, 4.2))
+    panel = figure.subplots()
+    for (name, values), colour in zip(
+        lines.items(), COLOURS * (1 + len(lines) // len(COLOURS)), strict=False
+    ):
+        y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
+    for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
+        panel.axhline(level, color=REAL, lw=1, ls=dashes, label=name)
+    if mark:
+        panel.axvline(mark[0], color=REAL, lw=0.8, label=mark[1], zorder=0)
+    if log_y:
+        panel.set_yscale("log")
+    panel.set(xlabel=x_label, ylabel=y_label)
+    panel.margins(x=0.02)
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    return figure
+
+
+@_styled
+def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) -> Figure:
+    """Real-against-real scores as a histogram, with the generated samples' scores as lines.
+
+    Parameters
+    ----------
+    band : sequence of float
+        Scores of real against real.
+    scores : sequence of float
+        Scores of generated samples at the same number of events.
+    n : int
+        That number.
+    """
+    top = float(np.quantile(band, 0.999))
+    edges = np.linspace(0.0, max(top, 1e-3), 41)
+    figure = _figure((7.2, 3.6))
+    panel = figure.subplots()
+    counts = histogram(np.asarray(band), edges) / len(band)
+    mplhep.histplot(counts, edges, ax=panel, histtype="fill", color=REAL, alpha=0.25, flow="none")
+    mplhep.histplot(
+        counts, edges, ax=panel, histtype="step", color=REAL, flow="none", label=f"real against real, N = {n}"
+    )
+    for i, score in enumerate(scores):
+        panel.axvline(score, color=FAKE, lw=1.2, label="generated against real" if i == 0 else None)
+    if max(scores, default=0.0) > 3 * top:
+        panel.set_xscale("symlog", linthresh=10.0)
+    panel.set_xlim(left=0.0)
+    panel.set_ylim(bottom=0.0)
+    panel.set(xlabel="Score", ylabel="Fraction of comparisons")
+    panel.legend()
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _ratio_figure() -> tuple[Figure, Axes, Axes]:
+    figure = _figure((6.4, 5.2))
+    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.02})
+    figure.align_ylabels([main, ratio])
+    return figure, main, ratio
+
+
+def _ratio_panel(axes: Axes, x: np.ndarray, values: np.ndarray, errors: np.ndarray) -> None:
+    """Points of generated / real around one; triangles where they leave the panel."""
+    ends = (np.abs(values - 1) + errors.mean(axis=0))[np.isfinite(values)]
+    spread = float(np.quantile(ends, 0.75)) if len(ends) else 0.0
+    reach = next((r for r in (0.1, 0.25, 0.5) if spread < r), 1.0)
+    axes.axhline(1.0, color=REAL, lw=1)
+    inside = np.isfinite(values) & (np.abs(values - 1) <= reach)
+    axes.errorbar(x[inside], values[inside], yerr=errors[:, inside], fmt="o", ms=3, lw=1.1, color=FAKE)
+    for beyond, marker, y in (
+        (values > 1 + reach, "^", 1 + 0.92 * reach),
+        (values < 1 - reach, "v", 1 - 0.92 * reach),
+    ):
+        axes.plot(x[beyond], np.full(np.count_nonzero(beyond), y), marker, ms=5, color=FAKE, mfc="none")
+    axes.set_ylim(1 - reach, 1 + reach)
+    axes.set_ylabel("Gen. / real")
+
+
+def _binned(observable: Observable, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts in bins, and by how much each exceeds the number of independent ones (1 for one entry an event)."""
+    counts = histogram(observable.values, edges)
+    if observable.counts is None:
+        return counts, np.ones_like(counts)
+    event = np.repeat(np.arange(observable.n_events), observable.counts)
+    bins = len(edges) - 1
+    inside = np.clip(np.searchsorted(edges, observable.values, side="right") - 1, 0, bins - 1)
+    entries = np.bincount(event * bins + inside, minlength=observable.n_events * bins).reshape(-1, bins)
+    squares = np.sum(entries.astype(np.float64) ** 2, axis=0)
+    return counts, np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0)
+
+
+def _ratios(
+    real: Observable, fake: Observable, counts: Sequence[np.ndarray], scales: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generated / real per event (bins,), and the distances to the ends of the 68% intervals (2, bins)."""
+    a, b = (h / scale for h, scale in zip(counts, scales, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = (counts[1] / fake.n_events) / (counts[0] / real.n_events)
+        return values, ratio_uncertainty(b, a, "poisson-ratio") * (values / (b / a))
+
+
+def _error_band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    axes.stairs(high, edges, baseline=low, fill=True, color=REAL, alpha=0.45, lw=0)
+
+
+def _centres(edges: np.ndarray, log: bool) -> np.ndarray:
+    return np.sqrt(edges[1:] * edges[:-1]) if log else 0.5 * (edges[1:] + edges[:-1])
+
+
+def _draw_image(
+    axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float], colours: str, norm: Normalize
+) -> Any:
+    drawn = axes.imshow(
+        image.T,
+        origin="lower",
+        extent=extent,
+        cmap=colours,
+        norm=norm,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axes.tick_params(which="both", direction="out", top=False, right=False)
+    return drawn

@@ -1,0 +1,213 @@
+"""Shared layers, written against plain TensorFlow.
+
+`tf.Module`s rather than Keras layers: the same code runs on the Keras 2 and Keras 3 lines of TensorFlow,
+every variable has a name of its own for the checkpoint, and initial weights derive from (seed, name)
+so that all ranks hold the same bits without asking one another. Tensors are NHWC; for detector images H
+is eta and W is phi.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from hpcgan import stateless
+
+Padding = Literal["zero", "circular"]
+
+
+class Initializer:
+    """Draws initial weights from (seed, variable name).
+
+    Parameters
+    ----------
+    seed : int
+    dtype : str
+        `float32` or `float64`.
+    """
+
+    def __init__(self, seed: int, dtype: str = "float32") -> None:
+        self.seed = seed
+        self.dtype = dtype
+
+    def kaiming_uniform(self, name: str, shape: tuple[int, ...], fan_in: int) -> tf.Variable:
+        """Uniform within +-1/sqrt(fan_in): He et al. (arXiv:1502.01852) with a = sqrt(5), as PyTorch does."""
+        bound = 1.0 / math.sqrt(fan_in)
+        draws = stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
+        return tf.Variable((2.0 * draws - 1.0) * bound, name=name, dtype=self.dtype)
+
+    def constant(self, name: str, shape: tuple[int, ...], value: float, trainable: bool = True) -> tf.Variable:
+        """All entries the same."""
+        return tf.Variable(np.full(shape, value), name=name, dtype=self.dtype, trainable=trainable)
+
+
+class Network(tf.Module):
+    """A module whose variables can be listed by name.
+
+    Calls take `training` (batch statistics instead of moving ones) and `update` (whether the moving
+    statistics follow the batch).
+    """
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """Variables that gradients change."""
+        return list(self.trainable_variables)
+
+    @property
+    def statistics(self) -> list[tf.Variable]:
+        """Variables that follow the data: moving averages of batch normalisation."""
+        return list(self.non_trainable_variables)
+
+    @property
+    def named(self) -> dict[str, tf.Variable]:
+        """All variables by name.
+
+        Raises
+        ------
+        ValueError
+            Two variables share a name: the checkpoint could not tell them apart.
+        """
+        found: dict[str, tf.Variable] = {}
+        for variable in self.variables:
+            name = variable.name.removesuffix(":0")
+            if name in found:
+                raise ValueError(f"two variables are named '{name}'")
+            found[name] = variable
+        return found
+
+
+def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:
+    """Extend the phi axis (the third) by `width` columns of the other edge on both sides."""
+    return tf.concat([x[:, :, -width:], x, x[:, :, :width]], axis=2)
+
+
+class Dense(tf.Module):
+    """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs)."""
+
+    def __init__(
+        self, init: Initializer, name: str, inputs: int, outputs: int, *, bias: bool = True, fan_in: int | None = None
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        fan_in = fan_in or inputs
+        self.kernel = init.kaiming_uniform(f"{name}/kernel", (inputs, outputs), fan_in)
+        self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in) if bias else None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        y = tf.matmul(x, self.kernel)
+        return y if self.bias is None else y + self.bias
+
+
+class Conv2D(tf.Module):
+    """Convolution with a 4x4 kernel and stride 2 ("same": half the size), or any other kernel, bias-free.
+
+    With `padding="circular"` the phi axis is continued periodically, eta always with zeros.
+    """
+
+    def __init__(
+        self,
+        init: Initializer,
+        name: str,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 4,
+        stride: int = 2,
+        padding: Padding = "zero",
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.kernel = init.kaiming_uniform(
+            f"{name}/kernel", (kernel, kernel, inputs, outputs), inputs * kernel * kernel
+        )
+        self.size, self.stride, self.padding = kernel, stride, padding
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if self.padding == "zero":
+            return tf.nn.conv2d(x, self.kernel, self.stride, "SAME")
+        before = (self.size - self.stride) // 2
+        after = self.size - self.stride - before
+        x = tf.concat([x[:, :, x.shape[2] - before :], x, x[:, :, :after]], axis=2)
+        x = tf.pad(x, [[0, 0], [before, after], [0, 0], [0, 0]])
+        return tf.nn.conv2d(x, self.kernel, self.stride, "VALID")
+
+
+class ConvTranspose2D(tf.Module):
+    """Transposed 4x4 convolution of stride 2, bias-free: doubles the size (`Conv2D` backwards)."""
+
+    def __init__(
+        self, init: Initializer, name: str, inputs: int, outputs: int, *, kernel: int = 4, padding: Padding = "zero"
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        # The fan of the reference's framework: its transposed weight is (in, out, k, k).
+        self.kernel = init.kaiming_uniform(
+            f"{name}/kernel", (kernel, kernel, outputs, inputs), outputs * kernel * kernel
+        )
+        self.outputs, self.padding = outputs, padding
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if self.padding == "circular":
+            x = wrap_phi(x, 1)
+        n, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
+        y = tf.nn.conv2d_transpose(x, self.kernel, [n, 2 * height, 2 * width, self.outputs], 2, "SAME")
+        return y[:, :, 2:-2] if self.padding == "circular" else y
+
+
+class BatchNorm(tf.Module):
+    """Batch normalisation over all axes but the last (Ioffe and Szegedy, arXiv:1502.03167).
+
+    Training uses the statistics of the rank's own batch; moving averages follow them as
+    new = momentum * old + (1 - momentum) * batch, with the unbiased variance.
+    """
+
+    def __init__(
+        self, init: Initializer, name: str, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.scale = init.constant(f"{name}/scale", (channels,), 1.0)
+        self.offset = init.constant(f"{name}/offset", (channels,), 0.0)
+        self.mean = init.constant(f"{name}/moving_mean", (channels,), 0.0, trainable=False)
+        self.variance = init.constant(f"{name}/moving_variance", (channels,), 1.0, trainable=False)
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def __call__(self, x: tf.Tensor, training: bool, update: bool = True) -> tf.Tensor:
+        if not training:
+            factor = self.scale * tf.math.rsqrt(self.variance + self.epsilon)
+            return x * factor + (self.offset - self.mean * factor)
+        y, mean, variance = self._normalise(x)
+        if update:
+            self.mean.assign(self.momentum * self.mean + (1.0 - self.momentum) * mean)
+            self.variance.assign(self.momentum * self.variance + (1.0 - self.momentum) * variance)
+        return y
+
+    def _normalise(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if x.dtype == tf.float32:
+            images = x if x.shape.rank == 4 else x[:, None, None, :]
+            y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=images,
+                scale=self.scale,
+                offset=self.offset,
+                mean=tf.constant([], tf.float32),
+                variance=tf.constant([], tf.float32),
+                epsilon=self.epsilon,
+                is_training=True,
+            )
+            return tf.reshape(y, tf.shape(x)), mean, variance
+        axes = list(range(x.shape.rank - 1))  # the fused kernel knows no float64
+        mean, variance = tf.nn.moments(x, axes)
+        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        y = (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
+        return y, mean, variance * count / tf.maximum(count - 1.0, 1.0)
+
+
+class Identity(tf.Module):
+    """No normalisation."""
+
+    def __call__(self, x: tf.Tensor, training: bool, update: bool = True) -> tf.Tensor:
+        return x
+
+
+def normalisation(init: Initializer, name: str, channels: int, kind: str) -> BatchNorm | Identity:
+    """The normalisation layer of the given kind (`batch` or `none`)."""
+    return BatchNorm(init, name, channels) if kind == "batch" else Identity()

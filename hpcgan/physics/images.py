@@ -1,0 +1,100 @@
+"""Whole-detector images: calorimeter towers summed on a regular grid in eta and phi."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+N_ETA = 64
+N_PHI = 64
+ETA_RANGE = (-2.5, 2.5)
+PHI_RANGE = (-3.15, 3.15)
+"""A little more than the circle: the range of the published images. The outermost columns are narrower for it."""
+
+MEV_PER_GEV = 1000.0
+
+
+def image_attributes() -> dict[str, Any]:
+    """What the numbers of an image mean, for file attributes."""
+    return {
+        "units": "MeV",
+        "axes": "eta, phi",
+        "eta_range": list(ETA_RANGE),
+        "phi_range": list(PHI_RANGE),
+        "image_shape": [N_ETA, N_PHI],
+    }
+
+
+def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:
+    """Flat pixel number (eta * N_PHI + phi) of directions; -1 outside the image.
+
+    Bins are closed below and open above, except the last ones, which include the upper edge (as numpy's histograms).
+    """
+    index = np.zeros(np.shape(eta), dtype=np.int64)
+    inside = np.ones(np.shape(eta), dtype=bool)
+    for values, (low, high), bins in ((np.asarray(eta), ETA_RANGE, N_ETA), (np.asarray(phi), PHI_RANGE, N_PHI)):
+        within = (values >= low) & (values <= high)
+        position = np.where(within, (values - low) * (bins / (high - low)), 0.0).astype(np.int64)
+        index = index * bins + np.minimum(position, bins - 1)
+        inside &= within
+    return np.where(inside, index, -1)
+
+
+def sparse_pixels(
+    event_index: ArrayLike, eta: ArrayLike, phi: ArrayLike, energy_gev: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Non-zero pixels of a batch of images.
+
+    Parameters
+    ----------
+    event_index : (K,) int
+        Event of each tower.
+    eta, phi : (K,) float
+    energy_gev : (K,) float
+
+    Returns
+    -------
+    pixel : (P,) int64
+        event * 4096 + flat pixel number, ascending and unique.
+    energy : (P,) float32
+        MeV.
+    """
+    pixel = pixel_index(eta, phi)
+    inside = pixel >= 0
+    flat = np.asarray(event_index, dtype=np.int64)[inside] * (N_ETA * N_PHI) + pixel[inside]
+    energy = np.asarray(energy_gev, dtype=np.float64)[inside]
+    order = np.argsort(flat, kind="stable")  # towers of a pixel are summed in a fixed order
+    flat = flat[order]
+    first = np.flatnonzero(np.diff(flat, prepend=-1))
+    if not first.size:
+        return flat, energy.astype(np.float32)
+    summed = np.add.reduceat(energy[order], first)
+    return flat[first], (MEV_PER_GEV * summed).astype(np.float32)
+
+
+def bin_towers(
+    event_index: ArrayLike, eta: ArrayLike, phi: ArrayLike, energy_gev: ArrayLike, n_events: int
+) -> NDArray[np.float32]:
+    """Images of a batch of events.
+
+    Parameters
+    ----------
+    event_index : (K,) int
+        Event of each tower, 0 to `n_events` - 1, in any order.
+    eta, phi : (K,) float
+        Directions; towers outside the image are left out.
+    energy_gev : (K,) float
+        Energies, GeV.
+    n_events : int
+
+    Returns
+    -------
+    (n_events, 64, 64) float32
+        Energy in MeV, axes [event, eta, phi].
+    """
+    images = np.zeros(n_events * N_ETA * N_PHI, dtype=np.float32)
+    pixel, energy = sparse_pixels(event_index, eta, phi, energy_gev)
+    images[pixel] = energy
+    return images.reshape(n_events, N_ETA, N_PHI)

@@ -1,0 +1,254 @@
+"""Jets of images: pixels are massless particles at bin centres, clustered with anti-kt by FastJet.
+
+The definition is fixed, because the physics score is only comparable between models if everybody clusters alike.
+``fastjet`` and ``awkward`` are imported when jets are made.
+
+References
+----------
+Cacciari, Salam, Soyez, anti-kt: arXiv:0802.1189; FastJet: arXiv:1111.6097.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI
+
+JET_RADIUS = 1.0
+JET_PT_MIN_GEV = 200.0
+JET_ETA_MAX = 2.0
+PIXEL_PT_MIN_MEV = 100.0
+
+PRESELECTION_JETS = 3
+PRESELECTION_LEADING_PT_GEV = 440.0
+
+CHUNK_IMAGES = 1024
+"""Images clustered at a time: keeps the temporary arrays at some tens of megabytes."""
+
+
+class ImageGeometry(NamedTuple):
+    """Directions of the pixels as the jet definition sees them.
+
+    Attributes
+    ----------
+    eta : (64,) float64, bin centres -2.5 + (i + 1/2) 5/64.
+    phi : (64,) float64, -pi + (j + 1/2) 2 pi/64 (the full circle, although towers are binned up to 3.15).
+    px, py, pz : (4096,) float64, components of a pixel's unit-energy momentum.
+    sech : (4096,) float64, 1 / cosh(eta): transverse momentum per energy.
+    """
+
+    eta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    px: NDArray[np.float64]
+    py: NDArray[np.float64]
+    pz: NDArray[np.float64]
+    sech: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def image_geometry() -> ImageGeometry:
+    """The pixel directions (constant)."""
+    low, high = ETA_RANGE
+    eta = low + (np.arange(N_ETA) + 0.5) * (high - low) / N_ETA
+    phi = -np.pi + (np.arange(N_PHI) + 0.5) * 2 * np.pi / N_PHI
+    eta_grid, phi_grid = (grid.ravel() for grid in np.meshgrid(eta, phi, indexing="ij"))
+    sech = 1 / np.cosh(eta_grid)
+    arrays = eta, phi, sech * np.cos(phi_grid), sech * np.sin(phi_grid), np.tanh(eta_grid), sech
+    for array in arrays:
+        array.flags.writeable = False
+    return ImageGeometry(*arrays)
+
+
+@dataclass(frozen=True)
+class JetCollection:
+    """Jets of a set of images, in image order, by falling pT within an image.
+
+    Attributes
+    ----------
+    counts : (N,) int64, number of jets of each image (0 where there is none).
+    pt : (J,) float64, GeV.
+    eta, phi : (J,) float64.
+    mass : (J,) float64, GeV.
+    """
+
+    counts: NDArray[np.int64]
+    pt: NDArray[np.float64]
+    eta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    mass: NDArray[np.float64]
+
+    @property
+    def event(self) -> NDArray[np.int64]:
+        """(J,) image of each jet."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @property
+    def summed_mass(self) -> NDArray[np.float64]:
+        """(N,) sum of the jets' masses of each image, GeV; 0 without jets."""
+        return np.bincount(self.event, weights=self.mass, minlength=len(self.counts))
+
+    def leading_pt(self, rank: int = 0) -> NDArray[np.float64]:
+        """(N,) pT of the jet at a rank (0 the hardest), GeV; 0 where the image has fewer jets."""
+        first = np.cumsum(self.counts) - self.counts
+        values = np.zeros(len(self.counts))
+        has = self.counts > rank
+        values[has] = self.pt[first[has] + rank]
+        return values
+
+
+def cluster(images: NDArray[Any]) -> JetCollection:
+    """Cluster images into jets.
+
+    Parameters
+    ----------
+    images : (N, 64, 64) float
+        Energy in MeV, axes [eta, phi]; also (N, 64, 64, 1) or (N, 1, 64, 64). Pixels at or below 100 MeV of
+        transverse momentum are ignored, so small negative values do no harm. N may be 0.
+
+    Returns
+    -------
+    JetCollection
+        Anti-kt jets, R = 1.0, pT > 200 GeV, |eta| < 2.0.
+
+    Raises
+    ------
+    InputError
+        Images of another shape, or with values that are not finite.
+    HpcganError
+        FastJet is not installed.
+    """
+    images = np.asarray(images)
+    if images.ndim == 4 and 1 in (images.shape[1], images.shape[3]):
+        images = images.reshape(len(images), *(size for size in images.shape[1:] if size != 1))
+    if images.shape[1:] != (N_ETA, N_PHI):
+        raise InputError(f"jets: images of shape {images.shape[1:]} instead of ({N_ETA}, {N_PHI})")
+    parts = [_cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)]
+    if not parts:
+        return JetCollection(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(4)))
+    return JetCollection(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
+
+
+_COLUMNS = ("counts", "pt", "eta", "phi", "mass")
+
+
+def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
+    geometry = image_geometry()
+    flat = images.reshape(len(images), -1)
+    total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
+    if not np.isfinite(total):
+        raise InputError("jets: the images hold values that are not finite")
+    event, pixel = np.nonzero(flat > 0)
+    energy = flat[event, pixel].astype(np.float64)
+    keep = energy * geometry.sech[pixel] > PIXEL_PT_MIN_MEV
+    event, pixel, energy = event[keep], pixel[keep], energy[keep] * 1e-3
+    # FastJet is given only images with something in them: it does not accept a first event without particles.
+    sizes = np.bincount(event, minlength=len(images))
+    filled = np.flatnonzero(sizes)
+    counts = np.zeros(len(images), dtype=np.int64)
+    if not filled.size:
+        return JetCollection(counts, *(np.zeros(0) for _ in range(4)))
+    px, py, pz, e, jets_in = _fastjet(
+        energy * geometry.px[pixel], energy * geometry.py[pixel], energy * geometry.pz[pixel], energy, sizes[filled]
+    )
+    pt = np.hypot(px, py)
+    eta = np.arcsinh(pz / pt)
+    owner = np.repeat(filled, jets_in)
+    good = np.flatnonzero((pt > JET_PT_MIN_GEV) & (np.abs(eta) < JET_ETA_MAX))
+    good = good[np.lexsort((-pt[good], owner[good]))]
+    counts += np.bincount(owner[good], minlength=len(images))
+    mass2 = e * e - (px * px + py * py + pz * pz)
+    mass = np.sqrt(np.maximum(mass2, 0.0))  # a jet of one pixel is massless up to rounding
+    return JetCollection(counts, pt[good], eta[good], np.arctan2(py, px)[good], mass[good])
+
+
+def _fastjet(
+    px: NDArray[np.float64],
+    py: NDArray[np.float64],
+    pz: NDArray[np.float64],
+    e: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], ...]:
+    """Inclusive jets above the pT cut: px, py, pz, E in GeV, and the number of jets of each event."""
+    try:
+        import awkward
+        import fastjet
+    except ImportError as error:
+        raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
+    record = awkward.contents.RecordArray(
+        [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
+    )
+    offsets = awkward.index.Index64(np.concatenate(([0], np.cumsum(sizes))))
+    particles = awkward.Array(awkward.contents.ListOffsetArray(offsets, record))
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)
+    sequence = fastjet.ClusterSequence(particles, definition)
+    jets = sequence.inclusive_jets(JET_PT_MIN_GEV)
+    columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
+    return *columns, awkward.to_numpy(awkward.num(jets))
+
+
+def jet_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """The three distributions the physics score compares.
+
+    Parameters
+    ----------
+    images : (N, 64, 64) float, MeV.
+
+    Returns
+    -------
+    dict of str to float64 arrays
+        ``jet_multiplicity`` (N,), ``summed_jet_mass`` (N,) GeV, both including images without jets, and ``jet_pt``
+        (all jets,) GeV.
+    """
+    return quantities_of(cluster(images))
+
+
+def quantities_of(jets: JetCollection) -> dict[str, NDArray[np.float64]]:
+    """The quantities of :func:`jet_quantities` for jets already made."""
+    return {
+        "jet_multiplicity": jets.counts.astype(np.float64),
+        "summed_jet_mass": jets.summed_mass,
+        "jet_pt": jets.pt,
+    }
+
+
+def event_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """One value an image, for plots.
+
+    Returns
+    -------
+    dict of str to (N,) float64
+        ``jet_multiplicity``, ``summed_jet_mass``, ``leading_jet_pt``, ``subleading_jet_pt``, ``third_jet_pt``,
+        ``leading_jet_mass``, ``scalar_sum_jet_pt``; GeV, 0 where there is no such jet.
+    """
+    jets = cluster(images)
+    first = np.cumsum(jets.counts) - jets.counts
+    leading_mass = np.zeros(len(jets.counts))
+    leading_mass[jets.counts > 0] = jets.mass[first[jets.counts > 0]]
+    return {
+        "jet_multiplicity": jets.counts.astype(np.float64),
+        "summed_jet_mass": jets.summed_mass,
+        "leading_jet_pt": jets.leading_pt(0),
+        "subleading_jet_pt": jets.leading_pt(1),
+        "third_jet_pt": jets.leading_pt(2),
+        "leading_jet_mass": leading_mass,
+        "scalar_sum_jet_pt": np.bincount(jets.event, weights=jets.pt, minlength=len(jets.counts)),
+    }
+
+
+def preselect(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which images pass the search's preselection: at least 3 jets, the leading one above 440 GeV.
+
+    Returns
+    -------
+    (N,) bool
+    """
+    jets = cluster(images)
+    return (jets.counts >= PRESELECTION_JETS) & (jets.leading_pt() > PRESELECTION_LEADING_PT_GEV)
+
+

@@ -1,0 +1,379 @@
+"""Collision events from PYTHIA 8: processes, seeds and flat arrays of stable particles.
+
+Three processes share one interface (:class:`Process`): the RPV gluino-pair signal, hard QCD (the background) and
+minimum-bias collisions (pileup). ``pythia8mc`` is imported only when events are made, so importing this module
+costs nothing where PYTHIA is not installed.
+
+References
+----------
+PYTHIA 8.3 manual, arXiv:2203.11601; SUSY Les Houches Accord, hep-ph/0311123 and arXiv:0801.0045.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgan.errors import HpcganError, InputError
+
+ECM_GEV = 13000.0
+"""Centre-of-mass energy of the proton-proton collisions, GeV."""
+
+DECOUPLED_GEV = 5000.0
+"""Mass of every sparticle that takes no part, GeV."""
+
+TAU0_MAX_MM = 10.0
+"""Particles with a nominal proper lifetime c*tau above this reach the detector undecayed, mm (Delphes' convention)."""
+
+SEED_MAX = 900_000_000
+"""The largest seed PYTHIA accepts."""
+
+BATCH_EVENTS = 50
+"""Events asked from ``Pythia.nextBatch`` at a time: the full event records of a batch are held in memory."""
+
+# Lightest masses for which the decay kinematics below are physical: the neutralino must be able to make u d s,
+# and the gluino a neutralino with two charm quarks, all with PYTHIA's quark masses (m_s = 0.5, m_c = 1.5 GeV).
+MIN_NEUTRALINO_GEV = 2.0
+MIN_SPLITTING_GEV = 4.0
+
+
+class Particles(NamedTuple):
+    """Stable particles of a batch of events, as flat arrays of the same length M.
+
+    Attributes
+    ----------
+    event : (M,) int64, index of the event within the batch, ascending.
+    pid : (M,) int, PDG code.
+    px, py, pz, e : (M,) float64, GeV.
+    x, y, z : (M,) float64, production vertex, mm.
+    n_events : number of events in the batch (some may hold no particle).
+    """
+
+    event: NDArray[np.int64]
+    pid: NDArray[np.integer[Any]]
+    px: NDArray[np.float64]
+    py: NDArray[np.float64]
+    pz: NDArray[np.float64]
+    e: NDArray[np.float64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    z: NDArray[np.float64]
+    n_events: int
+
+
+def write_slha(m_gluino: float, m_neutralino: float) -> str:
+    """SLHA spectrum and decay tables of the RPV model.
+
+    The gluino decays to a quark pair (u, d, s, c in equal shares) and the lightest neutralino, which decays through
+    the baryon-number violating coupling lambda''_112 to u d s or the charge conjugate. Every other sparticle sits at
+    :data:`DECOUPLED_GEV`. PYTHIA needs each of the blocks written here to initialise its SUSY couplings.
+
+    Parameters
+    ----------
+    m_gluino, m_neutralino : float
+        Masses in GeV.
+
+    Returns
+    -------
+    str
+        The text of the file. Its bytes depend on the two masses only.
+
+    Raises
+    ------
+    InputError
+        For masses that are not physical here (see :func:`check_masses`).
+    """
+    check_masses(m_gluino, m_neutralino)
+    heavy = [*range(1000001, 1000007), *range(2000001, 2000007)]  # squarks, left and right
+    heavy += [1000011, 1000012, 1000013, 1000014, 1000015, 1000016, 2000011, 2000013, 2000015]  # sleptons
+    heavy += [1000023, 1000025, 1000035, 1000024, 1000037]  # other neutralinos and the charginos
+    heavy += [35, 36, 37]  # heavy Higgs bosons
+    masses = {24: 80.385, 25: 125.0, 1000021: m_gluino, 1000022: m_neutralino} | dict.fromkeys(heavy, DECOUPLED_GEV)
+
+    lines = [
+        "BLOCK SPINFO", "  1  hpcgan", "  2  1.0",
+        "BLOCK MODSEL  # 4 1: R-parity violation", "  1  0", "  4  1",
+        "BLOCK SMINPUTS", "  1  1.279340000e+02", "  2  1.166370000e-05", "  3  1.176000000e-01",
+        "  4  9.118760000e+01", "  5  4.180000000e+00", "  6  1.731000000e+02", "  7  1.777000000e+00",
+        "BLOCK MINPAR", "  3  1.000000000e+01  # tan beta",
+        "BLOCK MASS",
+    ]  # fmt: skip
+    lines += [f"  {code}  {mass:.9e}" for code, mass in sorted(masses.items())]
+    for name, size in (("NMIX", 4), ("UMIX", 2), ("VMIX", 2), ("STOPMIX", 2), ("SBOTMIX", 2), ("STAUMIX", 2)):
+        lines.append(f"BLOCK {name}  # no mixing")
+        lines += [f"  {i}  {j}  {float(i == j):.9e}" for i in range(1, size + 1) for j in range(1, size + 1)]
+    lines += ["BLOCK ALPHA", "  -1.000000000e-01", f"BLOCK HMIX Q= {DECOUPLED_GEV:.9e}", "  1  5.000000000e+03",
+              "  2  1.000000000e+01", f"BLOCK GAUGE Q= {DECOUPLED_GEV:.9e}", "  1  3.600000000e-01",
+              "  2  6.460000000e-01", "  3  1.050000000e+00"]  # fmt: skip
+    # Widths of 1 GeV: prompt, and narrow against any mass resolution.
+    lines.append("DECAY  1000021  1.000000000e+00")
+    lines += [f"  2.500000000e-01  3  1000022  {q}  {-q}" for q in (1, 2, 3, 4)]
+    lines.append("DECAY  1000022  1.000000000e+00")
+    lines += ["  5.000000000e-01  3  2  1  3", "  5.000000000e-01  3  -2  -1  -3"]
+    return "\n".join(lines) + "\n"
+
+
+def check_masses(m_gluino: float, m_neutralino: float) -> None:
+    """Refuse masses for which the model has no events.
+
+    Raises
+    ------
+    InputError
+        Not finite, not positive, a neutralino not lighter than the gluino, or a pair too heavy for the collider.
+    """
+    for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino)):
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(f"{name} = {value:g} GeV: a mass must be a positive number")
+    if m_neutralino < MIN_NEUTRALINO_GEV:
+        raise InputError(
+            f"m_neutralino = {m_neutralino:g} GeV: too light to decay to u d s; use at least {MIN_NEUTRALINO_GEV:g} GeV"
+        )
+    if m_gluino - m_neutralino < MIN_SPLITTING_GEV:
+        raise InputError(
+            f"m_neutralino = {m_neutralino:g} GeV: must be at least {MIN_SPLITTING_GEV:g} GeV below "
+            f"m_gluino = {m_gluino:g} GeV, or the gluino cannot decay to it"
+        )
+    if 2 * m_gluino >= ECM_GEV:
+        raise InputError(
+            f"m_gluino = {m_gluino:g} GeV: a pair of them is too heavy for {ECM_GEV / 1000:g} TeV collisions; "
+            f"use less than {ECM_GEV / 2:g} GeV"
+        )
+
+
+class Process(Protocol):
+    """What the generator needs to know about a kind of collision."""
+
+    name: str
+    label: int  # the image label `y`: 1 signal, 0 background
+
+    def settings(self) -> list[str]:
+        """PYTHIA settings beside the common ones."""
+
+    def slha(self) -> str | None:
+        """SLHA text to read, if the process needs one."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name and parameters, for file attributes and for the seed."""
+
+
+@dataclass(frozen=True)
+class RpvProcess:
+    """Gluino pairs decaying through an R-parity violating coupling.
+
+    Parameters
+    ----------
+    m_gluino, m_neutralino : float
+        Masses in GeV; checked when the process is made.
+    """
+
+    m_gluino: float
+    m_neutralino: float
+    name: str = field(default="rpv", init=False)
+    label: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        check_masses(self.m_gluino, self.m_neutralino)
+
+    def settings(self) -> list[str]:
+        return ["SUSY:gg2gluinogluino = on", "SUSY:qqbar2gluinogluino = on", "SLHA:useDecayTable = on"]
+
+    def slha(self) -> str | None:
+        return write_slha(self.m_gluino, self.m_neutralino)
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class QcdProcess:
+    """Hard QCD 2 -> 2 scattering above a transverse momentum.
+
+    Parameters
+    ----------
+    pt_hat_min : float
+        Smallest transverse momentum of the hard process, GeV.
+    """
+
+    pt_hat_min: float = 400.0
+    name: str = field(default="qcd", init=False)
+    label: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        # Below a few GeV the 2 -> 2 cross section diverges; at half the collision energy no phase space is left.
+        if not math.isfinite(self.pt_hat_min) or not 5.0 <= self.pt_hat_min <= 0.45 * ECM_GEV:
+            raise InputError(f"pt_hat_min = {self.pt_hat_min:g} GeV: use a value from 5 to {0.45 * ECM_GEV:g} GeV")
+
+    def settings(self) -> list[str]:
+        return ["HardQCD:all = on", f"PhaseSpace:pTHatMin = {self.pt_hat_min!r}"]
+
+    def slha(self) -> str | None:
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MinBiasProcess:
+    """Inelastic soft QCD: one pileup collision an event."""
+
+    name: str = field(default="minbias", init=False)
+    label: int = field(default=0, init=False)
+
+    def settings(self) -> list[str]:
+        return ["SoftQCD:inelastic = on"]
+
+    def slha(self) -> str | None:
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+COMMON_SETTINGS = (
+    "Print:quiet = on",
+    "SLHA:verbose = 0",
+    "Beams:idA = 2212",
+    "Beams:idB = 2212",
+    f"Beams:eCM = {ECM_GEV!r}",
+    "ParticleDecays:limitTau0 = on",
+    f"ParticleDecays:tau0Max = {TAU0_MAX_MM!r}",
+    "Random:setSeed = on",
+)
+"""Settings of every process: beams, which particles are stable, no output."""
+
+
+def version() -> str:
+    """Version of the installed PYTHIA, e.g. ``"8.317"``."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as package_version
+
+    try:
+        return package_version("pythia8mc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def initialise(process: Process, seed: int) -> Any:
+    """A freshly initialised ``Pythia`` object.
+
+    Parameters
+    ----------
+    process : Process
+    seed : int
+        1 to :data:`SEED_MAX`.
+
+    Raises
+    ------
+    InputError
+        A seed out of range, or settings PYTHIA refuses.
+    HpcganError
+        PYTHIA is not installed or does not initialise.
+    """
+    if not 1 <= seed <= SEED_MAX:
+        raise InputError(f"seed = {seed}: PYTHIA takes 1 to {SEED_MAX}")
+    try:
+        import pythia8mc
+    except ImportError as error:
+        raise HpcganError(f"PYTHIA cannot be imported ({error}); install it with: pip install pythia8mc") from error
+    # The second argument switches the banner off. An XML path of a stray PYTHIA8DATA would be used before the
+    # package's own and give other physics or none, so it is passed over.
+    with _unset_environment("PYTHIA8DATA"):
+        generator = pythia8mc.Pythia("", False)
+    for line in (*COMMON_SETTINGS, f"Random:seed = {seed}", *process.settings()):
+        if not generator.readString(line):
+            raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {process.name}")
+    slha = process.slha()
+    with tempfile.TemporaryDirectory(prefix="hpcgan-slha-") as folder:
+        if slha is not None:
+            path = os.path.join(folder, "model.slha")
+            with open(path, "w", encoding="ascii") as stream:
+                stream.write(slha)
+            generator.readString(f"SLHA:file = {path}")
+        ready = generator.init()
+    if not ready:
+        values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
+        raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
+    return generator
+
+
+@contextlib.contextmanager
+def _unset_environment(name: str) -> Iterator[None]:
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
+
+
+def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> Iterator[Particles]:
+    """Generate events in batches.
+
+    Parameters
+    ----------
+    process : Process
+    seed : int
+        1 to :data:`SEED_MAX`; the same seed gives the same events, whatever `batch` is.
+    n : int
+        Number of events, exactly.
+    batch : int
+        Events in memory at a time.
+
+    Yields
+    ------
+    Particles
+        Stable particles; the batches' ``n_events`` add up to `n`.
+
+    Raises
+    ------
+    HpcganError
+        PYTHIA does not initialise, or stops producing events.
+    """
+    if n <= 0:
+        return
+    generator = initialise(process, seed)
+    made = 0
+    failures = 0
+    while made < n:
+        records = generator.nextBatch(min(batch, n - made))  # failed events are skipped: fewer may come back
+        count = len(records)
+        failures = failures + 1 if count == 0 else 0
+        if failures > 10:
+            raise HpcganError(f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}")
+        if count:
+            made += count
+            yield _stable(records.prt.layout, count)
+
+
+def _stable(records: Any, n_events: int) -> Particles:
+    """Stable particles of an Awkward list of event records, touching only the columns used.
+
+    Works on the buffers below the Awkward layer: masking eleven jagged columns one by one through the high-level
+    interface costs several times more than the whole calorimeter.
+    """
+    offsets = np.asarray(records.offsets.data)
+    first, last = int(offsets[0]), int(offsets[-1])
+    content = records.content
+    status = np.asarray(content["status"].data)[first:last]
+    keep = np.flatnonzero(status > 0)  # PYTHIA counts final particles positive
+    event = np.searchsorted(offsets[1:] - first, keep, side="right")
+    keep += first
+    pid = np.asarray(content["id"].data)[keep]
+    momentum = [np.asarray(content["p"][name].data)[keep] for name in ("px", "py", "pz", "e")]
+    # The vertex is an option type: index -1 means "at the origin", which is also what the added last row holds.
+    vertex = content["vProd"]
+    index = np.asarray(vertex.index.data)[keep]
+    position = []
+    for name in ("px", "py", "pz"):  # PYTHIA reuses its four-vector names for x, y, z, t
+        values = np.asarray(vertex.content[name].data)
+        position.append(np.append(values, 0.0)[index])
+    return Particles(event, pid, *momentum, *position, n_events=n_events)

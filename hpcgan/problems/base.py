@@ -1,0 +1,157 @@
+"""The interface of a problem, and the registry of those that exist.
+
+A problem is the only place that knows what the data mean. The engine asks it for data, networks by
+name, observables and a score, and never looks inside. Problem modules import no TensorFlow: networks
+are named as `module:function` and resolved by the engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from hpcgan.data.schema import Sample, Schema
+from hpcgan.metrics.observable import Observable, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hpcgan.data.source import Source
+
+Observables = dict[str, Observable]
+
+
+class Problem(ABC):
+    """One scientific data set with its networks and its physics.
+
+    Parameters
+    ----------
+    model : BaseModel
+        The validated `model:` section of the configuration, an instance of `Model`.
+    """
+
+    #: Name in the configuration.
+    name: ClassVar[str]
+    #: pydantic schema of the `model:` section.
+    Model: ClassVar[type[BaseModel]]
+    #: Names of the symmetries that `augment` can apply.
+    symmetries: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, model: BaseModel) -> None:
+        self.model = model
+
+    # --- data ------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Tensors of a sample as they stand in the files, in physical units."""
+
+    @abstractmethod
+    def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
+        """Open one split (`train`, `val`, `test`) of the data folder, or the file itself.
+
+        Raises
+        ------
+        InputError
+            Missing or broken file.
+        """
+
+    @abstractmethod
+    def validate(self, path: Path, split: str) -> None:
+        """Read a whole split once and refuse what cannot be trained on.
+
+        Raises
+        ------
+        InputError
+            Missing, truncated or unsuitable file, wrong shape, NaN or negative energies.
+        """
+
+    @abstractmethod
+    def write(self, path: Path, sample: Sample, attributes: Mapping[str, Any]) -> None:
+        """Write generated samples (physical units) in the layout of the training data, atomically."""
+
+    @abstractmethod
+    def encode(self, sample: Sample) -> Sample:
+        """Physical units to what the networks see."""
+
+    @abstractmethod
+    def decode(self, sample: Sample) -> Sample:
+        """What the generator makes to physical units."""
+
+    def augment(self, sample: Sample, symmetries: Sequence[str], draws: np.ndarray) -> Sample:
+        """Apply symmetries of the data to encoded samples.
+
+        Parameters
+        ----------
+        symmetries : sequence of str
+            Those switched on, out of `self.symmetries`.
+        draws : (n, len(self.symmetries)) float64
+            Uniform numbers in [0, 1), one column for each of `self.symmetries`.
+        """
+        if symmetries:
+            raise NotImplementedError(f"problem '{self.name}' has no symmetries")
+        return sample
+
+    # --- networks --------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def networks(self) -> Mapping[str, str]:
+        """Builder of each network as `module:function`, called with the `model:` section."""
+
+    @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """Length of the generator's noise vector."""
+
+    # --- physics ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def observables(self, sample: Sample) -> Observables:
+        """What is compared between real and generated samples (physical units in)."""
+
+    @abstractmethod
+    def score(self, real: Observables, fake: Observables) -> Score:
+        """Distance between two sets of observables; lower is better."""
+
+    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+        """Problem-specific plots for the report: (identifier, caption, matplotlib figure)."""
+        return []
+
+
+#: Every problem: name -> "module:class". Adding one is adding a line.
+REGISTRY: dict[str, str] = {
+    "rpv": "hpcgan.problems.rpv:RpvProblem",
+}
+
+
+def problem_class(name: str) -> type[Problem]:
+    """The class of a problem.
+
+    Raises
+    ------
+    KeyError
+        Unknown name.
+    """
+    module, _, attribute = REGISTRY[name].partition(":")
+    cls: type[Problem] = getattr(importlib.import_module(module), attribute)
+    return cls
+
+
+class Problems:
+    """The registry as configuration loading wants it (`hpcgan.config.Registry`)."""
+
+    def names(self) -> list[str]:
+        """Names of all problems."""
+        return sorted(REGISTRY)
+
+    def get(self, name: str) -> type[Problem]:
+        """The class of a problem."""
+        return problem_class(name)

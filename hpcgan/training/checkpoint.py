@@ -1,0 +1,218 @@
+"""Checkpoints: complete or absent, and checked when read. No TensorFlow here.
+
+A checkpoint is a directory `step-<step>` with `arrays.npz` (NumPy's format, never pickles) and
+`manifest.json` (counters, score, size and SHA-256 of the arrays, and a hash of the manifest itself). It is
+written under a temporary name, synced and renamed, so a crash at any point leaves the earlier ones alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.rundir import fsync_directory
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{9,})")
+_TEMPORARY = re.compile(r"\.step-\d+\.[0-9a-f]+\.tmp")
+
+
+class BrokenCheckpoint(HpcganError):
+    """A checkpoint that does not match its checksums or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and verified."""
+
+    path: Path
+    step: int
+    meta: dict[str, Any]
+    score: float | None
+    arrays: dict[str, np.ndarray]
+
+
+def save(
+    folder: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], score: float | None
+) -> Path:
+    """Write one checkpoint.
+
+    Raises
+    ------
+    HpcganError
+        The file system refuses (full disk ...); no earlier checkpoint is touched.
+    """
+    final = folder / f"step-{step:09d}"
+    temporary = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        with open(temporary / "arrays.npz", "wb") as file:
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # names may contain slashes
+            file.flush()
+            os.fsync(file.fileno())
+        content = {
+            "format": FORMAT,
+            "step": step,
+            "score": score,
+            "meta": dict(meta),
+            "bytes": (temporary / "arrays.npz").stat().st_size,
+            "sha256": _sha256(temporary / "arrays.npz"),
+        }
+        with open(temporary / "manifest.json", "w", encoding="utf-8") as file:
+            json.dump({**content, "self": _self_hash(content)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_directory(temporary)
+        if final.exists():  # the same step of an earlier attempt
+            doomed = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
+            os.rename(final, doomed)
+            os.rename(temporary, final)
+            shutil.rmtree(doomed, ignore_errors=True)
+        else:
+            os.rename(temporary, final)
+        fsync_directory(folder)
+    except OSError as error:
+        raise HpcganError(
+            f"{final}: cannot write the checkpoint ({error.strerror}); earlier checkpoints are intact"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending (complete ones, unverified)."""
+    if not folder.is_dir():
+        return []
+    found = [_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Directory of the checkpoint of a step."""
+    return folder / f"step-{step:09d}"
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Manifest of a checkpoint, verified against its own hash.
+
+    Raises
+    ------
+    BrokenCheckpoint
+    """
+    try:
+        content = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        stated = content.pop("self")
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise BrokenCheckpoint(f"{path}: the manifest is missing or damaged") from None
+    if stated != _self_hash(content):
+        raise BrokenCheckpoint(f"{path}: the manifest does not match its checksum")
+    if content.get("format") != FORMAT:
+        raise BrokenCheckpoint(f"{path}: written in format {content.get('format')}, this version reads {FORMAT}")
+    return dict(content)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint.
+
+    Raises
+    ------
+    BrokenCheckpoint
+    """
+    manifest = read_manifest(path)
+    file = path / "arrays.npz"
+    try:
+        if file.stat().st_size != manifest["bytes"] or _sha256(file) != manifest["sha256"]:
+            raise BrokenCheckpoint(f"{file}: damaged, it does not match its checksum")
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        raise BrokenCheckpoint(f"{file}: missing or unreadable") from None
+    return Checkpoint(path, manifest["step"], manifest["meta"], manifest["score"], arrays)
+
+
+def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that verifies; `warn` hears of each damaged one. None if there is none at all.
+
+    Raises
+    ------
+    HpcganError
+        There are checkpoints, but all are damaged.
+    """
+    return _first_valid(folder, reversed(steps(folder)), warn)
+
+
+def load_best(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint of the lowest score; the latest where none was scored.
+
+    Raises
+    ------
+    InputError
+        There is none yet.
+    HpcganError
+        All are damaged.
+    """
+    scored: list[tuple[float, int]] = []
+    for step in steps(folder):
+        try:
+            score = read_manifest(path_of(folder, step))["score"]
+        except BrokenCheckpoint as error:
+            warn(str(error))
+            continue
+        if score is not None:
+            scored.append((score, step))
+    order = [step for _, step in sorted(scored)] or list(reversed(steps(folder)))
+    best = _first_valid(folder, iter(order), warn)
+    if best is None:
+        raise InputError(f"{folder}: no checkpoint yet; train first with 'hpcgan train'")
+    return best
+
+
+def _first_valid(folder: Path, order: Iterator[int], warn: Callable[[str], None]) -> Checkpoint | None:
+    broken = 0
+    for step in order:
+        try:
+            return load(path_of(folder, step))
+        except BrokenCheckpoint as error:
+            warn(f"{error}; falling back to another checkpoint")
+            broken += 1
+    if broken:
+        raise HpcganError(f"{folder}: none of the {broken} checkpoints is intact; train anew with another --run")
+    return None
+
+
+def prune(folder: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best, and what crashes left behind."""
+    for step in steps(folder)[:-keep]:
+        if step != best:
+            # Renamed first: a half-removed checkpoint must not look like one.
+            doomed = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
+            os.rename(path_of(folder, step), doomed)
+    for entry in folder.iterdir():
+        if _TEMPORARY.fullmatch(entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    whole = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def _self_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,29 @@
+"""Requests to a running training: for now, signals that ask it to stop."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Remembers a signal that asks for a checkpoint and an orderly end.
+
+    Any rank may get it; the training step's own collective tells the others. A second SIGINT is not
+    caught, so that a person can insist.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+
+    def install(self) -> None:
+        """Catch `SIGNALS` from now on (main thread only)."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,275 @@
+"""The training loop: fetch, update, record, score, checkpoint.
+
+Knows neither the problem nor the method. Progress is counted in samples seen by all ranks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hpcgan import schedule
+from hpcgan.comm.base import Comm
+from hpcgan.config import Config
+from hpcgan.data.pipeline import Pipeline
+from hpcgan.data.schema import Sample
+from hpcgan.data.sharding import Sharding
+from hpcgan.errors import HpcganError, Interrupted
+from hpcgan.metrics.observable import Score
+from hpcgan.records import MetricsWriter
+from hpcgan.rundir import Lease
+from hpcgan.training import checkpoint as checkpoints
+from hpcgan.training.control import StopRequest
+from hpcgan.training.progress import Reporter
+from hpcgan.training.state import TrainState
+
+RECORD_EVERY = 50  # steps between `step` records
+
+
+class StepResult(Protocol):
+    """See `hpcgan.methods.gan.StepResult`."""
+
+    metrics: dict[str, float]
+    finite_here: bool
+
+
+class Method(Protocol):
+    """What the loop needs of a method."""
+
+    def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]: ...
+    def step(
+        self,
+        real: Sample,
+        draws: Mapping[str, np.ndarray],
+        *,
+        learning_rates: Mapping[str, float],
+        samples: int,
+        stop: bool,
+    ) -> StepResult: ...
+
+
+@dataclass
+class Writers:
+    """What rank 0 writes with; other ranks have none."""
+
+    lease: Lease
+    metrics: MetricsWriter
+    tensorboard: Callable[[int, Mapping[str, float]], None]
+
+
+class Trainer:
+    """One attempt at a training.
+
+    Parameters
+    ----------
+    config : Config
+    comm : Comm
+    method : Method
+    state : TrainState
+        Possibly restored from a checkpoint.
+    pipeline : Pipeline
+    sharding : Sharding
+    scorer : callable or None
+        (epoch) -> Score, called on all ranks together.
+    checkpoint_folder : Path
+    writers : Writers or None
+        None on ranks other than 0.
+    stop : StopRequest
+    reporter : Reporter
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        comm: Comm,
+        method: Method,
+        state: TrainState,
+        pipeline: Pipeline,
+        sharding: Sharding,
+        scorer: Callable[[int], Score] | None,
+        checkpoint_folder: Path,
+        writers: Writers | None,
+        stop: StopRequest,
+        reporter: Reporter,
+    ) -> None:
+        self._config, self._comm, self._method, self._state = config, comm, method, state
+        self._pipeline, self._sharding, self._scorer = pipeline, sharding, scorer
+        self._folder, self._writers = checkpoint_folder, writers
+        self._stop, self._reporter = stop, reporter
+        self._saved_step: int | None = None
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises
+        ------
+        Interrupted
+            A stop was requested; a checkpoint holds the step all ranks reached.
+        HpcganError
+            Non-finite loss, ranks that differ, or a checkpoint that cannot be written.
+        """
+        counters, epochs = self._state.counters, self._config.training.epochs
+        while counters.epoch < epochs:
+            self._run_epoch()
+            self._finish_epoch(last=counters.epoch + 1 == epochs)
+
+    # --- one epoch -------------------------------------------------------------------------------
+
+    def _run_epoch(self) -> None:
+        counters = self._state.counters
+        self._clock, self._clock_samples = time.monotonic(), counters.samples
+        for real, draws in self._batches():
+            result = self._method.step(
+                real,
+                draws,
+                learning_rates=self._learning_rates(),
+                samples=counters.samples + self._sharding.global_batch,
+                stop=self._stop.requested is not None,
+            )
+            counters.step += 1
+            counters.samples += self._sharding.global_batch
+            counters.position += self._sharding.global_batch
+            self._check_finite(result)
+            self._record_step(result.metrics)
+            if result.metrics["stop"] > 0:
+                self._interrupt()
+
+    def _batches(self) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
+        counters = self._state.counters
+        return self._pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
+
+    def _learning_rates(self) -> dict[str, float]:
+        settings = self._config.training
+        done = self._epochs_done()
+        return {
+            name: schedule.learning_rate(
+                adam.learning_rate,
+                done,
+                size=self._comm.size,
+                scaling=settings.schedule.scaling,
+                warmup_epochs=settings.schedule.warmup_epochs,
+                decay=settings.schedule.decay,
+                decay_start=settings.schedule.decay_start,
+                decay_epochs=settings.schedule.decay_epochs or float(settings.epochs),
+                final_fraction=settings.schedule.final_fraction,
+            )
+            for name, adam in (("generator", settings.generator), ("discriminator", settings.discriminator))
+        }
+
+    def _epochs_done(self) -> float:
+        return self._state.counters.epoch + self._state.counters.position / self._sharding.n
+
+    def _check_finite(self, result: StepResult) -> None:
+        metrics = result.metrics
+        bad = metrics["nonfinite"] > 0 or not all(np.isfinite(v) for v in metrics.values())
+        if not bad:  # the averages are the same numbers on every rank, and so is the decision
+            return
+        flags = self._comm.broadcast_json(self._comm.gather_json(result.finite_here))
+        ranks = [rank for rank, finite in enumerate(flags) if not finite]
+        raise HpcganError(
+            f"loss or gradients became non-finite at step {self._state.counters.step} on rank "
+            f"{', '.join(map(str, ranks)) or '?'}; all ranks stopped, the last checkpoint is intact. "
+            "Lower the learning rates, or look for faulty input with 'hpcgan data info'"
+        )
+
+    def _record_step(self, metrics: Mapping[str, float]) -> None:
+        counters = self._state.counters
+        counters.count += 1
+        for name, value in metrics.items():
+            counters.sums[name] = counters.sums.get(name, 0.0) + value
+        shown = {k: v for k, v in metrics.items() if k not in ("nonfinite", "stop")}
+        self._reporter.step(self._epochs_done(), self._rate(), shown)
+        if self._writers is not None and counters.step % RECORD_EVERY == 0:
+            self._writers.metrics.write(
+                "step", counters.step, samples=counters.samples, epoch=self._epochs_done(), metrics=shown
+            )
+            self._writers.tensorboard(counters.samples, {f"step/{k}": v for k, v in shown.items()})
+
+    def _rate(self) -> float:
+        elapsed = time.monotonic() - self._clock
+        return (self._state.counters.samples - self._clock_samples) / max(elapsed, 1e-9)
+
+    def _finish_epoch(self, last: bool) -> None:
+        counters = self._state.counters
+        rate, rates = self._rate(), self._learning_rates()
+        epoch = counters.epoch + 1
+        means = {k: v / max(counters.count, 1) for k, v in counters.sums.items()}
+        counters.epoch, counters.position, counters.count, counters.sums = epoch, 0, 0, {}
+        started = time.monotonic()
+        score = None
+        if self._scorer is not None and schedule.due(
+            epoch, self._config.scoring.every_epochs, self._config.training.epochs
+        ):
+            score = self._scorer(epoch)
+        is_best = score is not None and (counters.best is None or score.total < counters.best["score"])
+        if is_best and score is not None:
+            counters.best = {"score": score.total, "epoch": epoch, "step": counters.step}
+        record: dict[str, Any] = {
+            "epoch": epoch,
+            "samples": counters.samples,
+            "losses": {"discriminator": means["discriminator_loss"], "generator": means["generator_loss"]},
+            "probabilities": {"real": means["real_probability"], "fake": means["fake_probability"]},
+            "score": None
+            if score is None
+            else {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details},
+            "is_best": is_best,
+            "best": counters.best,
+            "learning_rates": rates,
+            "samples_per_second": rate,
+            "scoring_seconds": time.monotonic() - started,
+        }
+        if self._writers is not None:
+            self._writers.metrics.write("epoch", counters.step, **record)
+            self._writers.tensorboard(counters.samples, _scalars(record))
+        self._reporter.epoch(record)
+        if is_best or last or schedule.due(epoch, self._config.checkpoint.every_epochs, epoch + 1):
+            self._checkpoint(score)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        self._checkpoint(None)
+        raise Interrupted(
+            f"stopped on request at step {self._state.counters.step}, checkpoint written; "
+            "run the same command to resume"
+        )
+
+    def _checkpoint(self, score: Score | None) -> None:
+        """Rank 0 writes, all ranks hear how it went."""
+        self._state.check_equal(self._comm)
+        failure = None
+        if self._writers is not None:
+            counters = self._state.counters
+            try:
+                self._writers.lease.check()
+                self._writers.metrics.sync()
+                checkpoints.save(
+                    self._folder,
+                    counters.step,
+                    self._state.arrays(),
+                    self._state.meta(),
+                    None if score is None else score.total,
+                )
+                checkpoints.prune(
+                    self._folder, self._config.checkpoint.keep, counters.best["step"] if counters.best else None
+                )
+            except (HpcganError, OSError) as error:
+                failure = str(error)
+        failure = self._comm.broadcast_json(failure)
+        if failure is not None:
+            raise HpcganError(failure)
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {"samples_per_second": record["samples_per_second"]}
+    for group in ("losses", "probabilities", "learning_rates"):
+        flat.update({f"{group}/{name}": value for name, value in record[group].items()})
+    if record["score"]:
+        flat["score/total"] = record["score"]["total"]
+        flat.update({f"score/{name}": value for name, value in record["score"]["parts"].items()})
+    return flat

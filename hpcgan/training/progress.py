@@ -1,0 +1,103 @@
+"""What rank 0 shows: a live bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINE_EVERY_S = 30.0
+
+
+class Reporter:
+    """Reports a training; silent on ranks other than 0.
+
+    Parameters
+    ----------
+    active : bool
+        True on rank 0.
+    terminal : bool
+        Whether a person watches: a rank's own output is a pipe, only the launcher knows.
+    epochs : int
+        Epochs of the whole training.
+    done : float
+        Epochs done before this attempt.
+    """
+
+    def __init__(self, active: bool, terminal: bool, epochs: int, done: float = 0.0) -> None:
+        self._active, self._epochs = active, epochs
+        self._console = Console(force_terminal=terminal, force_interactive=terminal)
+        self._started, self._first = time.monotonic(), done
+        self._shown = self._started
+        self._bar: Progress | None = None
+        if active and terminal:
+            self._bar = Progress(
+                TextColumn("epoch {task.completed:.1f}/{task.total:.0f}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("train", total=epochs, completed=done, text="")
+            self._bar.start()
+
+    def message(self, text: str) -> None:
+        """One line."""
+        if self._active:
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def step(self, done: float, rate: float, metrics: Mapping[str, float]) -> None:
+        """After every step; what is shown is up to the display.
+
+        Parameters
+        ----------
+        done : float
+            Epochs done, fractional.
+        rate : float
+            Samples a second over all ranks.
+        metrics : mapping
+            Averaged metrics of the step.
+        """
+        if not self._active:
+            return
+        text = (
+            f"{rate:.0f} samples/s  D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
+        )
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text)
+        elif now - self._shown > _LINE_EVERY_S:
+            self._shown = now
+            self.message(f"epoch {done:.2f}/{self._epochs}  {text}  left {self._left(done)}")
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After every epoch, with its record."""
+        if not self._active:
+            return
+        losses, score = record["losses"], record["score"]
+        line = (
+            f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s"
+            f"  D {losses['discriminator']:.3f}  G {losses['generator']:.3f}"
+        )
+        if score:
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in score["parts"].items())
+            mark = "  best" if record["is_best"] else ""
+            line += f"  score {score['total']:.2f} at N={score['n']} ({parts}){mark}"
+        self.message(f"{line}  left {self._left(float(record['epoch']))}")
+        self._shown = time.monotonic()
+
+    def close(self) -> None:
+        """End the display."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _left(self, done: float) -> str:
+        elapsed, progressed = time.monotonic() - self._started, done - self._first
+        if progressed <= 0:
+            return "?"
+        seconds = int(elapsed / progressed * (self._epochs - done))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,117 @@
+"""The one train state: everything the training depends on, in a form a checkpoint can hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from hpcgan.comm.base import Comm
+from hpcgan.errors import HpcganError
+
+
+class Variable(Protocol):
+    """What a tf.Variable offers here."""
+
+    def numpy(self) -> np.ndarray: ...
+    def assign(self, value: Any) -> Any: ...
+
+
+@dataclass
+class Counters:
+    """Where the training stands; all the rest of its progress derives from it.
+
+    Attributes
+    ----------
+    step : int
+        Updates done.
+    samples : int
+        Samples seen by all ranks.
+    epoch : int
+        Epochs completed.
+    position : int
+        Samples of the current epoch that are done.
+    sums : dict of str to float
+        Sums of the step metrics over the current epoch's `count` steps.
+    best : dict or None
+        Step, epoch and score of the best model so far.
+    """
+
+    step: int = 0
+    samples: int = 0
+    epoch: int = 0
+    position: int = 0
+    count: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+
+class TrainState:
+    """Named networks and optimizers of a method, and the counters.
+
+    Parameters
+    ----------
+    networks, optimizers : mapping of str to object with `.named` (variables by name)
+    """
+
+    def __init__(self, networks: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
+        self.variables: dict[str, Variable] = {}
+        for group, members in (("network", networks), ("optimizer", optimizers)):
+            for owner, member in members.items():
+                for name, variable in member.named.items():
+                    self.variables[f"{group}/{owner}/{name}"] = variable
+        self.counters = Counters()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Values of all variables by name."""
+        return {name: np.asarray(variable.numpy()) for name, variable in self.variables.items()}
+
+    def meta(self) -> dict[str, Any]:
+        """The counters as plain values."""
+        return asdict(self.counters)
+
+    def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Overwrite everything by what a checkpoint holds.
+
+        Raises
+        ------
+        HpcganError
+            The checkpoint has other variables or shapes than this model.
+        """
+        missing = self.variables.keys() ^ arrays.keys()
+        if missing:
+            raise HpcganError(f"the checkpoint belongs to another model: '{min(missing)}' is only in one of them")
+        for name, variable in self.variables.items():
+            if np.shape(variable.numpy()) != arrays[name].shape:
+                raise HpcganError(f"the checkpoint belongs to another model: '{name}' has another shape")
+            variable.assign(arrays[name])
+        self.counters = Counters(**meta)
+
+    def digest(self) -> str:
+        """Hash of all variables, for comparing ranks."""
+        whole = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(self.arrays().items()):
+            whole.update(name.encode())
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
+
+    def check_equal(self, comm: Comm) -> None:
+        """Verify that all ranks hold the same bits.
+
+        Raises
+        ------
+        HpcganError
+            On every rank, naming the ranks that differ from rank 0.
+        """
+        if comm.size == 1:
+            return
+        digests = comm.broadcast_json(comm.gather_json(self.digest()))
+        odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if odd:
+            raise HpcganError(
+                f"ranks {odd} hold other weights than rank 0 at step {self.counters.step}; "
+                "the last checkpoint is intact, run the same command to resume from it"
+            )

