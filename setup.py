@@ -27,7 +27,7 @@ BASE = [
     "mplhep>=0.3.31",
 ]
 
-# 2.15 is the last TensorFlow with Keras 2 and the fastest here; 2.18 is the newest Horovod 0.28.1 compiles against.
+# 2.15: the last TensorFlow with Keras 2, and the fastest here. 2.18: the newest Horovod 0.28.1 builds with.
 TENSORFLOW = [
     "tensorflow-cpu==2.15.1; python_version < '3.12'",
     "tensorflow-cpu==2.18.1; python_version >= '3.12'",

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import hpcgan
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.pipeline import Pipeline
-from hpcgan.data.sharding import Sharding
+from hpcgan.data.sharding import Sharding, check_size
 from hpcgan.data.source import Source
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.evaluation.sample import scored_network
@@ -36,26 +35,15 @@ from hpcgan.training.progress import Reporter
 from hpcgan.training.state import Counters, TrainState
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """How a training ended.
-
-    Attributes
-    ----------
-    run : Path
-        The run directory.
-    best : dict or None
-        `score`, `epoch` and `step` of the best model.
-    """
-
-    run: Path
-    best: dict[str, Any] | None
-
-
 def train(
     config: Config, run: RunDirectory, comm: Comm, stop: StopRequest, *, terminal: bool = False
-) -> TrainResult:
+) -> dict[str, Any] | None:
     """Train on all ranks of `comm`, resuming if the run directory holds a checkpoint.
+
+    Returns
+    -------
+    dict or None
+        `score`, `epoch` and `step` of the best model, None if it was never scored.
 
     Raises
     ------
@@ -72,8 +60,11 @@ def train(
         validation = problem.open(config.data.path, "val", config.data.cache_mb)
         sharding = shard(config, comm, training)
         if comm.is_root:
-            prepare_directory(config, run, problem)
-    method = Gan(problem, config.training, comm, config.seed)
+            check_inputs(config, run, problem)
+    with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
+        if comm.is_root:
+            run.create(config)
+    method = Gan(problem, config.training, comm, config.seed, config.data.augment)
     state = TrainState(method.networks, method.optimizers)
     writers = None
     with agreed(comm):
@@ -108,7 +99,7 @@ def train(
             writers.lease.release(outcome)
         training.close()
         validation.close()
-    return TrainResult(run.path, state.counters.best)
+    return state.counters.best
 
 
 @contextlib.contextmanager
@@ -140,16 +131,12 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
         Fewer events than a global batch.
     """
     batch = config.training.batch_size
-    if len(training) < batch * comm.size:
-        raise InputError(
-            f"{training.path}: {len(training)} events are fewer than a global batch of {batch * comm.size} "
-            f"(training.batch_size={batch} on {comm.size} ranks)"
-        )
+    check_size(training.path, len(training), batch, comm.size)
     return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
 
 
-def prepare_directory(config: Config, run: RunDirectory, problem: Problem) -> None:
-    """Check what a new or resumed run needs, then make its directory; on a refusal nothing is written.
+def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
+    """Check the run directory and the data before anything is written.
 
     Raises
     ------
@@ -161,7 +148,6 @@ def prepare_directory(config: Config, run: RunDirectory, problem: Problem) -> No
     if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
         for split in ("train", "val"):
             problem.validate(config.data.path, split)
-    run.create(config)
 
 
 def restore(state: TrainState, run: RunDirectory) -> None:

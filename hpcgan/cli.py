@@ -36,9 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse, allowing `key=value` overrides after options, which argparse leaves over."""
+    parser = build_parser()
+    args, left = parser.parse_known_args(argv)
+    stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
+    if stray:
+        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+    if left:
+        args.overrides = [*args.overrides, *left]
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     try:
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
         sys.stdout.flush()

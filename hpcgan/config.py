@@ -50,6 +50,13 @@ class AdamConfig(Section):
     epsilon: Positive = 1.0e-8
 
 
+class R1Config(Section):
+    """Penalty on the discriminator's gradient at real samples (Mescheder et al., arXiv:1801.04406)."""
+
+    weight: NonNegative = Field(0.0, description="gamma: weight / 2 times the mean squared gradient; 0: none")
+    every: int = Field(16, ge=1, description="steps between penalties, each counted `every` times")
+
+
 class ScheduleConfig(Section):
     """Learning rates over the training; see `hpcgan.schedule.learning_rate`."""
 
@@ -70,6 +77,10 @@ class TrainingConfig(Section):
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
     loss: Literal["bce"] = Field("bce", description="bce: non-saturating binary cross-entropy")
     label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
+    r1: R1Config = R1Config()
+    augment_generated: bool = Field(
+        False, description="show generated samples to the discriminator under data.augment's symmetries, too"
+    )
     average_half_life: NonNegative = Field(
         0.0, description="half-life of the averaged generator in samples; 0: no averaging"
     )

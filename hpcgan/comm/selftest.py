@@ -1,7 +1,8 @@
 """A small real job: `mpirun -np 2 python -m hpcgan.comm.selftest`, and what `hpcgan doctor` runs.
 
 Every rank contributes different numbers to each collective and checks what comes back. Rank 0 prints
-one line of JSON; any rank that got a wrong value ends the job with exit code 1.
+one line of JSON; any rank that got a wrong value ends the job with exit code 1. With `--describe` it
+starts nothing and prints what TensorFlow and Horovod are.
 """
 
 from __future__ import annotations
@@ -18,8 +19,38 @@ from hpcgan.errors import HpcganError
 from hpcgan.launch.topology import threads_from_env
 
 
+def describe() -> dict[str, Any]:
+    """Versions and build of TensorFlow and Horovod, or why they cannot be imported."""
+    found: dict[str, Any] = {}
+    try:
+        import tensorflow as tf
+
+        found["tensorflow"] = {
+            "version": tf.__version__,
+            "gpus": [gpu.name for gpu in tf.config.list_physical_devices("GPU")],
+            "cuda": bool(tf.test.is_built_with_cuda()),
+        }
+    except Exception as error:
+        return {"tensorflow": {"error": _reason(error)}}
+    try:
+        from hpcgan.comm.horovod import build_info
+
+        found["horovod"] = build_info()
+    except Exception as error:
+        found["horovod"] = {"error": _reason(error)}
+    return found
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 def main() -> int:
-    """Run the collectives once; the exit code."""
+    """Run the collectives once, or describe; the exit code."""
+    if sys.argv[1:] == ["--describe"]:
+        print(json.dumps(describe()))
+        return 0
     try:
         comm = make_comm("horovod")
     except HpcganError as error:
@@ -31,15 +62,19 @@ def main() -> int:
 
         gpus = configure_devices(comm, threads_from_env(os.environ))
         ranks = np.arange(comm.size)
-        (mean,) = comm.grouped_allreduce([np.float32([comm.rank, 2.0])], "selftest.mean")
-        _expect(mean.numpy(), np.float32([ranks.mean(), 2.0]), "allreduce")
+        (mean,) = comm.grouped_allreduce([np.array([comm.rank, 2.0], np.float32)], "selftest.mean")
+        _expect(mean.numpy(), np.array([ranks.mean(), 2.0], np.float32), "allreduce")
         gathered = comm.allgather(np.full(comm.rank + 1, comm.rank, np.int32), "selftest.gather")
         _expect(gathered.numpy(), np.repeat(ranks, ranks + 1), "allgather")
         _expect(comm.broadcast_json(comm.rank + 7), 7, "broadcast")
         seen = comm.gather_json({"rank": comm.rank, "node": os.uname().nodename, "gpus": gpus})
         if seen is not None:
             threads = threads_from_env(os.environ)
-            print(json.dumps({"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen}))
+            print(
+                json.dumps(
+                    {"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen}
+                )
+            )
         comm.close()
     except Exception as error:
         comm.abort(f"{type(error).__name__}: {error}")

@@ -16,8 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "evaluate",
         help="physics score and report (HTML, JSON) of a run or of files",
-        description="Score generated events against held-out real ones, beside what real events score against each "
-        "other, and write a report: one HTML page, one JSON file.",
+        description="Score generated events against held-out real ones, beside what real events score "
+        "against each other, and write a report: one HTML page, one JSON file.",
     )
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--real", type=Path, metavar="FILE", help="instead of RUN: real events, HDF5")

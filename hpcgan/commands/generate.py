@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
-from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    import h5py
-
     from hpcgan.data.schema import Sample
     from hpcgan.problems.base import Problem
 
@@ -54,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: must not be negative")
     check_target(args.out, args.force)
-    import sys
+    if not RunDirectory(args.run).exists:  # said before TensorFlow takes its seconds to load
+        raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
 
     from rich.console import Console
     from rich.progress import Progress
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             args.seed,
             args.out,
             attributes,
+            args.force,
             lambda done: bar.update(task, completed=done),
         )
     rate = args.events / (time.monotonic() - started)
@@ -115,96 +116,31 @@ def generate(
     seed: int,
     path: Path,
     attributes: Mapping[str, Any],
+    force: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write the first `n` samples of the sequence of a seed, some thousands in memory at a time.
-
-    The file appears under its name when it is complete.
 
     Parameters
     ----------
     sampler : Sampler
     n, seed : int
     path : Path
-        Replaced if it exists.
     attributes : mapping
-        Handed to the problem's `write`.
+        Written into the file.
+    force : bool
+        Replace an existing file, which stays until the new one is complete.
     progress : callable
         Hears the number of samples done.
 
     Raises
     ------
-    HpcganError
-        The file cannot be written.
+    InputError
+        The file cannot be written, or exists.
     """
     size = sampler.batch_size * max(1, CHUNK // sampler.batch_size)
-    folder = path.absolute().parent
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as temporary:
-            parts = []
-            for first in range(0, n, size):
-                count = min(size, n - first)
-                parts.append(Path(temporary) / f"{first}.h5")
-                sampler.problem.write(parts[-1], sampler.sample(count, seed, first), attributes)
-                progress(first + count)
-            whole = parts[0] if len(parts) == 1 else join_files(parts, Path(temporary) / "joined.h5")
-            os.replace(whole, path)
-    except OSError as error:
-        raise HpcganError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def join_files(parts: Sequence[Path], path: Path) -> Path:
-    """Concatenate HDF5 files of one layout along the first axis of every data set.
-
-    Attributes are those of the first part; an attribute `events` becomes the total.
-    """
-    import h5py
-
-    with h5py.File(path, "w", libver="earliest") as whole:
-        counts = []
-        for part in parts:
-            with h5py.File(part, "r") as file:
-                counts.append(next(len(dataset) for dataset in _datasets(file).values()))
-        start = 0
-        for part, count in zip(parts, counts, strict=True):
-            with h5py.File(part, "r") as file:
-                if start == 0:
-                    _copy_layout(file, whole, sum(counts))
-                for name, dataset in _datasets(file).items():
-                    whole[name][start : start + count] = dataset[...]
-            start += count
-    return path
-
-
-def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    import h5py
-
-    found: dict[str, h5py.Dataset] = {}
-    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return found
-
-
-def _copy_layout(source: h5py.File, target: h5py.File, n: int) -> None:
-    """Groups, attributes and data sets of another file, the latter with `n` rows and no content."""
-    import h5py
-
-    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
-            made: h5py.Group | h5py.Dataset = target.create_dataset(
-                name,
-                shape=(n, *item.shape[1:]),
-                dtype=item.dtype,
-                chunks=item.chunks,
-                compression=item.compression,
-                compression_opts=item.compression_opts,
-                shuffle=item.shuffle,
-                fletcher32=item.fletcher32,
-            )
-        else:
-            made = target.require_group(name)
-        for key, value in item.attrs.items():
-            made.attrs[key] = n if key == "events" else value
-
-    for key, value in source.attrs.items():
-        target.attrs[key] = value
-    source.visititems(copy)
+    with sampler.problem.writer(path, n, attributes, force) as append:
+        for first in range(0, n, size):
+            count = min(size, n - first)
+            append(sampler.sample(count, seed, first))
+            progress(first + count)

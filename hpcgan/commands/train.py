@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
@@ -37,34 +38,16 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(config.to_yaml(), end="")
         return EXIT_DONE
-    directory = RunDirectory(args.run or default_directory(config))
+    directory = RunDirectory(args.run or api.default_directory(config))
     promised = expected_world(os.environ)
     if promised is None and args.ranks is not None and args.ranks != 1:
-        return _launch(config, directory, args)
+        from hpcgan.launch.mpirun import launch
+
+        api.preflight(config, directory, args.ranks)
+        return launch(["train", str(args.config), *args.overrides, "--run", str(directory.path)], args.ranks)
     if promised is not None and args.ranks is not None and args.ranks != promised.size:
         raise InputError(f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out")
     return train_here(config, directory)
-
-
-def default_directory(config: Config) -> Path:
-    """`runs/NAME-HASH`, the hash being that of the identity keys."""
-    return Path("runs") / f"{config.name}-{config.identity_hash()}"
-
-
-def _launch(config: Config, directory: RunDirectory, args: argparse.Namespace) -> int:
-    """Refuse bad input once, here, then start the ranks."""
-    from hpcgan.launch.mpirun import launch
-    from hpcgan.problems.base import Problems, problem_class
-
-    if args.ranks < 1:
-        raise InputError(f"--ranks {args.ranks}: give at least 1")
-    if directory.exists:
-        directory.check_config(config, directory.load_config(Problems()))
-    problem = problem_class(config.problem)(config.model)
-    for split in ("train", "val"):
-        problem.open(config.data.path, split).close()
-    command = ["train", str(args.config), *args.overrides, "--run", str(directory.path)]
-    return launch(command, args.ranks)
 
 
 def train_here(config: Config, directory: RunDirectory) -> int:
@@ -86,8 +69,9 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         from hpcgan.comm.devices import configure_devices
 
         configure_devices(comm, threads_from_env(os.environ))
-        result = train(config, directory, comm, stop, terminal=stdout_is_terminal())
+        best = train(config, directory, comm, stop, terminal=stdout_is_terminal())
     except HpcganError as error:
+        stop.retire()
         # Named errors are raised on all ranks together; one of them says it.
         if comm.is_root:
             prefix = "" if error.exit_code == 75 else "error: "
@@ -99,9 +83,10 @@ def train_here(config: Config, directory: RunDirectory) -> int:
             raise
         traceback.print_exc()
         comm.abort("ended by the exception above")
+    stop.retire()
     if comm.is_root:
-        if result.best is not None:
-            print(f"best: score {result.best['score']:.2f} in epoch {result.best['epoch']}")
-        print(f"run: {result.run}", flush=True)
+        if best is not None:
+            print(f"best: score {best['score']:.2f} in epoch {best['epoch']}")
+        print(f"run: {directory.path}", flush=True)
     comm.close()
     return EXIT_DONE

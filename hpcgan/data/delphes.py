@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import hpcgan
 from hpcgan.data import hdf5
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics.detector import Towers
@@ -24,7 +25,8 @@ STEP_EVENTS = 1000
 
 _VAL, _TEST = 3, 4
 _CYCLE = 5
-"""Of every five events in a row the first three go to train, one to val, one to test: every file reaches all three."""
+"""Of every five events in a row the first three go to train, one to val, one to test: every file reaches all
+three."""
 
 
 @contextlib.contextmanager
@@ -35,10 +37,13 @@ def _readable(path: Path) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        # uproot interprets class descriptions found in the file: damage surfaces as almost any exception type.
+        # uproot interprets class descriptions found in the file: damage surfaces as almost any exception
+        # type.
         text = " ".join(str(error).split()) or type(error).__name__
         text = text if len(text) <= 120 else text[:117] + "..."
-        raise InputError(f"{path}: cannot be read as ROOT ({text}); the file is damaged or of another kind") from error
+        raise InputError(
+            f"{path}: cannot be read as ROOT ({text}); the file is damaged or of another kind"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -46,7 +51,9 @@ def _open_tree(path: Path) -> Iterator[Any]:
     try:
         import uproot
     except ImportError as error:
-        raise HpcganError(f"uproot cannot be imported ({error}); install it with: pip install uproot") from error
+        raise HpcganError(
+            f"uproot cannot be imported ({error}); install it with: pip install uproot"
+        ) from error
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
@@ -59,16 +66,26 @@ def _open_tree(path: Path) -> Iterator[Any]:
             file = stack.enter_context(uproot.open(path))
             names = file.keys(cycle=False, recursive=False)
             if TREE not in names:
-                raise InputError(f"{path}: has no tree '{TREE}' (it holds: {', '.join(names[:8]) or 'nothing'})")
+                raise InputError(
+                    f"{path}: has no tree '{TREE}' (it holds: {', '.join(names[:8]) or 'nothing'})"
+                )
             tree = file[TREE]
             if not hasattr(tree, "num_entries") or not hasattr(tree, "iterate"):
                 raise InputError(f"{path}: '{TREE}' is not a tree")
-            if "Tower" not in tree.keys(recursive=False):
-                held = ", ".join(tree.keys(recursive=False)[:8])
-                raise InputError(f"{path}: tree '{TREE}' has no branch 'Tower' (it holds: {held or 'nothing'})")
-            missing = [name for name in BRANCHES if name not in tree["Tower"].keys()]
+            # Delphes nests them in a branch `Tower`; files skimmed with other tools hold them side by side.
+            held = {name.rsplit("/", 1)[-1] for name in tree.keys()}  # noqa: SIM118
+            if not any(name.split(".")[0] == "Tower" for name in held):
+                top = ", ".join(tree.keys(recursive=False)[:8]) or "nothing"
+                raise InputError(f"{path}: tree '{TREE}' has no branch 'Tower' (it holds: {top})")
+            missing = [name for name in BRANCHES if name not in held]
             if missing:
                 raise InputError(f"{path}: branch 'Tower' has no '{missing[0]}'")
+            for name in BRANCHES:
+                if tree[name].num_entries != tree.num_entries:
+                    raise InputError(
+                        f"{path}: tree '{TREE}' claims {tree.num_entries} events but '{name}' has "
+                        f"{tree[name].num_entries}; the file is damaged"
+                    )
             if tree.num_entries <= 0:
                 raise InputError(f"{path}: tree '{TREE}' holds no events")
         yield tree
@@ -107,8 +124,8 @@ def read_towers(
     Raises
     ------
     InputError
-        No such file, not ROOT, cut short, without tree ``Delphes`` or branch ``Tower``, without events, or with tower
-        energies that are negative or not finite.
+        No such file, not ROOT, cut short, without tree ``Delphes`` or branch ``Tower``, without events, or
+        with tower energies that are negative or not finite.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -125,7 +142,9 @@ def read_towers(
                 seen += count
                 yield towers, count
             if seen != tree.num_entries:
-                raise InputError(f"{path}: {seen} of {tree.num_entries} events could be read; the file is damaged")
+                raise InputError(
+                    f"{path}: {seen} of {tree.num_entries} events could be read; the file is damaged"
+                )
 
 
 def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
@@ -151,8 +170,11 @@ def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file: a name and a count do not tell two samples apart."""
+    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def import_files(
@@ -196,7 +218,9 @@ def import_files(
     """
     for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino), ("weight", weight)):
         if not np.isfinite(value) or (value < 0 and name != "weight"):
-            raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
+            raise InputError(
+                f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more")
+            )
     paths = [Path(file) for file in files]
     if not paths:
         raise InputError("no file to import")
@@ -213,8 +237,7 @@ def import_files(
         {
             "source": "Delphes",
             "files": [
-                {"name": path.name, "events": n, "sha256": _digest(path)}
-                for path, n in zip(paths, counts, strict=True)
+                {"name": path.name, "events": n, "sha256": _digest(path)} for path, n in zip(paths, counts)
             ],
             "m_gluino": float(m_gluino),
             "m_neutralino": float(m_neutralino),
@@ -224,7 +247,12 @@ def import_files(
     )
     if hdf5.check_target(out, settings, sizes, force):
         return False
-    attributes = {**image_attributes(), "settings": settings, "process": "import"}
+    attributes = {
+        **image_attributes(),
+        "settings": settings,
+        "process": "import",
+        "hpcgan": hpcgan.__version__,
+    }
     done = 0
     with hdf5.Writer(out, sizes, attributes, force=force) as writer:
         for towers, n in read_towers(paths):

@@ -1,8 +1,8 @@
 """Generate data sets: PYTHIA, the calorimeter and the image files, on any number of processes.
 
-Events come in fixed blocks, each from a freshly initialised generator whose seed depends only on the user's seed, the
-process and the number of the block. The blocks are written in order, so the files do not depend on how many processes
-made them.
+Events come in fixed blocks, each from a freshly initialised generator whose seed depends only on the user's
+seed, the process and the number of the block. The blocks are written in order, so the files do not depend on
+how many processes made them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import hpcgan
 from hpcgan.data import hdf5
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics import detector, pythia
@@ -34,13 +36,17 @@ BLOCK_EVENTS = 1000
 
 MAX_JOBS = 1024
 
+MAX_PROCESSES = 500
+"""Their description must fit into an HDF5 attribute."""
+
 Progress = Callable[[int, int], None]
 """Called with the events done so far and the total."""
 
 
 @dataclass(frozen=True)
 class SparseImages:
-    """Images of consecutive events as their non-zero pixels: a tenth of the memory, cheap to send between processes.
+    """Images of consecutive events as their non-zero pixels: a tenth of the memory, cheap to send between
+    processes.
 
     Attributes
     ----------
@@ -64,20 +70,30 @@ class SparseImages:
 
 @dataclass(frozen=True)
 class Block:
-    """A unit of work: `n_events` of a process, the `index`-th block of it."""
+    """A unit of work: `n_events` of a process, the `index`-th block of it; `tables` spares PYTHIA some
+    work.
+    """
 
     process: pythia.Process
     seed: int
     index: int
     n_events: int
     card: detector.Card
+    tables: str | None = None
 
     def seeds(self) -> tuple[int, np.random.Generator]:
         """PYTHIA's seed and the detector's random numbers, from a hash of everything that names the block."""
-        name = json.dumps([self.seed, self.process.describe(), self.index], sort_keys=True)
-        digest = hashlib.sha256(name.encode()).digest()
+        digest = _digest(self.seed, self.process.describe(), self.index)
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-        return int.from_bytes(digest[16:], "little") % pythia.SEED_MAX + 1, generator
+        return _pythia_seed(digest[16:]), generator
+
+
+def _digest(*name: Any) -> bytes:
+    return hashlib.sha256(json.dumps(name, sort_keys=True).encode()).digest()
+
+
+def _pythia_seed(random: bytes) -> int:
+    return int.from_bytes(random, "little") % pythia.SEED_MAX + 1
 
 
 def make_block(block: Block, advance: Callable[[int], None] | None = None) -> SparseImages:
@@ -96,7 +112,7 @@ def make_block(block: Block, advance: Callable[[int], None] | None = None) -> Sp
     calorimeter = detector.Calorimeter(block.card)
     pythia_seed, random = block.seeds()
     pixels, energies, done = [], [], 0
-    for particles in pythia.events(block.process, pythia_seed, block.n_events):
+    for particles in pythia.events(block.process, pythia_seed, block.n_events, tables=block.tables):
         pixel, energy = sparse_pixels(*calorimeter.simulate(particles, random))
         pixels.append(pixel + done * (N_ETA * N_PHI))
         energies.append(energy)
@@ -135,6 +151,7 @@ def _attributes(processes: Sequence[pythia.Process], settings: str, seed: int) -
         "seed": seed,
         "detector": "parametrised calorimeter, parameters of the Delphes ATLAS card",
         "generator": f"PYTHIA {pythia.version()}",
+        "hpcgan": hpcgan.__version__,
         "settings": settings,
     }
     for key in processes[0].describe():
@@ -158,9 +175,9 @@ def generate(
 ) -> bool:
     """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent) of generated events.
 
-    Several processes (mass points) take turns event by event, so each split holds the same number of each, up to one.
-    The same arguments give the same bytes whatever `jobs` is. With more than one job a script that calls this needs the
-    usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
+    Several processes (mass points) take turns event by event, so each split holds the same number of each, up
+    to one. The same arguments give the same bytes whatever `jobs` is. With more than one job a script that
+    calls this needs the usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
 
     Parameters
     ----------
@@ -198,21 +215,27 @@ def generate(
     sizes = hdf5.split_sizes(events)
     if hdf5.check_target(out, settings, sizes, force):
         return False
-    blocks = [
-        [
-            Block(process, seed, index, min(BLOCK_EVENTS, share - index * BLOCK_EVENTS), card)
-            for index in range(-(-share // BLOCK_EVENTS))
-        ]
-        for process, share in zip(listed, _shares(events, len(listed)), strict=True)
-    ]
-    # Round robin over the processes: block k of each, then block k + 1 of each.
-    ordered = [row[k] for k in range(len(blocks[0])) for row in blocks if k < len(row)]
     with hdf5.Writer(out, sizes, _attributes(listed, settings, seed), force=force) as writer:
+        ordered = _plan(listed, events, seed, card)
         counter = _Counter(events, progress)
         with contextlib.closing(_make_blocks(ordered, jobs, counter)) as results:
             for round_blocks in _rounds(ordered, results):
                 _write_round(writer, round_blocks)
     return True
+
+
+def _plan(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> list[Block]:
+    """The blocks in the order they are written: block k of each process, then block k + 1 of each."""
+    soft = processes[0].soft
+    tables = pythia.multiparton_tables(soft, _pythia_seed(_digest(seed, "tables", soft)))
+    rows = [
+        [
+            Block(process, seed, index, min(BLOCK_EVENTS, share - index * BLOCK_EVENTS), card, tables)
+            for index in range(-(-share // BLOCK_EVENTS))
+        ]
+        for process, share in zip(processes, _shares(events, len(processes)))
+    ]
+    return [row[k] for k in range(len(rows[0])) for row in rows if k < len(row)]
 
 
 def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int, jobs: int) -> None:
@@ -222,15 +245,20 @@ def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int
         raise InputError("the processes of one data set must be of one kind")
     for i, process in enumerate(processes):
         if process in processes[:i]:
-            values = ", ".join(f"{value:g}" for value in process.describe().values() if isinstance(value, float))
+            values = ", ".join(
+                f"{value:g}" for value in process.describe().values() if isinstance(value, float)
+            )
             raise InputError(f"{process.name} {values}: named twice")
-    if seed < 0:
-        raise InputError(f"seed = {seed}: must be 0 or more")
+    if len(processes) > MAX_PROCESSES:
+        raise InputError(f"{len(processes)} mass points: use at most {MAX_PROCESSES}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed = {seed}: use 0 to 2^63 - 1")
     if not 1 <= jobs <= MAX_JOBS:
         raise InputError(f"jobs = {jobs}: use 1 to {MAX_JOBS}")
     if events < 5 * len(processes):
         raise InputError(
-            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every process"
+            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every "
+            "process"
         )
 
 
@@ -286,7 +314,9 @@ def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, Spa
         writer.append(np.concatenate(dense)[turn], table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
-def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Iterator[SparseImages]:
+def _make_blocks(
+    blocks: Sequence[Block], jobs: int, counter: _Counter
+) -> Generator[SparseImages, None, None]:
     """Results of the blocks in their order."""
     if jobs == 1 or len(blocks) == 1:
         for block in blocks:
@@ -302,12 +332,14 @@ def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Itera
 class _Pool:
     """Worker processes, each on a pipe of its own.
 
-    The standard pools hang when a worker is killed (``multiprocessing.Pool``) or leave idle workers behind when the
-    parent is killed; here either end sees the other's pipe close.
+    The standard pools hang when a worker is killed (``multiprocessing.Pool``) or leave idle workers behind
+    when the parent is killed; here either end sees the other's pipe close.
     """
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")  # PYTHIA, HDF5 and threads do not survive a fork reliably
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # PYTHIA, HDF5 and threads do not survive a fork reliably
         self._workers: dict[Connection, Any] = {}
         try:
             for _ in range(size):
@@ -340,8 +372,10 @@ class _Pool:
                     counter.add(value)
                 elif kind == "done":
                     finished[busy.pop(ready)] = value
+                elif kind == "failed":
+                    raise value
                 else:
-                    raise HpcganError(value) if kind == "failed" else RuntimeError(f"in a worker process:\n{value}")
+                    raise RuntimeError(f"in a worker process:\n{value}")
             while following in finished:
                 yield finished.pop(following)
                 following += 1
@@ -362,7 +396,11 @@ class _Pool:
         worker = self._workers[connection]
         worker.join(5)
         code = worker.exitcode
-        how = f"by signal {-code} ({signal.Signals(-code).name})" if code is not None and code < 0 else f"with code {code}"
+        how = (
+            f"by signal {-code} ({signal.Signals(-code).name})"
+            if code is not None and code < 0
+            else f"with code {code}"
+        )
         hint = "; the system may be short of memory, try fewer --jobs" if code == -signal.SIGKILL else ""
         return HpcganError(f"a worker process ended {how}{hint}; nothing was kept")
 
@@ -380,7 +418,9 @@ class _Pool:
 
 @contextlib.contextmanager
 def _signals_ignored_by_children() -> Iterator[None]:
-    """Let children be born with Ctrl-C ignored: the terminal sends it to all, and the parent ends them in order."""
+    """Let children be born with Ctrl-C ignored: the terminal sends it to all, and the parent ends them in
+    order.
+    """
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not the main thread: children keep the default, and close() ends them anyway
@@ -393,19 +433,27 @@ def _signals_ignored_by_children() -> Iterator[None]:
 
 
 def _work(connection: Connection) -> None:
-    """A worker: blocks in, progress and images out, until the parent closes the pipe."""
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
+    """A worker: blocks in, progress and images out, until the parent closes the pipe or is gone."""
+
+    def send(kind: str, value: Any) -> None:
+        try:
+            connection.send((kind, value))
+        except OSError:
+            raise SystemExit from None  # the parent is gone
+
+    while True:
+        try:
             block = connection.recv()
-            try:
-                answer = "done", make_block(block, lambda events: connection.send(("advance", events)))
-            except HpcganError as error:
-                answer = "failed", str(error)
-            except OSError:
-                raise  # the pipe is gone, and with it the parent
-            except Exception:
-                answer = "crashed", traceback.format_exc()
-            connection.send(answer)
+        except (EOFError, OSError):
+            return
+        try:
+            images = make_block(block, lambda events: send("advance", events))
+        except HpcganError as error:
+            send("failed", error)
+        except Exception:  # whatever it is, the parent reports it
+            send("crashed", traceback.format_exc())
+        else:
+            send("done", images)
 
 
 class ProgressDisplay:
@@ -458,6 +506,5 @@ class ProgressDisplay:
         elif done >= total or now - self._last >= self._interval:
             self._last = now
             left = (total - done) / rate
-            print(f"{self._title}: {done}/{total} events, {rate:.0f} events/s, {left:.0f} s left", flush=True)
-
-
+            line = f"{self._title}: {done}/{total} events, {rate:.0f} events/s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)

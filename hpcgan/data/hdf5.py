@@ -1,8 +1,9 @@
 """Image files: the published HDF5 layout, written atomically and read with checks.
 
-Layout: group ``all_events`` with ``hist`` (N, 64, 64) float32 in MeV, axes [eta, phi], and one value an event in ``y``
-(1 signal, 0 background), ``weight``, ``mGlu`` and ``mNeu`` (GeV). Attributes of the group say how the events were made.
-Files of other people may lack everything but ``hist``, use another float type, or another compression.
+Layout: group ``all_events`` with ``hist`` (N, 64, 64) float32 in MeV, axes [eta, phi], and one value an event
+in ``y`` (1 signal, 0 background), ``weight``, ``mGlu`` and ``mNeu`` (GeV). Attributes of the group say how
+the events were made. Files of other people may lack everything but ``hist``, use another float type, or
+another compression.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ SPLIT_EDGES = (0.0, 0.6, 0.8, 1.0)
 BYTES_PER_EVENT = 2500
 """Upper estimate of an event's size in a file (measured: about 1,350 at five percent of the pixels lit)."""
 
-# One image a chunk: training reads events in random order, and a larger chunk would be unpacked for one image of it
-# (64 random events: 2.7 ms with 1, 6.3 ms with 4, 20 ms with 16 images a chunk). Byte shuffling, which helps dense
-# floats, makes these mostly-empty images 60 percent larger and slower to write.
+# One image a chunk: training reads events in random order, and a larger chunk would be unpacked for one image
+# of it (64 random events: 2.7 ms with 1, 6.3 ms with 4, 20 ms with 16 images a chunk). Byte shuffling, which
+# helps dense floats, makes these mostly-empty images 60 percent larger and slower to write.
 STORAGE: dict[str, Any] = {"chunks": (1, N_ETA, N_PHI), "compression": "gzip", "compression_opts": 1}
 
 SCAN_IMAGES = 512
@@ -60,14 +61,14 @@ def split_sizes(n_events: int) -> dict[str, int]:
     if n_events < 5:
         raise InputError(f"{n_events} events: at least 5 are needed to fill train, validation and test")
     edges = [int(n_events * edge + 1e-9) for edge in SPLIT_EDGES]
-    return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:], strict=False)}
+    return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
 
 
 class Writer:
     """Streams events into one file a split; nothing appears under the final names before all are complete.
 
-    Files grow under ``<split>.h5.part`` and are renamed together by a clean exit of the ``with`` block; an exception
-    removes them, a killed process leaves only the ``.part`` files, which the next run replaces.
+    Files grow under ``<split>.h5.part`` and are renamed together by a clean exit of the ``with`` block; an
+    exception removes them, a killed process leaves only the ``.part`` files, which the next run replaces.
 
     Parameters
     ----------
@@ -125,7 +126,8 @@ class Writer:
         return self.folder / f"{split}.h5{_PART}"
 
     def _create(self, split: str, size: int) -> h5py.File:
-        file = h5py.File(self._part(split), "w", libver="earliest")
+        # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
+        file = h5py.File(self._part(split), "w", libver=("v110", "v110"))
         group = file.create_group(GROUP)
         images = group.create_dataset(IMAGES, shape=(size, N_ETA, N_PHI), dtype="<f4", **STORAGE)
         images.attrs["units"] = "MeV"
@@ -138,7 +140,9 @@ class Writer:
         group.attrs["complete"] = False
         return file
 
-    def append(self, images: ArrayLike, y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike) -> None:
+    def append(
+        self, images: ArrayLike, y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike
+    ) -> None:
         """Add the next events, which go to the splits in order.
 
         Parameters
@@ -169,16 +173,20 @@ class Writer:
         if len(images):
             self._append_to(split, 0, images, spread)
 
-    def _append_to(self, split: str, start: int, images: NDArray[Any], columns: Sequence[NDArray[Any]]) -> int:
+    def _append_to(
+        self, split: str, start: int, images: NDArray[Any], columns: Sequence[NDArray[Any]]
+    ) -> int:
         at = self._filled[split]
         count = min(len(images) - start, self.sizes[split] - at)
         group = self._files[split][GROUP]
         try:
             group[IMAGES][at : at + count] = images[start : start + count]
-            for name, values in zip(COLUMNS, columns, strict=True):
+            for name, values in zip(COLUMNS, columns):
                 group[name][at : at + count] = values[start : start + count]
         except OSError as error:
-            raise HpcganError(f"{self._part(split)}: writing failed ({_reason(error)}); nothing was kept") from error
+            raise HpcganError(
+                f"{self._part(split)}: writing failed ({_reason(error)}); nothing was kept"
+            ) from error
         self._filled[split] = at + count
         return count
 
@@ -199,17 +207,24 @@ class Writer:
                 file.close()
             for split in self.sizes:
                 _sync(self._part(split))
-            # The first split goes last: whoever finds train.h5 finds the others too.
+            # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind
+            # too, even if the machine stops between two of these lines.
+            for split in self.sizes:
+                (self.folder / f"{split}.h5").unlink(missing_ok=True)
             for split in reversed(self.sizes):
                 os.replace(self._part(split), self.folder / f"{split}.h5")
             _sync(self.folder)
         except OSError as error:
-            raise HpcganError(f"{self.folder}: writing failed ({_reason(error)}); nothing was kept") from error
+            raise HpcganError(
+                f"{self.folder}: writing failed ({_reason(error)}); nothing was kept"
+            ) from error
 
     def _discard(self) -> None:
         """Close and remove what was not published."""
         for file in self._files.values():
-            with contextlib.suppress(OSError, RuntimeError, ValueError):  # e.g. its cache cannot reach a full disk
+            with contextlib.suppress(
+                OSError, RuntimeError, ValueError
+            ):  # e.g. its cache cannot reach a full disk
                 file.close()
         for split in self.sizes:
             with contextlib.suppress(OSError):
@@ -257,7 +272,9 @@ def _refuse_existing(folder: Path, splits: Mapping[str, int]) -> None:
             raise InputError(f"{path}: exists already; choose another folder, or --force to replace it")
 
 
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
+def check_target(
+    folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool
+) -> bool:
     """Whether a folder already holds the data that is about to be made.
 
     Parameters
@@ -289,7 +306,9 @@ def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[s
     for split, size in sizes.items():
         path = folder / f"{split}.h5"
         if not path.exists():
-            raise InputError(f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there")
+            raise InputError(
+                f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there"
+            )
         try:
             with open_images(path) as file:
                 same = file.attrs.get("settings") == settings and file.n == size
@@ -298,7 +317,8 @@ def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[s
             raise InputError(f"{error}; --force replaces it") from error
         if not same:
             raise InputError(
-                f"{path}: holds data made with other settings{difference}; choose another folder, or --force to replace it"
+                f"{path}: holds data made with other settings{difference}; choose another folder, or "
+                "--force to replace it"
             )
     return True
 
@@ -392,15 +412,16 @@ class ImageFile:
             return out
 
     def _column(self, name: str) -> NDArray[np.float32] | None:
-        if name not in self._group:
-            return None
         with _readable(self.path, f"{GROUP}/{name}"):
+            if name not in self._group:
+                return None
             dataset = self._group[name]
             if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
                 raise InputError(f"{self.path}: {GROUP}/{name} does not hold numbers")
             if dataset.shape not in ((self.n,), (self.n, 1)):
                 raise InputError(
-                    f"{self.path}: {GROUP}/{name} has shape {dataset.shape} but {GROUP}/{IMAGES} has {self.n} events"
+                    f"{self.path}: {GROUP}/{name} has shape {dataset.shape} but {GROUP}/{IMAGES} has "
+                    f"{self.n} events"
                 )
             return dataset[:].astype(np.float32).reshape(-1)
 
@@ -415,12 +436,12 @@ class ImageFile:
         return self._column("weight")
 
     @property
-    def mGlu(self) -> NDArray[np.float32] | None:  # noqa: N802 - the published name
+    def mGlu(self) -> NDArray[np.float32] | None:
         """(N,) gluino mass, GeV; None if the file has none."""
         return self._column("mGlu")
 
     @property
-    def mNeu(self) -> NDArray[np.float32] | None:  # noqa: N802 - the published name
+    def mNeu(self) -> NDArray[np.float32] | None:
         """(N,) neutralino mass, GeV; None if the file has none."""
         return self._column("mNeu")
 
@@ -464,8 +485,8 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
     Raises
     ------
     InputError
-        No such file, not HDF5, cut short, unfinished, without ``all_events/hist``, or with images of another size.
-        The contents are not scanned; :func:`validate` does that.
+        No such file, not HDF5, cut short, unfinished, without ``all_events/hist``, or with images of another
+        size. The contents are not scanned; :func:`validate` does that.
     """
     path = Path(path)
     if not path.exists():
@@ -506,9 +527,12 @@ def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h
         )
     if images.shape[0] == 0:
         raise InputError(f"{path}: {GROUP}/{IMAGES} holds no events")
-    # A damaged header can claim any number of events; no compression packs more than some ten thousand to one.
+    # A damaged header can claim any number of events; no compression packs more than some ten thousand to
+    # one.
     if images.size * images.dtype.itemsize > 100_000 * (images.id.get_storage_size() + 4096):
-        raise InputError(f"{path}: {GROUP}/{IMAGES} claims {images.shape[0]} events but holds no data for them")
+        raise InputError(
+            f"{path}: {GROUP}/{IMAGES} claims {images.shape[0]} events but holds no data for them"
+        )
     return images
 
 
@@ -523,8 +547,8 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
     Raises
     ------
     InputError
-        As :func:`open_images`, and for damaged data, values that are not finite, negative energies, columns of
-        another length or with values that are not finite. The message names file, data set and event.
+        As :func:`open_images`, and for damaged data, values that are not finite, negative energies, columns
+        of another length or with values that are not finite. The message names file, data set and event.
     """
     with open_images(path, image_shape) as file:
         for name in COLUMNS:

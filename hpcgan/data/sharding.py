@@ -9,10 +9,26 @@ of an epoch on another number of ranks without seeing a sample twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from hpcgan import stateless
+from hpcgan.errors import InputError
+
+
+def check_size(path: Path, n: int, batch_size: int, ranks: int) -> None:
+    """Refuse a file with fewer events than one global batch.
+
+    Raises
+    ------
+    InputError
+    """
+    if n < batch_size * ranks:
+        raise InputError(
+            f"{path}: {n} events are fewer than a global batch of {batch_size * ranks} "
+            f"(training.batch_size={batch_size} on {ranks} rank{'s' * (ranks > 1)})"
+        )
 
 
 @dataclass(frozen=True)

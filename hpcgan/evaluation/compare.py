@@ -60,7 +60,7 @@ def compare(
     fakes: Sequence[Observables],
     pool: Observables,
     requested: int,
-    repetitions: int = 1000,
+    repetitions: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Score generated samples against real events and real events against each other.
@@ -121,24 +121,22 @@ def choose(n: int, out_of: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).permutation(out_of)[:n]
 
 
-def chunks(n: int, size: int = CHUNK) -> Iterator[np.ndarray]:
-    """The indices 0 ... n - 1, `size` at a time."""
+def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
+    """The range 0 ... n - 1 in pieces of `size`."""
     for start in range(0, n, size):
-        yield np.arange(start, min(start + size, n))
+        yield slice(start, min(start + size, n))
 
 
-def observables_of(problem: Problem, source: Source) -> Observables:
-    """Observables of all samples of a source, read piece by piece.
+def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
+    """Observables of some samples of a source, read piece by piece.
 
     Raises
     ------
     InputError
-        No samples, or values that are not finite; the message names the file.
+        Values that are not finite; the message names the file.
     """
-    if not len(source):
-        raise InputError(f"{source.path}: there are no events in it")
     try:
-        return join([problem.observables(source.read(indices)) for indices in chunks(len(source))])
+        return join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
     except (InputError, ValueError) as error:
         raise InputError(f"{source.path}: {error}") from None
 

@@ -16,44 +16,56 @@ from typing import Any
 
 import yaml
 
-WIDE = 1.5  # aspect ratio from which a figure gets the whole width
+WIDE = 1.8  # aspect ratio from which a figure gets the whole width
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6470; --line: #d8dde3; --page: #fff; --card: #f5f7f9;
-  --accent: #0b62a4; --warn: #fff4d6; --warn-ink: #5c4400; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #a0a9b4; --line: #3a424c; --page: #15181c;
-  --card: #1f242a; --accent: #7fbdf0; --warn: #3d3212; --warn-ink: #f5dfa0; } figure img { filter: brightness(.93); } }
+:root { color-scheme: light dark;
+  --ink: #1b1f24; --soft: #5b6470; --line: #d8dde3; --page: #fff; --card: #f5f7f9; --accent: #0b62a4;
+  --warn: #fff4d6; --warn-ink: #5c4400; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ed; --soft: #a0a9b4; --line: #3a424c; --page: #15181c; --card: #1f242a;
+    --accent: #7fbdf0; --warn: #3d3212; --warn-ink: #f5dfa0; }
+  figure img { filter: brightness(.93); }
+}
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 74rem; padding: 1.2rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
-p { margin: .5rem 0; max-width: 48rem; }
-.soft, figcaption, caption { color: var(--soft); }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .7rem; padding-bottom: .25rem;
+  border-bottom: 1px solid var(--line); }
+p { margin: .5rem 0; max-width: 48rem; overflow-wrap: anywhere; }
+.soft, figcaption { color: var(--soft); font-size: .92rem; }
 .score { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.2rem 0; }
 .card { background: var(--card); border-radius: .6rem; padding: .8rem 1.1rem; flex: 1 1 14rem; }
 .card b { display: block; font-size: 1.9rem; line-height: 1.25; font-weight: 650; }
 .card span { color: var(--soft); font-size: .92rem; }
-.notice { background: var(--warn); color: var(--warn-ink); border-radius: .4rem; padding: .5rem .8rem; max-width: none; }
+.notice { background: var(--warn); color: var(--warn-ink); border-radius: .4rem; padding: .5rem .8rem;
+  max-width: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
-caption { text-align: left; font-size: .9rem; padding-bottom: .4rem; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: .3rem .8rem .3rem 0; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
-.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 1rem; }
+.figures { display: grid; gap: 1rem; margin-top: .8rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
 figure { margin: 0; break-inside: avoid; }
 figure.wide { grid-column: 1 / -1; }
 figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: .4rem; }
-figure.wide img { max-width: 62rem; margin: 0 auto; }
-figcaption { font-size: .88rem; margin-top: .3rem; }
+figcaption { margin-top: .3rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--card); border-radius: .4rem; padding: .8rem; overflow-x: auto; font-size: .82rem; }
-@media print { :root { --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2; --warn: #eee; --warn-ink: #000; }
-  body { max-width: none; padding: 0; font-size: 11px; } .figures { grid-template-columns: 1fr 1fr; }
-  figure img { filter: none; } h2 { break-after: avoid; } }
+@media print {
+  :root { --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #f2f2f2;
+    --warn: #eee; --warn-ink: #000; }
+  html { font-size: 10px; }
+  body { max-width: none; padding: 0; }
+  th, td { white-space: normal; }
+  .figures { grid-template-columns: 1fr 1fr; }
+  figure img { filter: none; }
+  h2 { break-after: avoid; }
+}
 """
 
 
@@ -135,10 +147,10 @@ class _Page:
 def _header(page: _Page, title: str) -> str:
     report = page.report
     created = datetime.datetime.fromisoformat(report["created"]).strftime("%-d %B %Y, %H:%M UTC")
-    origin = f"Problem {report['problem']}, hpcgan {report['versions']['hpcgan']}, {created}"
+    origin = f"{report['real']['label']}; {report['fake']['label']}. Problem {report['problem']}, {created}"
     lines = [
         f"<h1>{_text(title)}</h1>",
-        f'<p class="soft">{_text(report["real"]["label"])}; {_text(report["fake"]["label"])}. {_text(origin)}.</p>',
+        f'<p class="soft">{_text(origin)}.</p>',
     ]
     lines += [f'<p class="notice">{_text(notice)}</p>' for notice in report["notices"]]
     return "\n".join(lines)
@@ -149,8 +161,10 @@ def _score(page: _Page) -> str:
     same = page.report["score"]["n"] == page.report["band"]["n"]
     band_n = page.number("band.n", "d")
     repeated = f"mean and standard deviation of {samples} samples" if samples > 1 else "one sample"
-    p95, p99 = page.number("band.p95", ".2f"), page.number("band.p99", ".2f")
-    splits = f"{len(page.report['band']['samples'])} random disjoint splits of {page.number('band.pool', 'd')} events"
+    p95 = f"{page.number('band.p95', '.2f')} ± {page.number('band.p95_error', '.2f')}"
+    p99 = page.number("band.p99", ".2f")
+    count = len(page.report["band"]["samples"])
+    splits = f"{count} random disjoint splits of {page.number('band.pool', 'd')} events"
     cards = [
         (page.spread("score"), f"score of generated events, N = {n}, {repeated}"),
         (
@@ -163,8 +177,12 @@ def _score(page: _Page) -> str:
     cards.append(
         (
             page.number("against_band.share_above", ".1%"),
-            "of real-against-real comparisons score as high as the generated events, or higher",
+            "of real-against-real comparisons score as high as a generated sample, or higher",
         )
+    )
+    caption = (
+        "The score is the sum of its parts; lower is better. The score of a given difference grows with N: "
+        "compare it only with scores at the same N."
     )
     rows = []
     for part in page.report["score"]["parts"]:
@@ -191,9 +209,7 @@ def _score(page: _Page) -> str:
         '<div class="score">'
         + "".join(f'<div class="card"><b>{big}</b><span>{small}</span></div>' for big, small in cards)
         + "</div>\n"
-        + _table(head, rows, "The score is the sum of its parts; lower is better.")
-        + '<p class="soft">The score of a given difference grows with N: it can only be compared with scores at the '
-        "same N.</p>"
+        + _table(head, rows, caption)
     )
 
 
@@ -214,12 +230,12 @@ def _distances(page: _Page) -> str:
                 page.number(f"{key}.mean_fake"),
                 page.number(f"{key}.std_real"),
                 page.number(f"{key}.std_fake"),
-                page.number(f"{key}.ks"),
-                page.number(f"{key}.reference.ks"),
+                page.number(f"{key}.ks", ".3f"),
+                page.number(f"{key}.reference.ks", ".3f"),
                 page.number(f"{key}.wasserstein") + error,
                 page.number(f"{key}.reference.wasserstein"),
-                page.number(f"{key}.separation"),
-                page.number(f"{key}.reference.separation"),
+                page.number(f"{key}.separation", ".4f"),
+                page.number(f"{key}.reference.separation", ".4f"),
                 f"{page.number(f'{key}.chi2', '.1f')} / {page.number(f'{key}.chi2_ndf', 'd')}",
             ]
         )
@@ -238,8 +254,8 @@ def _distances(page: _Page) -> str:
         "χ² / ndf",
     ]
     caption = (
-        f"First generated sample, N = {page.report['band']['n']}. Columns (real): median between disjoint real samples of "
-        "the same size. Wasserstein distances in the unit of the quantity, with bootstrap errors."
+        f"First generated sample, N = {page.report['band']['n']}. Columns (real): median between disjoint "
+        "real samples of the same size. Wasserstein distances in the unit of the quantity, bootstrap errors."
     )
     return "<h2>Distances</h2>\n" + _table(head, rows, caption)
 
@@ -255,7 +271,8 @@ def _training(page: _Page, figures: Sequence[EmbeddedFigure]) -> str:
         selected += f", score {page.number('training.checkpoint.score', '.2f')} on validation events"
         if training["checkpoint"]["score_n"] is not None:
             selected += f" at N = {page.number('training.checkpoint.score_n', 'd')}"
-    done = f"{page.number('training.epochs', 'd')} epochs trained, {page.number('training.samples', ',d')} samples"
+    epochs, samples = page.number("training.epochs", "d"), page.number("training.samples", ",d")
+    done = f"{epochs} epochs trained, {samples} samples"
     if training["samples_per_second"] is not None:
         done += f", {page.number('training.samples_per_second', '.0f')} samples/s (median over epochs)"
     return f"<h2>Training</h2>\n<p>{selected}. {done}.</p>\n" + _figures(figures)
@@ -284,7 +301,7 @@ def _figures(figures: Iterable[EmbeddedFigure]) -> str:
     shown = []
     for figure in figures:
         width, height = struct.unpack(">II", figure.png[16:24])
-        wide = ' class="wide"' if width / height > WIDE else ""
+        wide = f' class="wide" style="max-width: {round(0.8 * width)}px"' if width / height > WIDE else ""
         data = base64.b64encode(figure.png).decode("ascii")
         shown.append(
             f'<figure id="{_text(figure.name)}"{wide}><img width="{width}" height="{height}" '
@@ -296,10 +313,11 @@ def _figures(figures: Iterable[EmbeddedFigure]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """A table of cells that are HTML already."""
-    title = f"<caption>{_text(caption)}</caption>" if caption else ""
+    title = f'<p class="soft">{_text(caption)}</p>\n' if caption else ""
     top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table>{title}<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return f'{title}<div class="scroll">{table}</div>'
 
 
 def label(name: str) -> str:

@@ -9,11 +9,11 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Literal, Protocol
 
 import numpy as np
 import pydantic
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
-NULL_SPLITS = 1000
+NULL_SPLITS = 2000
+#: Real events read from one file, at most, in units of the events on each side.
+POOL_FACTOR = 10
 
 Log = Callable[[str], None]
 
@@ -117,12 +119,14 @@ def evaluate_run(
     InputError
         No run there, no checkpoint yet, or bad data files.
     """
+    run = Path(run)
+    directory = RunDirectory(run)
+    if not directory.exists:  # said before TensorFlow takes its seconds to load
+        raise InputError(f"{run}: not a run directory (no config.yaml in it)")
     from hpcgan.evaluation.sample import load_sampler
 
-    run = Path(run)
     sampler = load_sampler(run, checkpoint, warn=log)
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
-    directory = RunDirectory(run)
     return evaluate_sampler(
         sampler,
         records.read(directory.metrics_file, "epoch"),
@@ -156,19 +160,15 @@ def evaluate_sampler(
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     problem, folder = sampler.problem, Path(sampler.config.data.path)
     clock = _Clock(log)
-    with clock("real_events", f"reading the {split} events"):
-        of_split: dict[str, Observables] = {}
-        for name in sorted({split, "val", "test"}):
-            source = problem.open(folder, name)
-            of_split[name] = compare.observables_of(problem, source)
-            source.close()
-        total = compare.n_events(of_split[split])
-        n = min(events, total)
-        if n < 2:
-            raise InputError(f"{folder}: {total} {split} events are too few to score against")
-        chosen = compare.choose(n, total)
-        real = compare.take_events(of_split[split], chosen)
-        pool = compare.join([of_split["val"], of_split["test"]])
+    with clock("real_events", f"reading real events of {folder}"):
+        splits = {
+            name: _read(problem, folder, name, POOL_FACTOR * events)
+            for name in sorted({split, "val", "test"})
+        }
+        held_out = splits[split]
+        n = min(events, held_out.total)
+        real = compare.take_events(held_out.observables, np.arange(n))
+        pool = compare.join([splits["val"].observables, splits["test"].observables])
     fakes: list[Observables] = []
     first: Sample = {}
     for i in range(samples):
@@ -176,14 +176,14 @@ def evaluate_sampler(
             sample = sampler.sample(n, seed + i)
             fakes.append(_observables_of_sample(problem, sample))
             first = first or sample
-    notices = _notices(n, events, f"the {split} split has {total} events")
+    notices = _notices(n, events, f"the {split} split has {held_out.total} events")
     if split != "test":
         notices.append(
             f"Scored on the {split} split, which training or selection has seen: not a held-out score."
         )
-    source = problem.open(folder, split)
-    real_sample = source.read(np.sort(chosen))
-    source.close()
+    real_sample = held_out.source.read(held_out.order[:n])
+    for loaded in splits.values():
+        loaded.source.close()
     data, figures = _compare(
         problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock
     )
@@ -200,7 +200,7 @@ def evaluate_sampler(
                 "label": f"{split} events of {folder}",
                 "path": str(folder),
                 "split": split,
-                "events": total,
+                "events": held_out.total,
             },
             "fake": {
                 "label": f"{samples} x {n} generated events",
@@ -255,42 +255,38 @@ def compare_files(
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     clock = _Clock(log)
-    sources: dict[str, Source] = {}
-    observables: dict[str, Observables] = {}
-    for side, path in (("real", real), ("generated", fake)):
-        with clock(f"{side}_events", f"reading {path}"):
-            sources[side] = subject.open(path, "test")
-            observables[side] = compare.observables_of(subject, sources[side])
-    totals = {side: compare.n_events(found) for side, found in observables.items()}
-    n = min(events, *totals.values())
-    if n < 2:
-        raise InputError(f"{real if totals['real'] < 2 else fake}: {n} event is too few to compare")
-    chosen_real = compare.choose(n, totals["real"])
-    order = compare.choose(totals["generated"], totals["generated"])
-    chosen_fake = [order[i * n : (i + 1) * n] for i in range(min(samples, totals["generated"] // n))]
-    notices = _notices(n, events, f"{real} has {totals['real']} events, {fake} {totals['generated']}")
+    with clock("real_events", f"reading {real}"):
+        of_real = _read(subject, real, "test", POOL_FACTOR * events)
+    with clock("generated_events", f"reading {fake}"):
+        of_fake = _read(subject, fake, "test", samples * min(events, of_real.total))
+    n = min(events, of_real.total, of_fake.total)
+    fakes = [
+        compare.take_events(of_fake.observables, np.arange(i * n, (i + 1) * n))
+        for i in range(min(samples, of_fake.total // n))
+    ]
+    notices = _notices(n, events, f"{real} has {of_real.total} events, {fake} {of_fake.total}")
     if real.samefile(fake):
         notices.append("Real and generated events are the same file.")
     data, figures = _compare(
         subject,
-        compare.take_events(observables["real"], chosen_real),
-        [compare.take_events(observables["generated"], chosen) for chosen in chosen_fake],
-        observables["real"],
-        sources["real"].read(np.sort(chosen_real)),
-        sources["generated"].read(np.sort(chosen_fake[0])),
+        compare.take_events(of_real.observables, np.arange(n)),
+        fakes,
+        of_real.observables,
+        of_real.source.read(of_real.order[:n]),
+        of_fake.source.read(of_fake.order[:n]),
         events,
         repetitions,
         notices,
         clock,
     )
-    for source in sources.values():
-        source.close()
+    of_real.source.close()
+    of_fake.source.close()
     return _write(
         {
             "title": fake.name,
             "problem": problem,
-            "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": totals["real"]},
-            "fake": {"label": f"generated: {fake}", "path": str(fake), "events": totals["generated"]},
+            "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": of_real.total},
+            "fake": {"label": f"generated: {fake}", "path": str(fake), "events": of_fake.total},
             **data,
             "training": None,
         },
@@ -306,11 +302,13 @@ def summary(report: Report) -> str:
     data = report.data
     score, band, against = data["score"], data["band"], data["against_band"]
     count = len(score["samples"])
-    levels = f"median {band['median']:.2f}, 95% below {band['p95']:.2f}, 99% below {band['p99']:.2f}"
+    share = f"{against['share_above']:.1%} as high as a generated sample, or higher"
+    p95 = f"{band['p95']:.2f} +- {band['p95_error']:.2f}"
+    levels = f"median {band['median']:.2f}, 95% below {p95}, 99% below {band['p99']:.2f}"
     lines = [
         f"score {_spread(score)} at N={score['n']}" + (f" ({count} generated samples)" if count > 1 else ""),
         *(f"  {name.replace('_', ' '):<20} {_spread(part)}" for name, part in score["parts"].items()),
-        f"real against real at N={band['n']}: {levels}; {against['share_above']:.1%} as high as generated or higher",
+        f"real against real at N={band['n']}: {levels}; {share}",
     ]
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
@@ -352,8 +350,8 @@ def _compare(
             found.band.samples, [score.total for score in found.band_scores], found.band.n
         )
         caption = (
-            f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint splits of real "
-            f"events, all at N = {found.band.n}."
+            f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint "
+            f"splits of real events, all at N = {found.band.n}."
         )
         figures = [_embed("null_band", caption, figure, "score")]
         made = problem.figures(real_sample, fake_sample)
@@ -443,7 +441,7 @@ def _write(
     whole = {
         "schema": "hpcgan.report",
         "schema_version": SCHEMA_VERSION,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "hpcgan": hpcgan.__version__,
             "python": platform.python_version(),
@@ -463,6 +461,26 @@ def _write(
     except OSError as error:
         raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
     return Report(whole, *paths)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Events of one file: `order` are those read, at random, and `observables` theirs; `total` are there."""
+
+    source: Source
+    order: np.ndarray
+    observables: Observables
+    total: int
+
+
+def _read(problem: Problem, path: Path, split: str, limit: int) -> _Loaded:
+    problem.validate(path, split)
+    source = problem.open(path, split)
+    total = len(source)
+    if total < 2:
+        raise InputError(f"{source.path}: {total} events are too few to compare")
+    order = compare.choose(min(total, limit), total)
+    return _Loaded(source, order, compare.observables_of(problem, source, order), total)
 
 
 def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:

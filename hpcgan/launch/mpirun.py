@@ -77,7 +77,9 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
         beside = Path(sys.prefix) / "bin" / "mpirun"
         path = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpirun", path=env.get("PATH"))
     if path is None:
-        raise HpcganError("no mpirun found: run `make setup`, load your site's MPI module, or set HPCGAN_MPIRUN")
+        raise HpcganError(
+            "no mpirun found: run `make setup`, load your site's MPI module, or set HPCGAN_MPIRUN"
+        )
     try:
         done = subprocess.run(
             [path, "--version"],
@@ -93,7 +95,9 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
     text = done.stdout.decode(errors="replace").strip()
     first = text.splitlines()[0] if text else ""
     if done.returncode != 0:
-        raise HpcganError(f"{path} --version failed ({first or done.returncode}): run `make setup` or set HPCGAN_MPIRUN")
+        raise HpcganError(
+            f"{path} --version failed ({first or done.returncode}): run `make setup` or set HPCGAN_MPIRUN"
+        )
     return Mpirun(path, mpi_flavour(text), first)
 
 
@@ -147,8 +151,8 @@ def launch(
     Returns
     -------
     int
-        The exit code of the first rank that ended with a non-zero one, 128 + n if mpirun was ended by
-        signal n, else 0.
+        The exit code of the first rank that ended with a non-zero one, else 0; 128 + n if the job was
+        ended the hard way after signal n, or mpirun itself by it.
 
     Raises
     ------
@@ -166,8 +170,8 @@ def launch(
     world = expected_world(base)
     if world is not None and world.size > 1:
         raise InputError(
-            f"--ranks starts a job of its own, but this process already is rank {world.rank} of {world.size} under "
-            f"{world.launcher}: leave --ranks out"
+            f"--ranks starts a job of its own, but this process already is rank {world.rank} of {world.size} "
+            f"under {world.launcher}: leave --ranks out"
         )
     mpirun = find_mpirun(base)
     topology = plan(ranks, flavour=mpirun.flavour, threads=threads)
@@ -194,6 +198,7 @@ class _Job:
     ) -> None:
         self.report = report
         self.asked_at: float | None = None
+        self.asked_by = signal.SIGTERM
         self.hurry = False
         self._filter: threading.Thread | None = None
         parent = os.getpid()
@@ -219,7 +224,9 @@ class _Job:
             preexec_fn=in_child,
         )
         if self.process.stderr is not None and stderr is None:
-            self._filter = threading.Thread(target=_copy_without_banner, args=(self.process.stderr, 2), daemon=True)
+            self._filter = threading.Thread(
+                target=_copy_without_banner, args=(self.process.stderr, 2), daemon=True
+            )
             self._filter.start()
 
     def run(self, grace: float, timeout: float | None) -> int:
@@ -237,8 +244,8 @@ class _Job:
                     if self.hurry or now - self.asked_at >= grace:
                         if grace > 0 and not self.hurry:
                             self.report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
-                        code = self.end()
-                        return code if code > 0 else 128 + signal.SIGTERM
+                        self.end()
+                        return 128 + self.asked_by
                     if now - repeated_at >= REPEAT:
                         self._signal(signal.SIGUSR1)
                         repeated_at = now
@@ -251,6 +258,7 @@ class _Job:
         now = time.monotonic()
         if self.asked_at is None:
             self.asked_at = now
+            self.asked_by = signal.Signals(signum)
             if signum == signal.SIGINT:
                 self.report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
         elif signum == signal.SIGINT and now - self.asked_at > IMPATIENCE:

@@ -9,6 +9,7 @@ global batch; only batch normalisation sees each rank's batch by itself.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from hpcgan import stateless
 from hpcgan.comm.base import Comm
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Sample
+from hpcgan.methods import losses
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
-from hpcgan.methods.losses import LOSSES
 from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
 
@@ -69,6 +70,8 @@ class Gan:
     config : TrainingConfig
     comm : Comm
     seed : int
+    symmetries : sequence of str
+        Symmetries under which real samples are shown; with `augment_generated`, generated ones, too.
 
     Attributes
     ----------
@@ -77,8 +80,11 @@ class Gan:
     optimizers : dict of str to Adam
     """
 
-    def __init__(self, problem: Problem, config: TrainingConfig, comm: Comm, seed: int) -> None:
+    def __init__(
+        self, problem: Problem, config: TrainingConfig, comm: Comm, seed: int, symmetries: Sequence[str] = ()
+    ) -> None:
         self._problem, self._config, self._comm, self._seed = problem, config, comm, seed
+        self._symmetries = tuple(symmetries) if config.augment_generated else ()
         generator = build_network(problem, "generator", seed, config.dtype)
         discriminator = build_network(problem, "discriminator", seed, config.dtype)
         self.networks: dict[str, Network] = {"generator": generator, "discriminator": discriminator}
@@ -90,8 +96,9 @@ class Gan:
             name: Adam(name, {k: v for k, v in self.networks[name].named.items() if v.trainable}, settings)
             for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
         }
-        self._discriminator_loss, self._generator_loss = LOSSES[config.loss]
+        self._discriminator_loss, self._generator_loss = losses.LOSSES[config.loss]
         self._compiled = tf.function(self._step, reduce_retracing=True)
+        self._compiled_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
 
     # --- random draws: functions of seed, step and global sample index -----------------------------
 
@@ -104,14 +111,21 @@ class Gan:
         first, n : int
             Position of the share in the global batch, and its size.
         """
-        noise = stateless.normal(self._seed, "noise", step, first, n, self._problem.latent_dim)
+        noise = stateless.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
         flip = stateless.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
-        return {"noise": noise.astype(self._config.dtype), "flip": np.array(flip, self._config.dtype)}
+        made = {"noise": noise.astype(self._config.dtype), "flip": np.array(flip, self._config.dtype)}
+        if self._symmetries:
+            columns = len(self._problem.symmetries)
+            uniforms = stateless.uniform(self._seed, "augment-generated", step, first, n, columns)
+            for name, order in self._problem.permutations(self._symmetries, uniforms).items():
+                made[f"order/{name}"], made[f"inverse/{name}"] = order, _inverse(order)
+        return made
 
     # --- training ----------------------------------------------------------------------------------
 
     def step(
         self,
+        step: int,
         real: Sample,
         draws: Mapping[str, np.ndarray],
         *,
@@ -123,6 +137,8 @@ class Gan:
 
         Parameters
         ----------
+        step : int
+            Number of the step, from 0.
         real : Sample
             Encoded samples of this rank.
         draws : mapping
@@ -137,9 +153,11 @@ class Gan:
         dtype = self._config.dtype
         step_samples = len(draws["noise"]) * self._comm.size
         kept = decay(self._config.average_half_life, samples, step_samples)
-        metrics, finite = self._compiled(
+        due = self._config.r1.weight > 0 and step % self._config.r1.every == 0
+        compiled = self._compiled_penalised if due else self._compiled
+        metrics, finite = compiled(
             {k: tf.constant(v, dtype) for k, v in real.items()},
-            {k: tf.constant(v, dtype) for k, v in draws.items()},
+            {k: tf.constant(v) for k, v in draws.items()},
             {k: tf.constant(v, dtype) for k, v in learning_rates.items()},
             tf.constant(kept, dtype),
             tf.constant(float(stop), dtype),
@@ -153,43 +171,59 @@ class Gan:
         rates: Mapping[str, tf.Tensor],
         kept: tf.Tensor,
         stop: tf.Tensor,
+        penalise: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         generator = self.networks["generator"]
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(generator.weights)
             fake = generator(draws["noise"], self._conditions(real), training=True)
-        d_metrics, d_finite = self._update_discriminator(real, fake, draws["flip"], rates["discriminator"], stop)
+            fake = _permute(fake, draws)
+        d_metrics, d_finite = self._update_discriminator(
+            real, fake, draws["flip"], rates["discriminator"], stop, penalise
+        )
         g_loss, g_finite = self._update_generator(real, fake, generator_tape, rates["generator"])
         if self._average is not None:
             self._average.update(kept)
         d_loss, probability_real, probability_fake, d_bad, stopping = tf.unstack(d_metrics)
         g_loss, g_bad = tf.unstack(g_loss)
         metrics = tf.stack([d_loss, g_loss, probability_real, probability_fake, d_bad + g_bad, stopping])
-        return metrics, tf.logical_and(d_finite, g_finite)
+        # A bad discriminator update spoils the generator's on every rank: only its origin is to blame.
+        return metrics, tf.where(d_bad > 0, d_finite, g_finite)
 
     def discriminator_gradients(
-        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor], flip: tf.Tensor
+        self,
+        real: Mapping[str, tf.Tensor],
+        fake: Mapping[str, tf.Tensor],
+        flip: tf.Tensor,
+        penalise: bool = False,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Local gradients, loss and logits of the discriminator; separate passes over real and fake."""
+        """Local gradients, loss (without the penalty) and logits of the discriminator."""
         network = self.networks["discriminator"]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
-            real_logits = network(real, training=True)
-            fake_logits = network({k: tf.stop_gradient(v) for k, v in fake.items()}, training=True)
-            loss = self._discriminator_loss(real_logits, fake_logits, flip)
-        return tape.gradient(loss, network.weights), loss, real_logits, fake_logits
+            real_logits, fake_logits = network.pair(real, {k: tf.stop_gradient(v) for k, v in fake.items()})
+            loss = objective = self._discriminator_loss(real_logits, fake_logits, flip)
+            if penalise:
+                r1 = self._config.r1
+                objective = loss + r1.every * losses.r1_penalty(self._critic, self._made(real), r1.weight)
+        return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
+
+    def _critic(self, sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return self.networks["discriminator"](sample, training=True, update=False)
+
+    def _made(self, sample: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The tensors that a generator makes (not its conditions)."""
+        return {k: v for k, v in sample.items() if self._problem.schema[k].role == "data"}
 
     def generator_gradients(
         self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor], generator_tape: tf.GradientTape
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Local gradients and loss of the generator, whose forward pass `generator_tape` has recorded."""
-        made = {k: v for k, v in fake.items() if self._problem.schema[k].role == "data"}
+        made = self._made(fake)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(made.values()))
             # Its statistics follow the discriminator's own update only.
-            loss = self._generator_loss(
-                self.networks["discriminator"]({**fake, **made}, training=True, update=False)
-            )
+            loss = self._generator_loss(self._critic({**fake, **made}))
         upstream = tape.gradient(loss, made)
         weights = self.networks["generator"].weights
         return generator_tape.gradient(made, weights, output_gradients=upstream), loss
@@ -201,8 +235,9 @@ class Gan:
         flip: tf.Tensor,
         rate: tf.Tensor,
         stop: tf.Tensor,
+        penalise: bool,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, loss, real_logits, fake_logits = self.discriminator_gradients(real, fake, flip)
+        gradients, loss, real_logits, fake_logits = self.discriminator_gradients(real, fake, flip, penalise)
         finite = _finite(loss, gradients)
         local = tf.stack(
             [
@@ -244,6 +279,38 @@ class Gan:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
 
 
+def _inverse(order: np.ndarray) -> np.ndarray:
+    """Inverse of each row's permutation."""
+    inverse = np.empty_like(order)
+    np.put_along_axis(inverse, order, np.broadcast_to(np.arange(order.shape[1], dtype=order.dtype), order.shape), 1)
+    return inverse
+
+
+def _permute(sample: Mapping[str, tf.Tensor], draws: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Apply the permutations among the draws, if any, to generated samples."""
+    changed = dict(sample)
+    for name, tensor in sample.items():
+        if f"order/{name}" in draws:
+            changed[name] = _reorder(tensor, draws[f"order/{name}"], draws[f"inverse/{name}"])
+    return changed
+
+
+def _reorder(tensor: tf.Tensor, order: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
+    """Permute the cells of each sample; the gradient is gathered back, where TensorFlow would scatter."""
+    shape = tf.shape(tensor)
+
+    @tf.custom_gradient
+    def gather(x: tf.Tensor) -> tuple[tf.Tensor, object]:
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            flat = tf.reshape(upstream, tf.shape(inverse))
+            return tf.reshape(tf.gather(flat, inverse, axis=1, batch_dims=1), shape)
+
+        flat = tf.reshape(x, tf.shape(order))
+        return tf.reshape(tf.gather(flat, order, axis=1, batch_dims=1), shape), backward
+
+    return tf.ensure_shape(gather(tensor), tensor.shape)
+
+
 def _finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     """Whether a loss and the norm of its gradients are finite numbers."""
     return tf.math.is_finite(loss + tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
@@ -277,6 +344,6 @@ class Sampler:
     def batch(self, seed: int, stream: str, step: int, index: int) -> Sample:
         """The samples of batch number `index` of a stream, in physical units."""
         n = self.batch_size
-        noise = stateless.normal(seed, stream, step, index * n, n, self._problem.latent_dim)
+        noise = stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim)
         encoded = self._compiled(tf.constant(noise, self._dtype), {})
         return self._problem.decode({k: v.numpy() for k, v in encoded.items()})

@@ -11,7 +11,7 @@ from hpcgan.metrics.ks import ks_test
 from hpcgan.metrics.observable import Observable
 
 
-def bin_edges(values: np.ndarray, max_bins: int = 40) -> np.ndarray:
+def bin_edges(values: np.ndarray, max_bins: int = 50) -> np.ndarray:
     """Bins for a histogram, chosen from real values alone.
 
     Integer-valued quantities of moderate range get unit bins centred on the integers. Otherwise the
@@ -34,7 +34,7 @@ def bin_edges(values: np.ndarray, max_bins: int = 40) -> np.ndarray:
     if x.max() - x.min() <= 1.5 * max_bins and np.all(x == np.round(x)):
         return np.arange(x.min(), x.max() + 2) - 0.5
     low, q1, q3, high = np.quantile(x, [0.001, 0.25, 0.75, 0.999])
-    if 0 <= low < 0.1 * high:
+    if 0 <= low < 0.05 * high:
         low = 0.0
     if high == low:
         half = 0.5 * abs(low) or 0.5
@@ -44,7 +44,8 @@ def bin_edges(values: np.ndarray, max_bins: int = 40) -> np.ndarray:
     power = 10.0 ** np.floor(np.log10(width))
     width = power * next(step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if step * power >= 0.999 * width)
     first, last = np.floor(low / width + 1e-9), np.ceil(high / width - 1e-9)
-    return width * np.arange(first, last + 1)
+    edges: np.ndarray = width * np.arange(first, last + 1)
+    return edges
 
 
 def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -60,7 +61,8 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     (bins,) float64 array
     """
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
-    return counts.astype(np.float64)
+    found: np.ndarray = counts.astype(np.float64)
+    return found
 
 
 def separation_power(h1: np.ndarray, h2: np.ndarray) -> float:

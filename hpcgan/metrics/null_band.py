@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class NullBand:
         Of the random splits.
     mean, median, p95, p99 : float
         Of the total score; `p95` is exceeded by 5% of real-against-real comparisons.
+    p95_error : float
+        Statistical error of `p95` from the finite number of splits.
     parts : dict of str to dict
         `median`, `p95`, `p99` of each part.
     samples : list of float
@@ -44,6 +46,7 @@ class NullBand:
     median: float
     p95: float
     p99: float
+    p95_error: float
     parts: dict[str, dict[str, float]]
     samples: list[float]
 
@@ -124,6 +127,7 @@ def null_band(
         seed=seed,
         mean=float(totals.mean()),
         **_quantiles(totals),
+        p95_error=_quantile_error(totals, 0.95),
         parts={part: _quantiles(np.array([s.parts[part] for s in scores])) for part in scores[0].parts},
         samples=totals.tolist(),
     )
@@ -132,3 +136,10 @@ def null_band(
 def _quantiles(values: np.ndarray) -> dict[str, float]:
     median, p95, p99 = np.quantile(values, [0.5, 0.95, 0.99])
     return {"median": float(median), "p95": float(p95), "p99": float(p99)}
+
+
+def _quantile_error(values: np.ndarray, level: float) -> float:
+    """Half the distance between the quantiles one binomial standard deviation to either side of a level."""
+    step = np.sqrt(level * (1 - level) / len(values))
+    low, high = np.quantile(values, np.clip([level - step, level + step], 0.0, 1.0))
+    return float(high - low) / 2

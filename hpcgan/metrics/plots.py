@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, TypeVar, cast
 
 import matplotlib as mpl
 import mplhep
@@ -24,8 +26,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from hpcgan.metrics.distances import bin_edges, histogram
 from hpcgan.metrics.observable import Observable
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 REAL = "#4d4d4d"
 FAKE = "#D55E00"
@@ -47,15 +48,15 @@ STYLE: Any = {
 }
 
 
-def _styled(function: Callable[P, R]) -> Callable[P, R]:
+def _styled(function: Function) -> Function:
     """Run a function with the style of this module, and leave matplotlib's own as it was."""
 
     @functools.wraps(function)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+    def styled(*args: Any, **kwargs: Any) -> Any:
         with mpl.rc_context(STYLE):
             return function(*args, **kwargs)
 
-    return styled
+    return cast(Function, styled)
 
 
 @_styled
@@ -103,45 +104,35 @@ def histogram_ratio(
     """
     if edges is None:
         edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
-    (counts, scales) = zip(*(_binned(o, edges) for o in (real, fake)), strict=True)
+    a, b = _bin(real, edges), _bin(fake, edges)
+    centres, filled = _centres(edges, log_x), b.counts > 0
     figure, main, ratio = _ratio_figure()
-    for h, scale, o, name, colour in zip(
-        counts, scales, (real, fake), ("Real", "Generated"), (REAL, FAKE), strict=True
-    ):
-        per_event = h / o.n_events
-        errors = np.abs(poisson_interval(h / scale) * scale - h) / o.n_events
-        if name == "Real":
-            mplhep.histplot(per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
-            mplhep.histplot(per_event, edges, ax=main, histtype="step", color=REAL, label=name, flow="none")
-            _error_band(main, edges, per_event - errors[0], per_event + errors[1])
-        else:
-            filled = h > 0
-            main.errorbar(
-                _centres(edges, log_x)[filled],
-                per_event[filled],
-                yerr=errors[:, filled],
-                fmt="o",
-                ms=3.5,
-                lw=1.1,
-                color=colour,
-                label=name,
-            )
+    mplhep.histplot(a.per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
+    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label="Real", flow="none")
+    _error_band(main, edges, a.per_event - a.errors[0], a.per_event + a.errors[1])
+    main.errorbar(
+        centres[filled],
+        b.per_event[filled],
+        yerr=b.errors[:, filled],
+        fmt="o",
+        ms=3.5,
+        lw=1.1,
+        color=FAKE,
+        label="Generated",
+    )
     width = edges[1] - edges[0]
     discrete = np.allclose(edges % 1, 0.5) and np.isclose(width, 1)
     per = "" if discrete else " / bin" if log_x else f" / {width:.3g} {real.unit}".rstrip()
     main.set_ylabel(f"{entries} per event{per}" if entries != "Events" else f"Fraction of events{per}")
-    positive = np.concatenate([h[h > 0] / o.n_events for h, o in zip(counts, (real, fake), strict=True)])
-    if len(positive):
-        top = positive.max()
-        main.set_ylim(
-            *((0.5 * positive.min(), top * (top / positive.min()) ** 0.25) if log_y else (0, 1.3 * top))
-        )
+    heights = np.concatenate([a.per_event, b.per_event])
+    if np.any(heights > 0):
+        low, top = heights[heights > 0].min(), heights.max()
+        main.set_ylim(*((0.5 * low, top * (top / low) ** 0.25) if log_y else (0, 1.3 * top)))
+        main.set_yscale("log" if log_y else "linear")
     if log_x:
         main.set_xscale("log")
-    if log_y and len(positive):
-        main.set_yscale("log")
     main.legend(loc="upper right", ncols=2)
-    _ratio_panel(ratio, _centres(edges, log_x), *_ratios(real, fake, counts, scales))
+    _ratio_panel(ratio, centres, *_ratios(a, b))
     ratio.set_xlabel(with_unit(label, real.unit))
     ratio.set_xlim(edges[0], edges[-1])
     if discrete:
@@ -237,7 +228,7 @@ def mean_images(
         (relative, "Relative difference", "RdBu_r", Normalize(-limit, limit), "generated / real - 1"),
         (pull, "Significance of the difference", "RdBu_r", Normalize(-5, 5), "difference / standard error"),
     )
-    for panel, (image, title, colours, norm, text) in zip(panels.flat, content, strict=True):
+    for panel, (image, title, colours, norm, text) in zip(panels.flat, content):
         drawn = _draw_image(panel, image, extent, colours, norm)
         panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
         figure.colorbar(drawn, ax=panel, label=text, extend="neither" if colours == "viridis" else "both")
@@ -333,12 +324,10 @@ def curves(
     """
     figure = _figure((7.2, 4.2))
     panel = figure.subplots()
-    for (name, values), colour in zip(
-        lines.items(), COLOURS * (1 + len(lines) // len(COLOURS)), strict=False
-    ):
+    for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
         y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
         panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
-    for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
+    for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-.")):
         panel.axhline(level, color=REAL, lw=1, ls=dashes, label=name)
     if mark:
         panel.axvline(mark[0], color=REAL, lw=0.8, label=mark[1], zorder=0)
@@ -380,7 +369,7 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     panel.set_xlim(left=0.0)
     panel.set_ylim(bottom=0.0)
     panel.set(xlabel="Score", ylabel="Fraction of comparisons")
-    panel.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -414,27 +403,47 @@ def _ratio_panel(axes: Axes, x: np.ndarray, values: np.ndarray, errors: np.ndarr
     axes.set_ylabel("Gen. / real")
 
 
-def _binned(observable: Observable, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts in bins, and by how much each exceeds the number of independent ones (1 for one entry an event)."""
-    counts = histogram(observable.values, edges)
+@dataclass(frozen=True)
+class _Bins:
+    """Binned entries of `n_events` events; `scale` is by how much counts exceed the independent ones."""
+
+    counts: np.ndarray
+    scale: np.ndarray
+    n_events: int
+
+    @property
+    def per_event(self) -> np.ndarray:
+        return self.counts / self.n_events
+
+    @property
+    def effective(self) -> np.ndarray:
+        return self.counts / self.scale
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Distances to the ends of the intervals of `per_event` (2, bins)."""
+        ends = poisson_interval(self.effective) * self.scale
+        return np.abs(ends - self.counts) / self.n_events
+
+
+def _bin(observable: Observable, edges: np.ndarray) -> _Bins:
+    counts, n = histogram(observable.values, edges), observable.n_events
     if observable.counts is None:
-        return counts, np.ones_like(counts)
-    event = np.repeat(np.arange(observable.n_events), observable.counts)
+        return _Bins(counts, np.ones_like(counts), n)
+    event = np.repeat(np.arange(n), observable.counts)
     bins = len(edges) - 1
     inside = np.clip(np.searchsorted(edges, observable.values, side="right") - 1, 0, bins - 1)
-    entries = np.bincount(event * bins + inside, minlength=observable.n_events * bins).reshape(-1, bins)
+    entries = np.bincount(event * bins + inside, minlength=n * bins).reshape(-1, bins)
     squares = np.sum(entries.astype(np.float64) ** 2, axis=0)
-    return counts, np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0)
+    return _Bins(counts, np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0), n)
 
 
-def _ratios(
-    real: Observable, fake: Observable, counts: Sequence[np.ndarray], scales: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Generated / real per event (bins,), and the distances to the ends of the 68% intervals (2, bins)."""
-    a, b = (h / scale for h, scale in zip(counts, scales, strict=True))
+def _ratios(real: _Bins, fake: _Bins) -> tuple[np.ndarray, np.ndarray]:
+    """Generated / real per event (bins,), and the distances to the ends of its intervals (2, bins)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = (counts[1] / fake.n_events) / (counts[0] / real.n_events)
-        return values, ratio_uncertainty(b, a, "poisson-ratio") * (values / (b / a))
+        values = fake.per_event / real.per_event
+        weight = values / (fake.effective / real.effective)
+        return values, ratio_uncertainty(fake.effective, real.effective, "poisson-ratio") * weight
 
 
 def _error_band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -442,7 +451,8 @@ def _error_band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray
 
 
 def _centres(edges: np.ndarray, log: bool) -> np.ndarray:
-    return np.sqrt(edges[1:] * edges[:-1]) if log else 0.5 * (edges[1:] + edges[:-1])
+    centres: np.ndarray = np.sqrt(edges[1:] * edges[:-1]) if log else 0.5 * (edges[1:] + edges[:-1])
+    return centres
 
 
 def _draw_image(

@@ -34,7 +34,7 @@ class Generator(Network):
             ConvTranspose2D(init, f"generator/up{i}", a, b, padding=config.phi_padding)
             for i, (a, b) in enumerate(zip(widths, [*widths[1:], 1], strict=True))
         ]
-        self.threshold = config.encoded_threshold
+        self.threshold = tf.constant(config.encoded_threshold, dtype)
 
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
@@ -66,6 +66,12 @@ class Discriminator(Network):
             for i, w in enumerate(widths[1:])
         ]
         self.head = Dense(init, "discriminator/head", 16 * widths[-1], 1, bias=False)
+
+    def pair(
+        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits of both: separate passes, since batch norm must not mix them."""
+        return self(real, training=True), self(fake, training=True)
 
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         x = sample["hist"][..., None]

@@ -36,12 +36,19 @@ class Initializer:
     def kaiming_uniform(self, name: str, shape: tuple[int, ...], fan_in: int) -> tf.Variable:
         """Uniform within +-1/sqrt(fan_in): He et al. (arXiv:1502.01852) with a = sqrt(5), as PyTorch does."""
         bound = 1.0 / math.sqrt(fan_in)
-        draws = stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
-        return tf.Variable((2.0 * draws - 1.0) * bound, name=name, dtype=self.dtype)
+        return self._symmetric(name, shape, bound)
+
+    def he_uniform(self, name: str, shape: tuple[int, ...], fan_in: float, gain: float) -> tf.Variable:
+        """Uniform of variance gain / fan_in: gain 2 before a rectifier (He et al. 2015, eq. 10), else 1."""
+        return self._symmetric(name, shape, math.sqrt(3.0 * gain / fan_in))
 
     def constant(self, name: str, shape: tuple[int, ...], value: float, trainable: bool = True) -> tf.Variable:
         """All entries the same."""
         return tf.Variable(np.full(shape, value), name=name, dtype=self.dtype, trainable=trainable)
+
+    def _symmetric(self, name: str, shape: tuple[int, ...], bound: float) -> tf.Variable:
+        draws = stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
+        return tf.Variable((2.0 * draws - 1.0) * bound, name=name, dtype=self.dtype)
 
 
 class Network(tf.Module):
@@ -81,7 +88,18 @@ class Network(tf.Module):
 
 def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:
     """Extend the phi axis (the third) by `width` columns of the other edge on both sides."""
-    return tf.concat([x[:, :, -width:], x, x[:, :, :width]], axis=2)
+
+    @tf.custom_gradient
+    def wrap(x: tf.Tensor) -> tuple[tf.Tensor, object]:
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            # By concatenation: the generic gradient of the slices pads each to full size and adds them.
+            first = upstream[:, :, width : 2 * width] + upstream[:, :, -width:]
+            last = upstream[:, :, -2 * width : -width] + upstream[:, :, :width]
+            return tf.concat([first, upstream[:, :, 2 * width : -2 * width], last], axis=2)
+
+        return tf.concat([x[:, :, -width:], x, x[:, :, :width]], axis=2), backward
+
+    return wrap(x)
 
 
 class Dense(tf.Module):
@@ -101,9 +119,10 @@ class Dense(tf.Module):
 
 
 class Conv2D(tf.Module):
-    """Convolution with a 4x4 kernel and stride 2 ("same": half the size), or any other kernel, bias-free.
+    """Convolution with an even kernel and stride 2, 4x4 as a rule, that halves the size; bias-free.
 
-    With `padding="circular"` the phi axis is continued periodically, eta always with zeros.
+    With `padding="circular"` the phi axis is continued periodically, eta always with zeros. `gain` switches
+    from the reference's initialisation to He's.
     """
 
     def __init__(
@@ -116,20 +135,21 @@ class Conv2D(tf.Module):
         kernel: int = 4,
         stride: int = 2,
         padding: Padding = "zero",
+        gain: float | None = None,
     ) -> None:
         super().__init__(name.replace("/", "_"))
-        self.kernel = init.kaiming_uniform(
-            f"{name}/kernel", (kernel, kernel, inputs, outputs), inputs * kernel * kernel
-        )
+        shape, fan_in = (kernel, kernel, inputs, outputs), inputs * kernel * kernel
+        if gain is None:
+            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, fan_in)
+        else:
+            self.kernel = init.he_uniform(f"{name}/kernel", shape, fan_in, gain)
         self.size, self.stride, self.padding = kernel, stride, padding
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         if self.padding == "zero":
             return tf.nn.conv2d(x, self.kernel, self.stride, "SAME")
-        before = (self.size - self.stride) // 2
-        after = self.size - self.stride - before
-        x = tf.concat([x[:, :, x.shape[2] - before :], x, x[:, :, :after]], axis=2)
-        x = tf.pad(x, [[0, 0], [before, after], [0, 0], [0, 0]])
+        margin = (self.size - self.stride) // 2
+        x = tf.pad(wrap_phi(x, margin), [[0, 0], [margin, margin], [0, 0], [0, 0]])
         return tf.nn.conv2d(x, self.kernel, self.stride, "VALID")
 
 
@@ -137,13 +157,22 @@ class ConvTranspose2D(tf.Module):
     """Transposed 4x4 convolution of stride 2, bias-free: doubles the size (`Conv2D` backwards)."""
 
     def __init__(
-        self, init: Initializer, name: str, inputs: int, outputs: int, *, kernel: int = 4, padding: Padding = "zero"
+        self,
+        init: Initializer,
+        name: str,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 4,
+        padding: Padding = "zero",
+        gain: float | None = None,
     ) -> None:
         super().__init__(name.replace("/", "_"))
-        # The fan of the reference's framework: its transposed weight is (in, out, k, k).
-        self.kernel = init.kaiming_uniform(
-            f"{name}/kernel", (kernel, kernel, outputs, inputs), outputs * kernel * kernel
-        )
+        shape = (kernel, kernel, outputs, inputs)
+        if gain is None:  # the fan of the reference's framework: its transposed weight is (in, out, k, k)
+            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, outputs * kernel * kernel)
+        else:  # what an output pixel really sums over
+            self.kernel = init.he_uniform(f"{name}/kernel", shape, inputs * kernel * kernel / 4, gain)
         self.outputs, self.padding = outputs, padding
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:

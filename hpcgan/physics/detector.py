@@ -1,15 +1,16 @@
 """Parametrised calorimeter: the towers Delphes' ATLAS card makes of stable particles, vectorised over events.
 
 Particles are carried through the solenoid field to the calorimeter surface, their energy is shared between an
-electromagnetic (ECAL) and a hadronic (HCAL) grid of towers, every tower is smeared, cut and placed at random inside its
-cell. Muons deposit nothing, but the card merges muon *tracks* into its tower list, so the reconstructed ones appear
-as towers with the momentum resolution of the tracker. See ``docs/detector.md`` for the comparison with Delphes.
+electromagnetic (ECAL) and a hadronic (HCAL) grid of towers, every tower is smeared, cut and placed at random
+inside its cell. Muons deposit nothing, but the card merges muon *tracks* into its tower list, so the
+reconstructed ones appear as towers with the momentum resolution of the tracker. See ``docs/detector.md`` for
+the comparison with Delphes.
 
 References
 ----------
-Delphes 3, arXiv:1307.6346, and its card ``delphes_card_ATLAS.tcl``; the numbers below are that card's. The behaviour
-of each step was worked out from the modules ParticlePropagator, SimpleCalorimeter, Efficiency and MomentumSmearing
-and checked against their output; no code was taken.
+Delphes 3, arXiv:1307.6346, and its card ``delphes_card_ATLAS.tcl``; the numbers below are that card's. The
+behaviour of each step was worked out from the modules ParticlePropagator, SimpleCalorimeter, Efficiency and
+MomentumSmearing and checked against their output; no code was taken.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Towers(NamedTuple):
 
 @dataclass(frozen=True)
 class Resolution:
-    """Energy resolution sigma(E) = sqrt((constant E)^2 + stochastic^2 E + noise^2) for |eta| up to `eta_max`."""
+    """Energy resolution sigma(E) = sqrt((constant E)^2 + stochastic^2 E + noise^2) for |eta| up to
+    `eta_max`.
+    """
 
     eta_max: float
     constant: float
@@ -135,9 +138,9 @@ class MuonTracks:
     )
 
 
-_INVISIBLE = ((12, 0.0), (13, 0.0), (14, 0.0), (16, 0.0)) + tuple(
-    (code, 0.0) for code in (1000022, 1000023, 1000025, 1000035, 1000045)
-)
+_INVISIBLE = tuple(
+    (code, 0.0) for code in (12, 13, 14, 16, 1000022, 1000023, 1000025, 1000035, 1000045)
+)  # neutrinos, muons, neutralinos
 
 
 def _atlas_ecal() -> Grid:
@@ -148,7 +151,10 @@ def _atlas_ecal() -> Grid:
               3.125, 3.3, 3.475, 3.65, 3.825, 4, 4.175, 4.35, 4.525, 4.7, 5)  # fmt: skip
     return Grid(
         # Rounding makes -85 * 0.0174 and -2.958 + 85 * 0.0174 style pairs one edge, not two an ulp apart.
-        segments=(Segment(tuple(round(edge, 6) for edge in fine), 360), Segment(tuple(map(float, coarse)), 36)),
+        segments=(
+            Segment(tuple(round(edge, 6) for edge in fine), 360),
+            Segment(tuple(map(float, coarse)), 36),
+        ),
         fractions=((0, 0.0), (11, 1.0), (22, 1.0), (111, 1.0), (310, 0.3), (3122, 0.3), *_INVISIBLE),
         resolution=(Resolution(3.2, 0.0017, 0.101), Resolution(4.9, 0.0350, 0.285)),
         energy_min=0.5,
@@ -212,16 +218,16 @@ _TABLE_SIZE = 10_000
 
 _QUARK_CHARGE = (0, -1, 2, -1, 2, -1, 2)  # times 3; index = flavour code
 
-_SPECIAL_CHARGE = {11: -3, 13: -3, 15: -3, 24: 3, 34: 3, 37: 3, 1000024: 3, 1000037: 3} | {
-    code: -3 for code in (1000011, 1000013, 1000015, 2000011, 2000013, 2000015)
-}  # times 3
+_SPECIAL_CHARGE = {11: -3, 13: -3, 15: -3, 24: 3, 34: 3, 37: 3, 1000024: 3, 1000037: 3} | dict.fromkeys(
+    (1000011, 1000013, 1000015, 2000011, 2000013, 2000015), -3
+)  # times 3
 
 
 def charge_from_pid(code: int) -> float:
     """Electric charge of a positive PDG code, in units of e; NaN for a code that says nothing about it.
 
-    Hadron codes spell out the valence quarks: ``n_q1 n_q2 n_q3 n_J``; a meson's heavier quark comes first and counts
-    as the particle if up-type, as the antiparticle if down-type. Nuclei are ``10LZZZAAAI``.
+    Hadron codes spell out the valence quarks: ``n_q1 n_q2 n_q3 n_J``; a meson's heavier quark comes first and
+    counts as the particle if up-type, as the antiparticle if down-type. Nuclei are ``10LZZZAAAI``.
 
     References
     ----------
@@ -262,9 +268,12 @@ class Calorimeter:
         self._ecal = _GridResponse(card.ecal, card.smear_tower_centre)
         self._hcal = _GridResponse(card.hcal, card.smear_tower_centre)
         self._visible = np.array([self._is_visible(code) for code in codes])
-        # A particle from the origin reaches the surface at |eta| >= that of its momentum (a bent track's chord is
-        # shorter than its path), so what starts outside both grids stays outside: cut before the costly part.
-        self._sinh_eta_max = math.sinh(max(abs(self._ecal.eta_edges).max(), abs(self._hcal.eta_edges).max()) + 0.01)
+        # A particle from the origin reaches the surface at |eta| >= that of its momentum (a bent track's
+        # chord is shorter than its path), so what starts outside both grids stays outside: cut before the
+        # costly part.
+        self._sinh_eta_max = math.sinh(
+            max(abs(self._ecal.eta_edges).max(), abs(self._hcal.eta_edges).max()) + 0.01
+        )
 
     def _is_visible(self, code: int) -> bool:
         if math.isnan(charge_from_pid(code)):
@@ -311,23 +320,24 @@ class Calorimeter:
         )
         event, code = particles.event[keep], code[keep]
         px, py, pz, e = px[keep], py[keep], pz[keep], particles.e[keep]
-        x, y, z = 1e-3 * particles.x[keep], 1e-3 * particles.y[keep], 1e-3 * particles.z[keep]
+        x, y, z = (1e-3 * particles.x[keep], 1e-3 * particles.y[keep], 1e-3 * particles.z[keep])
         charge = charge[keep] * np.sign(particles.pid[keep])
 
         x, y, z = propagate(charge, px, py, pz, x, y, z, card.radius, card.half_length, card.bz)
-        sinh_eta = z / np.sqrt(x * x + y * y)
+        eta = np.arcsinh(z / np.sqrt(x * x + y * y))  # of the position, seen from the origin
         phi = np.arctan2(y, x)
 
         towers = [
-            self._ecal.towers(event, code, sinh_eta, phi, e, rng),
-            self._hcal.towers(event, code, sinh_eta, phi, e, rng),
+            self._ecal.towers(event, code, eta, phi, e, rng),
+            self._hcal.towers(event, code, eta, phi, e, rng),
         ]
         if card.muons is not None:
             muon = np.flatnonzero(code == 13)
             towers.append(
-                _muon_towers(card.muons, event[muon], px[muon], py[muon], pz[muon], e[muon], sinh_eta[muon], rng)
+                _muon_towers(card.muons, event[muon], px[muon], py[muon], pz[muon], e[muon], eta[muon], rng)
             )
-        return Towers(*(np.concatenate(column) for column in zip(*towers, strict=True)))
+        event, eta, phi, energy = (np.concatenate(column) for column in zip(*towers))
+        return Towers(event, eta, phi, energy)
 
 
 def propagate(
@@ -344,8 +354,8 @@ def propagate(
 ) -> tuple[Floats, Floats, Floats]:
     """Where particles leave a cylinder filled with a field along its axis.
 
-    Neutral particles fly straight. Charged ones follow a helix; they leave through the side, or, if they curl up
-    inside, through an end.
+    Neutral particles fly straight. Charged ones follow a helix; they leave through the side, or, if they curl
+    up inside, through an end.
 
     Parameters
     ----------
@@ -359,23 +369,26 @@ def propagate(
     -------
     x, y, z : (M,) float, m. NaN for a curling particle with no longitudinal momentum, which never leaves.
     """
-    x_out, y_out, z_out = np.empty_like(px), np.empty_like(px), np.empty_like(px)
     bends = charge * bz != 0
-    for select, step in ((np.flatnonzero(~bends), _fly_straight), (np.flatnonzero(bends), _fly_helix)):
-        at = [column[select] for column in (charge, px, py, pz, x, y, z)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x_out[select], y_out[select], z_out[select] = step(*at, radius, half_length, bz)
+    straight, helix = np.flatnonzero(~bends), np.flatnonzero(bends)
+    turning = 1.0 / (SPEED_OF_LIGHT * charge[helix] * bz)
+    x_out, y_out, z_out = np.empty_like(px), np.empty_like(px), np.empty_like(px)
+    with np.errstate(divide="ignore", invalid="ignore"):  # particles without longitudinal momentum
+        x_out[straight], y_out[straight], z_out[straight] = _fly_straight(
+            [column[straight] for column in (px, py, pz, x, y, z)], radius, half_length
+        )
+        x_out[helix], y_out[helix], z_out[helix] = _fly_helix(
+            turning, [column[helix] for column in (px, py, pz, x, y, z)], radius, half_length
+        )
     return x_out, y_out, z_out
 
 
-def _fly_straight(
-    charge: Floats, px: Floats, py: Floats, pz: Floats, x: Floats, y: Floats, z: Floats,
-    radius: float, half_length: float, bz: float,
-) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+def _fly_straight(start: list[Floats], radius: float, half_length: float) -> tuple[Floats, Floats, Floats]:
+    px, py, pz, x, y, z = start
     pt2 = px * px + py * py
     along = px * x + py * y
     across = px * y - py * x
-    # Time to the side, in units of 1/GeV m: the positive root of |x_T + p_T t|^2 = R^2.
+    # Time to the side, in m/GeV: the positive root of |x_T + p_T t|^2 = R^2.
     time = (np.sqrt(pt2 * radius**2 - across * across) - along) / pt2
     to_end = (np.copysign(half_length, pz) - z) / pz
     time = np.where(np.abs(z + pz * time) > half_length, to_end, time)
@@ -383,29 +396,30 @@ def _fly_straight(
 
 
 def _fly_helix(
-    charge: Floats, px: Floats, py: Floats, pz: Floats, x: Floats, y: Floats, z: Floats,
-    radius: float, half_length: float, bz: float,
-) -> tuple[Floats, Floats, Floats]:  # fmt: skip
-    metres_per_gev = 1.0 / (SPEED_OF_LIGHT * charge * bz)  # signed radius of curvature per pT
-    # Centre of the circle; a positive particle in a field along +z turns clockwise about it.
-    xc, yc = x + metres_per_gev * py, y - metres_per_gev * px
-    r2 = (px * px + py * py) * metres_per_gev**2
+    turning: Floats, start: list[Floats], radius: float, half_length: float
+) -> tuple[Floats, Floats, Floats]:
+    """Helix; `turning` is the radius of curvature per transverse momentum, m/GeV, with the sign of charge *
+    bz.
+    """
+    px, py, pz, x, y, z = start
+    # Centre of the circle: a positive particle in a field along +z turns clockwise about it.
+    xc, yc = x + turning * py, y - turning * px
+    r2 = (px * px + py * py) * turning**2
     c2 = xc * xc + yc * yc
     r, c = np.sqrt(r2), np.sqrt(c2)
     leaves_side = r + c >= radius
-    # Turning angles seen from the centre, counted from the point nearest the axis: `side` where the circle crosses
-    # the cylinder on the way out, `start` where the particle is now (0 for one from the origin).
+    # Turning angles seen from the centre, counted from the point nearest the axis: `side` where the circle
+    # crosses the cylinder on the way out, `passed` where the particle is now (0 for one from the origin).
     side = np.arccos(np.clip((r2 + c2 - radius**2) / (2 * r * c), -1.0, 1.0))
     dx, dy = x - xc, y - yc
-    start = np.sign(metres_per_gev) * np.arctan2(y * xc - x * yc, -(dx * xc + dy * yc))
-    z_per_turn = pz * np.abs(metres_per_gev)  # m per radian
-    turn = np.where(leaves_side, side - start, np.inf)
+    passed = np.sign(turning) * np.arctan2(y * xc - x * yc, -(dx * xc + dy * yc))
+    z_per_turn = pz * np.abs(turning)  # m per radian
+    turn = np.where(leaves_side, side - passed, np.inf)
     to_end = (np.copysign(half_length, pz) - z) / z_per_turn
     turn = np.minimum(turn, to_end)
-    z_out = np.clip(z + z_per_turn * turn, -half_length, half_length)
-    angle = -np.sign(metres_per_gev) * turn
+    angle = -np.sign(turning) * turn
     cos, sin = np.cos(angle), np.sin(angle)
-    return xc + dx * cos - dy * sin, yc + dx * sin + dy * cos, z_out
+    return xc + dx * cos - dy * sin, yc + dx * sin + dy * cos, z + z_per_turn * turn
 
 
 class _GridResponse:
@@ -415,7 +429,12 @@ class _GridResponse:
         self.grid = grid
         self.smear_centre = smear_centre
         self.eta_edges = grid.eta_edges
-        self._sinh_edges = np.sinh(self.eta_edges)
+        # Rows are found through a fine uniform grid: `_row_hint` is the row of the lower end of each of its
+        # bins, and no bin holds more than one edge. A binary search takes three times as long.
+        self._low = float(self.eta_edges[0])
+        self._per_eta = 2.0 / float(np.diff(self.eta_edges).min())
+        hints = np.arange(int((self.eta_edges[-1] - self._low) * self._per_eta) + 2)
+        self._row_hint = np.searchsorted(self.eta_edges, self._low + hints / self._per_eta, side="left")
         self._phi_bins = grid.phi_bins
         self._stride = int(self._phi_bins.max())
         self._fractions = dict(grid.fractions)
@@ -430,6 +449,14 @@ class _GridResponse:
     def fraction_of(self, code: int) -> float:
         return self._fractions.get(code, self._fractions[0])
 
+    def _rows(self, hit: NDArray[np.int64], eta: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hits inside the grid, and the row of each: row r spans (edge r-1, edge r]."""
+        inside = (eta > self._low) & (eta <= self.eta_edges[-1])  # false for NaN
+        hit, eta = hit[inside], eta[inside]
+        row = self._row_hint[((eta - self._low) * self._per_eta).astype(np.int64)]
+        row += eta > self.eta_edges[row]
+        return hit, row
+
     def _variance(self, row: NDArray[np.int64], energy: Floats) -> Floats:
         """sigma^2 in GeV^2 at an energy, by row of towers."""
         return (self._constant2[row] * energy + self._stochastic2[row]) * energy + self._noise2[row]
@@ -438,7 +465,7 @@ class _GridResponse:
         self,
         event: NDArray[np.int64],
         code: NDArray[np.integer[Any]],
-        sinh_eta: Floats,
+        eta: Floats,
         phi: Floats,
         energy: Floats,
         rng: np.random.Generator,
@@ -448,17 +475,13 @@ class _GridResponse:
         for i in np.flatnonzero(code >= _TABLE_SIZE):
             fraction[i] = self.fraction_of(int(code[i]))
         hit = np.flatnonzero(fraction > 0)
-        # Row r spans (edge r-1, edge r]; row 0 and the one past the end lie outside (NaN sorts past the end).
-        row = np.searchsorted(self._sinh_edges, sinh_eta[hit], side="left")
-        inside = (row > 0) & (row < len(self._sinh_edges))
-        hit, row = hit[inside], row[inside]
+        hit, row = self._rows(hit, eta[hit])
         bins = self._phi_bins[row]
-        column = np.ceil((phi[hit] + np.pi) * (bins / (2 * np.pi))).astype(np.int64) - 1
-        column = np.clip(column, 0, bins - 1)
-        cell = (event[hit] * len(self._sinh_edges) + row) * self._stride + column
+        column = np.minimum(((phi[hit] + np.pi) * (bins / (2 * np.pi))).astype(np.int64), bins - 1)
+        cell = (event[hit] * len(self.eta_edges) + row) * self._stride + column
 
-        # Sum by cell. Sorting cell and position packed into one integer is several times faster than an argsort,
-        # and keeps the order of the sums, hence their last bit, fixed.
+        # Sum by cell. Sorting cell and position packed into one integer is several times faster than an
+        # argsort, and keeps the order of the sums, hence their last bit, fixed.
         shift = max(int(hit.size).bit_length(), 1)
         packed = np.sort((cell << shift) | np.arange(hit.size))
         cell = packed >> shift
@@ -467,7 +490,7 @@ class _GridResponse:
         deposit = (energy[hit] * fraction[hit])[order]
         deposit = np.add.reduceat(deposit, first) if first.size else deposit
         cell = cell[first]
-        row = cell // self._stride % len(self._sinh_edges)
+        row = cell // self._stride % len(self.eta_edges)
 
         smeared = log_normal(deposit, self._variance(row, deposit), rng)
         minimum = self.grid.significance_min
@@ -479,9 +502,9 @@ class _GridResponse:
         else:
             in_eta = in_phi = np.full(row.size, 0.5)
         low, high = self.eta_edges[row - 1], self.eta_edges[row]
-        eta = low + in_eta * (high - low)
+        eta_out = low + in_eta * (high - low)
         phi_out = -np.pi + (cell % self._stride + in_phi) * width
-        return cell // (self._stride * len(self._sinh_edges)), eta, phi_out, smeared
+        return cell // (self._stride * len(self.eta_edges)), eta_out, phi_out, smeared
 
 
 def log_normal(mean: Floats, variance: Floats, rng: np.random.Generator) -> Floats:
@@ -504,12 +527,12 @@ def _muon_towers(
     py: Floats,
     pz: Floats,
     e: Floats,
-    sinh_eta: Floats,
+    position_eta: Floats,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
-    """Reconstructed muons: efficiency and resolution depend on where the muon leaves the tracker (`sinh_eta`)."""
+    """Reconstructed muons: efficiency and resolution depend on where the muon leaves the tracker."""
     pt = np.hypot(px, py)
-    abs_eta = np.abs(np.arcsinh(sinh_eta))
+    abs_eta = np.abs(position_eta)
     efficiency = np.zeros_like(pt)
     for eta_max, low, high in reversed(muons.efficiency):
         efficiency = np.where(abs_eta <= eta_max, np.where(pt > muons.pt_plateau, high, low), efficiency)
@@ -523,5 +546,5 @@ def _muon_towers(
     p2 = pt * pt + pz * pz
     mass2 = np.maximum(e * e - p2, 0.0)
     energy = np.sqrt(scale2 * p2 + mass2)  # direction and mass are kept
-    columns = event, np.arcsinh(pz / np.where(pt > 0, pt, 1.0)), np.arctan2(py, px), energy
+    columns = (event, np.arcsinh(pz / np.where(pt > 0, pt, 1.0)), np.arctan2(py, px), energy)
     return columns[0][found], columns[1][found], columns[2][found], columns[3][found]

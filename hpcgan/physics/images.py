@@ -11,7 +11,8 @@ N_ETA = 64
 N_PHI = 64
 ETA_RANGE = (-2.5, 2.5)
 PHI_RANGE = (-3.15, 3.15)
-"""A little more than the circle: the range of the published images. The outermost columns are narrower for it."""
+"""A little more than the circle: the range of the published images. The outermost columns are narrower for
+it."""
 
 MEV_PER_GEV = 1000.0
 
@@ -30,11 +31,15 @@ def image_attributes() -> dict[str, Any]:
 def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:
     """Flat pixel number (eta * N_PHI + phi) of directions; -1 outside the image.
 
-    Bins are closed below and open above, except the last ones, which include the upper edge (as numpy's histograms).
+    Bins are closed below and open above, except the last ones, which include the upper edge (as numpy's
+    histograms).
     """
     index = np.zeros(np.shape(eta), dtype=np.int64)
     inside = np.ones(np.shape(eta), dtype=bool)
-    for values, (low, high), bins in ((np.asarray(eta), ETA_RANGE, N_ETA), (np.asarray(phi), PHI_RANGE, N_PHI)):
+    for values, (low, high), bins in (
+        (np.asarray(eta), ETA_RANGE, N_ETA),
+        (np.asarray(phi), PHI_RANGE, N_PHI),
+    ):
         within = (values >= low) & (values <= high)
         position = np.where(within, (values - low) * (bins / (high - low)), 0.0).astype(np.int64)
         index = index * bins + np.minimum(position, bins - 1)

@@ -1,7 +1,7 @@
 """Jets of images: pixels are massless particles at bin centres, clustered with anti-kt by FastJet.
 
-The definition is fixed, because the physics score is only comparable between models if everybody clusters alike.
-``fastjet`` and ``awkward`` are imported when jets are made.
+The definition is fixed, because the physics score is only comparable between models if everybody clusters
+alike. ``fastjet`` and ``awkward`` are imported when jets are made.
 
 References
 ----------
@@ -59,7 +59,7 @@ def image_geometry() -> ImageGeometry:
     phi = -np.pi + (np.arange(N_PHI) + 0.5) * 2 * np.pi / N_PHI
     eta_grid, phi_grid = (grid.ravel() for grid in np.meshgrid(eta, phi, indexing="ij"))
     sech = 1 / np.cosh(eta_grid)
-    arrays = eta, phi, sech * np.cos(phi_grid), sech * np.sin(phi_grid), np.tanh(eta_grid), sech
+    arrays = (eta, phi, sech * np.cos(phi_grid), sech * np.sin(phi_grid), np.tanh(eta_grid), sech)
     for array in arrays:
         array.flags.writeable = False
     return ImageGeometry(*arrays)
@@ -91,7 +91,7 @@ class JetCollection:
     @property
     def summed_mass(self) -> NDArray[np.float64]:
         """(N,) sum of the jets' masses of each image, GeV; 0 without jets."""
-        return np.bincount(self.event, weights=self.mass, minlength=len(self.counts))
+        return _sum_by(self.event, self.mass, len(self.counts))
 
     def leading_pt(self, rank: int = 0) -> NDArray[np.float64]:
         """(N,) pT of the jet at a rank (0 the hardest), GeV; 0 where the image has fewer jets."""
@@ -100,6 +100,12 @@ class JetCollection:
         has = self.counts > rank
         values[has] = self.pt[first[has] + rank]
         return values
+
+
+def _sum_by(event: NDArray[np.int64], values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.bincount(event, weights=values, minlength=n).astype(
+        np.float64
+    )  # integers if there are no values
 
 
 def cluster(images: NDArray[Any]) -> JetCollection:
@@ -128,7 +134,9 @@ def cluster(images: NDArray[Any]) -> JetCollection:
         images = images.reshape(len(images), *(size for size in images.shape[1:] if size != 1))
     if images.shape[1:] != (N_ETA, N_PHI):
         raise InputError(f"jets: images of shape {images.shape[1:]} instead of ({N_ETA}, {N_PHI})")
-    parts = [_cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)]
+    parts = [
+        _cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)
+    ]
     if not parts:
         return JetCollection(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(4)))
     return JetCollection(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
@@ -140,7 +148,9 @@ _COLUMNS = ("counts", "pt", "eta", "phi", "mass")
 def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
     geometry = image_geometry()
     flat = images.reshape(len(images), -1)
-    total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
+    total = flat.sum(
+        dtype=np.float64
+    )  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
     if not np.isfinite(total):
         raise InputError("jets: the images hold values that are not finite")
     event, pixel = np.nonzero(flat > 0)
@@ -153,8 +163,12 @@ def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
     counts = np.zeros(len(images), dtype=np.int64)
     if not filled.size:
         return JetCollection(counts, *(np.zeros(0) for _ in range(4)))
-    px, py, pz, e, jets_in = _fastjet(
-        energy * geometry.px[pixel], energy * geometry.py[pixel], energy * geometry.pz[pixel], energy, sizes[filled]
+    (px, py, pz, e), jets_in = _fastjet(
+        energy * geometry.px[pixel],
+        energy * geometry.py[pixel],
+        energy * geometry.pz[pixel],
+        energy,
+        sizes[filled],
     )
     pt = np.hypot(px, py)
     eta = np.arcsinh(pz / pt)
@@ -173,13 +187,15 @@ def _fastjet(
     pz: NDArray[np.float64],
     e: NDArray[np.float64],
     sizes: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], ...]:
+) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
     """Inclusive jets above the pT cut: px, py, pz, E in GeV, and the number of jets of each event."""
     try:
         import awkward
         import fastjet
     except ImportError as error:
-        raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
+        raise HpcganError(
+            f"FastJet cannot be imported ({error}); install it with: pip install fastjet"
+        ) from error
     record = awkward.contents.RecordArray(
         [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
     )
@@ -189,7 +205,7 @@ def _fastjet(
     sequence = fastjet.ClusterSequence(particles, definition)
     jets = sequence.inclusive_jets(JET_PT_MIN_GEV)
     columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
-    return *columns, awkward.to_numpy(awkward.num(jets))
+    return columns, awkward.to_numpy(awkward.num(jets))
 
 
 def jet_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
@@ -202,8 +218,8 @@ def jet_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     Returns
     -------
     dict of str to float64 arrays
-        ``jet_multiplicity`` (N,), ``summed_jet_mass`` (N,) GeV, both including images without jets, and ``jet_pt``
-        (all jets,) GeV.
+        ``jet_multiplicity`` (N,), ``summed_jet_mass`` (N,) GeV, both including images without jets, and
+        ``jet_pt`` (all jets,) GeV.
     """
     return quantities_of(cluster(images))
 
@@ -223,8 +239,8 @@ def event_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     Returns
     -------
     dict of str to (N,) float64
-        ``jet_multiplicity``, ``summed_jet_mass``, ``leading_jet_pt``, ``subleading_jet_pt``, ``third_jet_pt``,
-        ``leading_jet_mass``, ``scalar_sum_jet_pt``; GeV, 0 where there is no such jet.
+        ``jet_multiplicity``, ``summed_jet_mass``, ``leading_jet_pt``, ``subleading_jet_pt``,
+        ``third_jet_pt``, ``leading_jet_mass``, ``scalar_sum_jet_pt``; GeV, 0 where there is no such jet.
     """
     jets = cluster(images)
     first = np.cumsum(jets.counts) - jets.counts
@@ -237,7 +253,7 @@ def event_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         "subleading_jet_pt": jets.leading_pt(1),
         "third_jet_pt": jets.leading_pt(2),
         "leading_jet_mass": leading_mass,
-        "scalar_sum_jet_pt": np.bincount(jets.event, weights=jets.pt, minlength=len(jets.counts)),
+        "scalar_sum_jet_pt": _sum_by(jets.event, jets.pt, len(jets.counts)),
     }
 
 
@@ -250,5 +266,3 @@ def preselect(images: NDArray[Any]) -> NDArray[np.bool_]:
     """
     jets = cluster(images)
     return (jets.counts >= PRESELECTION_JETS) & (jets.leading_pt() > PRESELECTION_LEADING_PT_GEV)
-
-

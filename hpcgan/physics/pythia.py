@@ -1,8 +1,8 @@
 """Collision events from PYTHIA 8: processes, seeds and flat arrays of stable particles.
 
-Three processes share one interface (:class:`Process`): the RPV gluino-pair signal, hard QCD (the background) and
-minimum-bias collisions (pileup). ``pythia8mc`` is imported only when events are made, so importing this module
-costs nothing where PYTHIA is not installed.
+Three processes share one interface (:class:`Process`): the RPV gluino-pair signal, hard QCD (the background)
+and minimum-bias collisions (pileup). ``pythia8mc`` is imported only when events are made, so importing this
+module costs nothing where PYTHIA is not installed.
 
 References
 ----------
@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ DECOUPLED_GEV = 5000.0
 """Mass of every sparticle that takes no part, GeV."""
 
 TAU0_MAX_MM = 10.0
-"""Particles with a nominal proper lifetime c*tau above this reach the detector undecayed, mm (Delphes' convention)."""
+"""Particles with a nominal proper lifetime c*tau above this reach the detector undecayed, mm (Delphes'
+convention)."""
 
 SEED_MAX = 900_000_000
 """The largest seed PYTHIA accepts."""
@@ -39,8 +40,9 @@ SEED_MAX = 900_000_000
 BATCH_EVENTS = 50
 """Events asked from ``Pythia.nextBatch`` at a time: the full event records of a batch are held in memory."""
 
-# Lightest masses for which the decay kinematics below are physical: the neutralino must be able to make u d s,
-# and the gluino a neutralino with two charm quarks, all with PYTHIA's quark masses (m_s = 0.5, m_c = 1.5 GeV).
+# Lightest masses for which the decay kinematics below are physical: the neutralino must be able to make u d
+# s, and the gluino a neutralino with two charm quarks, all with PYTHIA's quark masses (m_s = 0.5, m_c = 1.5
+# GeV).
 MIN_NEUTRALINO_GEV = 2.0
 MIN_SPLITTING_GEV = 4.0
 
@@ -72,9 +74,10 @@ class Particles(NamedTuple):
 def write_slha(m_gluino: float, m_neutralino: float) -> str:
     """SLHA spectrum and decay tables of the RPV model.
 
-    The gluino decays to a quark pair (u, d, s, c in equal shares) and the lightest neutralino, which decays through
-    the baryon-number violating coupling lambda''_112 to u d s or the charge conjugate. Every other sparticle sits at
-    :data:`DECOUPLED_GEV`. PYTHIA needs each of the blocks written here to initialise its SUSY couplings.
+    The gluino decays to a quark pair (u, d, s, c in equal shares) and the lightest neutralino, which decays
+    through the baryon-number violating coupling lambda''_112 to u d s or the charge conjugate. Every other
+    sparticle sits at :data:`DECOUPLED_GEV`. PYTHIA needs each of the blocks written here to initialise its
+    SUSY couplings.
 
     Parameters
     ----------
@@ -96,7 +99,9 @@ def write_slha(m_gluino: float, m_neutralino: float) -> str:
     heavy += [1000011, 1000012, 1000013, 1000014, 1000015, 1000016, 2000011, 2000013, 2000015]  # sleptons
     heavy += [1000023, 1000025, 1000035, 1000024, 1000037]  # other neutralinos and the charginos
     heavy += [35, 36, 37]  # heavy Higgs bosons
-    masses = {24: 80.385, 25: 125.0, 1000021: m_gluino, 1000022: m_neutralino} | dict.fromkeys(heavy, DECOUPLED_GEV)
+    masses = {24: 80.385, 25: 125.0, 1000021: m_gluino, 1000022: m_neutralino} | dict.fromkeys(
+        heavy, DECOUPLED_GEV
+    )
 
     lines = [
         "BLOCK SPINFO", "  1  hpcgan", "  2  1.0",
@@ -110,9 +115,10 @@ def write_slha(m_gluino: float, m_neutralino: float) -> str:
     for name, size in (("NMIX", 4), ("UMIX", 2), ("VMIX", 2), ("STOPMIX", 2), ("SBOTMIX", 2), ("STAUMIX", 2)):
         lines.append(f"BLOCK {name}  # no mixing")
         lines += [f"  {i}  {j}  {float(i == j):.9e}" for i in range(1, size + 1) for j in range(1, size + 1)]
-    lines += ["BLOCK ALPHA", "  -1.000000000e-01", f"BLOCK HMIX Q= {DECOUPLED_GEV:.9e}", "  1  5.000000000e+03",
-              "  2  1.000000000e+01", f"BLOCK GAUGE Q= {DECOUPLED_GEV:.9e}", "  1  3.600000000e-01",
-              "  2  6.460000000e-01", "  3  1.050000000e+00"]  # fmt: skip
+    lines += ["BLOCK ALPHA", "  -1.000000000e-01"]
+    lines += [f"BLOCK HMIX Q= {DECOUPLED_GEV:.9e}", "  1  5.000000000e+03", "  2  1.000000000e+01"]
+    lines += [f"BLOCK GAUGE Q= {DECOUPLED_GEV:.9e}"]
+    lines += ["  1  3.600000000e-01", "  2  6.460000000e-01", "  3  1.050000000e+00"]
     # Widths of 1 GeV: prompt, and narrow against any mass resolution.
     lines.append("DECAY  1000021  1.000000000e+00")
     lines += [f"  2.500000000e-01  3  1000022  {q}  {-q}" for q in (1, 2, 3, 4)]
@@ -127,14 +133,16 @@ def check_masses(m_gluino: float, m_neutralino: float) -> None:
     Raises
     ------
     InputError
-        Not finite, not positive, a neutralino not lighter than the gluino, or a pair too heavy for the collider.
+        Not finite, not positive, a neutralino not lighter than the gluino, or a pair too heavy for the
+        collider.
     """
     for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino)):
         if not math.isfinite(value) or value <= 0:
             raise InputError(f"{name} = {value:g} GeV: a mass must be a positive number")
     if m_neutralino < MIN_NEUTRALINO_GEV:
         raise InputError(
-            f"m_neutralino = {m_neutralino:g} GeV: too light to decay to u d s; use at least {MIN_NEUTRALINO_GEV:g} GeV"
+            f"m_neutralino = {m_neutralino:g} GeV: too light to decay to u d s; "
+            f"use at least {MIN_NEUTRALINO_GEV:g} GeV"
         )
     if m_gluino - m_neutralino < MIN_SPLITTING_GEV:
         raise InputError(
@@ -143,16 +151,25 @@ def check_masses(m_gluino: float, m_neutralino: float) -> None:
         )
     if 2 * m_gluino >= ECM_GEV:
         raise InputError(
-            f"m_gluino = {m_gluino:g} GeV: a pair of them is too heavy for {ECM_GEV / 1000:g} TeV collisions; "
-            f"use less than {ECM_GEV / 2:g} GeV"
+            f"m_gluino = {m_gluino:g} GeV: a pair of them is too heavy for "
+            f"{ECM_GEV / 1000:g} TeV collisions; use less than {ECM_GEV / 2:g} GeV"
         )
 
 
 class Process(Protocol):
     """What the generator needs to know about a kind of collision."""
 
-    name: str
-    label: int  # the image label `y`: 1 signal, 0 background
+    @property
+    def name(self) -> str:
+        """Short name, e.g. ``rpv``."""
+
+    @property
+    def label(self) -> int:
+        """The image label ``y``: 1 signal, 0 background."""
+
+    @property
+    def soft(self) -> bool:
+        """A soft process, initialised with diffraction."""
 
     def settings(self) -> list[str]:
         """PYTHIA settings beside the common ones."""
@@ -178,9 +195,12 @@ class RpvProcess:
     m_neutralino: float
     name: str = field(default="rpv", init=False)
     label: int = field(default=1, init=False)
+    soft: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_masses(self.m_gluino, self.m_neutralino)
+        for name in ("m_gluino", "m_neutralino"):  # 1400 and 1400.0 are the same process, with the same seeds
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def settings(self) -> list[str]:
         return ["SUSY:gg2gluinogluino = on", "SUSY:qqbar2gluinogluino = on", "SLHA:useDecayTable = on"]
@@ -205,11 +225,16 @@ class QcdProcess:
     pt_hat_min: float = 400.0
     name: str = field(default="qcd", init=False)
     label: int = field(default=0, init=False)
+    soft: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        # Below a few GeV the 2 -> 2 cross section diverges; at half the collision energy no phase space is left.
+        # Below a few GeV the 2 -> 2 cross section diverges; at half the collision energy no phase space is
+        # left.
         if not math.isfinite(self.pt_hat_min) or not 5.0 <= self.pt_hat_min <= 0.45 * ECM_GEV:
-            raise InputError(f"pt_hat_min = {self.pt_hat_min:g} GeV: use a value from 5 to {0.45 * ECM_GEV:g} GeV")
+            raise InputError(
+                f"pt_hat_min = {self.pt_hat_min:g} GeV: use a value from 5 to {0.45 * ECM_GEV:g} GeV"
+            )
+        object.__setattr__(self, "pt_hat_min", float(self.pt_hat_min))
 
     def settings(self) -> list[str]:
         return ["HardQCD:all = on", f"PhaseSpace:pTHatMin = {self.pt_hat_min!r}"]
@@ -227,6 +252,7 @@ class MinBiasProcess:
 
     name: str = field(default="minbias", init=False)
     label: int = field(default=0, init=False)
+    soft: ClassVar[bool] = True
 
     def settings(self) -> list[str]:
         return ["SoftQCD:inelastic = on"]
@@ -262,7 +288,7 @@ def version() -> str:
         return "unknown"
 
 
-def initialise(process: Process, seed: int) -> Any:
+def initialise(process: Process, seed: int, tables: str | None = None) -> Any:
     """A freshly initialised ``Pythia`` object.
 
     Parameters
@@ -270,38 +296,89 @@ def initialise(process: Process, seed: int) -> Any:
     process : Process
     seed : int
         1 to :data:`SEED_MAX`.
+    tables : str, optional
+        What :func:`multiparton_tables` returned, to skip that part of the work.
 
     Raises
     ------
     InputError
-        A seed out of range, or settings PYTHIA refuses.
+        A seed out of range.
     HpcganError
         PYTHIA is not installed or does not initialise.
     """
+    with tempfile.TemporaryDirectory(prefix="hpcgan-pythia-") as folder:
+        settings = list(process.settings())
+        if tables is not None:
+            settings += ["MultipartonInteractions:reuseInit = 2", _write_input(folder, _TABLES_FILE, tables)]
+        slha = process.slha()
+        if slha is not None:
+            settings.append(_write_input(folder, "SLHA:file", slha))
+        generator = _configure(process.name, settings, seed)
+        if not generator.init():
+            values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
+            raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
+    return generator
+
+
+_TABLES_FILE = "MultipartonInteractions:initFile"
+
+
+def multiparton_tables(soft: bool, seed: int) -> str:
+    """PYTHIA's integrals for multiple parton interactions, as the text it saves them in.
+
+    They depend on the beams only and are the longest part of an initialisation (half of it for a hard
+    process, 4 of 4.5 seconds for soft ones), so generators that run side by side share them.
+
+    Parameters
+    ----------
+    soft : bool
+        For soft processes, which need diffractive systems too.
+    seed : int
+        1 to :data:`SEED_MAX`; the integrals are Monte Carlo ones.
+
+    Raises
+    ------
+    InputError
+        A seed out of range.
+    HpcganError
+        PYTHIA is not installed or does not initialise.
+    """
+    # Always from the same process, so that the text does not depend on, say, the masses of a signal.
+    process: Process = MinBiasProcess() if soft else QcdProcess()
+    with tempfile.TemporaryDirectory(prefix="hpcgan-pythia-") as folder:
+        path = os.path.join(folder, "tables")
+        settings = [*process.settings(), "MultipartonInteractions:reuseInit = 1", f"{_TABLES_FILE} = {path}"]
+        if not _configure(process.name, settings, seed).init():
+            raise HpcganError(f"PYTHIA {version()} does not initialise for its multiparton tables")
+        with open(path, encoding="ascii") as stream:
+            return stream.read()
+
+
+def _write_input(folder: str, setting: str, text: str) -> str:
+    """Write a file for PYTHIA to read; the setting that names it."""
+    path = os.path.join(folder, setting.split(":")[0])
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(text)
+    return f"{setting} = {path}"
+
+
+def _configure(name: str, settings: list[str], seed: int) -> Any:
+    """A ``Pythia`` object with its settings, not yet initialised."""
     if not 1 <= seed <= SEED_MAX:
         raise InputError(f"seed = {seed}: PYTHIA takes 1 to {SEED_MAX}")
     try:
         import pythia8mc
     except ImportError as error:
-        raise HpcganError(f"PYTHIA cannot be imported ({error}); install it with: pip install pythia8mc") from error
-    # The second argument switches the banner off. An XML path of a stray PYTHIA8DATA would be used before the
-    # package's own and give other physics or none, so it is passed over.
+        raise HpcganError(
+            f"PYTHIA cannot be imported ({error}); install it with: pip install pythia8mc"
+        ) from error
+    # The second argument switches the banner off. The XML folder of another PYTHIA in PYTHIA8DATA would be
+    # used before the package's own, and give other physics or none.
     with _unset_environment("PYTHIA8DATA"):
         generator = pythia8mc.Pythia("", False)
-    for line in (*COMMON_SETTINGS, f"Random:seed = {seed}", *process.settings()):
+    for line in (*COMMON_SETTINGS, f"Random:seed = {seed}", *settings):
         if not generator.readString(line):
-            raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {process.name}")
-    slha = process.slha()
-    with tempfile.TemporaryDirectory(prefix="hpcgan-slha-") as folder:
-        if slha is not None:
-            path = os.path.join(folder, "model.slha")
-            with open(path, "w", encoding="ascii") as stream:
-                stream.write(slha)
-            generator.readString(f"SLHA:file = {path}")
-        ready = generator.init()
-    if not ready:
-        values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
-        raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
+            raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {name}")
     return generator
 
 
@@ -315,7 +392,9 @@ def _unset_environment(name: str) -> Iterator[None]:
             os.environ[name] = value
 
 
-def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> Iterator[Particles]:
+def events(
+    process: Process, seed: int, n: int, batch: int = BATCH_EVENTS, tables: str | None = None
+) -> Iterator[Particles]:
     """Generate events in batches.
 
     Parameters
@@ -327,6 +406,8 @@ def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> It
         Number of events, exactly.
     batch : int
         Events in memory at a time.
+    tables : str, optional
+        See :func:`multiparton_tables`.
 
     Yields
     ------
@@ -340,7 +421,7 @@ def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> It
     """
     if n <= 0:
         return
-    generator = initialise(process, seed)
+    generator = initialise(process, seed, tables)
     made = 0
     failures = 0
     while made < n:
@@ -348,7 +429,9 @@ def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> It
         count = len(records)
         failures = failures + 1 if count == 0 else 0
         if failures > 10:
-            raise HpcganError(f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}")
+            raise HpcganError(
+                f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}"
+            )
         if count:
             made += count
             yield _stable(records.prt.layout, count)
@@ -357,8 +440,8 @@ def events(process: Process, seed: int, n: int, batch: int = BATCH_EVENTS) -> It
 def _stable(records: Any, n_events: int) -> Particles:
     """Stable particles of an Awkward list of event records, touching only the columns used.
 
-    Works on the buffers below the Awkward layer: masking eleven jagged columns one by one through the high-level
-    interface costs several times more than the whole calorimeter.
+    Works on the buffers below the Awkward layer: masking eleven jagged columns one by one through the
+    high-level interface costs several times more than the whole calorimeter.
     """
     offsets = np.asarray(records.offsets.data)
     first, last = int(offsets[0]), int(offsets[-1])
@@ -368,12 +451,11 @@ def _stable(records: Any, n_events: int) -> Particles:
     event = np.searchsorted(offsets[1:] - first, keep, side="right")
     keep += first
     pid = np.asarray(content["id"].data)[keep]
-    momentum = [np.asarray(content["p"][name].data)[keep] for name in ("px", "py", "pz", "e")]
-    # The vertex is an option type: index -1 means "at the origin", which is also what the added last row holds.
+    px, py, pz, e = (np.asarray(content["p"][name].data)[keep] for name in ("px", "py", "pz", "e"))
+    # The vertex is an option type: index -1 means "at the origin", which is also what the added last row
+    # holds.
     vertex = content["vProd"]
     index = np.asarray(vertex.index.data)[keep]
-    position = []
-    for name in ("px", "py", "pz"):  # PYTHIA reuses its four-vector names for x, y, z, t
-        values = np.asarray(vertex.content[name].data)
-        position.append(np.append(values, 0.0)[index])
-    return Particles(event, pid, *momentum, *position, n_events=n_events)
+    # PYTHIA reuses its four-vector names for x, y, z, t.
+    x, y, z = (np.append(np.asarray(vertex.content[name].data), 0.0)[index] for name in ("px", "py", "pz"))
+    return Particles(event, pid, px, py, pz, e, x, y, z, n_events)

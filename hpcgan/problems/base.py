@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,7 +41,7 @@ class Problem(ABC):
     name: ClassVar[str]
     #: pydantic schema of the `model:` section.
     Model: ClassVar[type[BaseModel]]
-    #: Names of the symmetries that `augment` can apply.
+    #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
 
     def __init__(self, model: BaseModel) -> None:
@@ -74,8 +75,19 @@ class Problem(ABC):
         """
 
     @abstractmethod
-    def write(self, path: Path, sample: Sample, attributes: Mapping[str, Any]) -> None:
-        """Write generated samples (physical units) in the layout of the training data, atomically."""
+    def writer(
+        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
+    ) -> AbstractContextManager[Callable[[Sample], None]]:
+        """Write `n` generated samples in the layout of the training data, batch by batch.
+
+        The context gives a function that appends a batch (physical units). The file appears under its
+        name when the context ends without an error, and is complete then.
+
+        Raises
+        ------
+        InputError
+            The file exists (and `force` is not set), or cannot be written.
+        """
 
     @abstractmethod
     def encode(self, sample: Sample) -> Sample:
@@ -85,8 +97,8 @@ class Problem(ABC):
     def decode(self, sample: Sample) -> Sample:
         """What the generator makes to physical units."""
 
-    def augment(self, sample: Sample, symmetries: Sequence[str], draws: np.ndarray) -> Sample:
-        """Apply symmetries of the data to encoded samples.
+    def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Random symmetry operations of the data, as permutations of the cells of each tensor.
 
         Parameters
         ----------
@@ -94,10 +106,23 @@ class Problem(ABC):
             Those switched on, out of `self.symmetries`.
         draws : (n, len(self.symmetries)) float64
             Uniform numbers in [0, 1), one column for each of `self.symmetries`.
+
+        Returns
+        -------
+        dict of str to (n, cells) int32
+            For each tensor that changes: cell `j` of the flattened new sample is cell `[i, j]` of the old.
         """
         if symmetries:
             raise NotImplementedError(f"problem '{self.name}' has no symmetries")
-        return sample
+        return {}
+
+    def augment(self, sample: Sample, symmetries: Sequence[str], draws: np.ndarray) -> Sample:
+        """Apply `permutations` to a batch."""
+        changed = dict(sample)
+        for name, order in self.permutations(symmetries, draws).items():
+            flat = sample[name].reshape(len(order), -1)
+            changed[name] = np.take_along_axis(flat, order, axis=1).reshape(sample[name].shape)
+        return changed
 
     # --- networks --------------------------------------------------------------------------------
 
@@ -108,8 +133,8 @@ class Problem(ABC):
 
     @property
     @abstractmethod
-    def latent_dim(self) -> int:
-        """Length of the generator's noise vector."""
+    def noise_dim(self) -> int:
+        """Standard normal numbers that the generator takes for one sample."""
 
     # --- physics ---------------------------------------------------------------------------------
 

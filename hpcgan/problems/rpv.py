@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpcgan.config import Positive, Section
 from hpcgan.data import hdf5
@@ -16,31 +17,67 @@ from hpcgan.data.source import ImageSource, Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
-from hpcgan.physics import jets
+from hpcgan.physics import images, jets
 from hpcgan.problems.base import Observables, Problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PIXELS = 64
+ETA = images.ETA_RANGE[0] + (np.arange(PIXELS) + 0.5) * (images.ETA_RANGE[1] - images.ETA_RANGE[0]) / PIXELS
+NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
 class RpvModel(Section):
-    """Networks and image encoding; the defaults are the authors' except where the README says otherwise."""
+    """Networks and image encoding. The defaults are the authors' DCGAN.
 
+    A pixel of energy E is encoded as (E / scale_mev)^exponent, or with `intensity: pt` as
+    (E / cosh(eta) / scale_mev)^exponent.
+    """
+
+    architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
     filters: int = Field(16, ge=1, le=1024, description="f; layers have f, 2f, 4f and 8f channels")
-    scale_mev: Positive = Field(4.0e6, description="pixel energy that is encoded as 1, MeV")
+    intensity: Literal["energy", "pt"] = Field("energy", description="what a pixel encodes")
+    scale_mev: Positive = Field(4.0e6, description="what is encoded as 1, MeV")
+    exponent: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="power of the encoding")
     threshold_mev: Annotated[float, Field(ge=0)] = Field(500.0, description="generated pixels below become 0, MeV")
-    exponent: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="encoded = (energy / scale)^exponent")
     normalisation: Literal["batch", "none"] = "batch"
     phi_padding: Literal["zero", "circular"] = Field("zero", description="edges of the phi axis in convolutions")
+    pixel_noise: bool = Field(False, description="detector: noise images at every resolution of the generator")
+    pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
+    minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
+
+    @model_validator(mode="after")
+    def _options_of_the_architecture(self) -> RpvModel:
+        if self.architecture == "dcgan":
+            for option in ("pixel_noise", "pooled_pt", "minibatch_stddev"):
+                if getattr(self, option):
+                    raise ValueError(f"model.{option} needs model.architecture=detector")
+        return self
 
     @property
-    def encoded_threshold(self) -> float:
-        """The threshold as the networks see it."""
-        return float((self.threshold_mev / self.scale_mev) ** self.exponent)
+    def encoded_threshold(self) -> np.ndarray:
+        """The threshold as the networks see it: a scalar, or (64, 1) where it depends on eta."""
+        threshold = self.threshold_mev / self.per_energy
+        return np.asarray((threshold / self.scale_mev) ** self.exponent)
+
+    @property
+    def per_energy(self) -> np.ndarray:
+        """Energy over what a pixel encodes: 1, or cosh(eta) as (64, 1)."""
+        return np.cosh(ETA)[:, None] if self.intensity == "pt" else np.ones(())
+
+    @property
+    def linear_to_pt(self) -> np.ndarray:
+        """pT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
+        cosh = np.cosh(ETA)[:, None]
+        return self.scale_mev / 1e5 * self.per_energy / cosh
+
+    @property
+    def absolute_eta(self) -> np.ndarray:
+        """|eta| of the pixel rows in units of the largest, (64, 1)."""
+        return np.abs(ETA)[:, None] / images.ETA_RANGE[1]
 
 
 class RpvProblem(Problem):
@@ -67,44 +104,49 @@ class RpvProblem(Problem):
         file = path if path.is_file() else path / f"{split}.h5"
         hdf5.validate(file)
 
-    def write(self, path: Path, sample: Sample, attributes: Mapping[str, Any]) -> None:
-        hdf5.write_images(path, sample["hist"], attributes)
+    @contextlib.contextmanager
+    def writer(
+        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
+    ) -> Iterator[Callable[[Sample], None]]:
+        if path.suffix != ".h5":
+            raise InputError(f"{path}: give a name that ends in .h5")
+        with hdf5.Writer(path.absolute().parent, {path.stem: n}, attributes, force) as writer:
+            # Generated events are signal of weight one; masses are a matter of the training data.
+            yield lambda sample: writer.append(sample["hist"], 1.0, 1.0, np.nan, np.nan)
 
     def encode(self, sample: Sample) -> Sample:
-        scaled = sample["hist"] / np.float32(self.model.scale_mev)
-        return {"hist": scaled if self.model.exponent == 1.0 else scaled**self.model.exponent}
+        model = self.model
+        scaled = sample["hist"] * (1.0 / (model.scale_mev * model.per_energy)).astype(sample["hist"].dtype)
+        return {"hist": _power(scaled, model.exponent)}
 
     def decode(self, sample: Sample) -> Sample:
-        x = sample["hist"]
-        linear = x if self.model.exponent == 1.0 else x ** (1.0 / self.model.exponent)
-        return {"hist": (linear * self.model.scale_mev).astype(np.float32)}
+        model = self.model
+        linear = _power(sample["hist"].astype(np.float64), 1.0 / model.exponent)
+        return {"hist": (linear * (model.scale_mev * model.per_energy)).astype(np.float32)}
 
-    def augment(self, sample: Sample, symmetries: Sequence[str], draws: np.ndarray) -> Sample:
+    def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
         """Reflections in eta and phi, and rotations in phi by whole pixels, all independent."""
-        images = sample["hist"]
-        index = np.broadcast_to(np.arange(PIXELS), (len(images), PIXELS))
-        eta = phi = index
+        eta = phi = np.broadcast_to(np.arange(PIXELS, dtype=np.int32), (len(draws), PIXELS))
         if "eta_reflection" in symmetries:
             eta = np.where(draws[:, 0:1] < 0.5, PIXELS - 1 - eta, eta)
         if "phi_reflection" in symmetries:
             phi = np.where(draws[:, 1:2] < 0.5, PIXELS - 1 - phi, phi)
         if "phi_rotation" in symmetries:
-            phi = (phi + (draws[:, 2:3] * PIXELS).astype(np.int64)) % PIXELS
-        rows = np.arange(len(images))[:, None, None]
-        return {"hist": images[rows, eta[:, :, None], phi[:, None, :]]}
+            phi = (phi + (draws[:, 2:3] * PIXELS).astype(np.int32)) % PIXELS
+        cells = PIXELS * eta[:, :, None] + phi[:, None, :]
+        return {"hist": cells.reshape(len(draws), PIXELS * PIXELS)}
 
     # --- networks --------------------------------------------------------------------------------
 
     @property
     def networks(self) -> Mapping[str, str]:
-        return {
-            "generator": "hpcgan.models.dcgan:Generator",
-            "discriminator": "hpcgan.models.dcgan:Discriminator",
-        }
+        module = f"hpcgan.models.{self.model.architecture}"
+        return {"generator": f"{module}:Generator", "discriminator": f"{module}:Discriminator"}
 
     @property
-    def latent_dim(self) -> int:
-        return self.model.latent_dim
+    def noise_dim(self) -> int:
+        pixels = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
+        return self.model.latent_dim + pixels
 
     # --- physics ---------------------------------------------------------------------------------
 
@@ -112,8 +154,8 @@ class RpvProblem(Problem):
         found = jets.jet_quantities(sample["hist"])
         return {
             "jet_multiplicity": Observable(found["jet_multiplicity"]),
-            "summed_jet_mass": Observable(found["summed_jet_mass"]),
-            "jet_pt": Observable(found["jet_pt"], found["jet_multiplicity"]),
+            "summed_jet_mass": Observable(found["summed_jet_mass"], unit="GeV"),
+            "jet_pt": Observable(found["jet_pt"], found["jet_multiplicity"], unit="GeV"),
         }
 
     def score(self, real: Observables, fake: Observables) -> Score:
@@ -124,3 +166,18 @@ class RpvProblem(Problem):
         from hpcgan.problems import rpv_figures
 
         return rpv_figures.figures(real, fake)
+
+
+def _power(x: np.ndarray, exponent: float) -> np.ndarray:
+    """x^exponent, quickly for the exponents in use."""
+    if exponent == 0.5:
+        return np.sqrt(x)
+    if abs(exponent - 1 / 3) < 1e-9:
+        return np.cbrt(x)
+    whole = round(exponent)
+    if whole < 1 or abs(exponent - whole) > 1e-9:
+        return np.power(x, x.dtype.type(exponent))
+    y = x
+    for _ in range(whole - 1):
+        y = y * x
+    return y

@@ -103,7 +103,7 @@ def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
     made.append(
         (
             "mean_image",
-            "Mean energy of each pixel; its difference relative to real events, and in units of its standard error.",
+            "Mean energy of each pixel; the difference relative to real, and in units of its standard error.",
             plots.mean_images(images[0] * GEV, images[1] * GEV, EXTENT, "Mean energy [GeV]", AXES),
         )
     )

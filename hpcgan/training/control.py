@@ -23,6 +23,15 @@ class StopRequest:
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
+    def retire(self) -> None:
+        """From here on the process only ends: requests are ignored, as launchers repeat them.
+
+        The interpreter puts caught signals back to their default action when it shuts down, of which a
+        late SIGUSR1 would kill the rank and turn its exit code into a failure; ignored ones stay ignored.
+        """
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.requested = signal.Signals(number).name
         if number == signal.SIGINT:

@@ -44,6 +44,7 @@ class Method(Protocol):
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]: ...
     def step(
         self,
+        step: int,
         real: Sample,
         draws: Mapping[str, np.ndarray],
         *,
@@ -125,6 +126,7 @@ class Trainer:
         self._clock, self._clock_samples = time.monotonic(), counters.samples
         for real, draws in self._batches():
             result = self._method.step(
+                counters.step,
                 real,
                 draws,
                 learning_rates=self._learning_rates(),

@@ -31,7 +31,7 @@ def _values(gan):
 
 def _step(gan, step=0, real=None, stop=False):
     return gan.step(
-        real or _real(), gan.draws(step, 0, 4), learning_rates=RATES, samples=4 * (step + 1), stop=stop
+        step, real or _real(), gan.draws(step, 0, 4), learning_rates=RATES, samples=4 * (step + 1), stop=stop
     )
 
 
@@ -153,7 +153,7 @@ def test_the_average_follows_the_generator():
     gan = _gan(average_half_life=100.0)
     current, averaged = gan.networks["generator"].named, gan.networks["generator_average"].named
     start = {k: v.numpy() for k, v in averaged.items()}
-    gan.step(_real(), gan.draws(0, 0, 4), learning_rates=RATES, samples=2000, stop=False)
+    gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=RATES, samples=2000, stop=False)
     kept = 0.5 ** (4 / 100)
     for name, value in averaged.items():
         expected = kept * start[name] + (1 - kept) * current[name].numpy()

@@ -1,0 +1,36 @@
+# Everything here uses .venv of this folder and makes it when it is missing; see tools/setup.sh for the options.
+#   make setup [GPU=1]   the environment
+#   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
+#   make test            the environment, the linters, all tests
+SHELL := /bin/bash
+VENV ?= .venv
+PY := $(VENV)/bin/python
+GPU ?= 0
+TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
+export HPCGAN_VENV := $(abspath $(VENV))
+export HPCGAN_GPU := $(GPU)
+
+.PHONY: setup setup-dev demo test lint format clean
+
+setup:
+	@tools/setup.sh $(TRAIN)
+
+setup-dev:
+	@tools/setup.sh $(TRAIN) dev
+
+demo: setup
+	@tools/demo.sh
+
+test: setup-dev
+	@tools/test.sh
+
+lint: setup-dev
+	@tools/lint.sh
+
+format: setup-dev
+	$(PY) -m ruff check --fix-only --quiet .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

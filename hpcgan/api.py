@@ -1,0 +1,158 @@
+"""The commands as Python functions: `hpcgan.train`, `hpcgan.generate`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hpcgan import config as configuration
+from hpcgan import records
+from hpcgan.config import Config
+from hpcgan.data import sharding
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
+from hpcgan.problems.base import Problems, problem_class
+from hpcgan.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from hpcgan.data.schema import Sample
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes
+    ----------
+    run : Path
+        The run directory.
+    best : dict or None
+        `score`, `epoch` and `step` of the best model; None if it was never scored.
+    epochs : list of dict
+        The `epoch` records of the metrics stream.
+    """
+
+    run: Path
+    best: dict[str, Any] | None
+    epochs: list[dict[str, Any]]
+
+
+def default_directory(config: Config) -> Path:
+    """`runs/NAME-HASH`, the hash being that of the identity keys."""
+    return Path("runs") / f"{config.name}-{config.identity_hash()}"
+
+
+def train(
+    config: Path | str | Mapping[str, Any] | Config,
+    overrides: Sequence[str] = (),
+    *,
+    run: Path | str | None = None,
+    ranks: int = 1,
+) -> TrainResult:
+    """Train a model, or resume it: the same call again goes on from the last checkpoint.
+
+    Parameters
+    ----------
+    config : path, mapping or Config
+        A YAML file, its content, or what `hpcgan.config.load` made of them.
+    overrides : sequence of str
+        `key.path=value`, as on the command line.
+    run : path, optional
+        Run directory; default `runs/NAME-HASH`.
+    ranks : int
+        Number of ranks. They are started under mpirun as processes of their own, so that this one
+        (a notebook, say) keeps its cores and its TensorFlow to itself.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    InputError
+        Bad configuration or data, one line that names file and key.
+    Interrupted
+        Stopped on request, with a checkpoint to resume from.
+    HpcganError
+        Any other failure; the ranks have printed the cause.
+    """
+    if not isinstance(config, Config):
+        config = configuration.load(config, Problems(), overrides)
+    elif overrides:
+        config = configuration.load(config.dump(), Problems(), overrides)
+    directory = RunDirectory(Path(run) if run is not None else default_directory(config))
+    preflight(config, directory, ranks)
+    with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:
+        file = Path(folder) / f"{config.name}.yaml"
+        file.write_text(config.to_yaml(), encoding="utf-8")
+        command = ["train", str(file), "--run", str(directory.path)]
+        if ranks == 1:  # needs no MPI
+            code = subprocess.run([sys.executable, "-m", "hpcgan", *command], check=False).returncode
+        else:
+            from hpcgan.launch.mpirun import launch
+
+            code = launch(command, ranks)
+    if code == EXIT_INTERRUPTED:
+        raise Interrupted(f"{directory.path}: stopped on request; call again to resume")
+    if code == EXIT_BAD_INPUT:
+        raise InputError(f"{directory.path}: the training refused its input, see above")
+    if code:
+        raise HpcganError(f"{directory.path}: the training failed with exit code {code}, see above")
+    epochs = records.read(directory.metrics_file, "epoch")
+    return TrainResult(directory.path, epochs[-1]["best"] if epochs else None, epochs)
+
+
+def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
+    """Refuse once, before ranks start, what each of them would refuse.
+
+    Raises
+    ------
+    InputError
+        Missing or broken data, fewer events than a global batch, a run directory of another configuration.
+    """
+    if ranks < 1:
+        raise InputError(f"--ranks {ranks}: give at least 1")
+    if directory.exists:
+        directory.check_config(config, directory.load_config(Problems()))
+    problem = problem_class(config.problem)(config.model)
+    for split in ("train", "val"):
+        source = problem.open(config.data.path, split)
+        if split == "train":
+            sharding.check_size(source.path, len(source), config.training.batch_size, ranks)
+        source.close()
+
+
+def generate(
+    run: Path | str, n: int, *, seed: int = 1, checkpoint: Literal["best", "latest"] = "best"
+) -> Sample:
+    """Sample the generator of a run.
+
+    Parameters
+    ----------
+    run : path
+        Run directory.
+    n : int
+        Number of events.
+    seed : int
+        Of the noise; the first events of a longer sample are those of a shorter one.
+    checkpoint : "best" or "latest"
+
+    Returns
+    -------
+    dict of str to array
+        The tensors of the problem in physical units; for `rpv`, `hist` (n, 64, 64) float32 in MeV.
+
+    Raises
+    ------
+    InputError
+        Not a run directory, no checkpoint yet, or n < 1.
+    """
+    if n < 1:
+        raise InputError(f"n={n}: give at least 1")
+    from hpcgan.evaluation.sample import load_sampler
+
+    return load_sampler(Path(run), checkpoint).sample(n, seed)

@@ -1,0 +1,240 @@
+"""``hpcgan data``: generate, import and inspect data sets."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+
+EXIT_INTERRUPTED = 130
+"""The shell's convention for a program ended by Ctrl-C."""
+
+
+def _masses(text: str) -> tuple[float, float]:
+    try:
+        gluino, neutralino = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850"
+        ) from None
+    return gluino, neutralino
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add ``data`` and its subcommands to the program's parser.
+
+    Parameters
+    ----------
+    subparsers : the object ``ArgumentParser.add_subparsers`` returns
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        The parser of ``data``; it sets ``run`` as the default of ``run``.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "data",
+        help="generate, import or inspect image data",
+        description="Generate, import or inspect image data.",
+    )
+    kinds = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+
+    rpv = kinds.add_parser(
+        "rpv",
+        help="generate RPV gluino-pair events (signal)",
+        description="Generate gluino pairs with R-parity violating decays in pp collisions at 13 TeV, "
+        "pass them through the parametrised calorimeter and write train.h5, val.h5 and test.h5 "
+        "(60/20/20 percent).",
+    )
+    rpv.add_argument(
+        "--mass",
+        type=_masses,
+        action="append",
+        required=True,
+        metavar="M_GLUINO,M_NEUTRALINO",
+        help="masses in GeV; repeat the option to mix mass points in equal shares",
+    )
+    _generation_options(rpv)
+
+    qcd = kinds.add_parser(
+        "qcd",
+        help="generate QCD multijet events (background)",
+        description="Generate hard QCD events the same way as rpv; y is 0 and the masses are 0.",
+    )
+    qcd.add_argument(
+        "--pt-hat-min",
+        type=float,
+        default=400.0,
+        metavar="GEV",
+        help="smallest hard transverse momentum (default 400)",
+    )
+    _generation_options(qcd)
+
+    imports = kinds.add_parser(
+        "import",
+        help="import Delphes ROOT files",
+        description="Make train.h5, val.h5 and test.h5 from the towers in Delphes ROOT files; of every "
+        "five events three go to train, one to val and one to test.",
+    )
+    imports.add_argument("files", nargs="+", metavar="FILE.root")
+    imports.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    imports.add_argument(
+        "--mass",
+        type=_masses,
+        default=(0.0, 0.0),
+        metavar="M_GLUINO,M_NEUTRALINO",
+        help="masses to record, GeV",
+    )
+    imports.add_argument(
+        "--label", type=int, choices=(0, 1), default=1, help="1 signal (default), 0 background"
+    )
+    imports.add_argument("--weight", type=float, default=1.0, help="weight of every event (default 1)")
+    imports.add_argument("--force", action="store_true", help="replace existing files")
+
+    info = kinds.add_parser(
+        "info",
+        help="check a file and show what it holds",
+        description="Read a data file (or the three of a folder), check it, print what it holds and draw it.",
+    )
+    info.add_argument("file", metavar="FILE.h5", help="a file, or a folder with train.h5, val.h5, test.h5")
+    pictures = info.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--picture",
+        metavar="FILE.png",
+        help="where to save the picture (default: beside the file, as NAME.info.png)",
+    )
+    pictures.add_argument("--no-picture", action="store_true", help="print only")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _generation_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--events", type=int, required=True, metavar="N", help="events in all, over the three files"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="the same seed gives the same files (default 1)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes to use (default 1)")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out ``hpcgan data ...``.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        From the parser of :func:`add_parser`.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    HpcganError
+        Failures and bad input, for the program to print.
+    """
+    if args.data_command == "info":
+        return _info(args)
+    with _terminable():
+        try:
+            return _import(args) if args.data_command == "import" else _generate(args)
+        except KeyboardInterrupt:
+            print(f"interrupted: nothing was written to {args.out}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that unfinished files are removed and workers ended."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # called outside the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from hpcgan.data.generate import ProgressDisplay, generate
+    from hpcgan.physics.pythia import Process, QcdProcess, RpvProcess
+
+    processes: Sequence[Process]
+    if args.data_command == "rpv":
+        processes = [RpvProcess(*masses) for masses in args.mass]
+    else:
+        processes = [QcdProcess(args.pt_hat_min)]
+    start = time.monotonic()
+    with ProgressDisplay(f"generating {args.data_command}") as progress:
+        made = generate(processes, args.out, args.events, args.seed, args.jobs, progress, args.force)
+    seconds = time.monotonic() - start
+    if made:
+        print(f"{args.out}: {args.events} events in {seconds:.0f} s ({args.events / seconds:.0f} events/s)")
+    else:
+        print(f"{args.out}: holds exactly these events already, nothing to do")
+    return EXIT_DONE
+
+
+def _import(args: argparse.Namespace) -> int:
+    from hpcgan.data.delphes import import_files
+    from hpcgan.data.generate import ProgressDisplay
+
+    with ProgressDisplay("importing") as progress:
+        made = import_files(
+            args.files, args.out, args.mass[0], args.mass[1], args.label, args.weight, args.force, progress
+        )
+    done = "imported" if made else "holds exactly these events already, nothing to do"
+    print(f"{args.out}: {done}")
+    return EXIT_DONE
+
+
+def _info(args: argparse.Namespace) -> int:
+    from hpcgan.data.hdf5 import SPLITS
+    from hpcgan.data.info import describe
+
+    target = Path(args.file)
+    files = [target]
+    if target.is_dir():
+        files = [target / f"{split}.h5" for split in SPLITS if (target / f"{split}.h5").exists()]
+        if not files:
+            raise InputError(f"{target}: holds none of {', '.join(f'{split}.h5' for split in SPLITS)}")
+        if args.picture is not None and len(files) > 1:
+            raise InputError("--picture names one file but a folder was given; name a single data file")
+    for file in files:
+        picture = None if args.no_picture else args.picture or file.with_suffix(".info.png")
+        print(describe(file, picture))
+    return EXIT_DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``data`` on its own; for tests and ``python -m hpcgan.commands.data``."""
+    parser = argparse.ArgumentParser(prog="hpcgan")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(argv)
+    try:
+        return run(args)
+    except HpcganError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

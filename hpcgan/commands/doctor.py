@@ -1,0 +1,330 @@
+"""`hpcgan doctor`: what is installed, how it was built, what would run here, and a real job of two ranks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import hpcgan
+from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError
+
+OK, WARN, FAIL = "OK", "WARN", "FAIL"
+INSTALL_TRAIN = "run `make setup`, or pip install 'hpcgan[train]'"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check the installation with a real job of two ranks",
+        description="Report what is installed and how it was built, then run a real allreduce over MPI. "
+        "Exit code 0 if nothing has failed.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--ranks", type=int, default=2, metavar="N", help="ranks of the test job (default: 2)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=180.0, metavar="S", help="seconds for the test job (default: 180)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks, printing each as it comes."""
+    checks: list[Check] = []
+
+    def add(*found: Check) -> None:
+        checks.extend(found)
+        if not args.json:
+            for check in found:
+                print(line(check), flush=True)
+
+    add(check_python(), check_hpcgan(), check_cores(args.ranks))
+    add(check_fastjet())
+    add(check_pythia())
+    described = describe_training()
+    add(*check_training(described))
+    mpirun = check_mpirun(described.get("horovod", {}))
+    add(mpirun)
+    if mpirun.status == FAIL or any(check.status == FAIL for check in checks if check.name == "Horovod"):
+        add(Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above"))
+    else:
+        add(check_allreduce(args.ranks, args.timeout))
+    failed = [check for check in checks if check.status == FAIL]
+    if args.json:
+        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        print("all is well" if not failed else f"{len(failed)} of {len(checks)} checks failed")
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+def line(check: Check) -> str:
+    """A check as the user reads it."""
+    text = f"{check.status:<5}{check.name:<12}{check.detail}"
+    return f"{text}\n{'':17}-> {check.remedy}" if check.remedy else text
+
+
+# --- the checks ----------------------------------------------------------------------------------------
+
+
+def check_python(info: tuple[int, int] | None = None) -> Check:
+    """The Python version and where it is."""
+    major, minor = info or sys.version_info[:2]
+    detail = f"{platform.python_version() if info is None else f'{major}.{minor}'} ({sys.executable})"
+    if not (3, 9) <= (major, minor) <= (3, 12):
+        return Check("Python", FAIL, detail, "TensorFlow and Horovod need Python 3.9 to 3.12: install 3.11")
+    if (major, minor) != (3, 11):
+        return Check("Python", WARN, detail, "the pinned and tested set of packages is for Python 3.11")
+    return Check("Python", OK, detail)
+
+
+def check_hpcgan() -> Check:
+    """This package."""
+    return Check("hpcgan", OK, f"{hpcgan.__version__} ({Path(hpcgan.__file__).parent})")
+
+
+def check_cores(ranks: int) -> Check:
+    """Cores, and how ranks and threads would share them."""
+    from hpcgan.launch.topology import available_cores, plan
+
+    cores = available_cores()
+    layouts = []
+    for n in sorted({1, ranks, cores}):
+        layout = plan(n, cores)
+        layouts.append(f"{n} x {layout.threads}")
+    detail = f"{cores} usable; ranks x threads: {', '.join(layouts)}"
+    if ranks > cores:
+        return Check("cores", WARN, detail, "more ranks than cores: this works, but slowly")
+    return Check("cores", OK, f"{detail}; fastest: --ranks {cores}")
+
+
+def check_fastjet() -> Check:
+    """Cluster three particles, two of them side by side."""
+
+    def cluster() -> str:
+        import awkward as ak
+        import fastjet
+        import numpy as np
+
+        px, py, pz = np.array([[50.0, 30.0, -80.0], [0.0, 3.0, -3.0], [0.0, 0.0, 0.0]])
+        particles = ak.Array({"px": px, "py": py, "pz": pz, "E": np.sqrt(px**2 + py**2 + pz**2)})
+        definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 1.0)
+        with _silence():  # FastJet prints a banner with its first jets
+            jets = fastjet.ClusterSequence(particles, definition).inclusive_jets()
+        energies = sorted(ak.to_numpy(jets.E))
+        if len(energies) != 2 or abs(sum(energies) - particles.E.to_numpy().sum()) > 1e-9:
+            raise HpcganError(f"three particles gave jets of {energies}")
+        return f"{version('fastjet')}, clusters"
+
+    return _guarded("FastJet", cluster, "pip install --force-reinstall fastjet (or run `make setup`)")
+
+
+def check_pythia() -> Check:
+    """Generate one event."""
+
+    def generate() -> str:
+        import pythia8mc
+
+        pythia = pythia8mc.Pythia("", False)
+        for setting in (
+            "Print:quiet = on",
+            "HardQCD:all = on",
+            "PhaseSpace:pTHatMin = 100.",
+            "PartonLevel:MPI = off",
+        ):
+            pythia.readString(setting)
+        if not (pythia.init() and any(pythia.next() for _ in range(10))):
+            raise HpcganError("PYTHIA could not generate an event")
+        final = sum(particle.isFinal() for particle in pythia.event)
+        return f"{version('pythia8mc')}, generates ({final} final particles)"
+
+    return _guarded("PYTHIA", generate, "pip install --force-reinstall pythia8mc (or run `make setup`)")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing that C or C++ code prints gets through."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+        ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
+
+
+def _guarded(name: str, do: Callable[[], str], remedy: str) -> Check:
+    try:
+        return Check(name, OK, do())
+    except PackageNotFoundError:
+        return Check(name, FAIL, "not installed", remedy)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        return Check(name, FAIL, f"{type(error).__name__}: {lines[0] if lines else ''}", remedy)
+
+
+def describe_training() -> dict[str, Any]:
+    """What TensorFlow and Horovod say of themselves, asked in a process of its own.
+
+    A TensorFlow that does not fit the processor ends its process instead of raising.
+    """
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "hpcgan.comm.selftest", "--describe"]
+    try:
+        done = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"tensorflow": {"error": "import did not end within 300 s"}}
+    if done.returncode < 0:
+        return {"tensorflow": {"error": f"import ended by {signal.Signals(-done.returncode).name}"}}
+    try:
+        described: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+        return {"tensorflow": {"error": last}}
+    return described
+
+
+def check_training(described: dict[str, Any]) -> list[Check]:
+    """TensorFlow, GPUs, Horovod and what it was built with."""
+    tensorflow = described.get("tensorflow", {"error": "not installed"})
+    if "error" in tensorflow:
+        error = tensorflow["error"]
+        remedy = "this processor lacks what TensorFlow needs (AVX)" if "SIGILL" in error else INSTALL_TRAIN
+        if "No module named 'tensorflow'" in error:
+            error = "not installed"
+        return [
+            Check("TensorFlow", FAIL, error, remedy),
+            Check("Horovod", FAIL, "not tried: it needs TensorFlow", INSTALL_TRAIN),
+        ]
+    checks = [
+        Check("TensorFlow", OK, f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)")
+    ]
+    gpus = tensorflow["gpus"]
+    horovod = described.get("horovod", {"error": "not installed"})
+    built = horovod.get("built_with", {})
+    if gpus and not built.get("nccl"):
+        checks.append(
+            Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)")
+        )
+    elif not gpus and shutil.which("nvidia-smi"):
+        checks.append(
+            Check(
+                "GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)"
+            )
+        )
+    else:
+        checks.append(
+            Check(
+                "GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores"
+            )
+        )
+    if "error" in horovod:
+        error = horovod["error"]
+        if "No module named 'horovod'" in error:
+            error = "not installed"
+        checks.append(Check("Horovod", FAIL, error, INSTALL_TRAIN))
+        return checks
+    parts = ", ".join(name.upper() for name, there in built.items() if there)
+    detail = (
+        f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
+    )
+    if not built.get("mpi"):
+        checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
+    elif horovod["tensorflow"] not in (None, tensorflow["version"]):
+        checks.append(
+            Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`")
+        )
+    else:
+        checks.append(Check("Horovod", OK, detail))
+    return checks
+
+
+def check_mpirun(horovod: dict[str, Any]) -> Check:
+    """The launcher, and whether it belongs to the MPI that Horovod has loaded."""
+    from hpcgan.launch.mpirun import find_mpirun
+    from hpcgan.launch.topology import mpi_flavour
+
+    try:
+        mpirun = find_mpirun()
+    except HpcganError as error:
+        return Check("MPI", FAIL, str(error), INSTALL_TRAIN)
+    library = horovod.get("mpi_version") or "library unknown"
+    detail = f"{mpirun.version} ({mpirun.path}); library: {library}"
+    if horovod.get("mpi_library"):
+        detail += f" ({horovod['mpi_library']})"
+    known = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
+    if horovod.get("mpi_version") and known != mpirun.flavour:
+        remedy = (
+            "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
+        )
+        return Check("MPI", WARN, detail, remedy)
+    return Check("MPI", OK, detail)
+
+
+def check_allreduce(ranks: int, timeout: float) -> Check:
+    """A real job through the launcher: every rank checks what the collectives gave it."""
+    from hpcgan.launch.mpirun import JobTimeout, launch
+
+    name = "allreduce"
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            code = launch(
+                [], ranks, module="hpcgan.comm.selftest", grace=0, timeout=timeout, stdout=out, stderr=err,
+                report=lambda text: None,
+            )  # fmt: skip
+        except JobTimeout:
+            remedy = "overloaded, or a firewall between the ranks? try --timeout 600, `mpirun -np 2 hostname`"
+            return Check(name, FAIL, f"no answer from {ranks} ranks within {timeout:.0f} s", remedy)
+        except HpcganError as error:
+            return Check(name, FAIL, str(error), "see above")
+        out.seek(0)
+        err.seek(0)
+        output, errors = out.read().decode(errors="replace"), err.read().decode(errors="replace")
+    try:
+        answer = json.loads(next(text for text in output.splitlines() if text.startswith("{")))
+    except (StopIteration, ValueError):
+        answer = None
+    if code != 0 or answer is None:
+        said = [
+            text for text in errors.splitlines() if text.startswith("hpcgan:")
+        ] or errors.strip().splitlines()
+        return Check(name, FAIL, f"exit code {code}: {said[0] if said else 'no output'}", "run `make setup`")
+    mean = (ranks - 1) / 2
+    if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:
+        return Check(name, FAIL, f"{ranks} ranks gave {answer}", "run `make setup`")
+    threads = answer["threads"]
+    return Check(
+        name,
+        OK,
+        f"{ranks} ranks x {threads} thread{'s' if threads > 1 else ''}: the mean of the ranks is {mean}",
+    )

@@ -1,0 +1,152 @@
+"""What an image file holds: counts, settings, units, ranges, validity, and a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgan.data import hdf5
+from hpcgan.errors import InputError
+from hpcgan.physics.images import ETA_RANGE, PHI_RANGE
+
+PICTURE_EVENTS = 5
+
+
+def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | None = None) -> str:
+    """Describe a file after reading all of it.
+
+    Parameters
+    ----------
+    path : path
+    picture : path, optional
+        Where to save a PNG of the first events and the mean image.
+
+    Returns
+    -------
+    str
+        Several lines of text.
+
+    Raises
+    ------
+    InputError
+        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`), or the picture cannot be written.
+    """
+    path = Path(path)
+    hdf5.validate(path)
+    with hdf5.open_images(path) as file:
+        total: NDArray[np.float64] = np.zeros(file.read(slice(0, 1)).shape[1:])
+        energy, lit, brightest = [], [], 0.0
+        for images in file.chunks():
+            total += images.sum(axis=0, dtype=np.float64)
+            energy.append(images.sum(axis=(1, 2), dtype=np.float64))
+            lit.append(np.count_nonzero(images, axis=(1, 2)))
+            brightest = max(brightest, float(images.max()))
+        lines = [f"{path}: {file.n} events, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
+        rows, columns = total.shape
+        units = file.attrs.get("units", "units not stated (MeV?)")
+        lines.append(f"  images      {rows} x {columns} [eta, phi], {units}")
+        lines.append(_line("energy", np.concatenate(energy) / 1e6, "TeV an event"))
+        lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
+        lines.append(f"  brightest   {brightest:.4g} MeV in a pixel")
+        lines += _columns(file)
+        lines += [
+            f"  {name:<12}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
+        ]
+        if picture is not None:
+            save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
+            lines.append(f"  picture     {picture}")
+    return "\n".join(lines)
+
+
+_SAID = {"units", "axes", "image_shape", "events"}
+
+
+def _line(name: str, values: NDArray[Any], unit: str) -> str:
+    spread = f"{values.mean():.4g} +- {values.std():.2g}"
+    return f"  {name:<12}{spread} {unit} ({values.min():.4g} to {values.max():.4g})"
+
+
+def _columns(file: hdf5.ImageFile) -> list[str]:
+    lines = []
+    for name in hdf5.COLUMNS:
+        values = getattr(file, name)
+        if values is None:
+            lines.append(f"  {name:<12}not in the file")
+            continue
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) <= 12:
+            text = ", ".join(f"{value:g} ({count})" for value, count in zip(distinct, counts))
+        else:
+            text = f"{len(distinct)} values, {distinct[0]:g} to {distinct[-1]:g}"
+        lines.append(f"  {name:<12}{text}")
+    m_glu, m_neu = file.mGlu, file.mNeu
+    if m_glu is not None and m_neu is not None and m_glu.any():
+        points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
+        shown = [
+            f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))
+        ]
+        more = f" and {points.shape[1] - 12} more" if points.shape[1] > 12 else ""
+        lines.append(f"  masses      (mGlu, mNeu): events  {'; '.join(shown)}{more}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}... ({len(text)} characters)"
+
+
+def save_picture(
+    events: NDArray[np.float32], mean: NDArray[np.float64], title: str, path: str | os.PathLike[str]
+) -> None:
+    """Save a PNG with some events and the mean image.
+
+    Parameters
+    ----------
+    events : (n, 64, 64) float, MeV
+    mean : (64, 64) float, MeV
+    title : str
+    path : path
+
+    Raises
+    ------
+    InputError
+        The picture cannot be written there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    panels = [*((image, f"event {i}") for i, image in enumerate(events)), (mean, "mean of all events")]
+    columns = 3
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    brightest = max(float(events.max()) * 1e-3, 1.0)
+    for index, (image, label) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        is_mean = index == len(panels) - 1
+        gev = np.asarray(image, dtype=np.float64) * 1e-3
+        top = max(float(gev.max()), 0.2) if is_mean else brightest
+        low = max(top * 1e-3, 1e-6) if is_mean else 0.1
+        mesh = axes.imshow(
+            np.where(gev > 0, gev, np.nan).T,  # phi upwards, eta to the right
+            origin="lower",
+            extent=(*ETA_RANGE, *PHI_RANGE),
+            aspect="auto",
+            interpolation="nearest",
+            norm=LogNorm(min(low, top / 2), top),
+            cmap="viridis",
+        )
+        axes.set(title=label, xlabel=r"$\eta$", ylabel=r"$\phi$")
+        figure.colorbar(mesh, ax=axes, label="energy [GeV]")
+    try:
+        figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    except OSError as error:
+        raise InputError(
+            f"{path}: the picture cannot be written ({error.strerror}); use --picture FILE.png"
+        ) from error

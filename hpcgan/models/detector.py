@@ -1,0 +1,151 @@
+"""A GAN for 64x64 calorimeter images that knows more of the detector than a DCGAN.
+
+What differs from `hpcgan.models.dcgan`, each because it was measured to help (see docs/model.md): phi is
+periodic; the generator gets noise at every resolution, as showers fluctuate at every scale; its output is a
+rectified power of the transverse momentum, whose gradient passes through the threshold; the discriminator
+sees the linear scale, too, and sums of transverse momentum over growing windows, as jets do; it has no batch
+norm, which would couple the events of a batch, but a statistic of the batch at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, Network, normalisation
+
+if TYPE_CHECKING:
+    from hpcgan.problems.rpv import RpvModel
+
+_NOISE_STRENGTH = 0.3  # of each channel at the start; trained
+
+
+class Generator(Network):
+    """Noise (n, noise_dim) -> {"hist": (n, 64, 64)} encoded intensities.
+
+    The first `latent_dim` numbers make the 4x4 start; with `pixel_noise` the others are one image of noise
+    before each transposed convolution, added to every channel with a strength of its own (Karras et al.,
+    arXiv:1812.04948).
+    """
+
+    def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
+        super().__init__("generator")
+        init = Initializer(seed, dtype)
+        widths = [8 * config.filters, 4 * config.filters, 2 * config.filters, config.filters]
+        self.latent_dim = config.latent_dim
+        self.project = init.he_uniform("generator/project", (config.latent_dim, 16 * widths[0]), config.latent_dim, 1)
+        self.norms = [
+            normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)
+        ]
+        self.ups = [
+            ConvTranspose2D(init, f"generator/up{i}", a, b, padding="circular", gain=2 if i < 3 else 1)
+            for i, (a, b) in enumerate(zip(widths, [*widths[1:], 1], strict=True))
+        ]
+        self.strengths = (
+            [init.constant(f"generator/noise{i}", (w,), _NOISE_STRENGTH) for i, w in enumerate(widths)]
+            if config.pixel_noise
+            else []
+        )
+        self.bias = init.constant("generator/bias", (), 0.0)
+        self.threshold = tf.constant(config.encoded_threshold, dtype)
+
+    def __call__(
+        self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
+    ) -> dict[str, tf.Tensor]:
+        x = tf.matmul(noise[:, : self.latent_dim], self.project)
+        x = tf.reshape(x, [-1, 4, 4, x.shape[1] // 16])
+        start = self.latent_dim
+        for i, (norm, up) in enumerate(zip(self.norms, self.ups, strict=True)):
+            if self.strengths:
+                size = x.shape[1]
+                pixels = tf.reshape(noise[:, start : start + size * size], [-1, size, size, 1])
+                x = x + pixels * self.strengths[i]
+                start += size * size
+            x = up(tf.nn.relu(norm(x, training, update)))
+        t = tf.nn.relu(x[..., 0] + self.bias)
+        # Zero under the threshold, but with the gradient of the identity: a pixel can come back.
+        below = tf.where(t > self.threshold, tf.zeros_like(t), t)
+        return {"hist": t - tf.stop_gradient(below)}
+
+
+class Discriminator(Network):
+    """{"hist": (n, 64, 64)} encoded -> logits (n,)."""
+
+    def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
+        super().__init__("discriminator")
+        init = Initializer(seed, dtype)
+        widths = [config.filters, 2 * config.filters, 4 * config.filters, 8 * config.filters]
+        self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
+        self.eta = tf.constant(config.absolute_eta, dtype)
+        self.downs = [
+            Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, gain=2)
+            for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
+        ]
+        self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
+        self.pooled = (
+            [init.he_uniform(f"discriminator/pooled{i}", (1, 1, 2, w), 2, 1) for i, w in enumerate(widths)]
+            if config.pooled_pt
+            else []
+        )
+        self.minibatch = config.minibatch_stddev
+        features = 16 * (widths[-1] + int(self.minibatch)) + 2
+        self.head = init.he_uniform("discriminator/head", (features, 1), features, 1)
+        self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
+
+    def pair(
+        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits of both, in one pass, which is faster than two and the same."""
+        both = {"hist": tf.concat([real["hist"], fake["hist"]], axis=0)}
+        logits = self(both, training=True, groups=2)
+        half = tf.shape(real["hist"])[0]
+        return logits[:half], logits[half:]
+
+    def __call__(
+        self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True, groups: int = 1
+    ) -> tf.Tensor:
+        t = sample["hist"]
+        pt = _power(t, self.power) * self.to_pt  # in units of 100 GeV
+        eta = tf.broadcast_to(self.eta, tf.shape(t))
+        x = tf.stack([t, pt, eta], axis=-1)
+        window = pt[..., None]
+        for i, (down, bias) in enumerate(zip(self.downs, self.biases, strict=True)):
+            x = down(x) + bias
+            if self.pooled:
+                # Twice the mean in the first layers and half a sum later on keep the numbers near one.
+                window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * (4.0 if i < 2 else 2.0)
+                both = tf.concat([window, tf.math.log1p(10.0 * window)], axis=-1)
+                x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
+            x = tf.nn.leaky_relu(x, 0.2)
+        if self.minibatch:
+            x = tf.concat([x, _minibatch_stddev(x, groups)], axis=-1)
+        total = tf.reduce_sum(pt, axis=[1, 2]) / 27.7 * 3.0
+        mean = tf.reduce_mean(t, axis=[1, 2]) * 20.0
+        flat = tf.reshape(x, [-1, self.head.shape[0] - 2])
+        features = tf.concat([flat, total[:, None], mean[:, None]], axis=1)
+        return tf.matmul(features, self.head)[:, 0] + self.head_bias
+
+
+def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:
+    """x^exponent; whole exponents by multiplication, which is faster and has a gradient at zero."""
+    whole = round(exponent)
+    if abs(exponent - whole) > 1e-9:
+        return tf.pow(x, exponent)
+    y = x
+    for _ in range(whole - 1):
+        y = y * x
+    return y
+
+
+def _minibatch_stddev(x: tf.Tensor, groups: int) -> tf.Tensor:
+    """One constant channel: the mean standard deviation of the features over each group of the batch.
+
+    Karras et al. (arXiv:1710.10196), section 3; over the rank's own batch. The groups are equal parts.
+    """
+    channels = []
+    for part in tf.split(x, groups):
+        deviation = tf.reduce_mean(tf.sqrt(tf.math.reduce_variance(part, axis=0) + 1e-8))
+        channels.append(tf.fill(tf.concat([tf.shape(part)[:3], [1]], 0), deviation))
+    return tf.concat(channels, axis=0)

@@ -1,0 +1,29 @@
+"""Settings of all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before TensorFlow or matplotlib are imported by a test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Other processes may share the cores, so an example's duration says nothing; failures must reproduce.
+settings.register_profile(
+    "hpcgan", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("hpcgan")
+
+PARALLEL = Path(__file__).parent / "parallel"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The plugin that starts ranks is tests/parallel/conftest.py: elsewhere the mark would do nothing and
+    # the test would pass on one rank.
+    for item in items:
+        if item.get_closest_marker("world_size") and PARALLEL not in item.path.parents:
+            raise pytest.UsageError(f"{item.nodeid}: tests with world_size belong in tests/parallel")

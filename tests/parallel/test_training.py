@@ -1,0 +1,183 @@
+"""Training on several ranks: the same gradients, the same bits, stopped and failed together."""
+
+import numpy as np
+import pytest
+import tiny
+
+tf = pytest.importorskip("tensorflow")
+
+from hpcgan import attempt, records  # noqa: E402
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.comm.select import make_comm  # noqa: E402
+from hpcgan.config import TrainingConfig  # noqa: E402
+from hpcgan.data.pipeline import Pipeline  # noqa: E402
+from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
+from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.rundir import RunDirectory  # noqa: E402
+from hpcgan.training import checkpoint  # noqa: E402
+from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.evaluation.score import Scorer  # noqa: E402
+
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def comm():
+    return make_comm("auto")
+
+
+def shared_folder(comm, tmp_path_factory, name):
+    """A folder that all ranks know."""
+    path = tmp_path_factory.mktemp(name) if comm.is_root else None
+    from pathlib import Path
+
+    return Path(comm.broadcast_json(str(path)))
+
+
+@pytest.fixture(scope="module")
+def data(comm, tmp_path_factory):
+    folder = shared_folder(comm, tmp_path_factory, "data")
+    if comm.is_root:
+        tiny.write_data(folder)
+    comm.barrier()
+    return folder
+
+
+class StopAt(StopRequest):
+    def __init__(self, step):
+        self._left = step
+
+    @property
+    def requested(self):
+        self._left -= 1
+        return "SIGTERM" if self._left == 0 else None
+
+
+def _gradients(comm, size, first, n):
+    """Averaged gradients of both networks for samples first ... first + n - 1 of a global batch."""
+    problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
+    gan = Gan(problem, TrainingConfig(batch_size=n, dtype="float64"), comm, seed=1)
+    everything = problem.encode({"hist": tiny.images(size * BATCH).astype(np.float64)})["hist"]
+    real = {"hist": tf.constant(everything[first : first + n])}
+    draws = gan.draws(0, first, n)
+    with tf.GradientTape() as tape:
+        fake = gan.networks["generator"](tf.constant(draws["noise"]), {}, training=True)
+    d_gradients, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64))
+    g_gradients, _ = gan.generator_gradients(real, fake, tape)
+    return [g.numpy() for g in comm.grouped_allreduce([*d_gradients, *g_gradients], "gradients")]
+
+
+@pytest.mark.world_size(2)
+def test_two_ranks_have_the_gradients_of_one_with_the_whole_batch(comm):
+    ours = _gradients(comm, comm.size, comm.rank * BATCH, BATCH)
+    whole = _gradients(SerialComm(), comm.size, 0, comm.size * BATCH)
+    for mine, theirs in zip(ours, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-12 * np.abs(theirs).max())
+        assert np.abs(theirs).max() > 0
+
+
+@pytest.mark.world_size(3)
+def test_three_ranks_too(comm):
+    test_two_ranks_have_the_gradients_of_one_with_the_whole_batch(comm)
+
+
+def _train(comm, data, folder, *overrides, stop=None):
+    attempt.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
+
+
+@pytest.mark.world_size(2)
+def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp_path_factory):
+    """Only one rank is asked to stop, each time another one; in an epoch's middle and at its end."""
+    whole, pieces = (shared_folder(comm, tmp_path_factory, n) for n in ("whole", "pieces"))
+    _train(comm, data, whole)
+    for rank, step in ((1, 3), (0, 4), (1, 2)):
+        with pytest.raises(Interrupted, match="checkpoint written"):
+            _train(comm, data, pieces, stop=StopAt(step) if comm.rank == rank else None)
+    _train(comm, data, pieces)
+    if not comm.is_root:
+        return
+    ours, theirs = (checkpoint.load_latest(f / "checkpoints", pytest.fail) for f in (pieces, whole))
+    assert ours.step == theirs.step == 14
+    assert ours.meta == theirs.meta
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    scores = [[r["score"] for r in records.read(f / "metrics.jsonl", "epoch")] for f in (pieces, whole)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.world_size(2)
+def test_a_nan_on_one_rank_stops_all_and_is_named(comm, data, tmp_path_factory, monkeypatch):
+    folder = shared_folder(comm, tmp_path_factory, "nan")
+    whole = Pipeline.rest_of_epoch
+
+    def spoiled(self, epoch, position, step):
+        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
+            if step + i == 9 and comm.rank == 1:
+                real["hist"][0] = np.inf
+            yield real, draws
+
+    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+    with pytest.raises(HpcganError, match="non-finite at step 10 on rank 1; all ranks stopped"):
+        _train(comm, data, folder)
+    if comm.is_root:
+        assert checkpoint.steps(folder / "checkpoints") == [7]
+
+
+@pytest.mark.world_size(2)
+def test_a_rank_that_went_astray_is_noticed_before_a_checkpoint(comm, data, tmp_path_factory, monkeypatch):
+    folder = shared_folder(comm, tmp_path_factory, "astray")
+    step = Gan.step
+
+    def astray(self, *args, **kwargs):
+        result = step(self, *args, **kwargs)
+        if comm.rank == 1:
+            self.networks["generator"].weights[0].assign_add(
+                1e-7 * tf.ones_like(self.networks["generator"].weights[0])
+            )
+        return result
+
+    monkeypatch.setattr(Gan, "step", astray)
+    with pytest.raises(HpcganError, match=r"ranks \[1\] hold other weights than rank 0 at step 7"):
+        _train(comm, data, folder)
+    if comm.is_root:
+        assert checkpoint.steps(folder / "checkpoints") == []
+
+
+@pytest.mark.world_size(2)
+def test_bad_input_that_one_rank_sees_is_an_input_error_on_all(comm, data, tmp_path_factory):
+    folder = shared_folder(comm, tmp_path_factory, "absent")
+    path = data if comm.rank == 0 else data / "not-there"
+    with pytest.raises(InputError, match=r"rank 1: .*not-there/train.h5: no such file"):
+        attempt.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.world_size(2)
+def test_a_run_of_one_rank_goes_on_with_two(comm, data, tmp_path_factory):
+    folder = shared_folder(comm, tmp_path_factory, "grown")
+    if comm.is_root:
+        with pytest.raises(Interrupted):
+            _train(SerialComm(), data, folder, stop=StopAt(6))  # 24 of 60 samples
+    comm.barrier()
+    _train(comm, data, folder)
+    if comm.is_root:
+        first = records.read(folder / "metrics.jsonl", "epoch")[0]
+        assert first["samples"] == 24 + 4 * 8  # the rest of the epoch, no sample twice
+        assert first["step"] == 6 + 4
+
+
+@pytest.mark.world_size(3)
+def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data):
+    problem = RpvProblem(RpvModel(filters=2, latent_dim=3))
+    source = problem.open(data, "val")
+    gan = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1)
+    sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=BATCH)
+
+    def generate(epoch, index):
+        made = sampler.batch(1, "score", epoch, index)
+        return {"hist": made["hist"] * np.float32(0.2)}
+
+    ours, alone = (Scorer(problem, source, c, 18, BATCH)(generate, 1) for c in (comm, SerialComm()))
+    assert ours == alone
+    assert ours.n == 18

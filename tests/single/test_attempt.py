@@ -1,0 +1,184 @@
+"""Whole trainings in one process: resume to the bit, faults, bad data."""
+
+import errno
+import os
+
+import h5py
+import numpy as np
+import pytest
+import tiny
+
+tf = pytest.importorskip("tensorflow")
+
+from hpcgan import attempt, records  # noqa: E402
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.data.pipeline import Pipeline  # noqa: E402
+from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.rundir import RunDirectory  # noqa: E402
+from hpcgan.training import checkpoint  # noqa: E402
+from hpcgan.training.control import StopRequest  # noqa: E402
+
+TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
+
+
+class StopAt(StopRequest):
+    """Asks to stop when it is looked at for the n-th time: in step n."""
+
+    def __init__(self, step):
+        self._left = step
+
+    @property
+    def requested(self):
+        self._left -= 1
+        return "SIGTERM" if self._left == 0 else None
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+def train(data, folder, *overrides, stop=None):
+    run = RunDirectory(folder)
+    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    return run
+
+
+def final_arrays(run):
+    return checkpoint.load_latest(run.checkpoints, pytest.fail)
+
+
+def epochs(run):
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run.metrics_file, "epoch")]
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory):
+    return train(data, tmp_path_factory.mktemp("reference"))
+
+
+def test_a_run_leaves_what_other_tools_read(reference):
+    assert reference.load_config(tiny.Problems()).name == "tiny"
+    found = epochs(reference)
+    assert [r["epoch"] for r in found] == [1, 2]
+    assert [r["step"] for r in found] == [15, 30]
+    assert found[-1]["samples"] == 120
+    assert found[0]["score"]["n"] == 20
+    assert set(found[0]["score"]["parts"]) == {"jet_multiplicity", "summed_jet_mass", "jet_pt"}
+    best = min(found, key=lambda r: r["score"]["total"])
+    assert checkpoint.load_best(reference.checkpoints, pytest.fail).step == best["step"]
+    assert [r["outcome"] for r in records.read(reference.metrics_file, "end")] == ["done"]
+    assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
+
+
+@pytest.mark.parametrize("stops", [[1], [7], [15], [20, 3], [29]], ids=str)
+def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, stops):
+    """In the first step, the middle of an epoch, at its end, twice, before the last step."""
+    for step in stops:
+        with pytest.raises(Interrupted, match="checkpoint written"):
+            train(data, tmp_path, stop=StopAt(step))
+    run = train(data, tmp_path)
+    ours, theirs = final_arrays(run), final_arrays(reference)
+    assert ours.meta == theirs.meta
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    assert epochs(run) == epochs(reference)
+
+
+def test_the_same_command_after_the_end_does_nothing(data, reference):
+    before = final_arrays(reference).meta
+    train(data, reference.path)
+    assert final_arrays(reference).meta == before
+    assert len(epochs(reference)) == 2
+
+
+def test_more_epochs_go_on_from_the_end(data, tmp_path):
+    train(data, tmp_path, "training.epochs=1")
+    run = train(data, tmp_path, "training.epochs=2")
+    assert final_arrays(run).step == 30
+    assert run.load_config(tiny.Problems()).training.epochs == 2
+
+
+def test_a_damaged_checkpoint_falls_back_says_so_and_ends_the_same(data, reference, tmp_path, capsys):
+    with pytest.raises(Interrupted):
+        train(data, tmp_path, stop=StopAt(20))
+    newest = checkpoint.path_of(RunDirectory(tmp_path).checkpoints, 20)
+    with open(newest / "arrays.npz", "r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff\x00\xff")
+    run = train(data, tmp_path)
+    assert "step-000000020" in capsys.readouterr().err
+    for name, array in final_arrays(reference).arrays.items():
+        np.testing.assert_array_equal(final_arrays(run).arrays[name], array, err_msg=name)
+
+
+def test_another_configuration_is_refused_and_nothing_changes(data, reference):
+    before = sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*"))
+    with pytest.raises(InputError, match=r"another configuration \(model.filters: 2 there, 4 now\).*--run"):
+        train(data, reference.path, "model.filters=4")
+    assert sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*")) == before
+
+
+def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+    whole = Pipeline.rest_of_epoch
+
+    def spoiled(self, epoch, position, step):
+        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
+            if step + i == 20:
+                real["hist"][1] = np.nan
+            yield real, draws
+
+    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+    with pytest.raises(HpcganError, match="non-finite at step 21 on rank 0"):
+        train(data, tmp_path)
+    run = RunDirectory(tmp_path)
+    assert final_arrays(run).step == 15
+    assert [r["outcome"] for r in records.read(run.metrics_file, "end")] == ["failed"]
+    monkeypatch.undo()
+    assert final_arrays(train(data, tmp_path)).step == 30
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+    real_fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        if target.endswith("arrays.npz"):
+            calls.append(target)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HpcganError, match="No space left on device"):
+        train(data, tmp_path)
+    assert final_arrays(RunDirectory(tmp_path)).step == 15
+
+
+@pytest.mark.parametrize(
+    ("split", "value", "message"),
+    [("train", np.nan, "train.h5.*not finite"), ("val", -1.0, "val.h5.*negative")],
+)
+def test_spoiled_data_are_refused_with_nothing_written(tmp_path, split, value, message):
+    folder = tiny.write_data(tmp_path / "data")
+    with h5py.File(folder / f"{split}.h5", "r+") as file:
+        file["all_events/hist"][5, 3, 3] = value
+    with pytest.raises(InputError, match=message):
+        train(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_events_than_a_batch(data, tmp_path):
+    with pytest.raises(InputError, match=r"train.h5: 60 events are fewer than a global batch of 64"):
+        train(data, tmp_path / "run", "training.batch_size=64")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_training_in_the_same_directory_is_refused(data, tmp_path):
+    from hpcgan.rundir import Lease
+
+    lease = Lease(RunDirectory(tmp_path))
+    with pytest.raises(HpcganError, match="is training in it"):
+        train(data, tmp_path)
+    lease.release("done")

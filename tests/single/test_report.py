@@ -1,0 +1,363 @@
+"""The report: the same numbers in HTML and JSON, nothing external, sizes that are never mixed up."""
+
+import html.parser
+import json
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import tiny
+
+from hpcgan.data import hdf5
+from hpcgan.errors import InputError
+from hpcgan.evaluation import compare, report
+from hpcgan.metrics.observable import Observable, Score
+from hpcgan.problems.rpv import RpvModel, RpvProblem
+
+PHYSICS = [
+    "jet_multiplicity",
+    "summed_jet_mass",
+    "jet_pt",
+    "leading_jet_pt",
+    "total_energy",
+    "occupancy",
+    "pixel_spectrum",
+    "mean_image",
+    "eta_profile",
+    "phi_profile",
+    "images",
+]
+
+
+def silent(text):
+    pass
+
+
+class Sampler:
+    """Images of `tiny`, a little too bright."""
+
+    def __init__(self, folder):
+        self.problem = RpvProblem(RpvModel())
+        self.config = SimpleNamespace(
+            data=SimpleNamespace(path=folder),
+            dump=lambda: {"name": "tiny <run>", "problem": "rpv", "data": {"path": str(folder)}},
+        )
+        self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
+
+    def sample(self, n, seed, first=0):
+        return {"hist": tiny.images(n, seed=1000 + seed) * np.float32(1.1)}
+
+
+def epoch_records(n):
+    parts = {"jet_multiplicity": 1.0, "summed_jet_mass": 2.0, "jet_pt": 3.0}
+    return [
+        {
+            "kind": "epoch",
+            "epoch": epoch,
+            "step": 15 * epoch,
+            "samples": 60 * epoch,
+            "losses": {"discriminator": 1.2, "generator": 0.9},
+            "score": {"total": 6.0, "parts": parts, "n": n} if epoch != 1 else None,
+            "samples_per_second": 700.0 + epoch,
+        }
+        for epoch in (1, 2, 3)
+    ]
+
+
+class Page(html.parser.HTMLParser):
+    """Numbers, figures and links of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.data, self.images, self.figures, self.tags, self.links = [], [], [], set(), []
+        self._open = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.add(tag)
+        self.links += [
+            v for k, v in found.items() if k in ("src", "href", "srcset", "data", "action", "poster")
+        ]
+        if tag == "img":
+            self.images.append(found)
+        if tag == "figure":
+            self.figures.append(found["id"])
+        if tag == "data":
+            self._open = [found["data-key"], found["value"], ""]
+
+    def handle_data(self, data):
+        if self._open:
+            self._open[2] += data
+
+    def handle_endtag(self, tag):
+        if tag == "data":
+            self.data.append(tuple(self._open))
+            self._open = None
+
+
+def lookup(data, key):
+    for part in key.split("."):
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"), 300)  # 60 validation and 60 test events
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    provenance = [{"attempt": 1, "command": "hpcgan train x.yaml", "ranks": 2}]
+    return report.evaluate_sampler(
+        Sampler(folder),
+        epoch_records(50),
+        provenance,
+        out=tmp_path_factory.mktemp("run") / "report",
+        events=50,
+        samples=3,
+        repetitions=50,
+        log=silent,
+    )
+
+
+@pytest.fixture(autouse=True)
+def physics_figures_are_drawn_once(monkeypatch):
+    """They take seconds; `made`, built before this, has them."""
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return Page(made.html.read_text(encoding="utf-8"))
+
+
+def test_json_is_what_was_returned(made):
+    data = json.loads(made.json.read_text(), parse_constant=pytest.fail)
+    assert data == json.loads(json.dumps(made.data))
+    assert (data["schema"], data["schema_version"]) == ("hpcgan.report", 1)
+
+
+def test_numbers_of_the_page_are_those_of_the_json(made, page):
+    data = json.loads(made.json.read_text())
+    assert len(page.data) > 60
+    for key, value, shown in page.data:
+        number = lookup(data, key)
+        assert float(value) == number, key
+        digits = Decimal(shown.replace(",", "").rstrip("%"))
+        unit = Decimal(10) ** digits.as_tuple().exponent / (
+            100 if shown.endswith("%") else 1
+        )  # last digit shown
+        visible = digits / (100 if shown.endswith("%") else 1)
+        assert abs(visible - Decimal(number)) <= unit * Decimal("0.5001"), key
+    keys = {key for key, _, _ in page.data}
+    assert {
+        "score.mean",
+        "score.std",
+        "band.median",
+        "band.p95",
+        "band.p99",
+        "training.checkpoint.score",
+    } <= keys
+
+
+def test_every_figure_is_there_and_embedded(made, page):
+    names = ["null_band", *PHYSICS, "score_curve", "loss_curve"]
+    assert [f["name"] for f in made.data["figures"]] == names
+    assert page.figures == names
+    assert len(page.images) == len(names)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.images)
+
+
+def test_the_page_needs_nothing_else(made, page):
+    text = made.html.read_text(encoding="utf-8")
+    assert all(link.startswith("data:") for link in page.links)
+    assert "script" not in page.tags
+    for outside in ("http://", "https://", "@import", "url("):
+        assert outside not in text
+    assert "<title>tiny &lt;run&gt;" in text
+
+
+def test_score_is_that_of_the_problem(made, folder):
+    """Recomputed here in file order, which does not matter at N = all events."""
+    sampler = Sampler(folder)
+    full = report.evaluate_sampler(
+        sampler, [], [], out=made.html.parent, stem="full", events=60, samples=2, repetitions=2, log=silent
+    )
+    with h5py.File(folder / "test.h5") as file:
+        real = sampler.problem.observables({"hist": file["all_events/hist"][:]})
+    expected = [
+        sampler.problem.score(real, sampler.problem.observables(sampler.sample(60, seed))) for seed in (1, 2)
+    ]
+    score = full.data["score"]
+    assert [s["total"] for s in score["samples"]] == [s.total for s in expected]
+    assert score["mean"] == pytest.approx(np.mean([s.total for s in expected]))
+    assert score["std"] == pytest.approx(np.std([s.total for s in expected], ddof=1))
+    assert score["n"] == 60
+    assert full.data["training"]["epochs"] == 0
+    assert [f["name"] for f in full.data["figures"]] == ["null_band"]
+
+
+def test_what_the_record_holds(made):
+    data = made.data
+    assert data["score"]["n"] == data["band"]["n"] == 50
+    assert data["notices"] == []
+    assert data["band"]["pool"] == 120
+    assert data["fake"]["seeds"] == [1, 2, 3]
+    assert data["training"]["checkpoint"] == {
+        "epoch": 2,
+        "step": 30,
+        "samples": 120,
+        "score": 12.5,
+        "score_n": 50,
+    }
+    assert data["training"]["samples_per_second"] == 702.0
+    assert [c["epoch"] for c in data["training"]["curves"]] == [1, 2, 3]
+    assert data["distances"]["jet_pt"]["wasserstein"] > 0
+    assert data["timing"]["total_s"] > 0
+
+
+def test_a_small_split_is_scored_at_its_own_size(folder, tmp_path):
+    made = report.evaluate_sampler(
+        Sampler(folder), epoch_records(50), [], out=tmp_path, samples=1, repetitions=5, log=silent
+    )
+    score = made.data["score"]
+    assert (score["n"], score["requested"], score["std"]) == (60, 4096, None)
+    assert made.data["band"]["n"] == 60
+    assert made.data["notices"] == [
+        "Scored at N=60 instead of 4096: the test split has 60 events. "
+        "Not comparable with scores at another N."
+    ]
+    assert "at N=60" in report.summary(made)
+
+
+def test_the_band_is_never_held_against_another_size(folder, tmp_path):
+    """All 60 real events score 60 generated ones, but only two samples of 30 make a band."""
+    fake = tmp_path / "fake.h5"
+    write(fake, tiny.images(150, seed=5))
+    made = report.compare_files(folder / "test.h5", fake, repetitions=20, log=silent)
+    data = made.data
+    assert data["score"]["n"] == 60
+    assert len(data["score"]["samples"]) == 2  # 150 events hold two samples of 60
+    assert data["band"]["n"] == data["against_band"]["n"] == 30
+    assert "The null band is at N=30" in data["notices"][1]
+    band, held = np.array(data["band"]["samples"]), [s["total"] for s in data["against_band"]["samples"]]
+    assert data["against_band"]["share_above"] == pytest.approx(np.mean([np.mean(band >= h) for h in held]))
+    assert "generated against real at N=30" in report.summary(made)
+    keys = {key for key, _, _ in Page(made.html.read_text()).data}
+    assert {"against_band.mean", "against_band.parts.jet_pt.mean"} <= keys
+    assert made.html == tmp_path / "fake-report" / "report.html"
+
+
+def test_curves_show_the_band_only_at_its_own_size(made):
+    band = {**made.data["band"], "n": 50}
+    legends = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            report, "_embed", lambda name, caption, figure, group: legends.append(figure.legends[0])
+        )
+        for n in (50, 49):
+            report._training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
+    shown = [[t.get_text() for t in legend.get_texts()] for legend in legends]
+    assert sum("real against real" in text for text in shown[0]) == 2
+    assert sum("real against real" in text for text in shown[2]) == 0
+    assert "checkpoint (epoch 2)" in shown[0]
+
+
+def test_a_file_against_itself(folder, tmp_path):
+    made = report.compare_files(
+        folder / "test.h5", folder / "test.h5", events=60, repetitions=5, out=tmp_path, log=silent
+    )
+    assert made.data["score"]["mean"] == 0.0
+    assert made.data["notices"][0] == "Real and generated events are the same file."
+
+
+def test_another_split_is_labelled(folder, tmp_path):
+    made = report.evaluate_sampler(
+        Sampler(folder), [], [], out=tmp_path, split="val", events=30, samples=1, repetitions=5, log=silent
+    )
+    assert "not a held-out score" in made.data["notices"][0]
+
+
+def write(path, images):
+    with h5py.File(path, "w") as file:
+        file["all_events/hist"] = images
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: np.where(x > 1e5, np.nan, x), "fake.h5.*not finite"),
+        (lambda x: -x, "fake.h5.*negative"),
+        (lambda x: x[:1], "fake.h5: 1 events are too few"),
+        (lambda x: x[:, :32], r"fake.h5.*shape \(20, 32, 64\)"),
+    ],
+)
+def test_bad_files(folder, tmp_path, spoil, message):
+    write(tmp_path / "fake.h5", spoil(tiny.images(20)))
+    with pytest.raises(InputError, match=message):
+        report.compare_files(folder / "test.h5", tmp_path / "fake.h5", log=silent)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fake.h5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fake": Path("none.h5")}, "none.h5: no such file"),
+        ({"problem": "rvp"}, "problem 'rvp' does not exist; choose one of:.*rpv"),
+        ({"samples": 0}, "samples: 0 is too few, give at least 1"),
+        ({"events": 1}, "events: 1 is too few, give at least 2"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, arguments, message):
+    good = {"real": folder / "test.h5", "fake": folder / "val.h5", "out": tmp_path / "out"}
+    with pytest.raises(InputError, match=message):
+        report.compare_files(**{**good, **arguments}, log=silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_folder(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the report"):
+        report.compare_files(
+            folder / "test.h5", folder / "val.h5", out=tmp_path / "file" / "x", repetitions=2, log=silent
+        )
+
+
+def test_provenance_survives_a_torn_line(tmp_path):
+    path = tmp_path / "provenance.jsonl"
+    assert report._json_lines(path) == []
+    path.write_text('{"attempt": 1}\n{"attempt": 2}\n{"atte')
+    assert report._json_lines(path) == [{"attempt": 1}, {"attempt": 2}]
+
+
+class Identity:
+    """A problem whose score shows which events it was given."""
+
+    def observables(self, sample):
+        return {"id": Observable(sample["id"])}
+
+    def score(self, real, fake):
+        n = real["id"].n_events
+        return Score(float(real["id"].values.sum()), {"id": 0.0}, n)
+
+
+def test_events_are_drawn_at_random_but_reproducibly():
+    assert compare.choose(5, 100).tolist() == compare.choose(5, 100).tolist()
+    assert not np.array_equal(compare.choose(50, 100), np.arange(50))
+    assert sorted(compare.choose(100, 100)) == list(range(100))
+
+
+def test_observables_in_pieces_keep_their_order():
+    source = SimpleNamespace(path=Path("x.h5"), read=lambda indices: {"id": indices * 2})
+    found = compare.observables_of(Identity(), source, np.arange(3000)[::-1])
+    assert found["id"].values.tolist() == (np.arange(3000)[::-1] * 2).tolist()
+
+
+def test_tiny_is_in_the_published_layout(folder):
+    with hdf5.open_images(folder / "test.h5") as file:
+        assert file.n == 60

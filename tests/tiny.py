@@ -1,0 +1,46 @@
+"""A training small enough for tests: the real problem, few events, narrow networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hpcgan import config as configuration
+from hpcgan.config import Config
+from hpcgan.data import hdf5
+from hpcgan.problems.base import Problems
+
+EVENTS = 100  # 60 for training, 20 for validation, 20 for the test
+
+
+def images(n: int, seed: int = 0) -> np.ndarray:
+    """(n, 64, 64) MeV: sparse, with a few hot spots that make jets."""
+    rng = np.random.default_rng(seed)
+    hit = rng.random((n, 64, 64)) < 0.03
+    made = hit * rng.exponential(5e3, (n, 64, 64))
+    for image in made:
+        for _ in range(rng.integers(3, 6)):
+            i, j = rng.integers(20, 44), rng.integers(4, 60)
+            image[i - 1 : i + 2, j - 1 : j + 2] += rng.exponential(8e4, (3, 3))
+    return made.astype(np.float32)
+
+
+def write_data(folder: Path, n: int = EVENTS) -> Path:
+    """Train, validation and test files."""
+    with hdf5.Writer(folder, hdf5.split_sizes(n), {"settings": "{}"}) as writer:
+        writer.append(images(n), 1.0, 1.0, 1400.0, 850.0)
+    return folder
+
+
+def config(data: Path, *overrides: str) -> Config:
+    """Two epochs of 15 (one rank) or 7 (two ranks) steps with everything switched on."""
+    raw = {
+        "problem": "rpv",
+        "name": "tiny",
+        "data": {"path": str(data), "augment": ["eta_reflection", "phi_reflection", "phi_rotation"]},
+        "model": {"filters": 2, "latent_dim": 3},
+        "training": {"epochs": 2, "batch_size": 4, "label_flip": 0.2, "average_half_life": 50},
+        "scoring": {"events": 20},
+    }
+    return configuration.load(raw, Problems(), overrides)

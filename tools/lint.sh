@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# All linters; every one runs, and any complaint fails.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+BIN=${HPCGAN_VENV:-$PWD/.venv}/bin
+failed=0
+
+check() { # NAME COMMAND...
+    local name=$1
+    shift
+    if "$@"; then
+        echo "lint: $name: ok"
+    else
+        echo "lint: $name: FAILED" >&2
+        failed=1
+    fi
+}
+
+check "ruff check" "$BIN/python" -m ruff check --quiet .
+check "ruff format" "$BIN/python" -m ruff format --check --quiet .
+check "mypy" "$BIN/python" -m mypy --no-error-summary
+mapfile -t scripts < <(find tools .ci slurm -type f \( -name '*.sh' -o -path '.ci/run' \) 2>/dev/null)
+check "shellcheck" "$BIN/shellcheck" "${scripts[@]}"
+exit $failed
