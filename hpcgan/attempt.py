@@ -18,6 +18,7 @@ import tensorflow as tf
 import hpcgan
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
+from hpcgan.data.schema import take
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.sharding import Sharding, check_size
 from hpcgan.data.source import Source
@@ -33,6 +34,8 @@ from hpcgan.training.control import StopRequest
 from hpcgan.training.loop import Trainer, Writers
 from hpcgan.training.progress import Reporter
 from hpcgan.training.state import Counters, TrainState
+
+SAMPLE_EVENTS = 16  # stored after every epoch, to look at
 
 
 def train(
@@ -66,11 +69,18 @@ def train(
             run.create(config)
     method = Gan(problem, config.training, comm, config.seed, config.data.augment)
     state = TrainState(method.networks, method.optimizers)
+    sampler = Sampler(
+        problem,
+        method.networks[scored_network(config)],
+        statistics=config.scoring.statistics,
+        batch_size=config.training.batch_size,
+        dtype=config.training.dtype,
+    )
     writers = None
     with agreed(comm):
         if comm.is_root:
             restore(state, run)
-            writers = open_writers(config, run, comm, state)
+            writers = open_writers(config, run, comm, state, problem, sampler)
     comm.broadcast_variables(list(state.variables.values()))
     state.counters = Counters(**comm.broadcast_json(state.meta()))
     state.check_equal(comm)
@@ -83,7 +93,7 @@ def train(
         pipeline = Pipeline(training, problem, sharding, config.data.augment, method.draws)
         scorer = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
-            scorer = epoch_scorer(config, problem, method, validation, comm)
+            scorer = epoch_scorer(config, problem, sampler, validation, comm)
         Trainer(
             config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter
         ).run()
@@ -162,21 +172,16 @@ def restore(state: TrainState, run: RunDirectory) -> None:
 
 
 def epoch_scorer(
-    config: Config, problem: Problem, method: Gan, validation: Source, comm: Comm
+    config: Config, problem: Problem, sampler: Sampler, validation: Source, comm: Comm
 ) -> Callable[[int], Any]:
     """Scoring of the generator after an epoch."""
-    sampler = Sampler(
-        problem,
-        method.networks[scored_network(config)],
-        statistics=config.scoring.statistics,
-        batch_size=config.training.batch_size,
-        dtype=config.training.dtype,
-    )
-    scorer = Scorer(problem, validation, comm, config.scoring.events, config.training.batch_size)
+    scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size)
     return lambda epoch: scorer(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
 
 
-def open_writers(config: Config, run: RunDirectory, comm: Comm, state: TrainState) -> Writers:
+def open_writers(
+    config: Config, run: RunDirectory, comm: Comm, state: TrainState, problem: Problem, sampler: Sampler
+) -> Writers:
     """Take the lease and open what rank 0 writes."""
     lease = Lease(run)
     try:
@@ -194,7 +199,13 @@ def open_writers(config: Config, run: RunDirectory, comm: Comm, state: TrainStat
                 tf.summary.scalar(name, value, step=samples)
         events.flush()
 
-    return Writers(lease, metrics, tensorboard)
+    def samples(epoch: int) -> None:
+        events = take(sampler.batch(config.seed, "score", epoch, 0), slice(0, SAMPLE_EVENTS))
+        count = len(next(iter(events.values())))
+        with problem.writer(run.samples / f"epoch-{epoch:04d}.h5", count, {"epoch": epoch}, force=True) as append:
+            append(events)
+
+    return Writers(lease, metrics, tensorboard, samples)
 
 
 def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str, Any]:

@@ -133,7 +133,9 @@ class Writer:
         images.attrs["units"] = "MeV"
         images.attrs["axes"] = "event, eta, phi"
         for name in COLUMNS:
-            column = group.create_dataset(name, shape=(size,), dtype="<f4")
+            column = group.create_dataset(
+                name, shape=(size,), dtype="<f4", chunks=(min(max(size, 1), 4096),), compression="gzip"
+            )
             column.attrs["units"] = COLUMN_UNITS[name]
         for name, value in {**self._attributes, "split": split, "events": size}.items():
             group.attrs[name] = value
@@ -360,8 +362,6 @@ class ImageFile:
     path : Path
     n : int
         Number of events.
-    attrs : dict
-        Attributes of the group (empty for files of other people that have none).
     """
 
     def __init__(self, path: Path, file: h5py.File, images: h5py.Dataset) -> None:
@@ -370,11 +370,21 @@ class ImageFile:
         self._file = file
         self._images = images
         self._group: h5py.Group = file[GROUP]
-        with _readable(path, f"attributes of {GROUP}"):
-            self.attrs: dict[str, Any] = {
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the group (empty for files of other people that have none)."""
+        with _readable(self.path, f"attributes of {GROUP}"):
+            return {
                 name: value.item() if isinstance(value, np.generic) else value
                 for name, value in self._group.attrs.items()
             }
+
+    @property
+    def complete(self) -> bool:
+        """False for a file whose writer was interrupted; files of other people count as complete."""
+        with _readable(self.path, f"attributes of {GROUP}"):
+            return "complete" not in self._group.attrs or bool(self._group.attrs["complete"])
 
     def read(self, which: slice | ArrayLike = slice(None)) -> NDArray[np.float32]:
         """Images by slice, or by indices in any order, repeats included.
@@ -504,7 +514,7 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
         with _readable(path, f"{GROUP}/{IMAGES}"):
             images = _find_images(path, file, image_shape)
             opened = ImageFile(path, file, images)
-        if not opened.attrs.get("complete", True):
+        if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
     return opened

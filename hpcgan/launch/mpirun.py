@@ -15,6 +15,7 @@ What a bare `mpirun` gets wrong, and `launch` puts right, besides threads and bi
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -196,11 +197,26 @@ class _Job:
         stderr: IO[Any] | int | None,
         report: Callable[[str], None],
     ) -> None:
-        self.report = report
-        self.asked_at: float | None = None
-        self.asked_by = signal.SIGTERM
-        self.hurry = False
+        self._args = args
+        self._env = env
+        self._output = stdout, stderr
+        self._report = report
+        self._asked_at: float | None = None
+        self._asked_by = signal.SIGTERM
+        self._hurry = False
         self._filter: threading.Thread | None = None
+
+    def run(self, grace: float, timeout: float | None) -> int:
+        """Start it, pass requests to stop on, and return its exit code."""
+        # A signal from now on is a request, also while mpirun is being started.
+        with _handling(_STOP_SIGNALS, self._ask):
+            self.process = self._start()
+            try:
+                return self._wait(grace, timeout)
+            finally:
+                self.end()  # whatever went wrong here, no rank outlives it
+
+    def _start(self) -> subprocess.Popen[bytes]:
         parent = os.getpid()
 
         def in_child() -> None:
@@ -213,9 +229,10 @@ class _Job:
             if os.getppid() != parent:  # the launcher ended in between
                 os._exit(1)
 
-        self.process = subprocess.Popen(
-            args,
-            env=env,
+        stdout, stderr = self._output
+        process = subprocess.Popen(
+            self._args,
+            env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE if stderr is None else stderr,
@@ -223,46 +240,42 @@ class _Job:
             restore_signals=False,
             preexec_fn=in_child,
         )
-        if self.process.stderr is not None and stderr is None:
+        if stderr is None and process.stderr is not None:
             self._filter = threading.Thread(
-                target=_copy_without_banner, args=(self.process.stderr, 2), daemon=True
+                target=_copy_without_banner, args=(process.stderr, 2), daemon=True
             )
             self._filter.start()
+        return process
 
-    def run(self, grace: float, timeout: float | None) -> int:
+    def _wait(self, grace: float, timeout: float | None) -> int:
         started = time.monotonic()
-        repeated_at = -1.0
-        try:
-            with _handling(_STOP_SIGNALS, self._ask):
-                while (code := self._poll()) is None:
-                    now = time.monotonic()
-                    if timeout is not None and now - started > timeout:
-                        self.end()
-                        raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
-                    if self.asked_at is None:
-                        continue
-                    if self.hurry or now - self.asked_at >= grace:
-                        if grace > 0 and not self.hurry:
-                            self.report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
-                        self.end()
-                        return 128 + self.asked_by
-                    if now - repeated_at >= REPEAT:
-                        self._signal(signal.SIGUSR1)
-                        repeated_at = now
-        finally:
-            # Whatever went wrong here, no rank outlives it.
-            self.end()
+        repeated_at = -math.inf
+        while (code := self._poll()) is None:
+            now = time.monotonic()
+            if timeout is not None and now - started > timeout:
+                self.end()
+                raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
+            if self._asked_at is None:
+                continue
+            if self._hurry or now - self._asked_at >= grace:
+                if grace > 0 and not self._hurry:
+                    self._report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
+                self.end()
+                return 128 + self._asked_by
+            if now - repeated_at >= REPEAT:
+                self._signal(signal.SIGUSR1)
+                repeated_at = now
         return code
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.asked_at is None:
-            self.asked_at = now
-            self.asked_by = signal.Signals(signum)
+        if self._asked_at is None:
+            self._asked_at = now
+            self._asked_by = signal.Signals(signum)
             if signum == signal.SIGINT:
-                self.report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
-        elif signum == signal.SIGINT and now - self.asked_at > IMPATIENCE:
-            self.hurry = True
+                self._report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
+        elif signum == signal.SIGINT and now - self._asked_at > IMPATIENCE:
+            self._hurry = True
 
     def _poll(self) -> int | None:
         try:

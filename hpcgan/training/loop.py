@@ -56,11 +56,15 @@ class Method(Protocol):
 
 @dataclass
 class Writers:
-    """What rank 0 writes with; other ranks have none."""
+    """What rank 0 writes with; other ranks have none.
+
+    `tensorboard` takes samples seen and scalars by name, `samples` an epoch, of which it stores some events.
+    """
 
     lease: Lease
     metrics: MetricsWriter
     tensorboard: Callable[[int, Mapping[str, float]], None]
+    samples: Callable[[int], None]
 
 
 class Trainer:
@@ -228,6 +232,7 @@ class Trainer:
         if self._writers is not None:
             self._writers.metrics.write("epoch", counters.step, **record)
             self._writers.tensorboard(counters.samples, _scalars(record))
+            self._writers.samples(epoch)
         self._reporter.epoch(record)
         if is_best or last or schedule.due(epoch, self._config.checkpoint.every_epochs, epoch + 1):
             self._checkpoint(score)

@@ -181,15 +181,7 @@ class Jobs:
     def _job(self, folder: Path, size: int, tests: dict[str, float]) -> str:
         """Run one job; how it ended, with the end of what it printed."""
         root = self.config.rootpath
-        argv = [
-            f"--rootdir={root}",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:terminalreporter",
-            "-p",
-            "no:faulthandler",
-        ]
+        argv = ["-q", f"--rootdir={root}", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
         if self.config.inipath is not None:
             argv += ["-c", str(self.config.inipath)]
         argv += [str(root / nodeid) for nodeid in tests]

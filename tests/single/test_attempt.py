@@ -12,6 +12,7 @@ tf = pytest.importorskip("tensorflow")
 
 from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402
@@ -68,6 +69,8 @@ def test_a_run_leaves_what_other_tools_read(reference):
     best = min(found, key=lambda r: r["score"]["total"])
     assert checkpoint.load_best(reference.checkpoints, pytest.fail).step == best["step"]
     assert [r["outcome"] for r in records.read(reference.metrics_file, "end")] == ["done"]
+    with hdf5.open_images(reference.samples / "epoch-0002.h5") as file:
+        assert file.n == 4  # a batch, as it is smaller than 16
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
 
 

@@ -92,7 +92,12 @@ def test_root_is_allowed_only_when_root():
 
 def test_users_settings_for_mpi_and_horovod_win_but_not_stray_thread_counts():
     env = plan(2, 4).environment(
-        {"OMPI_MCA_mpi_yield_when_idle": "0", "HOROVOD_STALL_CHECK_TIME_SECONDS": "7", "OMP_NUM_THREADS": "1", "A": "b"}
+        {
+            "OMPI_MCA_mpi_yield_when_idle": "0",
+            "HOROVOD_STALL_CHECK_TIME_SECONDS": "7",
+            "OMP_NUM_THREADS": "1",
+            "A": "b",
+        }
     )
     assert env["OMPI_MCA_mpi_yield_when_idle"] == "0"
     assert env["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "7"
@@ -337,7 +342,8 @@ class FakeTensorFlow:
 
         self.config = SimpleNamespace(
             threading=SimpleNamespace(
-                set_inter_op_parallelism_threads=record("inter"), set_intra_op_parallelism_threads=record("intra")
+                set_inter_op_parallelism_threads=record("inter"),
+                set_intra_op_parallelism_threads=record("intra"),
             ),
             list_physical_devices=lambda kind: devices if kind == "GPU" else [],
             set_visible_devices=record("visible"),

@@ -41,3 +41,15 @@ def test_bce_generator_by_hand():
 def test_large_logits_do_not_overflow():
     value = losses.bce_generator(tf.constant([-1000.0, 1000.0]))
     assert float(value) == pytest.approx(500.0)
+
+
+def test_r1_of_a_quadratic_critic_by_hand():
+    """c(x) = |x|^2 + 3 y has the gradient (2 x, 3): the penalty is w/2 mean(4 |x|^2 + 9)."""
+    x = np.arange(12.0).reshape(3, 2, 2)
+    y = np.ones((3, 1))
+
+    def critic(sample):
+        return tf.reduce_sum(sample["x"] ** 2, axis=[1, 2]) + 3 * sample["y"][:, 0]
+
+    value = losses.r1_penalty(critic, {"x": tf.constant(x), "y": tf.constant(y)}, 0.1)
+    assert float(value) == pytest.approx(0.05 * np.mean(4 * np.sum(x**2, axis=(1, 2)) + 9))

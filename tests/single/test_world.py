@@ -75,7 +75,12 @@ def test_the_promised_world_is_accepted():
 @pytest.mark.parametrize(
     ("expected", "size", "rank", "says"),
     [
-        (World(2, 1, 1, 2, "mpirun"), 1, 0, r"mpirun started 2 ranks, but MPI reports a world of 1; .*mpirun"),
+        (
+            World(2, 1, 1, 2, "mpirun"),
+            1,
+            0,
+            r"mpirun started 2 ranks, but MPI reports a world of 1; .*mpirun",
+        ),
         (World(4, 1, 1, 2, "srun"), 1, 0, r"srun started 4 ranks, but .* world of 1; .*--mpi=pmix"),
         (World(4, 1, 1, 2, "mpirun"), 2, 1, "started 4 ranks, but MPI reports a world of 2"),
         (World(4, 1, 1, 2, "mpirun"), 4, 2, r"rank 1 of 4, MPI calls it rank 2"),

@@ -1,0 +1,166 @@
+"""The detector architecture: its symmetries, its threshold, and what each option adds."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.config import TrainingConfig  # noqa: E402
+from hpcgan.methods import gan as gan_module  # noqa: E402
+from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.models.detector import Discriminator, Generator, _minibatch_stddev  # noqa: E402
+from hpcgan.problems.rpv import ETA, RpvModel, RpvProblem  # noqa: E402
+
+FULL = {
+    "architecture": "detector",
+    "filters": 2,
+    "latent_dim": 3,
+    "intensity": "pt",
+    "scale_mev": 6000.0,
+    "exponent": 1 / 3,
+    "pixel_noise": True,
+    "pooled_pt": True,
+    "minibatch_stddev": True,
+}
+
+
+def _model(**changes):
+    return RpvModel(**{**FULL, **changes})
+
+
+def _noise(model, n=4, dtype="float32"):
+    problem = RpvProblem(model)
+    return tf.constant(np.random.default_rng(0).normal(size=(n, problem.noise_dim)).astype(dtype))
+
+
+def _count(variables):
+    return sum(int(np.prod(v.shape)) for v in variables)
+
+
+def test_parameter_counts():
+    model = _model(filters=16, latent_dim=64)
+    # project 64*4*4*128; transposed convolutions 16*(128*64+64*32+32*16+16*1); batch norm and noise
+    # strengths (2+1)*(128+64+32+16); one bias
+    assert _count(Generator(model, 1).weights) == 131_072 + 16 * 10_768 + 3 * 240 + 1
+    # convolutions 16*(3*16+16*32+32*64+64*128) and their biases; 1x1 of the sums; head 16*129+2 and bias
+    assert _count(Discriminator(model, 1).weights) == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1
+
+
+def test_encoding_pt_undoes_itself_and_the_threshold_is_one_of_energy():
+    model = _model()
+    problem = RpvProblem(model)
+    images = np.random.default_rng(1).exponential(5e3, (2, 64, 64)).astype(np.float32)
+    encoded = problem.encode({"hist": images})
+    np.testing.assert_allclose(problem.decode(encoded)["hist"], images, rtol=5e-6)
+    row = 60
+    expected = (images[0, row, 7] / np.cosh(ETA[row]) / 6000.0) ** (1 / 3)
+    assert encoded["hist"][0, row, 7] == pytest.approx(expected, rel=1e-5)
+    made = Generator(model, 1)(_noise(model, 16), {}, training=True)
+    energies = problem.decode({"hist": made["hist"].numpy()})["hist"]
+    assert energies[energies > 0].min() > 499.9
+    assert (energies == 0).any()
+
+
+def test_the_generator_commutes_with_rotations_of_its_noise():
+    """Rotating every noise image (and the 4x4 start) rotates the event: phi has no edge."""
+    model = _model(normalisation="none")
+    network = Generator(model, 1, "float64")
+    noise = _noise(model, 2, "float64").numpy()
+    start = tf.matmul(noise[:, :3], network.project).numpy().reshape(2, 4, 4, 16)
+
+    def event(quarter):
+        pieces, at = [noise[:, :3]], 3
+        for size in (4, 8, 16, 32):
+            image = noise[:, at : at + size * size].reshape(2, size, size)
+            pieces.append(np.roll(image, quarter * size // 4, axis=2).reshape(2, -1))
+            at += size * size
+        rolled = np.roll(start, quarter, axis=2).reshape(2, -1)
+        # a latent vector whose projection is the rolled start: change the projection instead
+        saved = network.project.numpy()
+        identity = np.linalg.lstsq(noise[:, :3], rolled, rcond=None)[0]
+        network.project.assign(identity)
+        made = network(tf.constant(np.concatenate(pieces, axis=1)), {}, training=True)["hist"].numpy()
+        network.project.assign(saved)
+        return made
+
+    np.testing.assert_allclose(event(1), np.roll(event(0), 16, axis=2), atol=1e-9)
+
+
+def test_the_gradient_passes_the_threshold_but_not_the_rectifier():
+    model = _model(threshold_mev=1e9)  # everything is below it
+    network = Generator(model, 1)
+    with tf.GradientTape() as tape:
+        made = network(_noise(model), {}, training=True)["hist"]
+        total = tf.reduce_sum(made * tf.ones_like(made))
+    assert float(tf.reduce_max(made)) == 0.0
+    assert float(tape.gradient(total, network.bias)) > 0
+
+
+def test_both_batches_in_one_pass_are_two_passes():
+    model = _model()
+    network = Discriminator(model, 1, "float64")
+    rng = np.random.default_rng(2)
+    real, fake = ({"hist": tf.constant(rng.random((4, 64, 64)))} for _ in range(2))
+    together = network.pair(real, fake)
+    apart = network(real, training=True), network(fake, training=True)
+    for a, b in zip(together, apart, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_minibatch_stddev_by_hand():
+    x = np.zeros((4, 1, 1, 2))
+    x[:, 0, 0, 0] = [1.0, 3.0, 0.0, 0.0]
+    x[:, 0, 0, 1] = [5.0, 5.0, 2.0, 4.0]
+    found = _minibatch_stddev(tf.constant(x), 2).numpy()[:, 0, 0, 0]
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5], atol=1e-3)
+    whole = _minibatch_stddev(tf.constant(x), 1).numpy()
+    expected = np.mean([np.std([1, 3, 0, 0]), np.std([5, 5, 2, 4])])
+    np.testing.assert_allclose(whole, np.full((4, 1, 1, 1), expected), atol=1e-3)
+
+
+def test_without_minibatch_stddev_events_do_not_see_each_other():
+    network = Discriminator(_model(minibatch_stddev=False), 1, "float64")
+    x = np.random.default_rng(3).random((3, 64, 64))
+    whole = network({"hist": tf.constant(x)}, training=True).numpy()
+    alone = [network({"hist": tf.constant(x[i : i + 1])}, training=True).numpy()[0] for i in range(3)]
+    np.testing.assert_allclose(whole, alone, rtol=1e-10)
+
+
+def test_options_need_their_architecture():
+    with pytest.raises(ValueError, match=r"model.pooled_pt needs model.architecture=detector"):
+        RpvModel(pooled_pt=True)
+
+
+def test_reordering_and_its_gradient():
+    problem = RpvProblem(_model())
+    order = problem.permutations(problem.symmetries, np.array([[0.1, 0.1, 0.3], [0.9, 0.9, 0.0]]))["hist"]
+    inverse = gan_module._inverse(order)
+    x = np.random.default_rng(4).random((2, 64, 64))
+    weights = np.random.default_rng(5).random((2, 64, 64))
+    v = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        y = gan_module._reorder(v, tf.constant(order), tf.constant(inverse))
+        total = tf.reduce_sum(y * weights)
+    expected = problem.augment({"hist": x}, problem.symmetries, np.array([[0.1, 0.1, 0.3], [0.9, 0.9, 0.0]]))
+    np.testing.assert_array_equal(y, expected["hist"])
+    back = np.take_along_axis(weights.reshape(2, -1), inverse, axis=1).reshape(2, 64, 64)
+    np.testing.assert_array_equal(tape.gradient(total, v), back)
+    assert float(np.sum(back * x)) == pytest.approx(float(total))
+
+
+def test_the_penalty_comes_every_few_steps_and_changes_the_update():
+    def weights_after(steps, weight):
+        config = TrainingConfig(
+            batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0
+        )
+        problem = RpvProblem(_model())
+        gan = Gan(problem, config, SerialComm(), 1, problem.symmetries)
+        real = {"hist": np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)}
+        rates = {"generator": 1e-4, "discriminator": 1e-4}
+        for step in steps:
+            gan.step(step, real, gan.draws(step, 0, 4), learning_rates=rates, samples=4, stop=False)
+        return gan.networks["discriminator"].weights[0].numpy()
+
+    assert not np.array_equal(weights_after([0], 10.0), weights_after([0], 0.0))
+    np.testing.assert_array_equal(weights_after([1], 10.0), weights_after([1], 0.0))
