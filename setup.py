@@ -88,7 +88,7 @@ setup(
     license="BSD-3-Clause",
     packages=find_packages(include=["hpcgan", "hpcgan.*"]),
     include_package_data=True,
-    python_requires=">=3.9,<3.13",
+    python_requires=">=3.10,<3.13",
     install_requires=BASE,
     extras_require={
         "train": TENSORFLOW + NATIVE,

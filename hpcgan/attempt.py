@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -18,8 +17,8 @@ import tensorflow as tf
 import hpcgan
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
-from hpcgan.data.schema import take
 from hpcgan.data.pipeline import Pipeline
+from hpcgan.data.schema import take
 from hpcgan.data.sharding import Sharding, check_size
 from hpcgan.data.source import Source
 from hpcgan.errors import HpcganError, InputError, Interrupted
@@ -129,7 +128,7 @@ def agreed(comm: Comm) -> Iterator[None]:
     if failed:
         rank, first = failed[0]
         where = "" if len(failed) == comm.size else f"rank {rank}: "
-        raise (InputError if first["bad_input"] else HpcganError)(where + first["text"])
+        raise (InputError if first["bad_input"] else HpcganError)(where + first["text"], collective=True)
 
 
 def shard(config: Config, comm: Comm, training: Source) -> Sharding:

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hpcgan.errors import InputError
 from hpcgan.schedule import Decay, Scaling
@@ -162,8 +170,15 @@ class Config(Section):
 class ProblemClass(Protocol):
     """What this module needs to know of a problem."""
 
-    Model: typing.ClassVar[type[BaseModel]]
-    symmetries: typing.ClassVar[Sequence[str]]
+    @property
+    def Model(self) -> type[BaseModel]:
+        """Schema of the `model:` section."""
+        ...
+
+    @property
+    def symmetries(self) -> Sequence[str]:
+        """What `data.augment` may name."""
+        ...
 
 
 class Registry(Protocol):

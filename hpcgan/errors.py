@@ -10,9 +10,21 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: there is a checkpoint, the same command re
 
 
 class HpcganError(Exception):
-    """A failure that is not the user's input; one line that says what happened and what to do."""
+    """A failure that is not the user's input; one line that says what happened and what to do.
+
+    Parameters
+    ----------
+    text : str
+    collective : bool
+        All ranks raise this error together, so that they may leave in order and one of them speaks for
+        all. Any other error in a job of several ranks ends the whole job at once.
+    """
 
     exit_code = EXIT_FAILED
+
+    def __init__(self, text: str, *, collective: bool = False) -> None:
+        super().__init__(text)
+        self.collective = collective
 
 
 class InputError(HpcganError):

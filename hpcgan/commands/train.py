@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.config import Config
-from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.rundir import RunDirectory
 
 
@@ -72,9 +72,10 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         best = train(config, directory, comm, stop, terminal=stdout_is_terminal())
     except HpcganError as error:
         stop.retire()
-        # Named errors are raised on all ranks together; one of them says it.
+        if comm.size > 1 and not error.collective:
+            comm.abort(str(error), error.exit_code)
         if comm.is_root:
-            prefix = "" if error.exit_code == 75 else "error: "
+            prefix = "" if error.exit_code == EXIT_INTERRUPTED else "error: "
             print(f"hpcgan: {prefix}{error}", file=sys.stderr, flush=True)
         comm.close()
         return error.exit_code

@@ -174,16 +174,42 @@ def launch(
             f"--ranks starts a job of its own, but this process already is rank {world.rank} of {world.size} "
             f"under {world.launcher}: leave --ranks out"
         )
-    mpirun = find_mpirun(base)
-    topology = plan(ranks, flavour=mpirun.flavour, threads=threads)
-    for warning in topology.warnings:
-        report(f"hpcgan: warning: {warning}")
-    full = topology.environment(base)
-    full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout.isatty() else "0")
-    size = shutil.get_terminal_size()
-    full.setdefault("COLUMNS", str(size.columns))
-    job = _Job(command(mpirun, topology, argv, module=module), full, stdout, stderr, report)
-    return job.run(grace, timeout)
+    requests = _Requests(report)
+    # A signal from now on is a request, also while mpirun is being started.
+    with _handling(_STOP_SIGNALS, requests.ask):
+        mpirun = find_mpirun(base)
+        topology = plan(ranks, flavour=mpirun.flavour, threads=threads)
+        for warning in topology.warnings:
+            report(f"hpcgan: warning: {warning}")
+        full = topology.environment(base)
+        full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout.isatty() else "0")
+        full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+        job = _Job(command(mpirun, topology, argv, module=module), full, stdout, stderr)
+        try:
+            return job.wait(requests, grace, timeout)
+        finally:
+            job.end()  # whatever went wrong here, no rank outlives it
+
+
+class _Requests:
+    """The requests to stop that this process has got."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.at: float | None = None
+        self.signal = signal.SIGTERM
+        self.hurry = False
+
+    def ask(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        now = time.monotonic()
+        if self.at is None:
+            self.at = now
+            self.signal = signal.Signals(signum)
+            if signum == signal.SIGINT:
+                self.report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
+        elif signum == signal.SIGINT and now - self.at > IMPATIENCE:
+            self.hurry = True
 
 
 class _Job:
@@ -195,28 +221,7 @@ class _Job:
         env: dict[str, str],
         stdout: IO[Any] | int | None,
         stderr: IO[Any] | int | None,
-        report: Callable[[str], None],
     ) -> None:
-        self._args = args
-        self._env = env
-        self._output = stdout, stderr
-        self._report = report
-        self._asked_at: float | None = None
-        self._asked_by = signal.SIGTERM
-        self._hurry = False
-        self._filter: threading.Thread | None = None
-
-    def run(self, grace: float, timeout: float | None) -> int:
-        """Start it, pass requests to stop on, and return its exit code."""
-        # A signal from now on is a request, also while mpirun is being started.
-        with _handling(_STOP_SIGNALS, self._ask):
-            self.process = self._start()
-            try:
-                return self._wait(grace, timeout)
-            finally:
-                self.end()  # whatever went wrong here, no rank outlives it
-
-    def _start(self) -> subprocess.Popen[bytes]:
         parent = os.getpid()
 
         def in_child() -> None:
@@ -229,10 +234,9 @@ class _Job:
             if os.getppid() != parent:  # the launcher ended in between
                 os._exit(1)
 
-        stdout, stderr = self._output
-        process = subprocess.Popen(
-            self._args,
-            env=self._env,
+        self.process = subprocess.Popen(
+            args,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE if stderr is None else stderr,
@@ -240,14 +244,14 @@ class _Job:
             restore_signals=False,
             preexec_fn=in_child,
         )
-        if stderr is None and process.stderr is not None:
-            self._filter = threading.Thread(
-                target=_copy_without_banner, args=(process.stderr, 2), daemon=True
-            )
+        self._filter: threading.Thread | None = None
+        if stderr is None and self.process.stderr is not None:
+            arguments = (self.process.stderr, 2)
+            self._filter = threading.Thread(target=_copy_without_banner, args=arguments, daemon=True)
             self._filter.start()
-        return process
 
-    def _wait(self, grace: float, timeout: float | None) -> int:
+    def wait(self, requests: _Requests, grace: float, timeout: float | None) -> int:
+        """Until the job has ended, passing requests to stop on; its exit code."""
         started = time.monotonic()
         repeated_at = -math.inf
         while (code := self._poll()) is None:
@@ -255,27 +259,17 @@ class _Job:
             if timeout is not None and now - started > timeout:
                 self.end()
                 raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
-            if self._asked_at is None:
+            if requests.at is None:
                 continue
-            if self._hurry or now - self._asked_at >= grace:
-                if grace > 0 and not self._hurry:
-                    self._report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
+            if requests.hurry or now - requests.at >= grace:
+                if grace > 0 and not requests.hurry:
+                    requests.report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
                 self.end()
-                return 128 + self._asked_by
+                return 128 + requests.signal
             if now - repeated_at >= REPEAT:
                 self._signal(signal.SIGUSR1)
                 repeated_at = now
         return code
-
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._asked_at is None:
-            self._asked_at = now
-            self._asked_by = signal.Signals(signum)
-            if signum == signal.SIGINT:
-                self._report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
-        elif signum == signal.SIGINT and now - self._asked_at > IMPATIENCE:
-            self._hurry = True
 
     def _poll(self) -> int | None:
         try:

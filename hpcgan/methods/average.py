@@ -35,6 +35,6 @@ class Average:
             mine.assign(theirs)
 
     def update(self, kept: tf.Tensor) -> None:
-        """average = kept * average + (1 - kept) * current."""
+        """Average = kept * average + (1 - kept) * current."""
         for mine, theirs in self._pairs:
             mine.assign(theirs + kept * (mine - theirs))

@@ -35,7 +35,7 @@ def bce_generator(fake: tf.Tensor) -> tf.Tensor:
 def r1_penalty(
     critic: Callable[[Mapping[str, tf.Tensor]], tf.Tensor], real: Mapping[str, tf.Tensor], weight: float
 ) -> tf.Tensor:
-    """weight / 2 times the mean over the batch of |d critic / d real|^2 (Mescheder et al. 2018, eq. 9).
+    """Weight / 2 times the mean over the batch of |d critic / d real|^2 (Mescheder et al. 2018, eq. 9).
 
     Parameters
     ----------

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PIXELS = 64
-ETA = images.ETA_RANGE[0] + (np.arange(PIXELS) + 0.5) * (images.ETA_RANGE[1] - images.ETA_RANGE[0]) / PIXELS
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
@@ -66,18 +65,18 @@ class RpvModel(Section):
     @property
     def per_energy(self) -> np.ndarray:
         """Energy over what a pixel encodes: 1, or cosh(eta) as (64, 1)."""
-        return np.cosh(ETA)[:, None] if self.intensity == "pt" else np.ones(())
+        return np.cosh(jets.image_geometry().eta)[:, None] if self.intensity == "pt" else np.ones(())
 
     @property
     def linear_to_pt(self) -> np.ndarray:
-        """pT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
-        cosh = np.cosh(ETA)[:, None]
+        """PT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
+        cosh = np.cosh(jets.image_geometry().eta)[:, None]
         return self.scale_mev / 1e5 * self.per_energy / cosh
 
     @property
     def absolute_eta(self) -> np.ndarray:
         """|eta| of the pixel rows in units of the largest, (64, 1)."""
-        return np.abs(ETA)[:, None] / images.ETA_RANGE[1]
+        return np.abs(jets.image_geometry().eta)[:, None] / images.ETA_RANGE[1]
 
 
 class RpvProblem(Problem):
@@ -151,11 +150,11 @@ class RpvProblem(Problem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        found = jets.jet_quantities(sample["hist"])
+        found = jets.cluster(sample["hist"])
         return {
-            "jet_multiplicity": Observable(found["jet_multiplicity"]),
-            "summed_jet_mass": Observable(found["summed_jet_mass"], unit="GeV"),
-            "jet_pt": Observable(found["jet_pt"], found["jet_multiplicity"], unit="GeV"),
+            "jet_multiplicity": Observable(found.counts.astype(np.float64)),
+            "summed_jet_mass": Observable(found.summed_mass, unit="GeV"),
+            "jet_pt": Observable(found.pt, found.counts, unit="GeV"),
         }
 
     def score(self, real: Observables, fake: Observables) -> Score:

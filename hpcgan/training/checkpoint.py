@@ -60,7 +60,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         with open(temporary / "arrays.npz", "wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # names may contain slashes
+            np.savez(file, **dict(arrays))
             file.flush()
             os.fsync(file.fileno())
         content = {

@@ -34,8 +34,10 @@ RECORD_EVERY = 50  # steps between `step` records
 class StepResult(Protocol):
     """See `hpcgan.methods.gan.StepResult`."""
 
-    metrics: dict[str, float]
-    finite_here: bool
+    @property
+    def metrics(self) -> dict[str, float]: ...
+    @property
+    def finite_here(self) -> bool: ...
 
 
 class Method(Protocol):
@@ -180,7 +182,8 @@ class Trainer:
         raise HpcganError(
             f"loss or gradients became non-finite at step {self._state.counters.step} on rank "
             f"{', '.join(map(str, ranks)) or '?'}; all ranks stopped, the last checkpoint is intact. "
-            "Lower the learning rates, or look for faulty input with 'hpcgan data info'"
+            "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
+            collective=True,
         )
 
     def _record_step(self, metrics: Mapping[str, float]) -> None:
@@ -243,7 +246,8 @@ class Trainer:
         self._checkpoint(None)
         raise Interrupted(
             f"stopped on request at step {self._state.counters.step}, checkpoint written; "
-            "run the same command to resume"
+            "run the same command to resume",
+            collective=True,
         )
 
     def _checkpoint(self, score: Score | None) -> None:
@@ -269,7 +273,7 @@ class Trainer:
                 failure = str(error)
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
-            raise HpcganError(failure)
+            raise HpcganError(failure, collective=True)
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:

@@ -42,7 +42,8 @@ class Reporter:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("train", total=epochs, completed=done, text="")
+            self._task = self._bar.add_task("train", total=float(epochs), text="")
+            self._bar.update(self._task, completed=done)
             self._bar.start()
 
     def message(self, text: str) -> None:

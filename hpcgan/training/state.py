@@ -113,5 +113,6 @@ class TrainState:
         if odd:
             raise HpcganError(
                 f"ranks {odd} hold other weights than rank 0 at step {self.counters.step}; "
-                "the last checkpoint is intact, run the same command to resume from it"
+                "the last checkpoint is intact, run the same command to resume from it",
+                collective=True,
             )

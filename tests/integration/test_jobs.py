@@ -53,8 +53,11 @@ RANK = """
     end = time.monotonic() + 60
     while not asked and time.monotonic() < end:
         time.sleep(0.05)
-    tell("asked", signals=asked)
     print(f"rank {world.rank} stops", file=sys.stderr, flush=True)
+    tell("asked", signals=asked)
+    # mpirun ends the others when the first leaves with a code that is not 0, so they leave together.
+    while not all(os.path.exists(os.path.join(folder, f"asked.{rank}")) for rank in range(world.size)):
+        time.sleep(0.02)
     sys.exit(75 if asked else 3)
 """
 LAUNCHER = """
@@ -117,6 +120,15 @@ def start(folder, *args, grace="30", **options):
     return process
 
 
+def mpirun_of(process):
+    """The mpirun of a launcher, once it has started the job."""
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "-np" in child.cmdline():
+                return child
+    return None
+
+
 def finish(process, timeout=30):
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
@@ -134,9 +146,7 @@ def test_the_jobs_exit_code_is_that_of_its_ranks(folder, capfd, codes, job):
 def test_ranks_know_their_threads_and_that_a_log_is_no_terminal(folder):
     assert finish(start(folder, "exit", "0"))[0] == 0
     cores = len(os.sched_getaffinity(0))
-    assert [(t["terminal"], t["threads"]) for t in told(folder, "up")] == [
-        (False, str(max(1, cores // 2)))
-    ] * 2
+    assert [(t["terminal"], t["threads"]) for t in told(folder, "up")] == [(False, str(max(1, cores // 2)))] * 2
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
@@ -154,7 +164,7 @@ def test_a_signal_to_the_launcher_asks_all_ranks_to_stop(folder, name):
 
 def test_a_request_while_ranks_are_starting_is_not_lost(folder):
     process = start(folder, "slow")
-    mpirun = wait_for(lambda: psutil.Process(process.pid).children())[0]
+    mpirun = wait_for(lambda: mpirun_of(process))
     wait_for(lambda: len(mpirun.children()) == 2)  # the ranks are there, but have no handler yet
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 75
@@ -162,7 +172,7 @@ def test_a_request_while_ranks_are_starting_is_not_lost(folder):
 
 def test_a_request_before_mpirun_is_ready_is_not_lost(folder):
     process = start(folder, "run")
-    wait_for(lambda: psutil.Process(process.pid).children())
+    wait_for(lambda: psutil.Process(process.pid).children())  # at first it only asks mpirun for its version
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 75
 
@@ -210,8 +220,7 @@ def test_a_killed_launcher_takes_its_job_along(folder, frozen):
 def test_a_killed_mpirun_takes_its_ranks_along(folder):
     process = start(folder, "orphan")
     up = wait_for(lambda: told(folder, "up"))
-    (mpirun,) = psutil.Process(process.pid).children()
-    mpirun.kill()
+    mpirun_of(process).kill()
     assert finish(process)[0] == 128 + signal.SIGKILL
     wait_for(lambda: all(gone(t["pid"]) for t in up), 5)
 

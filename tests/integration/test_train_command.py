@@ -34,10 +34,11 @@ def setting(tmp_path_factory):
     return folder
 
 
-def start(setting, *args, launcher=()):
+def start(setting, *args, launcher=(), env=None):
     return subprocess.Popen(
         [*launcher, sys.executable, "-m", "hpcgan", "train", "tiny.yaml", *args],
         cwd=setting,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -183,3 +184,45 @@ def test_killed_ranks_end_the_job_and_the_run_resumes(setting, tmp_path):
     code, output = finish(start(setting, f"training.epochs={before // 7 + 1}", "--ranks", "2", "--run", str(run)))
     assert code == 0, output
     assert f"resuming at step {before}" in output
+
+
+@pytest.mark.parametrize("phase", ["data", "scoring", "checkpoint"])
+def test_an_error_on_one_rank_ends_the_job_and_is_named(setting, tmp_path, phase):
+    """A failure that the other rank cannot know of: no hang, the cause with its rank, a non-zero exit."""
+    folder = tmp_path / "fault"
+    folder.mkdir()
+    spots = {
+        "data": "hpcgan.data.source:ImageSource.read",
+        "scoring": "hpcgan.problems.rpv:RpvProblem.score",
+        "checkpoint": "hpcgan.training.state:TrainState.digest",
+    }
+    rank = 0 if phase == "scoring" else 1
+    # Python imports sitecustomize before anything else: the fault is there from the start.
+    (folder / "sitecustomize.py").write_text(
+        f"""
+import importlib.abc, importlib.util, os, sys
+module, _, path = {spots[phase]!r}.partition(":")
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, where, target=None):
+        if name != module or os.environ.get("OMPI_COMM_WORLD_RANK") != "{rank}":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(m):
+            run(m)
+            owner, _, attribute = path.partition(".")
+            def fail(*args, **kwargs):
+                raise RuntimeError("injected fault")
+            setattr(getattr(m, owner), attribute, fail)
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Finder())
+"""
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    process = start(setting, "scoring.every_epochs=1", "--ranks", "2", "--run", str(tmp_path / "run"), env=env)
+    code, output = finish(process)
+    assert code not in (0, 75), output
+    assert "injected fault" in output
+    assert f"hpcgan: rank {rank}: ended by the exception above" in output

