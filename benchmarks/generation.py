@@ -45,14 +45,10 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--events", type=int, default=generate.BLOCK_EVENTS)
-    parser.add_argument(
-        "--mass", type=float, nargs=2, default=(1400.0, 850.0), metavar=("GLUINO", "NEUTRALINO")
-    )
+    parser.add_argument("--mass", type=float, nargs=2, default=(1400.0, 850.0), metavar=("GLUINO", "NEUTRALINO"))
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

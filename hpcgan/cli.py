@@ -27,11 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hpcgan {hpcgan.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    import importlib.util  # FIXME: until all exist
-
     for name in COMMANDS:
-        if importlib.util.find_spec(f"hpcgan.commands.{name}") is None:
-            continue
         importlib.import_module(f"hpcgan.commands.{name}").add_parser(subparsers)
     return parser
 

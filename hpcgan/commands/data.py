@@ -21,9 +21,7 @@ def _masses(text: str) -> tuple[float, float]:
     try:
         gluino, neutralino = (float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850"
-        ) from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
     return gluino, neutralino
 
 
@@ -92,9 +90,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="M_GLUINO,M_NEUTRALINO",
         help="masses to record, GeV",
     )
-    imports.add_argument(
-        "--label", type=int, choices=(0, 1), default=1, help="1 signal (default), 0 background"
-    )
+    imports.add_argument("--label", type=int, choices=(0, 1), default=1, help="1 signal (default), 0 background")
     imports.add_argument("--weight", type=float, default=1.0, help="weight of every event (default 1)")
     imports.add_argument("--force", action="store_true", help="replace existing files")
 
@@ -117,9 +113,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def _generation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--events", type=int, required=True, metavar="N", help="events in all, over the three files"
-    )
+    parser.add_argument("--events", type=int, required=True, metavar="N", help="events in all, over the three files")
     parser.add_argument(
         "--seed", type=int, default=1, metavar="S", help="the same seed gives the same files (default 1)"
     )

@@ -95,8 +95,8 @@ def check_python(info: tuple[int, int] | None = None) -> Check:
     """The Python version and where it is."""
     major, minor = info or sys.version_info[:2]
     detail = f"{platform.python_version() if info is None else f'{major}.{minor}'} ({sys.executable})"
-    if not (3, 9) <= (major, minor) <= (3, 12):
-        return Check("Python", FAIL, detail, "TensorFlow and Horovod need Python 3.9 to 3.12: install 3.11")
+    if not (3, 10) <= (major, minor) <= (3, 12):
+        return Check("Python", FAIL, detail, "TensorFlow and Horovod need Python 3.10 to 3.12: install 3.11")
     if (major, minor) != (3, 11):
         return Check("Python", WARN, detail, "the pinned and tested set of packages is for Python 3.11")
     return Check("Python", OK, detail)

@@ -41,9 +41,7 @@ def _readable(path: Path) -> Iterator[None]:
         # type.
         text = " ".join(str(error).split()) or type(error).__name__
         text = text if len(text) <= 120 else text[:117] + "..."
-        raise InputError(
-            f"{path}: cannot be read as ROOT ({text}); the file is damaged or of another kind"
-        ) from error
+        raise InputError(f"{path}: cannot be read as ROOT ({text}); the file is damaged or of another kind") from error
 
 
 @contextlib.contextmanager
@@ -51,9 +49,7 @@ def _open_tree(path: Path) -> Iterator[Any]:
     try:
         import uproot
     except ImportError as error:
-        raise HpcganError(
-            f"uproot cannot be imported ({error}); install it with: pip install uproot"
-        ) from error
+        raise HpcganError(f"uproot cannot be imported ({error}); install it with: pip install uproot") from error
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
@@ -66,9 +62,7 @@ def _open_tree(path: Path) -> Iterator[Any]:
             file = stack.enter_context(uproot.open(path))
             names = file.keys(cycle=False, recursive=False)
             if TREE not in names:
-                raise InputError(
-                    f"{path}: has no tree '{TREE}' (it holds: {', '.join(names[:8]) or 'nothing'})"
-                )
+                raise InputError(f"{path}: has no tree '{TREE}' (it holds: {', '.join(names[:8]) or 'nothing'})")
             tree = file[TREE]
             if not hasattr(tree, "num_entries") or not hasattr(tree, "iterate"):
                 raise InputError(f"{path}: '{TREE}' is not a tree")
@@ -142,9 +136,7 @@ def read_towers(
                 seen += count
                 yield towers, count
             if seen != tree.num_entries:
-                raise InputError(
-                    f"{path}: {seen} of {tree.num_entries} events could be read; the file is damaged"
-                )
+                raise InputError(f"{path}: {seen} of {tree.num_entries} events could be read; the file is damaged")
 
 
 def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
@@ -218,9 +210,7 @@ def import_files(
     """
     for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino), ("weight", weight)):
         if not np.isfinite(value) or (value < 0 and name != "weight"):
-            raise InputError(
-                f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more")
-            )
+            raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
     paths = [Path(file) for file in files]
     if not paths:
         raise InputError("no file to import")
@@ -236,9 +226,7 @@ def import_files(
     settings = json.dumps(
         {
             "source": "Delphes",
-            "files": [
-                {"name": path.name, "events": n, "sha256": _digest(path)} for path, n in zip(paths, counts)
-            ],
+            "files": [{"name": path.name, "events": n, "sha256": _digest(path)} for path, n in zip(paths, counts)],
             "m_gluino": float(m_gluino),
             "m_neutralino": float(m_neutralino),
             "label": int(label),

@@ -245,9 +245,7 @@ def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int
         raise InputError("the processes of one data set must be of one kind")
     for i, process in enumerate(processes):
         if process in processes[:i]:
-            values = ", ".join(
-                f"{value:g}" for value in process.describe().values() if isinstance(value, float)
-            )
+            values = ", ".join(f"{value:g}" for value in process.describe().values() if isinstance(value, float))
             raise InputError(f"{process.name} {values}: named twice")
     if len(processes) > MAX_PROCESSES:
         raise InputError(f"{len(processes)} mass points: use at most {MAX_PROCESSES}")
@@ -257,8 +255,7 @@ def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int
         raise InputError(f"jobs = {jobs}: use 1 to {MAX_JOBS}")
     if events < 5 * len(processes):
         raise InputError(
-            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every "
-            "process"
+            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every process"
         )
 
 
@@ -314,9 +311,7 @@ def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, Spa
         writer.append(np.concatenate(dense)[turn], table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
-def _make_blocks(
-    blocks: Sequence[Block], jobs: int, counter: _Counter
-) -> Generator[SparseImages, None, None]:
+def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Generator[SparseImages, None, None]:
     """Results of the blocks in their order."""
     if jobs == 1 or len(blocks) == 1:
         for block in blocks:
@@ -337,9 +332,7 @@ class _Pool:
     """
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # PYTHIA, HDF5 and threads do not survive a fork reliably
+        context = multiprocessing.get_context("spawn")  # PYTHIA, HDF5 and threads do not survive a fork reliably
         self._workers: dict[Connection, Any] = {}
         try:
             for _ in range(size):

@@ -142,9 +142,7 @@ class Writer:
         group.attrs["complete"] = False
         return file
 
-    def append(
-        self, images: ArrayLike, y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike
-    ) -> None:
+    def append(self, images: ArrayLike, y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike) -> None:
         """Add the next events, which go to the splits in order.
 
         Parameters
@@ -175,9 +173,7 @@ class Writer:
         if len(images):
             self._append_to(split, 0, images, spread)
 
-    def _append_to(
-        self, split: str, start: int, images: NDArray[Any], columns: Sequence[NDArray[Any]]
-    ) -> int:
+    def _append_to(self, split: str, start: int, images: NDArray[Any], columns: Sequence[NDArray[Any]]) -> int:
         at = self._filled[split]
         count = min(len(images) - start, self.sizes[split] - at)
         group = self._files[split][GROUP]
@@ -186,9 +182,7 @@ class Writer:
             for name, values in zip(COLUMNS, columns):
                 group[name][at : at + count] = values[start : start + count]
         except OSError as error:
-            raise HpcganError(
-                f"{self._part(split)}: writing failed ({_reason(error)}); nothing was kept"
-            ) from error
+            raise HpcganError(f"{self._part(split)}: writing failed ({_reason(error)}); nothing was kept") from error
         self._filled[split] = at + count
         return count
 
@@ -217,16 +211,12 @@ class Writer:
                 os.replace(self._part(split), self.folder / f"{split}.h5")
             _sync(self.folder)
         except OSError as error:
-            raise HpcganError(
-                f"{self.folder}: writing failed ({_reason(error)}); nothing was kept"
-            ) from error
+            raise HpcganError(f"{self.folder}: writing failed ({_reason(error)}); nothing was kept") from error
 
     def _discard(self) -> None:
         """Close and remove what was not published."""
         for file in self._files.values():
-            with contextlib.suppress(
-                OSError, RuntimeError, ValueError
-            ):  # e.g. its cache cannot reach a full disk
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # e.g. its cache cannot reach a full disk
                 file.close()
         for split in self.sizes:
             with contextlib.suppress(OSError):
@@ -274,9 +264,7 @@ def _refuse_existing(folder: Path, splits: Mapping[str, int]) -> None:
             raise InputError(f"{path}: exists already; choose another folder, or --force to replace it")
 
 
-def check_target(
-    folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool
-) -> bool:
+def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
     """Whether a folder already holds the data that is about to be made.
 
     Parameters
@@ -308,9 +296,7 @@ def check_target(
     for split, size in sizes.items():
         path = folder / f"{split}.h5"
         if not path.exists():
-            raise InputError(
-                f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there"
-            )
+            raise InputError(f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there")
         try:
             with open_images(path) as file:
                 same = file.attrs.get("settings") == settings and file.n == size
@@ -430,8 +416,7 @@ class ImageFile:
                 raise InputError(f"{self.path}: {GROUP}/{name} does not hold numbers")
             if dataset.shape not in ((self.n,), (self.n, 1)):
                 raise InputError(
-                    f"{self.path}: {GROUP}/{name} has shape {dataset.shape} but {GROUP}/{IMAGES} has "
-                    f"{self.n} events"
+                    f"{self.path}: {GROUP}/{name} has shape {dataset.shape} but {GROUP}/{IMAGES} has {self.n} events"
                 )
             return dataset[:].astype(np.float32).reshape(-1)
 
@@ -540,9 +525,7 @@ def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h
     # A damaged header can claim any number of events; no compression packs more than some ten thousand to
     # one.
     if images.size * images.dtype.itemsize > 100_000 * (images.id.get_storage_size() + 4096):
-        raise InputError(
-            f"{path}: {GROUP}/{IMAGES} claims {images.shape[0]} events but holds no data for them"
-        )
+        raise InputError(f"{path}: {GROUP}/{IMAGES} claims {images.shape[0]} events but holds no data for them")
     return images
 
 

@@ -53,9 +53,7 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
         lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
         lines.append(f"  brightest   {brightest:.4g} MeV in a pixel")
         lines += _columns(file)
-        lines += [
-            f"  {name:<12}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
-        ]
+        lines += [f"  {name:<12}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
         if picture is not None:
             save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
             lines.append(f"  picture     {picture}")
@@ -86,9 +84,7 @@ def _columns(file: hdf5.ImageFile) -> list[str]:
     m_glu, m_neu = file.mGlu, file.mNeu
     if m_glu is not None and m_neu is not None and m_glu.any():
         points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
-        shown = [
-            f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))
-        ]
+        shown = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]
         more = f" and {points.shape[1] - 12} more" if points.shape[1] > 12 else ""
         lines.append(f"  masses      (mGlu, mNeu): events  {'; '.join(shown)}{more}")
     return lines
@@ -147,6 +143,4 @@ def save_picture(
     try:
         figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     except OSError as error:
-        raise InputError(
-            f"{path}: the picture cannot be written ({error.strerror}); use --picture FILE.png"
-        ) from error
+        raise InputError(f"{path}: the picture cannot be written ({error.strerror}); use --picture FILE.png") from error

@@ -271,9 +271,7 @@ class Calorimeter:
         # A particle from the origin reaches the surface at |eta| >= that of its momentum (a bent track's
         # chord is shorter than its path), so what starts outside both grids stays outside: cut before the
         # costly part.
-        self._sinh_eta_max = math.sinh(
-            max(abs(self._ecal.eta_edges).max(), abs(self._hcal.eta_edges).max()) + 0.01
-        )
+        self._sinh_eta_max = math.sinh(max(abs(self._ecal.eta_edges).max(), abs(self._hcal.eta_edges).max()) + 0.01)
 
     def _is_visible(self, code: int) -> bool:
         if math.isnan(charge_from_pid(code)):
@@ -333,9 +331,7 @@ class Calorimeter:
         ]
         if card.muons is not None:
             muon = np.flatnonzero(code == 13)
-            towers.append(
-                _muon_towers(card.muons, event[muon], px[muon], py[muon], pz[muon], e[muon], eta[muon], rng)
-            )
+            towers.append(_muon_towers(card.muons, event[muon], px[muon], py[muon], pz[muon], e[muon], eta[muon], rng))
         event, eta, phi, energy = (np.concatenate(column) for column in zip(*towers))
         return Towers(event, eta, phi, energy)
 

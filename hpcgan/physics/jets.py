@@ -103,9 +103,7 @@ class JetCollection:
 
 
 def _sum_by(event: NDArray[np.int64], values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    return np.bincount(event, weights=values, minlength=n).astype(
-        np.float64
-    )  # integers if there are no values
+    return np.bincount(event, weights=values, minlength=n).astype(np.float64)  # integers if there are no values
 
 
 def cluster(images: NDArray[Any]) -> JetCollection:
@@ -134,9 +132,7 @@ def cluster(images: NDArray[Any]) -> JetCollection:
         images = images.reshape(len(images), *(size for size in images.shape[1:] if size != 1))
     if images.shape[1:] != (N_ETA, N_PHI):
         raise InputError(f"jets: images of shape {images.shape[1:]} instead of ({N_ETA}, {N_PHI})")
-    parts = [
-        _cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)
-    ]
+    parts = [_cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)]
     if not parts:
         return JetCollection(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(4)))
     return JetCollection(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
@@ -148,9 +144,7 @@ _COLUMNS = ("counts", "pt", "eta", "phi", "mass")
 def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
     geometry = image_geometry()
     flat = images.reshape(len(images), -1)
-    total = flat.sum(
-        dtype=np.float64
-    )  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
+    total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
     if not np.isfinite(total):
         raise InputError("jets: the images hold values that are not finite")
     event, pixel = np.nonzero(flat > 0)
@@ -193,9 +187,8 @@ def _fastjet(
         import awkward
         import fastjet
     except ImportError as error:
-        raise HpcganError(
-            f"FastJet cannot be imported ({error}); install it with: pip install fastjet"
-        ) from error
+        raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
+    _silence(fastjet)
     record = awkward.contents.RecordArray(
         [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
     )
@@ -206,6 +199,13 @@ def _fastjet(
     jets = sequence.inclusive_jets(JET_PT_MIN_GEV)
     columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
     return columns, awkward.to_numpy(awkward.num(jets))
+
+
+def _silence(fastjet: Any) -> None:
+    """Keep FastJet's banner off standard output, where every rank would print it (the docs cite it instead)."""
+    sequence = getattr(getattr(fastjet, "_swig", None), "ClusterSequence", None)
+    if hasattr(sequence, "set_fastjet_banner_stream"):
+        sequence.set_fastjet_banner_stream(None)
 
 
 def jet_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:

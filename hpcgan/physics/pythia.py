@@ -99,9 +99,7 @@ def write_slha(m_gluino: float, m_neutralino: float) -> str:
     heavy += [1000011, 1000012, 1000013, 1000014, 1000015, 1000016, 2000011, 2000013, 2000015]  # sleptons
     heavy += [1000023, 1000025, 1000035, 1000024, 1000037]  # other neutralinos and the charginos
     heavy += [35, 36, 37]  # heavy Higgs bosons
-    masses = {24: 80.385, 25: 125.0, 1000021: m_gluino, 1000022: m_neutralino} | dict.fromkeys(
-        heavy, DECOUPLED_GEV
-    )
+    masses = {24: 80.385, 25: 125.0, 1000021: m_gluino, 1000022: m_neutralino} | dict.fromkeys(heavy, DECOUPLED_GEV)
 
     lines = [
         "BLOCK SPINFO", "  1  hpcgan", "  2  1.0",
@@ -141,8 +139,7 @@ def check_masses(m_gluino: float, m_neutralino: float) -> None:
             raise InputError(f"{name} = {value:g} GeV: a mass must be a positive number")
     if m_neutralino < MIN_NEUTRALINO_GEV:
         raise InputError(
-            f"m_neutralino = {m_neutralino:g} GeV: too light to decay to u d s; "
-            f"use at least {MIN_NEUTRALINO_GEV:g} GeV"
+            f"m_neutralino = {m_neutralino:g} GeV: too light to decay to u d s; use at least {MIN_NEUTRALINO_GEV:g} GeV"
         )
     if m_gluino - m_neutralino < MIN_SPLITTING_GEV:
         raise InputError(
@@ -231,9 +228,7 @@ class QcdProcess:
         # Below a few GeV the 2 -> 2 cross section diverges; at half the collision energy no phase space is
         # left.
         if not math.isfinite(self.pt_hat_min) or not 5.0 <= self.pt_hat_min <= 0.45 * ECM_GEV:
-            raise InputError(
-                f"pt_hat_min = {self.pt_hat_min:g} GeV: use a value from 5 to {0.45 * ECM_GEV:g} GeV"
-            )
+            raise InputError(f"pt_hat_min = {self.pt_hat_min:g} GeV: use a value from 5 to {0.45 * ECM_GEV:g} GeV")
         object.__setattr__(self, "pt_hat_min", float(self.pt_hat_min))
 
     def settings(self) -> list[str]:
@@ -369,9 +364,7 @@ def _configure(name: str, settings: list[str], seed: int) -> Any:
     try:
         import pythia8mc
     except ImportError as error:
-        raise HpcganError(
-            f"PYTHIA cannot be imported ({error}); install it with: pip install pythia8mc"
-        ) from error
+        raise HpcganError(f"PYTHIA cannot be imported ({error}); install it with: pip install pythia8mc") from error
     # The second argument switches the banner off. The XML folder of another PYTHIA in PYTHIA8DATA would be
     # used before the package's own, and give other physics or none.
     with _unset_environment("PYTHIA8DATA"):
@@ -429,9 +422,7 @@ def events(
         count = len(records)
         failures = failures + 1 if count == 0 else 0
         if failures > 10:
-            raise HpcganError(
-                f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}"
-            )
+            raise HpcganError(f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}")
         if count:
             made += count
             yield _stable(records.prt.layout, count)

@@ -152,9 +152,7 @@ def test_reordering_and_its_gradient():
 
 def test_the_penalty_comes_every_few_steps_and_changes_the_update():
     def weights_after(steps, weight):
-        config = TrainingConfig(
-            batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0
-        )
+        config = TrainingConfig(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)
         problem = RpvProblem(_model())
         gan = Gan(problem, config, SerialComm(), 1, problem.symmetries)
         real = {"hist": np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)}

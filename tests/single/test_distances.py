@@ -42,9 +42,7 @@ def test_bootstrap_resamples_events_not_values():
     once, far = rng.normal(0, 1, 400), rng.normal(20, 1, 400)
     counts = np.full(400, 10)
     single = wasserstein_error(Observable(once), Observable(far), 400)
-    repeated = wasserstein_error(
-        Observable(np.repeat(once, 10), counts), Observable(np.repeat(far, 10), counts), 400
-    )
+    repeated = wasserstein_error(Observable(np.repeat(once, 10), counts), Observable(np.repeat(far, 10), counts), 400)
     assert repeated == pytest.approx(single, rel=0.2)
 
 

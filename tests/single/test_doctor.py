@@ -61,7 +61,7 @@ def test_bad_installations_and_their_remedies(described, name, status, says):
     assert says in check.remedy
 
 
-@pytest.mark.parametrize(("version", "status"), [((3, 11), OK), ((3, 12), WARN), ((3, 8), FAIL), ((3, 13), FAIL)])
+@pytest.mark.parametrize(("version", "status"), [((3, 11), OK), ((3, 12), WARN), ((3, 9), FAIL), ((3, 13), FAIL)])
 def test_python(version, status):
     assert doctor.check_python(version).status == status
 

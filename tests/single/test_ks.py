@@ -114,9 +114,7 @@ def test_take_against_a_loop(lists, data):
 
 
 def test_take_and_concatenate_keep_everything():
-    jets = Observable(
-        np.array([5.0, 6.0, 7.0]), np.array([2.0, 0.0, 1.0]), "GeV"
-    )  # counts as floats are accepted
+    jets = Observable(np.array([5.0, 6.0, 7.0]), np.array([2.0, 0.0, 1.0]), "GeV")  # counts as floats are accepted
     plain = Observable(np.array([1.0, 2.0, 3.0]), unit="GeV")
     order = np.array([2, 0])
     assert jets.take(order).values.tolist() == [7.0, 5.0, 6.0]

@@ -79,9 +79,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.tags.add(tag)
-        self.links += [
-            v for k, v in found.items() if k in ("src", "href", "srcset", "data", "action", "poster")
-        ]
+        self.links += [v for k, v in found.items() if k in ("src", "href", "srcset", "data", "action", "poster")]
         if tag == "img":
             self.images.append(found)
         if tag == "figure":
@@ -149,9 +147,7 @@ def test_numbers_of_the_page_are_those_of_the_json(made, page):
         number = lookup(data, key)
         assert float(value) == number, key
         digits = Decimal(shown.replace(",", "").rstrip("%"))
-        unit = Decimal(10) ** digits.as_tuple().exponent / (
-            100 if shown.endswith("%") else 1
-        )  # last digit shown
+        unit = Decimal(10) ** digits.as_tuple().exponent / (100 if shown.endswith("%") else 1)  # last digit shown
         visible = digits / (100 if shown.endswith("%") else 1)
         assert abs(visible - Decimal(number)) <= unit * Decimal("0.5001"), key
     keys = {key for key, _, _ in page.data}
@@ -190,9 +186,7 @@ def test_score_is_that_of_the_problem(made, folder):
     )
     with h5py.File(folder / "test.h5") as file:
         real = sampler.problem.observables({"hist": file["all_events/hist"][:]})
-    expected = [
-        sampler.problem.score(real, sampler.problem.observables(sampler.sample(60, seed))) for seed in (1, 2)
-    ]
+    expected = [sampler.problem.score(real, sampler.problem.observables(sampler.sample(60, seed))) for seed in (1, 2)]
     score = full.data["score"]
     assert [s["total"] for s in score["samples"]] == [s.total for s in expected]
     assert score["mean"] == pytest.approx(np.mean([s.total for s in expected]))
@@ -229,8 +223,7 @@ def test_a_small_split_is_scored_at_its_own_size(folder, tmp_path):
     assert (score["n"], score["requested"], score["std"]) == (60, 4096, None)
     assert made.data["band"]["n"] == 60
     assert made.data["notices"] == [
-        "Scored at N=60 instead of 4096: the test split has 60 events. "
-        "Not comparable with scores at another N."
+        "Scored at N=60 instead of 4096: the test split has 60 events. Not comparable with scores at another N."
     ]
     assert "at N=60" in report.summary(made)
 
@@ -257,9 +250,7 @@ def test_curves_show_the_band_only_at_its_own_size(made):
     band = {**made.data["band"], "n": 50}
     legends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            report, "_embed", lambda name, caption, figure, group: legends.append(figure.legends[0])
-        )
+        patch.setattr(report, "_embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
         for n in (50, 49):
             report._training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
     shown = [[t.get_text() for t in legend.get_texts()] for legend in legends]

@@ -1,0 +1,267 @@
+"""Who may import whom, read from the source; and what the command line loads.
+
+The table is the architecture of docs and CONTRIBUTING: commands at the top, leaves at the bottom, TensorFlow,
+Horovod and MPI only where it says so. A module that is not covered fails, so that a new part finds its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
+
+# A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
+# right; "everything" is for the top.
+EVERYTHING = {"*"}
+LEAVES = {"hpcgan", "hpcgan.errors"}
+MAY_IMPORT = {
+    "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
+    "hpcgan.__main__": {"hpcgan.cli"},
+    "hpcgan.cli": {"hpcgan.commands"},
+    "hpcgan.commands": EVERYTHING,
+    "hpcgan.api": EVERYTHING,
+    "hpcgan.attempt": EVERYTHING - {"hpcgan.commands"},
+    "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
+                           "hpcgan.records", "hpcgan.api", "hpcgan.problems", "hpcgan.metrics"},
+    "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.metrics",
+                     "hpcgan.problems"},
+    "hpcgan.scaling": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.problems",
+                       "hpcgan.metrics"},
+    "hpcgan.training": {"hpcgan.methods", "hpcgan.models", "hpcgan.problems", "hpcgan.comm", "hpcgan.data",
+                        "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.schedule", "hpcgan.stateless",
+                        "hpcgan.metrics", "hpcgan.evaluation.score"},
+    "hpcgan.evaluation": {"hpcgan.problems", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.comm",
+                          "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.stateless"},
+    "hpcgan.evaluation.sample": {"hpcgan.methods", "hpcgan.models", "hpcgan.training", "hpcgan.problems",
+                                 "hpcgan.data", "hpcgan.comm", "hpcgan.config", "hpcgan.rundir", "hpcgan.records",
+                                 "hpcgan.stateless", "hpcgan.evaluation"},
+    "hpcgan.methods": {"hpcgan.models", "hpcgan.problems.base", "hpcgan.comm.base", "hpcgan.config",
+                       "hpcgan.data.schema", "hpcgan.schedule", "hpcgan.stateless"},
+    "hpcgan.models": {"hpcgan.data.schema", "hpcgan.comm.base", "hpcgan.stateless"},
+    # A problem describes its own section of the configuration and opens its own files.
+    "hpcgan.problems": {"hpcgan.models", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.config",
+                        "hpcgan.stateless"},
+    "hpcgan.data": {"hpcgan.physics", "hpcgan.stateless", "hpcgan.metrics"},
+    "hpcgan.physics": set(),
+    "hpcgan.metrics": set(),
+    "hpcgan.comm": {"hpcgan.launch.world", "hpcgan.launch.topology"},
+    "hpcgan.launch": {"hpcgan.config", "hpcgan.rundir", "hpcgan.records"},
+    "hpcgan.launch.world": set(),
+    "hpcgan.launch.topology": {"hpcgan.launch.world"},
+    "hpcgan.rundir": {"hpcgan.config", "hpcgan.records"},
+    "hpcgan.config": {"hpcgan.schedule"},
+    "hpcgan.records": set(),
+    "hpcgan.schedule": set(),
+    "hpcgan.stateless": set(),
+    "hpcgan.errors": set(),
+}  # fmt: skip
+
+# Where TensorFlow may be imported at all, even inside a function.
+TENSORFLOW = (
+    "hpcgan.attempt",
+    "hpcgan.models",
+    "hpcgan.methods",
+    "hpcgan.training",
+    "hpcgan.data.pipeline",
+    "hpcgan.evaluation.sample",
+    "hpcgan.comm.horovod",
+    "hpcgan.comm.mpi",
+    "hpcgan.comm.devices",
+    "hpcgan.comm.selftest",
+)
+# Parts of these that must be importable without it all the same: inside functions only.
+LAZY = ("hpcgan.comm", "hpcgan.training.control", "hpcgan.training.progress")
+ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",)}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, module: str, is_package: bool) -> list[tuple[str, bool]]:
+    """Absolute names of what is imported, and whether that happens when the module is."""
+    found: list[tuple[str, bool]] = []
+
+    def visit(node: ast.AST, at_import: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                for other in child.orelse:
+                    visit(other, at_import)
+                continue
+            if isinstance(child, ast.Import):
+                found.extend((alias.name, at_import) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    package = module.split(".") if is_package else module.split(".")[:-1]
+                    package = package[: len(package) - child.level + 1]
+                    base = ".".join([*package, *([child.module] if child.module else [])])
+                for alias in child.names:
+                    # `from hpcgan import config` imports hpcgan.config, if there is such a module.
+                    whole = f"{base}.{alias.name}"
+                    found.append((whole if exists(whole) else base, at_import))
+            elif (
+                isinstance(child, ast.Call)
+                and ast.unparse(child.func) in ("importlib.import_module", "import_module", "__import__")
+                and child.args
+                and isinstance(child.args[0], ast.Constant)
+            ):
+                found.append((str(child.args[0].value), at_import))
+            lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            visit(child, at_import and not lazy)
+
+    visit(ast.parse(source), True)
+    return found
+
+
+def exists(name: str) -> bool:
+    if not name.startswith("hpcgan"):
+        return False
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def part_of(module: str) -> str | None:
+    parts = module.split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 1, -1)]
+    return next((name for name in names if name in MAY_IMPORT), "hpcgan" if module == "hpcgan" else None)
+
+
+def within(module: str, parts) -> bool:
+    return any(module == part or module.startswith(f"{part}.") for part in parts)
+
+
+def forbidden(module: str, imported: str) -> str | None:
+    """Why this import may not be, or None."""
+    top = imported.split(".")[0]
+    if top in ONLY_IN:
+        return None if module in ONLY_IN[top] else f"only {ONLY_IN[top][0]} imports {top}"
+    if top in ("tensorflow", "keras"):
+        return None if within(module, TENSORFLOW) else f"{part_of(module)} has no TensorFlow"
+    if top != "hpcgan" or imported in LEAVES:
+        return None
+    part = part_of(module)
+    if part is None:
+        return "this module has no place in the table MAY_IMPORT"
+    if within(imported, [part]) or within(module, [imported]):
+        return None
+    allowed = MAY_IMPORT[part]
+    return None if "*" in allowed or within(imported, allowed) else f"{part} may import {sorted(allowed) or 'nothing'}"
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_one_way(path):
+    module = module_name(path)
+    assert part_of(module) is not None, f"{module} has no place in the table MAY_IMPORT"
+    wrong = [
+        f"{module} imports {imported}: {why}"
+        for imported, _ in imports(path.read_text(), module, path.name == "__init__.py")
+        if (why := forbidden(module, imported))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_check_finds_what_it_looks_for():
+    assert forbidden("hpcgan.training.loop", "horovod.tensorflow")
+    assert forbidden("hpcgan.comm.base", "mpi4py.MPI")
+    assert forbidden("hpcgan.problems.rpv", "tensorflow")
+    assert forbidden("hpcgan.launch.mpirun", "hpcgan.training.loop")
+    assert forbidden("hpcgan.metrics.ks", "hpcgan.physics.jets")
+    assert forbidden("hpcgan.novelty", "hpcgan.config")
+    assert not forbidden("hpcgan.methods.gan", "hpcgan.models.dcgan")
+    assert not forbidden("hpcgan.metrics.ks", "hpcgan.errors")
+    source = """
+import importlib
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import tensorflow
+def f():
+    from . import jets
+    from ..metrics import ks
+    importlib.import_module("mpi4py")
+class A:
+    import yaml
+"""
+    assert imports(source, "hpcgan.physics.images", False) == [
+        ("importlib", True),
+        ("typing", True),
+        ("hpcgan.physics.jets" if exists("hpcgan.physics.jets") else "hpcgan.physics", False),
+        ("hpcgan.metrics.ks" if exists("hpcgan.metrics.ks") else "hpcgan.metrics", False),
+        ("mpi4py", False),
+        ("yaml", True),
+    ]
+
+
+def _reaches(module: str, seen: set[str]) -> None:
+    """Modules of this package that are loaded with `module`."""
+    if module in seen or not exists(module):
+        return
+    seen.add(module)
+    if "." in module:
+        _reaches(module.rsplit(".", 1)[0], seen)
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    for imported, at_import in imports(path.read_text(), module, path.name == "__init__.py"):
+        if at_import:
+            _reaches(imported, seen)
+
+
+LIGHT = [path for path in MODULES if not within(module_name(path), TENSORFLOW) or within(module_name(path), LAZY)]
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=module_name)
+def test_modules_without_tensorflow_import_without_it(path):
+    module = module_name(path)
+    reached: set[str] = set()
+    _reaches(module, reached)
+    heavy = {"tensorflow", "keras", "horovod", "mpi4py"}
+    wrong = []
+    for other in sorted(reached):
+        base = PACKAGE.parent.joinpath(*other.split("."))
+        source = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        for imported, at_import in imports(source.read_text(), other, base.is_dir()):
+            if at_import and imported.split(".")[0] in heavy:
+                wrong.append(f"{module} loads {other}, which imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+LOADS = """
+import contextlib, io, json, sys
+from hpcgan.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["data", "rpv", "--help"]])
+def test_help_loads_nothing_heavy(command):
+    done = subprocess.run([sys.executable, "-c", LOADS, *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
+    heavy = {"tensorflow", "keras", "horovod", "mpi4py", "matplotlib", "mplhep", "hist", "pythia8mc", "pythia8"}
+    assert not loaded & (heavy | {"fastjet", "awkward", "uproot", "scipy", "pandas"})
+
+
+def test_it_works_where_tensorflow_horovod_and_mpi_are_not_installed():
+    """As on a login node: all modules that promise it are imported with the three made unimportable."""
+    light = [module_name(path) for path in LIGHT if path.name != "__main__.py"]
+    code = """
+import importlib, sys
+for name in ("tensorflow", "keras", "horovod", "mpi4py"):
+    sys.modules[name] = None
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *light], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
