@@ -73,6 +73,7 @@ def train(
         method.networks[scored_network(config)],
         statistics=config.scoring.statistics,
         batch_size=config.training.batch_size,
+        symmetries=config.data.augment if config.training.augment_generated else (),
         dtype=config.training.dtype,
     )
     writers = None

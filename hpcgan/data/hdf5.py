@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +67,51 @@ def split_sizes(n_events: int) -> dict[str, int]:
     return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
 
 
+class _Sink(io.FileIO):
+    """A file that takes everything HDF5 writes and remembers the first failure instead of reporting it.
+
+    HDF5 does not survive a write that fails: the file can never be closed, and the library crashes later. So the
+    failure is kept from it, and whoever writes looks at `failure` afterwards.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.failure is None and done < len(view):
+            try:
+                done += super().write(view[done:]) or 0  # a nearly full disk takes a part
+            except OSError as error:
+                self.failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+        return size or 0
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: their handlers must not run in the middle of a call HDF5 makes to a :class:`_Sink`."""
+    held: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
 class Writer:
     """Streams events into one file a split; nothing appears under the final names before all are complete.
 
@@ -104,6 +152,7 @@ class Writer:
         self._bytes = compressed_bytes
         self._stack = contextlib.ExitStack()
         self._files: dict[str, h5py.File] = {}
+        self._sinks: dict[str, _Sink] = {}
         self._filled = dict.fromkeys(self.sizes, 0)
 
     def __enter__(self) -> Writer:
@@ -115,8 +164,9 @@ class Writer:
                     _refuse_existing(self.folder, self.sizes)
                 check_space(self.folder, sum(self.sizes.values()) * self._bytes)
                 stack.callback(self._discard)
-                for split, size in self.sizes.items():
-                    self._files[split] = self._create(split, size)
+                with _signals_held():
+                    for split, size in self.sizes.items():
+                        self._files[split] = self._create(split, size)
             except OSError as error:
                 raise InputError(f"{self.folder}: cannot be written ({_reason(error)})") from error
             self._stack = stack.pop_all()
@@ -127,7 +177,8 @@ class Writer:
 
     def _create(self, split: str, size: int) -> h5py.File:
         # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
-        file = h5py.File(self._part(split), "w", libver=("v110", "v110"))
+        self._sinks[split] = _Sink(self._part(split), "w+b")
+        file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
         group = file.create_group(GROUP)
         images = group.create_dataset(IMAGES, shape=(size, N_ETA, N_PHI), dtype="<f4", **STORAGE)
         images.attrs["units"] = "MeV"
@@ -177,12 +228,11 @@ class Writer:
         at = self._filled[split]
         count = min(len(images) - start, self.sizes[split] - at)
         group = self._files[split][GROUP]
-        try:
+        with _signals_held():
             group[IMAGES][at : at + count] = images[start : start + count]
-            for name, values in zip(COLUMNS, columns):
+            for name, values in zip(COLUMNS, columns, strict=True):
                 group[name][at : at + count] = values[start : start + count]
-        except OSError as error:
-            raise HpcganError(f"{self._part(split)}: writing failed ({_reason(error)}); nothing was kept") from error
+        self._check_written()
         self._filled[split] = at + count
         return count
 
@@ -197,27 +247,42 @@ class Writer:
         short = [f"{name} {self._filled[name]} of {size}" for name, size in self.sizes.items()]
         if self._filled != self.sizes:
             raise ValueError(f"fewer events appended than announced: {', '.join(short)}")
-        try:
-            for file in self._files.values():
+        with _signals_held():
+            for split, file in self._files.items():
                 file[GROUP].attrs["complete"] = True
                 file.close()
-            for split in self.sizes:
-                _sync(self._part(split))
-            # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind
-            # too, even if the machine stops between two of these lines.
-            for split in self.sizes:
-                (self.folder / f"{split}.h5").unlink(missing_ok=True)
-            for split in reversed(self.sizes):
-                os.replace(self._part(split), self.folder / f"{split}.h5")
-            _sync(self.folder)
-        except OSError as error:
-            raise HpcganError(f"{self.folder}: writing failed ({_reason(error)}); nothing was kept") from error
+                self._check_written()
+            try:
+                for split in self.sizes:
+                    os.fsync(self._sinks[split].fileno())
+                # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind too,
+                # even if the machine stops between two of these lines.
+                for split in self.sizes:
+                    (self.folder / f"{split}.h5").unlink(missing_ok=True)
+                for split in reversed(self.sizes):
+                    os.replace(self._part(split), self.folder / f"{split}.h5")
+                _sync(self.folder)
+            except OSError as error:
+                raise self._failed(self.folder, error) from error
+
+    def _check_written(self) -> None:
+        for split, sink in self._sinks.items():
+            if sink.failure is not None:
+                raise self._failed(self._part(split), sink.failure)
+
+    @staticmethod
+    def _failed(path: Path, error: OSError) -> HpcganError:
+        return HpcganError(f"{path}: writing failed ({_reason(error)}); nothing was kept")
 
     def _discard(self) -> None:
         """Close and remove what was not published."""
-        for file in self._files.values():
-            with contextlib.suppress(OSError, RuntimeError, ValueError):  # e.g. its cache cannot reach a full disk
-                file.close()
+        with _signals_held():
+            for file in self._files.values():
+                with contextlib.suppress(OSError, RuntimeError, ValueError):  # what a failed sink has lost
+                    file.close()
+            for sink in self._sinks.values():
+                with contextlib.suppress(OSError):
+                    sink.close()
         for split in self.sizes:
             with contextlib.suppress(OSError):
                 self._part(split).unlink(missing_ok=True)

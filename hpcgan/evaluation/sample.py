@@ -90,6 +90,7 @@ def load_sampler(
         network,
         statistics=config.scoring.statistics,
         batch_size=config.training.batch_size,
+        symmetries=config.data.augment if config.training.augment_generated else (),
         dtype=config.training.dtype,
     )
     info = CheckpointInfo(found.path, found.step, found.meta["epoch"], found.score)

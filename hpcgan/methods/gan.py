@@ -328,13 +328,24 @@ class Sampler:
         What batch normalisation uses. Batches are cut at multiples of `batch_size` of the global sample
         index, so that the result does not depend on who draws which batch.
     batch_size : int
+    symmetries : sequence of str
+        Applied at random to each sample: those under which the discriminator saw generated samples, since
+        what was trained is the distribution after them.
     dtype : str
     """
 
     def __init__(
-        self, problem: Problem, network: Network, *, statistics: str, batch_size: int, dtype: str = "float32"
+        self,
+        problem: Problem,
+        network: Network,
+        *,
+        statistics: str,
+        batch_size: int,
+        symmetries: Sequence[str] = (),
+        dtype: str = "float32",
     ) -> None:
         self._problem, self._network, self._dtype = problem, network, dtype
+        self._symmetries = tuple(symmetries)
         self.batch_size = batch_size
         self._compiled = tf.function(
             lambda noise, conditions: network(noise, conditions, training=statistics == "batch", update=False),
@@ -346,4 +357,9 @@ class Sampler:
         n = self.batch_size
         noise = stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim)
         encoded = self._compiled(tf.constant(noise, self._dtype), {})
-        return self._problem.decode({k: v.numpy() for k, v in encoded.items()})
+        sample = {k: v.numpy() for k, v in encoded.items()}
+        if self._symmetries:
+            columns = len(self._problem.symmetries)
+            draws = stateless.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
+            sample = self._problem.augment(sample, self._symmetries, draws)
+        return self._problem.decode(sample)

@@ -40,7 +40,15 @@ class Generator(Network):
             normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)
         ]
         self.ups = [
-            ConvTranspose2D(init, f"generator/up{i}", a, b, padding="circular", gain=2 if i < 3 else 1)
+            ConvTranspose2D(
+                init,
+                f"generator/up{i}",
+                a,
+                b,
+                padding="circular",
+                upsampling=config.upsampling,
+                gain=2 if i < 3 else 1,
+            )
             for i, (a, b) in enumerate(zip(widths, [*widths[1:], 1], strict=True))
         ]
         self.strengths = (

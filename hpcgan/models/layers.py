@@ -17,6 +17,7 @@ import tensorflow as tf
 from hpcgan import stateless
 
 Padding = Literal["zero", "circular"]
+Upsampling = Literal["transposed", "nearest"]
 
 
 class Initializer:
@@ -102,6 +103,19 @@ def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:
     return wrap(x)
 
 
+def _cut_phi(x: tf.Tensor, width: int) -> tf.Tensor:
+    """Take `width` columns off both sides of the phi axis."""
+
+    @tf.custom_gradient
+    def cut(x: tf.Tensor) -> tuple[tf.Tensor, object]:
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.pad(upstream, [[0, 0], [0, 0], [width, width], [0, 0]])
+
+        return x[:, :, width:-width], backward
+
+    return cut(x)
+
+
 class Dense(tf.Module):
     """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs)."""
 
@@ -154,7 +168,12 @@ class Conv2D(tf.Module):
 
 
 class ConvTranspose2D(tf.Module):
-    """Transposed 4x4 convolution of stride 2, bias-free: doubles the size (`Conv2D` backwards)."""
+    """Transposed 4x4 convolution of stride 2, bias-free: doubles the size (`Conv2D` backwards).
+
+    With `upsampling="nearest"` it is the nearest-neighbour enlargement followed by a 3x3 convolution, which
+    treats even and odd pixels alike where a free 4x4 kernel imprints a lattice (Odena et al. 2016,
+    doi:10.23915/distill.00003). That is the same transposed convolution with a 4x4 kernel made of the 3x3 one.
+    """
 
     def __init__(
         self,
@@ -163,24 +182,35 @@ class ConvTranspose2D(tf.Module):
         inputs: int,
         outputs: int,
         *,
-        kernel: int = 4,
         padding: Padding = "zero",
+        upsampling: Upsampling = "transposed",
         gain: float | None = None,
     ) -> None:
         super().__init__(name.replace("/", "_"))
-        shape = (kernel, kernel, outputs, inputs)
+        size = 3 if upsampling == "nearest" else 4
+        shape = (size, size, outputs, inputs)
         if gain is None:  # the fan of the reference's framework: its transposed weight is (in, out, k, k)
-            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, outputs * kernel * kernel)
+            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, outputs * size * size)
         else:  # what an output pixel really sums over
-            self.kernel = init.he_uniform(f"{name}/kernel", shape, inputs * kernel * kernel / 4, gain)
-        self.outputs, self.padding = outputs, padding
+            terms = 9 if upsampling == "nearest" else 4
+            self.kernel = init.he_uniform(f"{name}/kernel", shape, inputs * terms, gain)
+        self.outputs, self.padding, self.upsampling = outputs, padding, upsampling
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         if self.padding == "circular":
             x = wrap_phi(x, 1)
         n, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
-        y = tf.nn.conv2d_transpose(x, self.kernel, [n, 2 * height, 2 * width, self.outputs], 2, "SAME")
-        return y[:, :, 2:-2] if self.padding == "circular" else y
+        size = [n, 2 * height, 2 * width, self.outputs]
+        y = tf.nn.conv2d_transpose(x, self._four_by_four(), size, 2, "SAME")
+        return _cut_phi(y, 2) if self.padding == "circular" else y
+
+    def _four_by_four(self) -> tf.Tensor:
+        if self.upsampling == "transposed":
+            return self.kernel
+        rows = tf.pad(self.kernel, [[0, 1], [0, 0], [0, 0], [0, 0]]) + tf.pad(
+            self.kernel, [[1, 0], [0, 0], [0, 0], [0, 0]]
+        )
+        return tf.pad(rows, [[0, 0], [0, 1], [0, 0], [0, 0]]) + tf.pad(rows, [[0, 0], [1, 0], [0, 0], [0, 0]])
 
 
 class BatchNorm(tf.Module):

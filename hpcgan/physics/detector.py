@@ -400,13 +400,13 @@ def _fly_helix(
     px, py, pz, x, y, z = start
     # Centre of the circle: a positive particle in a field along +z turns clockwise about it.
     xc, yc = x + turning * py, y - turning * px
-    r2 = (px * px + py * py) * turning**2
-    c2 = xc * xc + yc * yc
-    r, c = np.sqrt(r2), np.sqrt(c2)
+    r, c = np.abs(turning) * np.sqrt(px * px + py * py), np.sqrt(xc * xc + yc * yc)
     leaves_side = r + c >= radius
     # Turning angles seen from the centre, counted from the point nearest the axis: `side` where the circle
     # crosses the cylinder on the way out, `passed` where the particle is now (0 for one from the origin).
-    side = np.arccos(np.clip((r2 + c2 - radius**2) / (2 * r * c), -1.0, 1.0))
+    # Law of cosines in half-angle form, which keeps its precision for stiff tracks.
+    half2 = (radius - (c - r)) * (radius + (c - r)) / (4 * r * c)
+    side = 2 * np.arcsin(np.sqrt(np.clip(half2, 0.0, 1.0)))
     dx, dy = x - xc, y - yc
     passed = np.sign(turning) * np.arctan2(y * xc - x * yc, -(dx * xc + dy * yc))
     z_per_turn = pz * np.abs(turning)  # m per radian

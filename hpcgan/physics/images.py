@@ -16,6 +16,9 @@ it."""
 
 MEV_PER_GEV = 1000.0
 
+_ETA_EDGES = np.linspace(*ETA_RANGE, N_ETA + 1)
+_PHI_EDGES = np.linspace(*PHI_RANGE, N_PHI + 1)
+
 
 def image_attributes() -> dict[str, Any]:
     """What the numbers of an image mean, for file attributes."""
@@ -36,13 +39,15 @@ def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:
     """
     index = np.zeros(np.shape(eta), dtype=np.int64)
     inside = np.ones(np.shape(eta), dtype=bool)
-    for values, (low, high), bins in (
-        (np.asarray(eta), ETA_RANGE, N_ETA),
-        (np.asarray(phi), PHI_RANGE, N_PHI),
-    ):
+    for values, edges in ((np.asarray(eta), _ETA_EDGES), (np.asarray(phi), _PHI_EDGES)):
+        bins, low, high = len(edges) - 1, edges[0], edges[-1]
         within = (values >= low) & (values <= high)
-        position = np.where(within, (values - low) * (bins / (high - low)), 0.0).astype(np.int64)
-        index = index * bins + np.minimum(position, bins - 1)
+        position = np.where(within, (values - low) / (high - low) * bins, 0.0).astype(np.int64)
+        position = np.minimum(position, bins - 1)
+        # Rounding may have put a direction next to an edge on its other side.
+        position -= within & (values < edges[position])
+        position += within & (values >= edges[position + 1]) & (position < bins - 1)
+        index = index * bins + position
         inside &= within
     return np.where(inside, index, -1)
 

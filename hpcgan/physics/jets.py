@@ -204,7 +204,7 @@ def _fastjet(
 def _silence(fastjet: Any) -> None:
     """Keep FastJet's banner off standard output, where every rank would print it (the docs cite it instead)."""
     sequence = getattr(getattr(fastjet, "_swig", None), "ClusterSequence", None)
-    if hasattr(sequence, "set_fastjet_banner_stream"):
+    if sequence is not None and hasattr(sequence, "set_fastjet_banner_stream"):
         sequence.set_fastjet_banner_stream(None)
 
 

@@ -44,6 +44,9 @@ class RpvModel(Section):
     threshold_mev: Annotated[float, Field(ge=0)] = Field(500.0, description="generated pixels below become 0, MeV")
     normalisation: Literal["batch", "none"] = "batch"
     phi_padding: Literal["zero", "circular"] = Field("zero", description="edges of the phi axis in convolutions")
+    upsampling: Literal["transposed", "nearest"] = Field(
+        "transposed", description="detector: how the generator doubles the size"
+    )
     pixel_noise: bool = Field(False, description="detector: noise images at every resolution of the generator")
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
     minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
@@ -51,8 +54,8 @@ class RpvModel(Section):
     @model_validator(mode="after")
     def _options_of_the_architecture(self) -> RpvModel:
         if self.architecture == "dcgan":
-            for option in ("pixel_noise", "pooled_pt", "minibatch_stddev"):
-                if getattr(self, option):
+            for option in ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev"):
+                if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         return self
 

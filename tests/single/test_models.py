@@ -126,3 +126,13 @@ def test_two_variables_of_one_name_are_refused():
 
     with pytest.raises(ValueError, match="two variables are named 'same/bias'"):
         Twice().named  # noqa: B018
+
+
+def test_nearest_upsampling_is_enlarging_and_a_three_by_three_convolution():
+    rng = np.random.default_rng(5)
+    layer = layers.ConvTranspose2D(layers.Initializer(1, "float64"), "up", 3, 2, upsampling="nearest", gain=2)
+    x = rng.normal(size=(2, 4, 4, 3))
+    enlarged = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    kernel = np.transpose(layer.kernel.numpy()[::-1, ::-1], (0, 1, 3, 2))  # a transposed kernel runs backwards
+    expected = tf.nn.conv2d(enlarged, kernel, 1, "SAME").numpy()
+    np.testing.assert_allclose(layer(tf.constant(x)), expected, atol=1e-12)

@@ -1,0 +1,351 @@
+"""Image files: what is written, what is refused."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpcgan.data import hdf5
+from hpcgan.data.hdf5 import Writer, check_target, open_images, split_sizes, validate
+from hpcgan.errors import HpcganError, InputError
+
+
+def some_images(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random((n, 64, 64)) < 0.05, rng.exponential(5e3, (n, 64, 64)), 0).astype(np.float32)
+
+
+def write(folder: Path, n: int = 20, settings: str = '{"events": 20}', force: bool = False) -> np.ndarray:
+    images = some_images(n)
+    with Writer(folder, split_sizes(n), {"settings": settings, "units": "MeV"}, force=force) as writer:
+        for start in range(0, n, 7):
+            part = images[start : start + 7]
+            writer.append(part, 1, 1.0, 1400.0, np.arange(start, start + len(part)))
+    return images
+
+
+def other_file(path: Path, **datasets: Any) -> Path:
+    """A file as other people might make it."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("all_events")
+        for name, values in datasets.items():
+            group[name] = values
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    write(path)
+    return path
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(5, (3, 1, 1)), (20, (12, 4, 4)), (24000, (14400, 4800, 4800)), (7, (4, 1, 2))]
+)
+def test_split_sizes(n: int, sizes: tuple[int, ...]) -> None:
+    assert tuple(split_sizes(n).values()) == sizes
+    assert sum(sizes) == n
+
+
+@given(st.integers(5, 10**7))
+def test_splits_cover_everything(n: int) -> None:
+    sizes = split_sizes(n)
+    assert sum(sizes.values()) == n
+    assert min(sizes.values()) >= 1
+    assert abs(sizes["train"] - 0.6 * n) <= 1
+
+
+def test_too_few_events() -> None:
+    with pytest.raises(InputError, match="at least 5"):
+        split_sizes(4)
+
+
+def test_layout_for_plain_h5py(folder: Path) -> None:
+    """What the published files have, and how their users open them."""
+    with h5py.File(folder / "train.h5") as f:
+        assert f["all_events"]["hist"].shape == (12, 64, 64)
+        assert f["all_events"]["hist"].dtype == np.float32
+        assert set(f["all_events"]) == {"hist", "y", "weight", "mGlu", "mNeu"}
+        assert f["all_events"]["hist"].attrs["units"] == "MeV"
+        assert f["all_events"].attrs["units"] == "MeV"
+        assert f["all_events/mGlu"].attrs["units"] == "GeV"
+        np.testing.assert_array_equal(f["all_events"]["y"], np.ones(12))
+
+
+def test_events_go_to_the_splits_in_order(folder: Path) -> None:
+    images = some_images(20)
+    start = 0
+    for split, size in split_sizes(20).items():
+        with open_images(folder / f"{split}.h5") as file:
+            assert file.n == size
+            np.testing.assert_array_equal(file.read(), images[start : start + size])
+            assert file.mNeu is not None
+            np.testing.assert_array_equal(file.mNeu, np.arange(start, start + size))
+        start += size
+    assert not list(folder.glob("*.part"))
+
+
+def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path)
+    for split in hdf5.SPLITS:
+        assert (tmp_path / f"{split}.h5").read_bytes() == (folder / f"{split}.h5").read_bytes()
+
+
+def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "new", split_sizes(20), {}) as writer:
+        writer.append(some_images(15), 1, 1, 0, 0)
+        assert list((tmp_path / "new").glob("*.part"))
+        raise KeyboardInterrupt
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_too_few_or_too_many_events_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fewer events"), Writer(tmp_path, split_sizes(20), {}) as writer:
+        writer.append(some_images(19), 1, 1, 0, 0)
+    with pytest.raises(ValueError, match="more events"), Writer(tmp_path, split_sizes(5), {}) as writer:
+        writer.append(some_images(6), 1, 1, 0, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_files_are_not_replaced(folder: Path) -> None:
+    before = (folder / "train.h5").read_bytes()
+    with pytest.raises(InputError, match=r"train\.h5: exists already"):
+        write(folder)
+    assert (folder / "train.h5").read_bytes() == before
+
+
+def test_force_replaces(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    write(tmp_path, 30, force=True)
+    with open_images(tmp_path / "train.h5") as file:
+        assert file.n == 18
+
+
+def test_failed_force_keeps_the_old_files(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = (tmp_path / "train.h5").read_bytes()
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, split_sizes(30), {}, force=True) as writer:
+        writer.append(some_images(25), 1, 1, 0, 0)
+        raise KeyboardInterrupt
+    assert (tmp_path / "train.h5").read_bytes() == before
+
+
+def test_two_writers_in_one_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, split_sizes(20), {}):
+        with pytest.raises(InputError, match="another process"), Writer(tmp_path, split_sizes(20), {}):
+            pass
+        raise KeyboardInterrupt
+    write(tmp_path)  # the lock is gone
+
+
+def test_leftovers_of_a_killed_writer_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "train.h5.part").write_bytes(b"rubbish")
+    write(tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_unfinished_file_under_a_final_name_is_refused(tmp_path: Path) -> None:
+    path = other_file(tmp_path / "a.h5", hist=some_images(3))
+    with h5py.File(path, "a") as file:
+        file["all_events"].attrs["complete"] = False
+    with pytest.raises(InputError, match="unfinished"):
+        open_images(path)
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # the kernel's refusal stands for a full disk
+        with (
+            pytest.raises(HpcganError, match=r"train\.h5\.part|writing failed"),
+            Writer(tmp_path, split_sizes(1000), {}) as writer,
+        ):
+            for _ in range(10):
+                writer.append(some_images(100), 1, 1, 0, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MB are needed"), Writer(tmp_path / "a", split_sizes(10**13), {}):
+        pass
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"), Writer(tmp_path / "file", split_sizes(10), {}):
+        pass
+    with pytest.raises(InputError, match="not a folder"):
+        check_target(tmp_path / "file", "", split_sizes(10), force=False)
+
+
+def test_check_target(tmp_path: Path) -> None:
+    sizes = split_sizes(20)
+    assert check_target(tmp_path / "none", "{}", sizes, force=False) is False
+    write(tmp_path, settings='{"seed": 1}')
+    assert check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
+    with pytest.raises(InputError, match=r"seed: 1, asked for 2.*--force"):
+        check_target(tmp_path, '{"seed": 2}', sizes, force=False)
+    assert check_target(tmp_path, '{"seed": 2}', sizes, force=True) is False
+    (tmp_path / "val.h5").unlink()
+    with pytest.raises(InputError, match=r"holds train\.h5 but not val\.h5"):
+        check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+    (tmp_path / "val.h5").write_bytes((tmp_path / "train.h5").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"val\.h5.*--force"):
+        check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def test_random_access(folder: Path) -> None:
+    images = some_images(20)[:12]
+    with open_images(folder / "train.h5") as file:
+        for which in ([5, 0, 5, 11], [-1, 3], [], np.array([2], dtype=np.uint8)):
+            np.testing.assert_array_equal(file.read(which), images[np.asarray(which, dtype=int)])
+        for piece in (slice(3, 7), slice(None), slice(10, 99), slice(None, None, 3), slice(5, 2), slice(-2, None)):
+            np.testing.assert_array_equal(file.read(piece), images[piece])
+        assert file.read([1]).dtype == np.float32
+        with pytest.raises(IndexError):
+            file.read([12])
+        with pytest.raises(IndexError):
+            file.read([-13])
+
+
+@pytest.mark.parametrize("dtype", ["f8", ">f4", "f2", "i4", "u2"])
+@pytest.mark.parametrize(
+    "storage", [{}, {"chunks": (2, 64, 64), "compression": "lzf"}, {"chunks": (3, 32, 64), "shuffle": True}]
+)
+def test_files_of_other_people(tmp_path: Path, dtype: str, storage: dict[str, Any]) -> None:
+    images = np.round(some_images(4)).clip(0, 60000).astype(dtype)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("all_events/hist", data=images, **storage)
+    validate(tmp_path / "a.h5")
+    with open_images(tmp_path / "a.h5") as file:
+        assert (file.y, file.weight, file.mGlu, file.mNeu, file.attrs) == (None, None, None, None, {})
+        for got in (file.read(), file.read([0, 1, 2, 3]), np.concatenate(list(file.chunks(3)))):
+            assert got.dtype == np.float32
+            np.testing.assert_array_equal(got, images.astype(np.float32))
+
+
+def test_columns_of_shape_n_1(tmp_path: Path) -> None:
+    path = other_file(tmp_path / "a.h5", hist=some_images(3), y=np.ones((3, 1)), weight=np.arange(3))
+    with open_images(path) as file:
+        assert file.y is not None
+        assert file.y.tolist() == [1, 1, 1]
+        assert file.weight is not None
+        assert file.weight.tolist() == [0, 1, 2]
+
+
+def bad(images: np.ndarray, event: int, value: float) -> np.ndarray:
+    images = images.copy()
+    images[event, 3, 4] = value
+    return images
+
+
+GOOD = some_images(4)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"image": GOOD}, r"no data set 'all_events/hist' \(the group holds: image\)"),
+        ({"hist": np.zeros((4, 32, 32))}, r"shape \(4, 32, 32\)"),
+        ({"hist": np.zeros((4, 64 * 64))}, r"shape \(4, 4096\)"),
+        ({"hist": np.zeros((4, 64, 64, 1))}, "shape"),
+        ({"hist": np.zeros((0, 64, 64))}, "no events"),
+        ({"hist": np.array(["a"])}, "numbers"),
+        ({"hist": GOOD.astype(complex)}, "numbers"),
+        ({"hist": bad(GOOD, 2, np.nan)}, "all_events/hist: event 2 holds an energy that is not finite"),
+        ({"hist": bad(GOOD, 3, np.inf)}, "event 3 .* not finite"),
+        ({"hist": bad(GOOD, 1, -5)}, "event 1 .* negative: -5"),
+        ({"hist": GOOD, "y": np.ones(3)}, r"all_events/y has shape \(3,\) but all_events/hist has 4 events"),
+        ({"hist": GOOD, "mGlu": np.array([1, np.nan, 1, 1])}, "all_events/mGlu of event 1 is nan"),
+        ({"hist": GOOD, "weight": np.array(["a"] * 4, dtype="S1")}, "weight does not hold numbers"),
+    ],
+)
+def test_bad_contents(tmp_path: Path, datasets: dict[str, Any], message: str) -> None:
+    path = other_file(tmp_path / "bad.h5", **datasets)
+    with pytest.raises(InputError, match=message) as error:
+        validate(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_event_beyond_the_first_chunk(tmp_path: Path) -> None:
+    images = np.zeros((hdf5.SCAN_IMAGES + 10, 64, 64), dtype=np.float32)
+    images[-2, 0, 0] = -1
+    with pytest.raises(InputError, match=f"event {hdf5.SCAN_IMAGES + 8} "):
+        validate(other_file(tmp_path / "a.h5", hist=images))
+
+
+def test_not_data_files(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        open_images(tmp_path / "none.h5")
+    with pytest.raises(InputError, match="folder"):
+        open_images(tmp_path)
+    (tmp_path / "empty.h5").write_bytes(b"")
+    (tmp_path / "text.h5").write_text("hello")
+    (tmp_path / "cut.h5").write_bytes((folder / "train.h5").read_bytes()[:-1000])
+    for name in ("empty.h5", "text.h5", "cut.h5"):
+        with pytest.raises(InputError, match=f"{name}: not a readable HDF5 file"):
+            open_images(tmp_path / name)
+    with h5py.File(tmp_path / "nothing.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="no group 'all_events'"):
+        open_images(tmp_path / "nothing.h5")
+
+
+def test_group_and_data_set_swapped(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["all_events"] = np.zeros(3)
+    with pytest.raises(InputError, match="no group"):
+        open_images(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_group("all_events/hist")
+    with pytest.raises(InputError, match="no data set"):
+        open_images(tmp_path / "b.h5")
+
+
+def test_other_image_sizes_can_be_asked_for(tmp_path: Path) -> None:
+    path = other_file(tmp_path / "a.h5", hist=np.zeros((2, 8, 9)))
+    with open_images(path, image_shape=(8, 9)) as file:
+        assert file.read().shape == (2, 8, 9)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_give_one_error_or_the_right_images(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
+    """Cut anywhere, or with bytes changed: never another exception, and never other images."""
+    original = (folder / "test.h5").read_bytes()
+    damaged = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(damaged)
+    try:
+        validate(path)
+    except InputError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        with open_images(folder / "test.h5") as good, open_images(path) as file:
+            np.testing.assert_array_equal(file.read(), good.read())
