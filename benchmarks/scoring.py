@@ -18,9 +18,7 @@ from hpcgan.problems.rpv import RpvModel, RpvProblem
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="images, HDF5")
     parser.add_argument("--events", type=int, default=4096, help="on each side (default: 4096)")
     parser.add_argument("--repeat", type=int, default=5, help="times; the median counts (default: 5)")

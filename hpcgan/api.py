@@ -126,9 +126,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
         source.close()
 
 
-def generate(
-    run: Path | str, n: int, *, seed: int = 1, checkpoint: Literal["best", "latest"] = "best"
-) -> Sample:
+def generate(run: Path | str, n: int, *, seed: int = 1, checkpoint: Literal["best", "latest"] = "best") -> Sample:
     """Sample the generator of a run.
 
     Parameters

@@ -94,9 +94,7 @@ def train(
         scorer = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
             scorer = epoch_scorer(config, problem, sampler, validation, comm)
-        Trainer(
-            config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter
-        ).run()
+        Trainer(config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter).run()
         outcome = "done"
     except Interrupted:
         outcome = "interrupted"

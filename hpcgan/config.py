@@ -369,5 +369,3 @@ def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; the keys here are: {', '.join(keys)}" if keys else ""
-
-

@@ -97,9 +97,7 @@ class HorovodComm(Comm):
         by_dtype: dict[Any, list[int]] = {}
         for index, tensor in enumerate(tensors):
             if not tensor.dtype.is_floating:
-                raise TypeError(
-                    f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged"
-                )
+                raise TypeError(f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged")
             by_dtype.setdefault(tensor.dtype, []).append(index)
         results = list(tensors)
         for dtype, indices in by_dtype.items():
@@ -222,9 +220,7 @@ class HorovodComm(Comm):
 
     def broadcast_json(self, value: Any) -> Any:
         data = json.dumps(value).encode() if self.rank == 0 else b""
-        length = self._hvd.broadcast(
-            self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length"
-        )
+        length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
         received = self._broadcast_bytes(data, int(length[0]))
         return json.loads(received)
 
@@ -264,9 +260,7 @@ class HorovodComm(Comm):
             for start in range(0, int(lengths.max()), chunk):
                 piece = source[start : start + chunk]
                 splits = [len(piece)] + [0] * (self.size - 1)
-                received, counts = hvd.alltoall(
-                    tf.constant(piece), tf.constant(splits), name="hpcgan.host.gather"
-                )
+                received, counts = hvd.alltoall(tf.constant(piece), tf.constant(splits), name="hpcgan.host.gather")
                 if self.rank == 0:
                     ends = np.cumsum(counts.numpy())
                     for rank, piece_of_rank in enumerate(np.split(received.numpy(), ends[:-1])):

@@ -61,8 +61,6 @@ def make_comm(backend: str = "auto") -> Comm:
     try:
         from hpcgan.comm.mpi import MpiComm  # type: ignore[import-not-found]
     except ImportError as error:
-        raise HpcganError(
-            "comm.backend: mpi is not available in this version; use auto or horovod"
-        ) from error
+        raise HpcganError("comm.backend: mpi is not available in this version; use auto or horovod") from error
     comm: Comm = MpiComm()
     return comm

@@ -71,9 +71,7 @@ def main() -> int:
         if seen is not None:
             threads = threads_from_env(os.environ)
             print(
-                json.dumps(
-                    {"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen}
-                )
+                json.dumps({"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen})
             )
         comm.close()
     except Exception as error:

@@ -45,9 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Exit code 0 if nothing has failed.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
-        "--ranks", type=int, default=2, metavar="N", help="ranks of the test job (default: 2)"
-    )
+    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="ranks of the test job (default: 2)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="seconds for the test job (default: 180)"
     )
@@ -199,9 +197,7 @@ def describe_training() -> dict[str, Any]:
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "hpcgan.comm.selftest", "--describe"]
     try:
-        done = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
-        )
+        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
     except subprocess.TimeoutExpired:
         return {"tensorflow": {"error": "import did not end within 300 s"}}
     if done.returncode < 0:
@@ -226,27 +222,19 @@ def check_training(described: dict[str, Any]) -> list[Check]:
             Check("TensorFlow", FAIL, error, remedy),
             Check("Horovod", FAIL, "not tried: it needs TensorFlow", INSTALL_TRAIN),
         ]
-    checks = [
-        Check("TensorFlow", OK, f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)")
-    ]
+    checks = [Check("TensorFlow", OK, f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)")]
     gpus = tensorflow["gpus"]
     horovod = described.get("horovod", {"error": "not installed"})
     built = horovod.get("built_with", {})
     if gpus and not built.get("nccl"):
-        checks.append(
-            Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)")
-        )
+        checks.append(Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)"))
     elif not gpus and shutil.which("nvidia-smi"):
         checks.append(
-            Check(
-                "GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)"
-            )
+            Check("GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)")
         )
     else:
         checks.append(
-            Check(
-                "GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores"
-            )
+            Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
         )
     if "error" in horovod:
         error = horovod["error"]
@@ -255,15 +243,11 @@ def check_training(described: dict[str, Any]) -> list[Check]:
         checks.append(Check("Horovod", FAIL, error, INSTALL_TRAIN))
         return checks
     parts = ", ".join(name.upper() for name, there in built.items() if there)
-    detail = (
-        f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
-    )
+    detail = f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
     if not built.get("mpi"):
         checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
     elif horovod["tensorflow"] not in (None, tensorflow["version"]):
-        checks.append(
-            Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`")
-        )
+        checks.append(Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`"))
     else:
         checks.append(Check("Horovod", OK, detail))
     return checks
@@ -284,9 +268,7 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
         detail += f" ({horovod['mpi_library']})"
     known = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
     if horovod.get("mpi_version") and known != mpirun.flavour:
-        remedy = (
-            "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
-        )
+        remedy = "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
         return Check("MPI", WARN, detail, remedy)
     return Check("MPI", OK, detail)
 
@@ -315,9 +297,7 @@ def check_allreduce(ranks: int, timeout: float) -> Check:
     except (StopIteration, ValueError):
         answer = None
     if code != 0 or answer is None:
-        said = [
-            text for text in errors.splitlines() if text.startswith("hpcgan:")
-        ] or errors.strip().splitlines()
+        said = [text for text in errors.splitlines() if text.startswith("hpcgan:")] or errors.strip().splitlines()
         return Check(name, FAIL, f"exit code {code}: {said[0] if said else 'no output'}", "run `make setup`")
     mean = (ranks - 1) / 2
     if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:

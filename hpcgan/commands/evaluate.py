@@ -26,9 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--checkpoint", choices=("best", "latest"), help="weights of a RUN (default: best)")
     parser.add_argument("--split", choices=SPLITS, help="real events of a RUN's data (default: test)")
     parser.add_argument("--samples", type=int, default=5, metavar="K", help="generated samples (default: 5)")
-    parser.add_argument(
-        "--events", type=int, default=4096, metavar="N", help="events on each side (default: 4096)"
-    )
+    parser.add_argument("--events", type=int, default=4096, metavar="N", help="events on each side (default: 4096)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: RUN/report)")
 
 

@@ -63,9 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.evaluation.sample import load_sampler
 
     console = Console(stderr=True)
-    sampler = load_sampler(
-        args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True)
-    )
+    sampler = load_sampler(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
     info = sampler.checkpoint
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",

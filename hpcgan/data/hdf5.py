@@ -97,12 +97,12 @@ class _Sink(io.FileIO):
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait: their handlers must not run in the middle of a call HDF5 makes to a :class:`_Sink`."""
+    """Let Ctrl-C and SIGTERM wait: no handler may run in the middle of a call HDF5 makes to a :class:`_Sink`."""
     held: list[int] = []
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _: held.append(number))
+            before[number] = signal.signal(number, lambda caught, _: held.append(caught))
     try:
         yield
     finally:
@@ -248,7 +248,7 @@ class Writer:
         if self._filled != self.sizes:
             raise ValueError(f"fewer events appended than announced: {', '.join(short)}")
         with _signals_held():
-            for split, file in self._files.items():
+            for file in self._files.values():
                 file[GROUP].attrs["complete"] = True
                 file.close()
                 self._check_written()

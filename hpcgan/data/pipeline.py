@@ -57,19 +57,13 @@ class Pipeline:
             ]
             for i in range(count):
                 if i + 1 < count:
-                    submitted.append(
-                        pool.submit(self._batch, order, epoch, position + (i + 1) * size, step + i + 1)
-                    )
+                    submitted.append(pool.submit(self._batch, order, epoch, position + (i + 1) * size, step + i + 1))
                 yield submitted.pop(0).result()
 
-    def _batch(
-        self, order: np.ndarray, epoch: int, position: int, step: int
-    ) -> tuple[Sample, dict[str, np.ndarray]]:
+    def _batch(self, order: np.ndarray, epoch: int, position: int, step: int) -> tuple[Sample, dict[str, np.ndarray]]:
         first, n = self._sharding.rank * self._sharding.batch_size, self._sharding.batch_size
         real = self._encoder.encode(self._source.read(self._sharding.shard(order, position), epoch))
         if self._augment:
-            uniforms = stateless.uniform(
-                self._sharding.seed, "augment", step, first, n, len(self._encoder.symmetries)
-            )
+            uniforms = stateless.uniform(self._sharding.seed, "augment", step, first, n, len(self._encoder.symmetries))
             real = self._encoder.augment(real, self._augment, uniforms)
         return real, self._draws(step, first, n)

@@ -218,11 +218,7 @@ def _distances(page: _Page) -> str:
     for name, found in page.report["distances"].items():
         key = f"distances.{name}"
         unit = f" [{found['unit']}]" if found["unit"] else ""
-        error = (
-            ""
-            if found["wasserstein_error"] is None
-            else f" ± {page.number(f'{key}.wasserstein_error', '.2g')}"
-        )
+        error = "" if found["wasserstein_error"] is None else f" ± {page.number(f'{key}.wasserstein_error', '.2g')}"
         rows.append(
             [
                 _text(label(name) + unit),
@@ -280,10 +276,7 @@ def _training(page: _Page, figures: Sequence[EmbeddedFigure]) -> str:
 
 def _about(page: _Page) -> str:
     report = page.report
-    rows = [
-        [_text(label(name).removesuffix(" s")), page.number(f"timing.{name}", ".1f")]
-        for name in report["timing"]
-    ]
+    rows = [[_text(label(name).removesuffix(" s")), page.number(f"timing.{name}", ".1f")] for name in report["timing"]]
     parts = ["<h2>Details</h2>", _table(["Evaluation step", "seconds"], rows, "")]
     if report["training"] is not None:
         config = yaml.safe_dump(report["training"]["config"], sort_keys=False)

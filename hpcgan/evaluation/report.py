@@ -161,10 +161,7 @@ def evaluate_sampler(
     problem, folder = sampler.problem, Path(sampler.config.data.path)
     clock = _Clock(log)
     with clock("real_events", f"reading real events of {folder}"):
-        splits = {
-            name: _read(problem, folder, name, POOL_FACTOR * events)
-            for name in sorted({split, "val", "test"})
-        }
+        splits = {name: _read(problem, folder, name, POOL_FACTOR * events) for name in sorted({split, "val", "test"})}
         held_out = splits[split]
         n = min(events, held_out.total)
         real = compare.take_events(held_out.observables, np.arange(n))
@@ -178,15 +175,11 @@ def evaluate_sampler(
             first = first or sample
     notices = _notices(n, events, f"the {split} split has {held_out.total} events")
     if split != "test":
-        notices.append(
-            f"Scored on the {split} split, which training or selection has seen: not a held-out score."
-        )
+        notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
     real_sample = held_out.source.read(held_out.order[:n])
     for loaded in splits.values():
         loaded.source.close()
-    data, figures = _compare(
-        problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock
-    )
+    data, figures = _compare(problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock)
     info = sampler.checkpoint
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
@@ -346,9 +339,7 @@ def _compare(
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
     with clock("figures", "drawing"):
-        figure = plots.null_distribution(
-            found.band.samples, [score.total for score in found.band_scores], found.band.n
-        )
+        figure = plots.null_distribution(found.band.samples, [score.total for score in found.band_scores], found.band.n)
         caption = (
             f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint "
             f"splits of real events, all at N = {found.band.n}."
@@ -388,9 +379,7 @@ def _training(
     }
 
 
-def _training_figures(
-    epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any]
-) -> list[EmbeddedFigure]:
+def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any]) -> list[EmbeddedFigure]:
     """Loss and score curves."""
     from hpcgan.metrics import plots
 
@@ -421,9 +410,7 @@ def _training_figures(
             mark=mark,
             levels=levels,
         )
-        figures.append(
-            _embed("score_curve", "Score on validation events after each epoch.", figure, "training")
-        )
+        figures.append(_embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
     figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
     figures.append(_embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
     return figures
@@ -435,9 +422,7 @@ def _embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigur
     return EmbeddedFigure(name, caption, plots.png(figure), group)
 
 
-def _write(
-    report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: _Clock
-) -> Report:
+def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: _Clock) -> Report:
     whole = {
         "schema": "hpcgan.report",
         "schema_version": SCHEMA_VERSION,
@@ -496,9 +481,7 @@ def _problem(name: str) -> Problem:
     try:
         return problem(problem.Model())
     except pydantic.ValidationError as error:
-        raise InputError(
-            f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})"
-        ) from None
+        raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
 
 
 def _notices(n: int, requested: int, reason: str) -> list[str]:

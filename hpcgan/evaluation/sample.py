@@ -58,9 +58,7 @@ class RunSampler:
         return take(concatenate(made), slice(0, n))
 
 
-def load_sampler(
-    run_dir: Path, checkpoint: Literal["best", "latest"] = "best", warn: Any = print
-) -> RunSampler:
+def load_sampler(run_dir: Path, checkpoint: Literal["best", "latest"] = "best", warn: Any = print) -> RunSampler:
     """Load the generator of a run.
 
     Raises

@@ -60,10 +60,7 @@ class Scorer:
         return Score(**self._comm.broadcast_json(plain))
 
     def _empty(self) -> Observables:
-        shapes = {
-            name: np.zeros((0, *spec.shape), spec.dtype)
-            for name, spec in self._problem.schema.items()
-        }
+        shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}
         return self._problem.observables(shapes)
 
 
@@ -79,9 +76,5 @@ def gather_observables(mine: Observables, comm: Comm) -> Observables | None:
         counts = mine[name].counts
         all_counts = None if counts is None else comm.gather_array(np.asarray(counts, np.int64))
         if values is not None:
-            whole[name] = Observable(
-                np.concatenate(values), None if all_counts is None else np.concatenate(all_counts)
-            )
+            whole[name] = Observable(np.concatenate(values), None if all_counts is None else np.concatenate(all_counts))
     return whole if comm.is_root else None
-
-

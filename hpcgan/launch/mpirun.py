@@ -78,9 +78,7 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
         beside = Path(sys.prefix) / "bin" / "mpirun"
         path = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpirun", path=env.get("PATH"))
     if path is None:
-        raise HpcganError(
-            "no mpirun found: run `make setup`, load your site's MPI module, or set HPCGAN_MPIRUN"
-        )
+        raise HpcganError("no mpirun found: run `make setup`, load your site's MPI module, or set HPCGAN_MPIRUN")
     try:
         done = subprocess.run(
             [path, "--version"],

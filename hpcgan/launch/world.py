@@ -118,18 +118,14 @@ def check_world(expected: World | None, actual_size: int, actual_rank: int) -> N
             f"rank {actual_rank}; variables of another launcher are set: start from a clean shell"
         )
     if expected.launcher == "srun":
-        remedy = (
-            "srun and the MPI library do not speak the same PMI: use `srun --mpi=pmix` "
-            "or mpirun inside the job"
-        )
+        remedy = "srun and the MPI library do not speak the same PMI: use `srun --mpi=pmix` or mpirun inside the job"
     else:
         remedy = (
             "this mpirun belongs to another MPI than the one Horovod was built with: use --ranks, the mpirun "
             "that `hpcgan doctor` names, or run `make setup` with the MPI you want on PATH"
         )
     raise HpcganError(
-        f"{expected.launcher} started {expected.size} ranks, but MPI reports a world of {actual_size}; "
-        f"{remedy}"
+        f"{expected.launcher} started {expected.size} ranks, but MPI reports a world of {actual_size}; {remedy}"
     )
 
 
@@ -177,9 +173,7 @@ def _world(
     size = _number(env, size_name)
     rank = _number(env, rank_name)
     if size is None or rank is None:
-        raise HpcganError(
-            f"{size_name} is set without {rank_name}: the environment of {launcher} is incomplete"
-        )
+        raise HpcganError(f"{size_name} is set without {rank_name}: the environment of {launcher} is incomplete")
     if not 0 <= rank < size:
         raise HpcganError(f"{rank_name}={rank} does not fit {size_name}={size}: start from a clean shell")
     local_size = _number(env, local_size_name) if local_size_name else None
@@ -191,9 +185,7 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d+", text.strip()):
-        raise HpcganError(
-            f"{name}={text!r} in the environment is not a number; unset it or start from a clean shell"
-        )
+        raise HpcganError(f"{name}={text!r} in the environment is not a number; unset it or start from a clean shell")
     return int(text)
 
 

@@ -267,9 +267,7 @@ class Gan:
     ) -> tf.Tensor:
         """Average over the ranks in one collective, update the network, return the averaged metrics."""
         statistics = self.networks[name].statistics
-        reduced = self._comm.grouped_allreduce(
-            [*gradients, *(s.read_value() for s in statistics), local], name=name
-        )
+        reduced = self._comm.grouped_allreduce([*gradients, *(s.read_value() for s in statistics), local], name=name)
         self.optimizers[name].apply(reduced[: len(gradients)], rate)
         for variable, mean in zip(statistics, reduced[len(gradients) : -1], strict=True):
             variable.assign(mean)

@@ -101,9 +101,7 @@ def wasserstein(real: np.ndarray, fake: np.ndarray) -> float:
     return float(stats.wasserstein_distance(real, fake))
 
 
-def wasserstein_error(
-    real: Observable, fake: Observable, repetitions: int = 100, seed: int = 0
-) -> float | None:
+def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100, seed: int = 0) -> float | None:
     """Bootstrap standard error of the Wasserstein-1 distance; None where it cannot be told.
 
     Events are resampled on both sides, not values: several values of one event are correlated.

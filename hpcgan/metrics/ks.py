@@ -84,18 +84,14 @@ def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], nam
     return Score(sum(parts.values()), parts, n, details)
 
 
-def _common_events(
-    real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]
-) -> int:
+def _common_events(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> int:
     for side, observables in (("real", real), ("generated", fake)):
         for name in names:
             if name not in observables:
                 raise ValueError(f"{side} observables lack '{name}' (there are: {', '.join(observables)})")
     counts = {observables[name].n_events for observables in (real, fake) for name in names}
     if len(counts) != 1:
-        raise ValueError(
-            f"a score compares equal numbers of events, got {sorted(counts)}: take as many of each side"
-        )
+        raise ValueError(f"a score compares equal numbers of events, got {sorted(counts)}: take as many of each side")
     return counts.pop()
 
 

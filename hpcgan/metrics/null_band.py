@@ -115,9 +115,7 @@ def null_band(
     scores = []
     for _ in range(repetitions):
         drawn = rng.permutation(pool)[: 2 * size]
-        first, second = (
-            {k: o.take(half) for k, o in observables.items()} for half in (drawn[:size], drawn[size:])
-        )
+        first, second = ({k: o.take(half) for k, o in observables.items()} for half in (drawn[:size], drawn[size:]))
         scores.append(score(first, second))
     totals = np.array([s.total for s in scores])
     return NullBand(

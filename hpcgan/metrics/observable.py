@@ -57,9 +57,7 @@ class Observable:
         values = np.concatenate([p.values for p in parts])
         if parts[0].counts is None:
             return Observable(values, unit=parts[0].unit)
-        return Observable(
-            values, np.concatenate([p.counts for p in parts if p.counts is not None]), parts[0].unit
-        )
+        return Observable(values, np.concatenate([p.counts for p in parts if p.counts is not None]), parts[0].unit)
 
 
 @dataclass(frozen=True)

@@ -283,9 +283,7 @@ def image_grid(
                 if column == side or i >= len(images):
                     panel.set_axis_off()
                     continue
-                drawn = _draw_image(
-                    panel, np.where(images[i] > 0, images[i], np.nan), extent, "viridis", norm
-                )
+                drawn = _draw_image(panel, np.where(images[i] > 0, images[i], np.nan), extent, "viridis", norm)
                 panel.tick_params(labelleft=column == 0)
                 panel.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
                 if row == side - 1:

@@ -62,14 +62,11 @@ class Discriminator(Network):
             for i, (a, b) in enumerate(zip([1, *widths[:-1]], widths, strict=True))
         ]
         self.norms = [
-            normalisation(init, f"discriminator/norm{i + 1}", w, config.normalisation)
-            for i, w in enumerate(widths[1:])
+            normalisation(init, f"discriminator/norm{i + 1}", w, config.normalisation) for i, w in enumerate(widths[1:])
         ]
         self.head = Dense(init, "discriminator/head", 16 * widths[-1], 1, bias=False)
 
-    def pair(
-        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since batch norm must not mix them."""
         return self(real, training=True), self(fake, training=True)
 

@@ -36,9 +36,7 @@ class Generator(Network):
         widths = [8 * config.filters, 4 * config.filters, 2 * config.filters, config.filters]
         self.latent_dim = config.latent_dim
         self.project = init.he_uniform("generator/project", (config.latent_dim, 16 * widths[0]), config.latent_dim, 1)
-        self.norms = [
-            normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)
-        ]
+        self.norms = [normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)]
         self.ups = [
             ConvTranspose2D(
                 init,
@@ -102,9 +100,7 @@ class Discriminator(Network):
         self.head = init.he_uniform("discriminator/head", (features, 1), features, 1)
         self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
 
-    def pair(
-        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""
         both = {"hist": tf.concat([real["hist"], fake["hist"]], axis=0)}
         logits = self(both, training=True, groups=2)

@@ -129,9 +129,7 @@ def _pixel_spectrum(pixels: list[dict[str, Observable]]) -> tuple[str, str, Figu
     low = max(low, 1e-6 * high)
     edges = np.geomspace(low, max(high, 1.001 * low), 46)
     real, fake = (side["pixel_energy"] for side in pixels)
-    figure = plots.histogram_ratio(
-        real, fake, "Pixel energy", entries="Pixels", edges=edges, log_x=True, log_y=True
-    )
+    figure = plots.histogram_ratio(real, fake, "Pixel energy", entries="Pixels", edges=edges, log_x=True, log_y=True)
     return "pixel_spectrum", "Energies of all non-zero pixels.", figure
 
 

@@ -65,9 +65,7 @@ class Reporter:
         """
         if not self._active:
             return
-        text = (
-            f"{rate:.0f} samples/s  D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
-        )
+        text = f"{rate:.0f} samples/s  D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)

@@ -110,9 +110,7 @@ def outcome(done: subprocess.CompletedProcess[str], name: str) -> str:
 
 def section(done: subprocess.CompletedProcess[str], name: str) -> str:
     """What pytest prints about a failed test."""
-    found = re.search(
-        rf"^_+ {re.escape(name)} _+\n(.*?)(?=^_+ \S+ _+\n|^=+ )", done.stdout, re.MULTILINE | re.DOTALL
-    )
+    found = re.search(rf"^_+ {re.escape(name)} _+\n(.*?)(?=^_+ \S+ _+\n|^=+ )", done.stdout, re.MULTILINE | re.DOTALL)
     return found[1] if found else ""
 
 

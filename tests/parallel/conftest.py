@@ -227,9 +227,7 @@ def judge(folder: Path, size: int, tests: list[str], ending: str) -> dict[str, O
             elif len(skipped) == size:
                 done[test] = Outcome("skipped", skipped[0], seconds)
             else:
-                done[test] = Outcome(
-                    "failed", f"skipped on {len(skipped)} of {size} ranks: {skipped[0]}", seconds
-                )
+                done[test] = Outcome("failed", f"skipped on {len(skipped)} of {size} ranks: {skipped[0]}", seconds)
         elif any(r.begun for r in each):
             where = [
                 f"[rank {rank} of {size}] "

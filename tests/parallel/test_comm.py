@@ -87,9 +87,9 @@ def test_broadcast_variables(comm, size, monkeypatch):
 
     def make(rank):
         rng = np.random.default_rng(rank)
-        return [
-            tf.Variable(tf.cast(rng.normal(size=(3, index + 1)) * 4, d)) for index, d in enumerate(dtypes)
-        ] + [tf.Variable(float(rank), dtype=tf.float32)]
+        return [tf.Variable(tf.cast(rng.normal(size=(3, index + 1)) * 4, d)) for index, d in enumerate(dtypes)] + [
+            tf.Variable(float(rank), dtype=tf.float32)
+        ]
 
     variables = make(comm.rank)
     comm.broadcast_variables(variables)
@@ -221,9 +221,7 @@ def test_gradients_are_those_of_one_rank_with_the_whole_batch(comm, size, compil
                 again = _loss(samples, theta, mean_over_ranks, gather)
             slope = inner.gradient(again, samples)
             # Each row's slope of the mean over all rows is one over their number smaller.
-            penalty = tf.reduce_mean(
-                tf.reduce_sum((slope * tf.cast(tf.shape(samples)[0], slope.dtype)) ** 2, axis=1)
-            )
+            penalty = tf.reduce_mean(tf.reduce_sum((slope * tf.cast(tf.shape(samples)[0], slope.dtype)) ** 2, axis=1))
         (second,) = average(outer.gradient(penalty, [theta]), "t.second")
         return loss, first, second
 
@@ -231,9 +229,7 @@ def test_gradients_are_those_of_one_rank_with_the_whole_batch(comm, size, compil
         def average(tensors, name):
             return comm.grouped_allreduce(tensors, name)
 
-        return gradients(
-            x, lambda v: comm.allreduce(v, "t.mean"), lambda v: comm.allgather(v, "t.gather"), average
-        )
+        return gradients(x, lambda v: comm.allreduce(v, "t.mean"), lambda v: comm.allgather(v, "t.gather"), average)
 
     loss, first, second = (tf.function(parallel) if compiled else parallel)()
     whole = gradients(tf.constant(batch), lambda v: v, lambda v: v, lambda tensors, name: tensors)

@@ -132,9 +132,7 @@ def test_a_rank_that_went_astray_is_noticed_before_a_checkpoint(comm, data, tmp_
     def astray(self, *args, **kwargs):
         result = step(self, *args, **kwargs)
         if comm.rank == 1:
-            self.networks["generator"].weights[0].assign_add(
-                1e-7 * tf.ones_like(self.networks["generator"].weights[0])
-            )
+            self.networks["generator"].weights[0].assign_add(1e-7 * tf.ones_like(self.networks["generator"].weights[0]))
         return result
 
     monkeypatch.setattr(Gan, "step", astray)
