@@ -184,7 +184,7 @@ def test_ranks_that_do_not_listen_are_ended_after_the_grace(folder):
     code, _, err = finish(process)
     assert code == 128 + signal.SIGTERM
     assert "did not stop within 1 s" in err
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 5)
+    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
 
 
 def test_without_grace_the_job_is_ended_at_once(folder):
@@ -192,7 +192,7 @@ def test_without_grace_the_job_is_ended_at_once(folder):
     up = wait_for(lambda: told(folder, "up"))
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 128 + signal.SIGINT
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 5)
+    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
 
 
 def test_a_second_interrupt_ends_the_job(folder):
@@ -203,7 +203,7 @@ def test_a_second_interrupt_ends_the_job(folder):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert finish(process, 15)[0] == 128 + signal.SIGINT
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 5)
+    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -214,7 +214,7 @@ def test_a_killed_launcher_takes_its_job_along(folder, frozen):
         process.send_signal(signal.SIGSTOP)
     process.kill()
     process.wait()
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 10)
+    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
 
 
 def test_a_killed_mpirun_takes_its_ranks_along(folder):
@@ -222,7 +222,7 @@ def test_a_killed_mpirun_takes_its_ranks_along(folder):
     up = wait_for(lambda: told(folder, "up"))
     mpirun_of(process).kill()
     assert finish(process)[0] == 128 + signal.SIGKILL
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 5)
+    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
 
 
 def test_the_time_is_limited(folder):

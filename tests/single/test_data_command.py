@@ -1,0 +1,193 @@
+"""``hpcgan data``: the commands as a user types them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcgan.commands.data import main
+from hpcgan.data import generate
+from hpcgan.data.hdf5 import SPLITS, open_images
+
+SAMPLE = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
+
+
+@pytest.fixture(scope="module")
+def rpv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rpv")
+    arguments = ["--out", str(folder), "--events", "12", "--seed", "5"]
+    assert main(["data", "rpv", "--mass", "1400,850", "--mass", "1600,850", *arguments]) == 0
+    return folder
+
+
+def test_rpv(rpv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(path.name for path in rpv.iterdir()) == ["test.h5", "train.h5", "val.h5"]
+    arguments = ["--out", str(rpv), "--events", "12", "--seed", "5"]
+    assert main(["data", "rpv", "--mass", "1400,850", "--mass", "1600,850", *arguments]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["data", "rpv", "--mass", "1400,850", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "other settings" in message
+    assert len(message.splitlines()) == 1
+    assert main(["data", "rpv", "--mass", "1400,850", "--out", str(rpv / "small"), "--events", "5"]) == 0
+    captured = capsys.readouterr()
+    assert "5/5 events" in captured.err
+    assert "5 events in" in captured.out
+
+
+def test_qcd(tmp_path: Path) -> None:
+    assert main(["data", "qcd", "--pt-hat-min", "300", "--out", str(tmp_path), "--events", "5"]) == 0
+    with open_images(tmp_path / "train.h5") as file:
+        assert file.attrs["pt_hat_min_gev"].tolist() == [300]
+        assert file.y is not None
+        assert file.y.tolist() == [0, 0, 0]
+
+
+def test_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "import", str(SAMPLE), "--out", str(tmp_path), "--mass", "1400,850"]) == 0
+    sizes = []
+    for split in SPLITS:
+        with open_images(tmp_path / f"{split}.h5") as file:
+            sizes.append(file.n)
+    assert sizes == [120, 40, 40]
+    assert main(["data", "import", str(SAMPLE), "--out", str(tmp_path), "--mass", "1400,850"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_info(rpv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "picture.png"
+    assert main(["data", "info", str(rpv / "train.h5"), "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "7 events",
+        "readable and valid",
+        "64 x 64",
+        "MeV",
+        "occupancy",
+        "(1400, 850): 4; (1600, 850): 3",
+        "seed",
+        "PYTHIA 8",
+    ):
+        assert said in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_of_a_folder_puts_pictures_beside_the_files(rpv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", str(rpv)]) == 0
+    assert capsys.readouterr().out.count("readable and valid") == 3
+    pictures = list(rpv.glob("*.info.png"))
+    assert len(pictures) == 3
+    for path in pictures:
+        path.unlink()
+    assert main(["data", "info", str(rpv), "--no-picture"]) == 0
+    assert not list(rpv.glob("*.png"))
+
+
+def test_info_of_files_of_other_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["all_events/hist"] = np.zeros((3, 64, 64))
+        file["all_events/y"] = np.arange(3)
+    assert main(["data", "info", str(tmp_path / "other.h5")]) == 0  # also: a picture of nothing but zeros
+    out = capsys.readouterr().out
+    assert "weight      not in the file" in out
+    assert "0 (1), 1 (1), 2 (1)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rpv", "--mass", "850,1400", "--events", "10"], "m_neutralino = 1400 GeV"),
+        (["rpv", "--mass", "nan,1", "--events", "10"], "m_gluino = nan GeV"),
+        (["rpv", "--mass", "9000,850", "--events", "10"], "too heavy"),
+        (["rpv", "--mass", "1400,850", "--mass", "1400,850.0", "--events", "10"], "named twice"),
+        (["rpv", "--mass", "1400,850", "--events", "3"], "at least 5"),
+        (["rpv", "--mass", "1400,850", "--events", "10", "--jobs", "0"], "jobs = 0"),
+        (["rpv", "--mass", "1400,850", "--events", "10", "--seed", "-3"], "seed = -3"),
+        (["qcd", "--pt-hat-min", "1e9", "--events", "10"], "pt_hat_min"),
+        (["import", "none.root"], r"none.root: no such file"),
+        (["import", str(SAMPLE), str(SAMPLE)], "named twice"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", *arguments, "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_info(tmp_path: Path, rpv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cut.h5").write_bytes((rpv / "train.h5").read_bytes()[:2000])
+    for target, message in (
+        ("none.h5", "no such file"),
+        ("cut.h5", "not a readable HDF5 file"),
+        (".", "holds none of"),
+    ):
+        assert main(["data", "info", str(tmp_path / target)]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["data", "info", str(rpv / "val.h5"), "--picture", str(tmp_path / "no" / "p.png")]) == 2
+    assert "picture cannot be written" in capsys.readouterr().err
+    assert main(["data", "info", str(rpv), "--picture", "p.png"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rpv", "--events", "10"],
+        ["rpv", "--mass", "1400", "--events", "10"],
+        ["rpv", "--mass", "a,b", "--events", "10"],
+        ["unknown"],
+        [],
+    ],
+)
+def test_bad_command_lines(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["data", *arguments, "--out", str(tmp_path)])
+    assert error.value.code == 2
+
+
+def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "make_block", interrupt)
+    assert main(["data", "rpv", "--mass", "1400,850", "--out", str(tmp_path / "out"), "--events", "10"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_sigterm(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        "-m",
+        "hpcgan.commands.data",
+        "data",
+        "rpv",
+        "--mass",
+        "1400,850",
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        [*command, "--events", "100000", "--jobs", "2"],
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    while not list(tmp_path.glob("train.h5.part")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nothing was written" in errors
+    assert list(tmp_path.iterdir()) == []
