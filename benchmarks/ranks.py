@@ -110,8 +110,8 @@ def main() -> None:
         isolated, together = _measure(args, ranks=False), _measure(args, ranks=True)
         ratios.append(together / isolated)
         print(
-            f"pair {i + 1}: {args.ranks} isolated processes {isolated:.0f}, {args.ranks} ranks {together:.0f} samples/s, "
-            f"efficiency {ratios[-1]:.3f}",
+            f"pair {i + 1}: {args.ranks} isolated processes {isolated:.0f} samples/s, "
+            f"{args.ranks} ranks {together:.0f} samples/s, efficiency {ratios[-1]:.3f}",
             flush=True,
         )
     print(f"median efficiency {statistics.median(ratios):.3f}")

@@ -14,6 +14,6 @@ say "training on two ranks into $RUN"
 "$BIN/hpcgan" train configs/rpv_quick.yaml --ranks 2 --run "$RUN"
 say "1000 samples of the best epoch into $RUN/samples/demo.h5"
 mkdir -p "$RUN/samples"
-"$BIN/hpcgan" generate "$RUN" -n 1000 --out "$RUN/samples/demo.h5"
+"$BIN/hpcgan" generate "$RUN" -n 1000 --out "$RUN/samples/demo.h5" --force
 say "score and report"
 "$BIN/hpcgan" evaluate "$RUN"
