@@ -3,7 +3,7 @@
 Each pair runs the same events twice, in alternating order: bare ``Pythia.next()`` calls, and the chain as
 ``hpcgan data`` runs it (batches of events, calorimeter, images, compressed HDF5). Times are processor time,
 so that other programs on the machine disturb little; the wall-clock ratio is printed beside it.
-Initialisation counts on both sides.
+Both sides initialise PYTHIA once, in the same way.
 
     python benchmarks/generation.py --pairs 6 --events 1000
 """
@@ -24,7 +24,7 @@ from hpcgan.physics import detector, pythia
 
 def bare(block: generate.Block) -> None:
     """PYTHIA and nothing else."""
-    generator = pythia.initialise(block.process, block.seeds()[0])
+    generator = pythia.initialise(block.process, block.seeds()[0], block.tables)
     for _ in range(block.n_events):
         generator.next()
 

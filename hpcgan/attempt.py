@@ -173,7 +173,7 @@ def epoch_scorer(
     config: Config, problem: Problem, sampler: Sampler, validation: Source, comm: Comm
 ) -> Callable[[int], Any]:
     """Scoring of the generator after an epoch."""
-    scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size)
+    scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
     return lambda epoch: scorer(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
 
 

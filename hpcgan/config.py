@@ -100,6 +100,7 @@ class ScoringConfig(Section):
     """Scoring during the training, on the validation split."""
 
     events: int = Field(4096, ge=2, description="real events and as many generated ones")
+    samples: int = Field(1, ge=1, description="generated samples whose scores are averaged")
     every_epochs: int = Field(1, ge=0, description="0: never; the last epoch is then the best")
     weights: Literal["auto", "average", "current"] = Field(
         "auto", description="generator scored and sampled; auto: the average where there is one"

@@ -23,49 +23,23 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import hpcgan
 from hpcgan.data import hdf5
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics import detector, pythia
-from hpcgan.physics.images import N_ETA, N_PHI, image_attributes, sparse_pixels
+from hpcgan.physics.images import bin_towers, image_attributes
 
-BLOCK_EVENTS = 1000
-"""Events of a block. Starting PYTHIA takes as long as 50 RPV events, so small blocks would cost speed."""
+BLOCK_EVENTS = 1500
+"""Events of a block. Starting PYTHIA takes as long as 25 RPV events, so small blocks would cost speed."""
 
 MAX_JOBS = 1024
 
-MAX_PROCESSES = 500
-"""Their description must fit into an HDF5 attribute."""
+MAX_PROCESSES = 100
+"""A finished block of each is in memory at a time, about 1.7 MB."""
 
 Progress = Callable[[int, int], None]
 """Called with the events done so far and the total."""
-
-
-@dataclass(frozen=True)
-class SparseImages:
-    """Images of consecutive events as their non-zero pixels: a tenth of the memory, cheap to send between
-    processes.
-
-    Attributes
-    ----------
-    n_events : int
-    pixel : (P,) int64, event * 4096 + pixel, ascending.
-    energy : (P,) float32, MeV.
-    """
-
-    n_events: int
-    pixel: NDArray[np.int64]
-    energy: NDArray[np.float32]
-
-    def dense(self, start: int, stop: int) -> NDArray[np.float32]:
-        """(stop - start, 64, 64) images of a range of events."""
-        size = N_ETA * N_PHI
-        low, high = np.searchsorted(self.pixel, (start * size, stop * size))
-        images = np.zeros((stop - start) * size, dtype=np.float32)
-        images[self.pixel[low:high] - start * size] = self.energy[low:high]
-        return images.reshape(-1, N_ETA, N_PHI)
 
 
 @dataclass(frozen=True)
@@ -96,7 +70,7 @@ def _pythia_seed(random: bytes) -> int:
     return int.from_bytes(random, "little") % pythia.SEED_MAX + 1
 
 
-def make_block(block: Block, advance: Callable[[int], None] | None = None) -> SparseImages:
+def make_block(block: Block, advance: Callable[[int], None] | None = None) -> list[bytes]:
     """Generate and image the events of a block.
 
     Parameters
@@ -107,19 +81,18 @@ def make_block(block: Block, advance: Callable[[int], None] | None = None) -> Sp
 
     Returns
     -------
-    SparseImages
+    list of bytes
+        The images, compressed as the files hold them: some hundredths of their size, cheap to send on.
     """
     calorimeter = detector.Calorimeter(block.card)
     pythia_seed, random = block.seeds()
-    pixels, energies, done = [], [], 0
+    packed: list[bytes] = []
     for particles in pythia.events(block.process, pythia_seed, block.n_events, tables=block.tables):
-        pixel, energy = sparse_pixels(*calorimeter.simulate(particles, random))
-        pixels.append(pixel + done * (N_ETA * N_PHI))
-        energies.append(energy)
-        done += particles.n_events
+        towers = calorimeter.simulate(particles, random)
+        packed += hdf5.pack(bin_towers(*towers, particles.n_events))
         if advance is not None:
             advance(particles.n_events)
-    return SparseImages(done, np.concatenate(pixels), np.concatenate(energies))
+    return packed
 
 
 def settings_of(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> str:
@@ -279,10 +252,10 @@ class _Counter:
 
 
 def _rounds(
-    ordered: Sequence[Block], results: Iterator[SparseImages]
-) -> Iterator[list[tuple[pythia.Process, SparseImages]]]:
+    ordered: Sequence[Block], results: Iterator[list[bytes]]
+) -> Iterator[list[tuple[pythia.Process, list[bytes]]]]:
     """Group consecutive results of equal block number: one block of each process."""
-    current: list[tuple[pythia.Process, SparseImages]] = []
+    current: list[tuple[pythia.Process, list[bytes]]] = []
     for position, images in enumerate(results):
         block = ordered[position]
         current.append((block.process, images))
@@ -292,26 +265,20 @@ def _rounds(
             current = []
 
 
-def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, SparseImages]]) -> None:
-    """Interleave the blocks event by event and write them, some events at a time."""
-    step = max(1, 250 // len(blocks))
-    longest = max(images.n_events for _, images in blocks)
-    for start in range(0, longest, step):
-        stop = min(start + step, longest)
-        dense, columns, order = [], [], []
-        for number, (process, images) in enumerate(blocks):
-            here = images.dense(min(start, images.n_events), min(stop, images.n_events))
-            dense.append(here)
-            values = process.describe()
-            row = [process.label, 1.0, values.get("m_gluino", 0.0), values.get("m_neutralino", 0.0)]
-            columns.append(np.tile(np.array(row, dtype=np.float64), (len(here), 1)))
-            order.append(np.arange(len(here)) * len(blocks) + number)
-        turn = np.argsort(np.concatenate(order), kind="stable")
-        table = np.concatenate(columns)[turn]
-        writer.append(np.concatenate(dense)[turn], table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, list[bytes]]]) -> None:
+    """Write a block of each process, the processes taking turns event by event."""
+    chunks: list[bytes] = []
+    rows = []
+    for turn in range(max(len(images) for _, images in blocks)):
+        for process, images in blocks:
+            if turn < len(images):
+                values = process.describe()
+                chunks.append(images[turn])
+                rows.append((process.label, 1.0, values.get("m_gluino", 0.0), values.get("m_neutralino", 0.0)))
+    writer.append_packed(chunks, *np.array(rows, dtype=np.float64).T)
 
 
-def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Generator[SparseImages, None, None]:
+def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Generator[list[bytes], None, None]:
     """Results of the blocks in their order."""
     if jobs == 1 or len(blocks) == 1:
         for block in blocks:
@@ -346,10 +313,10 @@ class _Pool:
             self.close()
             raise
 
-    def map(self, blocks: Sequence[Block], counter: _Counter) -> Iterator[SparseImages]:
+    def map(self, blocks: Sequence[Block], counter: _Counter) -> Iterator[list[bytes]]:
         waiting = deque(enumerate(blocks))
         busy: dict[Connection, int] = {}
-        finished: dict[int, SparseImages] = {}
+        finished: dict[int, list[bytes]] = {}
         ahead = 2 * len(self._workers)  # a slow block must not let the others pile up results without end
         following = 0
         while following < len(blocks):

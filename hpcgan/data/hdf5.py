@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,7 @@ SPLIT_EDGES = (0.0, 0.6, 0.8, 1.0)
 """Train, validation and test events: 60, 20 and 20 percent."""
 
 BYTES_PER_EVENT = 2500
-"""Upper estimate of an event's size in a file (measured: about 1,350 at five percent of the pixels lit)."""
+"""Upper estimate of an event's size in a file (measured: about 1,120 at five percent of the pixels lit)."""
 
 # One image a chunk: training reads events in random order, and a larger chunk would be unpacked for one image
 # of it (64 random events: 2.7 ms with 1, 6.3 ms with 4, 20 ms with 16 images a chunk). Byte shuffling, which
@@ -65,6 +66,29 @@ def split_sizes(n_events: int) -> dict[str, int]:
         raise InputError(f"{n_events} events: at least 5 are needed to fill train, validation and test")
     edges = [int(n_events * edge + 1e-9) for edge in SPLIT_EDGES]
     return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
+
+
+def pack(images: ArrayLike) -> list[bytes]:
+    """Compress images as the files hold them, one chunk each, for :meth:`Writer.append_packed`.
+
+    Any HDF5 program reads the result through the usual gzip filter. Looking for runs of equal bytes only, which is all
+    there is in mostly-empty images, makes them a sixth smaller than ordinary deflation, in less time.
+
+    Parameters
+    ----------
+    images : (n, 64, 64) float, MeV.
+
+    Returns
+    -------
+    list of bytes
+    """
+    packed = []
+    for image in np.asarray(images).astype("<f4", copy=False):
+        if image.shape != (N_ETA, N_PHI):
+            raise ValueError(f"an image of shape {image.shape} instead of ({N_ETA}, {N_PHI})")
+        compressor = zlib.compressobj(STORAGE["compression_opts"], strategy=zlib.Z_RLE)
+        packed.append(compressor.compress(image.tobytes()) + compressor.flush())
+    return packed
 
 
 class _Sink(io.FileIO):
@@ -206,35 +230,41 @@ class Writer:
         HpcganError
             The disk is full, or cannot be written.
         """
-        images = np.asarray(images)
-        columns = [np.broadcast_to(np.asarray(value), (len(images),)) for value in (y, weight, m_glu, m_neu)]
+        self.append_packed(pack(images), y, weight, m_glu, m_neu)
+
+    def append_packed(
+        self, chunks: Sequence[bytes], y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike
+    ) -> None:
+        """Add the next events, their images compressed by :func:`pack` before; otherwise as :meth:`append`."""
+        columns = [np.broadcast_to(np.asarray(value), (len(chunks),)) for value in (y, weight, m_glu, m_neu)]
         done = 0
-        while done < len(images):
+        while done < len(chunks):
             split = next((name for name, size in self.sizes.items() if self._filled[name] < size), None)
             if split is None:
                 raise ValueError("more events appended than announced")
-            done += self._append_to(split, done, images, columns)
+            end = min(len(chunks), done + self.sizes[split] - self._filled[split])
+            self._append_to(split, chunks[done:end], [values[done:end] for values in columns])
+            done = end
 
     def append_to(self, split: str, images: ArrayLike, *columns: ArrayLike) -> None:
         """Add events to one split, which must have room for them; arguments as in :meth:`append`."""
-        images = np.asarray(images)
-        if len(images) > self.sizes[split] - self._filled[split]:
+        chunks = pack(images)
+        if len(chunks) > self.sizes[split] - self._filled[split]:
             raise ValueError(f"more events appended to {split} than announced")
-        spread = [np.broadcast_to(np.asarray(value), (len(images),)) for value in columns]
-        if len(images):
-            self._append_to(split, 0, images, spread)
+        if chunks:
+            self._append_to(split, chunks, [np.broadcast_to(np.asarray(value), (len(chunks),)) for value in columns])
 
-    def _append_to(self, split: str, start: int, images: NDArray[Any], columns: Sequence[NDArray[Any]]) -> int:
+    def _append_to(self, split: str, chunks: Sequence[bytes], columns: Sequence[NDArray[Any]]) -> None:
         at = self._filled[split]
-        count = min(len(images) - start, self.sizes[split] - at)
         group = self._files[split][GROUP]
         with _signals_held():
-            group[IMAGES][at : at + count] = images[start : start + count]
+            images = group[IMAGES].id
+            for position, chunk in enumerate(chunks, at):
+                images.write_direct_chunk((position, 0, 0), chunk)
             for name, values in zip(COLUMNS, columns, strict=True):
-                group[name][at : at + count] = values[start : start + count]
+                group[name][at : at + len(chunks)] = values
         self._check_written()
-        self._filled[split] = at + count
-        return count
+        self._filled[split] = at + len(chunks)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,14 @@ class Scorer:
         Real and generated events each; a split with fewer is used as a whole.
     batch_size : int
         Samples that `generate` makes at a time.
+    samples : int
+        Generated samples whose scores are averaged: a single one may be lucky.
     """
 
-    def __init__(self, problem: Problem, source: Source, comm: Comm, events: int, batch_size: int) -> None:
-        self._problem, self._comm, self._batch = problem, comm, batch_size
+    def __init__(
+        self, problem: Problem, source: Source, comm: Comm, events: int, batch_size: int, samples: int = 1
+    ) -> None:
+        self._problem, self._comm, self._batch, self._samples = problem, comm, batch_size, samples
         self.events = min(events, len(source))
         share = np.array_split(np.arange(self.events), comm.size)[comm.rank]
         pieces = [problem.observables(source.read(share[i : i + 512])) for i in range(0, len(share), 512)]
@@ -44,20 +49,26 @@ class Scorer:
         self._real = gather_observables(_join(pieces), comm)
 
     def __call__(self, generate: Generate, epoch: int) -> Score:
-        """The score, on every rank."""
+        """The score, on every rank; the mean over `samples` disjoint generated samples."""
         batches = -(-self.events // self._batch)
+        plain = None
+        scores = [self._score(generate, epoch, i * batches, batches) for i in range(self._samples)]
+        if self._comm.is_root:
+            plain = _mean([score for score in scores if score is not None])
+        return Score(**self._comm.broadcast_json(plain))
+
+    def _score(self, generate: Generate, epoch: int, first: int, batches: int) -> Score | None:
+        """The score of one sample, batches first ... first + batches - 1, on rank 0."""
         mine = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
         for index in mine.tolist():
-            sample = generate(epoch, index)
+            sample = generate(epoch, first + index)
             left = self.events - index * self._batch
             pieces.append(self._problem.observables(take(sample, slice(0, left))))
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
-        plain = None
-        if self._real is not None and fake is not None:
-            score = self._problem.score(self._real, fake)
-            plain = {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details}
-        return Score(**self._comm.broadcast_json(plain))
+        if self._real is None or fake is None:
+            return None
+        return self._problem.score(self._real, fake)
 
     def _empty(self) -> Observables:
         shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}
@@ -66,6 +77,13 @@ class Scorer:
 
 def _join(pieces: list[Observables]) -> Observables:
     return {name: Observable.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+
+
+def _mean(scores: list[Score]) -> dict[str, Any]:
+    """Averages over samples as plain values; `details` are those of the first sample."""
+    parts = {name: float(np.mean([s.parts[name] for s in scores])) for name in scores[0].parts}
+    details = {**scores[0].details, "samples": [s.total for s in scores]}
+    return {"total": float(np.mean(details["samples"])), "parts": parts, "n": scores[0].n, "details": details}
 
 
 def gather_observables(mine: Observables, comm: Comm) -> Observables | None:

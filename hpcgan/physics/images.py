@@ -52,38 +52,6 @@ def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:
     return np.where(inside, index, -1)
 
 
-def sparse_pixels(
-    event_index: ArrayLike, eta: ArrayLike, phi: ArrayLike, energy_gev: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Non-zero pixels of a batch of images.
-
-    Parameters
-    ----------
-    event_index : (K,) int
-        Event of each tower.
-    eta, phi : (K,) float
-    energy_gev : (K,) float
-
-    Returns
-    -------
-    pixel : (P,) int64
-        event * 4096 + flat pixel number, ascending and unique.
-    energy : (P,) float32
-        MeV.
-    """
-    pixel = pixel_index(eta, phi)
-    inside = pixel >= 0
-    flat = np.asarray(event_index, dtype=np.int64)[inside] * (N_ETA * N_PHI) + pixel[inside]
-    energy = np.asarray(energy_gev, dtype=np.float64)[inside]
-    order = np.argsort(flat, kind="stable")  # towers of a pixel are summed in a fixed order
-    flat = flat[order]
-    first = np.flatnonzero(np.diff(flat, prepend=-1))
-    if not first.size:
-        return flat, energy.astype(np.float32)
-    summed = np.add.reduceat(energy[order], first)
-    return flat[first], (MEV_PER_GEV * summed).astype(np.float32)
-
-
 def bin_towers(
     event_index: ArrayLike, eta: ArrayLike, phi: ArrayLike, energy_gev: ArrayLike, n_events: int
 ) -> NDArray[np.float32]:
@@ -104,7 +72,9 @@ def bin_towers(
     (n_events, 64, 64) float32
         Energy in MeV, axes [event, eta, phi].
     """
-    images = np.zeros(n_events * N_ETA * N_PHI, dtype=np.float32)
-    pixel, energy = sparse_pixels(event_index, eta, phi, energy_gev)
-    images[pixel] = energy
-    return images.reshape(n_events, N_ETA, N_PHI)
+    pixel = pixel_index(eta, phi)
+    inside = pixel >= 0
+    flat = np.asarray(event_index, dtype=np.int64)[inside] * (N_ETA * N_PHI) + pixel[inside]
+    energy = np.asarray(energy_gev, dtype=np.float64)[inside]
+    images = np.bincount(flat, weights=energy, minlength=n_events * N_ETA * N_PHI)
+    return (MEV_PER_GEV * images).astype(np.float32).reshape(n_events, N_ETA, N_PHI)

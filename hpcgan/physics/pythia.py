@@ -37,7 +37,7 @@ convention)."""
 SEED_MAX = 900_000_000
 """The largest seed PYTHIA accepts."""
 
-BATCH_EVENTS = 50
+BATCH_EVENTS = 25
 """Events asked from ``Pythia.nextBatch`` at a time: the full event records of a batch are held in memory."""
 
 # Lightest masses for which the decay kinematics below are physical: the neutralino must be able to make u d

@@ -176,6 +176,10 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data):
         made = sampler.batch(1, "score", epoch, index)
         return {"hist": made["hist"] * np.float32(0.2)}
 
-    ours, alone = (Scorer(problem, source, c, 18, BATCH)(generate, 1) for c in (comm, SerialComm()))
+    ours, alone = (Scorer(problem, source, c, 18, BATCH, samples=2)(generate, 1) for c in (comm, SerialComm()))
     assert ours == alone
     assert ours.n == 18
+    assert ours.total == pytest.approx(np.mean(ours.details["samples"]))
+    assert ours.total == pytest.approx(sum(ours.parts.values()))
+    single = Scorer(problem, source, comm, 18, BATCH)(generate, 1)
+    assert single.total == ours.details["samples"][0]

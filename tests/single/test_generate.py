@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.data import generate as module
-from hpcgan.data.generate import Block, ProgressDisplay, SparseImages, generate, make_block
-from hpcgan.data.hdf5 import SPLITS, open_images, split_sizes, validate
+from hpcgan.data.generate import Block, ProgressDisplay, generate, make_block
+from hpcgan.data.hdf5 import SPLITS, open_images, pack, split_sizes, validate
 from hpcgan.errors import InputError
 from hpcgan.physics.detector import ATLAS
 from hpcgan.physics.pythia import MinBiasProcess, QcdProcess, RpvProcess
@@ -75,7 +75,7 @@ def test_events_are_those_of_their_blocks(two_masses: Path) -> None:
     images = np.concatenate([open_images(two_masses / f"{split}.h5").read() for split in SPLITS])
     tables = module._plan([LIGHT], 21, 3, ATLAS)[0].tables
     second = make_block(Block(HEAVY, 3, 1, 2, ATLAS, tables))
-    np.testing.assert_array_equal(images[17:20:2], second.dense(0, 2))
+    assert pack(images[17:20:2]) == second
 
 
 def test_events_are_all_different(two_masses: Path) -> None:
@@ -165,15 +165,6 @@ def test_seeds_of_blocks_differ() -> None:
     assert len({block.seeds()[1].random() for block in blocks}) == len(blocks)
     assert LIGHT != HEAVY
     assert Block(LIGHT, 3, 0, 1, ATLAS).seeds()[0] == Block(RpvProcess(1400.0, 850.0), 3, 0, 99, ATLAS).seeds()[0]
-
-
-def test_sparse_images() -> None:
-    pixels = np.array([5, 4096 + 7, 3 * 4096])
-    images = SparseImages(4, pixels, np.array([1, 2, 3], dtype=np.float32))
-    dense = images.dense(0, 4)
-    assert [tuple(row) for row in np.argwhere(dense)] == [(0, 0, 5), (1, 0, 7), (3, 0, 0)]
-    np.testing.assert_array_equal(images.dense(1, 3), dense[1:3])
-    assert images.dense(2, 2).shape == (0, 64, 64)
 
 
 # --- interruptions, in a process of their own ----------------------------------------------------------------------

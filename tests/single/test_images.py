@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE, bin_towers, pixel_index, sparse_pixels
+from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE, bin_towers, pixel_index
 
 
 def test_known_pixels() -> None:
@@ -65,12 +65,3 @@ def test_agrees_with_numpy_histograms(towers: list[tuple[int, float, float, floa
             eta[of], phi[of], bins=(N_ETA, N_PHI), range=(ETA_RANGE, PHI_RANGE), weights=1e3 * energy[of]
         )
         np.testing.assert_allclose(images[number], expected, rtol=1e-6)
-
-
-def test_sparse_pixels_are_sorted_and_unique() -> None:
-    rng = np.random.default_rng(0)
-    event = rng.integers(0, 3, 500)
-    pixel, energy = sparse_pixels(event, rng.uniform(-2.5, 2.5, 500), rng.uniform(-3, 3, 500), rng.exponential(1, 500))
-    assert (np.diff(pixel) > 0).all()
-    assert pixel.max() < 3 * 4096
-    assert (energy > 0).all()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from email.parser import Parser
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -27,13 +27,13 @@ def metadata(tmp_path_factory):
     command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return Parser().parsestr((folder / "hpcgan.egg-info/PKG-INFO").read_text())
+    return Distribution.at(folder / "hpcgan.egg-info")
 
 
 def required(metadata, extra=None, python="3.11"):
     """Requirements of the base or of one extra, by name."""
     found = {}
-    for text in metadata.get_all("Requires-Dist"):
+    for text in metadata.requires:
         requirement = Requirement(text)
         environment = {"python_version": python, "extra": extra or ""}
         with_extra = requirement.marker is None or requirement.marker.evaluate(environment)
@@ -44,10 +44,10 @@ def required(metadata, extra=None, python="3.11"):
 
 
 def test_name_version_python(metadata):
-    assert metadata["Name"] == "hpcgan"
-    assert metadata["Version"] == hpcgan.__version__
+    assert metadata.metadata["Name"] == "hpcgan"
+    assert metadata.version == hpcgan.__version__
     for version, supported in (("3.9", 0), ("3.10", 1), ("3.11", 1), ("3.12", 1), ("3.13", 0)):
-        assert (version in SpecifierSet(metadata["Requires-Python"])) == bool(supported)
+        assert (version in SpecifierSet(metadata.metadata["Requires-Python"])) == bool(supported)
 
 
 def test_the_base_is_light(metadata):
