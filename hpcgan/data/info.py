@@ -48,15 +48,15 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
         lines = [f"{path}: {file.n} events, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         rows, columns = total.shape
         units = file.attrs.get("units", "units not stated (MeV?)")
-        lines.append(f"  images      {rows} x {columns} [eta, phi], {units}")
+        lines.append(f"  images            {rows} x {columns} [eta, phi], {units}")
         lines.append(_line("energy", np.concatenate(energy) / 1e6, "TeV an event"))
         lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
-        lines.append(f"  brightest   {brightest:.4g} MeV in a pixel")
+        lines.append(f"  brightest         {brightest:.4g} MeV in a pixel")
         lines += _columns(file)
-        lines += [f"  {name:<12}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
         if picture is not None:
             save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
-            lines.append(f"  picture     {picture}")
+            lines.append(f"  picture           {picture}")
     return "\n".join(lines)
 
 
@@ -65,7 +65,7 @@ _SAID = {"units", "axes", "image_shape", "events"}
 
 def _line(name: str, values: NDArray[Any], unit: str) -> str:
     spread = f"{values.mean():.4g} +- {values.std():.2g}"
-    return f"  {name:<12}{spread} {unit} ({values.min():.4g} to {values.max():.4g})"
+    return f"  {name:<18}{spread} {unit} ({values.min():.4g} to {values.max():.4g})"
 
 
 def _columns(file: hdf5.ImageFile) -> list[str]:
@@ -73,20 +73,20 @@ def _columns(file: hdf5.ImageFile) -> list[str]:
     for name in hdf5.COLUMNS:
         values = getattr(file, name)
         if values is None:
-            lines.append(f"  {name:<12}not in the file")
+            lines.append(f"  {name:<18}not in the file")
             continue
         distinct, counts = np.unique(values, return_counts=True)
         if len(distinct) <= 12:
             text = ", ".join(f"{value:g} ({count})" for value, count in zip(distinct, counts))
         else:
             text = f"{len(distinct)} values, {distinct[0]:g} to {distinct[-1]:g}"
-        lines.append(f"  {name:<12}{text}")
+        lines.append(f"  {name:<18}{text}")
     m_glu, m_neu = file.mGlu, file.mNeu
     if m_glu is not None and m_neu is not None and m_glu.any():
         points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
         shown = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]
         more = f" and {points.shape[1] - 12} more" if points.shape[1] > 12 else ""
-        lines.append(f"  masses      (mGlu, mNeu): events  {'; '.join(shown)}{more}")
+        lines.append(f"  masses            (mGlu, mNeu): events  {'; '.join(shown)}{more}")
     return lines
 
 

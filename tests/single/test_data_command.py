@@ -96,7 +96,7 @@ def test_info_of_files_of_other_people(tmp_path: Path, capsys: pytest.CaptureFix
         file["all_events/y"] = np.arange(3)
     assert main(["data", "info", str(tmp_path / "other.h5")]) == 0  # also: a picture of nothing but zeros
     out = capsys.readouterr().out
-    assert "weight      not in the file" in out
+    assert "weight            not in the file" in out
     assert "0 (1), 1 (1), 2 (1)" in out
 
 
