@@ -10,6 +10,8 @@ Cacciari, Salam, Soyez, anti-kt: arXiv:0802.1189; FastJet: arXiv:1111.6097.
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -175,6 +177,31 @@ def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
     return JetCollection(counts, pt[good], eta[good], np.arctan2(py, px)[good], mass[good])
 
 
+@lru_cache(maxsize=1)
+def _swallow_banner() -> None:
+    """Let FastJet print its banner, which it does once a process, to nowhere: ranks and tables share stdout.
+
+    What it asks for, to be cited, is in the README.
+    """
+    import awkward
+    import fastjet
+
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # there is no stdout
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        particle = awkward.Array([[{"px": 1.0, "py": 0.0, "pz": 0.0, "E": 1.0}]])
+        fastjet.ClusterSequence(particle, fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)).inclusive_jets()
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)
+
+
 def _fastjet(
     px: NDArray[np.float64],
     py: NDArray[np.float64],
@@ -189,6 +216,7 @@ def _fastjet(
     except ImportError as error:
         raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
     _silence(fastjet)
+    _swallow_banner()
     record = awkward.contents.RecordArray(
         [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
     )

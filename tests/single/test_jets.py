@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -183,3 +186,13 @@ def test_geometry() -> None:
 def test_nothing_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     jets.cluster(three_jet_image()[None])
     assert capfd.readouterr().out == ""
+
+
+def test_clustering_prints_nothing() -> None:
+    """FastJet's banner would end up between the lines of every rank."""
+    code = (
+        "import numpy as np; from hpcgan.physics import jets; i = np.zeros((1, 64, 64), np.float32);"
+        "i[0, 30:34, 30:34] = 1e5; print(jets.cluster(i).counts[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
