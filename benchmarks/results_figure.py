@@ -1,0 +1,60 @@
+"""The README's picture: jets and events of a trained run beside real ones.
+
+    python benchmarks/results_figure.py RUN docs/figures/results.png
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import hpcgan
+from hpcgan.evaluation.sample import load_sampler
+
+EVENTS = 4096
+WIDTH = 1400  # pixels of the picture
+
+
+def main(run: Path, target: Path) -> None:
+    """Draw the problem's own figures of a run and put four of them on one sheet."""
+    sampler = load_sampler(run)
+    problem = sampler.problem
+    source = problem.open(sampler.config.data.path, "test")
+    real = source.read(np.arange(min(EVENTS, len(source))))
+    fake = hpcgan.generate(run, len(real["hist"]))
+    drawn = {}
+    for name, _, figure in problem.figures(real, fake):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white", bbox_inches="tight")
+        drawn[name] = Image.open(buffer).convert("RGB")
+    rows = [["jet_multiplicity", "summed_jet_mass", "jet_pt"], ["images"]]
+    names = list(drawn)
+    missing = [name for row in rows for name in row if name not in drawn]
+    if missing:
+        sys.exit(f"no figure {missing}; there are {names}")
+    strips = []
+    for row in rows:
+        images = [drawn[name] for name in row]
+        height = min(image.height for image in images)
+        scaled = [image.resize((image.width * height // image.height, height)) for image in images]
+        strip = Image.new("RGB", (sum(image.width for image in scaled), height), "white")
+        at = 0
+        for image in scaled:
+            strip.paste(image, (at, 0))
+            at += image.width
+        strips.append(strip.resize((WIDTH, strip.height * WIDTH // strip.width)))
+    sheet = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)), "white")
+    at = 0
+    for strip in strips:
+        sheet.paste(strip, (0, at))
+        at += strip.height
+    sheet.quantize(128).save(target, optimize=True)
+    print(f"{target}: {target.stat().st_size // 1024} KB, epoch {sampler.checkpoint.epoch}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
