@@ -1,6 +1,6 @@
 """The README's picture: jets and events of a trained run beside real ones.
 
-    python benchmarks/results_figure.py RUN docs/figures/results.png
+python benchmarks/results_figure.py RUN docs/figures/results.png
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ What a bare `mpirun` gets wrong, and `launch` puts right, besides threads and bi
   its own, so Ctrl-C at the terminal does not reach it.
 - A rank dies of a SIGUSR1 that comes before it has installed its handler. Here ranks are born ignoring
   it, and the request is repeated until the job ends.
-- A killed launcher leaves mpirun running. Here the kernel ends mpirun with it, and mpirun its ranks.
+- A killed launcher leaves mpirun running, and a killed mpirun its ranks. Here the kernel ends mpirun with the
+  launcher, and the ranks with mpirun (`rank`).
 - mpirun explains every non-zero exit with a banner, also "interrupted, resume later" and "bad input",
   where the ranks have said all there is to say. Those banners are held back; the others are shown.
 """
@@ -102,7 +103,7 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
 
 def command(mpirun: Mpirun, topology: Topology, argv: Sequence[str], *, module: str = "hpcgan") -> list[str]:
     """The command line that starts `python -m module ARGV` on all ranks."""
-    python = [sys.executable, "-m", module, *argv]
+    python = [sys.executable, "-m", "hpcgan.launch.rank", module, *argv]
     return [mpirun.path, "-np", str(topology.ranks), *topology.mpirun_args, *_IGNORING_USR1, *python]
 
 

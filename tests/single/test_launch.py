@@ -218,7 +218,7 @@ def test_no_or_broken_mpirun_is_an_error_with_a_remedy(tmp_path, monkeypatch):
 def test_command_line():
     args = command(Mpirun("/m/mpirun", OPEN_MPI_5, ""), plan(3, 4), ["train", "a b.yaml", "x=1"])
     assert args[:7] == ["/m/mpirun", "-np", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
-    assert args[-6:] == [sys.executable, "-m", "hpcgan", "train", "a b.yaml", "x=1"]
+    assert args[-7:] == [sys.executable, "-m", "hpcgan.launch.rank", "hpcgan", "train", "a b.yaml", "x=1"]
 
 
 @pytest.mark.parametrize("ranks", [0, -2])
