@@ -47,6 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = parse(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what TensorFlow says of its own build is not for users
     try:
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
         sys.stdout.flush()
