@@ -10,6 +10,7 @@ from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import hdf5
 from hpcgan.problems.base import Problems
+from hpcgan.training.control import StopRequest
 
 EVENTS = 100  # 60 for training, 20 for validation, 20 for the test
 
@@ -44,3 +45,15 @@ def config(data: Path, *overrides: str) -> Config:
         "scoring": {"events": 20},
     }
     return configuration.load(raw, Problems(), overrides)
+
+
+class StopAt(StopRequest):
+    """Asks to stop when it is looked at for the n-th time: in step n."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    @property
+    def requested(self) -> str | None:
+        self._left -= 1
+        return "SIGTERM" if self._left == 0 else None

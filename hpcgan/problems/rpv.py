@@ -97,14 +97,13 @@ class RpvProblem(Problem):
         return {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = path if path.is_file() else path / f"{split}.h5"
+        file = _file_of(path, split)
         if not file.is_file():
             raise InputError(f"{file}: no such file; make it with 'hpcgan data rpv --out {path} ...'")
         return ImageSource(file, cache_mb)
 
     def validate(self, path: Path, split: str) -> None:
-        file = path if path.is_file() else path / f"{split}.h5"
-        hdf5.validate(file)
+        hdf5.validate(_file_of(path, split))
 
     @contextlib.contextmanager
     def writer(
@@ -168,6 +167,11 @@ class RpvProblem(Problem):
         from hpcgan.problems import rpv_figures
 
         return rpv_figures.figures(real, fake)
+
+
+def _file_of(path: Path, split: str) -> Path:
+    """The file of a split, or the path itself if it is a file."""
+    return path if path.is_file() else path / f"{split}.h5"
 
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:

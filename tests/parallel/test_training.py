@@ -44,16 +44,6 @@ def data(comm, tmp_path_factory):
     return folder
 
 
-class StopAt(StopRequest):
-    def __init__(self, step):
-        self._left = step
-
-    @property
-    def requested(self):
-        self._left -= 1
-        return "SIGTERM" if self._left == 0 else None
-
-
 def _gradients(comm, size, first, n):
     """Averaged gradients of both networks for samples first ... first + n - 1 of a global batch."""
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
@@ -93,7 +83,7 @@ def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp
     _train(comm, data, whole)
     for rank, step in ((1, 3), (0, 4), (1, 2)):
         with pytest.raises(Interrupted, match="checkpoint written"):
-            _train(comm, data, pieces, stop=StopAt(step) if comm.rank == rank else None)
+            _train(comm, data, pieces, stop=tiny.StopAt(step) if comm.rank == rank else None)
     _train(comm, data, pieces)
     if not comm.is_root:
         return
@@ -156,7 +146,7 @@ def test_a_run_of_one_rank_goes_on_with_two(comm, data, tmp_path_factory):
     folder = shared_folder(comm, tmp_path_factory, "grown")
     if comm.is_root:
         with pytest.raises(Interrupted):
-            _train(SerialComm(), data, folder, stop=StopAt(6))  # 24 of 60 samples
+            _train(SerialComm(), data, folder, stop=tiny.StopAt(6))  # 24 of 60 samples
     comm.barrier()
     _train(comm, data, folder)
     if comm.is_root:

@@ -22,18 +22,6 @@ from hpcgan.training.control import StopRequest  # noqa: E402
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
 
 
-class StopAt(StopRequest):
-    """Asks to stop when it is looked at for the n-th time: in step n."""
-
-    def __init__(self, step):
-        self._left = step
-
-    @property
-    def requested(self):
-        self._left -= 1
-        return "SIGTERM" if self._left == 0 else None
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.write_data(tmp_path_factory.mktemp("data"))
@@ -79,7 +67,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, s
     """In the first step, the middle of an epoch, at its end, twice, before the last step."""
     for step in stops:
         with pytest.raises(Interrupted, match="checkpoint written"):
-            train(data, tmp_path, stop=StopAt(step))
+            train(data, tmp_path, stop=tiny.StopAt(step))
     run = train(data, tmp_path)
     ours, theirs = final_arrays(run), final_arrays(reference)
     assert ours.meta == theirs.meta
@@ -105,7 +93,7 @@ def test_more_epochs_go_on_from_the_end(data, tmp_path):
 
 def test_a_damaged_checkpoint_falls_back_says_so_and_ends_the_same(data, reference, tmp_path, capsys):
     with pytest.raises(Interrupted):
-        train(data, tmp_path, stop=StopAt(20))
+        train(data, tmp_path, stop=tiny.StopAt(20))
     newest = checkpoint.path_of(RunDirectory(tmp_path).checkpoints, 20)
     with open(newest / "arrays.npz", "r+b") as file:
         file.seek(1000)
