@@ -308,11 +308,7 @@ def initialise(process: Process, seed: int, tables: str | None = None) -> Any:
         slha = process.slha()
         if slha is not None:
             settings.append(_write_input(folder, "SLHA:file", slha))
-        generator = _configure(process.name, settings, seed)
-        if not generator.init():
-            values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
-            raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
-    return generator
+        return _initialised(process, settings, seed)
 
 
 _TABLES_FILE = "MultipartonInteractions:initFile"
@@ -343,8 +339,7 @@ def multiparton_tables(soft: bool, seed: int) -> str:
     with tempfile.TemporaryDirectory(prefix="hpcgan-pythia-") as folder:
         path = os.path.join(folder, "tables")
         settings = [*process.settings(), "MultipartonInteractions:reuseInit = 1", f"{_TABLES_FILE} = {path}"]
-        if not _configure(process.name, settings, seed).init():
-            raise HpcganError(f"PYTHIA {version()} does not initialise for its multiparton tables")
+        _initialised(process, settings, seed)
         with open(path, encoding="ascii") as stream:
             return stream.read()
 
@@ -357,8 +352,8 @@ def _write_input(folder: str, setting: str, text: str) -> str:
     return f"{setting} = {path}"
 
 
-def _configure(name: str, settings: list[str], seed: int) -> Any:
-    """A ``Pythia`` object with its settings, not yet initialised."""
+def _initialised(process: Process, settings: list[str], seed: int) -> Any:
+    """A ``Pythia`` object with these settings, initialised."""
     if not 1 <= seed <= SEED_MAX:
         raise InputError(f"seed = {seed}: PYTHIA takes 1 to {SEED_MAX}")
     try:
@@ -371,7 +366,10 @@ def _configure(name: str, settings: list[str], seed: int) -> Any:
         generator = pythia8mc.Pythia("", False)
     for line in (*COMMON_SETTINGS, f"Random:seed = {seed}", *settings):
         if not generator.readString(line):
-            raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {name}")
+            raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {process.name}")
+    if not generator.init():
+        values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
+        raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
     return generator
 
 

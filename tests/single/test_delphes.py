@@ -11,6 +11,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -182,13 +183,8 @@ def test_damaged_files_never_give_another_exception(data: st.DataObject, tmp_pat
     whole = tmp_path / "whole.root"
     if not whole.exists():
         write_root(whole)
-    damaged = bytearray(whole.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    if data.draw(st.booleans()):
-        damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
     path = tmp_path / "damaged.root"
-    path.write_bytes(damaged)
+    path.write_bytes(data.draw(damaged(whole.read_bytes())))
     message = None
     try:
         for towers, n in read_towers(path):
