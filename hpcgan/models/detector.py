@@ -99,6 +99,18 @@ class Discriminator(Network):
         features = 16 * (widths[-1] + int(self.minibatch)) + 2
         self.head = init.he_uniform("discriminator/head", (features, 1), features, 1)
         self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
+        # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
+        # such as jets or total momentum, but not their spread; a hidden layer on the sums does.
+        sums, units = widths[-1] + int(self.minibatch) + 3, config.hidden_units
+        self.hidden = (
+            [
+                init.he_uniform("discriminator/hidden", (sums, units), sums, 2),
+                init.constant("discriminator/hidden_bias", (units,), 0.0),
+                init.he_uniform("discriminator/hidden_out", (units, 1), units, 1),
+            ]
+            if units
+            else []
+        )
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""
@@ -129,7 +141,15 @@ class Discriminator(Network):
         mean = tf.reduce_mean(t, axis=[1, 2]) * 20.0
         flat = tf.reshape(x, [-1, self.head.shape[0] - 2])
         features = tf.concat([flat, total[:, None], mean[:, None]], axis=1)
-        return tf.matmul(features, self.head)[:, 0] + self.head_bias
+        logits = tf.matmul(features, self.head)[:, 0] + self.head_bias
+        if self.hidden:
+            kernel, bias, out = self.hidden
+            # Logarithms: a few events have many times the momentum of the others.
+            squares = tf.reduce_sum(tf.square(window), axis=[1, 2, 3])  # large when few jets hold the momentum
+            logarithms = tf.math.log(tf.stack([total, squares], axis=1) + 0.1)
+            sums = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, mean[:, None], logarithms], axis=1)
+            logits += tf.matmul(tf.nn.leaky_relu(tf.matmul(sums, kernel) + bias, 0.2), out)[:, 0]
+        return logits
 
 
 def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:

@@ -50,11 +50,17 @@ class RpvModel(Section):
     pixel_noise: bool = Field(False, description="detector: noise images at every resolution of the generator")
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
     minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
+    hidden_units: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="detector: units of a layer between sums over the image and the discriminator's logit",
+    )
 
     @model_validator(mode="after")
     def _options_of_the_architecture(self) -> RpvModel:
         if self.architecture == "dcgan":
-            for option in ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev"):
+            for option in ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev", "hidden_units"):
                 if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         return self

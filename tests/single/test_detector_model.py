@@ -46,6 +46,50 @@ def test_parameter_counts():
     assert _count(Generator(model, 1).weights) == 131_072 + 16 * 10_768 + 3 * 240 + 1
     # convolutions 16*(3*16+16*32+32*64+64*128) and their biases; 1x1 of the sums; head 16*129+2 and bias
     assert _count(Discriminator(model, 1).weights) == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1
+    # the means of 129 channels, of the encoded image and two logarithms to 8 units with a bias, those to the logit
+    hidden = _count(Discriminator(_model(filters=16, latent_dim=64, hidden_units=8), 1).weights)
+    assert hidden == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1 + 132 * 8 + 8 + 8
+
+
+def test_a_hidden_layer_sees_the_spread_of_a_sum():
+    """One event with little and one with much momentum look to a linear head like two in the middle."""
+    amounts = np.array([0.5, 1.5, 1.0, 1.0], np.float32)
+    images = np.zeros((4, 64, 64), np.float32)
+    images[:, 30:34, 30:34] = amounts[:, None, None]
+
+    def spread(network):
+        for variable in (*network.biases, *(down.kernel for down in network.downs)):
+            variable.assign(tf.zeros_like(variable))  # leaves the sums alone
+        logits = network({"hist": tf.constant(images)}, training=True).numpy()
+        return logits[0] + logits[1] - logits[2] - logits[3]
+
+    plain = {"exponent": 1.0, "minibatch_stddev": False, "pooled_pt": False}  # exponent 1: sums are linear
+    assert spread(Discriminator(_model(**plain), 1)) == pytest.approx(0.0, abs=1e-5)
+    network = Discriminator(_model(**plain, hidden_units=1), 1)
+    kernel, bias, out = network.hidden
+    kernel.assign(tf.one_hot([kernel.shape[0] - 3], kernel.shape[0], axis=0))  # the mean of the encoded image
+    bias.assign([-16 / 4096 * 20.0])  # a kink at the middle
+    out.assign([[1.0]])
+    # 0.5 times the sum's deviation on one side, with slope 1, and as much on the other, with slope 0.2
+    assert spread(network) == pytest.approx(0.5 * 16 / 4096 * 20.0 * (1 - 0.2), rel=1e-4)
+
+
+def test_without_pooled_pt_the_hidden_layer_sees_the_sum_of_squares_of_pixels():
+    """One hot pixel and its momentum spread over many: the same total, other squares."""
+    images = np.zeros((2, 64, 64), np.float32)
+    images[0, 32, 32] = 1.0
+    images[1, 32, 30:34] = 0.25
+    network = Discriminator(_model(exponent=1.0, minibatch_stddev=False, pooled_pt=False, hidden_units=1), 1)
+    for variable in (*network.biases, *(down.kernel for down in network.downs), network.head):
+        variable.assign(tf.zeros_like(variable))
+    kernel, _, out = network.hidden
+    kernel.assign(tf.one_hot([kernel.shape[0] - 1], kernel.shape[0], axis=0))
+    out.assign([[1.0]])
+    one, four = network({"hist": tf.constant(images)}, training=True).numpy()
+    pt2 = _model(exponent=1.0).linear_to_pt[32, 0] ** 2
+    slope = [1.0 if v > 0 else 0.2 for v in (np.log(pt2 + 0.1), np.log(pt2 / 4 + 0.1))]
+    assert one == pytest.approx(slope[0] * np.log(pt2 + 0.1), rel=1e-4)
+    assert four == pytest.approx(slope[1] * np.log(pt2 / 4 + 0.1), rel=1e-4)
 
 
 def test_encoding_pt_undoes_itself_and_the_threshold_is_one_of_energy():
