@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from hpcgan import config as configuration
-from hpcgan.launch.mpirun import launch
+from hpcgan.launch.start import launch
 from hpcgan.launch.topology import plan
 from hpcgan.problems.base import Problems, problem_class
 

@@ -93,7 +93,7 @@ def train(
         if ranks == 1:  # needs no MPI
             code = subprocess.run([sys.executable, "-m", "hpcgan", *command], check=False).returncode
         else:
-            from hpcgan.launch.mpirun import launch
+            from hpcgan.launch.start import launch
 
             code = launch(command, ranks)
     if code == EXIT_INTERRUPTED:

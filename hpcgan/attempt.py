@@ -21,7 +21,7 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import take
 from hpcgan.data.sharding import Sharding, check_size
 from hpcgan.data.source import Source
-from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.gan import Gan, Sampler
@@ -181,7 +181,7 @@ def open_writers(
     config: Config, run: RunDirectory, comm: Comm, state: TrainState, problem: Problem, sampler: Sampler
 ) -> Writers:
     """Take the lease and open what rank 0 writes."""
-    lease = Lease(run)
+    lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
     try:
         metrics = MetricsWriter(run.metrics_file, lease.attempt)
         append(run.provenance_file, provenance(config, comm, lease.attempt, state.counters.step))

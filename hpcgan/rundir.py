@@ -15,6 +15,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import yaml
 
 from hpcgan import config as configuration
 from hpcgan.config import Config, Registry
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import InputError
 
 HEARTBEAT_S = 10.0
 STALE_S = 90.0  # several heartbeats: a busy file system may delay some
+WATCH_S = 35.0  # for a heartbeat of a holder on another host, whose clock may be another
 
 
 def fsync_directory(path: Path) -> None:
@@ -70,6 +72,7 @@ class RunDirectory:
         self.samples = self.path / "samples"
         self.report = self.path / "report"
         self.attempts = self.path / "attempts"
+        self.jobs_file = self.path / "jobs.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
     @property
@@ -144,8 +147,8 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, A
     return [] if old == new else [(prefix, old, new)]
 
 
-class FencedError(HpcganError):
-    """A newer attempt has taken the run directory over."""
+class FencedError(InputError):
+    """Another attempt holds the run directory, or has taken it over."""
 
 
 class Lease:
@@ -154,6 +157,11 @@ class Lease:
     Parameters
     ----------
     run : RunDirectory
+    on_lost : callable, optional
+        Called with one line by the heartbeat's thread when a newer attempt has taken over. Whoever waits for
+        peers that are gone would not notice otherwise.
+    env : mapping, optional
+        Where the Slurm job is read from; by default `os.environ`.
 
     Attributes
     ----------
@@ -162,29 +170,35 @@ class Lease:
 
     Raises
     ------
-    HpcganError
-        Another process is writing, as its heartbeat (or, on this host, its process) shows.
+    FencedError
+        Another process is writing, as its heartbeat (or, on this host, its process) shows. A Slurm job that
+        was queued again takes over from its earlier self, which may live on where its node was lost.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(
+        self, run: RunDirectory, on_lost: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        env = os.environ if env is None else env
         self._folder = run.attempts
         self._folder.mkdir(parents=True, exist_ok=True)
         last = self._newest()
+        job = {"id": env["SLURM_JOB_ID"], "restart": _restarts(env)} if "SLURM_JOB_ID" in env else None
         if last:
-            self._refuse_if_alive(run, last)
+            _refuse_if_held(run, last, job)
         self.attempt = last + 1
-        self._file = self._path(self.attempt)
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+        self._file = _attempt_file(run, self.attempt)
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "job": job}
         # A complete file appears under the number, or none: link() fails if another was quicker.
         temporary = self._folder / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
         write_atomic(temporary, json.dumps({**me, "state": "running"}))
         try:
             os.link(temporary, self._file)
         except FileExistsError:
-            raise HpcganError(f"{run.path}: another process has just started on this run") from None
+            raise FencedError(f"{run.path}: another process has just started on this run") from None
         finally:
             temporary.unlink(missing_ok=True)
         self._me = me
+        self._on_lost = on_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self._thread.start()
@@ -204,39 +218,107 @@ class Lease:
         if self._newest() == self.attempt:
             write_atomic(self._file, json.dumps({**self._me, "state": state}))
 
-    def _path(self, attempt: int) -> Path:
-        return self._folder / f"{attempt:04d}.json"
-
     def _newest(self) -> int:
-        numbers = [int(p.stem) for p in self._folder.iterdir() if re.fullmatch(r"\d{4,}\.json", p.name)]
-        return max(numbers, default=0)
-
-    def _refuse_if_alive(self, run: RunDirectory, attempt: int) -> None:
-        path = self._path(attempt)
-        try:
-            holder = json.loads(path.read_text())
-            age = time.time() - path.stat().st_mtime
-        except (OSError, ValueError):
-            return  # unreadable: nobody can be shown to hold it
-        if holder.get("state") != "running":
-            return
-        host, pid = holder.get("host"), holder.get("pid")
-        if host == socket.gethostname():
-            alive = isinstance(pid, int) and _start_time(pid) == holder.get("started") is not None
-        else:
-            alive = age < STALE_S
-        if alive:
-            raise HpcganError(
-                f"{run.path}: process {pid} on {host} is training in it (attempt {attempt}); "
-                "wait for it or stop it first"
-            )
+        return _newest_attempt(self._folder)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
+                self.check()
                 os.utime(self._file)
+            except FencedError as error:
+                if self._on_lost is not None and not self._stop.is_set():
+                    self._on_lost(str(error))
+                return
             except OSError:  # the next write reports a real loss; a hiccup of the file system is none
                 continue
+
+
+def attempt_state(run: RunDirectory) -> str | None:
+    """How the newest attempt stands: running, done, interrupted, failed, or lost; None if there was none.
+
+    `lost` is one that never said how it ended, and of which nothing has been heard for some time.
+    """
+    newest = _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
+    holder = _read_attempt(_attempt_file(run, newest)) if newest else None
+    if holder is None:
+        return None
+    state = str(holder.get("state"))
+    if state != "running":
+        return state
+    if holder.get("host") == socket.gethostname():
+        return "running" if _process_lives(holder) else "lost"
+    try:
+        age = time.time() - _attempt_file(run, newest).stat().st_mtime
+    except OSError:
+        return "lost"
+    return "running" if age < STALE_S else "lost"
+
+
+def _attempt_file(run: RunDirectory, attempt: int) -> Path:
+    return run.attempts / f"{attempt:04d}.json"
+
+
+def _newest_attempt(folder: Path) -> int:
+    numbers = [int(p.stem) for p in folder.iterdir() if re.fullmatch(r"\d{4,}\.json", p.name)]
+    return max(numbers, default=0)
+
+
+def _read_attempt(path: Path) -> dict[str, Any] | None:
+    """What is written there; None if it is unreadable: nobody can be shown to hold it."""
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def _restarts(env: Mapping[str, str]) -> int:
+    text = env.get("SLURM_RESTART_COUNT", "0")
+    return int(text) if re.fullmatch(r"\d+", text) else 0
+
+
+def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None) -> None:
+    path = _attempt_file(run, attempt)
+    holder = _read_attempt(path)
+    if holder is None or holder.get("state") != "running":
+        return
+    theirs = holder.get("job")
+    who = f"process {holder.get('pid')} on {holder.get('host')}"
+    if job is not None and isinstance(theirs, dict) and theirs.get("id") == job["id"]:
+        who += f", job {job['id']}"
+        before = theirs.get("restart")
+        if isinstance(before, int) and before < job["restart"]:
+            return  # this is the same job, queued again: Slurm means its earlier self to be gone
+        if isinstance(before, int) and before > job["restart"]:
+            raise FencedError(f"{run.path}: job {job['id']} was queued again and trains in it: this one stops")
+    if holder.get("host") == socket.gethostname():
+        alive = _process_lives(holder)
+    else:
+        alive = _beats(path)
+    if alive:
+        raise FencedError(f"{run.path}: {who} is training in it (attempt {attempt}); wait for it or stop it first")
+
+
+def _process_lives(holder: Mapping[str, Any]) -> bool:
+    pid = holder.get("pid")
+    return isinstance(pid, int) and _start_time(pid) == holder.get("started") is not None
+
+
+def _beats(path: Path) -> bool:
+    """Whether a holder on another host shows a sign of life, by the file server's clock alone."""
+    try:
+        first = path.stat().st_mtime
+        if time.time() - first > 10 * STALE_S:
+            return False
+        end = time.monotonic() + WATCH_S
+        while time.monotonic() < end:
+            time.sleep(min(1.0, WATCH_S / 10))
+            if path.stat().st_mtime != first or (_read_attempt(path) or {}).get("state") != "running":
+                return (_read_attempt(path) or {}).get("state") == "running"
+    except OSError:
+        return False
+    return False
 
 
 def _start_time(pid: int) -> str | None:

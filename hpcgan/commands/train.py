@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     directory = RunDirectory(args.run or api.default_directory(config))
     promised = expected_world(os.environ)
     if promised is None and args.ranks is not None and args.ranks != 1:
-        from hpcgan.launch.mpirun import launch
+        from hpcgan.launch.start import launch
 
         api.preflight(config, directory, args.ranks)
         return launch(["train", str(args.config), *args.overrides, "--run", str(directory.path)], args.ranks)

@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.mpirun import JobTimeout, find_mpirun, launch
+from hpcgan.launch.job import JobTimeout
+from hpcgan.launch.mpirun import find_mpirun
+from hpcgan.launch.start import launch
 
 try:
     find_mpirun()
@@ -62,7 +64,7 @@ RANK = """
 """
 LAUNCHER = """
     import sys
-    from hpcgan.launch.mpirun import launch
+    from hpcgan.launch.start import launch
 
     sys.exit(launch(sys.argv[2:], 2, module="jobrank", grace=float(sys.argv[1])))
 """

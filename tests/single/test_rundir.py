@@ -1,14 +1,17 @@
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from hpcgan import rundir
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import STALE_S, FencedError, Lease, RunDirectory, write_atomic
+from hpcgan.rundir import STALE_S, FencedError, Lease, RunDirectory, attempt_state, write_atomic
 
 
 def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path):
@@ -59,16 +62,102 @@ def test_a_killed_holder_does_not_block(tmp_path):
     lease.release("done")
 
 
-def test_another_host_holds_it_while_its_heart_beats(tmp_path):
-    run = RunDirectory(tmp_path)
+def hold(run, **fields):
+    """An attempt 1 as somebody else would have written it."""
     run.attempts.mkdir()
-    other = run.attempts / "0001.json"
-    other.write_text(json.dumps({"host": socket.gethostname() + "x", "pid": 1, "started": "1", "state": "running"}))
-    with pytest.raises(HpcganError, match="is training in it"):
-        Lease(run)
-    old = time.time() - STALE_S - 1
-    os.utime(other, (old, old))
+    path = run.attempts / "0001.json"
+    elsewhere = {"host": socket.gethostname() + "x", "pid": 1, "started": "1", "state": "running"}
+    path.write_text(json.dumps({**elsewhere, **fields}))
+    return path
+
+
+def test_another_host_holds_it_while_its_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "WATCH_S", 5.0)
+    run = RunDirectory(tmp_path)
+    other = hold(run)
+    stop = threading.Event()
+
+    def beat():
+        # The file server's clock may be far from ours: only the change counts.
+        moment = time.time() - STALE_S / 2
+        while not stop.wait(0.1):
+            moment += 0.1
+            os.utime(other, (moment, moment))
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(FencedError, match="is training in it"):
+            Lease(run)
+        assert attempt_state(run) == "running"
+    finally:
+        stop.set()
+        heart.join()
+    monkeypatch.setattr(rundir, "WATCH_S", 0.5)
+    Lease(run).release("done")  # no beat while it watched
+    assert attempt_state(run) == "done"
+
+
+def test_a_holder_that_ends_in_the_meantime_does_not_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "WATCH_S", 30.0)
+    run = RunDirectory(tmp_path)
+    other = hold(run)
+    end = threading.Timer(0.5, lambda: hold_again(other))
+
+    def hold_again(path):
+        write_atomic(path, json.dumps({"state": "interrupted"}))
+
+    end.start()
+    started = time.monotonic()
     Lease(run).release("done")
+    assert time.monotonic() - started < 25
+    end.join()
+
+
+def test_long_silence_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "WATCH_S", 1000.0)
+    run = RunDirectory(tmp_path)
+    other = hold(run)
+    old = time.time() - 20 * STALE_S
+    os.utime(other, (old, old))
+    assert attempt_state(run) == "lost"
+    Lease(run).release("done")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "refused"),
+    [
+        (("7", 0), ("7", 1), False),  # queued again: its earlier self may live on where its node was lost
+        (("7", 2), ("7", 1), True),  # this is that earlier self
+        (("7", 1), ("7", 1), True),
+        (("7", 0), ("8", 1), True),
+        (("7", 0), None, True),
+        (None, ("7", 1), True),
+    ],
+)
+def test_a_job_takes_over_from_its_earlier_self_only(tmp_path, theirs, mine, refused):
+    run = RunDirectory(tmp_path)
+    job = theirs and {"id": theirs[0], "restart": theirs[1]}
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": rundir._start_time(os.getpid())}
+    hold(run, **me, job=job)  # it lives
+    env = {"SLURM_JOB_ID": mine[0], "SLURM_RESTART_COUNT": str(mine[1])} if mine else {}
+    if refused:
+        with pytest.raises(FencedError):
+            Lease(run, env=env)
+    else:
+        lease = Lease(run, env=env)
+        assert lease.attempt == 2
+        lease.release("done")
+
+
+def test_the_heartbeat_notices_that_another_has_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "HEARTBEAT_S", 0.05)
+    run = RunDirectory(tmp_path)
+    heard = queue.Queue()
+    lease = Lease(run, on_lost=heard.put, env={})
+    (run.attempts / "0002.json").write_text("{}")
+    assert "attempt 2 has taken this run over" in heard.get(timeout=20)
+    lease.release("failed")
 
 
 def test_an_overtaken_writer_is_fenced(tmp_path):

@@ -1,0 +1,135 @@
+"""`hpcgan submit`: train a configuration in a Slurm job."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
+
+SITE = Path("slurm/site.sh")
+# Options that sbatch has too, handed through after a check: (option, metavar, help).
+_PASSED = (
+    ("partition", "NAME", "partition (comma-separated: several)"),
+    ("account", "NAME", "account that is charged"),
+    ("qos", "NAME", "quality of service"),
+    ("reservation", "NAME", "reservation"),
+    ("constraint", "FEATURES", "features that nodes must have"),
+    ("mem", "SIZE", "memory of a node, e.g. 16G"),
+    ("nodelist", "NODES", "nodes to take"),
+    ("exclude", "NODES", "nodes to leave out"),
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "submit",
+        help="train in a Slurm job, or in as many as it takes",
+        description="Submit a training to Slurm. Before its time limit the job checkpoints and goes back into the "
+        "queue, until the training is done. The same command again continues a run that was stopped.",
+    )
+    parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
+    parser.add_argument("--ranks-per-node", type=int, default=1, metavar="R", help="ranks on each (default: 1)")
+    parser.add_argument("--threads", type=int, metavar="T", help="CPUs of a rank (default: the site's)")
+    parser.add_argument("--time", default="1:00:00", metavar="LIMIT", help="limit of one job (default: 1:00:00)")
+    parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
+    for option, metavar, text in _PASSED:
+        parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    parser.add_argument("--signal", type=int, metavar="S", dest="signal_s", help="checkpoint this early, s (120)")
+    parser.add_argument("--requeues", type=int, metavar="N", help="times the job may queue again (default: 100)")
+    parser.add_argument("--retries", type=int, metavar="N", help="failures in a row without progress (default: 3)")
+    parser.add_argument("--site", type=Path, metavar="FILE", help=f"settings of the site (default: {SITE} if there)")
+    parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
+    parser.add_argument("--wait", action="store_true", help="wait for the training to end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, write the script, submit it."""
+    from hpcgan import api, records
+    from hpcgan import config as configuration
+    from hpcgan.launch import slurm
+    from hpcgan.problems.base import Problems
+    from hpcgan.rundir import RunDirectory
+
+    config = configuration.load(args.config, Problems(), args.overrides)
+    directory = RunDirectory((args.run or api.default_directory(config)).absolute())
+    spec = slurm.job_spec(
+        name=config.name,
+        nodes=args.nodes,
+        ranks_per_node=args.ranks_per_node,
+        threads=args.threads,
+        time=args.time,
+        gpus_per_node=args.gpus_per_node,
+        signal_s=args.signal_s,
+        requeues=args.requeues,
+        retries=args.retries,
+        **{option: getattr(args, option) for option, _, _ in _PASSED},
+    )
+    if args.gpus_per_node is not None and args.ranks_per_node > args.gpus_per_node:
+        raise InputError(
+            f"--ranks-per-node {args.ranks_per_node}: more ranks than GPUs ({args.gpus_per_node}) on a node; "
+            "hpcgan runs one rank a GPU"
+        )
+    site = args.site or (SITE if SITE.is_file() else None)
+    if site is not None and not site.is_file():
+        raise InputError(f"{site}: no such file (--site)")
+    argv = ["train", str(args.config.absolute()), *args.overrides, "--run", str(directory.path)]
+    folder = Path.cwd()
+    script = slurm.render(spec, argv, python=sys.executable, folder=folder, site=site.absolute() if site else None)
+    if args.show:
+        print(script, end="")
+        return EXIT_DONE
+    api.preflight(config, directory, args.nodes * args.ranks_per_node)
+    with _folder(directory.path):
+        job = slurm.submit(script, directory.path)
+    records.append(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
+    print(f"job {job}: run {_short(directory.path)}, log {_short(directory.path)}/slurm-{job}.out")
+    return _wait(job) if args.wait else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _folder(path: Path):  # type: ignore[no-untyped-def]
+    """Make a folder, which sbatch needs for the log, and take it away again if the block fails."""
+    made = []
+    for part in [path, *path.parents]:
+        if part.exists():
+            break
+        made.append(part)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot make the run directory: {error.strerror}") from None
+    try:
+        yield
+    except HpcganError:
+        for part in made:
+            with contextlib.suppress(OSError):
+                part.rmdir()
+        raise
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _wait(job: str) -> int:
+    """Until the job has ended for good; its exit code."""
+    from hpcgan.launch import slurm
+
+    try:
+        state, code = slurm.wait(job, lambda text: print(f"job {job}: {text}", flush=True))
+    except KeyboardInterrupt:
+        print(f"hpcgan: job {job} goes on; see 'hpcgan jobs', end it with 'scancel {job}'", file=sys.stderr)
+        return 130
+    if state == "COMPLETED":
+        return EXIT_DONE
+    return code if code in (EXIT_FAILED, EXIT_BAD_INPUT) else EXIT_FAILED

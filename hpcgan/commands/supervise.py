@@ -1,0 +1,72 @@
+"""`hpcgan supervise -- train ...`: run a command on all tasks of a job until it is done."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+
+from hpcgan.errors import InputError
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "supervise",
+        help="inside a Slurm job: train on all its tasks, through time limits and failures",
+        description="Run an hpcgan command on all tasks of this Slurm job (or on N ranks here) and see it to its end: "
+        "before the time limit it checkpoints and goes back into the queue, after a failure it starts again.",
+    )
+    parser.add_argument("--ranks", type=int, metavar="N", help="ranks (default: the tasks of the Slurm job)")
+    parser.add_argument("--launcher", default=os.environ.get("HPCGAN_LAUNCHER", "auto"), help="auto, srun or mpirun")
+    parser.add_argument("--retries", type=int, default=3, help="failures in a row without a new checkpoint (3)")
+    parser.add_argument("--requeues", type=int, default=100, help="times the job may queue again (100)")
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="e.g. -- train configs/rpv.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Supervise."""
+    from hpcgan import cli
+    from hpcgan.launch import slurm, srun
+    from hpcgan.launch.start import launch
+    from hpcgan.launch.supervise import Supervisor
+
+    argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
+    if not argv:
+        raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
+    for name in ("retries", "requeues"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} must be at least 0, not {getattr(args, name)}")
+    progress = _progress(cli.parse(argv))
+    job = slurm.current_job(os.environ)
+    ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
+    launcher = srun.choose(args.launcher, os.environ) if job else None
+    nodes = job.nodes if job else 1
+    return Supervisor(
+        lambda: launch(argv, ranks, launcher=launcher, nodes=min(nodes, ranks)),
+        progress,
+        retries=args.retries,
+        requeues=args.requeues,
+        job=job,
+    ).run()
+
+
+def _progress(args: argparse.Namespace) -> Callable[[], int]:
+    """The newest checkpoint's step of the run that a command trains.
+
+    Raises
+    ------
+    InputError
+        The command is not `train`, or what `train` itself would refuse.
+    """
+    if args.command != "train":
+        raise InputError(f"only 'train' can be supervised, not '{args.command}'")
+    from hpcgan import api
+    from hpcgan import config as configuration
+    from hpcgan.problems.base import Problems
+    from hpcgan.rundir import RunDirectory
+    from hpcgan.training import checkpoint
+
+    config = configuration.load(args.config, Problems(), args.overrides)
+    folder = RunDirectory(args.run or api.default_directory(config)).checkpoints
+    return lambda: max(checkpoint.steps(folder), default=-1)

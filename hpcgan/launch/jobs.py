@@ -1,0 +1,176 @@
+"""What the runs in a folder are doing: their files and the queue, put together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpcgan import records
+from hpcgan.errors import HpcganError
+from hpcgan.launch import slurm
+from hpcgan.rundir import RunDirectory, attempt_state
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run at a glance.
+
+    Attributes
+    ----------
+    run : str
+        Its directory.
+    state : str
+        Of its job in the queue (pending, running ...), else of its last attempt (running, done, interrupted,
+        failed, lost), or new.
+    job : str or None
+        Its last Slurm job.
+    reason : str
+        Why it waits, or where it runs.
+    epoch, epochs : int
+        Done and wanted.
+    score, best : float or None
+        Of the last epoch, and the lowest.
+    limit_left_s, training_left_s : float or None
+        Seconds to the job's time limit, and the training's own estimate.
+    """
+
+    run: str
+    state: str
+    job: str | None
+    reason: str
+    epoch: int
+    epochs: int
+    score: float | None
+    best: float | None
+    limit_left_s: float | None
+    training_left_s: float | None
+
+
+def list_runs(folder: Path) -> list[RunStatus]:
+    """Status of all runs directly in a folder, by name. A folder that is a run itself counts as one."""
+    candidates = [folder] if _is_run(folder) else sorted(p for p in folder.iterdir() if p.is_dir() and _is_run(p))
+    runs = [RunDirectory(path) for path in candidates]
+    jobs = {run.path: _last_job(run) for run in runs}
+    try:
+        queued = slurm.queue([job for job in jobs.values() if job])
+    except HpcganError:  # no Slurm here: the run directories say what they can
+        queued = {}
+    return [_status(run, jobs[run.path], queued) for run in runs]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() or (path / "jobs.jsonl").is_file()
+
+
+def _last_job(run: RunDirectory) -> str | None:
+    """The job that was submitted or that ran last."""
+    entries = [(e.get("time"), e.get("job")) for e in _lines(run.jobs_file)]
+    entries += [(e.get("time"), e.get("slurm_job")) for e in _lines(run.provenance_file)]
+    numbered = [(t, str(job)) for t, job in entries if job and isinstance(t, (int, float))]
+    return max(numbered)[1] if numbered else None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the last line of a killed writer
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEntry]) -> RunStatus:
+    epochs = records.read(run.metrics_file, "epoch")
+    last = epochs[-1] if epochs else {}
+    wanted = _wanted_epochs(run)
+    done = int(last.get("epoch", 0))
+    score = last.get("score")
+    best = last.get("best")
+    entry = queued.get(job) if job else None
+    return RunStatus(
+        run=str(run.path),
+        state=entry.state.lower() if entry else attempt_state(run) or "new",
+        job=job,
+        reason=entry.reason if entry else "",
+        epoch=done,
+        epochs=wanted,
+        score=score["total"] if score else None,
+        best=best["score"] if best else None,
+        limit_left_s=entry.seconds_left if entry else None,
+        training_left_s=_training_left(last, wanted - done) if wanted > done else None,
+    )
+
+
+def _wanted_epochs(run: RunDirectory) -> int:
+    try:
+        raw = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
+        return int(raw["training"]["epochs"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return 0
+
+
+def _training_left(last: dict[str, Any], epochs: int) -> float | None:
+    """Seconds that the remaining epochs take if they are like the last one."""
+    try:
+        epoch_samples = last["samples"] / last["epoch"]
+        return float(epochs * (epoch_samples / last["samples_per_second"] + last["scoring_seconds"]))
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def print_table(statuses: list[RunStatus]) -> None:
+    """Print for people: a table as wide as the terminal, or as it needs in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (
+        ("run", "left"),
+        ("job", "right"),
+        ("state", "left"),
+        ("epoch", "right"),
+        ("score", "right"),
+        ("best", "right"),
+        ("to limit", "right"),
+        ("to end", "right"),
+        ("where or why", "left"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for s in statuses:
+        table.add_row(
+            s.run,
+            s.job or "",
+            s.state,
+            f"{s.epoch}/{s.epochs}",
+            _number(s.score),
+            _number(s.best),
+            _clock(s.limit_left_s),
+            _clock(s.training_left_s),
+            s.reason,
+        )
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=500)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"

@@ -1,0 +1,432 @@
+"""Slurm: the text of a batch script, and the few questions and orders to the scheduler.
+
+`render` is a pure function; every field of a `JobSpec` has passed a pattern, paths and arguments are quoted for
+the shell, and Slurm's commands are called with argument lists. Slurm is spoken to through its command-line
+tools, which every site has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hpcgan.errors import HpcganError, InputError
+
+#: Seconds that a Slurm command may take before the scheduler counts as out of reach.
+TIMEOUT = 60.0
+#: States of a job that may still run, or run again.
+UNFINISHED = (
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "SUSPENDED",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+    "RESIZING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+)
+
+# Names of accounts, partitions, nodes ...: nothing that a shell, a batch script or a file name pattern reads.
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
+_LIST = r"^[A-Za-z0-9_][A-Za-z0-9_.,+\[\]-]*$"
+_FEATURES = r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,+&|*:=()\[\]-]*$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+NodeList = Annotated[str, Field(pattern=_LIST, max_length=1024)]
+
+
+class JobSpec(BaseModel):
+    """What is asked of Slurm.
+
+    Attributes
+    ----------
+    name : str
+        Name of the job.
+    nodes, ranks_per_node : int
+    time : str
+        Limit of one job, in sbatch's forms: minutes, `HH:MM:SS`, `D-HH:MM` ...
+    threads : int, optional
+        CPUs of a rank; by default what the site gives.
+    signal_s : int
+        Seconds before the limit at which ranks are asked for a checkpoint. Slurm may be up to 60 s early.
+    requeues : int
+        How often the job may queue again to go on after its limit.
+    retries : int
+        Failures in a row without progress after which it gives up.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    nodes: int = Field(1, ge=1, le=1_000_000)
+    ranks_per_node: int = Field(1, ge=1, le=10_000)
+    time: str = "1:00:00"
+    threads: int | None = Field(None, ge=1, le=10_000)
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)] | None = None
+    account: Name | None = None
+    qos: Name | None = None
+    reservation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)] | None = None
+    constraint: Annotated[str, Field(pattern=_FEATURES, max_length=256)] | None = None
+    gpus_per_node: int | None = Field(None, ge=1, le=1000)
+    mem: Annotated[str, Field(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = None
+    nodelist: NodeList | None = None
+    exclude: NodeList | None = None
+    signal_s: int = Field(120, ge=1, le=65535)
+    requeues: int = Field(100, ge=0, le=100_000)
+    retries: int = Field(3, ge=0, le=1000)
+
+    @field_validator("time")
+    @classmethod
+    def _time_is_slurms(cls, value: str) -> str:
+        seconds(value)
+        return value
+
+
+#: Option of `hpcgan submit` (and of sbatch) for each field, in the order of the script.
+_DIRECTIVES = {
+    "name": "job-name",
+    "nodes": "nodes",
+    "ranks_per_node": "ntasks-per-node",
+    "threads": "cpus-per-task",
+    "time": "time",
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "reservation": "reservation",
+    "constraint": "constraint",
+    "gpus_per_node": "gpus-per-node",
+    "mem": "mem",
+    "nodelist": "nodelist",
+    "exclude": "exclude",
+}
+
+
+def job_spec(**fields: object) -> JobSpec:
+    """A checked `JobSpec`.
+
+    Raises
+    ------
+    InputError
+        One line that names the option.
+    """
+    try:
+        return JobSpec.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "?"
+        shown = repr(first["input"])
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":
+            reason = "not a name that Slurm knows: letters, digits and a few of _.,+- only"
+        raise InputError(f"--{field.replace('_', '-')} {shown}: {reason}") from None
+
+
+def seconds(text: str) -> float:
+    """Length of a time limit in sbatch's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
+
+    Raises
+    ------
+    ValueError
+        Another form, or zero.
+    """
+    match = re.fullmatch(
+        r"(?:(?P<days>\d{1,4})-(?P<dh>\d{1,5})(?::(?P<dm>\d{1,2})(?::(?P<ds>\d{1,2}))?)?"
+        r"|(?P<h>\d{1,5}):(?P<hm>\d{1,2}):(?P<hs>\d{1,2})|(?P<m>\d{1,7})(?::(?P<s>\d{1,2}))?)",
+        text,
+    )
+    if match is None:
+        raise ValueError("write it as minutes, MM:SS, HH:MM:SS or D-HH:MM:SS")
+    part = {name: int(value or 0) for name, value in match.groupdict().items()}
+    total = (
+        86400 * part["days"]
+        + 3600 * (part["dh"] + part["h"])
+        + 60 * (part["dm"] + part["hm"] + part["m"])
+        + part["ds"]
+        + part["hs"]
+        + part["s"]
+    )
+    if total == 0:
+        raise ValueError("a limit of zero")
+    return float(total)
+
+
+def render(spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, site: Path | None = None) -> str:
+    """The batch script of a job that runs `hpcgan ARGV` on all its tasks until it is done.
+
+    Parameters
+    ----------
+    spec : JobSpec
+    argv : sequence of str
+        Arguments of hpcgan, `train ...`; quoted here.
+    python : str
+        The interpreter on the compute nodes.
+    folder : Path
+        Working directory of the job.
+    site : Path, optional
+        Shell file with the site's modules and settings, sourced first.
+
+    Returns
+    -------
+    str
+        Text for sbatch. Where its output goes is not part of it (see `submit`): the patterns of file names
+        in #SBATCH lines cannot be quoted.
+    """
+    values = spec.model_dump()
+    lines = ["#!/bin/bash"]
+    lines += [
+        f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
+    ]
+    lines += [
+        f"#SBATCH --signal=B:USR1@{spec.signal_s}",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "",
+        "set -euo pipefail",
+        f"cd {shlex.quote(str(folder))}",
+    ]
+    if site is not None:
+        lines.append(f"source {shlex.quote(str(site))}")
+    limits = ["--requeues", str(spec.requeues), "--retries", str(spec.retries)]
+    command = [python, "-m", "hpcgan", "supervise", *limits, "--", *argv]
+    lines += [
+        "# The supervisor takes the place of this shell, so that Slurm's signals reach it.",
+        "exec " + shlex.join(command),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def submit(script: str, folder: Path) -> str:
+    """Hand a script to sbatch; its output goes to `folder`/slurm-JOBID.out.
+
+    Returns
+    -------
+    str
+        The job's number.
+
+    Raises
+    ------
+    InputError
+        A folder that sbatch cannot write a log into.
+    HpcganError
+        No sbatch here, or sbatch refuses: what it says.
+    """
+    path = str(folder.resolve()).replace("%", "%%")  # a percent sign starts a pattern
+    if "\\" in path or not path.isprintable():  # a backslash switches patterns off
+        raise InputError(f"{str(folder)!r}: sbatch cannot write its log there; take a name without \\ and controls")
+    answer = _call(["sbatch", "--parsable", f"--output={path}/slurm-%j.out"], stdin=script).strip()
+    number = answer.split(";")[0]  # JOBID;CLUSTER on federated sites
+    if not re.fullmatch(r"\d+", number):
+        raise HpcganError(f"sbatch answered {answer!r} instead of a job number")
+    return number
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """A job as squeue shows it.
+
+    Attributes
+    ----------
+    state : str
+        PENDING, RUNNING, COMPLETING ...
+    reason : str
+        Why it waits, or the nodes it runs on.
+    seconds_left : float or None
+        Time left of its limit.
+    """
+
+    job: str
+    state: str
+    reason: str
+    seconds_left: float | None
+
+
+def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
+    """The state of jobs in the queue; jobs that ended some time ago are left out.
+
+    Raises
+    ------
+    HpcganError
+        No squeue here, or the scheduler does not answer.
+    """
+    if not jobs:
+        return {}
+    # Asking for one unknown job among several is an error in some versions: ask for all of mine.
+    text = _call(["squeue", "--noheader", "--me", "--format=%i|%T|%L|%R"])
+    found = {}
+    for line in text.splitlines():
+        fields = line.strip().split("|", 3)
+        if len(fields) == 4 and fields[0] in jobs:
+            try:
+                left: float | None = seconds(fields[2])
+            except ValueError:
+                left = None
+            found[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
+    return found
+
+
+@dataclass(frozen=True)
+class CurrentJob:
+    """The allocation this process runs in.
+
+    Attributes
+    ----------
+    id : str
+        Number of the job (of an array: that of this element).
+    restarts : int
+        How often Slurm has queued it again.
+    nodes, tasks : int
+    """
+
+    id: str
+    restarts: int
+    nodes: int
+    tasks: int
+
+
+def current_job(env: Mapping[str, str]) -> CurrentJob | None:
+    """The job whose batch script (or interactive shell) this is; None outside of one.
+
+    Raises
+    ------
+    HpcganError
+        Slurm's variables contradict one another.
+    """
+    if "SLURM_JOB_ID" not in env:
+        return None
+    number = {}
+    for name, default in (("SLURM_RESTART_COUNT", "0"), ("SLURM_JOB_NUM_NODES", "1"), ("SLURM_NTASKS", "")):
+        text = env.get(name, default)
+        if name == "SLURM_NTASKS" and not text:  # only --ntasks-per-node was given, in some versions
+            text = str(_tasks(env.get("SLURM_TASKS_PER_NODE", "1")))
+        if not re.fullmatch(r"\d+", text):
+            raise HpcganError(f"{name}={text!r} in the environment is not a number")
+        number[name] = int(text)
+    return CurrentJob(
+        env["SLURM_JOB_ID"], number["SLURM_RESTART_COUNT"], number["SLURM_JOB_NUM_NODES"], number["SLURM_NTASKS"]
+    )
+
+
+def task_counts(text: str) -> list[int]:
+    """Tasks of each node from Slurm's short form, `2(x3),1` -> [2, 2, 2, 1].
+
+    Raises
+    ------
+    ValueError
+        Another form.
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is not a list like 2(x3),1")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def _tasks(text: str) -> int:
+    try:
+        return sum(task_counts(text))
+    except ValueError as error:
+        raise HpcganError(f"SLURM_TASKS_PER_NODE: {error}") from None
+
+
+def job_state(job: str) -> tuple[str, int] | None:
+    """State of a job as the controller has it, and its exit code; None if it knows the job no more."""
+    try:
+        text = _call(["scontrol", "show", "job", "--oneliner", job])
+    except HpcganError:
+        return None
+    state = re.search(r"\bJobState=([A-Z_]+)", text)
+    code = re.search(r"\bExitCode=(\d+):(\d+)", text)
+    if state is None:
+        return None
+    return state[1], 0 if code is None else int(code[1]) or (128 + int(code[2]) if int(code[2]) else 0)
+
+
+def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> tuple[str, int]:
+    """Until a job is over for good, through requeues; its last state and exit code.
+
+    Parameters
+    ----------
+    job : str
+    report : callable
+        Told each state once.
+    every : float
+        Seconds between looks.
+
+    Raises
+    ------
+    HpcganError
+        The controller knows the job no more.
+    """
+    last = ""
+    while True:
+        found = job_state(job)
+        if found is None:
+            raise HpcganError(f"Slurm knows nothing of job {job} (any more)")
+        if found[0] != last:
+            report(found[0].lower())
+            last = found[0]
+        if found[0] not in (*UNFINISHED, "COMPLETING"):
+            return found
+        time.sleep(every)
+
+
+def requeue(job: str) -> None:
+    """Put a running job back into the queue.
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses: what it says.
+    """
+    _call(["scontrol", "requeue", job])
+
+
+def srun_mpi_types() -> list[str]:
+    """What `srun --mpi=` can be here."""
+    text = _call(["srun", "--mpi=list"], both=True)
+    return re.findall(r"^\s*(?:srun:\s*)?([a-z][a-z0-9_]*)\s*$", text, re.MULTILINE)
+
+
+def _call(command: list[str], *, stdin: str = "", both: bool = False) -> str:
+    """Standard output of a Slurm command (with `both`, its messages as well)."""
+    path = shutil.which(command[0])
+    if path is None:
+        raise HpcganError(f"no {command[0]} found: this is not a machine of a Slurm cluster (or load its module)")
+    try:
+        done = subprocess.run(
+            [path, *command[1:]],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            # Slurm's tools read SBATCH_* and SQUEUE_* variables; formats that a user has set would break ours.
+            env={k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SINFO_"))},
+        )
+    except subprocess.TimeoutExpired:
+        raise HpcganError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: is the Slurm controller up?") from None
+    except OSError as error:
+        raise HpcganError(f"{path} cannot be run: {error.strerror}") from None
+    if done.returncode != 0:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in said[:3])
+        raise HpcganError(f"{command[0]}: {text or f'exit code {done.returncode}'}")
+    return done.stdout + (done.stderr if both else "")

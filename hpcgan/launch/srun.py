@@ -1,0 +1,81 @@
+"""srun as the launcher of ranks inside a Slurm allocation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.launch import slurm
+from hpcgan.launch.job import rank_command
+from hpcgan.launch.mpirun import Mpirun, find_mpirun
+from hpcgan.launch.topology import INTEL, MPICH, OPEN_MPI_4, OPEN_MPI_5, Topology
+
+LAUNCHERS = ("auto", "srun", "mpirun")
+
+
+@dataclass(frozen=True)
+class Srun:
+    """srun with the process management interface that the MPI library speaks."""
+
+    path: str
+    flavour: str
+    mpi: str
+
+    def command(self, topology: Topology, argv: Sequence[str], module: str) -> list[str]:
+        """The command line that starts `python -m module ARGV` on all ranks."""
+        options = [
+            f"--ntasks={topology.ranks}",
+            f"--nodes={topology.nodes}",
+            f"--mpi={self.mpi}",
+            "--kill-on-bad-exit=1",  # a rank that dies takes the others along, who would wait for it
+            "--export=ALL",
+            "--unbuffered",
+        ]
+        if "SLURM_CPUS_PER_TASK" in os.environ:  # srun inherits it no more since Slurm 22.05
+            options.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
+        return [self.path, *options, *rank_command(argv, module)]
+
+
+def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
+    """The launcher inside an allocation.
+
+    srun where it speaks what the MPI library does (Open MPI: pmix; MPICH and Intel MPI: pmi2), since Slurm then
+    sees every rank; else mpirun.
+
+    Parameters
+    ----------
+    wanted : str
+        `srun`, `mpirun` or `auto`.
+    env : mapping
+        `HPCGAN_SRUN_MPI` names what `srun --mpi` shall be, where the site's is another one.
+
+    Raises
+    ------
+    InputError
+        Another name.
+    HpcganError
+        What was wanted is not there.
+    """
+    if wanted not in LAUNCHERS:
+        raise InputError(f"launcher '{wanted}': choose one of {', '.join(LAUNCHERS)}")
+    mpirun = find_mpirun(env)
+    if wanted == "mpirun":
+        return mpirun
+    path = shutil.which("srun", path=env.get("PATH"))
+    mpi = env.get("HPCGAN_SRUN_MPI") or _common(mpirun.flavour) if path else None
+    if path and mpi:
+        return Srun(path, mpirun.flavour, mpi)
+    if wanted == "srun":
+        reason = f"it speaks no PMI that {mpirun.flavour} does" if path else "no srun found"
+        raise HpcganError(f"srun cannot start the ranks ({reason}): use mpirun, or name one in HPCGAN_SRUN_MPI")
+    return mpirun
+
+
+def _common(flavour: str) -> str | None:
+    """What both srun and the MPI library speak."""
+    wanted = {OPEN_MPI_4: ("pmix",), OPEN_MPI_5: ("pmix",), MPICH: ("pmix", "pmi2"), INTEL: ("pmi2",)}
+    offered = slurm.srun_mpi_types()
+    return next((name for name in wanted.get(flavour, ()) if name in offered), None)

@@ -1,0 +1,121 @@
+"""Start the ranks of a job, on this machine or inside an allocation, and see it to its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Protocol
+
+from hpcgan.errors import InputError
+from hpcgan.launch.job import GRACE, STOP_SIGNALS, Job, Requests, handling
+from hpcgan.launch.mpirun import find_mpirun
+from hpcgan.launch.topology import Topology, plan
+from hpcgan.launch.world import expected_world
+
+
+class Launcher(Protocol):
+    """What starts ranks: mpirun or srun."""
+
+    @property
+    def flavour(self) -> str:
+        """The MPI that its ranks speak (`topology`)."""
+        ...
+
+    def command(self, topology: Topology, argv: Sequence[str], module: str) -> list[str]:
+        """The command line that starts `python -m module ARGV` on all ranks."""
+        ...
+
+
+def launch(
+    argv: Sequence[str],
+    ranks: int,
+    *,
+    launcher: Launcher | None = None,
+    nodes: int = 1,
+    module: str = "hpcgan",
+    threads: int | None = None,
+    grace: float = GRACE,
+    timeout: float | None = None,
+    stdout: IO[Any] | int | None = None,
+    stderr: IO[Any] | int | None = None,
+    env: Mapping[str, str] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> int:
+    """Run `python -m module ARGV` on `ranks` ranks and return the job's exit code.
+
+    SIGTERM, SIGINT, SIGHUP and SIGUSR1 sent to this process ask the ranks to stop (SIGUSR1); a second
+    SIGINT, or ranks that have not ended after `grace` seconds, end the job the hard way. Signals are
+    handled only when called from the main thread, and their handlers are put back at the end.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments of the module.
+    ranks : int
+        World size.
+    launcher : Launcher, optional
+        What starts the ranks; by default this environment's mpirun.
+    nodes : int
+        Nodes they are spread over.
+    module : str
+        What `python -m` runs.
+    threads : int, optional
+        Compute threads of a rank; by default cores over ranks.
+    grace : float
+        Seconds for the ranks to end after they were asked to. With 0 the job is ended at once: for
+        commands that have nothing to save.
+    timeout : float, optional
+        Seconds after which the job is ended.
+    stdout, stderr
+        As in `subprocess.Popen`; by default those of this process.
+    env : mapping, optional
+        Environment to start from, by default this process's.
+    report : callable, optional
+        Takes one line for the user; by default printed to stderr.
+
+    Returns
+    -------
+    int
+        The exit code of the first rank that ended with a non-zero one, else 0; 128 + n if the job was
+        ended the hard way after signal n, or the launcher itself by it.
+
+    Raises
+    ------
+    InputError
+        If `ranks` or `threads` is below one, or this process already is one rank of several.
+    HpcganError
+        If there is no working mpirun.
+    JobTimeout
+        If the job did not end within `timeout`.
+    """
+    base = dict(os.environ if env is None else env)
+    report = _print if report is None else report
+    if ranks < 1:
+        raise InputError(f"--ranks must be at least 1, not {ranks}")
+    world = expected_world(base)
+    if world is not None and world.size > 1:
+        raise InputError(
+            f"--ranks starts a job of its own, but this process already is rank {world.rank} of {world.size} "
+            f"under {world.launcher}: leave --ranks out"
+        )
+    requests = Requests(report)
+    # A signal from now on is a request, also while mpirun is being started.
+    with handling(STOP_SIGNALS, requests.ask):
+        launcher = find_mpirun(base) if launcher is None else launcher
+        topology = plan(ranks, nodes=nodes, flavour=launcher.flavour, threads=threads)
+        for warning in topology.warnings:
+            report(f"hpcgan: warning: {warning}")
+        full = topology.environment(base)
+        full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout.isatty() else "0")
+        full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+        job = Job(launcher.command(topology, argv, module), full, stdout, stderr)
+        try:
+            return job.wait(requests, grace, timeout)
+        finally:
+            job.end()  # whatever went wrong here, no rank outlives it
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

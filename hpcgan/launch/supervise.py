@@ -1,0 +1,126 @@
+"""See a training to its end: through failures, time limits and preemption, without a person.
+
+Inside a Slurm allocation the supervisor takes the place of the batch shell. Slurm tells it that the time is
+nearly up (`--signal=B:USR1`); it asks the ranks for a checkpoint, and when they have written it, puts the job
+back into the queue. Ranks that fail are started again from the last checkpoint, as long as new checkpoints show
+that it is worth it. Outside of Slurm it does the same but for the queue.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError
+from hpcgan.launch import slurm
+from hpcgan.launch.job import STOP_SIGNALS, handling
+
+#: Seconds before the first retry, more before each one after it: what was wrong may pass.
+BACKOFF = 5.0
+#: The longest of these waits.
+LONGEST_BACKOFF = 120.0
+#: Seconds after `scontrol requeue` in which Slurm ends this process.
+REQUEUE_TIMEOUT = 120.0
+
+
+@dataclass
+class Supervisor:
+    """The rules by which a job goes on.
+
+    Parameters
+    ----------
+    start : callable
+        Runs the ranks to their end; their exit code. Takes SIGTERM, SIGINT, SIGUSR1 and SIGHUP for a request to
+        stop with a checkpoint (see `hpcgan.launch.start.launch`).
+    progress : callable
+        A number that grows with each checkpoint.
+    retries : int
+        Failures in a row without progress that are tried again.
+    requeues : int
+        How often the job may go back into the queue.
+    job : CurrentJob or None
+        The Slurm job this is the batch script of.
+    """
+
+    start: Callable[[], int]
+    progress: Callable[[], int]
+    retries: int = 3
+    requeues: int = 100
+    job: slurm.CurrentJob | None = None
+    report: Callable[[str], None] = field(default=lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True))
+    backoff: float = BACKOFF
+
+    def run(self) -> int:
+        """Until there is nothing left to do here; the exit code."""
+        if self.job is not None and self.job.restarts > self.requeues:
+            self.report(
+                f"error: Slurm has restarted job {self.job.id} {self.job.restarts} times, more than --requeues "
+                f"{self.requeues}: giving up; the last checkpoint stays, submit again to go on"
+            )
+            return EXIT_FAILED
+        self._asked: int | None = None
+        with handling(STOP_SIGNALS, lambda number, frame: self._ask(number)):
+            return self._run()
+
+    def _run(self) -> int:
+        failures = 0
+        while True:
+            before = self.progress()
+            code = self.start()
+            if code in (EXIT_DONE, EXIT_BAD_INPUT):
+                return code
+            if code == EXIT_INTERRUPTED or self._asked is not None:
+                return self._later()
+            if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                return code  # ended the hard way by a person or by Slurm
+            failures = 1 if self.progress() > before else failures + 1
+            if failures > self.retries:
+                self.report(
+                    f"error: giving up after {failures} failure{'s' * (failures > 1)} in a row without a new "
+                    f"checkpoint (exit code {code}, cause above)"
+                )
+                return EXIT_FAILED
+            wait = min(self.backoff * failures, LONGEST_BACKOFF)
+            self.report(
+                f"the ranks failed with exit code {code}; trying again in {wait:.0f} s "
+                f"({failures} of {self.retries} without a new checkpoint)"
+            )
+            if not self._sleep(wait):
+                return self._later()
+
+    def _ask(self, number: int) -> None:
+        self._asked = number
+
+    def _sleep(self, seconds: float) -> bool:
+        """False if a request to stop came in the meantime."""
+        end = time.monotonic() + seconds
+        while self._asked is None and time.monotonic() < end:
+            time.sleep(0.1)
+        return self._asked is None
+
+    def _later(self) -> int:
+        """Stopped with a checkpoint: back into the queue, unless the job was meant to end."""
+        job = self.job
+        if job is None:
+            return EXIT_INTERRUPTED
+        found = slurm.job_state(job.id)
+        if found is None or found[0] not in (*slurm.UNFINISHED, "PREEMPTED"):
+            return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
+        if job.restarts >= self.requeues:
+            self.report(
+                f"job {job.id} was queued {job.restarts} times (--requeues {self.requeues}): "
+                "stopping here, submit again to go on"
+            )
+            return EXIT_INTERRUPTED
+        try:
+            slurm.requeue(job.id)
+        except HpcganError as error:
+            self.report(f"error: cannot queue again ({error}); submit again to go on")
+            return EXIT_INTERRUPTED
+        self.report(f"checkpoint written; job {job.id} is back in the queue")
+        # Slurm ends this process. To leave by itself would end the job before it is queued.
+        time.sleep(REQUEUE_TIMEOUT)
+        return EXIT_INTERRUPTED
