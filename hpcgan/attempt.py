@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import secrets
 import shlex
 import socket
 import sys
@@ -56,6 +57,7 @@ def train(
     HpcganError
         Any other failure that has a name.
     """
+    comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
     problem = problem_class(config.problem)(config.model)
     with agreed(comm):
         training = problem.open(config.data.path, "train", config.data.cache_mb)

@@ -114,6 +114,9 @@ class CommConfig(Section):
     """Communication between ranks."""
 
     backend: Literal["auto", "horovod", "mpi", "serial"] = "auto"
+    timeout_s: NonNegative = Field(
+        900.0, description="seconds without progress after which the job is ended, naming the rank at fault; 0: never"
+    )
 
 
 class CheckpointConfig(Section):

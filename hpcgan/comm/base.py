@@ -13,9 +13,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+
+from hpcgan.comm.watchdog import Watchdog
 
 
 class Comm(ABC):
@@ -36,6 +39,7 @@ class Comm(ABC):
     local_rank: int
     local_size: int
     backend: str
+    _watchdog: Watchdog | None = None
 
     @property
     def is_root(self) -> bool:
@@ -93,6 +97,37 @@ class Comm(ABC):
 
     def close(self) -> None:
         """Leave the job in order; nothing may be called afterwards."""
+        self.unwatch()
+
+    # --- watching over the peers -----------------------------------------------------------------
+
+    def collective(self) -> str | None:
+        """Name of the collective in which this rank is now, as far as it can be told; any thread may ask."""
+        return None
+
+    def watch(self, timeout: float, folder: Path) -> None:
+        """End the job when it gets on no more, naming the rank that is to blame (`hpcgan.comm.watchdog`).
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds without a `beat`; 0: never.
+        folder : Path
+            Common to the ranks of this job and to no other; need not exist.
+        """
+        if timeout > 0 and self.size > 1:
+            self._watchdog = Watchdog(self.rank, self.size, timeout, folder, self.collective)
+
+    def beat(self, activity: str) -> None:
+        """Tell the watchdog that this rank gets on, and what it does now."""
+        if self._watchdog is not None:
+            self._watchdog.beat(activity)
+
+    def unwatch(self) -> None:
+        """Watch no longer."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
 
 class SerialComm(Comm):

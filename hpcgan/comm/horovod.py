@@ -20,12 +20,13 @@ penalties need.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import json
 import os
 import weakref
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ class HorovodComm(Comm):
         self.local_rank = hvd.local_rank()
         self.local_size = hvd.local_size()
         self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
+        self._host: str | None = None  # collective on the host that is under way
+        self._known = [""]  # collectives in graphs, by number; 0: none
+        with tf.device("/CPU:0"):
+            self._current = tf.Variable(0, dtype=tf.int64, trainable=False, name="hpcgan_collective")
         try:
             check_world(expected, self.size, self.rank)
         except HpcganError:
@@ -139,12 +144,41 @@ class HorovodComm(Comm):
 
         return gather(tf.convert_to_tensor(tensor))
 
+    def collective(self) -> str | None:
+        return self._host or self._known[int(self._current.numpy())] or None
+
     def _average(self, tensor: Any, name: str) -> Any:
-        hvd = self._hvd
-        return hvd.allreduce(tensor, op=hvd.Average, name=self._unique(name), ignore_name_scope=True)
+        hvd, unique = self._hvd, self._unique(name)
+        return self._announced(
+            lambda x: hvd.allreduce(x, op=hvd.Average, name=unique, ignore_name_scope=True), tensor, name
+        )
 
     def _gather_op(self, tensor: Any, name: str) -> Any:
-        return self._hvd.allgather(tensor, name=self._unique(name), ignore_name_scope=True)
+        hvd, unique = self._hvd, self._unique(name)
+        return self._announced(lambda x: hvd.allgather(x, name=unique, ignore_name_scope=True), tensor, name)
+
+    def _announced(self, collective: Callable[[Any], Any], tensor: Any, name: str) -> Any:
+        """A collective that can be named while it waits: its number stands in a variable."""
+        tf = self._tf
+        if name not in self._known:
+            self._known.append(name)
+        with tf.device("/CPU:0"), tf.control_dependencies([tensor]):
+            before = self._current.assign(self._known.index(name), read_value=False)
+        with tf.control_dependencies([before] if before is not None else []):
+            result = collective(tf.identity(tensor))
+        with tf.device("/CPU:0"), tf.control_dependencies([result]):
+            after = self._current.assign(0, read_value=False)
+        with tf.control_dependencies([after] if after is not None else []):
+            return tf.identity(result)
+
+    @contextlib.contextmanager
+    def _on_host(self, name: str) -> Iterator[None]:
+        """A collective outside of graphs, by what it is for."""
+        before, self._host = self._host, name
+        try:
+            yield
+        finally:
+            self._host = before
 
     def _unique(self, name: str) -> str:
         """`name`, numbered when it occurs again in the same graph.
@@ -190,7 +224,8 @@ class HorovodComm(Comm):
         if problem is not None:
             raise HpcganError(problem)
         data = b"".join(value.tobytes() for value in values)
-        received = self._broadcast_bytes(data, sum(value.nbytes for value in values))
+        with self._on_host("broadcast of variables"):
+            received = self._broadcast_bytes(data, sum(value.nbytes for value in values))
         if self.rank == 0:
             return
         start = 0
@@ -220,18 +255,21 @@ class HorovodComm(Comm):
 
     def broadcast_json(self, value: Any) -> Any:
         data = json.dumps(value).encode() if self.rank == 0 else b""
-        length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
-        received = self._broadcast_bytes(data, int(length[0]))
+        with self._on_host("broadcast from rank 0"):
+            length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
+            received = self._broadcast_bytes(data, int(length[0]))
         return json.loads(received)
 
     def barrier(self) -> None:
         # Horovod starts no collective before every rank has joined it, so any of them is a barrier.
-        self._hvd.allreduce(self._tf.zeros(1), op=self._hvd.Sum, name="hpcgan.host.barrier")
+        with self._on_host("barrier"):
+            self._hvd.allreduce(self._tf.zeros(1), op=self._hvd.Sum, name="hpcgan.host.barrier")
 
     def close(self) -> None:
         """Wait for the other ranks, then leave Horovod and MPI."""
         if self._hvd.is_initialized():
             self.barrier()
+            self.unwatch()
             self._hvd.shutdown()
 
     def _broadcast_bytes(self, data: bytes, length: int) -> bytes:
@@ -253,7 +291,7 @@ class HorovodComm(Comm):
         """
         tf, hvd = self._tf, self._hvd
         chunk = max(1, _CHUNK // self.size)
-        with tf.device("/CPU:0"):
+        with tf.device("/CPU:0"), self._on_host("gather on rank 0"):
             lengths = hvd.allgather(tf.constant([len(data)], tf.int64), name="hpcgan.host.lengths").numpy()
             source = np.frombuffer(data, np.uint8)
             parts: list[list[bytes]] = [[] for _ in range(self.size)]

@@ -130,7 +130,9 @@ class Trainer:
     def _run_epoch(self) -> None:
         counters = self._state.counters
         self._clock, self._clock_samples = time.monotonic(), counters.samples
+        self._comm.beat(f"the data of epoch {counters.epoch + 1}")
         for real, draws in self._batches():
+            self._comm.beat(f"step {counters.step}")
             result = self._method.step(
                 counters.step,
                 real,
@@ -146,6 +148,7 @@ class Trainer:
             self._record_step(result.metrics)
             if result.metrics["stop"] > 0:
                 self._interrupt()
+            self._comm.beat(f"the data of step {counters.step}")
 
     def _batches(self) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
         counters = self._state.counters
@@ -214,6 +217,7 @@ class Trainer:
         if self._scorer is not None and schedule.due(
             epoch, self._config.scoring.every_epochs, self._config.training.epochs
         ):
+            self._comm.beat(f"scoring epoch {epoch}")
             score = self._scorer(epoch)
         is_best = score is not None and (counters.best is None or score.total < counters.best["score"])
         if is_best and score is not None:
@@ -232,6 +236,7 @@ class Trainer:
             "samples_per_second": rate,
             "scoring_seconds": time.monotonic() - started,
         }
+        self._comm.beat(f"the records of epoch {epoch}")
         if self._writers is not None:
             self._writers.metrics.write("epoch", counters.step, **record)
             self._writers.tensorboard(counters.samples, _scalars(record))
@@ -252,6 +257,7 @@ class Trainer:
 
     def _checkpoint(self, score: Score | None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
+        self._comm.beat(f"the checkpoint of step {self._state.counters.step}")
         self._state.check_equal(self._comm)
         failure = None
         if self._writers is not None:
