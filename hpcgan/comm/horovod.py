@@ -81,8 +81,7 @@ class HorovodComm(Comm):
         self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._host: str | None = None  # collective on the host that is under way
         self._known = [""]  # collectives in graphs, by number; 0: none
-        with tf.device("/CPU:0"):
-            self._current = tf.Variable(0, dtype=tf.int64, trainable=False, name="hpcgan_collective")
+        self._number: Any = None  # of the collective that a graph waits in
         try:
             check_world(expected, self.size, self.rank)
         except HpcganError:
@@ -145,7 +144,8 @@ class HorovodComm(Comm):
         return gather(tf.convert_to_tensor(tensor))
 
     def collective(self) -> str | None:
-        return self._host or self._known[int(self._current.numpy())] or None
+        in_graph = "" if self._number is None else self._known[int(self._number.numpy())]
+        return self._host or in_graph or None
 
     def _average(self, tensor: Any, name: str) -> Any:
         hvd, unique = self._hvd, self._unique(name)
@@ -162,12 +162,15 @@ class HorovodComm(Comm):
         tf = self._tf
         if name not in self._known:
             self._known.append(name)
+        if self._number is None:  # made late: TensorFlow's devices must be configured before the first of them
+            with tf.init_scope(), tf.device("/CPU:0"):
+                self._number = tf.Variable(0, dtype=tf.int64, trainable=False, name="hpcgan_collective")
         with tf.device("/CPU:0"), tf.control_dependencies([tensor]):
-            before = self._current.assign(self._known.index(name), read_value=False)
+            before = self._number.assign(self._known.index(name), read_value=False)
         with tf.control_dependencies([before] if before is not None else []):
             result = collective(tf.identity(tensor))
         with tf.device("/CPU:0"), tf.control_dependencies([result]):
-            after = self._current.assign(0, read_value=False)
+            after = self._number.assign(0, read_value=False)
         with tf.control_dependencies([after] if after is not None else []):
             return tf.identity(result)
 
