@@ -101,8 +101,8 @@ def test_whatever_a_field_holds_stays_on_its_line(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("nodes", 0), ("nodes", "x"), ("ranks_per_node", -1), ("threads", 0), ("signal_s", 0), ("retries", -1), ("requeues", -2),
-     ("gpus_per_node", 0), ("time", "0"), ("time", "1:2:3:4"), ("time", "soon"), ("mem", "12Q"), ("unknown", 1)],
+    [("nodes", 0), ("nodes", "x"), ("ranks_per_node", -1), ("threads", 0), ("signal_s", 0), ("retries", -1),
+     ("requeues", -2), ("gpus_per_node", 0), ("time", "0"), ("time", "1:2:3:4"), ("time", "soon"), ("mem", "12Q"), ("unknown", 1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
@@ -266,8 +266,8 @@ def test_waiting_lasts_through_requeues(program, tmp_path):
 
 
 def test_mpi_types(program):
-    program(
-        "srun",
-        'echo "MPI plugin types are..."; printf "\\tpmix\\n\\tnone\\n\\tpmi2\\n"; echo "specific pmix plugin versions available: pmix_v4"',
+    answer = (
+        "MPI plugin types are...\\n\\tpmix\\n\\tnone\\n\\tpmi2\\nspecific pmix plugin versions available: pmix_v4\\n"
     )
+    program("srun", f'printf "{answer}"')
     assert slurm.srun_mpi_types() == ["pmix", "none", "pmi2"]
