@@ -102,7 +102,8 @@ def test_whatever_a_field_holds_stays_on_its_line(field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("nodes", 0), ("nodes", "x"), ("ranks_per_node", -1), ("threads", 0), ("signal_s", 0), ("retries", -1),
-     ("requeues", -2), ("gpus_per_node", 0), ("time", "0"), ("time", "1:2:3:4"), ("time", "soon"), ("mem", "12Q"), ("unknown", 1)],
+     ("requeues", -2), ("gpus_per_node", 0), ("time", "0"), ("time", "1:2:3:4"),
+     ("time", "soon"), ("mem", "12Q"), ("unknown", 1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
