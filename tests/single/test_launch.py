@@ -15,9 +15,10 @@ from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.comm.select import make_comm, resolve_backend
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch import mpirun as launcher
-from hpcgan.launch import topology
-from hpcgan.launch.mpirun import BannerFilter, Mpirun, command, find_mpirun, launch
+from hpcgan.launch import job, topology
+from hpcgan.launch.banner import BannerFilter
+from hpcgan.launch.mpirun import Mpirun, find_mpirun
+from hpcgan.launch.start import launch
 from hpcgan.launch.topology import (
     INTEL,
     MPICH,
@@ -216,9 +217,17 @@ def test_no_or_broken_mpirun_is_an_error_with_a_remedy(tmp_path, monkeypatch):
 
 
 def test_command_line():
-    args = command(Mpirun("/m/mpirun", OPEN_MPI_5, ""), plan(3, 4), ["train", "a b.yaml", "x=1"])
+    args = Mpirun("/m/mpirun", OPEN_MPI_5, "").command(plan(3, 4), ["train", "a b.yaml", "x=1"], "hpcgan")
     assert args[:7] == ["/m/mpirun", "-np", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
     assert args[-7:] == [sys.executable, "-m", "hpcgan.launch.rank", "hpcgan", "train", "a b.yaml", "x=1"]
+
+
+def test_ranks_on_other_nodes_get_the_variables():
+    topology = plan(4, 2, nodes=2)
+    args = Mpirun("mpirun", OPEN_MPI_5, "").command(topology, ["train"], "hpcgan")
+    named = [args[i + 1] for i, arg in enumerate(args) if arg == "-x"]
+    assert named == sorted(topology.env)
+    assert "-x" not in Mpirun("mpirun", OPEN_MPI_5, "").command(plan(4, 2), ["train"], "hpcgan")
 
 
 @pytest.mark.parametrize("ranks", [0, -2])
@@ -278,10 +287,10 @@ def test_descendants_are_found():
 
     process = subprocess.Popen(["sh", "-c", "sleep 30 & wait"], start_new_session=True)
     try:
-        while not (found := launcher._descendants(process.pid)):
+        while not (found := job._descendants(process.pid)):
             pass
-        assert process.pid in launcher._descendants(os.getpid())
-        assert found[0] in launcher._descendants(os.getpid())
+        assert process.pid in job._descendants(os.getpid())
+        assert found[0] in job._descendants(os.getpid())
     finally:
         os.killpg(process.pid, 9)
         process.wait()
