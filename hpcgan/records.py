@@ -70,19 +70,25 @@ def _ends_with_newline(path: Path) -> bool:
 
 def read(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """Records in order, without torn lines and without what a later attempt replaced."""
-    records = []
+    records = [r for r in read_lines(path) if {"kind", "attempt", "step"} <= r.keys()]
+    return [r for r in drop_replaced(records) if kind is None or r["kind"] == kind]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines, in order, without torn lines; empty if there is no file."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    found = []
     for line in text.splitlines():
         try:
-            record = json.loads(line)
-        except ValueError:
+            entry = json.loads(line)
+        except ValueError:  # the last line of a killed writer
             continue
-        if isinstance(record, dict) and {"kind", "attempt", "step"} <= record.keys():
-            records.append(record)
-    return [r for r in drop_replaced(records) if kind is None or r["kind"] == kind]
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
 
 
 def drop_replaced(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

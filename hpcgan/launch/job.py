@@ -77,7 +77,7 @@ class Requests:
 
 
 class Job:
-    """One mpirun and the way to its end."""
+    """One mpirun or srun and the way to its end."""
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,26 +67,10 @@ def _is_run(path: Path) -> bool:
 
 def _last_job(run: RunDirectory) -> str | None:
     """The job that was submitted or that ran last."""
-    entries = [(e.get("time"), e.get("job")) for e in _lines(run.jobs_file)]
-    entries += [(e.get("time"), e.get("slurm_job")) for e in _lines(run.provenance_file)]
+    entries = [(e.get("time"), e.get("job")) for e in records.read_lines(run.jobs_file)]
+    entries += [(e.get("time"), e.get("slurm_job")) for e in records.read_lines(run.provenance_file)]
     numbered = [(t, str(job)) for t, job in entries if job and isinstance(t, (int, float))]
     return max(numbered)[1] if numbered else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the last line of a killed writer
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
 
 
 def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEntry]) -> RunStatus:

@@ -21,6 +21,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.launch.world import task_counts
 
 #: Seconds that a Slurm command may take before the scheduler counts as out of reach.
 TIMEOUT = 60.0
@@ -45,6 +46,7 @@ _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 _LIST = r"^[A-Za-z0-9_][A-Za-z0-9_.,+\[\]-]*$"
 _FEATURES = r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,+&|*:=()\[\]-]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)]
 NodeList = Annotated[str, Field(pattern=_LIST, max_length=1024)]
 
 
@@ -75,10 +77,10 @@ class JobSpec(BaseModel):
     ranks_per_node: int = Field(1, ge=1, le=10_000)
     time: str = "1:00:00"
     threads: int | None = Field(None, ge=1, le=10_000)
-    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)] | None = None
+    partition: Names | None = None
     account: Name | None = None
     qos: Name | None = None
-    reservation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)] | None = None
+    reservation: Names | None = None
     constraint: Annotated[str, Field(pattern=_FEATURES, max_length=256)] | None = None
     gpus_per_node: int | None = Field(None, ge=1, le=1000)
     mem: Annotated[str, Field(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = None
@@ -319,23 +321,6 @@ def current_job(env: Mapping[str, str]) -> CurrentJob | None:
     return CurrentJob(
         env["SLURM_JOB_ID"], number["SLURM_RESTART_COUNT"], number["SLURM_JOB_NUM_NODES"], number["SLURM_NTASKS"]
     )
-
-
-def task_counts(text: str) -> list[int]:
-    """Tasks of each node from Slurm's short form, `2(x3),1` -> [2, 2, 2, 1].
-
-    Raises
-    ------
-    ValueError
-        Another form.
-    """
-    counts: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if match is None:
-            raise ValueError(f"{text!r} is not a list like 2(x3),1")
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
 
 
 def _tasks(text: str) -> int:

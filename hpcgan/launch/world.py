@@ -189,16 +189,31 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def task_counts(text: str) -> list[int]:
+    """Tasks of each node from Slurm's short form, `2(x3),1` -> [2, 2, 2, 1].
+
+    Raises
+    ------
+    ValueError
+        Another form.
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is not a list like 2(x3),1")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
 def _slurm_local_size(env: Mapping[str, str]) -> int | None:
     """Tasks of this step on this node, from a list like `2(x3),1`."""
     node = _number(env, "SLURM_NODEID")
     text = env.get("SLURM_STEP_TASKS_PER_NODE", "")
     if node is None or not text:
         return None
-    counts: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if match is None:
-            return None
-        counts += [int(match[1])] * int(match[2] or 1)
+    try:
+        counts = task_counts(text)
+    except ValueError:
+        return None
     return counts[node] if node < len(counts) else None
