@@ -81,7 +81,8 @@ def train(
     writers = None
     with agreed(comm):
         if comm.is_root:
-            restore(state, run)
+            if not restore(state, run):
+                method.calibrate(problem.calibration(training))
             writers = open_writers(config, run, comm, state, problem, sampler)
     comm.broadcast_variables(list(state.variables.values()))
     state.counters = Counters(**comm.broadcast_json(state.meta()))
@@ -160,8 +161,8 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
             problem.validate(config.data.path, split)
 
 
-def restore(state: TrainState, run: RunDirectory) -> None:
-    """Load the newest intact checkpoint, if there is one."""
+def restore(state: TrainState, run: RunDirectory) -> bool:
+    """Load the newest intact checkpoint; False if there is none."""
 
     def warn(text: str) -> None:
         print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
@@ -169,6 +170,7 @@ def restore(state: TrainState, run: RunDirectory) -> None:
     found = checkpoints.load_latest(run.checkpoints, warn)
     if found is not None:
         state.load(found.arrays, found.meta)
+    return found is not None
 
 
 def epoch_scorer(

@@ -100,6 +100,21 @@ class Gan:
         self._compiled = tf.function(self._step, reduce_retracing=True)
         self._compiled_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
 
+    def calibrate(self, constants: Mapping[str, np.ndarray]) -> None:
+        """Set the networks' constants to what was measured of the training data (`Problem.calibration`).
+
+        Raises
+        ------
+        ValueError
+            Other constants than the networks have.
+        """
+        wanted = {v.name.removesuffix(":0"): v for network in self.networks.values() for v in network.constants}
+        if wanted.keys() != constants.keys():
+            raise ValueError(f"the networks have constants {sorted(wanted)}, measured were {sorted(constants)}")
+        for network in self.networks.values():
+            for variable in network.constants:
+                variable.assign(constants[variable.name.removesuffix(":0")])
+
     # --- random draws: functions of seed, step and global sample index -----------------------------
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:

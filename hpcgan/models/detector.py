@@ -9,6 +9,7 @@ couple the events of a batch, but a statistic of the batch at its end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ class Generator(Network):
     The first `latent_dim` numbers make the 4x4 start; with `pixel_noise` the others are one image of noise
     before each transposed convolution, added to every channel with a strength of its own (Karras et al.,
     arXiv:1812.04948).
+
+    With `total_pt: drawn` the first latent number also fixes the event's summed transverse momentum, as the
+    quantile of the training events' that it stands for, and the image is scaled to it: the network says how an
+    event's momentum is shared among the pixels, the training sample how much there is. The table of quantiles is
+    a constant of the network, so it is in every checkpoint.
     """
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
@@ -56,6 +62,17 @@ class Generator(Network):
         )
         self.bias = init.constant("generator/bias", (), 0.0)
         self.threshold = tf.constant(config.encoded_threshold, dtype)
+        self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
+        self.log_total_pt = (
+            init.constant("generator/log_total_pt", (config.total_pt_knots,), 0.0, trainable=False)
+            if config.total_pt == "drawn"
+            else None
+        )
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The quantiles of ln(summed pT / 100 GeV), if it is drawn."""
+        return [] if self.log_total_pt is None else [self.log_total_pt]
 
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
@@ -71,9 +88,33 @@ class Generator(Network):
                 start += size * size
             x = up(tf.nn.relu(norm(x, training, update)))
         t = tf.nn.relu(x[..., 0] + self.bias)
-        # Zero under the threshold, but with the gradient of the identity: a pixel can come back.
+        if self.log_total_pt is None:
+            return {"hist": self._cut(t)}
+        log_total = _quantile(self.log_total_pt, noise[:, 0])
+        # Twice: the threshold takes a little away. The second factor is never below one, so all that passed the
+        # threshold stays above it.
+        return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
+
+    def _cut(self, t: tf.Tensor) -> tf.Tensor:
+        """Zero under the threshold, but with the gradient of the identity: a pixel can come back."""
         below = tf.where(t > self.threshold, tf.zeros_like(t), t)
-        return {"hist": t - tf.stop_gradient(below)}
+        return t - tf.stop_gradient(below)
+
+    def _scale(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
+        """All energies of an image times one factor, so that the summed pT is exp(log_total) 100 GeV."""
+        total = tf.reduce_sum(_power(t, self.power) * self.to_pt, axis=[1, 2])
+        # An empty image stays empty.
+        factor = tf.exp((log_total - tf.math.log(total + 1e-6)) / self.power)
+        return t * factor[:, None, None]
+
+
+def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
+    """The quantile that a standard normal number stands for, from a table of equidistant ones."""
+    last = table.shape[0] - 1
+    place = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0)) * last
+    below = tf.minimum(tf.cast(place, tf.int32), last - 1)
+    fraction = place - tf.cast(below, place.dtype)
+    return (1.0 - fraction) * tf.gather(table, below) + fraction * tf.gather(table, below + 1)
 
 
 class Discriminator(Network):

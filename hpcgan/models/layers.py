@@ -67,7 +67,13 @@ class Network(tf.Module):
     @property
     def statistics(self) -> list[tf.Variable]:
         """Variables that follow the data: moving averages of batch normalisation."""
-        return list(self.non_trainable_variables)
+        fixed = {variable.ref() for variable in self.constants}
+        return [variable for variable in self.non_trainable_variables if variable.ref() not in fixed]
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """Variables that are set once, from the training data (`Problem.calibration`), and never change."""
+        return []
 
     @property
     def named(self) -> dict[str, tf.Variable]:

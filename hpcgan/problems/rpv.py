@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PIXELS = 64
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
+DETECTOR_OPTIONS = ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev", "hidden_units", "total_pt")
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
@@ -57,10 +58,15 @@ class RpvModel(Section):
         description="detector: units of a layer between sums over the image and the discriminator's logit",
     )
 
+    total_pt: Literal["free", "drawn"] = Field(
+        "free",
+        description="detector: an event's summed pT is left to the network, or drawn from the training events'",
+    )
+
     @model_validator(mode="after")
     def _options_of_the_architecture(self) -> RpvModel:
         if self.architecture == "dcgan":
-            for option in ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev", "hidden_units"):
+            for option in DETECTOR_OPTIONS:
                 if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         return self
@@ -81,6 +87,11 @@ class RpvModel(Section):
         """PT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
         cosh = np.cosh(jets.image_geometry().eta)[:, None]
         return self.scale_mev / 1e5 * self.per_energy / cosh
+
+    @property
+    def total_pt_knots(self) -> int:
+        """Entries of the table of quantiles of the summed pT."""
+        return 1025
 
     @property
     def absolute_eta(self) -> np.ndarray:
@@ -154,6 +165,18 @@ class RpvProblem(Problem):
     def noise_dim(self) -> int:
         pixels = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
         return self.model.latent_dim + pixels
+
+    def calibration(self, training: Source) -> dict[str, np.ndarray]:
+        """With `total_pt: drawn`: equidistant quantiles of ln(summed pT / 100 GeV) of the training events."""
+        if self.model.total_pt == "free":
+            return {}
+        per_pt = 1e5 * np.cosh(jets.image_geometry().eta)[:, None]  # MeV of energy, 100 GeV of pT
+        totals = [
+            np.sum(training.read(np.arange(i, min(i + 512, len(training))))["hist"] / per_pt, axis=(1, 2))
+            for i in range(0, len(training), 512)
+        ]
+        quantiles = np.quantile(np.concatenate(totals), np.linspace(0.0, 1.0, self.model.total_pt_knots))
+        return {"generator/log_total_pt": np.log(np.maximum(quantiles, 1e-6))}  # an empty event: nothing, nearly
 
     # --- physics ---------------------------------------------------------------------------------
 

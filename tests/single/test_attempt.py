@@ -15,6 +15,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.physics import jets  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402
 from hpcgan.training import checkpoint  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
@@ -75,6 +76,36 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, s
     for name, array in theirs.arrays.items():
         np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
     assert epochs(run) == epochs(reference)
+
+
+DETECTOR = (
+    "model.architecture=detector",
+    "model.intensity=pt",
+    "model.scale_mev=6000",
+    "model.exponent=0.3333333333333333",
+    "model.pixel_noise=true",
+    "model.total_pt=drawn",
+    "training.r1.weight=0.05",
+    "training.r1.every=4",
+    "training.augment_generated=true",
+)
+
+
+def test_an_interrupted_run_of_the_detector_model_ends_with_the_same_bits(data, tmp_path):
+    """Its generator has a constant measured from the data, which must come from the checkpoint."""
+    whole = final_arrays(train(data, tmp_path / "whole", *DETECTOR))
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "run", *DETECTOR, stop=tiny.StopAt(7))
+    ours = final_arrays(train(data, tmp_path / "run", *DETECTOR))
+    assert ours.meta == whole.meta
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    names = [name for name in whole.arrays if name.endswith("log_total_pt")]
+    assert names == ["network/generator/generator/log_total_pt", "network/generator_average/generator/log_total_pt"]
+    with hdf5.open_images(data / "train.h5") as file:
+        totals = np.sum(file.read(slice(0, file.n)) / np.cosh(jets.image_geometry().eta)[:, None], axis=(1, 2))
+    for name in names:
+        assert np.exp(whole.arrays[name][[0, -1]]) == pytest.approx([totals.min() / 1e5, totals.max() / 1e5], rel=1e-4)
 
 
 def test_the_same_command_after_the_end_does_nothing(data, reference):

@@ -1,5 +1,7 @@
 """The detector architecture: its symmetries, its threshold, and what each option adds."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ tf = pytest.importorskip("tensorflow")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
+from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.methods import gan as gan_module  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.models.detector import Discriminator, Generator, _minibatch_stddev  # noqa: E402
@@ -207,3 +210,76 @@ def test_the_penalty_comes_every_few_steps_and_changes_the_update():
 
     assert not np.array_equal(weights_after([0], 10.0), weights_after([0], 0.0))
     np.testing.assert_array_equal(weights_after([1], 10.0), weights_after([1], 0.0))
+
+
+def _totals(images):
+    """Summed pT in 100 GeV of images in MeV."""
+    return np.sum(images / np.cosh(jets.image_geometry().eta)[:, None], axis=(1, 2), dtype=np.float64) / 1e5
+
+
+@pytest.mark.parametrize("intensity", ["pt", "energy"])
+def test_a_drawn_total_is_met_by_every_event(intensity):
+    model = _model(total_pt="drawn", intensity=intensity)
+    problem = RpvProblem(model)
+    network = Generator(model, 1)
+    table = np.log(np.linspace(5.0, 45.0, model.total_pt_knots))
+    network.log_total_pt.assign(table)
+    noise = _noise(model, 32)
+    energies = problem.decode({"hist": network(noise, {}, training=True)["hist"].numpy()})["hist"]
+    share = [0.5 * (1.0 + math.erf(float(z) / math.sqrt(2.0))) for z in noise.numpy()[:, 0]]
+    np.testing.assert_allclose(_totals(energies), 5.0 + 40.0 * np.array(share), rtol=1e-4)
+    assert energies[energies > 0].min() > 499.9
+    assert (energies == 0).any()
+
+
+def test_a_drawn_total_at_the_ends_of_its_table():
+    model = _model(total_pt="drawn")
+    network = Generator(model, 1)
+    network.log_total_pt.assign(np.log(np.linspace(5.0, 45.0, model.total_pt_knots)))
+    noise = _noise(model, 3).numpy()
+    noise[:, 0] = [-9.0, 0.0, 9.0]
+    made = RpvProblem(model).decode({"hist": network(tf.constant(noise), {}, training=True)["hist"].numpy()})["hist"]
+    np.testing.assert_allclose(_totals(made), [5.0, 25.0, 45.0], rtol=1e-4)
+
+
+def test_nothing_to_share_out_stays_nothing_and_has_finite_gradients():
+    model = _model(total_pt="drawn", threshold_mev=1e12)
+    network = Generator(model, 1)
+    with tf.GradientTape() as tape:
+        made = network(_noise(model), {}, training=True)["hist"]
+        total = tf.reduce_sum(made)
+    assert float(tf.reduce_max(made)) == 0.0
+    assert all(np.isfinite(g).all() for g in tape.gradient(total, network.weights) if g is not None)
+
+
+def test_the_table_is_measured_from_the_training_events(tmp_path):
+    model = _model(total_pt="drawn")
+    problem = RpvProblem(model)
+    images = np.zeros((600, 64, 64), np.float32)  # more than one reading of 512
+    images[:, 10, 20] = np.linspace(1e5, 7e5, 600)
+    images[0] = 0.0  # an event without energy
+    with hdf5.Writer(tmp_path, {"train": 600}, {"settings": "{}"}) as writer:
+        writer.append(images, 1.0, 1.0, 1400.0, 850.0)
+    source = problem.open(tmp_path, "train")
+    table = problem.calibration(source)["generator/log_total_pt"]
+    source.close()
+    cosh = np.cosh(jets.image_geometry().eta[10])
+    assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-6)
+    assert np.exp(table[512]) == pytest.approx(4.0 / cosh, rel=1e-3)
+    assert table[0] == pytest.approx(np.log(1e-6))
+    assert RpvProblem(_model()).calibration(source) == {}
+
+
+def test_constants_are_set_in_both_generators_and_never_averaged():
+    problem = RpvProblem(_model(total_pt="drawn"))
+    gan = Gan(problem, TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
+    table = np.linspace(1.0, 3.0, 1025)
+    gan.calibrate({"generator/log_total_pt": table})
+    for name in ("generator", "generator_average"):
+        network = gan.networks[name]
+        np.testing.assert_allclose(network.named["generator/log_total_pt"], table, rtol=1e-6)
+        assert all("total" not in v.name for v in (*network.statistics, *network.weights))
+        assert len(network.statistics) == 8  # mean and variance of four batch norms
+    for wrong in ({}, {"generator/log_total_pt": table, "other": table}):
+        with pytest.raises(ValueError, match="the networks have constants"):
+            gan.calibrate(wrong)
