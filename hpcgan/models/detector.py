@@ -131,8 +131,10 @@ class Discriminator(Network):
             for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
         ]
         self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
+        self.directions = tf.constant(config.light_cone, dtype) if config.pooled_mass else None
+        inputs = 4 if config.pooled_mass else 2
         self.pooled = (
-            [init.he_uniform(f"discriminator/pooled{i}", (1, 1, 2, w), 2, 1) for i, w in enumerate(widths)]
+            [init.he_uniform(f"discriminator/pooled{i}", (1, 1, inputs, w), inputs, 1) for i, w in enumerate(widths)]
             if config.pooled_pt
             else []
         )
@@ -142,7 +144,7 @@ class Discriminator(Network):
         self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; a hidden layer on the sums does.
-        sums, units = widths[-1] + int(self.minibatch) + 3, config.hidden_units
+        sums, units = widths[-1] + int(self.minibatch) + 3 + int(config.pooled_mass), config.hidden_units
         self.hidden = (
             [
                 init.he_uniform("discriminator/hidden", (sums, units), sums, 2),
@@ -168,12 +170,19 @@ class Discriminator(Network):
         eta = tf.broadcast_to(self.eta, tf.shape(t))
         x = tf.stack([t, pt, eta], axis=-1)
         window = pt[..., None]
+        mass = tf.zeros_like(window)
+        if self.directions is not None:
+            window = tf.concat([window, window * self.directions], axis=-1)
         for i, (down, bias) in enumerate(zip(self.downs, self.biases, strict=True)):
             x = down(x) + bias
             if self.pooled:
                 # Twice the mean in the first layers and half a sum later on keep the numbers near one.
                 window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * (4.0 if i < 2 else 2.0)
-                both = tf.concat([window, tf.math.log1p(10.0 * window)], axis=-1)
+                sums = window[..., :1]
+                if self.directions is not None:
+                    mass = _mass(window[..., 1:])
+                    sums = tf.concat([sums, mass], axis=-1)
+                both = tf.concat([sums, tf.math.log1p(10.0 * sums)], axis=-1)
                 x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
         if self.minibatch:
@@ -186,8 +195,11 @@ class Discriminator(Network):
         if self.hidden:
             kernel, bias, out = self.hidden
             # Logarithms: a few events have many times the momentum of the others.
-            squares = tf.reduce_sum(tf.square(window), axis=[1, 2, 3])  # large when few jets hold the momentum
-            logarithms = tf.math.log(tf.stack([total, squares], axis=1) + 0.1)
+            squares = tf.reduce_sum(tf.square(window[..., 0]), axis=[1, 2])  # large when few jets hold the momentum
+            logarithms = [total, squares]
+            if self.directions is not None:
+                logarithms.append(tf.reduce_sum(mass, axis=[1, 2, 3]))
+            logarithms = tf.math.log(tf.stack(logarithms, axis=1) + 0.1)
             sums = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, mean[:, None], logarithms], axis=1)
             logits += tf.matmul(tf.nn.leaky_relu(tf.matmul(sums, kernel) + bias, 0.2), out)[:, 0]
         return logits
@@ -202,6 +214,16 @@ def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:
     for _ in range(whole - 1):
         y = y * x
     return y
+
+
+def _mass(momenta: tf.Tensor) -> tf.Tensor:
+    """Invariant mass (..., 1) of summed (E + pz, E - pz, px, py): m^2 = (E + pz)(E - pz) - px^2 - py^2.
+
+    In these components nothing large cancels at high |eta|, as it would in E^2 - pz^2.
+    """
+    plus, minus, px, py = tf.unstack(momenta, axis=-1)
+    square = plus * minus - px * px - py * py
+    return tf.sqrt(tf.nn.relu(square) + 1e-4)[..., None]  # 1 GeV: the root has no gradient at zero
 
 
 def _minibatch_stddev(x: tf.Tensor, groups: int) -> tf.Tensor:

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 PIXELS = 64
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
-DETECTOR_OPTIONS = ("upsampling", "pixel_noise", "pooled_pt", "minibatch_stddev", "hidden_units", "total_pt")
+DETECTOR_OPTIONS = (
+    "upsampling",
+    "pixel_noise",
+    "pooled_pt",
+    "pooled_mass",
+    "minibatch_stddev",
+    "hidden_units",
+    "total_pt",
+)
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
@@ -50,6 +58,7 @@ class RpvModel(Section):
     )
     pixel_noise: bool = Field(False, description="detector: noise images at every resolution of the generator")
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
+    pooled_mass: bool = Field(False, description="detector: with pooled_pt, also the invariant mass of each window")
     minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
     hidden_units: int = Field(
         0,
@@ -69,6 +78,8 @@ class RpvModel(Section):
             for option in DETECTOR_OPTIONS:
                 if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
+        if self.pooled_mass and not self.pooled_pt:
+            raise ValueError("model.pooled_mass needs model.pooled_pt=true")
         return self
 
     @property
@@ -87,6 +98,13 @@ class RpvModel(Section):
         """PT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
         cosh = np.cosh(jets.image_geometry().eta)[:, None]
         return self.scale_mev / 1e5 * self.per_energy / cosh
+
+    @property
+    def light_cone(self) -> np.ndarray:
+        """(E + pz, E - pz, px, py) over pT of massless pixels, (64, 64, 4)."""
+        geometry = jets.image_geometry()
+        eta, phi = np.meshgrid(geometry.eta, geometry.phi, indexing="ij")
+        return np.stack([np.exp(eta), np.exp(-eta), np.cos(phi), np.sin(phi)], axis=-1)
 
     @property
     def total_pt_knots(self) -> int:

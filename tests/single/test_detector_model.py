@@ -12,7 +12,7 @@ from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.methods import gan as gan_module  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.detector import Discriminator, Generator, _minibatch_stddev  # noqa: E402
+from hpcgan.models.detector import Discriminator, Generator, _mass, _minibatch_stddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -283,3 +283,39 @@ def test_constants_are_set_in_both_generators_and_never_averaged():
     for wrong in ({}, {"generator/log_total_pt": table, "other": table}):
         with pytest.raises(ValueError, match="the networks have constants"):
             gan.calibrate(wrong)
+
+
+def test_the_mass_of_windows_by_hand():
+    """Two massless pixels: m^2 = 2 pt1 pt2 (cosh(d_eta) - cos(d_phi)); one alone has none but the floor of 1 GeV."""
+    geometry, model = jets.image_geometry(), _model()
+    for (i, j), (k, m) in (((3, 5), (10, 60)), ((60, 5), (63, 6)), ((31, 0), (32, 63))):
+        image = np.zeros((1, 64, 64, 1), np.float32)
+        image[0, i, j], image[0, k, m] = 2.0, 5.0  # pT in 100 GeV
+        momenta = np.sum(image * model.light_cone, axis=(1, 2), dtype=np.float64).astype(np.float32)
+        square = np.cosh(geometry.eta[i] - geometry.eta[k]) - np.cos(geometry.phi[j] - geometry.phi[m])
+        assert float(_mass(tf.constant(momenta))[0, 0]) == pytest.approx(math.sqrt(20.0 * square), rel=1e-3)
+    alone = tf.constant((3.0 * model.light_cone[0, 7]).astype(np.float32)[None])  # at the largest |eta|
+    assert float(_mass(alone)[0, 0]) == pytest.approx(0.01, abs=0.01)
+
+
+def test_the_discriminator_with_masses_sees_what_sums_of_momentum_cannot():
+    """Momentum moved within every window, a quarter of it from its middle to an edge."""
+    images = np.zeros((2, 64, 64), np.float32)
+    images[:, 40, 24] = 1.0
+    images[0, 40, 25] = images[1, 47, 31] = 0.5  # one 16x16 window, and one 8x8 window
+    plain = {"exponent": 1.0, "minibatch_stddev": False, "intensity": "pt"}
+
+    def logits(**changes):
+        network = Discriminator(_model(**plain, **changes), 1, "float64")
+        for variable in (*network.biases, *(down.kernel for down in network.downs), *network.pooled[:2]):
+            variable.assign(tf.zeros_like(variable))  # the windows of 8x8 and 16x16 pixels are left
+        return network({"hist": tf.constant(images, "float64")}, training=True).numpy()
+
+    same, other = logits(), logits(pooled_mass=True)
+    assert same[0] == pytest.approx(same[1], rel=1e-9)
+    assert abs(other[0] - other[1]) > 1e-3
+
+
+def test_masses_need_windows():
+    with pytest.raises(ValueError, match=r"model.pooled_mass needs model.pooled_pt=true"):
+        _model(pooled_pt=False, pooled_mass=True)
