@@ -122,7 +122,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     for split in ("train", "val"):
         source = problem.open(config.data.path, split)
         if split == "train":
-            sharding.check_size(source.path, len(source), config.training.batch_size, ranks)
+            settings = config.training
+            sharding.rank_batch(source.path, len(source), settings.batch_size, settings.global_batch_size, ranks)
         source.close()
 
 

@@ -20,7 +20,7 @@ from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import take
-from hpcgan.data.sharding import Sharding, check_size
+from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted
 from hpcgan.evaluation.sample import scored_network
@@ -93,6 +93,7 @@ def train(
     reporter = Reporter(comm.is_root, terminal, config.training.epochs, done)
     try:
         _announce(reporter, config, run, comm, sharding, state, len(validation))
+        state.counters.global_batch = sharding.global_batch
         pipeline = Pipeline(training, problem, sharding, config.data.augment, method.draws)
         scorer = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
@@ -139,10 +140,10 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
     Raises
     ------
     InputError
-        Fewer events than a global batch.
+        Fewer events than a global batch, or one that cannot be shared evenly.
     """
-    batch = config.training.batch_size
-    check_size(training.path, len(training), batch, comm.size)
+    settings = config.training
+    batch = rank_batch(training.path, len(training), settings.batch_size, settings.global_batch_size, comm.size)
     return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
 
 
@@ -242,11 +243,16 @@ def _announce(
     counters = state.counters
     reporter.message(
         f"{config.name}: problem {config.problem}, {comm.size} rank{'s' * (comm.size > 1)} ({comm.backend}), "
-        f"batch {config.training.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
+        f"batch {sharding.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
         f"events, run {run.path}"
     )
     if counters.step:
         reporter.message(f"resuming at step {counters.step}, epoch {counters.epoch}")
+    if counters.global_batch not in (0, sharding.global_batch):
+        reporter.message(
+            f"the global batch was {counters.global_batch} and is {sharding.global_batch} on this number of ranks: "
+            "the training goes on, but not as it would have (training.global_batch_size keeps it the same)"
+        )
     if config.scoring.every_epochs and validation_events < config.scoring.events:
         reporter.message(
             f"scoring with N={validation_events}, all validation events there are: "

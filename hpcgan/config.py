@@ -76,11 +76,28 @@ class ScheduleConfig(Section):
     final_fraction: Fraction = Field(0.0, description="rate at the end of the decay, as a fraction")
 
 
+class RollbackConfig(Section):
+    """Back to the best state, with lower learning rates, instead of ending a training that went astray.
+
+    Steps go on counting, with other events and other noise than those that led there.
+    """
+
+    limit: int = Field(0, ge=0, description="times a training may go back; 0: never")
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="learning rates times this, each time")
+    loss_above: Positive | None = Field(None, description="a step with a loss above this has gone astray, too")
+    score_factor: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="an epoch with this many times the best score has gone astray, too"
+    )
+
+
 class TrainingConfig(Section):
     """The method and its optimizers. `batch_size` is per rank."""
 
     epochs: int = Field(60, ge=1)
-    batch_size: int = Field(64, ge=1, description="samples a rank and step")
+    batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")
+    global_batch_size: int | None = Field(
+        None, ge=1, description="samples of a step over all ranks, however many they are, instead of batch_size a rank"
+    )
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
     loss: Literal["bce"] = Field("bce", description="bce: non-saturating binary cross-entropy")
@@ -93,6 +110,7 @@ class TrainingConfig(Section):
         0.0, description="half-life of the averaged generator in samples; 0: no averaging"
     )
     schedule: ScheduleConfig = ScheduleConfig()
+    rollback: RollbackConfig = RollbackConfig()
     dtype: Literal["float32", "float64"] = "float32"
 
 
@@ -145,9 +163,14 @@ class Config(Section):
         return str(value)
 
     @model_validator(mode="after")
-    def _weights_exist(self) -> Config:
+    def _settings_fit_together(self) -> Config:
         if self.scoring.weights == "average" and self.training.average_half_life == 0:
             raise ValueError("scoring.weights=average needs training.average_half_life > 0")
+        if self.training.global_batch_size is not None and self.training.schedule.scaling != "none":
+            raise ValueError(
+                "training.schedule.scaling is for a batch that grows with the ranks, "
+                "not for training.global_batch_size: set it to none"
+            )
         return self
 
     def dump(self) -> dict[str, Any]:

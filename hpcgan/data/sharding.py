@@ -17,18 +17,37 @@ from hpcgan import stateless
 from hpcgan.errors import InputError
 
 
-def check_size(path: Path, n: int, batch_size: int, ranks: int) -> None:
-    """Refuse a file with fewer events than one global batch.
+def rank_batch(path: Path, n: int, batch_size: int, global_batch_size: int | None, ranks: int) -> int:
+    """Samples of a step on each of `ranks` ranks.
+
+    Parameters
+    ----------
+    path : Path
+        The training file, of `n` events.
+    batch_size : int
+        `training.batch_size`, of a rank.
+    global_batch_size : int or None
+        `training.global_batch_size`, of all ranks together; takes the place of `batch_size`.
+    ranks : int
 
     Raises
     ------
     InputError
+        The ranks cannot share a global batch evenly, or the file has fewer events than one.
     """
+    on = f"on {ranks} rank{'s' * (ranks > 1)}"
+    key = f"training.batch_size={batch_size} {on}"
+    if global_batch_size is not None:
+        if global_batch_size % ranks:
+            fitting = [n for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
+            raise InputError(
+                f"training.global_batch_size={global_batch_size} cannot be shared evenly {on}; "
+                f"ranks that can: {', '.join(map(str, fitting))}"
+            )
+        batch_size, key = global_batch_size // ranks, f"training.global_batch_size={global_batch_size}"
     if n < batch_size * ranks:
-        raise InputError(
-            f"{path}: {n} events are fewer than a global batch of {batch_size * ranks} "
-            f"(training.batch_size={batch_size} on {ranks} rank{'s' * (ranks > 1)})"
-        )
+        raise InputError(f"{path}: {n} events are fewer than a global batch of {batch_size * ranks} ({key})")
+    return batch_size
 
 
 @dataclass(frozen=True)

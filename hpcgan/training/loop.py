@@ -144,8 +144,8 @@ class Trainer:
             counters.step += 1
             counters.samples += self._sharding.global_batch
             counters.position += self._sharding.global_batch
-            self._check_finite(result)
-            self._record_step(result.metrics)
+            if self._is_finite(result):
+                self._record_step(result.metrics)
             if result.metrics["stop"] > 0:
                 self._interrupt()
             self._comm.beat(f"the data of step {counters.step}")
@@ -157,8 +157,10 @@ class Trainer:
     def _learning_rates(self) -> dict[str, float]:
         settings = self._config.training
         done = self._epochs_done()
+        reduced = settings.rollback.rate_factor**self._state.counters.rollbacks
         return {
-            name: schedule.learning_rate(
+            name: reduced
+            * schedule.learning_rate(
                 adam.learning_rate,
                 done,
                 size=self._comm.size,
@@ -175,18 +177,61 @@ class Trainer:
     def _epochs_done(self) -> float:
         return self._state.counters.epoch + self._state.counters.position / self._sharding.n
 
-    def _check_finite(self, result: StepResult) -> None:
-        metrics = result.metrics
-        bad = metrics["nonfinite"] > 0 or not all(np.isfinite(v) for v in metrics.values())
-        if not bad:  # the averages are the same numbers on every rank, and so is the decision
-            return
-        flags = self._comm.broadcast_json(self._comm.gather_json(result.finite_here))
-        ranks = [rank for rank, finite in enumerate(flags) if not finite]
-        raise HpcganError(
-            f"loss or gradients became non-finite at step {self._state.counters.step} on rank "
-            f"{', '.join(map(str, ranks)) or '?'}; all ranks stopped, the last checkpoint is intact. "
-            "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
-            collective=True,
+    def _is_finite(self, result: StepResult) -> bool:
+        """False if the step was bad and the training has gone back to its best state."""
+        # The averages are the same numbers on every rank, and so are all decisions.
+        metrics, limit = result.metrics, self._config.training.rollback.loss_above
+        if metrics["nonfinite"] > 0 or not all(np.isfinite(v) for v in metrics.values()):
+            flags = self._comm.broadcast_json(self._comm.gather_json(result.finite_here))
+            ranks = ", ".join(str(rank) for rank, finite in enumerate(flags) if not finite) or "?"
+            self._go_back(
+                f"loss or gradients became non-finite at step {self._state.counters.step} on rank {ranks}",
+                "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
+            )
+            return False
+        worst = max(metrics["discriminator_loss"], metrics["generator_loss"])
+        if limit is not None and worst > limit:
+            self._go_back(
+                f"a loss of {worst:.4g} at step {self._state.counters.step} (training.rollback.loss_above: {limit:g})",
+                "Lower the learning rates",
+            )
+            return False
+        return True
+
+    def _go_back(self, reason: str, remedy: str) -> None:
+        """Put the best state in place of this one, as often as the configuration allows.
+
+        Raises
+        ------
+        HpcganError
+            On all ranks: not (any more) allowed, or no checkpoint to go back to.
+        """
+        counters, settings = self._state.counters, self._config.training.rollback
+        found, failure = None, None
+        if counters.rollbacks < settings.limit:
+            if self._writers is not None:
+                try:
+                    found = checkpoints.load_best(self._folder, self._reporter.message)
+                    self._state.load_variables(found.arrays)
+                except HpcganError as error:
+                    failure = str(error)
+            failure = self._comm.broadcast_json(failure)
+        elif settings.limit:
+            failure = f"{counters.rollbacks} rollbacks are all that training.rollback.limit allows"
+        if failure is not None or counters.rollbacks >= settings.limit:
+            why = f" ({failure})" if failure else ""
+            raise HpcganError(
+                f"{reason}; all ranks stopped, the last checkpoint is intact{why}. {remedy}", collective=True
+            )
+        self._comm.broadcast_variables(list(self._state.variables.values()))
+        counters.rollbacks += 1
+        if self._writers is not None and found is not None:
+            self._writers.metrics.write(
+                "rollback", counters.step, reason=reason, to_step=found.step, count=counters.rollbacks
+            )
+        self._reporter.message(
+            f"{reason}: back to the best state (rollback {counters.rollbacks} of {settings.limit}), "
+            f"learning rates times {settings.rate_factor:g}"
         )
 
     def _record_step(self, metrics: Mapping[str, float]) -> None:
@@ -210,7 +255,7 @@ class Trainer:
         counters = self._state.counters
         rate, rates = self._rate(), self._learning_rates()
         epoch = counters.epoch + 1
-        means = {k: v / max(counters.count, 1) for k, v in counters.sums.items()}
+        means = {k: v / counters.count for k, v in counters.sums.items()}  # none, if every step was bad
         counters.epoch, counters.position, counters.count, counters.sums = epoch, 0, 0, {}
         started = time.monotonic()
         score = None
@@ -225,8 +270,8 @@ class Trainer:
         record: dict[str, Any] = {
             "epoch": epoch,
             "samples": counters.samples,
-            "losses": {"discriminator": means["discriminator_loss"], "generator": means["generator_loss"]},
-            "probabilities": {"real": means["real_probability"], "fake": means["fake_probability"]},
+            "losses": {k: means.get(f"{k}_loss") for k in ("discriminator", "generator")},
+            "probabilities": {k: means.get(f"{k}_probability") for k in ("real", "fake")},
             "score": None
             if score is None
             else {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details},
@@ -242,8 +287,21 @@ class Trainer:
             self._writers.tensorboard(counters.samples, _scalars(record))
             self._writers.samples(epoch)
         self._reporter.epoch(record)
-        if is_best or last or schedule.due(epoch, self._config.checkpoint.every_epochs, epoch + 1):
-            self._checkpoint(score)
+        gone_back = self._go_back_if_collapsed(score)
+        if is_best or last or gone_back or schedule.due(epoch, self._config.checkpoint.every_epochs, epoch + 1):
+            self._checkpoint(None if gone_back else score)  # a score belongs to the weights beside it
+
+    def _go_back_if_collapsed(self, score: Score | None) -> bool:
+        """True if the epoch's score was so bad that the training has gone back to its best state."""
+        best, factor = self._state.counters.best, self._config.training.rollback.score_factor
+        if score is None or best is None or factor is None or score.total <= factor * best["score"]:
+            return False
+        self._go_back(
+            f"a score of {score.total:.4g} after epoch {self._state.counters.epoch}, {score.total / best['score']:.3g} "
+            f"times the best (training.rollback.score_factor: {factor:g})",
+            "Lower the learning rates",
+        )
+        return True
 
     # --- checkpoints -----------------------------------------------------------------------------
 
@@ -285,7 +343,7 @@ class Trainer:
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {"samples_per_second": record["samples_per_second"]}
     for group in ("losses", "probabilities", "learning_rates"):
-        flat.update({f"{group}/{name}": value for name, value in record[group].items()})
+        flat.update({f"{group}/{name}": value for name, value in record[group].items() if value is not None})
     if record["score"]:
         flat["score/total"] = record["score"]["total"]
         flat.update({f"score/{name}": value for name, value in record["score"]["parts"].items()})

@@ -80,7 +80,7 @@ class Reporter:
         losses, score = record["losses"], record["score"]
         line = (
             f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s"
-            f"  D {losses['discriminator']:.3f}  G {losses['generator']:.3f}"
+            f"  D {_loss(losses['discriminator'])}  G {_loss(losses['generator'])}"
         )
         if score:
             parts = ", ".join(f"{name} {value:.2f}" for name, value in score["parts"].items())
@@ -100,3 +100,7 @@ class Reporter:
             return "?"
         seconds = int(elapsed / progressed * (self._epochs - done))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _loss(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"

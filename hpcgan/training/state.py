@@ -38,6 +38,10 @@ class Counters:
         Sums of the step metrics over the current epoch's `count` steps.
     best : dict or None
         Step, epoch and score of the best model so far.
+    rollbacks : int
+        How often the training went back to its best state.
+    global_batch : int
+        Samples of the last step, over all ranks.
     """
 
     step: int = 0
@@ -47,6 +51,8 @@ class Counters:
     count: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    rollbacks: int = 0
+    global_batch: int = 0
 
 
 class TrainState:
@@ -81,6 +87,17 @@ class TrainState:
         HpcganError
             The checkpoint has other variables or shapes than this model.
         """
+        self.load_variables(arrays)
+        self.counters = Counters(**meta)
+
+    def load_variables(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Overwrite the variables, but not the counters.
+
+        Raises
+        ------
+        HpcganError
+            The checkpoint has other variables or shapes than this model.
+        """
         missing = self.variables.keys() ^ arrays.keys()
         if missing:
             raise HpcganError(f"the checkpoint belongs to another model: '{min(missing)}' is only in one of them")
@@ -88,7 +105,6 @@ class TrainState:
             if np.shape(variable.numpy()) != arrays[name].shape:
                 raise HpcganError(f"the checkpoint belongs to another model: '{name}' has another shape")
             variable.assign(arrays[name])
-        self.counters = Counters(**meta)
 
     def digest(self) -> str:
         """Hash of all variables, for comparing ranks."""

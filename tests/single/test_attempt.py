@@ -15,6 +15,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402
 from hpcgan.training import checkpoint  # noqa: E402
@@ -142,16 +143,24 @@ def test_another_configuration_is_refused_and_nothing_changes(data, reference):
     assert sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*")) == before
 
 
-def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+ROLLBACK = ("training.rollback.limit=2", "training.rollback.rate_factor=0.25")
+
+
+def spoil(monkeypatch, bad_steps):
+    """Feed NaN to the steps (counted from 0) for which `bad_steps` is true."""
     whole = Pipeline.rest_of_epoch
 
     def spoiled(self, epoch, position, step):
         for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
-            if step + i == 20:
+            if bad_steps(step + i):
                 real["hist"][1] = np.nan
             yield real, draws
 
     monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+
+
+def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step == 20)
     with pytest.raises(HpcganError, match="non-finite at step 21 on rank 0"):
         train(data, tmp_path)
     run = RunDirectory(tmp_path)
@@ -159,6 +168,93 @@ def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_
     assert [r["outcome"] for r in records.read(run.metrics_file, "end")] == ["failed"]
     monkeypatch.undo()
     assert final_arrays(train(data, tmp_path)).step == 30
+
+
+def test_a_bad_step_goes_back_to_the_best_state_and_on_with_lower_rates(data, reference, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step == 20)
+    run = train(data, tmp_path, *ROLLBACK)
+    (record,) = records.read(run.metrics_file, "rollback")
+    assert (record["step"], record["to_step"], record["count"]) == (21, 15, 1)
+    assert "non-finite at step 21 on rank 0" in record["reason"]
+    first, second = epochs(run)
+    assert first == epochs(reference)[0]
+    assert second["step"] == 30
+    for name, rate in first["learning_rates"].items():
+        assert second["learning_rates"][name] == pytest.approx(0.25 * rate)
+    end = final_arrays(run)
+    assert end.meta["rollbacks"] == 1
+    assert all(np.isfinite(array).all() for array in end.arrays.values())
+
+
+def test_an_interrupted_run_with_a_rollback_ends_with_the_same_bits(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step == 20)
+    whole = final_arrays(train(data, tmp_path / "whole", *ROLLBACK))
+    for stop in (19, 5):  # before and after the rollback
+        with pytest.raises(Interrupted):
+            train(data, tmp_path / "run", *ROLLBACK, stop=tiny.StopAt(stop))
+    ours = final_arrays(train(data, tmp_path / "run", *ROLLBACK))
+    assert ours.meta == whole.meta
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+
+
+def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step in (16, 18, 24))
+    for _ in range(2):
+        with pytest.raises(HpcganError, match=r"non-finite at step 25 on rank 0.*2 rollbacks are all"):
+            train(data, tmp_path, *ROLLBACK)
+    assert [r["count"] for r in records.read(RunDirectory(tmp_path).metrics_file, "rollback")] == [1, 2]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step == 3)
+    with pytest.raises(HpcganError, match=r"non-finite at step 4 on rank 0.*no checkpoint yet"):
+        train(data, tmp_path, *ROLLBACK)
+
+
+def test_a_spike_of_the_loss_goes_back(data, tmp_path):
+    run = train(data, tmp_path, "training.epochs=1")
+    assert not list(records.read(run.metrics_file, "rollback"))
+    with pytest.raises(HpcganError, match=r"a loss of .* at step 1 .*loss_above: 0.001.*no checkpoint yet"):
+        train(data, tmp_path / "2", *ROLLBACK, "training.rollback.loss_above=0.001")
+
+
+def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
+    totals = iter([10.0, 14.0, 31.0, 9.0])
+    monkeypatch.setattr(
+        attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {})
+    )
+    run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
+    (record,) = records.read(run.metrics_file, "rollback")
+    assert (record["step"], record["to_step"]) == (45, 15)
+    assert "a score of 31 after epoch 3, 3.1 times the best" in record["reason"]
+    found = {s: checkpoint.load(checkpoint.path_of(run.checkpoints, s)) for s in checkpoint.steps(run.checkpoints)}
+    assert {s: c.score for s, c in found.items()} == {45: None, 60: 9.0}
+    assert epochs(run)[-1]["best"] == {"score": 9.0, "epoch": 4, "step": 60}
+
+
+def test_an_epoch_of_bad_steps_alone_has_no_losses(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: 15 <= step < 30)
+    run = train(data, tmp_path, "training.rollback.limit=15")
+    assert epochs(run)[1]["losses"] == {"discriminator": None, "generator": None}
+    assert final_arrays(run).meta["rollbacks"] == 15
+
+
+def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, tmp_path, capsys):
+    train(data, tmp_path / "1", "training.epochs=1", "training.global_batch_size=6")
+    run = RunDirectory(tmp_path / "1")
+    assert final_arrays(run).meta["global_batch"] == 6
+    assert final_arrays(run).step == 10
+    assert "global batch" not in capsys.readouterr().out
+    for folder, before, now in (("2", 8, 4), ("3", 4, 4)):
+        train(data, tmp_path / folder, "training.epochs=1")
+        path = checkpoint.path_of(RunDirectory(tmp_path / folder).checkpoints, 15)
+        stored = checkpoint.load(path)
+        meta = {**stored.meta, "global_batch": before}
+        checkpoint.save(path.parent, stored.step, stored.arrays, meta, stored.score)
+        train(data, tmp_path / folder)
+        said = f"the global batch was {before} and is {now}" in capsys.readouterr().out
+        assert said == (before != now)
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):

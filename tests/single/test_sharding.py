@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.data.sharding import Sharding
+from hpcgan.data.sharding import Sharding, rank_batch
+from hpcgan.errors import InputError
 
 
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
@@ -50,3 +53,19 @@ def test_steps_left_in_the_middle():
     sharding = Sharding(100, 8, 0, 2, seed=1)
     assert sharding.steps_per_epoch == 6
     assert [sharding.steps_left(p) for p in (0, 16, 96)] == [6, 5, 0]
+
+
+@pytest.mark.parametrize(("whole", "ranks", "each"), [(None, 3, 8), (12, 1, 12), (12, 3, 4), (12, 4, 3), (12, 12, 1)])
+def test_the_batch_of_a_rank(whole, ranks, each):
+    assert rank_batch(Path("train.h5"), 100, 8, whole, ranks) == each
+
+
+def test_a_global_batch_that_does_not_divide_evenly_is_refused_with_what_would():
+    with pytest.raises(
+        InputError, match=r"training.global_batch_size=12 .* on 5 ranks; ranks that can: 1, 2, 3, 4, 6, 12$"
+    ):
+        rank_batch(Path("train.h5"), 100, 8, 12, 5)
+    with pytest.raises(InputError, match=r"^train.h5: 11 events .* of 12 \(training.global_batch_size=12\)$"):
+        rank_batch(Path("train.h5"), 11, 1, 12, 2)
+    with pytest.raises(InputError, match=r"^train.h5: 15 events .* of 16 \(training.batch_size=8 on 2 ranks\)$"):
+        rank_batch(Path("train.h5"), 15, 8, None, 2)
