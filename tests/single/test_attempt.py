@@ -221,9 +221,7 @@ def test_a_spike_of_the_loss_goes_back(data, tmp_path):
 
 def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     totals = iter([10.0, 14.0, 31.0, 9.0])
-    monkeypatch.setattr(
-        attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {})
-    )
+    monkeypatch.setattr(attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
     (record,) = records.read(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (45, 15)
