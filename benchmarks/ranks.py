@@ -41,6 +41,7 @@ def worker(args: argparse.Namespace) -> None:
     problem = problem_class(config.problem)(config.model)
     gan = Gan(problem, config.training, comm, config.seed, config.data.augment)
     source = problem.open(config.data.path, "train")
+    gan.calibrate(problem.calibration(source))
     sharding = Sharding(len(source), config.training.batch_size, comm.rank, comm.size, config.seed)
     pipeline = Pipeline(source, problem, sharding, config.data.augment, gan.draws)
     rates = {"generator": 1e-4, "discriminator": 1e-4}

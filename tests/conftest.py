@@ -21,7 +21,15 @@ settings.load_profile("hpcgan")
 PARALLEL = Path(__file__).parent / "parallel"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="also the tests marked `faults` (make test-faults)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--faults"):
+        left_out = [item for item in items if item.get_closest_marker("faults")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     # The plugin that starts ranks is tests/parallel/conftest.py: elsewhere the mark would do nothing and
     # the test would pass on one rank.
     for item in items:

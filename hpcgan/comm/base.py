@@ -85,13 +85,23 @@ class Comm(ABC):
     def barrier(self) -> None:
         """Return when every rank has come here."""
 
-    def abort(self, cause: str, code: int = 1) -> NoReturn:
+    def abort(self, cause: str, code: int = 1, details: str = "") -> NoReturn:
         """Print the cause and end this process at once, taking the whole job down.
 
         Never waits for other ranks: one of them may be the reason. The launcher sees a rank that
         ended without finalising MPI and kills the rest.
+
+        Parameters
+        ----------
+        cause : str
+            One line.
+        code : int
+            Exit code.
+        details : str
+            What follows the cause, such as a traceback; in one piece with it, as several ranks may print.
         """
-        print(f"hpcgan: rank {self.rank}: {cause}", file=sys.stderr, flush=True)
+        text = f"hpcgan: rank {self.rank}: {cause}" + (f"\n{details.rstrip()}" if details else "")
+        print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
 

@@ -79,11 +79,10 @@ def train_here(config: Config, directory: RunDirectory) -> int:
             print(f"hpcgan: {prefix}{error}", file=sys.stderr, flush=True)
         comm.close()
         return error.exit_code
-    except BaseException:
+    except BaseException as error:
         if comm.size == 1:
             raise
-        traceback.print_exc()
-        comm.abort("ended by the exception above")
+        comm.abort(_in_one_line(error), details=traceback.format_exc())
     stop.retire()
     if comm.is_root:
         if best is not None:
@@ -91,3 +90,12 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         print(f"run: {directory.path}", flush=True)
     comm.close()
     return EXIT_DONE
+
+
+def _in_one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0] == "in user code:":  # TensorFlow puts the traceback through a traced function before the message
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"

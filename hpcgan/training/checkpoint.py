@@ -1,6 +1,6 @@
 """Checkpoints: complete or absent, and checked when read. No TensorFlow here.
 
-A checkpoint is a directory `step-<step>` with `arrays.npz` (NumPy's format, never pickles) and
+A checkpoint is a directory `step-<step>` (`step-<step>-<n>` where the step was saved before) with `arrays.npz` (NumPy's format, never pickles) and
 `manifest.json` (counters, score, size and SHA-256 of the arrays, and a hash of the manifest itself). It is
 written under a temporary name, synced and renamed, so a crash at any point leaves the earlier ones alone.
 """
@@ -25,7 +25,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.rundir import fsync_directory
 
 FORMAT = 1
-_NAME = re.compile(r"step-(\d{9,})")
+_NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")
 _TEMPORARY = re.compile(r"\.step-\d+\.[0-9a-f]+\.tmp")
 
 
@@ -54,7 +54,9 @@ def save(
     HpcganError
         The file system refuses (full disk ...); no earlier checkpoint is touched.
     """
-    final = folder / f"step-{step:09d}"
+    # Never replaced in place: no file system has one operation for that, and the step may be all there is.
+    versions = [version for other, version in _entries(folder) if other == step]
+    final = _path(folder, step, max(versions) + 1 if versions else 0)
     temporary = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +78,7 @@ def save(
             file.flush()
             os.fsync(file.fileno())
         fsync_directory(temporary)
-        if final.exists():  # the same step of an earlier attempt
-            doomed = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
-            os.rename(final, doomed)
-            os.rename(temporary, final)
-            shutil.rmtree(doomed, ignore_errors=True)
-        else:
-            os.rename(temporary, final)
+        os.rename(temporary, final)
         fsync_directory(folder)
     except OSError as error:
         raise HpcganError(
@@ -95,15 +91,24 @@ def save(
 
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending (complete ones, unverified)."""
-    if not folder.is_dir():
-        return []
-    found = [_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir()]
-    return sorted(int(match.group(1)) for match in found if match)
+    return sorted({step for step, _ in _entries(folder)})
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Directory of the checkpoint of a step."""
-    return folder / f"step-{step:09d}"
+    """Directory of the checkpoint of a step, the newest if it was saved more than once."""
+    return _path(folder, step, max((v for other, v in _entries(folder) if other == step), default=0))
+
+
+def _entries(folder: Path) -> list[tuple[int, int]]:
+    """(step, how often it had been saved before) of all checkpoints, in the order they were made."""
+    if not folder.is_dir():
+        return []
+    found = [_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
+
+
+def _path(folder: Path, step: int, version: int) -> Path:
+    return folder / (f"step-{step:09d}-{version}" if version else f"step-{step:09d}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     HpcganError
         There are checkpoints, but all are damaged.
     """
-    return _first_valid(folder, reversed(steps(folder)), warn)
+    return _first_valid(folder, reversed(_entries(folder)), warn)
 
 
 def load_best(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
@@ -165,27 +170,27 @@ def load_best(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     HpcganError
         All are damaged.
     """
-    scored: list[tuple[float, int]] = []
-    for step in steps(folder):
+    scored: list[tuple[float, tuple[int, int]]] = []
+    for entry in _entries(folder):
         try:
-            score = read_manifest(path_of(folder, step))["score"]
+            score = read_manifest(_path(folder, *entry))["score"]
         except BrokenCheckpoint as error:
             warn(str(error))
             continue
         if score is not None:
-            scored.append((score, step))
-    order = [step for _, step in sorted(scored)] or list(reversed(steps(folder)))
+            scored.append((score, entry))
+    order = [entry for _, entry in sorted(scored)] or list(reversed(_entries(folder)))
     best = _first_valid(folder, iter(order), warn)
     if best is None:
         raise InputError(f"{folder}: no checkpoint yet; train first with 'hpcgan train'")
     return best
 
 
-def _first_valid(folder: Path, order: Iterator[int], warn: Callable[[str], None]) -> Checkpoint | None:
+def _first_valid(folder: Path, order: Iterator[tuple[int, int]], warn: Callable[[str], None]) -> Checkpoint | None:
     broken = 0
-    for step in order:
+    for entry in order:
         try:
-            return load(path_of(folder, step))
+            return load(_path(folder, *entry))
         except BrokenCheckpoint as error:
             warn(f"{error}; falling back to another checkpoint")
             broken += 1
@@ -195,12 +200,14 @@ def _first_valid(folder: Path, order: Iterator[int], warn: Callable[[str], None]
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best, and what crashes left behind."""
-    for step in steps(folder)[:-keep]:
-        if step != best:
+    """Remove all but the checkpoints of the newest `keep` steps and of the best, and what crashes left behind."""
+    wanted = [*steps(folder)[-keep:], *([] if best is None else [best])]
+    kept = {path_of(folder, step) for step in wanted}
+    for step, version in _entries(folder):
+        path = _path(folder, step, version)
+        if path not in kept:
             # Renamed first: a half-removed checkpoint must not look like one.
-            doomed = folder / f".step-{step}.{secrets.token_hex(4)}.tmp"
-            os.rename(path_of(folder, step), doomed)
+            os.rename(path, folder / f".step-{step}.{secrets.token_hex(4)}.tmp")
     for entry in folder.iterdir():
         if _TEMPORARY.fullmatch(entry.name):
             shutil.rmtree(entry, ignore_errors=True)

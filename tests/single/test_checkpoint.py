@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,3 +117,60 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     _save(tmp_path, 3, shift=1.0)
     assert checkpoint.steps(tmp_path) == [3]
     assert checkpoint.load(checkpoint.path_of(tmp_path, 3)).arrays["network/g/w"][0, 0] == 1.0
+
+
+def test_killed_at_any_write_fsync_or_rename_a_whole_checkpoint_is_loaded(tmp_path):
+    """Also where the same step is saved a second time, over the only checkpoint there is."""
+    script = Path(__file__).with_name("killed_writer.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    deaths = [json.loads(line) for line in done.stdout.splitlines()]
+    for again in (False, True):
+        mine = [d for d in deaths if d["again"] == again]
+        assert mine.pop()["done"]
+        calls = {d["call"] for d in mine}
+        assert {"write", "fsync", "rename", "mkdir"} <= calls
+        assert sum(d["call"] == "write" for d in mine) > 4
+        # Everything before the rename leaves the old one, everything after it the new one; never a mixture.
+        states = [(d["step"], tuple(d["values"].values())) for d in mine]
+        new = (1 if again else 2, (2.0, 2.0))
+        assert set(states) == {(1, (1.0, 1.0)), new}
+        assert states == sorted(states)
+        assert not any(d["warnings"] for d in mine)
+        assert all(d["left"] == ["step-000000003"] for d in mine)
+
+
+def test_a_step_saved_twice_falls_back_to_its_first_version(tmp_path):
+    _save(tmp_path, 3)
+    second = _save(tmp_path, 3, shift=1.0)
+    (second / "arrays.npz").write_bytes(b"")
+    warnings = []
+    found = checkpoint.load_latest(tmp_path, warnings.append)
+    assert found.arrays["network/g/w"][0, 0] == 0.0
+    assert len(warnings) == 1
+    _save(tmp_path, 4)
+    checkpoint.prune(tmp_path, keep=1, best=None)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000004"]
+
+
+def test_there_is_no_pointer_that_could_be_stale(tmp_path):
+    """The newest is found by its name: whatever else lies there is not looked at."""
+    for step in (1, 2):
+        _save(tmp_path, step)
+    for name in ("latest", "step-abc", "step-9", ".step-5.0123.tmp", "step-000000009.bak"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-000000011").write_text("a file")
+    (tmp_path / "best").symlink_to("step-000000001")
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    assert checkpoint.load_latest(tmp_path, pytest.fail).step == 2
+    (tmp_path / "step-000000012").mkdir()  # named like one, but empty
+    warnings = []
+    assert checkpoint.load_latest(tmp_path, warnings.append).step == 2
+    assert "step-000000012" in warnings[0]

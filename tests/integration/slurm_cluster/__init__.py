@@ -122,7 +122,7 @@ class SlurmCluster:
                 self._wait_for_empty_queue(15.0)
         for name in [n for n in self._running() if n != "munged"] + ["munged"]:
             self._kill(name, signal.SIGTERM, 5.0)
-        self._end_strays()
+        self.end_strays()
 
     def _wait_for_empty_queue(self, timeout: float) -> None:
         end = time.monotonic() + timeout
@@ -132,7 +132,7 @@ class SlurmCluster:
                 return
             time.sleep(0.3)
 
-    def _end_strays(self) -> None:
+    def end_strays(self) -> None:
         """Kill processes of jobs whose slurmd was killed."""
         marker = f"SLURM_CONF={self.folder}".encode()
         for path in Path("/proc").iterdir():
@@ -166,6 +166,10 @@ class SlurmCluster:
                 node,
             ],
         )
+
+    def node_runs(self, node: str) -> bool:
+        """Whether a node's slurmd is there."""
+        return node in self._running()
 
     def kill_node(self, node: str) -> None:
         """Kill a node's slurmd as a crash would. Its job steps live on, as they share this machine."""

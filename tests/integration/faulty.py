@@ -1,0 +1,86 @@
+"""`python -m faulty ARGS`: hpcgan with a fault, for the ranks of a test's job.
+
+`HPCGAN_FAULT` says which: {"rank": 1, "phase": "data", "step": 20}. The rank raises when it gets there.
+`HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from hpcgan.launch.world import expected_world
+
+TEXT = "injected fault"
+PHASES = ("data", "discriminator", "generator", "step", "scoring", "samples", "checkpoint")
+
+
+def install(phase: str, step: int) -> None:
+    """Make the phase fail in this process, from a step on (0: at once)."""
+    from hpcgan.data.pipeline import Pipeline
+    from hpcgan.evaluation.score import Scorer
+    from hpcgan.methods.gan import Gan
+    from hpcgan.problems.rpv import RpvProblem
+    from hpcgan.training import checkpoint
+
+    reached = [0]
+
+    def failing(cls: Any, name: str, due: Any = lambda *args: True) -> None:
+        whole = getattr(cls, name)
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if reached[0] >= step and due(*args):
+                raise RuntimeError(f"{TEXT} in {phase}")
+            return whole(*args, **kwargs)
+
+        setattr(cls, name, wrapper)
+
+    original = Gan.step
+
+    def counted(self: Any, number: int, *args: Any, **kwargs: Any) -> Any:
+        reached[0] = number
+        return original(self, number, *args, **kwargs)
+
+    Gan.step = counted  # type: ignore[method-assign]
+    if phase == "data":
+        failing(Pipeline, "_batch", lambda self, order, epoch, position, number: number >= step)
+    elif phase == "discriminator":  # while the step is being traced, between collectives of the others
+        failing(Gan, "_update_discriminator")
+    elif phase == "generator":
+        failing(Gan, "_update_generator")
+    elif phase == "step":
+        failing(Gan, "step", lambda self, number, *rest: number >= step)
+    elif phase == "scoring":
+        failing(Scorer, "_score")
+    elif phase == "samples":
+        failing(RpvProblem, "writer")
+    elif phase == "checkpoint":
+        failing(checkpoint, "save")
+    else:
+        raise ValueError(f"no phase '{phase}'")
+
+
+def stop_after(steps: int) -> None:
+    """Ask for a stop in the step that completes this number of them."""
+    from hpcgan.methods.gan import Gan
+
+    whole = Gan.step
+
+    def step(self: Any, number: int, *args: Any, **kwargs: Any) -> Any:
+        return whole(self, number, *args, **{**kwargs, "stop": kwargs["stop"] or number + 1 == steps})
+
+    Gan.step = step  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    fault = json.loads(os.environ.get("HPCGAN_FAULT", "null"))
+    world = expected_world(os.environ)
+    if fault is not None and (0 if world is None else world.rank) == fault["rank"]:
+        install(fault["phase"], fault["step"])
+    if "HPCGAN_STOP_AT" in os.environ:
+        stop_after(int(os.environ["HPCGAN_STOP_AT"]))
+    from hpcgan.cli import main
+
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Trainings as users start them, for tests that do things to them: a small problem, its processes, its end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tiny
+import yaml
+
+from hpcgan import records
+from hpcgan.training import checkpoint
+
+MARK = "HPCGAN_TEST_JOB"  # in the environment of every process of a job
+HERE = Path(__file__).parent
+TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
+
+
+def make_setting(folder: Path, **training: Any) -> Path:
+    """Data and `tiny.yaml` in a folder: epochs of 7 steps on two ranks, scored and saved after each."""
+    tiny.write_data(folder / "data")
+    raw = tiny.config(folder / "data").dump()
+    raw["training"].update(training)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(raw))
+    return folder
+
+
+class Running:
+    """A command that has been started.
+
+    Parameters
+    ----------
+    setting : Path
+        Working directory.
+    command : sequence of str
+        What is run.
+    env : mapping
+        Additions to the environment.
+    """
+
+    def __init__(self, setting: Path, command: Sequence[str], env: dict[str, str] | None = None) -> None:
+        self.mark = secrets.token_hex(8)
+        root = HERE.parents[1]
+        self.process = subprocess.Popen(
+            list(command),
+            cwd=setting,
+            env={**os.environ, "PYTHONPATH": f"{root}:{HERE}", **(env or {}), MARK: self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self, timeout: float = 120.0) -> tuple[int, str]:
+        """Exit code and output; fails the test if there is no end, or if a process outlives it."""
+        try:
+            output, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output, _ = self.process.communicate()
+            pytest.fail(f"no end within {timeout} s:\n{output}")
+        wait_for(lambda: not self.processes(), 15.0, lambda: f"still there: {self.processes()}\n{output}")
+        return self.process.returncode, output
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of this job that live."""
+        return marked(self.mark)
+
+    def ranks(self) -> dict[int, psutil.Process]:
+        """The ranks among them, by rank."""
+        found = {}
+        for process in self.processes():
+            try:
+                rank = process.environ().get("OMPI_COMM_WORLD_RANK")
+                if rank is not None and "python" in process.name() and "-m" in process.cmdline():
+                    found[int(rank)] = process
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """End everything the hard way."""
+        for process in self.processes():
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Living processes with a job's mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def train_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
+    """`hpcgan train` of the setting's configuration."""
+    return [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", *args, "--ranks", str(ranks), "--run", str(run)]
+
+
+def faulty_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
+    """The same with ranks that obey `HPCGAN_FAULT` (see `faulty`)."""
+    launcher = "import sys; from hpcgan.launch.start import launch; sys.exit(launch(sys.argv[2:], int(sys.argv[1]), module='faulty'))"
+    return [sys.executable, "-c", launcher, str(ranks), "train", "tiny.yaml", *args, "--run", str(run)]
+
+
+def wait_for(what: Callable[[], Any], seconds: float, message: Callable[[], str] = lambda: "") -> Any:
+    """The first true value of `what()`; fails the test after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := what():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"did not happen within {seconds} s; {message()}")
+
+
+def newest_step(run: Path) -> int:
+    """Step of the newest checkpoint, 0 if there is none."""
+    return max(checkpoint.steps(run / "checkpoints"), default=0)
+
+
+def wait_for_step(run: Path, step: int, job: Running, seconds: float = 90.0) -> None:
+    """Until a checkpoint of that step or a later one is there."""
+
+    def there() -> bool:
+        if job.process.poll() is not None:
+            pytest.fail(f"ended before step {step} with {job.process.returncode}: {job.finish()[1]}")
+        return newest_step(run) >= step
+
+    wait_for(there, seconds, lambda: f"step {newest_step(run)} of {step}")
+
+
+def assert_same_end(ours: Path, theirs: Path) -> None:
+    """Both runs ended with the same bits: weights, optimizers, counters and the record of every epoch."""
+    a, b = (checkpoint.load_latest(run / "checkpoints", pytest.fail) for run in (ours, theirs))
+    assert a.meta == b.meta
+    assert a.arrays.keys() == b.arrays.keys()
+    for name, array in b.arrays.items():
+        np.testing.assert_array_equal(a.arrays[name], array, err_msg=name)
+    assert epochs(ours) == epochs(theirs)
+
+
+def epochs(run: Path) -> list[dict[str, Any]]:
+    """Records of the epochs without what the clock says."""
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run / "metrics.jsonl", "epoch")]
+
+
+def stop(process: psutil.Process) -> None:
+    """SIGSTOP."""
+    process.send_signal(signal.SIGSTOP)

@@ -1,0 +1,376 @@
+"""Trainings on a real Slurm of four nodes: time limits, lost nodes, hostile names.
+
+The rows of the table in docs/reliability.md that need a scheduler. Where a test is marked `faults`, only
+`make test-faults` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jobs
+import psutil
+import pytest
+
+from hpcgan import records
+from hpcgan.training import checkpoint
+
+pytest.importorskip("horovod")
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+
+
+@pytest.fixture(scope="module")
+def setting(outside):
+    folder = outside / "setting"
+    folder.mkdir()
+    return jobs.make_setting(folder, epochs=3)
+
+
+@pytest.fixture
+def clean(cluster):
+    """The cluster with an empty queue and all nodes up, before and after a test."""
+    yield cluster
+    subprocess.run(["scancel", "-f", "-u", "root"], env=cluster.env, check=False, timeout=30)
+    for node in cluster.nodes:
+        if not cluster.node_runs(node):
+            cluster.start_node(node)
+    cluster.end_strays()
+    cluster.wait_for_nodes(timeout=60)
+
+
+def submit(cluster, setting, run, *args, launcher="srun", **env):
+    """`hpcgan submit` of the setting's configuration, with a mark in the environment of the job."""
+    command = [sys.executable, "-m", "hpcgan", "submit", "tiny.yaml", "--run", str(run), *args]
+    return jobs.Running(setting, command, {**cluster.env, "HPCGAN_LAUNCHER": launcher, **env})
+
+
+def submitted(job):
+    """Number of a job that was submitted without --wait."""
+    output, _ = job.process.communicate(timeout=60)
+    found = re.search(r"^job (\d+): run ", output, re.MULTILINE)
+    assert found, output
+    return found[1]
+
+
+def show(cluster, number):
+    done = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", number], env=cluster.env, capture_output=True, text=True, timeout=30
+    )
+    return dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
+
+
+def wait_for_job(cluster, number, seconds, states=ENDED):
+    """Until a job is in one of the states; what scontrol shows of it then."""
+    seen = {}
+
+    def there():
+        seen.update(show(cluster, number))
+        return seen.get("JobState") in states
+
+    jobs.wait_for(there, seconds, lambda: f"{seen}\n{log_of(seen)}")
+    return dict(seen)
+
+
+def log_of(shown):
+    path = Path(shown.get("StdOut", "/nonexistent"))
+    return path.read_text(errors="replace")[-6000:] if path.is_file() else "(no log)"
+
+
+def wait_for_step(run, step, seconds=90.0):
+    jobs.wait_for(
+        lambda: jobs.newest_step(run) >= step,
+        seconds,
+        lambda: "\n".join(p.read_text(errors="replace")[-3000:] for p in run.glob("slurm-*.out")),
+    )
+
+
+def ranks_of(mark):
+    """Rank processes of a job under srun, by rank."""
+    found = {}
+    for process in jobs.marked(mark):
+        try:
+            env = process.environ()
+            if "hpcgan.launch.rank" in process.cmdline() and "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
+                found[int(env["SLURM_PROCID"])] = process
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(cluster, setting, outside):
+    """An undisturbed job of three epochs on two nodes."""
+    run = outside / "reference"
+    job = submit(cluster, setting, run, "--nodes", "2", "--time", "10", "--wait")
+    code, output = job.finish(180)
+    assert code == 0, output
+    assert "completed" in output
+    return run
+
+
+def test_a_job_on_two_nodes_trains_to_the_end(reference, cluster):
+    (entry,) = records.read_lines(reference / "provenance.jsonl")
+    assert entry["ranks"] == 2
+    assert [e["epoch"] for e in jobs.epochs(reference)] == [1, 2, 3]
+    (log,) = reference.glob("slurm-*.out")
+    assert "2 ranks (horovod)" in log.read_text()
+    command = [sys.executable, "-m", "hpcgan", "jobs", str(reference), "--json"]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, check=True, timeout=60)
+    (status,) = json.loads(done.stdout)
+    assert (status["epoch"], status["epochs"], status["job"]) == (3, 3, str(entry["slurm_job"]))
+    assert status["state"] in ("done", "completed", "completing")
+
+
+def test_mpirun_inside_a_job_gives_the_same_bits(clean, setting, reference, outside):
+    run = outside / "mpirun"
+    code, output = submit(clean, setting, run, "--nodes", "2", "--time", "10", "--wait", launcher="mpirun").finish(180)
+    assert code == 0, output
+    jobs.assert_same_end(run, reference)
+
+
+def test_a_killed_rank_is_started_again_inside_the_job(clean, setting, reference, outside):
+    run = outside / "killed"
+    job = submit(clean, setting, run, "--nodes", "2", "--time", "10", "--wait")
+    wait_for_step(run, 7)
+    ranks_of(job.mark)[1].kill()
+    code, output = job.finish(180)
+    assert code == 0, output
+    (log,) = run.glob("slurm-*.out")
+    assert "the ranks failed with exit code 137; trying again" in log.read_text()
+    jobs.assert_same_end(run, reference)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_job_with_ranks_killed_twenty_times_ends_as_if_nothing_had_been(clean, setting, outside):
+    epochs, chance = "training.epochs=160", random.Random(1)
+    whole = submit(clean, setting, outside / "whole", epochs, "--nodes", "2", "--time", "30", "--wait")
+    code, output = whole.finish(600)
+    assert code == 0, output
+    run = outside / "killed-often"
+    job = submit(clean, setting, run, epochs, "--nodes", "2", "--time", "60", "--retries", "50", "--wait")
+    for _ in range(20):
+        jobs.wait_for(lambda: len(ranks_of(job.mark)) == 2, 120.0, lambda: str(job.process.poll()))
+        if chance.random() < 0.3:
+            time.sleep(chance.uniform(0.0, 8.0))
+        else:
+            wait_for_step(run, jobs.newest_step(run) + 1)
+            time.sleep(chance.uniform(0.0, 0.5))
+        ranks = ranks_of(job.mark)
+        if ranks:
+            victim = ranks[chance.choice(sorted(ranks))]
+            victim.kill()
+            jobs.wait_for(lambda: not victim.is_running(), 30.0)  # noqa: B023
+    code, output = job.finish(600)
+    assert code == 0, output
+    assert len(list(records.read_lines(run / "provenance.jsonl"))) > 10
+    jobs.assert_same_end(run, outside / "whole")
+
+
+@pytest.mark.parametrize("which", ["batch host", pytest.param("other node", marks=pytest.mark.faults)])
+def test_a_lost_node_the_job_goes_on_elsewhere_and_the_old_ranks_stop(clean, setting, outside, which):
+    """Its slurmd is killed; the ranks live on, since all nodes are one machine. The queue starts the job again."""
+    run = outside / f"lost-{which.split()[0]}"
+    job = submit(clean, setting, run, "training.epochs=6000", "--nodes", "2", "--time", "20")
+    number = submitted(job)
+    wait_for_step(run, 7)
+    shown = show(clean, number)
+    first, second = expand(shown["NodeList"])
+    old = ranks_of(job.mark)
+    assert sorted(old) == [0, 1]
+    clean.kill_node(first if which == "batch host" else second)
+    jobs.wait_for(lambda: show(clean, number).get("Restarts") == "1", 90.0, lambda: str(show(clean, number)))
+    wait_for_job(clean, number, 90, ("RUNNING",))
+    before = jobs.newest_step(run)
+    # The ranks that were there before the loss are gone soon after another attempt writes.
+    jobs.wait_for(lambda: not any(p.is_running() for p in old.values()), 90.0, lambda: log_of(show(clean, number)))
+    wait_for_step(run, before + 7)
+    attempts = list(records.read_lines(run / "provenance.jsonl"))
+    assert [entry["attempt"] for entry in attempts] == list(range(1, len(attempts) + 1))
+    assert len(attempts) >= 2
+    # Steps of one attempt only from here on: nobody else wrote.
+    newest = max(entry["attempt"] for entry in attempts)
+    tail = [r["attempt"] for r in records.read_lines(run / "metrics.jsonl")][-5:]
+    assert set(tail) == {newest}
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+    assert checkpoint.load_latest(run / "checkpoints", pytest.fail) is not None
+
+
+def expand(nodes):
+    """Names from Slurm's short form n[1-2]."""
+    match = re.fullmatch(r"n\[(\d)[-,](\d)\]", nodes)
+    assert match, nodes
+    return f"n{match[1]}", f"n{match[2]}"
+
+
+def test_jobs_of_an_array_checkpoint_before_the_limit_and_queue_again_until_they_are_done(clean, setting, outside):
+    """`sbatch --array`, a limit of a minute, a signal early in it: every element is requeued and ends by itself."""
+    script = outside / "array.sh"
+    script.write_text(
+        f"""#!/bin/bash
+#SBATCH --array=0-1
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --time=1
+#SBATCH --signal=B:USR1@40
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={outside}/array-%a.out
+cd {setting}
+exec {sys.executable} -m hpcgan supervise -- train tiny.yaml training.epochs=$EPOCHS seed=$SLURM_ARRAY_TASK_ID \\
+    --run {outside}/array-$SLURM_ARRAY_TASK_ID
+"""
+    )
+    epochs = 500
+    env = {**clean.env, "PYTHONPATH": str(ROOT), "EPOCHS": str(epochs)}
+    done = subprocess.run(["sbatch", "--parsable", str(script)], env=env, capture_output=True, text=True, timeout=30)
+    number = done.stdout.strip()
+    assert number, done.stderr
+    for element in (0, 1):
+        run = outside / f"array-{element}"
+        jobs.wait_for(
+            lambda: "is back in the queue" in read(outside / f"array-{element}.out"),  # noqa: B023
+            120,
+            lambda: read(outside / f"array-{element}.out"),  # noqa: B023
+        )
+    for element in (0, 1):
+        run = outside / f"array-{element}"
+        wait_for_job(clean, f"{number}_{element}", 300)
+        log = read(outside / f"array-{element}.out")
+        assert show(clean, f"{number}_{element}")["JobState"] == "COMPLETED", log
+        assert "resuming at step" in log
+        steps = [r["step"] for r in records.read(run / "metrics.jsonl", "epoch")]
+        assert steps == [15 * (i + 1) for i in range(epochs)]
+    whole = jobs.Running(setting, jobs.train_command(outside / "alone", f"training.epochs={epochs}", "seed=1", ranks=1))
+    code, output = whole.finish(300)
+    assert code == 0, output
+    jobs.assert_same_end(outside / "array-1", outside / "alone")
+
+
+def read(path):
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def test_a_preempted_job_checkpoints_queues_again_and_ends_the_same(clean, setting, reference, outside):
+    run = outside / "preempted"
+    job = submit(clean, setting, run, "training.epochs=6000", "--nodes", "4", "--time", "20")
+    number = submitted(job)
+    wait_for_step(run, 7)
+    urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
+    done = subprocess.run(urgent, env=clean.env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    jobs.wait_for(lambda: show(clean, number).get("Restarts") == "1", 60, lambda: str(show(clean, number)))
+    jobs.wait_for(lambda: "resuming at step" in log_of(show(clean, number)), 120, lambda: log_of(show(clean, number)))
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+
+
+def test_a_job_that_fails_every_time_stops_after_its_retries(clean, setting, outside):
+    run = outside / "hopeless"
+    job = submit(
+        clean, setting, run, "training.generator.learning_rate=1e30", "--nodes", "2", "--time", "10", "--retries", "1",
+        "--wait",
+    )  # fmt: skip
+    code, output = job.finish(180)
+    assert code == 1, output
+    log = read(next(run.glob("slurm-*.out")))
+    assert log.count("became non-finite at step") == 2, log
+    assert "(1 of 1 without a new checkpoint)" in log
+    assert "giving up after 2 failures in a row" in log
+    assert show(clean, re.search(r"job (\d+)", output)[1])["JobState"] == "FAILED"
+
+
+def test_hostile_names_are_names(clean, setting, outside):
+    """Of the run directory and the working directory; nothing in them is run, split or expanded."""
+    folder = outside / "a b'c\"d;$(touch pwned)&`touch pwned` *?"
+    folder.mkdir()
+    shutil.copytree(setting / "data", folder / "data dir")
+    shutil.copy(setting / "tiny.yaml", folder / "tiny.yaml")
+    run = folder / "run $(touch pwned) %j %% é"
+    args = ("data.path=data dir", "training.epochs=1", "--time", "10", "--wait")
+    code, output = submit(clean, folder, run, *args).finish(120)
+    assert code == 0, output
+    assert jobs.newest_step(run) == 15
+    assert list(run.glob("slurm-*.out"))
+    assert not list(outside.rglob("pwned"))
+
+
+@pytest.mark.parametrize("name", ["new\nline", "back\\slash", "tab\there"])
+def test_names_that_sbatch_cannot_take_are_refused(clean, setting, outside, name):
+    run = outside / name
+    code, output = submit(clean, setting, run, "--time", "10").finish(60)
+    assert code == 2, output
+    assert "sbatch cannot write its log there" in output
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--partition", "nope"], "sbatch: .*partition"),
+        (["--nodelist", "n9"], "sbatch: .*(node|n9)"),
+        (["--nodes", "5"], "sbatch: .*(node|CPU|configuration)"),
+        (["--qos", "nope"], "sbatch: .*(qos|QOS)"),
+    ],
+    ids=["partition", "node", "too many nodes", "qos"],
+)
+def test_what_the_cluster_does_not_have_is_said_in_seconds(clean, setting, outside, args, said):
+    run = outside / "refused"
+    begin = time.monotonic()
+    code, output = submit(clean, setting, run, "--time", "10", *args).finish(60)
+    if args[0] == "--qos" and code == 0:
+        pytest.skip("this Slurm has no accounting, and takes any qos")
+    assert code == 1, output
+    assert re.search(said, output), output
+    assert output.count("\n") == 1
+    assert time.monotonic() - begin < 30
+    assert not run.exists()
+
+
+def test_srun_with_another_pmi_is_refused_with_the_reason(clean, setting, outside):
+    """Open MPI under `srun --mpi=pmi2`: each rank comes up as rank 0 of 1."""
+    run = outside / "singletons"
+    command = ["srun", "--mpi=pmi2", "--nodes=2", "--ntasks=2", sys.executable, "-m", "hpcgan", "train", "tiny.yaml"]
+    code, output = jobs.Running(setting, [*command, "--run", str(run)], clean.env).finish(120)
+    assert code != 0
+    assert "srun started 2 ranks, but MPI reports a world of 1" in output, output
+    assert "srun --mpi=pmix" in output
+    assert not run.exists()
+
+
+def test_the_template_generates_its_data_and_trains(clean, outside):
+    """`sbatch slurm/train_rpv.sh` in a folder like a clone, with smaller numbers at its top."""
+    clone = outside / "clone"
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    hpcgan = clone / ".venv" / "bin" / "hpcgan"
+    hpcgan.write_text(f'#!/bin/sh\nexec {sys.executable} -m hpcgan "$@"\n')
+    hpcgan.chmod(0o755)
+    shutil.copytree(ROOT / "slurm", clone / "slurm")
+    (clone / "configs").mkdir()
+    text = (ROOT / "configs" / "rpv.yaml").read_text()
+    assert "epochs: 100" in text
+    (clone / "configs" / "rpv.yaml").write_text(text.replace("epochs: 100", "epochs: 1").replace("32", "4"))
+    script = clone / "slurm" / "train_rpv.sh"
+    small = script.read_text().replace("EVENTS=24000", "EVENTS=100")
+    assert small != script.read_text()
+    script.write_text(small)
+    env = {**clean.env, "PYTHONPATH": str(ROOT)}
+    command = ["sbatch", "--parsable", "slurm/train_rpv.sh"]
+    done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    number = done.stdout.strip()
+    shown = wait_for_job(clean, number, 240)
+    log = read(clone / f"train_rpv-{number}.out")
+    assert shown["JobState"] == "COMPLETED", log
+    assert "4 ranks (horovod)" in log
+    assert (clone / "data" / "rpv" / "test.h5").is_file()
+    (run,) = (clone / "runs").iterdir()
+    assert jobs.newest_step(run) == 3
