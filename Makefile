@@ -1,7 +1,9 @@
 # Everything here uses .venv of this folder and makes it when it is missing; see tools/setup.sh for the options.
 #   make setup [GPU=1]   the environment
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
-#   make test            the environment, the linters, all tests
+#   make test            the environment, Slurm where it can be installed, the linters, all tests
+#   make test-slurm      the tests on a real Slurm of four nodes
+#   make test-faults     all tests of faults, also those that take an hour
 SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -10,7 +12,7 @@ TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(abspath $(VENV))
 export HPCGAN_GPU := $(GPU)
 
-.PHONY: setup setup-dev demo test lint format clean
+.PHONY: setup setup-dev demo test test-slurm test-faults lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -22,7 +24,17 @@ demo: setup
 	@tools/demo.sh
 
 test: setup-dev
+	@tools/slurm.sh
 	@tools/test.sh
+
+test-slurm: setup-dev
+	@tools/slurm.sh
+	$(PY) -m pytest tests/integration/test_slurm_jobs.py tests/single/test_slurm.py
+
+test-faults: setup-dev
+	@tools/slurm.sh
+	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
+		tests/single/test_checkpoint.py tests/single/test_attempt.py
 
 lint: setup-dev
 	@tools/lint.sh

@@ -48,6 +48,9 @@ BYTES_PER_EVENT = 2500
 # helps dense floats, makes these mostly-empty images 60 percent larger and slower to write.
 STORAGE: dict[str, Any] = {"chunks": (1, N_ETA, N_PHI), "compression": "gzip", "compression_opts": 1}
 
+CHUNK_LIMIT = 1 << 30
+"""Bytes of the largest chunk that is read: HDF5 unpacks a chunk as a whole, for a single image of it."""
+
 SCAN_IMAGES = 512
 """Images in memory at a time when a file is checked (8 MB)."""
 
@@ -600,11 +603,37 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
     return opened
 
 
+def _refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None:
+    """Refuse what a data file must not do: have other files, of whoever reads it, opened in its place."""
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise InputError(f"{path}: {where} is a link to another file ({link.filename!r}); copy the data into this one")
+    found = group[name]
+    if isinstance(found, h5py.Dataset):
+        if found.external:
+            raise InputError(f"{path}: {where} keeps its data in another file ({found.external[0][0]!r}); copy it in")
+        if found.is_virtual:
+            raise InputError(
+                f"{path}: {where} is a virtual data set, a view of other files; copy the data into this one"
+            )
+        if found.chunks is not None and np.prod(found.chunks) * found.dtype.itemsize > CHUNK_LIMIT:
+            raise InputError(
+                f"{path}: {where} is stored in chunks of {np.prod(found.chunks) * found.dtype.itemsize >> 20} MiB, "
+                f"each read as a whole; store it in chunks below {CHUNK_LIMIT >> 20} MiB"
+            )
+
+
 def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h5py.Dataset:
     # `get` would hide damage as absence; membership tests read only the links.
+    if GROUP in list(file.keys()):
+        _refuse_foreign(path, file, GROUP, GROUP)
     if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
         raise InputError(f"{path}: has no group '{GROUP}' (it holds: {_names(file)})")
     group = file[GROUP]
+    present = list(group.keys())
+    for name in (IMAGES, *COLUMNS):
+        if name in present:
+            _refuse_foreign(path, group, name, f"{GROUP}/{name}")
     if IMAGES not in group or not isinstance(group[IMAGES], h5py.Dataset):
         raise InputError(f"{path}: has no data set '{GROUP}/{IMAGES}' (the group holds: {_names(group)})")
     images = group[IMAGES]

@@ -1,8 +1,9 @@
 """Checkpoints: complete or absent, and checked when read. No TensorFlow here.
 
-A checkpoint is a directory `step-<step>` (`step-<step>-<n>` where the step was saved before) with `arrays.npz` (NumPy's format, never pickles) and
-`manifest.json` (counters, score, size and SHA-256 of the arrays, and a hash of the manifest itself). It is
-written under a temporary name, synced and renamed, so a crash at any point leaves the earlier ones alone.
+A checkpoint is a directory `step-<step>` (`step-<step>-<n>` where the step was saved before) with `arrays.npz`
+(NumPy's format, never pickles) and `manifest.json` (counters, score, size and SHA-256 of the arrays, and a hash
+of the manifest itself). It is written under a temporary name, synced and renamed, so a crash at any point
+leaves the earlier ones alone.
 """
 
 from __future__ import annotations

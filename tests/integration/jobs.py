@@ -115,8 +115,9 @@ def train_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
 
 def faulty_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
     """The same with ranks that obey `HPCGAN_FAULT` (see `faulty`)."""
-    launcher = "import sys; from hpcgan.launch.start import launch; sys.exit(launch(sys.argv[2:], int(sys.argv[1]), module='faulty'))"
-    return [sys.executable, "-c", launcher, str(ranks), "train", "tiny.yaml", *args, "--run", str(run)]
+    program = "import sys; from hpcgan.launch.start import launch as f"
+    program += "; sys.exit(f(sys.argv[2:], int(sys.argv[1]), module='faulty'))"
+    return [sys.executable, "-c", program, str(ranks), "train", "tiny.yaml", *args, "--run", str(run)]
 
 
 def wait_for(what: Callable[[], Any], seconds: float, message: Callable[[], str] = lambda: "") -> Any:

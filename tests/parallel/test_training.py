@@ -97,6 +97,44 @@ def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp
 
 
 @pytest.mark.world_size(2)
+def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data, tmp_path_factory):
+    """Rank 1 looks into a stale copy, with a checkpoint of another step: all go on from what rank 0 read."""
+    whole, run, stale = (shared_folder(comm, tmp_path_factory, n) for n in ("whole", "run", "stale"))
+    _train(comm, data, whole)
+    for folder, step in ((stale, 3), (run, 9)):
+        with pytest.raises(Interrupted):
+            _train(comm, data, folder, stop=tiny.StopAt(step))
+    comm.barrier()
+    _train(comm, data, run if comm.is_root else stale)
+    if comm.is_root:
+        ours, theirs = (checkpoint.load_latest(f / "checkpoints", pytest.fail) for f in (run, whole))
+        assert ours.meta == theirs.meta
+        for name, array in theirs.arrays.items():
+            np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+        assert checkpoint.steps(stale / "checkpoints") == [3]
+
+
+@pytest.mark.world_size(2)
+def test_rollbacks_are_decided_by_all_ranks_together(comm, data, tmp_path_factory, monkeypatch):
+    folder = shared_folder(comm, tmp_path_factory, "rollback")
+    whole = Pipeline.rest_of_epoch
+
+    def spoiled(self, epoch, position, step):
+        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
+            if step + i == 9 and comm.rank == 1:
+                real["hist"][0] = np.inf
+            yield real, draws
+
+    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+    _train(comm, data, folder, "training.rollback.limit=1")  # ends with a check that all ranks hold the same bits
+    if comm.is_root:
+        (record,) = records.read(folder / "metrics.jsonl", "rollback")
+        assert (record["step"], record["to_step"]) == (10, 7)
+        assert "on rank 1" in record["reason"]
+        assert checkpoint.load_latest(folder / "checkpoints", pytest.fail).meta["rollbacks"] == 1
+
+
+@pytest.mark.world_size(2)
 def test_a_nan_on_one_rank_stops_all_and_is_named(comm, data, tmp_path_factory, monkeypatch):
     folder = shared_folder(comm, tmp_path_factory, "nan")
     whole = Pipeline.rest_of_epoch

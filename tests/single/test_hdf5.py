@@ -369,3 +369,48 @@ def test_damaged_files_give_one_error_or_the_right_images(data: st.DataObject, f
     else:
         assert str(path) in message
         assert "\n" not in message
+
+
+def _foreign(kind: str, path: Path, other: Path) -> None:
+    """A file whose images, group or column are in another one."""
+    with h5py.File(other, "w") as file:
+        file["all_events/hist"] = GOOD
+    with h5py.File(path, "w") as file:
+        group = file.create_group("all_events") if kind != "group" else None
+        if kind == "group":
+            file["all_events"] = h5py.ExternalLink(str(other), "/all_events")
+        elif kind == "link":
+            group["hist"] = h5py.ExternalLink(str(other), "/all_events/hist")
+        elif kind == "column":
+            group["hist"] = GOOD
+            group["y"] = h5py.ExternalLink(str(other), "/all_events/hist")
+        elif kind == "storage":
+            (path.parent / "raw").write_bytes(GOOD.astype("<f4").tobytes())
+            group.create_dataset("hist", GOOD.shape, "<f4", external=[(str(path.parent / "raw"), 0, GOOD.nbytes)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(GOOD.shape, "<f4")
+            layout[:] = h5py.VirtualSource(str(other), "all_events/hist", GOOD.shape)
+            group.create_virtual_dataset("hist", layout)
+        elif kind == "chunk":
+            group.create_dataset("hist", (4, 64, 64), "<f4", chunks=(1 << 17, 64, 64), maxshape=(None, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("group", r"all_events is a link to another file \('.*other.h5'\)"),
+        ("link", r"all_events/hist is a link to another file \('.*other.h5'\)"),
+        ("column", r"all_events/y is a link to another file"),
+        ("storage", r"all_events/hist keeps its data in another file \('.*raw'\)"),
+        ("virtual", r"all_events/hist is a virtual data set"),
+        ("chunk", r"all_events/hist is stored in chunks of 2048 MiB"),
+    ],
+)
+def test_data_of_other_files_are_not_opened(tmp_path: Path, kind: str, message: str) -> None:
+    """An input file must not make its reader open what else that reader may read."""
+    _foreign(kind, tmp_path / "a.h5", tmp_path / "other.h5")
+    with pytest.raises(InputError, match=message):
+        open_images(tmp_path / "a.h5")
+    (tmp_path / "other.h5").unlink()  # whether it is there or not
+    with pytest.raises(InputError):
+        open_images(tmp_path / "a.h5")
