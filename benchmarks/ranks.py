@@ -28,6 +28,7 @@ WARM_UP = 20
 
 def worker(args: argparse.Namespace) -> None:
     """Time steps as one rank of a job, or alone; write the result beside the others."""
+    from hpcgan import attempt
     from hpcgan.comm.devices import configure_devices
     from hpcgan.comm.select import make_comm
     from hpcgan.data.pipeline import Pipeline
@@ -41,7 +42,7 @@ def worker(args: argparse.Namespace) -> None:
     problem = problem_class(config.problem)(config.model)
     gan = Gan(problem, config.training, comm, config.seed, config.data.augment)
     source = problem.open(config.data.path, "train")
-    gan.calibrate(problem.calibration(source))
+    gan.calibrate(lambda: attempt.encoded(problem, source))
     sharding = Sharding(len(source), config.training.batch_size, comm.rank, comm.size, config.seed)
     pipeline = Pipeline(source, problem, sharding, config.data.augment, gan.draws)
     rates = {"generator": 1e-4, "discriminator": 1e-4}

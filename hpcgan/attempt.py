@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 import hpcgan
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.pipeline import Pipeline
-from hpcgan.data.schema import take
+from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted
@@ -82,7 +83,7 @@ def train(
     with agreed(comm):
         if comm.is_root:
             if not restore(state, run):
-                method.calibrate(problem.calibration(training))
+                method.calibrate(lambda: encoded(problem, training))
             writers = open_writers(config, run, comm, state, problem, sampler)
     comm.broadcast_variables(list(state.variables.values()))
     state.counters = Counters(**comm.broadcast_json(state.meta()))
@@ -172,6 +173,12 @@ def restore(state: TrainState, run: RunDirectory) -> bool:
     if found is not None:
         state.load(found.arrays, found.meta)
     return found is not None
+
+
+def encoded(problem: Problem, source: Source, batch: int = 512) -> Iterator[Sample]:
+    """All samples of a split as the networks see them, in order."""
+    for first in range(0, len(source), batch):
+        yield problem.encode(source.read(np.arange(first, min(first + batch, len(source)))))
 
 
 def epoch_scorer(

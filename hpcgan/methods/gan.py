@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,20 +100,18 @@ class Gan:
         self._compiled = tf.function(self._step, reduce_retracing=True)
         self._compiled_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
 
-    def calibrate(self, constants: Mapping[str, np.ndarray]) -> None:
-        """Set the networks' constants to what was measured of the training data (`Problem.calibration`).
+    def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
+        """Let the networks measure their constants.
 
-        Raises
-        ------
-        ValueError
-            Other constants than the networks have.
+        Parameters
+        ----------
+        batches : callable
+            Gives the encoded samples of the training split, batch by batch, each time it is called.
         """
-        wanted = {v.name.removesuffix(":0"): v for network in self.networks.values() for v in network.constants}
-        if wanted.keys() != constants.keys():
-            raise ValueError(f"the networks have constants {sorted(wanted)}, measured were {sorted(constants)}")
         for network in self.networks.values():
-            for variable in network.constants:
-                variable.assign(constants[variable.name.removesuffix(":0")])
+            if network.constants:
+                tensors = ({k: tf.constant(v, self._config.dtype) for k, v in batch.items()} for batch in batches())
+                network.calibrate(tensors)
 
     # --- random draws: functions of seed, step and global sample index -----------------------------
 

@@ -10,9 +10,10 @@ couple the events of a batch, but a statistic of the batch at its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, Network, normalisation
@@ -20,6 +21,7 @@ from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, Network, 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
 
+SUMS = 23  # entries of `Discriminator.sums`
 _NOISE_STRENGTH = 0.3  # of each channel at the start; trained
 
 
@@ -74,6 +76,13 @@ class Generator(Network):
         """The quantiles of ln(summed pT / 100 GeV), if it is drawn."""
         return [] if self.log_total_pt is None else [self.log_total_pt]
 
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
+        if self.log_total_pt is not None:
+            totals = np.concatenate([self._total(batch["hist"]).numpy() for batch in batches]).astype(np.float64)
+            quantiles = np.quantile(totals, np.linspace(0.0, 1.0, self.log_total_pt.shape[0]))
+            self.log_total_pt.assign(np.log(np.maximum(quantiles, 1e-6)))
+
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
@@ -100,11 +109,14 @@ class Generator(Network):
         below = tf.where(t > self.threshold, tf.zeros_like(t), t)
         return t - tf.stop_gradient(below)
 
+    def _total(self, t: tf.Tensor) -> tf.Tensor:
+        """Summed pT in 100 GeV of encoded images."""
+        return tf.reduce_sum(_power(t, self.power) * self.to_pt, axis=[1, 2])
+
     def _scale(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
         """All energies of an image times one factor, so that the summed pT is exp(log_total) 100 GeV."""
-        total = tf.reduce_sum(_power(t, self.power) * self.to_pt, axis=[1, 2])
         # An empty image stays empty.
-        factor = tf.exp((log_total - tf.math.log(total + 1e-6)) / self.power)
+        factor = tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
         return t * factor[:, None, None]
 
 
@@ -131,7 +143,8 @@ class Discriminator(Network):
             for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
         ]
         self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
-        self.directions = tf.constant(config.light_cone, dtype) if config.pooled_mass else None
+        self.light_cone = tf.constant(config.light_cone, dtype)
+        self.pooled_mass = config.pooled_mass
         inputs = 4 if config.pooled_mass else 2
         self.pooled = (
             [init.he_uniform(f"discriminator/pooled{i}", (1, 1, inputs, w), inputs, 1) for i, w in enumerate(widths)]
@@ -143,17 +156,68 @@ class Discriminator(Network):
         self.head = init.he_uniform("discriminator/head", (features, 1), features, 1)
         self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
-        # such as jets or total momentum, but not their spread; a hidden layer on the sums does.
-        sums, units = widths[-1] + int(self.minibatch) + 3 + int(config.pooled_mass), config.hidden_units
+        # such as jets or total momentum, but not their spread; hidden layers on the sums do.
+        units = config.hidden_units
+        inputs = widths[-1] + int(self.minibatch) + SUMS
         self.hidden = (
             [
-                init.he_uniform("discriminator/hidden", (sums, units), sums, 2),
+                init.he_uniform("discriminator/hidden", (inputs, units), inputs, 2),
                 init.constant("discriminator/hidden_bias", (units,), 0.0),
+                init.he_uniform("discriminator/hidden2", (units, units), units, 2),
+                init.constant("discriminator/hidden2_bias", (units,), 0.0),
                 init.he_uniform("discriminator/hidden_out", (units, 1), units, 1),
             ]
             if units
             else []
         )
+        self.sums_scale = (
+            [
+                init.constant("discriminator/sums_mean", (SUMS,), 0.0, trainable=False),
+                init.constant("discriminator/sums_deviation", (SUMS,), 1.0, trainable=False),
+            ]
+            if units
+            else []
+        )
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """Mean and standard deviation of the sums of real events."""
+        return list(self.sums_scale)
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Measure the sums of the training events."""
+        if self.sums_scale:
+            sums = np.concatenate([self.sums(batch["hist"]).numpy() for batch in batches]).astype(np.float64)
+            self.sums_scale[0].assign(sums.mean(axis=0))
+            self.sums_scale[1].assign(np.maximum(sums.std(axis=0), 1e-3))
+
+    def sums(self, t: tf.Tensor) -> tf.Tensor:
+        """What is summed over an image, (n, SUMS); mostly logarithms, as a few events have many times the others'.
+
+        The encoded intensity and its lower part (which counts lit pixels), the transverse momentum in four bands
+        of |eta|, and for windows of 2, 4, 8 and 16 pixels a side their squared momenta (large when few jets hold
+        the momentum), their masses, squared masses, and how many are hard.
+        """
+        pt = _power(t, self.power) * self.to_pt
+        bands = tf.reshape(tf.reduce_sum(pt, axis=2), [-1, 8, 8])
+        bands = tf.reduce_sum(bands + tf.reverse(bands, [1, 2]), axis=2)[:, :4]
+        found = [
+            tf.reduce_mean(t, axis=[1, 2]),
+            tf.reduce_mean(tf.minimum(t, 0.5), axis=[1, 2]),
+            _log(tf.reduce_sum(pt, axis=[1, 2])),
+            *tf.unstack(_log(bands), axis=1),
+        ]
+        window = tf.concat([pt[..., None], pt[..., None] * self.light_cone], axis=-1)
+        for _ in range(4):
+            window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * 4.0
+            momentum, mass = window[..., 0], _mass(window[..., 1:])[..., 0]
+            found += [
+                _log(tf.reduce_sum(tf.square(momentum), axis=[1, 2])),
+                _log(tf.reduce_sum(mass, axis=[1, 2])),
+                _log(tf.reduce_sum(tf.square(mass), axis=[1, 2])),
+                tf.reduce_sum(momentum / (momentum + 1.0), axis=[1, 2]),
+            ]
+        return tf.stack(found, axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""
@@ -170,18 +234,16 @@ class Discriminator(Network):
         eta = tf.broadcast_to(self.eta, tf.shape(t))
         x = tf.stack([t, pt, eta], axis=-1)
         window = pt[..., None]
-        mass = tf.zeros_like(window)
-        if self.directions is not None:
-            window = tf.concat([window, window * self.directions], axis=-1)
+        if self.pooled_mass:
+            window = tf.concat([window, window * self.light_cone], axis=-1)
         for i, (down, bias) in enumerate(zip(self.downs, self.biases, strict=True)):
             x = down(x) + bias
             if self.pooled:
                 # Twice the mean in the first layers and half a sum later on keep the numbers near one.
                 window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * (4.0 if i < 2 else 2.0)
                 sums = window[..., :1]
-                if self.directions is not None:
-                    mass = _mass(window[..., 1:])
-                    sums = tf.concat([sums, mass], axis=-1)
+                if self.pooled_mass:
+                    sums = tf.concat([sums, _mass(window[..., 1:])], axis=-1)
                 both = tf.concat([sums, tf.math.log1p(10.0 * sums)], axis=-1)
                 x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
@@ -193,16 +255,18 @@ class Discriminator(Network):
         features = tf.concat([flat, total[:, None], mean[:, None]], axis=1)
         logits = tf.matmul(features, self.head)[:, 0] + self.head_bias
         if self.hidden:
-            kernel, bias, out = self.hidden
-            # Logarithms: a few events have many times the momentum of the others.
-            squares = tf.reduce_sum(tf.square(window[..., 0]), axis=[1, 2])  # large when few jets hold the momentum
-            logarithms = [total, squares]
-            if self.directions is not None:
-                logarithms.append(tf.reduce_sum(mass, axis=[1, 2, 3]))
-            logarithms = tf.math.log(tf.stack(logarithms, axis=1) + 0.1)
-            sums = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, mean[:, None], logarithms], axis=1)
-            logits += tf.matmul(tf.nn.leaky_relu(tf.matmul(sums, kernel) + bias, 0.2), out)[:, 0]
+            kernel, bias, kernel2, bias2, out = self.hidden
+            mean, deviation = self.sums_scale
+            sums = (self.sums(t) - mean) / deviation
+            y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums], axis=1)
+            y = tf.nn.leaky_relu(tf.matmul(y, kernel) + bias, 0.2)
+            y = tf.nn.leaky_relu(tf.matmul(y, kernel2) + bias2, 0.2)
+            logits += tf.matmul(y, out)[:, 0]
         return logits
+
+
+def _log(x: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(x + 0.1)
 
 
 def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:

@@ -9,6 +9,7 @@ is eta and W is phi.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -72,8 +73,17 @@ class Network(tf.Module):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """Variables that are set once, from the training data (`Problem.calibration`), and never change."""
+        """Variables that `calibrate` sets once, and that never change afterwards."""
         return []
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Set the constants from the training data.
+
+        Parameters
+        ----------
+        batches : iterable of mapping of str to tensor
+            Encoded samples of the whole training split.
+        """
 
     @property
     def named(self) -> dict[str, tf.Variable]:

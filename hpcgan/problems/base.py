@@ -136,10 +136,6 @@ class Problem(ABC):
     def noise_dim(self) -> int:
         """Standard normal numbers that the generator takes for one sample."""
 
-    def calibration(self, training: Source) -> dict[str, np.ndarray]:
-        """Constants of the networks that are measured from the training split, by variable name."""
-        return {}
-
     # --- physics ---------------------------------------------------------------------------------
 
     @abstractmethod

@@ -64,7 +64,7 @@ class RpvModel(Section):
         0,
         ge=0,
         le=4096,
-        description="detector: units of a layer between sums over the image and the discriminator's logit",
+        description="detector: units of two layers between sums over the image and the discriminator's logit; 0: none",
     )
 
     total_pt: Literal["free", "drawn"] = Field(
@@ -183,18 +183,6 @@ class RpvProblem(Problem):
     def noise_dim(self) -> int:
         pixels = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
         return self.model.latent_dim + pixels
-
-    def calibration(self, training: Source) -> dict[str, np.ndarray]:
-        """With `total_pt: drawn`: equidistant quantiles of ln(summed pT / 100 GeV) of the training events."""
-        if self.model.total_pt == "free":
-            return {}
-        per_pt = 1e5 * np.cosh(jets.image_geometry().eta)[:, None]  # MeV of energy, 100 GeV of pT
-        totals = [
-            np.sum(training.read(np.arange(i, min(i + 512, len(training))))["hist"] / per_pt, axis=(1, 2))
-            for i in range(0, len(training), 512)
-        ]
-        quantiles = np.quantile(np.concatenate(totals), np.linspace(0.0, 1.0, self.model.total_pt_knots))
-        return {"generator/log_total_pt": np.log(np.maximum(quantiles, 1e-6))}  # an empty event: nothing, nearly
 
     # --- physics ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
@@ -49,12 +50,14 @@ def test_parameter_counts():
     assert _count(Generator(model, 1).weights) == 131_072 + 16 * 10_768 + 3 * 240 + 1
     # convolutions 16*(3*16+16*32+32*64+64*128) and their biases; 1x1 of the sums; head 16*129+2 and bias
     assert _count(Discriminator(model, 1).weights) == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1
-    # the means of 129 channels, of the encoded image and two logarithms to 8 units with a bias, those to the logit
+    # the means of 129 channels and 23 sums to 8 units with a bias, to 8 more, to the logit
     hidden = _count(Discriminator(_model(filters=16, latent_dim=64, hidden_units=8), 1).weights)
-    assert hidden == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1 + 132 * 8 + 8 + 8
+    assert hidden == 16 * 10_800 + 240 + 2 * 240 + 2066 + 1 + (129 + 23) * 8 + 8 + 8 * 8 + 8 + 8
+    masses = _count(Discriminator(_model(filters=16, latent_dim=64, pooled_mass=True), 1).weights)
+    assert masses == 16 * 10_800 + 240 + 4 * 240 + 2066 + 1  # momentum and mass of a window, plain and logarithm
 
 
-def test_a_hidden_layer_sees_the_spread_of_a_sum():
+def test_hidden_layers_see_the_spread_of_a_sum():
     """One event with little and one with much momentum look to a linear head like two in the middle."""
     amounts = np.array([0.5, 1.5, 1.0, 1.0], np.float32)
     images = np.zeros((4, 64, 64), np.float32)
@@ -69,30 +72,47 @@ def test_a_hidden_layer_sees_the_spread_of_a_sum():
     plain = {"exponent": 1.0, "minibatch_stddev": False, "pooled_pt": False}  # exponent 1: sums are linear
     assert spread(Discriminator(_model(**plain), 1)) == pytest.approx(0.0, abs=1e-5)
     network = Discriminator(_model(**plain, hidden_units=1), 1)
-    kernel, bias, out = network.hidden
-    kernel.assign(tf.one_hot([kernel.shape[0] - 3], kernel.shape[0], axis=0))  # the mean of the encoded image
-    bias.assign([-16 / 4096 * 20.0])  # a kink at the middle
+    kernel, bias, kernel2, _, out = network.hidden
+    kernel.assign(tf.one_hot([kernel.shape[0] - 23], kernel.shape[0], axis=0))  # the mean of the encoded image
+    middle = 16 / 4096
+    network.sums_scale[0].assign(tf.one_hot(0, 23) * middle)
+    network.sums_scale[1].assign(tf.ones(23) * 0.05)
+    bias.assign([0.0])  # a kink at the middle
+    kernel2.assign([[1.0]])
     out.assign([[1.0]])
-    # 0.5 times the sum's deviation on one side, with slope 1, and as much on the other, with slope 0.2
-    assert spread(network) == pytest.approx(0.5 * 16 / 4096 * 20.0 * (1 - 0.2), rel=1e-4)
+    # half the middle over the deviation on one side with slope 1, on the other with 0.2 twice, layer after layer
+    assert spread(network) == pytest.approx(0.5 * middle / 0.05 * (1 - 0.2**2), rel=1e-4)
 
 
-def test_without_pooled_pt_the_hidden_layer_sees_the_sum_of_squares_of_pixels():
-    """One hot pixel and its momentum spread over many: the same total, other squares."""
-    images = np.zeros((2, 64, 64), np.float32)
-    images[0, 32, 32] = 1.0
-    images[1, 32, 30:34] = 0.25
-    network = Discriminator(_model(exponent=1.0, minibatch_stddev=False, pooled_pt=False, hidden_units=1), 1)
-    for variable in (*network.biases, *(down.kernel for down in network.downs), network.head):
-        variable.assign(tf.zeros_like(variable))
-    kernel, _, out = network.hidden
-    kernel.assign(tf.one_hot([kernel.shape[0] - 1], kernel.shape[0], axis=0))
-    out.assign([[1.0]])
-    one, four = network({"hist": tf.constant(images)}, training=True).numpy()
-    pt2 = _model(exponent=1.0).linear_to_pt[32, 0] ** 2
-    slope = [1.0 if v > 0 else 0.2 for v in (np.log(pt2 + 0.1), np.log(pt2 / 4 + 0.1))]
-    assert one == pytest.approx(slope[0] * np.log(pt2 + 0.1), rel=1e-4)
-    assert four == pytest.approx(slope[1] * np.log(pt2 / 4 + 0.1), rel=1e-4)
+def test_sums_by_hand():
+    """Two pixels of known momentum, in one 16x16 window, but in no smaller one."""
+    geometry, model = jets.image_geometry(), _model(exponent=1.0, scale_mev=1e5, hidden_units=1)  # t is pT in 100 GeV
+    image = np.zeros((1, 64, 64))
+    image[0, 32, 16], image[0, 47, 31] = 2.0, 3.0
+    sums = Discriminator(model, 1, "float64").sums(tf.constant(image)).numpy()[0]
+    assert sums.shape == (23,)
+    d_eta, d_phi = geometry.eta[47] - geometry.eta[32], geometry.phi[31] - geometry.phi[16]
+    m2 = 2 * 2.0 * 3.0 * (np.cosh(d_eta) - np.cos(d_phi))
+    floor = 1e-4  # of the squared mass of a single pixel
+    empty = {size: (64 // size) ** 2 - 2 for size in (2, 4, 8)}
+    expected = [5.0 / 4096, 2 * 0.5 / 4096, np.log(5.1), np.log(0.1), np.log(0.1), np.log(3.1), np.log(2.1)]
+    for size in (2, 4, 8):
+        n = empty[size] + 2
+        expected += [np.log(13.1), np.log(n * np.sqrt(floor) + 0.1), np.log(n * floor + 0.1), 2 / 3 + 3 / 4]
+    expected += [np.log(25.1), np.log(np.sqrt(m2 + floor) + 15 * np.sqrt(floor) + 0.1), np.log(m2 + 16 * floor + 0.1)]
+    expected += [5 / 6]
+    np.testing.assert_allclose(sums, expected, rtol=1e-6)
+
+
+def test_the_scale_of_the_sums_is_measured_from_real_events():
+    model = _model(hidden_units=4)
+    network = Discriminator(model, 1, "float64")
+    batches = [{"hist": tf.constant(np.random.default_rng(i).random((5, 64, 64)))} for i in range(3)]
+    whole = np.concatenate([network.sums(batch["hist"]).numpy() for batch in batches])
+    network.calibrate(iter(batches))
+    np.testing.assert_allclose(network.sums_scale[0], whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(network.sums_scale[1], np.maximum(whole.std(axis=0), 1e-3), rtol=1e-9)
+    assert {v.name for v in network.constants}.isdisjoint({v.name for v in (*network.weights, *network.statistics)})
 
 
 def test_encoding_pt_undoes_itself_and_the_threshold_is_one_of_energy():
@@ -253,36 +273,35 @@ def test_nothing_to_share_out_stays_nothing_and_has_finite_gradients():
 
 
 def test_the_table_is_measured_from_the_training_events(tmp_path):
-    model = _model(total_pt="drawn")
-    problem = RpvProblem(model)
+    problem = RpvProblem(_model(total_pt="drawn"))
     images = np.zeros((600, 64, 64), np.float32)  # more than one reading of 512
     images[:, 10, 20] = np.linspace(1e5, 7e5, 600)
     images[0] = 0.0  # an event without energy
     with hdf5.Writer(tmp_path, {"train": 600}, {"settings": "{}"}) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
     source = problem.open(tmp_path, "train")
-    table = problem.calibration(source)["generator/log_total_pt"]
+    network = Generator(problem.model, 1)
+    network.calibrate({k: tf.constant(v) for k, v in b.items()} for b in attempt.encoded(problem, source))
     source.close()
-    cosh = np.cosh(jets.image_geometry().eta[10])
-    assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-6)
+    table, cosh = network.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
+    assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-5)
     assert np.exp(table[512]) == pytest.approx(4.0 / cosh, rel=1e-3)
     assert table[0] == pytest.approx(np.log(1e-6))
-    assert RpvProblem(_model()).calibration(source) == {}
+    assert Generator(_model(), 1).constants == []
 
 
-def test_constants_are_set_in_both_generators_and_never_averaged():
-    problem = RpvProblem(_model(total_pt="drawn"))
+def test_constants_are_set_in_all_networks_and_never_averaged():
+    problem = RpvProblem(_model(total_pt="drawn", hidden_units=2))
     gan = Gan(problem, TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
-    table = np.linspace(1.0, 3.0, 1025)
-    gan.calibrate({"generator/log_total_pt": table})
-    for name in ("generator", "generator_average"):
-        network = gan.networks[name]
-        np.testing.assert_allclose(network.named["generator/log_total_pt"], table, rtol=1e-6)
-        assert all("total" not in v.name for v in (*network.statistics, *network.weights))
-        assert len(network.statistics) == 8  # mean and variance of four batch norms
-    for wrong in ({}, {"generator/log_total_pt": table, "other": table}):
-        with pytest.raises(ValueError, match="the networks have constants"):
-            gan.calibrate(wrong)
+    images = np.random.default_rng(0).random((20, 64, 64)).astype(np.float32)
+    gan.calibrate(lambda: iter([{"hist": images[:12]}, {"hist": images[12:]}]))
+    tables = [gan.networks[name].named["generator/log_total_pt"].numpy() for name in ("generator", "generator_average")]
+    np.testing.assert_array_equal(*tables)
+    assert np.ptp(tables[0]) > 0
+    assert gan.networks["discriminator"].sums_scale[1].numpy().max() < 1.0
+    for network, statistics in (("generator", 8), ("generator_average", 8), ("discriminator", 0)):
+        # mean and variance of four batch norms
+        assert len(gan.networks[network].statistics) == statistics
 
 
 def test_the_mass_of_windows_by_hand():
