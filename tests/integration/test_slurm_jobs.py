@@ -18,6 +18,7 @@ from pathlib import Path
 import jobs
 import psutil
 import pytest
+import yaml
 
 from hpcgan import records
 from hpcgan.training import checkpoint
@@ -25,6 +26,7 @@ from hpcgan.training import checkpoint
 pytest.importorskip("horovod")
 
 ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 40  # some ten seconds
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
@@ -32,7 +34,7 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 def setting(outside):
     folder = outside / "setting"
     folder.mkdir()
-    return jobs.make_setting(folder, epochs=3)
+    return jobs.make_setting(folder, epochs=EPOCHS)
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def ranks_of(mark):
 
 @pytest.fixture(scope="module")
 def reference(cluster, setting, outside):
-    """An undisturbed job of three epochs on two nodes."""
+    """An undisturbed job on two nodes."""
     run = outside / "reference"
     job = submit(cluster, setting, run, "--nodes", "2", "--time", "10", "--wait")
     code, output = job.finish(180)
@@ -120,13 +122,13 @@ def reference(cluster, setting, outside):
 def test_a_job_on_two_nodes_trains_to_the_end(reference, cluster):
     (entry,) = records.read_lines(reference / "provenance.jsonl")
     assert entry["ranks"] == 2
-    assert [e["epoch"] for e in jobs.epochs(reference)] == [1, 2, 3]
+    assert [e["epoch"] for e in jobs.epochs(reference)] == list(range(1, EPOCHS + 1))
     (log,) = reference.glob("slurm-*.out")
     assert "2 ranks (horovod)" in log.read_text()
     command = [sys.executable, "-m", "hpcgan", "jobs", str(reference), "--json"]
     done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, check=True, timeout=60)
     (status,) = json.loads(done.stdout)
-    assert (status["epoch"], status["epochs"], status["job"]) == (3, 3, str(entry["slurm_job"]))
+    assert (status["epoch"], status["epochs"], status["job"]) == (EPOCHS, EPOCHS, str(entry["slurm_job"]))
     assert status["state"] in ("done", "completed", "completing")
 
 
@@ -144,8 +146,8 @@ def test_a_killed_rank_is_started_again_inside_the_job(clean, setting, reference
     ranks_of(job.mark)[1].kill()
     code, output = job.finish(180)
     assert code == 0, output
-    (log,) = run.glob("slurm-*.out")
-    assert "the ranks failed with exit code 137; trying again" in log.read_text()
+    log = read(next(run.glob("slurm-*.out")))
+    assert re.search(r"the ranks failed with exit code \d+; trying again in 5 s \(1 of 3", log), log
     jobs.assert_same_end(run, reference)
 
 
@@ -197,10 +199,9 @@ def test_a_lost_node_the_job_goes_on_elsewhere_and_the_old_ranks_stop(clean, set
     attempts = list(records.read_lines(run / "provenance.jsonl"))
     assert [entry["attempt"] for entry in attempts] == list(range(1, len(attempts) + 1))
     assert len(attempts) >= 2
-    # Steps of one attempt only from here on: nobody else wrote.
-    newest = max(entry["attempt"] for entry in attempts)
-    tail = [r["attempt"] for r in records.read_lines(run / "metrics.jsonl")][-5:]
-    assert set(tail) == {newest}
+    # From the first record of an attempt on, no earlier one has written.
+    writers = [record["attempt"] for record in records.read_lines(run / "metrics.jsonl")]
+    assert writers == sorted(writers)
     subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
     assert checkpoint.load_latest(run / "checkpoints", pytest.fail) is not None
 
@@ -230,7 +231,7 @@ exec {sys.executable} -m hpcgan supervise -- train tiny.yaml training.epochs=$EP
     --run {outside}/array-$SLURM_ARRAY_TASK_ID
 """
     )
-    epochs = 500
+    epochs = 150
     env = {**clean.env, "PYTHONPATH": str(ROOT), "EPOCHS": str(epochs)}
     done = subprocess.run(["sbatch", "--parsable", str(script)], env=env, capture_output=True, text=True, timeout=30)
     number = done.stdout.strip()
@@ -317,17 +318,13 @@ def test_names_that_sbatch_cannot_take_are_refused(clean, setting, outside, name
     [
         (["--partition", "nope"], "sbatch: .*partition"),
         (["--nodelist", "n9"], "sbatch: .*(node|n9)"),
-        (["--nodes", "5"], "sbatch: .*(node|CPU|configuration)"),
-        (["--qos", "nope"], "sbatch: .*(qos|QOS)"),
     ],
-    ids=["partition", "node", "too many nodes", "qos"],
+    ids=["partition", "node"],
 )
 def test_what_the_cluster_does_not_have_is_said_in_seconds(clean, setting, outside, args, said):
     run = outside / "refused"
     begin = time.monotonic()
     code, output = submit(clean, setting, run, "--time", "10", *args).finish(60)
-    if args[0] == "--qos" and code == 0:
-        pytest.skip("this Slurm has no accounting, and takes any qos")
     assert code == 1, output
     assert re.search(said, output), output
     assert output.count("\n") == 1
@@ -355,9 +352,9 @@ def test_the_template_generates_its_data_and_trains(clean, outside):
     hpcgan.chmod(0o755)
     shutil.copytree(ROOT / "slurm", clone / "slurm")
     (clone / "configs").mkdir()
-    text = (ROOT / "configs" / "rpv.yaml").read_text()
-    assert "epochs: 100" in text
-    (clone / "configs" / "rpv.yaml").write_text(text.replace("epochs: 100", "epochs: 1").replace("32", "4"))
+    raw = yaml.safe_load((ROOT / "configs" / "rpv.yaml").read_text())
+    raw["training"].update(epochs=1, batch_size=4)
+    (clone / "configs" / "rpv.yaml").write_text(yaml.safe_dump(raw))
     script = clone / "slurm" / "train_rpv.sh"
     small = script.read_text().replace("EVENTS=24000", "EVENTS=100")
     assert small != script.read_text()

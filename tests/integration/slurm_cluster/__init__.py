@@ -70,6 +70,7 @@ class SlurmCluster:
         self._cpus = cpus
         self._conf = self.folder / "slurm.conf"
         self._pids = self.folder / "pids.json"
+        self._processes: list[subprocess.Popen[bytes]] = []
         self.env = {
             **{
                 k: v
@@ -122,6 +123,8 @@ class SlurmCluster:
                 self._wait_for_empty_queue(15.0)
         for name in [n for n in self._running() if n != "munged"] + ["munged"]:
             self._kill(name, signal.SIGTERM, 5.0)
+        for process in self._processes:
+            process.poll()
         self.end_strays()
 
     def _wait_for_empty_queue(self, timeout: float) -> None:
@@ -175,7 +178,7 @@ class SlurmCluster:
         """Kill a node's slurmd as a crash would. Its job steps live on, as they share this machine."""
         self._kill(node, signal.SIGKILL, 5.0)
 
-    def wait_for_nodes(self, state: str = "idle", timeout: float = 30.0) -> None:
+    def wait_for_nodes(self, state: str = "idle", timeout: float = 90.0) -> None:
         """Until all nodes are in a state.
 
         Raises
@@ -290,6 +293,7 @@ class SlurmCluster:
                 stderr=log,
                 start_new_session=True,
             )
+        self._processes.append(process)
         self._pids.write_text(json.dumps({**self._running(), name: process.pid}))
 
     def _running(self) -> dict[str, int]:
