@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import hdf5
+from hpcgan.data.pipeline import Pipeline
 from hpcgan.problems.base import Problems
 from hpcgan.training.control import StopRequest
 
@@ -57,3 +61,16 @@ class StopAt(StopRequest):
     def requested(self) -> str | None:
         self._left -= 1
         return "SIGTERM" if self._left == 0 else None
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
+    """Feed an infinite energy to the steps (counted from 0) for which `bad` is true."""
+    whole = Pipeline.rest_of_epoch
+
+    def spoiled(self: Pipeline, epoch: int, position: int, step: int) -> Any:
+        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
+            if bad(step + i):
+                real["hist"][1] = np.inf
+            yield real, draws
+
+    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)

@@ -10,7 +10,6 @@ from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.comm.select import make_comm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
-from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
@@ -117,15 +116,7 @@ def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data,
 @pytest.mark.world_size(2)
 def test_rollbacks_are_decided_by_all_ranks_together(comm, data, tmp_path_factory, monkeypatch):
     folder = shared_folder(comm, tmp_path_factory, "rollback")
-    whole = Pipeline.rest_of_epoch
-
-    def spoiled(self, epoch, position, step):
-        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
-            if step + i == 9 and comm.rank == 1:
-                real["hist"][0] = np.inf
-            yield real, draws
-
-    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+    tiny.spoil(monkeypatch, lambda step: step == 9 and comm.rank == 1)
     _train(comm, data, folder, "training.rollback.limit=1")  # ends with a check that all ranks hold the same bits
     if comm.is_root:
         (record,) = records.read(folder / "metrics.jsonl", "rollback")
@@ -137,15 +128,7 @@ def test_rollbacks_are_decided_by_all_ranks_together(comm, data, tmp_path_factor
 @pytest.mark.world_size(2)
 def test_a_nan_on_one_rank_stops_all_and_is_named(comm, data, tmp_path_factory, monkeypatch):
     folder = shared_folder(comm, tmp_path_factory, "nan")
-    whole = Pipeline.rest_of_epoch
-
-    def spoiled(self, epoch, position, step):
-        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
-            if step + i == 9 and comm.rank == 1:
-                real["hist"][0] = np.inf
-            yield real, draws
-
-    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
+    tiny.spoil(monkeypatch, lambda step: step == 9 and comm.rank == 1)
     with pytest.raises(HpcganError, match="non-finite at step 10 on rank 1; all ranks stopped"):
         _train(comm, data, folder)
     if comm.is_root:

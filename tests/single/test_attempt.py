@@ -13,7 +13,6 @@ tf = pytest.importorskip("tensorflow")
 from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
-from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
@@ -149,21 +148,8 @@ def test_another_configuration_is_refused_and_nothing_changes(data, reference):
 ROLLBACK = ("training.rollback.limit=2", "training.rollback.rate_factor=0.25")
 
 
-def spoil(monkeypatch, bad_steps):
-    """Feed NaN to the steps (counted from 0) for which `bad_steps` is true."""
-    whole = Pipeline.rest_of_epoch
-
-    def spoiled(self, epoch, position, step):
-        for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
-            if bad_steps(step + i):
-                real["hist"][1] = np.nan
-            yield real, draws
-
-    monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)
-
-
 def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: step == 20)
+    tiny.spoil(monkeypatch, lambda step: step == 20)
     with pytest.raises(HpcganError, match="non-finite at step 21 on rank 0"):
         train(data, tmp_path)
     run = RunDirectory(tmp_path)
@@ -174,7 +160,7 @@ def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_
 
 
 def test_a_bad_step_goes_back_to_the_best_state_and_on_with_lower_rates(data, reference, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: step == 20)
+    tiny.spoil(monkeypatch, lambda step: step == 20)
     run = train(data, tmp_path, *ROLLBACK)
     (record,) = records.read(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"], record["count"]) == (21, 15, 1)
@@ -190,7 +176,7 @@ def test_a_bad_step_goes_back_to_the_best_state_and_on_with_lower_rates(data, re
 
 
 def test_an_interrupted_run_with_a_rollback_ends_with_the_same_bits(data, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: step == 20)
+    tiny.spoil(monkeypatch, lambda step: step == 20)
     whole = final_arrays(train(data, tmp_path / "whole", *ROLLBACK))
     for stop in (19, 5):  # before and after the rollback
         with pytest.raises(Interrupted):
@@ -202,7 +188,7 @@ def test_an_interrupted_run_with_a_rollback_ends_with_the_same_bits(data, tmp_pa
 
 
 def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: step in (16, 18, 24))
+    tiny.spoil(monkeypatch, lambda step: step in (16, 18, 24))
     for _ in range(2):
         with pytest.raises(HpcganError, match=r"non-finite at step 25 on rank 0.*2 rollbacks are all"):
             train(data, tmp_path, *ROLLBACK)
@@ -210,7 +196,7 @@ def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(data, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: step == 3)
+    tiny.spoil(monkeypatch, lambda step: step == 3)
     with pytest.raises(HpcganError, match=r"non-finite at step 4 on rank 0.*no checkpoint yet"):
         train(data, tmp_path, *ROLLBACK)
 
@@ -235,7 +221,7 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
 
 
 def test_an_epoch_of_bad_steps_alone_has_no_losses(data, tmp_path, monkeypatch):
-    spoil(monkeypatch, lambda step: 15 <= step < 30)
+    tiny.spoil(monkeypatch, lambda step: 15 <= step < 30)
     run = train(data, tmp_path, "training.rollback.limit=15")
     assert epochs(run)[1]["losses"] == {"discriminator": None, "generator": None}
     assert final_arrays(run).meta["rollbacks"] == 15
