@@ -388,7 +388,8 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
     label = "Samples seen by all ranks"
     selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
-    losses = {name: [r["losses"][name] for r in epochs] for name in epochs[0]["losses"]}
+    # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
+    losses = {name: [np.nan if (v := r["losses"][name]) is None else v for r in epochs] for name in epochs[0]["losses"]}
     x = np.array([r["samples"] for r in epochs], dtype=np.float64)
     figures = []
     scored = [r for r in epochs if r.get("score")]

@@ -207,32 +207,40 @@ class Trainer:
             On all ranks: not (any more) allowed, or no checkpoint to go back to.
         """
         counters, settings = self._state.counters, self._config.training.rollback
-        found, failure = None, None
+        found: dict[str, Any] = {}
         if counters.rollbacks < settings.limit:
-            if self._writers is not None:
-                try:
-                    found = checkpoints.load_best(self._folder, self._reporter.message)
-                    self._state.load_variables(found.arrays)
-                except HpcganError as error:
-                    failure = str(error)
-            failure = self._comm.broadcast_json(failure)
+            found = self._load_best()
         elif settings.limit:
-            failure = f"{counters.rollbacks} rollbacks are all that training.rollback.limit allows"
-        if failure is not None or counters.rollbacks >= settings.limit:
-            why = f" ({failure})" if failure else ""
+            found["failure"] = f"{counters.rollbacks} rollbacks are all that training.rollback.limit allows"
+        if "step" not in found:
+            why = f" ({found['failure']})" if found else ""
             raise HpcganError(
                 f"{reason}; all ranks stopped, the last checkpoint is intact{why}. {remedy}", collective=True
             )
-        self._comm.broadcast_variables(list(self._state.variables.values()))
         counters.rollbacks += 1
-        if self._writers is not None and found is not None:
+        if self._writers is not None:
             self._writers.metrics.write(
-                "rollback", counters.step, reason=reason, to_step=found.step, count=counters.rollbacks
+                "rollback", counters.step, reason=reason, to_step=found["step"], count=counters.rollbacks
             )
         self._reporter.message(
             f"{reason}: back to the best state (rollback {counters.rollbacks} of {settings.limit}), "
             f"learning rates times {settings.rate_factor:g}"
         )
+
+    def _load_best(self) -> dict[str, Any]:
+        """Variables of the best checkpoint on all ranks: its `step`, or the `failure` that rank 0 met."""
+        found: dict[str, Any] = {}
+        if self._writers is not None:
+            try:
+                best = checkpoints.load_best(self._folder, self._reporter.message)
+                self._state.load_variables(best.arrays)
+                found = {"step": best.step}
+            except HpcganError as error:
+                found = {"failure": str(error)}
+        found = self._comm.broadcast_json(found)
+        if "step" in found:
+            self._comm.broadcast_variables(list(self._state.variables.values()))
+        return found
 
     def _record_step(self, metrics: Mapping[str, float]) -> None:
         counters = self._state.counters
