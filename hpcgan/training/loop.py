@@ -144,7 +144,7 @@ class Trainer:
             counters.step += 1
             counters.samples += self._sharding.global_batch
             counters.position += self._sharding.global_batch
-            if self._is_finite(result):
+            if self._is_sound(result):
                 self._record_step(result.metrics)
             if result.metrics["stop"] > 0:
                 self._interrupt()
@@ -177,7 +177,7 @@ class Trainer:
     def _epochs_done(self) -> float:
         return self._state.counters.epoch + self._state.counters.position / self._sharding.n
 
-    def _is_finite(self, result: StepResult) -> bool:
+    def _is_sound(self, result: StepResult) -> bool:
         """False if the step was bad and the training has gone back to its best state."""
         # The averages are the same numbers on every rank, and so are all decisions.
         metrics, limit = result.metrics, self._config.training.rollback.loss_above
