@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import hpcgan
+from hpcgan.allocation import current_job
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.pipeline import Pipeline
@@ -220,6 +221,7 @@ def open_writers(
 
 def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str, Any]:
     """Where, when and with what an attempt runs."""
+    job = current_job(os.environ)
     return {
         "attempt": attempt,
         "step": step,
@@ -234,7 +236,7 @@ def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str,
         "tensorflow": tf.__version__,
         "machine": platform.machine(),
         "identity": config.identity_hash(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_job": None if job is None else job.id,
     }
 
 

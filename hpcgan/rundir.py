@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from hpcgan import config as configuration
+from hpcgan.allocation import current_job
 from hpcgan.config import Config, Registry
 from hpcgan.errors import InputError
 
@@ -182,7 +183,8 @@ class Lease:
         self._folder = run.attempts
         self._folder.mkdir(parents=True, exist_ok=True)
         last = self._newest()
-        job = {"id": env["SLURM_JOB_ID"], "restart": _restarts(env)} if "SLURM_JOB_ID" in env else None
+        current = current_job(env)
+        job = None if current is None else {"id": current.id, "restart": current.restarts}
         if last:
             _refuse_if_held(run, last, job)
         self.attempt = last + 1
@@ -271,11 +273,6 @@ def _read_attempt(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return holder if isinstance(holder, dict) else None
-
-
-def _restarts(env: Mapping[str, str]) -> int:
-    text = env.get("SLURM_RESTART_COUNT", "0")
-    return int(text) if re.fullmatch(r"\d+", text) else 0
 
 
 def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None) -> None:

@@ -92,6 +92,12 @@ def run(args: argparse.Namespace) -> int:
         job = slurm.submit(script, directory.path)
     records.append(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
     print(f"job {job}: run {_short(directory.path)}, log {_short(directory.path)}/slurm-{job}.out")
+    if reason := slurm.obstacle(job):
+        print(
+            f"hpcgan: warning: job {job} waits for {reason}: the cluster as it is may never start it; see "
+            f"'scontrol show job {job}', take it back with 'scancel {job}'",
+            file=sys.stderr,
+        )
     return _wait(job) if args.wait else EXIT_DONE
 
 
@@ -126,10 +132,10 @@ def _wait(job: str) -> int:
     from hpcgan.launch import slurm
 
     try:
-        state, code = slurm.wait(job, lambda text: print(f"job {job}: {text}", flush=True))
+        end = slurm.wait(job, lambda text: print(f"job {job}: {text}", flush=True))
     except KeyboardInterrupt:
         print(f"hpcgan: job {job} goes on; see 'hpcgan jobs', end it with 'scancel {job}'", file=sys.stderr)
         return 130
-    if state == "COMPLETED":
+    if end.state == "COMPLETED":
         return EXIT_DONE
-    return code if code in (EXIT_FAILED, EXIT_BAD_INPUT) else EXIT_FAILED
+    return end.code if end.code in (EXIT_FAILED, EXIT_BAD_INPUT) else EXIT_FAILED

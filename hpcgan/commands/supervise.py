@@ -27,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Supervise."""
     from hpcgan import cli
-    from hpcgan.launch import slurm, srun
+    from hpcgan.allocation import current_job
+    from hpcgan.launch import srun
     from hpcgan.launch.start import launch
     from hpcgan.launch.supervise import Supervisor
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 0:
             raise InputError(f"--{name} must be at least 0, not {getattr(args, name)}")
     progress = _progress(cli.parse(argv))
-    job = slurm.current_job(os.environ)
+    job = current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     launcher = srun.choose(args.launcher, os.environ) if job else None
     nodes = job.nodes if job else 1

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch.world import task_counts
 
 #: Seconds that a Slurm command may take before the scheduler counts as out of reach.
 TIMEOUT = 60.0
@@ -40,6 +39,9 @@ UNFINISHED = (
     "REQUEUE_FED",
     "SPECIAL_EXIT",
 )
+
+# Reasons for which every job waits now and then.
+_ITS_TURN = ("Priority", "Resources", "BeginTime", "Dependency", "JobHeldUser", "Cleaning")
 
 # Names of accounts, partitions, nodes ...: nothing that a shell, a batch script or a file name pattern reads.
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
@@ -267,8 +269,9 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
     """
     if not jobs:
         return {}
-    # Asking for one unknown job among several is an error in some versions: ask for all of mine.
-    text = _call(["squeue", "--noheader", "--me", "--format=%i|%T|%L|%R"])
+    # Asking for one unknown job among several is an error in some versions: ask for all of mine, each element of
+    # an array on its own line.
+    text = _call(["squeue", "--noheader", "--me", "--array", "--format=%i|%T|%L|%R"])
     found = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 3)
@@ -282,75 +285,91 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
 
 
 @dataclass(frozen=True)
-class CurrentJob:
-    """The allocation this process runs in.
+class JobState:
+    """A job as the controller has it.
 
     Attributes
     ----------
-    id : str
-        Number of the job (of an array: that of this element).
-    restarts : int
-        How often Slurm has queued it again.
-    nodes, tasks : int
+    state : str
+        PENDING, RUNNING, COMPLETED ...
+    code : int
+        Its exit code so far, as a shell would have it.
+    reason : str
+        Why it waits (Resources, PartitionNodeLimit ...), or empty.
     """
 
-    id: str
-    restarts: int
-    nodes: int
-    tasks: int
+    state: str
+    code: int
+    reason: str
+
+    def __str__(self) -> str:
+        text = self.state.lower()
+        return f"{text} ({self.reason})" if self.reason and self.state == "PENDING" else text
 
 
-def current_job(env: Mapping[str, str]) -> CurrentJob | None:
-    """The job whose batch script (or interactive shell) this is; None outside of one.
+def job_state(job: str) -> JobState | None:
+    """State of a job; None if the controller knows it no more.
 
     Raises
     ------
     HpcganError
-        Slurm's variables contradict one another.
+        No scontrol here, or the controller does not answer.
     """
-    if "SLURM_JOB_ID" not in env:
+    try:
+        text = _call(["scontrol", "show", "job", "--oneliner", job])
+    except HpcganError as error:
+        if "Invalid job id" in str(error):
+            return None
+        raise
+    state = re.search(r"\bJobState=([A-Z_]+)", text)
+    if state is None:
         return None
-    number = {}
-    for name, default in (("SLURM_RESTART_COUNT", "0"), ("SLURM_JOB_NUM_NODES", "1"), ("SLURM_NTASKS", "")):
-        text = env.get(name, default)
-        if name == "SLURM_NTASKS" and not text:  # only --ntasks-per-node was given, in some versions
-            text = str(_tasks(env.get("SLURM_TASKS_PER_NODE", "1")))
-        if not re.fullmatch(r"\d+", text):
-            raise HpcganError(f"{name}={text!r} in the environment is not a number")
-        number[name] = int(text)
-    return CurrentJob(
-        env["SLURM_JOB_ID"], number["SLURM_RESTART_COUNT"], number["SLURM_JOB_NUM_NODES"], number["SLURM_NTASKS"]
+    code = re.search(r"\bExitCode=(\d+):(\d+)", text)
+    status, number = (int(code[1]), int(code[2])) if code else (0, 0)
+    reason = re.search(r"\bReason=(\S+)", text)
+    return JobState(
+        state[1], status or (128 + number if number else 0), reason[1] if reason and reason[1] != "None" else ""
     )
 
 
-def _tasks(text: str) -> int:
+def obstacle(job: str, within: float = 5.0, every: float = 0.5) -> str:
+    """Why a job just submitted waits, if that is not for its turn.
+
+    Slurm takes a job that its cluster, as it is, will never start (too many nodes, too long a limit) and says
+    so in the queue only, once it has looked at the job.
+
+    Parameters
+    ----------
+    job : str
+    within, every : float
+        Seconds that Slurm has for it, and between looks.
+
+    Returns
+    -------
+    str
+        Slurm's word for the reason, or empty: it runs, waits for its turn, or Slurm has not said.
+    """
+    end = time.monotonic() + within
     try:
-        return sum(task_counts(text))
-    except ValueError as error:
-        raise HpcganError(f"SLURM_TASKS_PER_NODE: {error}") from None
+        while (found := job_state(job)) is not None and found.state == "PENDING":
+            if found.reason:
+                return "" if found.reason in _ITS_TURN else found.reason
+            if time.monotonic() > end:
+                break
+            time.sleep(every)
+    except HpcganError:  # the job is in the queue; that Slurm is slow to talk about it takes nothing from that
+        pass
+    return ""
 
 
-def job_state(job: str) -> tuple[str, int] | None:
-    """State of a job as the controller has it, and its exit code; None if it knows the job no more."""
-    try:
-        text = _call(["scontrol", "show", "job", "--oneliner", job])
-    except HpcganError:
-        return None
-    state = re.search(r"\bJobState=([A-Z_]+)", text)
-    code = re.search(r"\bExitCode=(\d+):(\d+)", text)
-    if state is None:
-        return None
-    return state[1], 0 if code is None else int(code[1]) or (128 + int(code[2]) if int(code[2]) else 0)
-
-
-def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> tuple[str, int]:
-    """Until a job is over for good, through requeues; its last state and exit code.
+def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobState:
+    """Until a job is over for good, through requeues; its last state.
 
     Parameters
     ----------
     job : str
     report : callable
-        Told each state once.
+        Told each state once; that the controller does not answer, too, which is waited out.
     every : float
         Seconds between looks.
 
@@ -361,13 +380,20 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> tuple[s
     """
     last = ""
     while True:
-        found = job_state(job)
+        try:
+            found = job_state(job)
+        except HpcganError as error:
+            if str(error) != last:
+                report(str(error))
+                last = str(error)
+            time.sleep(every)
+            continue
         if found is None:
             raise HpcganError(f"Slurm knows nothing of job {job} (any more)")
-        if found[0] != last:
-            report(found[0].lower())
-            last = found[0]
-        if found[0] not in (*UNFINISHED, "COMPLETING"):
+        if str(found) != last:
+            report(str(found))
+            last = str(found)
+        if found.state not in (*UNFINISHED, "COMPLETING"):
             return found
         time.sleep(every)
 

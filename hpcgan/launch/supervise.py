@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hpcgan.allocation import CurrentJob
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError
 from hpcgan.launch import slurm
 from hpcgan.launch.job import STOP_SIGNALS, handling
@@ -22,6 +23,8 @@ from hpcgan.launch.job import STOP_SIGNALS, handling
 BACKOFF = 5.0
 #: The longest of these waits.
 LONGEST_BACKOFF = 120.0
+#: Seconds for which Slurm is asked again when it does not take a job back; the limit is this near at most.
+PATIENCE = 30.0
 #: Seconds after `scontrol requeue` in which Slurm ends this process.
 REQUEUE_TIMEOUT = 120.0
 
@@ -49,9 +52,10 @@ class Supervisor:
     progress: Callable[[], int]
     retries: int = 3
     requeues: int = 100
-    job: slurm.CurrentJob | None = None
+    job: CurrentJob | None = None
     report: Callable[[str], None] = field(default=lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True))
     backoff: float = BACKOFF
+    patience: float = PATIENCE
 
     def run(self) -> int:
         """Until there is nothing left to do here; the exit code."""
@@ -106,20 +110,25 @@ class Supervisor:
         job = self.job
         if job is None:
             return EXIT_INTERRUPTED
-        found = slurm.job_state(job.id)
-        if found is None or found[0] not in (*slurm.UNFINISHED, "PREEMPTED"):
-            return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
         if job.restarts >= self.requeues:
             self.report(
                 f"job {job.id} was queued {job.restarts} times (--requeues {self.requeues}): "
                 "stopping here, submit again to go on"
             )
             return EXIT_INTERRUPTED
-        try:
-            slurm.requeue(job.id)
-        except HpcganError as error:
-            self.report(f"error: cannot queue again ({error}); submit again to go on")
-            return EXIT_INTERRUPTED
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                found = slurm.job_state(job.id)
+                if found is None or found.state not in (*slurm.UNFINISHED, "PREEMPTED"):
+                    return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
+                slurm.requeue(job.id)
+                break
+            except HpcganError as error:  # a controller that is being restarted answers again soon
+                if time.monotonic() > end:
+                    self.report(f"error: cannot queue again ({error}); submit again to go on")
+                    return EXIT_INTERRUPTED
+                time.sleep(self.patience / 15)
         self.report(f"checkpoint written; job {job.id} is back in the queue")
         # Slurm ends this process. To leave by itself would end the job before it is queued.
         time.sleep(REQUEUE_TIMEOUT)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpcgan.allocation import task_counts
 from hpcgan.errors import HpcganError
 
 
@@ -187,23 +188,6 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
     if not re.fullmatch(r"\d+", text.strip()):
         raise HpcganError(f"{name}={text!r} in the environment is not a number; unset it or start from a clean shell")
     return int(text)
-
-
-def task_counts(text: str) -> list[int]:
-    """Tasks of each node from Slurm's short form, `2(x3),1` -> [2, 2, 2, 1].
-
-    Raises
-    ------
-    ValueError
-        Another form.
-    """
-    counts: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if match is None:
-            raise ValueError(f"{text!r} is not a list like 2(x3),1")
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
 
 
 def _slurm_local_size(env: Mapping[str, str]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -98,8 +99,7 @@ class Reporter:
         elapsed, progressed = time.monotonic() - self._started, done - self._first
         if progressed <= 0:
             return "?"
-        seconds = int(elapsed / progressed * (self._epochs - done))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return str(timedelta(seconds=round(elapsed / progressed * (self._epochs - done))))
 
 
 def _loss(value: float | None) -> str:

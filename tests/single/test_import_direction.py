@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "hpcgan.records": set(),
     "hpcgan.schedule": set(),
     "hpcgan.stateless": set(),
+    "hpcgan.allocation": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch import slurm
+from hpcgan.allocation import CurrentJob, current_job, task_counts
+from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, InputError
+from hpcgan.launch import slurm, supervise
 
 EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
 
@@ -151,27 +152,30 @@ def test_time_limits(text, expected):
 
 @pytest.mark.parametrize(("text", "counts"), [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("1,2", [1, 2])])
 def test_task_counts(text, counts):
-    assert slurm.task_counts(text) == counts
+    assert task_counts(text) == counts
 
 
 @pytest.mark.parametrize("text", ["", "x", "2(x)", "2(3)", "-1"])
 def test_task_counts_of_another_form(text):
     with pytest.raises(ValueError, match="not a list like"):
-        slurm.task_counts(text)
+        task_counts(text)
 
 
 def test_the_job_around_this_process():
-    assert slurm.current_job({}) is None
+    assert current_job({}) is None
     env = {
         "SLURM_JOB_ID": "12",
         "SLURM_RESTART_COUNT": "3",
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_TASKS_PER_NODE": "2(x2)",
     }
-    assert slurm.current_job(env) == slurm.CurrentJob("12", 3, 2, 4)
-    assert slurm.current_job({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "5"}) == slurm.CurrentJob("1", 0, 1, 5)
+    assert current_job(env) == CurrentJob("12", 3, 2, 4)
+    assert current_job({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "5"}) == CurrentJob("1", 0, 1, 5)
+    # The number of one element of an array is that of the array; scontrol takes it for all elements.
+    element = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_NTASKS": "1"}
+    assert current_job(element) == CurrentJob("12_3", 0, 1, 1)
     with pytest.raises(HpcganError, match="SLURM_NTASKS='many'"):
-        slurm.current_job({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "many"})
+        current_job({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "many"})
 
 
 # --- Slurm's programs, played ------------------------------------------------------------------------------
@@ -235,7 +239,8 @@ def test_without_slurm(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HpcganError, match="no sbatch found"):
         slurm.submit("", tmp_path)
-    assert slurm.job_state("1") is None
+    with pytest.raises(HpcganError, match="no scontrol found"):
+        slurm.job_state("1")
 
 
 def test_queue(program):
@@ -254,16 +259,82 @@ def test_state_of_a_job(program):
     program(
         "scontrol", 'echo "JobId=3 JobName=x UserId=u(1) JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 Requeue=1"'
     )
-    assert slurm.job_state("3") == ("FAILED", 2)
+    assert slurm.job_state("3") == slurm.JobState("FAILED", 2, "NonZeroExitCode")
+    program("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert slurm.job_state("3") is None
+    program("scontrol", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(HpcganError, match="Unable to contact"):
+        slurm.job_state("3")
 
 
-def test_waiting_lasts_through_requeues(program, tmp_path):
+def test_waiting_lasts_through_requeues_and_a_silent_controller(program, tmp_path):
     states = tmp_path / "states"
-    states.write_text("PENDING\nRUNNING\nRUNNING\nCOMPLETING\nREQUEUED\nPENDING\nRUNNING\nCOMPLETED\n")
-    program("scontrol", f'echo "JobState=$(head -n1 {states}) ExitCode=0:0"; sed -i 1d {states}')
+    states.write_text("PENDING Priority\nRUNNING\nRUNNING\nX\nX\nCOMPLETING\nREQUEUED\nRUNNING\nCOMPLETED\n")
+    program(
+        "scontrol",
+        f'read -r state reason < {states}; sed -i 1d {states}; [ "$state" != X ] || {{ echo silence >&2; exit 1; }}; '
+        'echo "JobState=$state Reason=${reason:-None} ExitCode=0:0"',
+    )
     told = []
-    assert slurm.wait("3", told.append, every=0.01) == ("COMPLETED", 0)
-    assert told == ["pending", "running", "completing", "requeued", "pending", "running", "completed"]
+    assert slurm.wait("3", told.append, every=0.01) == slurm.JobState("COMPLETED", 0, "")
+    assert told == [
+        "pending (Priority)", "running", "scontrol: silence", "completing", "requeued", "running", "completed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ("PENDING None\nPENDING PartitionNodeLimit\n", "PartitionNodeLimit"),
+        ("PENDING None\nPENDING Resources\n", ""),
+        ("PENDING None\nRUNNING None\n", ""),
+        ("PENDING None\n" * 1000, ""),
+        ("", ""),
+    ],
+    ids=["never", "its turn", "runs", "nothing said", "no answer"],
+)
+def test_why_a_job_will_not_start(program, tmp_path, answers, said):
+    states = tmp_path / "states"
+    states.write_text(answers)
+    program("scontrol", f'read -r s r < {states} || exit 1; sed -i 1d {states}; echo "JobState=$s Reason=$r"')
+    assert slurm.obstacle("3", within=0.2, every=0.01) == said
+
+
+def supervisor(job, told, **changes):
+    """One whose ranks stop with a checkpoint at once."""
+    return supervise.Supervisor(lambda: EXIT_INTERRUPTED, lambda: 1, job=job, report=told.append, **changes)
+
+
+def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "REQUEUE_TIMEOUT", 0.0)
+    program(
+        "scontrol",
+        f'echo "$@" >> {tmp_path}/asked; [ "$(wc -l < {tmp_path}/asked)" -gt 2 ] || {{ echo silence >&2; exit 1; }}; '
+        'echo "JobState=RUNNING Reason=None ExitCode=0:0"',
+    )
+    told = []
+    assert supervisor(CurrentJob("12_3", 0, 1, 1), told, patience=3.0).run() == EXIT_INTERRUPTED
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["show job --oneliner 12_3"] * 3 + ["requeue 12_3"]
+    assert told == ["checkpoint written; job 12_3 is back in the queue"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "restarts", "said"),
+    [
+        ("echo JobState=CANCELLED", 0, []),
+        ("echo 'Invalid job id specified' >&2; exit 1", 0, []),
+        ("exit 1", 0, ["error: cannot queue again (scontrol: exit code 1); submit again to go on"]),
+        ("echo JobState=RUNNING", 5, ["job 7 was queued 5 times (--requeues 5): stopping here, submit again to go on"]),
+    ],
+    ids=["cancelled", "forgotten", "no controller", "often enough"],
+)
+def test_a_job_that_does_not_go_back_into_the_queue(program, answer, restarts, said):
+    program("scontrol", f'[ "$1" = show ] || exit 9; {answer}')
+    told = []
+    job = CurrentJob("7", restarts, 1, 1)
+    assert supervisor(job, told, patience=0.0, requeues=5).run() == EXIT_INTERRUPTED
+    assert told == said
 
 
 def test_mpi_types(program):
