@@ -56,6 +56,7 @@ BUILD = [
 SWEEP = ["optuna>=3.4"]
 INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 DEV = [
+    "ipyparallel>=8.6",
     "pytest>=7.4",
     "hypothesis>=6.80",
     "ruff>=0.6",

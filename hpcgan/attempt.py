@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import secrets
 import shlex
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,12 +110,20 @@ def train(
     finally:
         reporter.close()
         if writers is not None:
-            writers.metrics.write("end", state.counters.step, outcome=outcome)
-            writers.metrics.close()
-            writers.lease.release(outcome)
+            _close(writers, state.counters.step, outcome)
         training.close()
         validation.close()
     return state.counters.best
+
+
+def _close(writers: Writers, step: int, outcome: str) -> None:
+    """End the records and the lease. What cannot be written must not hide the error that ends a run."""
+    hidden = () if outcome == "done" else (HpcganError, OSError)
+    with contextlib.suppress(*hidden):
+        writers.metrics.write("end", step, outcome=outcome)
+    writers.metrics.close()
+    with contextlib.suppress(*hidden):
+        writers.lease.release(outcome)
 
 
 @contextlib.contextmanager
@@ -194,29 +204,52 @@ def open_writers(
     config: Config, run: RunDirectory, comm: Comm, state: TrainState, problem: Problem, sampler: Sampler
 ) -> Writers:
     """Take the lease and open what rank 0 writes."""
-    lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
+    lease = metrics = None
     try:
+        lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
         metrics = MetricsWriter(run.metrics_file, lease.attempt)
         append(run.provenance_file, provenance(config, comm, lease.attempt, state.counters.step))
         metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
-    except OSError as error:
-        lease.release("failed")
+        with _written_by_tensorflow(run.tensorboard):
+            events = tf.summary.create_file_writer(str(run.tensorboard))
+    except (HpcganError, OSError) as error:
+        if metrics is not None:
+            metrics.close()
+        if lease is not None:
+            with contextlib.suppress(OSError):
+                lease.release("failed")
+        if isinstance(error, HpcganError):
+            raise
         raise HpcganError(f"{run.path}: cannot write: {error.strerror}") from None
-    events = tf.summary.create_file_writer(str(run.tensorboard))
 
     def tensorboard(samples: int, scalars: Mapping[str, float]) -> None:
-        with events.as_default():
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value, step=samples)
-        events.flush()
+        with _written_by_tensorflow(run.tensorboard):
+            with events.as_default():
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value, step=samples)
+            events.flush()
 
     def samples(epoch: int) -> None:
         events = take(sampler.batch(config.seed, "score", epoch, 0), slice(0, SAMPLE_EVENTS))
         count = len(next(iter(events.values())))
-        with problem.writer(run.samples / f"epoch-{epoch:04d}.h5", count, {"epoch": epoch}, force=True) as append:
-            append(events)
+        path = run.samples / f"epoch-{epoch:04d}.h5"
+        try:
+            with problem.writer(path, count, {"epoch": epoch}, force=True) as append:
+                append(events)
+        except InputError as error:  # no space, say: true of the disk, but no input of a training
+            raise HpcganError(str(error)) from None
 
     return Writers(lease, metrics, tensorboard, samples)
+
+
+@contextlib.contextmanager
+def _written_by_tensorflow(path: Path) -> Iterator[None]:
+    """TensorFlow's errors of writing as ours, in one line."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = re.sub(r"^\{\{.*?\}\} ", "", str(error).strip().splitlines()[0])  # without its name of a node
+        raise HpcganError(f"{path}: cannot write: {text}") from None
 
 
 def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hpcgan.errors import HpcganError
+
 
 def _plain(value: Any) -> Any:
     """JSON-able copy; NaN and infinities, which JSON lacks, become None."""
@@ -41,20 +43,32 @@ class MetricsWriter:
     def __init__(self, path: Path, attempt: int) -> None:
         self._attempt = attempt
         torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for the life of the run
+        # Without a buffer, which would keep what a full disk refused and write it at another time.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open for the life of the run
         if torn:  # a killed writer's last line: close it, the reader drops it
-            self._file.write("\n")
+            self._write(b"\n")
 
     def write(self, kind: str, step: int, **fields: Any) -> dict[str, Any]:
-        """Append one record and return it."""
+        """Append one record and return it.
+
+        Raises
+        ------
+        HpcganError
+            The disk is full, or cannot be written.
+        """
         record = {"kind": kind, "attempt": self._attempt, "step": step, "time": time.time(), **_plain(fields)}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         return record
+
+    def _write(self, line: bytes) -> None:
+        try:
+            while line:
+                line = line[self._file.write(line) or 0 :]
+        except OSError as error:
+            raise HpcganError(f"{self._file.name}: cannot write: {error.strerror}") from None
 
     def sync(self) -> None:
         """Make what was written durable."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

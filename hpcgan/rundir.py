@@ -8,6 +8,7 @@ is the newest, and stops if not.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import yaml
 from hpcgan import config as configuration
 from hpcgan.allocation import current_job
 from hpcgan.config import Config, Registry
-from hpcgan.errors import InputError
+from hpcgan.errors import HpcganError, InputError
 
 HEARTBEAT_S = 10.0
 STALE_S = 90.0  # several heartbeats: a busy file system may delay some
@@ -130,13 +131,22 @@ class RunDirectory:
             )
 
     def create(self, config: Config) -> None:
-        """Make the directory and write the resolved configuration."""
+        """Make the directory and write the resolved configuration.
+
+        Raises
+        ------
+        HpcganError
+            The disk is full.
+        InputError
+            It cannot be written for another reason.
+        """
         try:
             for folder in (self.path, self.checkpoints, self.samples, self.report, self.attempts):
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config_file, config.to_yaml())
         except OSError as error:
-            raise InputError(f"{self.path}: cannot write the run directory: {error.strerror}") from None
+            kind = HpcganError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+            raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -146,6 +156,11 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, A
             found += _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
         return found
     return [] if old == new else [(prefix, old, new)]
+
+
+# Files of the attempts of this process that have not ended. One whose end a full disk did not take says "running"
+# for ever, of a process that lives: a notebook, say, which must be able to try again.
+_held_here: set[Path] = set()
 
 
 class FencedError(InputError):
@@ -199,6 +214,7 @@ class Lease:
             raise FencedError(f"{run.path}: another process has just started on this run") from None
         finally:
             temporary.unlink(missing_ok=True)
+        _held_here.add(self._file.resolve())
         self._me = me
         self._on_lost = on_lost
         self._stop = threading.Event()
@@ -217,6 +233,7 @@ class Lease:
         """End the attempt in order; `state` says how (done, interrupted, failed)."""
         self._stop.set()
         self._thread.join(timeout=1.0)
+        _held_here.discard(self._file.resolve())
         if self._newest() == self.attempt:
             write_atomic(self._file, json.dumps({**self._me, "state": state}))
 
@@ -249,7 +266,7 @@ def attempt_state(run: RunDirectory) -> str | None:
     if state != "running":
         return state
     if holder.get("host") == socket.gethostname():
-        return "running" if _process_lives(holder) else "lost"
+        return "running" if _process_lives(holder, _attempt_file(run, newest)) else "lost"
     try:
         age = time.time() - _attempt_file(run, newest).stat().st_mtime
     except OSError:
@@ -290,16 +307,19 @@ def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None)
         if isinstance(before, int) and before > job["restart"]:
             raise FencedError(f"{run.path}: job {job['id']} was queued again and trains in it: this one stops")
     if holder.get("host") == socket.gethostname():
-        alive = _process_lives(holder)
+        alive = _process_lives(holder, path)
     else:
         alive = _beats(path)
     if alive:
         raise FencedError(f"{run.path}: {who} is training in it (attempt {attempt}); wait for it or stop it first")
 
 
-def _process_lives(holder: Mapping[str, Any]) -> bool:
+def _process_lives(holder: Mapping[str, Any], path: Path) -> bool:
+    """Whether the process on this host that wrote an attempt's file is there and still holds it."""
     pid = holder.get("pid")
-    return isinstance(pid, int) and _start_time(pid) == holder.get("started") is not None
+    if not isinstance(pid, int) or _start_time(pid) != holder.get("started") or holder.get("started") is None:
+        return False
+    return pid != os.getpid() or path.resolve() in _held_here
 
 
 def _beats(path: Path) -> bool:

@@ -21,7 +21,7 @@ umask 077
 FOLDER=$PWD/runs/ipython-${SLURM_JOB_ID:?submit it with sbatch}
 mkdir -p "$FOLDER"
 # All addresses: engines on the other nodes and the login node must reach it. Messages are encrypted (CURVE).
-"$BIN/ipcontroller" --profile-dir="$FOLDER" --ip='*' --enable-curve &
+"$BIN/ipcontroller" --profile-dir="$FOLDER" --ip='*' --IPController.enable_curve=True &
 controller=$!
 trap 'kill $controller 2>/dev/null || true' EXIT
 until [ -s "$FOLDER/security/ipcontroller-engine.json" ]; do

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,43 @@ settings.register_profile(
 settings.load_profile("hpcgan")
 
 PARALLEL = Path(__file__).parent / "parallel"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of 16 MB, which takes the rights to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "hpcgan-tests", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"cannot mount a small disk: {done.stderr.strip()}")
+    yield SmallDisk(folder)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class SmallDisk:
+    """A file system that can be filled.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is mounted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._filler = path / "filler"
+
+    def fill(self, left: int = 0) -> None:
+        """Leave this number of pages (4 KiB) free."""
+        free = shutil.disk_usage(self.path).free - 4096 * left
+        with open(self._filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free)
+
+    def empty(self) -> None:
+        """Take the filler away."""
+        self._filler.unlink()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

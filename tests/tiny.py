@@ -63,14 +63,14 @@ class StopAt(StopRequest):
         return "SIGTERM" if self._left == 0 else None
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    """Feed an infinite energy to the steps (counted from 0) for which `bad` is true."""
+def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool], value: float = np.inf) -> None:
+    """Feed an energy, infinite by default, to the steps (counted from 0) for which `bad` is true."""
     whole = Pipeline.rest_of_epoch
 
     def spoiled(self: Pipeline, epoch: int, position: int, step: int) -> Any:
         for i, (real, draws) in enumerate(whole(self, epoch, position, step)):
             if bad(step + i):
-                real["hist"][1] = np.inf
+                real["hist"][1] = value
             yield real, draws
 
     monkeypatch.setattr(Pipeline, "rest_of_epoch", spoiled)

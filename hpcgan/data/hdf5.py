@@ -433,7 +433,7 @@ def check_space(folder: str | os.PathLike[str], needed_bytes: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if free < needed_bytes:
         raise InputError(
-            f"{folder}: about {needed_bytes / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free; "
+            f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; "
             "choose another disk or fewer events"
         )
 

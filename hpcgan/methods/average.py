@@ -31,6 +31,10 @@ class Average:
     def __init__(self, source: Network, target: Network) -> None:
         self.network = target
         self._pairs = [(target.named[name], variable) for name, variable in source.named.items()]
+        self.reset()
+
+    def reset(self) -> None:
+        """Take over all values of the source as they are."""
         for mine, theirs in self._pairs:
             mine.assign(theirs)
 

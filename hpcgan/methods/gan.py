@@ -108,10 +108,13 @@ class Gan:
         batches : callable
             Gives the encoded samples of the training split, batch by batch, each time it is called.
         """
-        for network in self.networks.values():
+        for name in ("generator", "discriminator"):
+            network = self.networks[name]
             if network.constants:
                 tensors = ({k: tf.constant(v, self._config.dtype) for k, v in batch.items()} for batch in batches())
                 network.calibrate(tensors)
+        if self._average is not None:
+            self._average.reset()
 
     # --- random draws: functions of seed, step and global sample index -----------------------------
 

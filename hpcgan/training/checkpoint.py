@@ -9,6 +9,7 @@ leaves the earlier ones alone.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -62,8 +63,12 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
+        # In memory first: a zip file that a full disk cuts short complains once more when it is collected.
+        archive = io.BytesIO()
+        np.savez(archive, **dict(arrays))
+        payload = archive.getbuffer()
         with open(temporary / "arrays.npz", "wb") as file:
-            np.savez(file, **dict(arrays))
+            file.write(payload)
             file.flush()
             os.fsync(file.fileno())
         content = {
@@ -71,8 +76,8 @@ def save(
             "step": step,
             "score": score,
             "meta": dict(meta),
-            "bytes": (temporary / "arrays.npz").stat().st_size,
-            "sha256": _sha256(temporary / "arrays.npz"),
+            "bytes": payload.nbytes,
+            "sha256": hashlib.sha256(payload).hexdigest(),
         }
         with open(temporary / "manifest.json", "w", encoding="utf-8") as file:
             json.dump({**content, "self": _self_hash(content)}, file, indent=1)

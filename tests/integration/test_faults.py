@@ -36,6 +36,20 @@ def reference(setting, tmp_path_factory):
     return run
 
 
+def long_training(setting, run, *args):
+    """A training that does not end by itself, after its first checkpoint."""
+    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=4000", *args))
+    jobs.wait_for_step(run, 7, job)
+    return job
+
+
+def go_on(setting, run):
+    """The same training to the end of its next epoch."""
+    epochs = jobs.newest_step(run) // 7 + 1
+    code, output = jobs.Running(setting, jobs.train_command(run, f"training.epochs={epochs}")).finish()
+    assert code == 0, output
+
+
 def first_complaint(output):
     """The first line of the output that is a complaint."""
     return next((line for line in output.splitlines() if re.search(r"error|rank \d|Traceback|signal", line)), "")
@@ -119,10 +133,9 @@ def test_a_training_killed_at_random_times_ends_as_if_nothing_had_been(setting, 
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting, reference, tmp_path, rank):
+def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting, tmp_path, rank):
     run = tmp_path / "run"
-    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=400", "comm.timeout_s=20"))
-    jobs.wait_for_step(run, 7, job)
+    job = long_training(setting, run, "comm.timeout_s=20")
     jobs.stop(job.ranks()[rank])
     stopped = time.monotonic()
     code, output = job.finish(BOUND)
@@ -130,27 +143,21 @@ def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting,
     assert time.monotonic() - stopped < 20 + 25
     (line,) = [line for line in output.splitlines() if "no progress for 20 s" in line]
     assert re.search(rf"rank {rank} does not answer .*; rank {1 - rank} is waiting in '[\w .]+' \(", line), line
-    newest = jobs.newest_step(run)
-    code, output = jobs.Running(setting, jobs.train_command(run, f"training.epochs={newest // 7 + 1}")).finish()
-    assert code == 0, output
+    go_on(setting, run)
 
 
-def test_a_killed_launcher_leaves_nothing_behind(setting, reference, tmp_path):
+def test_a_killed_launcher_leaves_nothing_behind(setting, tmp_path):
     run = tmp_path / "run"
-    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=400"))
-    jobs.wait_for_step(run, 7, job)
+    job = long_training(setting, run)
     job.process.kill()
     job.finish(BOUND)  # fails if a rank, or mpirun, lives on
-    newest = jobs.newest_step(run)
-    code, output = jobs.Running(setting, jobs.train_command(run, f"training.epochs={newest // 7 + 1}")).finish()
-    assert code == 0, output
+    go_on(setting, run)
 
 
-def test_another_writer_is_refused_while_a_run_is_alive(setting, reference, tmp_path):
+def test_another_writer_is_refused_while_a_run_is_alive(setting, tmp_path):
     run = tmp_path / "run"
-    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=400"))
-    jobs.wait_for_step(run, 7, job)
-    code, output = jobs.Running(setting, jobs.train_command(run, "training.epochs=400")).finish()
+    job = long_training(setting, run)
+    code, output = jobs.Running(setting, jobs.train_command(run, "training.epochs=4000")).finish()
     assert code == 2, output
     assert re.search(r"process \d+ on .* is training in it \(attempt 1\)", output), output
     job.process.terminate()

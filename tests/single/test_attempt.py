@@ -1,8 +1,5 @@
 """Whole trainings in one process: resume to the bit, faults, bad data."""
 
-import errno
-import os
-
 import h5py
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
+from hpcgan.problems.rpv import RpvProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402
 from hpcgan.training import checkpoint  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
@@ -201,11 +199,20 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(data, tmp_path, mon
         train(data, tmp_path, *ROLLBACK)
 
 
-def test_a_spike_of_the_loss_goes_back(data, tmp_path):
-    run = train(data, tmp_path, "training.epochs=1")
-    assert not list(records.read(run.metrics_file, "rollback"))
+def test_a_spike_of_the_loss_goes_back_and_the_training_recovers(data, tmp_path, monkeypatch):
+    tiny.spoil(monkeypatch, lambda step: step == 20, value=1e4)  # batch norm would hide it
+    run = train(data, tmp_path, *ROLLBACK, "training.rollback.loss_above=20", "model.normalisation=none")
+    (record,) = records.read(run.metrics_file, "rollback")
+    assert (record["step"], record["to_step"], record["count"]) == (21, 15, 1)
+    assert "a loss of " in record["reason"]
+    for epoch in epochs(run):
+        assert all(0.5 < loss < 2.0 for loss in epoch["losses"].values())  # the spike is no part of the second
+    assert final_arrays(run).meta["rollbacks"] == 1
+
+
+def test_a_spike_before_the_first_checkpoint_ends_the_run(data, tmp_path):
     with pytest.raises(HpcganError, match=r"a loss of .* at step 1 .*loss_above: 0.001.*no checkpoint yet"):
-        train(data, tmp_path / "2", *ROLLBACK, "training.rollback.loss_above=0.001")
+        train(data, tmp_path, *ROLLBACK, "training.rollback.loss_above=0.001")
 
 
 def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
@@ -244,21 +251,42 @@ def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, t
         assert said == (before != now)
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
-    real_fsync, calls = os.fsync, []
+FULL = r"(?i)no space left on device|MB are needed and .* MB are free"
 
-    def full(descriptor):
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
-        if target.endswith("arrays.npz"):
-            calls.append(target)
-            if len(calls) == 2:
-                raise OSError(errno.ENOSPC, "No space left on device")
-        real_fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(HpcganError, match="No space left on device"):
-        train(data, tmp_path)
-    assert final_arrays(RunDirectory(tmp_path)).step == 15
+@pytest.mark.parametrize("pages", [0, 1, 4, *(pytest.param(n, marks=pytest.mark.faults) for n in (2, 3, 6, 8, 12, 16))])
+def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data, reference, disk, pages):
+    """Whatever is written when the space ends: records, TensorBoard's, samples, a checkpoint."""
+    folder = disk.path / "run"
+    with pytest.raises(Interrupted):
+        train(data, folder, stop=tiny.StopAt(7))
+    disk.fill(left=pages)
+    with pytest.raises(HpcganError, match=FULL) as error:
+        train(data, folder)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+    disk.empty()
+    for name, array in final_arrays(reference).arrays.items():
+        np.testing.assert_array_equal(final_arrays(train(data, folder)).arrays[name], array, err_msg=name)
+    assert epochs(RunDirectory(folder)) == epochs(reference)
+
+
+@pytest.mark.parametrize("what", ["samples", "checkpoint"])
+def test_a_disk_that_is_full_when_an_epoch_ends(data, reference, disk, monkeypatch, what):
+    owner, name = {"samples": (RpvProblem, "writer"), "checkpoint": (checkpoint, "save")}[what]
+    whole, folder = getattr(owner, name), disk.path / "run"
+
+    def filling(*args, **kwargs):
+        disk.fill()
+        return whole(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, filling)
+        with pytest.raises(HpcganError, match=FULL) as error:
+            train(data, folder)
+    assert str(folder) in str(error.value)
+    disk.empty()
+    assert epochs(train(data, folder)) == epochs(reference)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import json
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan import records
+from hpcgan.errors import HpcganError
 
 
 def _epochs(path):
@@ -40,6 +42,15 @@ def test_a_torn_last_line_is_dropped_and_not_continued(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     _attempt(path, 2, 10, [2])
     assert _epochs(path) == [(1, 1), (2, 2)]
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_kept_for_later(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    writer = records.MetricsWriter(path, 1)
+    with pytest.raises(HpcganError, match=r"metrics.jsonl: cannot write: No space left on device$"):
+        writer.write("epoch", 1, epoch=1)
+    writer.close()  # with a buffer, this would fail, too
 
 
 def test_numbers_json_lacks_become_null(tmp_path):

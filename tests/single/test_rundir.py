@@ -62,6 +62,18 @@ def test_a_killed_holder_does_not_block(tmp_path):
     lease.release("done")
 
 
+def test_an_attempt_whose_end_could_not_be_written_has_ended(tmp_path, disk):
+    run = RunDirectory(disk.path)
+    lease = Lease(run)
+    disk.fill()
+    with pytest.raises(OSError, match="No space left"):
+        lease.release("failed")
+    disk.empty()
+    assert rundir.attempt_state(run) == "lost"
+    Lease(run).release("done")
+    assert rundir.attempt_state(run) == "done"
+
+
 def hold(run, **fields):
     """An attempt 1 as somebody else would have written it."""
     run.attempts.mkdir()
@@ -138,7 +150,7 @@ def test_long_silence_is_not_waited_for(tmp_path, monkeypatch):
 def test_a_job_takes_over_from_its_earlier_self_only(tmp_path, theirs, mine, refused):
     run = RunDirectory(tmp_path)
     job = theirs and {"id": theirs[0], "restart": theirs[1]}
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": rundir._start_time(os.getpid())}
+    me = {"host": socket.gethostname(), "pid": os.getppid(), "started": rundir._start_time(os.getppid())}
     hold(run, **me, job=job)  # it lives
     env = {"SLURM_JOB_ID": mine[0], "SLURM_RESTART_COUNT": str(mine[1])} if mine else {}
     if refused:
