@@ -19,6 +19,7 @@ from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
 
+ENDLESS = "training.epochs=100000"
 BOUND = 60.0  # seconds from a fault to the end of the job, on a busy machine
 
 
@@ -38,7 +39,7 @@ def reference(setting, tmp_path_factory):
 
 def long_training(setting, run, *args):
     """A training that does not end by itself, after its first checkpoint."""
-    job = jobs.Running(setting, jobs.train_command(run, "training.epochs=4000", *args))
+    job = jobs.Running(setting, jobs.train_command(run, ENDLESS, *args))
     jobs.wait_for_step(run, 7, job)
     return job
 
@@ -100,12 +101,11 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(setting, refere
     jobs.assert_same_end(run, reference)
 
 
-def killed_many_times(setting, run, kills, seed, ranks, epochs):
-    """Train with `kills` SIGKILLs of a random rank at random times, starting again after each."""
+def killed_many_times(setting, run, kills, seed, ranks):
+    """A training without an end, started again after each of `kills` SIGKILLs of a random rank at random times."""
     chance = random.Random(seed)
-    more = (f"training.epochs={epochs}",)
     for number in range(kills):
-        job = jobs.Running(setting, jobs.train_command(run, *more, ranks=ranks))
+        job = jobs.Running(setting, jobs.train_command(run, ENDLESS, ranks=ranks))
         if chance.random() < 0.3:  # at its start, or in its first steps
             jobs.wait_for(lambda: len(job.ranks()) == ranks, 60.0)  # noqa: B023
             time.sleep(chance.uniform(0.0, 8.0))
@@ -117,18 +117,15 @@ def killed_many_times(setting, run, kills, seed, ranks, epochs):
         alive[chance.choice(sorted(alive))].kill()
         code, output = job.finish(BOUND)
         assert code not in (0, 75), f"kill {number}: {output}"
-    code, output = jobs.Running(setting, jobs.train_command(run, *more, ranks=ranks)).finish(300)
-    assert code == 0, output
 
 
-@pytest.mark.parametrize(
-    ("kills", "epochs"), [(3, 40), pytest.param(20, 200, marks=[pytest.mark.faults, pytest.mark.slow])]
-)
-def test_a_training_killed_at_random_times_ends_as_if_nothing_had_been(setting, tmp_path, kills, epochs):
-    killed_many_times(setting, tmp_path / "killed", kills, seed=kills, ranks=2, epochs=epochs)
-    command = jobs.train_command(tmp_path / "whole", f"training.epochs={epochs}")
-    code, output = jobs.Running(setting, command).finish(300)
-    assert code == 0, output
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.faults, pytest.mark.slow])])
+def test_a_training_killed_at_random_times_ends_as_if_nothing_had_been(setting, tmp_path, kills):
+    killed_many_times(setting, tmp_path / "killed", kills, seed=kills, ranks=2)
+    epochs = f"training.epochs={jobs.newest_step(tmp_path / 'killed') // 7 + 3}"
+    for run in ("killed", "whole"):
+        code, output = jobs.Running(setting, jobs.train_command(tmp_path / run, epochs)).finish(600)
+        assert code == 0, output
     jobs.assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -157,7 +154,7 @@ def test_a_killed_launcher_leaves_nothing_behind(setting, tmp_path):
 def test_another_writer_is_refused_while_a_run_is_alive(setting, tmp_path):
     run = tmp_path / "run"
     job = long_training(setting, run)
-    code, output = jobs.Running(setting, jobs.train_command(run, "training.epochs=4000")).finish()
+    code, output = jobs.Running(setting, jobs.train_command(run, ENDLESS)).finish()
     assert code == 2, output
     assert re.search(r"process \d+ on .* is training in it \(attempt 1\)", output), output
     job.process.terminate()

@@ -27,6 +27,7 @@ pytest.importorskip("horovod")
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 40  # some ten seconds
+ENDLESS = "training.epochs=100000"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
@@ -154,27 +155,30 @@ def test_a_killed_rank_is_started_again_inside_the_job(clean, setting, reference
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_job_with_ranks_killed_twenty_times_ends_as_if_nothing_had_been(clean, setting, outside):
-    epochs, chance = "training.epochs=160", random.Random(1)
-    whole = submit(clean, setting, outside / "whole", epochs, "--nodes", "2", "--time", "30", "--wait")
-    code, output = whole.finish(600)
-    assert code == 0, output
-    run = outside / "killed-often"
-    job = submit(clean, setting, run, epochs, "--nodes", "2", "--time", "60", "--retries", "50", "--wait")
+    run, chance = outside / "killed-often", random.Random(1)
+    job = submit(clean, setting, run, ENDLESS, "--nodes", "2", "--time", "60", "--retries", "50")
+    number = submitted(job)
     for _ in range(20):
-        jobs.wait_for(lambda: len(ranks_of(job.mark)) == 2, 120.0, lambda: str(job.process.poll()))
+        jobs.wait_for(lambda: len(ranks_of(job.mark)) == 2, 120.0, lambda: log_of(show(clean, number)))
         if chance.random() < 0.3:
             time.sleep(chance.uniform(0.0, 8.0))
         else:
             wait_for_step(run, jobs.newest_step(run) + 1)
             time.sleep(chance.uniform(0.0, 0.5))
         ranks = ranks_of(job.mark)
-        if ranks:
-            victim = ranks[chance.choice(sorted(ranks))]
-            victim.kill()
-            jobs.wait_for(lambda: not victim.is_running(), 30.0)  # noqa: B023
-    code, output = job.finish(600)
-    assert code == 0, output
+        victim = ranks[chance.choice(sorted(ranks))]
+        victim.kill()
+        jobs.wait_for(lambda: not victim.is_running(), 30.0)  # noqa: B023
+    wait_for_step(run, jobs.newest_step(run) + 1)
     assert len(list(records.read_lines(run / "provenance.jsonl"))) > 10
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+    wait_for_job(clean, number, 60)
+    epochs = f"training.epochs={jobs.newest_step(run) // 7 + 3}"
+    for name in ("killed-often", "whole"):
+        code, output = submit(clean, setting, outside / name, epochs, "--nodes", "2", "--time", "30", "--wait").finish(
+            600
+        )
+        assert code == 0, output
     jobs.assert_same_end(run, outside / "whole")
 
 
@@ -182,7 +186,7 @@ def test_a_job_with_ranks_killed_twenty_times_ends_as_if_nothing_had_been(clean,
 def test_a_lost_node_the_job_goes_on_elsewhere_and_the_old_ranks_stop(clean, setting, outside, which):
     """Its slurmd is killed; the ranks live on, since all nodes are one machine. The queue starts the job again."""
     run = outside / f"lost-{which.split()[0]}"
-    job = submit(clean, setting, run, "training.epochs=6000", "--nodes", "2", "--time", "20")
+    job = submit(clean, setting, run, ENDLESS, "--nodes", "2", "--time", "20")
     number = submitted(job)
     wait_for_step(run, 7)
     shown = show(clean, number)
@@ -270,7 +274,7 @@ def read(path):
 
 def test_a_preempted_job_checkpoints_queues_again_and_ends_the_same(clean, setting, reference, outside):
     run = outside / "preempted"
-    job = submit(clean, setting, run, "training.epochs=6000", "--nodes", "4", "--time", "20")
+    job = submit(clean, setting, run, ENDLESS, "--nodes", "4", "--time", "20")
     number = submitted(job)
     wait_for_step(run, 7)
     urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
