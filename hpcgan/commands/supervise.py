@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     launcher = srun.choose(args.launcher, os.environ) if job else None
     nodes = job.nodes if job else 1
     return Supervisor(
-        lambda: launch(argv, ranks, launcher=launcher, nodes=min(nodes, ranks)),
+        lambda requests: launch(argv, ranks, launcher=launcher, nodes=min(nodes, ranks), requests=requests),
         progress,
         retries=args.retries,
         requeues=args.requeues,

@@ -42,6 +42,7 @@ def launch(
     stderr: IO[Any] | int | None = None,
     env: Mapping[str, str] | None = None,
     report: Callable[[str], None] | None = None,
+    requests: Requests | None = None,
 ) -> int:
     """Run `python -m module ARGV` on `ranks` ranks and return the job's exit code.
 
@@ -74,6 +75,8 @@ def launch(
         Environment to start from, by default this process's.
     report : callable, optional
         Takes one line for the user; by default printed to stderr.
+    requests : Requests, optional
+        Where requests to stop are kept, for a caller that goes on afterwards: one made before counts.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def launch(
             f"--ranks starts a job of its own, but this process already is rank {world.rank} of {world.size} "
             f"under {world.launcher}: leave --ranks out"
         )
-    requests = Requests(report)
+    requests = Requests(report) if requests is None else requests
     # A signal from now on is a request, also while mpirun is being started.
     with handling(STOP_SIGNALS, requests.ask):
         launcher = find_mpirun(base) if launcher is None else launcher

@@ -8,7 +8,6 @@ that it is worth it. Outside of Slurm it does the same but for the queue.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from hpcgan.allocation import CurrentJob
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError
 from hpcgan.launch import slurm
-from hpcgan.launch.job import STOP_SIGNALS, handling
+from hpcgan.launch.job import STOP_SIGNALS, Requests, handling
 
 #: Seconds before the first retry, more before each one after it: what was wrong may pass.
 BACKOFF = 5.0
@@ -37,7 +36,7 @@ class Supervisor:
     ----------
     start : callable
         Runs the ranks to their end; their exit code. Takes SIGTERM, SIGINT, SIGUSR1 and SIGHUP for a request to
-        stop with a checkpoint (see `hpcgan.launch.start.launch`).
+        stop with a checkpoint, and keeps it in the `Requests` it is given (`hpcgan.launch.start.launch`).
     progress : callable
         A number that grows with each checkpoint.
     retries : int
@@ -48,7 +47,7 @@ class Supervisor:
         The Slurm job this is the batch script of.
     """
 
-    start: Callable[[], int]
+    start: Callable[[Requests], int]
     progress: Callable[[], int]
     retries: int = 3
     requeues: int = 100
@@ -65,21 +64,21 @@ class Supervisor:
                 f"{self.requeues}: giving up; the last checkpoint stays, submit again to go on"
             )
             return EXIT_FAILED
-        self._asked: int | None = None
-        with handling(STOP_SIGNALS, lambda number, frame: self._ask(number)):
-            return self._run()
+        requests = Requests(self.report)
+        with handling(STOP_SIGNALS, requests.ask):
+            return self._run(requests)
 
-    def _run(self) -> int:
+    def _run(self, requests: Requests) -> int:
         failures = 0
         while True:
             before = self.progress()
-            code = self.start()
+            code = self.start(requests)
             if code in (EXIT_DONE, EXIT_BAD_INPUT):
                 return code
-            if code == EXIT_INTERRUPTED or self._asked is not None:
-                return self._later()
-            if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                return code  # ended the hard way by a person or by Slurm
+            # What counts is whether this process was asked to stop. An exit code does not tell: when a rank is
+            # lost, Slurm ends the others by SIGTERM, and that is what srun reports.
+            if code == EXIT_INTERRUPTED or requests.at is not None:
+                return code if requests.hurry else self._later(code)
             failures = 1 if self.progress() > before else failures + 1
             if failures > self.retries:
                 self.report(
@@ -92,24 +91,17 @@ class Supervisor:
                 f"the ranks failed with exit code {code}; trying again in {wait:.0f} s "
                 f"({failures} of {self.retries} without a new checkpoint)"
             )
-            if not self._sleep(wait):
-                return self._later()
+            end = time.monotonic() + wait
+            while time.monotonic() < end:
+                if requests.at is not None:
+                    return self._later(EXIT_INTERRUPTED)
+                time.sleep(0.1)
 
-    def _ask(self, number: int) -> None:
-        self._asked = number
-
-    def _sleep(self, seconds: float) -> bool:
-        """False if a request to stop came in the meantime."""
-        end = time.monotonic() + seconds
-        while self._asked is None and time.monotonic() < end:
-            time.sleep(0.1)
-        return self._asked is None
-
-    def _later(self) -> int:
-        """Stopped with a checkpoint: back into the queue, unless the job was meant to end."""
+    def _later(self, code: int) -> int:
+        """Stopped on request: back into the queue, unless the job was meant to end."""
         job = self.job
         if job is None:
-            return EXIT_INTERRUPTED
+            return code
         if job.restarts >= self.requeues:
             self.report(
                 f"job {job.id} was queued {job.restarts} times (--requeues {self.requeues}): "

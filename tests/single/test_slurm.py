@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -302,7 +303,7 @@ def test_why_a_job_will_not_start(program, tmp_path, answers, said):
 
 def supervisor(job, told, **changes):
     """One whose ranks stop with a checkpoint at once."""
-    return supervise.Supervisor(lambda: EXIT_INTERRUPTED, lambda: 1, job=job, report=told.append, **changes)
+    return supervise.Supervisor(lambda requests: EXIT_INTERRUPTED, lambda: 1, job=job, report=told.append, **changes)
 
 
 def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp_path, monkeypatch):
@@ -317,6 +318,37 @@ def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["show job --oneliner 12_3"] * 3 + ["requeue 12_3"]
     assert told == ["checkpoint written; job 12_3 is back in the queue"]
+
+
+def test_ranks_that_slurm_ended_because_one_was_lost_are_started_again():
+    """srun then says that a rank was terminated (143), as if somebody had wished the end of the job."""
+    codes, told = iter([143, 143, 0]), []
+    it = supervise.Supervisor(lambda requests: next(codes), lambda: 1, retries=3, report=told.append, backoff=0.0)
+    assert it.run() == 0
+    assert [line.split(";")[0] for line in told] == ["the ranks failed with exit code 143"] * 2
+
+
+@pytest.mark.parametrize(
+    ("code", "hurry", "state", "ends"),
+    [(143, False, "RUNNING", "requeue"), (137, False, "RUNNING", "requeue"), (130, True, "RUNNING", 130)],
+)
+def test_a_request_that_came_while_the_ranks_failed_is_not_forgotten(
+    program, tmp_path, monkeypatch, code, hurry, state, ends
+):
+    monkeypatch.setattr(supervise, "REQUEUE_TIMEOUT", 0.0)
+    program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo "JobState={state}"')
+
+    def start(requests):
+        requests.ask(signal.SIGUSR1, None)
+        requests.hurry = hurry
+        return code
+
+    it = supervise.Supervisor(start, lambda: 1, job=CurrentJob("7", 0, 1, 1), report=lambda line: None)
+    if ends == "requeue":
+        assert it.run() == EXIT_INTERRUPTED
+        assert (tmp_path / "asked").read_text().split() == ["show", "requeue"]
+    else:
+        assert it.run() == ends
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""`Comm` over mpi4py; the only module that imports it.
+
+A second way to the other ranks, on any TensorFlow, including those that Horovod cannot be built for. What a
+training step averages is one flat buffer a network, which is handed to MPI between compiled parts of the step
+(`hpcgan.methods.gan`); only what crosses ranks inside a layer, such as a synced batch norm, is called from within
+a compiled graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from hpcgan.comm.collectives import TensorComm
+from hpcgan.errors import HpcganError
+from hpcgan.launch.topology import rank_environment
+from hpcgan.launch.world import check_world, die_with_parent, expected_world
+
+_CHUNK = 1 << 28  # bytes in one call: MPI counts in 32 bits
+MISSING = "mpi4py is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
+
+
+class MpiComm(TensorComm):
+    """The ranks of a job under mpirun or srun, through mpi4py.
+
+    Parameters
+    ----------
+    env : mutable mapping, optional
+        As for `HorovodComm`.
+
+    Raises
+    ------
+    HpcganError
+        If mpi4py or TensorFlow is not installed, or if MPI reports another world than the launcher promised.
+    """
+
+    backend = "mpi"
+    in_graph = False
+
+    def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
+        env = os.environ if env is None else env
+        expected = expected_world(env)
+        if expected is not None:
+            die_with_parent()
+        env.update(rank_environment(env))
+        try:
+            super().__init__()
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:  # RuntimeError: no libmpi for the wheel of PyPI
+            reason = str(error).strip().splitlines()
+            raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise HpcganError("this MPI cannot be called from several threads (MPI_THREAD_MULTIPLE): use Horovod")
+        self._mpi = MPI
+        self._world = MPI.COMM_WORLD.Dup()  # apart from the messages of other libraries
+        self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
+        node = self._world.Split_type(MPI.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = node.Get_rank(), node.Get_size()
+        node.Free()
+        check_world(expected, self.size, self.rank)
+
+    # --- in the training step --------------------------------------------------------------------
+
+    def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
+        finish = self._begin(tensor.numpy(), name)
+        return lambda: self._tf.constant(finish())
+
+    def collective(self) -> str | None:
+        return self._host
+
+    def _average(self, tensor: Any, name: str) -> Any:
+        return self._call(lambda x: self._begin(x, name)(), tensor, tensor.shape)
+
+    def _concatenate(self, tensor: Any, name: str) -> Any:
+        return self._call(lambda x: self._rows(x, name), tensor, [None, *tensor.shape[1:]])
+
+    def _call(self, function: Callable[[np.ndarray], np.ndarray], tensor: Any, shape: Any) -> Any:
+        """A NumPy function of a tensor, now or within the graph that is being traced.
+
+        In a graph, such calls are made one after the other in the order of the code, which all ranks share.
+        """
+        tf = self._tf
+        if tf.executing_eagerly():
+            return tf.constant(function(tensor.numpy()))
+        return tf.ensure_shape(tf.numpy_function(function, [tensor], tensor.dtype), shape)
+
+    def _begin(self, array: np.ndarray, name: str) -> Callable[[], np.ndarray]:
+        """Start to average; the result is waited for by the call of what is returned."""
+        mine = np.ascontiguousarray(array)
+        total = np.empty_like(mine)
+        flat, summed, step = mine.reshape(-1), total.reshape(-1), max(1, _CHUNK // mine.itemsize)
+        requests = [
+            self._world.Iallreduce(flat[i : i + step], summed[i : i + step], self._mpi.SUM)
+            for i in range(0, flat.size, step)
+        ]
+
+        def finish(mine: np.ndarray = mine) -> np.ndarray:  # mpi4py does not keep what it sends alive
+            with self._on_host(name):
+                for request in requests:
+                    request.Wait()
+            # By multiplication, as Horovod does: the same bits.
+            total[...] *= total.dtype.type(1.0 / self.size)
+            return total
+
+        return finish
+
+    def _rows(self, array: np.ndarray, name: str) -> np.ndarray:
+        with self._on_host(name):
+            counts = np.empty(self.size, np.int64)
+            self._world.Allgather(np.array([len(array)], np.int64), counts)
+            parts = []
+            for rank, count in enumerate(counts):
+                part = (
+                    np.ascontiguousarray(array)
+                    if rank == self.rank
+                    else np.empty((count, *array.shape[1:]), array.dtype)
+                )
+                self._broadcast(part.reshape(-1).view(np.uint8), rank)
+                parts.append(part)
+        return np.concatenate(parts)
+
+    # --- on the host -----------------------------------------------------------------------------
+
+    def barrier(self) -> None:
+        with self._on_host("barrier"):
+            self._world.Barrier()
+
+    def close(self) -> None:
+        """Wait for the other ranks. MPI itself ends with the process."""
+        if not self._mpi.Is_finalized():
+            self.barrier()
+            self.unwatch()
+
+    def _broadcast(self, buffer: np.ndarray, root: int) -> None:
+        for start in range(0, buffer.size, _CHUNK):
+            self._world.Bcast(buffer[start : start + _CHUNK], root)
+
+    def _broadcast_length(self, length: int) -> int:
+        number = np.array([length], np.int64)
+        self._world.Bcast(number, 0)
+        return int(number[0])
+
+    def _broadcast_bytes(self, data: bytes, length: int) -> bytes:
+        buffer = np.frombuffer(data, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
+        self._broadcast(buffer, 0)
+        return buffer.tobytes()
+
+    def _gather_bytes(self, data: bytes) -> list[bytes] | None:
+        with self._on_host("gather on rank 0"):
+            lengths = np.empty(self.size, np.int64) if self.rank == 0 else None
+            self._world.Gather(np.array([len(data)], np.int64), lengths, 0)
+            if lengths is None:
+                for start in range(0, len(data), _CHUNK):
+                    self._world.Send(np.frombuffer(data[start : start + _CHUNK], np.uint8), 0)
+                return None
+            parts = [data]
+            for rank in range(1, self.size):
+                buffer = np.empty(int(lengths[rank]), np.uint8)
+                for start in range(0, buffer.size, _CHUNK):
+                    self._world.Recv(buffer[start : start + _CHUNK], rank)
+                parts.append(buffer.tobytes())
+            return parts
