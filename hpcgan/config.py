@@ -103,6 +103,16 @@ class TrainingConfig(Section):
     loss: Literal["bce"] = Field("bce", description="bce: non-saturating binary cross-entropy")
     label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
     r1: R1Config = R1Config()
+    update: Literal["alternating", "simultaneous"] = Field(
+        "alternating",
+        description="the generator's gradient is taken after the discriminator's update, or at the weights before it",
+    )
+    accumulation: int = Field(
+        1, ge=1, description="parts of a rank's batch that are worked off one after the other, for less memory"
+    )
+    batch_norm: Literal["local", "synced"] = Field(
+        "local", description="batch statistics (also minibatch_stddev) of a rank's own batch, or of all ranks'"
+    )
     augment_generated: bool = Field(
         False, description="show generated samples to the discriminator under data.augment's symmetries, too"
     )
@@ -132,6 +142,7 @@ class CommConfig(Section):
     """Communication between ranks."""
 
     backend: Literal["auto", "horovod", "mpi", "serial"] = "auto"
+    compression: Literal["none", "fp16"] = Field("none", description="gradients travel in half precision")
     timeout_s: NonNegative = Field(
         900.0, description="seconds without progress after which the job is ended, naming the rank at fault; 0: never"
     )

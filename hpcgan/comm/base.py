@@ -1,7 +1,7 @@
 """The one seam to other ranks.
 
 `Comm` is everything the engine may ask of its peers. Only `comm/horovod.py` imports Horovod and only
-`comm/mpi.py` will import mpi4py; without a launcher everything runs on `SerialComm`.
+`comm/mpi.py` imports mpi4py; without a launcher everything runs on `SerialComm`.
 
 Tensors are passed through opaquely here (no TensorFlow import), so that configuration, launch and
 analysis code can hold a `Comm` on a machine that has neither TensorFlow nor MPI.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,9 @@ class Comm(ABC):
         The same among the ranks of this node; `local_rank` picks the GPU.
     backend : str
         `serial`, `horovod` or `mpi`.
+    in_graph : bool
+        Whether collectives are operations of TensorFlow, which a compiled training step holds. Otherwise they are
+        calls from Python, and the step is compiled in parts with the calls between them.
     """
 
     rank: int
@@ -39,6 +42,7 @@ class Comm(ABC):
     local_rank: int
     local_size: int
     backend: str
+    in_graph: bool = True
     _watchdog: Watchdog | None = None
 
     @property
@@ -54,6 +58,14 @@ class Comm(ABC):
 
         Not differentiable. `name` identifies the collective and must be the same on all ranks.
         """
+
+    def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
+        """Start to average a tensor, where the backend can; what is returned gives the result when it is called.
+
+        Outside of graphs only. All ranks begin, and finish, in the same order.
+        """
+        (mean,) = self.grouped_allreduce([tensor], name)
+        return lambda: mean
 
     @abstractmethod
     def allreduce(self, tensor: Any, name: str) -> Any:

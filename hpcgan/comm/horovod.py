@@ -1,38 +1,18 @@
-"""`Comm` over Horovod; the only module that imports it.
-
-Gradient semantics
-------------------
-Every rank r has a loss L_r of its own, and training follows the gradient of their mean: each rank
-differentiates L_r, and `grouped_allreduce` averages the result. A value that crosses ranks inside the
-forward pass (a synced batch-norm mean, the statistics of a minibatch gathered from all ranks) makes
-L_r depend on the inputs of the others. Its backward pass therefore hands each rank what *all* losses
-feel of its own contribution, the adjoint for the *sum* of the losses:
-
-- ``y = allreduce(x)``, the mean over ranks: ``dx_s = (1/R) sum_r dy_r``, the average of the upstream
-  gradients, the same on all ranks;
-- ``y = allgather(x)``: ``dx_s = sum_r dy_r[rows of s]``.
-
-Averaging the parameter gradients afterwards makes it the gradient of the mean of the losses, equal to
-that of one rank that holds the whole batch. (Horovod's own gradient of allgather averages where this
-needs a sum, so both gradients are defined here.) Both can be differentiated again, as gradient
-penalties need.
-"""
+"""`Comm` over Horovod; the only module that imports it."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import io
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpcgan.comm.base import Comm
+from hpcgan.comm.collectives import TensorComm
 from hpcgan.errors import HpcganError
 from hpcgan.launch.topology import rank_environment
 from hpcgan.launch.world import check_world, die_with_parent, expected_world
@@ -41,7 +21,7 @@ _CHUNK = 1 << 28  # bytes in one collective: MPI counts elements in 32 bits
 MISSING = "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
 
 
-class HorovodComm(Comm):
+class HorovodComm(TensorComm):
     """The ranks of a job under mpirun or srun, through Horovod.
 
     Parameters
@@ -66,20 +46,18 @@ class HorovodComm(Comm):
             die_with_parent()
         env.update(rank_environment(env))
         try:
+            super().__init__()
             import horovod.tensorflow as hvd
-            import tensorflow as tf
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
         self._hvd = hvd
-        self._tf = tf
         hvd.init()
         self.rank = hvd.rank()
         self.size = hvd.size()
         self.local_rank = hvd.local_rank()
         self.local_size = hvd.local_size()
         self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
-        self._host: str | None = None  # collective on the host that is under way
         self._known = [""]  # collectives in graphs, by number; 0: none
         self._number: Any = None  # of the collective that a graph waits in
         try:
@@ -89,59 +67,6 @@ class HorovodComm(Comm):
             raise
 
     # --- inside the compiled training step -------------------------------------------------------
-
-    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
-        """Average floating-point tensors over all ranks in one collective a dtype.
-
-        The tensors travel as one flat buffer in the order given, so which elements are summed together,
-        and hence every bit of the result, depends on neither timing nor Horovod's fusion.
-        """
-        tf = self._tf
-        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-        by_dtype: dict[Any, list[int]] = {}
-        for index, tensor in enumerate(tensors):
-            if not tensor.dtype.is_floating:
-                raise TypeError(f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged")
-            by_dtype.setdefault(tensor.dtype, []).append(index)
-        results = list(tensors)
-        for dtype, indices in by_dtype.items():
-            group = [tensors[index] for index in indices]
-            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in group], 0)
-            mean = self._average(flat, f"{name}.{dtype.name}" if len(by_dtype) > 1 else name)
-            parts = tf.split(mean, [tf.size(tensor) for tensor in group])
-            for index, tensor, part in zip(indices, group, parts):
-                results[index] = tf.ensure_shape(tf.reshape(part, tf.shape(tensor)), tensor.shape)
-        return results
-
-    def allreduce(self, tensor: Any, name: str) -> Any:
-        tf = self._tf
-
-        @tf.custom_gradient
-        def mean_over_ranks(x: Any) -> Any:
-            def backward(upstream: Any) -> Any:
-                return self.allreduce(upstream, f"{name}.grad")
-
-            return self._average(x, name), backward
-
-        return mean_over_ranks(tf.convert_to_tensor(tensor))
-
-    def allgather(self, tensor: Any, name: str) -> Any:
-        tf = self._tf
-
-        @tf.custom_gradient
-        def gather(x: Any) -> Any:
-            rows = tf.shape(x)[:1]
-            counts = self._gather_op(rows, f"{name}.rows")
-
-            def backward(upstream: Any) -> Any:
-                # Differentiable, too: the mean over ranks times their number is the sum.
-                total = self.allreduce(upstream, f"{name}.grad") * tf.cast(self.size, upstream.dtype)
-                begin = tf.reduce_sum(counts[: self.rank])
-                return tf.ensure_shape(total[begin : begin + counts[self.rank]], x.shape)
-
-            return self._gather_op(x, name), backward
-
-        return gather(tf.convert_to_tensor(tensor))
 
     def collective(self) -> str | None:
         in_graph = "" if self._number is None else self._known[int(self._number.numpy())]
@@ -153,7 +78,7 @@ class HorovodComm(Comm):
             lambda x: hvd.allreduce(x, op=hvd.Average, name=unique, ignore_name_scope=True), tensor, name
         )
 
-    def _gather_op(self, tensor: Any, name: str) -> Any:
+    def _concatenate(self, tensor: Any, name: str) -> Any:
         hvd, unique = self._hvd, self._unique(name)
         return self._announced(lambda x: hvd.allgather(x, name=unique, ignore_name_scope=True), tensor, name)
 
@@ -174,15 +99,6 @@ class HorovodComm(Comm):
         with tf.control_dependencies([after] if after is not None else []):
             return tf.identity(result)
 
-    @contextlib.contextmanager
-    def _on_host(self, name: str) -> Iterator[None]:
-        """A collective outside of graphs, by what it is for."""
-        before, self._host = self._host, name
-        try:
-            yield
-        finally:
-            self._host = before
-
     def _unique(self, name: str) -> str:
         """`name`, numbered when it occurs again in the same graph.
 
@@ -199,70 +115,6 @@ class HorovodComm(Comm):
 
     # --- on the host -----------------------------------------------------------------------------
 
-    def broadcast_variables(self, variables: Sequence[Any]) -> None:
-        """Overwrite the variables of all ranks by those of rank 0, bit for bit.
-
-        Works on the bytes, hence for every dtype and for Keras 2 and 3 alike.
-
-        Raises
-        ------
-        HpcganError
-            On all ranks, if the variables of one differ from rank 0's in number, shape or dtype.
-        """
-        values = [np.asarray(variable.numpy()) for variable in variables]
-        mine = [[list(value.shape), str(value.dtype)] for value in values]
-        everybody = self.gather_json(mine)
-        problem = None
-        for rank, theirs in enumerate(everybody or []):
-            if theirs != mine:
-                index = next((i for i, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]), None)
-                index = min(len(mine), len(theirs)) if index is None else index
-                problem = (
-                    f"rank {rank} holds other variables than rank 0, from number {index} on: "
-                    f"{theirs[index : index + 1] or 'none'} instead of {mine[index : index + 1] or 'none'}; "
-                    "do all ranks read the same configuration?"
-                )
-                break
-        problem = self.broadcast_json(problem)
-        if problem is not None:
-            raise HpcganError(problem)
-        data = b"".join(value.tobytes() for value in values)
-        with self._on_host("broadcast of variables"):
-            received = self._broadcast_bytes(data, sum(value.nbytes for value in values))
-        if self.rank == 0:
-            return
-        start = 0
-        for variable, value in zip(variables, values):
-            piece = np.frombuffer(received, value.dtype, value.size, start).reshape(value.shape)
-            variable.assign(piece)
-            start += value.nbytes
-
-    def gather_array(self, array: np.ndarray) -> list[np.ndarray] | None:
-        """Collect one array a rank on rank 0; any dtype without Python objects, any shape.
-
-        Raises
-        ------
-        ValueError
-            If the array holds Python objects.
-        """
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=False)
-        parts = self._gather_bytes(file.getvalue())
-        if parts is None:
-            return None
-        return [np.load(io.BytesIO(part), allow_pickle=False) for part in parts]
-
-    def gather_json(self, value: Any) -> list[Any] | None:
-        parts = self._gather_bytes(json.dumps(value).encode())
-        return None if parts is None else [json.loads(part) for part in parts]
-
-    def broadcast_json(self, value: Any) -> Any:
-        data = json.dumps(value).encode() if self.rank == 0 else b""
-        with self._on_host("broadcast from rank 0"):
-            length = self._hvd.broadcast(self._tf.constant([len(data)], self._tf.int64), 0, name="hpcgan.host.length")
-            received = self._broadcast_bytes(data, int(length[0]))
-        return json.loads(received)
-
     def barrier(self) -> None:
         # Horovod starts no collective before every rank has joined it, so any of them is a barrier.
         with self._on_host("barrier"):
@@ -275,8 +127,11 @@ class HorovodComm(Comm):
             self.unwatch()
             self._hvd.shutdown()
 
+    def _broadcast_length(self, length: int) -> int:
+        mine = self._tf.constant([length], self._tf.int64)
+        return int(self._hvd.broadcast(mine, 0, name="hpcgan.host.length")[0])
+
     def _broadcast_bytes(self, data: bytes, length: int) -> bytes:
-        """The `length` bytes of rank 0 on all ranks."""
         tf, hvd = self._tf, self._hvd
         source = np.frombuffer(data, np.uint8) if self.rank == 0 else np.zeros(length, np.uint8)
         pieces = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from hpcgan.comm.base import Comm, SerialComm
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import InputError
 from hpcgan.launch.world import expected_world
 
 Backend = Literal["auto", "horovod", "serial", "mpi"]
@@ -58,9 +58,6 @@ def make_comm(backend: str = "auto") -> Comm:
         from hpcgan.comm.horovod import HorovodComm
 
         return HorovodComm()
-    try:
-        from hpcgan.comm.mpi import MpiComm  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise HpcganError("comm.backend: mpi is not available in this version; use auto or horovod") from error
-    comm: Comm = MpiComm()
-    return comm
+    from hpcgan.comm.mpi import MpiComm
+
+    return MpiComm()

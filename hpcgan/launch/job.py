@@ -64,6 +64,10 @@ class Requests:
         self.signal = signal.SIGTERM
         self.hurry = False
 
+    def made(self) -> bool:
+        """Whether there was one."""
+        return self.at is not None
+
     def ask(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         now = time.monotonic()

@@ -77,7 +77,7 @@ class Supervisor:
                 return code
             # What counts is whether this process was asked to stop. An exit code does not tell: when a rank is
             # lost, Slurm ends the others by SIGTERM, and that is what srun reports.
-            if code == EXIT_INTERRUPTED or requests.at is not None:
+            if code == EXIT_INTERRUPTED or requests.made():
                 return code if requests.hurry else self._later(code)
             failures = 1 if self.progress() > before else failures + 1
             if failures > self.retries:
@@ -93,7 +93,7 @@ class Supervisor:
             )
             end = time.monotonic() + wait
             while time.monotonic() < end:
-                if requests.at is not None:
+                if requests.made():
                     return self._later(EXIT_INTERRUPTED)
                 time.sleep(0.1)
 

@@ -13,6 +13,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,11 +22,14 @@ from hpcgan import stateless
 from hpcgan.comm.base import Comm
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Sample
+from hpcgan.errors import InputError
 from hpcgan.methods import losses
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
-from hpcgan.models.layers import Network
+from hpcgan.models.layers import Network, synchronise
 from hpcgan.problems.base import Problem
+
+Tensors = Mapping[str, tf.Tensor]
 
 #: Averaged over all ranks in every step, in this order.
 METRICS = (
@@ -36,6 +40,10 @@ METRICS = (
     "nonfinite",
     "stop",
 )
+
+
+#: Place of "not finite" among the metrics that each network's update averages.
+BAD = {"discriminator": 3, "generator": 1}
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Gan:
     seed : int
     symmetries : sequence of str
         Symmetries under which real samples are shown; with `augment_generated`, generated ones, too.
+    compression : "none" or "fp16"
+        How gradients travel between ranks.
 
     Attributes
     ----------
@@ -81,10 +91,19 @@ class Gan:
     """
 
     def __init__(
-        self, problem: Problem, config: TrainingConfig, comm: Comm, seed: int, symmetries: Sequence[str] = ()
+        self,
+        problem: Problem,
+        config: TrainingConfig,
+        comm: Comm,
+        seed: int,
+        symmetries: Sequence[str] = (),
+        compression: str = "none",
     ) -> None:
         self._problem, self._config, self._comm, self._seed = problem, config, comm, seed
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
+        self._half = compression == "fp16" and comm.size > 1
+        if self._half and comm.backend == "mpi":
+            raise InputError("comm.compression: fp16 needs Horovod: MPI has no half precision; use none")
         generator = build_network(problem, "generator", seed, config.dtype)
         discriminator = build_network(problem, "discriminator", seed, config.dtype)
         self.networks: dict[str, Network] = {"generator": generator, "discriminator": discriminator}
@@ -97,8 +116,21 @@ class Gan:
             for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
         }
         self._discriminator_loss, self._generator_loss = losses.LOSSES[config.loss]
-        self._compiled = tf.function(self._step, reduce_retracing=True)
-        self._compiled_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
+        if config.batch_norm == "synced" and comm.size > 1:
+            for network in (generator, discriminator):
+                synchronise(network, comm)
+        # Where collectives stand in a graph, the whole step is compiled; else its parts are, with calls between them.
+        compiled = functools.partial(tf.function, reduce_retracing=True)
+        whole, part = (compiled, _as_it_is) if comm.in_graph else (_as_it_is, compiled)
+        self._whole = whole(self._step)
+        self._whole_penalised = whole(functools.partial(self._step, penalise=True))
+        self._forward = part(self._generate)
+        self._discriminator_part = part(self._discriminator_local)
+        self._discriminator_part_penalised = part(functools.partial(self._discriminator_local, penalise=True))
+        self._upstream_part = part(self._upstream)
+        self._generator_part = part(self._generator_local)
+        self._accumulated_part = part(self._generator_accumulated)
+        self._apply_parts = {name: part(functools.partial(self._apply, name)) for name in self.optimizers}
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         """Let the networks measure their constants.
@@ -170,7 +202,7 @@ class Gan:
         step_samples = len(draws["noise"]) * self._comm.size
         kept = decay(self._config.average_half_life, samples, step_samples)
         due = self._config.r1.weight > 0 and step % self._config.r1.every == 0
-        compiled = self._compiled_penalised if due else self._compiled
+        compiled = self._whole_penalised if due else self._whole
         metrics, finite = compiled(
             {k: tf.constant(v, dtype) for k, v in real.items()},
             {k: tf.constant(v) for k, v in draws.items()},
@@ -182,36 +214,56 @@ class Gan:
 
     def _step(
         self,
-        real: Mapping[str, tf.Tensor],
-        draws: Mapping[str, tf.Tensor],
-        rates: Mapping[str, tf.Tensor],
+        real: Tensors,
+        draws: Tensors,
+        rates: Tensors,
         kept: tf.Tensor,
         stop: tf.Tensor,
         penalise: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        generator = self.networks["generator"]
-        with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
-            generator_tape.watch(generator.weights)
-            fake = generator(draws["noise"], self._conditions(real), training=True)
-            fake = _permute(fake, draws)
-        d_metrics, d_finite = self._update_discriminator(
-            real, fake, draws["flip"], rates["discriminator"], stop, penalise
-        )
-        g_loss, g_finite = self._update_generator(real, fake, generator_tape, rates["generator"])
-        if self._average is not None:
-            self._average.update(kept)
+        """The step in the order of things: what is compiled as a whole, or calls parts that are compiled."""
+        weights = self.networks["generator"].weights
+        discriminator_part = self._discriminator_part_penalised if penalise else self._discriminator_part
+        simultaneous, accumulating = self._config.update == "simultaneous", self._config.accumulation > 1
+        fake: Tensors = {}
+        if not accumulating:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                fake = self._forward(self._conditions(real), draws)
+
+        d_local, d_finite = discriminator_part(real, fake, draws, stop)
+        if simultaneous:
+            finish = self._begin_mean("discriminator", d_local)
+        else:
+            d_metrics = self._apply_parts["discriminator"](
+                self._begin_mean("discriminator", d_local)(), rates["discriminator"]
+            )
+        if accumulating:
+            g_local, g_finite = self._accumulated_part(real, draws)
+        else:
+            upstream, g_loss = self._upstream_part(real, fake)
+            gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
+            g_local, g_finite = self._generator_part(gradients, g_loss)
+        g_mean = self._begin_mean("generator", g_local)
+        if simultaneous:
+            d_metrics = self._apply_parts["discriminator"](finish(), rates["discriminator"])
+        g_metrics = self._apply_parts["generator"](g_mean(), rates["generator"], kept)
+
         d_loss, probability_real, probability_fake, d_bad, stopping = tf.unstack(d_metrics)
-        g_loss, g_bad = tf.unstack(g_loss)
+        g_loss, g_bad = tf.unstack(g_metrics)
         metrics = tf.stack([d_loss, g_loss, probability_real, probability_fake, d_bad + g_bad, stopping])
         # A bad discriminator update spoils the generator's on every rank: only its origin is to blame.
         return metrics, tf.where(d_bad > 0, d_finite, g_finite)
 
+    # --- gradients of this rank --------------------------------------------------------------------
+
+    def _generate(self, conditions: Tensors, draws: Tensors, update: bool = True) -> Tensors:
+        """A fake batch, under the symmetries that were drawn."""
+        fake = self.networks["generator"](draws["noise"], conditions, training=True, update=update)
+        return _permute(fake, draws)
+
     def discriminator_gradients(
-        self,
-        real: Mapping[str, tf.Tensor],
-        fake: Mapping[str, tf.Tensor],
-        flip: tf.Tensor,
-        penalise: bool = False,
+        self, real: Tensors, fake: Tensors, flip: tf.Tensor, penalise: bool = False
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
         """Local gradients, loss (without the penalty) and logits of the discriminator."""
         network = self.networks["discriminator"]
@@ -224,73 +276,148 @@ class Gan:
                 objective = loss + r1.every * losses.r1_penalty(self._critic, self._made(real), r1.weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
 
-    def _critic(self, sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _critic(self, sample: Tensors) -> tf.Tensor:
         return self.networks["discriminator"](sample, training=True, update=False)
 
-    def _made(self, sample: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _made(self, sample: Tensors) -> Tensors:
         """The tensors that a generator makes (not its conditions)."""
         return {k: v for k, v in sample.items() if self._problem.schema[k].role == "data"}
 
     def generator_gradients(
-        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor], generator_tape: tf.GradientTape
+        self, real: Tensors, fake: Tensors, generator_tape: tf.GradientTape
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Local gradients and loss of the generator, whose forward pass `generator_tape` has recorded."""
+        upstream, loss = self._upstream(real, fake)
+        weights = self.networks["generator"].weights
+        return generator_tape.gradient(self._made(fake), weights, output_gradients=upstream), loss
+
+    def _upstream(self, real: Tensors, fake: Tensors) -> tuple[Tensors, tf.Tensor]:
+        """Gradient of the generator's loss with respect to what it made, and the loss."""
         made = self._made(fake)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(made.values()))
             # Its statistics follow the discriminator's own update only.
             loss = self._generator_loss(self._critic({**fake, **made}))
-        upstream = tape.gradient(loss, made)
+        return tape.gradient(loss, made), loss
+
+    def _discriminator_local(
+        self, real: Tensors, fake: Tensors, draws: Tensors, stop: tf.Tensor, penalise: bool = False
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """What this rank contributes to the discriminator's update, packed; whether it is finite."""
+
+        def part(real: Tensors, draws: Tensors, fake: Tensors) -> list[tf.Tensor]:
+            if not fake:
+                fake = self._generate(self._conditions(real), draws)
+            gradients, loss, on_real, on_fake = self.discriminator_gradients(real, fake, draws["flip"], penalise)
+            probabilities = [tf.reduce_mean(tf.sigmoid(logits)) for logits in (on_real, on_fake)]
+            return [*gradients, loss, *probabilities]
+
+        if fake:
+            *gradients, loss, on_real, on_fake = part(real, draws, fake)
+        else:
+            *gradients, loss, on_real, on_fake = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
+        finite = _finite(loss, gradients)
+        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), stop]
+        return self._pack("discriminator", gradients, metrics), finite
+
+    def _generator_local(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """What this rank contributes to the generator's update, packed; whether it is finite."""
+        finite = _finite(loss, gradients)
+        return self._pack("generator", gradients, [loss, 1.0 - tf.cast(finite, loss.dtype)]), finite
+
+    def _generator_accumulated(self, real: Tensors, draws: Tensors) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The same, part by part of the batch, with a forward pass of its own for each."""
         weights = self.networks["generator"].weights
-        return generator_tape.gradient(made, weights, output_gradients=upstream), loss
 
-    def _update_discriminator(
-        self,
-        real: Mapping[str, tf.Tensor],
-        fake: Mapping[str, tf.Tensor],
-        flip: tf.Tensor,
-        rate: tf.Tensor,
-        stop: tf.Tensor,
-        penalise: bool,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, loss, real_logits, fake_logits = self.discriminator_gradients(real, fake, flip, penalise)
-        finite = _finite(loss, gradients)
-        local = tf.stack(
-            [
-                loss,
-                tf.reduce_mean(tf.sigmoid(real_logits)),
-                tf.reduce_mean(tf.sigmoid(fake_logits)),
-                1.0 - tf.cast(finite, loss.dtype),
-                stop,
-            ]
+        def part(real: Tensors, draws: Tensors) -> list[tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                fake = self._generate(self._conditions(real), draws, update=False)
+            gradients, loss = self.generator_gradients(real, fake, tape)
+            return [*gradients, loss]
+
+        *gradients, loss = self._accumulate(part, real, draws)
+        return self._generator_local(gradients, loss)
+
+    def _accumulate(
+        self, part: Callable[[Tensors, Tensors], list[tf.Tensor]], real: Tensors, draws: Tensors
+    ) -> list[tf.Tensor]:
+        """Mean of what `part` gives for each of `training.accumulation` equal parts of the batch, one at a time."""
+        count = self._config.accumulation
+        shared = {k: v for k, v in draws.items() if v.shape.rank == 0}
+        sliced = {k: v for k, v in draws.items() if k not in shared}
+
+        def cut(tensors: Tensors, number: tf.Tensor) -> Tensors:
+            size = {k: tf.shape(v)[0] // count for k, v in tensors.items()}
+            return {k: v[number * size[k] : (number + 1) * size[k]] for k, v in tensors.items()}
+
+        def again(number: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            more = part(cut(real, number), {**shared, **cut(sliced, number)})
+            return number + 1, [s + m for s, m in zip(sums, more, strict=True)]
+
+        # The first one by itself: it says which tensors there are. A loop, so that one part is in memory at a time.
+        first = part(cut(real, tf.constant(0)), {**shared, **cut(sliced, tf.constant(0))})
+        _, sums = tf.while_loop(
+            lambda number, sums: number < count, again, (tf.constant(1), first), parallel_iterations=1
         )
-        return self._reduce_and_apply("discriminator", gradients, local, rate), finite
+        return [s / count for s in sums]
 
-    def _update_generator(
-        self,
-        real: Mapping[str, tf.Tensor],
-        fake: Mapping[str, tf.Tensor],
-        generator_tape: tf.GradientTape,
-        rate: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, loss = self.generator_gradients(real, fake, generator_tape)
-        finite = _finite(loss, gradients)
-        local = tf.stack([loss, 1.0 - tf.cast(finite, loss.dtype)])
-        return self._reduce_and_apply("generator", gradients, local, rate), finite
+    # --- over the ranks ----------------------------------------------------------------------------
 
-    def _reduce_and_apply(
-        self, name: str, gradients: Sequence[tf.Tensor], local: tf.Tensor, rate: tf.Tensor
-    ) -> tf.Tensor:
-        """Average over the ranks in one collective, update the network, return the averaged metrics."""
-        statistics = self.networks[name].statistics
-        reduced = self._comm.grouped_allreduce([*gradients, *(s.read_value() for s in statistics), local], name=name)
-        self.optimizers[name].apply(reduced[: len(gradients)], rate)
-        for variable, mean in zip(statistics, reduced[len(gradients) : -1], strict=True):
-            variable.assign(mean)
-        return reduced[-1]
+    def _pack(self, name: str, gradients: Sequence[tf.Tensor], metrics: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Gradients, moving statistics and metrics of a network's update as one flat buffer.
 
-    def _conditions(self, sample: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        With `comm.compression: fp16` the gradients are a buffer of their own, in half precision.
+        """
+        statistics = [s.read_value() for s in self.networks[name].statistics]
+        if not self._half:
+            return [_flat([*gradients, *statistics, tf.stack(metrics)])]
+        return [tf.cast(_flat(gradients), tf.float16), _flat([*statistics, tf.stack(metrics)])]
+
+    def _begin_mean(self, name: str, local: list[tf.Tensor]) -> Callable[[], list[tf.Tensor]]:
+        """Start to average a packed contribution over the ranks; what is returned waits for it."""
+        if self._comm.in_graph:
+            mean = self._comm.grouped_allreduce(local, name)
+            return lambda: mean
+        begun = [self._comm.begin_average(tensor, name) for tensor in local]
+        return lambda: [finish() for finish in begun]
+
+    def _apply(self, name: str, mean: list[tf.Tensor], rate: tf.Tensor, kept: tf.Tensor | None = None) -> tf.Tensor:
+        """Update a network by the averages over all ranks; the averaged metrics."""
+        network = self.networks[name]
+        weights, statistics = network.weights, network.statistics
+        count = sum(weight.shape.num_elements() for weight in weights)
+        gradients, rest = (mean[0][:count], mean[0][count:]) if len(mean) == 1 else mean
+        self.optimizers[name].apply(_like(tf.cast(gradients, rest.dtype), weights), rate)
+        start = sum(statistic.shape.num_elements() for statistic in statistics)
+        for statistic, value in zip(statistics, _like(rest[:start], statistics), strict=True):
+            statistic.assign(value)
+        if kept is not None and self._average is not None:
+            self._average.update(kept)
+        metrics = rest[start:]
+        if len(mean) > 1:  # half precision ends at 65504: a sum beyond is not finite
+            bad = 1.0 - tf.cast(tf.reduce_all(tf.math.is_finite(gradients)), rest.dtype)
+            place = tf.one_hot(BAD[name], tf.shape(metrics)[0], dtype=rest.dtype)
+            metrics += bad * place
+        return metrics
+
+    def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _flat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+def _like(flat: tf.Tensor, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    """A flat buffer cut into tensors of the variables' shapes."""
+    sizes = [variable.shape.num_elements() for variable in variables]
+    parts = tf.split(flat, sizes) if sizes else []
+    return [tf.reshape(part, variable.shape) for part, variable in zip(parts, variables, strict=True)]
 
 
 def _inverse(order: np.ndarray) -> np.ndarray:
@@ -300,7 +427,7 @@ def _inverse(order: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _permute(sample: Mapping[str, tf.Tensor], draws: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _permute(sample: Tensors, draws: Tensors) -> dict[str, tf.Tensor]:
     """Apply the permutations among the draws, if any, to generated samples."""
     changed = dict(sample)
     for name, tensor in sample.items():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, Network, normalisation
+from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, MinibatchStddev, Network, normalisation
 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
@@ -151,14 +151,15 @@ class Discriminator(Network):
             if config.pooled_pt
             else []
         )
-        self.minibatch = config.minibatch_stddev
-        features = 16 * (widths[-1] + int(self.minibatch)) + 2
+        self.minibatch = MinibatchStddev("minibatch_stddev") if config.minibatch_stddev else None
+        last = widths[-1] + int(config.minibatch_stddev)
+        features = 16 * last + 2
         self.head = init.he_uniform("discriminator/head", (features, 1), features, 1)
         self.head_bias = init.constant("discriminator/head_bias", (), 0.0)
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; hidden layers on the sums do.
         units = config.hidden_units
-        inputs = widths[-1] + int(self.minibatch) + SUMS
+        inputs = last + SUMS
         self.hidden = (
             [
                 init.he_uniform("discriminator/hidden", (inputs, units), inputs, 2),
@@ -247,8 +248,8 @@ class Discriminator(Network):
                 both = tf.concat([sums, tf.math.log1p(10.0 * sums)], axis=-1)
                 x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
-        if self.minibatch:
-            x = tf.concat([x, _minibatch_stddev(x, groups)], axis=-1)
+        if self.minibatch is not None:
+            x = self.minibatch(x, groups)
         total = tf.reduce_sum(pt, axis=[1, 2]) / 27.7 * 3.0
         mean = tf.reduce_mean(t, axis=[1, 2]) * 20.0
         flat = tf.reshape(x, [-1, self.head.shape[0] - 2])
@@ -288,15 +289,3 @@ def _mass(momenta: tf.Tensor) -> tf.Tensor:
     plus, minus, px, py = tf.unstack(momenta, axis=-1)
     square = plus * minus - px * px - py * py
     return tf.sqrt(tf.nn.relu(square) + 1e-4)[..., None]  # 1 GeV: the root has no gradient at zero
-
-
-def _minibatch_stddev(x: tf.Tensor, groups: int) -> tf.Tensor:
-    """One constant channel: the mean standard deviation of the features over each group of the batch.
-
-    Karras et al. (arXiv:1710.10196), section 3; over the rank's own batch. The groups are equal parts.
-    """
-    channels = []
-    for part in tf.split(x, groups):
-        deviation = tf.reduce_mean(tf.sqrt(tf.math.reduce_variance(part, axis=0) + 1e-8))
-        channels.append(tf.fill(tf.concat([tf.shape(part)[:3], [1]], 0), deviation))
-    return tf.concat(channels, axis=0)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan import stateless
+from hpcgan.comm.base import Comm
 
 Padding = Literal["zero", "circular"]
 Upsampling = Literal["transposed", "nearest"]
@@ -229,10 +230,43 @@ class ConvTranspose2D(tf.Module):
         return tf.pad(rows, [[0, 0], [0, 1], [0, 0], [0, 0]]) + tf.pad(rows, [[0, 0], [1, 0], [0, 0], [0, 0]])
 
 
-class BatchNorm(tf.Module):
+class BatchStatistic(tf.Module):
+    """A layer that looks at a batch as a whole: at the rank's own, or after `synchronise` at that of all ranks."""
+
+    comm: Comm | None = None
+
+
+def synchronise(network: tf.Module, comm: Comm) -> None:
+    """Let the layers of a network that look at a batch as a whole see that of all ranks."""
+    for module in network.submodules:
+        if isinstance(module, BatchStatistic):
+            module.comm = comm
+
+
+class MinibatchStddev(BatchStatistic):
+    """Adds one constant channel: the mean standard deviation of the features over the batch.
+
+    Karras et al. (arXiv:1710.10196), section 3. A batch that holds several groups is cut into equal parts, each of
+    which gets its own.
+    """
+
+    def __call__(self, x: tf.Tensor, groups: int) -> tf.Tensor:
+        channels = []
+        for part in tf.split(x, groups):
+            if self.comm is None:
+                variance = tf.math.reduce_variance(part, axis=0)
+            else:
+                mean = self.comm.allreduce(tf.reduce_mean(part, axis=0), f"{self.name}.mean")
+                variance = self.comm.allreduce(tf.reduce_mean(tf.square(part - mean), axis=0), f"{self.name}.variance")
+            deviation = tf.reduce_mean(tf.sqrt(variance + 1e-8))
+            channels.append(tf.fill(tf.concat([tf.shape(part)[:3], [1]], 0), deviation))
+        return tf.concat([x, tf.concat(channels, axis=0)], axis=-1)
+
+
+class BatchNorm(BatchStatistic):
     """Batch normalisation over all axes but the last (Ioffe and Szegedy, arXiv:1502.03167).
 
-    Training uses the statistics of the rank's own batch; moving averages follow them as
+    Training uses the statistics of the batch; moving averages follow them as
     new = momentum * old + (1 - momentum) * batch, with the unbiased variance.
     """
 
@@ -257,6 +291,8 @@ class BatchNorm(tf.Module):
         return y
 
     def _normalise(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if self.comm is not None:
+            return self._normalise_over_ranks(x, self.comm)
         if x.dtype == tf.float32:
             images = x if x.shape.rank == 4 else x[:, None, None, :]
             y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -274,6 +310,19 @@ class BatchNorm(tf.Module):
         count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
         y = (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
         return y, mean, variance * count / tf.maximum(count - 1.0, 1.0)
+
+    def _normalise_over_ranks(self, x: tf.Tensor, comm: Comm) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        axes = list(range(x.shape.rank - 1))
+        # Both moments in one collective. They are taken about the moving mean, the same on all ranks and near the
+        # batch's, so that nothing large cancels in the variance.
+        about = tf.stop_gradient(self.mean.read_value())
+        shifted = x - about
+        moments = tf.stack([tf.reduce_mean(shifted, axes), tf.reduce_mean(tf.square(shifted), axes)])
+        first, second = tf.unstack(comm.allreduce(moments, f"{self.name}.moments"))
+        variance = tf.maximum(second - tf.square(first), 0.0)
+        y = (shifted - first) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
+        count = tf.cast(tf.size(x) // x.shape[-1] * comm.size, x.dtype)
+        return y, about + first, variance * count / tf.maximum(count - 1.0, 1.0)
 
 
 class Identity(tf.Module):

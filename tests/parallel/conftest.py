@@ -57,16 +57,37 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(plugin, "hpcgan-parallel")
 
 
-@pytest.fixture(scope="session")
-def comm() -> Iterator[Any]:
-    """The communicator of this rank, with one compute thread."""
+_comms: dict[str, Any] = {}
+
+
+def _comm(backend: str) -> Any:
+    """The communicator of this rank over a backend, with one compute thread; one for all tests."""
     from hpcgan.comm.devices import configure_devices
     from hpcgan.comm.select import make_comm
 
-    made = make_comm("horovod")
-    with contextlib.suppress(HpcganError):  # a test before may have started TensorFlow already
-        configure_devices(made, 1)
-    return made
+    if backend not in _comms:
+        _comms[backend] = make_comm(backend)
+        with contextlib.suppress(HpcganError):  # a test before may have started TensorFlow already
+            configure_devices(_comms[backend], 1)
+    return _comms[backend]
+
+
+@pytest.fixture
+def comm() -> Any:
+    """The communicator of this rank, over Horovod."""
+    return _comm("horovod")
+
+
+@pytest.fixture
+def comm_of() -> Any:
+    """The communicator of this rank over the backend of a name."""
+    return _comm
+
+
+@pytest.fixture(params=["horovod", "mpi"])
+def each_comm(request: pytest.FixtureRequest) -> Any:
+    """The communicator of this rank, over each of the backends."""
+    return _comm(request.param)
 
 
 # --- in a rank -----------------------------------------------------------------------------------------

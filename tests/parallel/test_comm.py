@@ -14,9 +14,14 @@ ANY = [pytest.param(n, marks=pytest.mark.world_size(n)) for n in (1, 2, 3, 4)]
 SEVERAL = [pytest.param(n, marks=pytest.mark.world_size(n)) for n in (2, 3)]
 
 
+@pytest.fixture
+def comm(each_comm):
+    return each_comm
+
+
 @pytest.mark.parametrize("size", ANY)
 def test_world(comm, size):
-    assert (comm.size, comm.local_size, comm.backend) == (size, size, "horovod")
+    assert (comm.size, comm.local_size) == (size, size)
     assert comm.rank == comm.local_rank
     assert comm.gather_json(comm.rank) == (list(range(size)) if comm.is_root else None)
 
@@ -52,7 +57,7 @@ def test_gather_array_keeps_dtype_shape_and_bits(comm, size):
 
 @pytest.mark.world_size(2)
 def test_gather_array_in_several_rounds(comm, monkeypatch):
-    monkeypatch.setattr("hpcgan.comm.horovod._CHUNK", 1000)
+    monkeypatch.setattr(f"hpcgan.comm.{comm.backend}._CHUNK", 1000)
     sizes = [10, 4321]
     gathered = comm.gather_array(np.arange(sizes[comm.rank]))
     for size, got in zip(sizes, gathered or []):
@@ -82,7 +87,7 @@ def test_json(comm, size):
 
 @pytest.mark.parametrize("size", SEVERAL)
 def test_broadcast_variables(comm, size, monkeypatch):
-    monkeypatch.setattr("hpcgan.comm.horovod._CHUNK", 100)  # several rounds
+    monkeypatch.setattr(f"hpcgan.comm.{comm.backend}._CHUNK", 100)  # several rounds
     dtypes = (tf.float32, tf.float64, tf.float16, tf.int64, tf.uint64, tf.bool)
 
     def make(rank):
@@ -167,6 +172,24 @@ def test_grouped_allreduce_gives_all_ranks_the_same_bits_every_time(comm):
     assert gathered is None or len({g.tobytes() for g in gathered}) == 1
 
 
+@pytest.mark.parametrize("size", SEVERAL)
+def test_an_average_that_is_begun_and_finished_later(comm, size):
+    first, second = (tf.constant([x + comm.rank, 1.0]) for x in (0.0, 10.0))
+    finish = comm.begin_average(first, "t.first"), comm.begin_average(second, "t.second")
+    mean = (size - 1) / 2
+    np.testing.assert_array_equal(finish[0](), [mean, 1.0])
+    np.testing.assert_array_equal(finish[1](), [10.0 + mean, 1.0])
+
+
+@pytest.mark.world_size(2)
+def test_both_backends_give_the_same_bits(comm_of):
+    """On two ranks; on more, the order of the summands is the MPI library's."""
+    rng = np.random.default_rng(comm_of("mpi").rank)
+    tensors = [tf.constant(rng.normal(size=n) * 10.0 ** (n % 7), tf.float32) for n in (1000, 7, 4096, 33)]
+    found = [[t.numpy().tobytes() for t in comm_of(b).grouped_allreduce(tensors, "t.both")] for b in ("horovod", "mpi")]
+    assert found[0] == found[1]
+
+
 @pytest.mark.world_size(2)
 def test_integers_are_not_averaged(comm):
     with pytest.raises(TypeError, match=r"t\.int: tensor 1 is int64"):
@@ -204,7 +227,7 @@ def _loss(x, theta, mean_over_ranks, gather):
 @pytest.mark.parametrize("size", SEVERAL)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_are_those_of_one_rank_with_the_whole_batch(comm, size, compiled):
-    """The semantics stated in hpcgan/comm/horovod.py, first and second derivatives, in float64."""
+    """The semantics stated in hpcgan/comm/collectives.py, first and second derivatives, in float64."""
     rng = np.random.default_rng(0)
     batch = rng.normal(size=(size * 5, 3))
     theta = tf.Variable(rng.normal(size=(3, 2)))

@@ -13,7 +13,8 @@ from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.methods import gan as gan_module  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.detector import Discriminator, Generator, _mass, _minibatch_stddev  # noqa: E402
+from hpcgan.models.detector import Discriminator, Generator, _mass  # noqa: E402
+from hpcgan.models.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -180,11 +181,12 @@ def test_minibatch_stddev_by_hand():
     x = np.zeros((4, 1, 1, 2))
     x[:, 0, 0, 0] = [1.0, 3.0, 0.0, 0.0]
     x[:, 0, 0, 1] = [5.0, 5.0, 2.0, 4.0]
-    found = _minibatch_stddev(tf.constant(x), 2).numpy()[:, 0, 0, 0]
+    found = MinibatchStddev()(tf.constant(x), 2).numpy()[:, 0, 0, 2]
     np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5], atol=1e-3)
-    whole = _minibatch_stddev(tf.constant(x), 1).numpy()
+    whole = MinibatchStddev()(tf.constant(x), 1).numpy()
+    np.testing.assert_array_equal(whole[..., :2], x)
     expected = np.mean([np.std([1, 3, 0, 0]), np.std([5, 5, 2, 4])])
-    np.testing.assert_allclose(whole, np.full((4, 1, 1, 1), expected), atol=1e-3)
+    np.testing.assert_allclose(whole[..., 2:], np.full((4, 1, 1, 1), expected), atol=1e-3)
 
 
 def test_without_minibatch_stddev_events_do_not_see_each_other():

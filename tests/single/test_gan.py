@@ -181,3 +181,61 @@ def test_batch_statistics_differ_from_moving_ones():
         for s in ("moving", "batch")
     ]
     assert not np.allclose(*images)
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(update):
+    """Without batch norm, in which each part would see itself only."""
+    found = []
+    for accumulation in (1, 2, 4):
+        gan = _gan(
+            model={"normalisation": "none"}, dtype="float64", accumulation=accumulation, average_half_life=50.0,
+            update=update, r1={"weight": 0.1, "every": 2},
+        )  # fmt: skip
+        metrics = [_step(gan, step, _real(dtype="float64")).metrics for step in range(3)]
+        found.append((_values(gan), metrics))
+    for values, metrics in found[1:]:
+        for name, value in found[0][0].items():
+            np.testing.assert_allclose(values[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+        for mine, whole in zip(metrics, found[0][1], strict=True):
+            assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
+
+
+def test_a_simultaneous_update_takes_the_generator_gradient_at_the_old_discriminator():
+    """The generator after one step does not depend on the discriminator's rate; alternating, it does."""
+    for update, same in (("simultaneous", True), ("alternating", False)):
+        values = []
+        for rate in (1e-4, 1e-1):
+            gan = _gan(update=update)
+            rates = {"generator": 2e-4, "discriminator": rate}
+            gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=rates, samples=4, stop=False)
+            values.append({k: v.numpy() for k, v in gan.networks["generator"].named.items()})
+        assert all(np.array_equal(values[0][k], values[1][k]) for k in values[0]) == same
+
+
+class InParts(SerialComm):
+    """One rank whose collectives are calls between compiled parts of the step, as with `comm.backend: mpi`."""
+
+    in_graph = False
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_compiled_in_parts_is_the_same(update, accumulation):
+    settings = {"update": update, "accumulation": accumulation, "r1": {"weight": 0.1, "every": 2}}
+    found = []
+    for comm in (SerialComm(), InParts()):
+        gan = _gan(comm=comm, average_half_life=50.0, **settings)
+        metrics = [_step(gan, step).metrics for step in range(3)]
+        found.append((_values(gan), metrics))
+    assert found[0][1] == found[1][1]
+    for name, value in found[0][0].items():
+        np.testing.assert_array_equal(found[1][0][name], value, err_msg=name)
+
+
+def test_nothing_is_traced_again_after_the_first_steps():
+    gan = _gan(average_half_life=50.0, r1={"weight": 0.1, "every": 2})
+    for step in range(6):
+        _step(gan, step)
+    assert gan._whole.experimental_get_tracing_count() == 1
+    assert gan._whole_penalised.experimental_get_tracing_count() == 1

@@ -72,7 +72,7 @@ TENSORFLOW = (
     "hpcgan.data.pipeline",
     "hpcgan.evaluation.sample",
     "hpcgan.comm.horovod",
-    "hpcgan.comm.mpi",
+    "hpcgan.comm.collectives",
     "hpcgan.comm.devices",
     "hpcgan.comm.selftest",
 )

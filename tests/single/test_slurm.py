@@ -336,7 +336,7 @@ def test_a_request_that_came_while_the_ranks_failed_is_not_forgotten(
     program, tmp_path, monkeypatch, code, hurry, state, ends
 ):
     monkeypatch.setattr(supervise, "REQUEUE_TIMEOUT", 0.0)
-    program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo "JobState={state}"')
+    program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo JobState=RUNNING')
 
     def start(requests):
         requests.ask(signal.SIGUSR1, None)
