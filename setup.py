@@ -55,6 +55,8 @@ BUILD = [
 ]
 SWEEP = ["optuna>=3.4"]
 INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
+# What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
+PEER = ["torch==2.13.0"]
 DEV = [
     "ipyparallel>=8.6",
     "pytest>=7.4",
@@ -97,6 +99,7 @@ setup(
         "sweep": SWEEP,
         "interactive": INTERACTIVE,
         "dev": DEV,
+        "peer": PEER,
         "build": TENSORFLOW + BUILD,
         "build-gpu": TENSORFLOW_GPU + BUILD,
     },

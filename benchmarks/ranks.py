@@ -9,14 +9,15 @@ on these cores. Efficiency is the ratio, pair by pair.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from together import run_all, total_rate, wait_for_all, write_rate
 
 from hpcgan import config as configuration
 from hpcgan.launch.start import launch
@@ -46,49 +47,41 @@ def worker(args: argparse.Namespace) -> None:
     sharding = Sharding(len(source), config.training.batch_size, comm.rank, comm.size, config.seed)
     pipeline = Pipeline(source, problem, sharding, config.data.augment, gan.draws)
     rates = {"generator": 1e-4, "discriminator": 1e-4}
+    name = comm.rank if comm.size > 1 else args.index
     step, started = 0, 0.0
-    while step < WARM_UP + args.steps:
+    while step < args.warm_up + args.steps:
         for real, draws in pipeline.rest_of_epoch(0, 0, step):
-            if step == WARM_UP:
+            if step == args.warm_up:
                 comm.barrier()
-                _wait_for_all(args.folder, args.processes, comm.rank if comm.size > 1 else args.index)
+                wait_for_all(args.folder, args.processes, name)
                 started = time.monotonic()
             gan.step(step, real, draws, learning_rates=rates, samples=step * 64 + 64, stop=False)
             step += 1
-            if step == WARM_UP + args.steps:
+            if step == args.warm_up + args.steps:
                 break
     seconds = time.monotonic() - started
-    rate = args.steps * config.training.batch_size / seconds
-    name = comm.rank if comm.size > 1 else args.index
-    (args.folder / f"{name}.json").write_text(json.dumps(rate))
+    write_rate(args.folder, name, args.steps * config.training.batch_size / seconds)
     comm.close()
 
 
-def _wait_for_all(folder: Path, processes: int, index: int) -> None:
-    """Begin when everybody is warm: the isolated processes share nothing but this folder."""
-    (folder / f"{index}.ready").touch()
-    while len(list(folder.glob("*.ready"))) < processes:
-        time.sleep(0.01)
-
-
-def _measure(args: argparse.Namespace, ranks: bool) -> float:
+def measure(
+    config: Path, overrides: Sequence[str], processes: int, *, ranks: bool, steps: int, warm_up: int = WARM_UP
+) -> float:
+    """Samples a second of `processes` ranks of one job, or (`ranks` false) of as many isolated processes."""
     with tempfile.TemporaryDirectory() as name:
-        common = [str(args.config), *args.overrides, "--steps", str(args.steps), "--processes", str(args.ranks)]
-        command = [*common, "--folder", name]
+        numbers = {"--steps": steps, "--warm-up": warm_up, "--processes": processes}
+        options = [text for option, number in numbers.items() for text in (option, str(number))]
+        command = [str(config), *overrides, *options, "--folder", name, "--worker"]
         if ranks:
-            os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-            code = launch([*command, "--worker"], args.ranks, module="ranks")
+            path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+            code = launch(command, processes, module="ranks", env=env)
             if code:
-                sys.exit(f"the job of {args.ranks} ranks failed with {code}")
+                sys.exit(f"the job of {processes} ranks failed with {code}")
         else:
-            env = {**os.environ, **plan(1, threads=1).env}
-            started = [
-                subprocess.Popen([sys.executable, __file__, *command, "--worker", "--index", str(i)], env=env)
-                for i in range(args.ranks)
-            ]
-            if any([process.wait() for process in started]):  # noqa: C419 - wait for all of them
-                sys.exit("an isolated process failed")
-        return sum(json.loads(path.read_text()) for path in Path(name).glob("*.json"))
+            alone = [[sys.executable, __file__, *command, "--index", str(i)] for i in range(processes)]
+            run_all(alone, plan(1, threads=1).env)
+        return total_rate(Path(name))
 
 
 def main() -> None:
@@ -99,6 +92,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=WARM_UP)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
@@ -109,7 +103,10 @@ def main() -> None:
         return
     ratios = []
     for i in range(args.repeats):
-        isolated, together = _measure(args, ranks=False), _measure(args, ranks=True)
+        isolated, together = (
+            measure(args.config, args.overrides, args.ranks, ranks=ranks, steps=args.steps, warm_up=args.warm_up)
+            for ranks in (False, True)
+        )
         ratios.append(together / isolated)
         print(
             f"pair {i + 1}: {args.ranks} isolated processes {isolated:.0f} samples/s, "

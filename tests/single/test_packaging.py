@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 import hpcgan
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"tensorflow", "tensorflow-cpu", "horovod", "mpi4py", "optuna", "ipyparallel", "jupyterlab", "pytest"}
+HEAVY = {"tensorflow", "tensorflow-cpu", "horovod", "mpi4py", "optuna", "ipyparallel", "jupyterlab", "pytest", "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def test_the_base_is_light(metadata):
         ("gpu", {"tensorflow", "horovod", "mpi4py", "tensorboard"}),
         ("sweep", {"optuna"}),
         ("interactive", {"ipyparallel", "ipywidgets", "ipympl", "jupyterlab", "pandas"}),
+        ("peer", {"torch"}),
     ],
 )
 def test_extras(metadata, extra, packages):
