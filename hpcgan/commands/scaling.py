@@ -114,9 +114,8 @@ def _measure(
         print(f"scaling: {line}", file=sys.stderr, flush=True)
 
     points = measure.plan(ranks, backends, args.repeats, args.isolated)
-    say(
-        f"{len(points)} points, {setting.steps} steps each, {setting.threads} threads a rank, into {_short(study.path)}"
-    )
+    threads = f"{setting.threads} thread{'s' * (setting.threads > 1)} a rank"
+    say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {_short(study.path)}")
     measure.measure(study, points, resources, say)
     if not args.no_allreduce:
         measure.sweep(study, backends, max(ranks), resources, say)

@@ -203,13 +203,14 @@ def expected_maximum(p: float | np.ndarray) -> Any:
     p : float or (k,) array
         At least 1.
     """
+    from scipy import integrate
     from scipy.special import log_ndtr
 
     x = np.linspace(-12.0, 12.0, 24001)
     power = np.exp(np.multiply.outer(np.asarray(p, np.float64), log_ndtr(x)))
     integrand = np.where(x > 0, 1.0 - power, -power)
     integrand[..., x == 0] += 0.5  # the mean of both sides of the jump
-    return np.trapezoid(integrand, x) if hasattr(np, "trapezoid") else np.trapz(integrand, x)
+    return np.abs(integrate.trapezoid(integrand, x))  # a maximum of one is 0, not -1e-17
 
 
 # --- what a study says ------------------------------------------------------------------------------
@@ -355,13 +356,12 @@ def extrapolate(
     draws = [_inputs(observed, calls, ranks_swept, generator) for _ in range(RESAMPLES)]
     curves: dict[str, list[dict[str, Any]]] = {}
     for algorithm in ALGORITHMS:
-        central = _step(algorithm, ranks, extreme, best, wanted, payload, setting, observed, batches)
-        cloud = np.stack(
-            [
-                _step(algorithm, ranks, extreme, d, wanted, payload, setting, observed, batches)["efficiency"]
-                for d in draws
-            ]
-        )
+
+        def step(inputs: Mapping[str, float], algorithm: str = algorithm) -> dict[str, np.ndarray]:
+            return _step(algorithm, ranks, extreme, inputs, wanted, payload, setting, observed, batches)
+
+        central = step(best)
+        cloud = np.stack([step(inputs)["efficiency"] for inputs in draws])
         low, high = np.quantile(cloud, [0.16, 0.84], axis=0)
         curves[algorithm] = [
             {
