@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from hpcgan.metrics.plots import COLOURS, REAL, STYLE
 from hpcgan.scaling.measure import ISOLATED
@@ -97,7 +97,7 @@ def model_figure(model: Mapping[str, Any]) -> Figure:
         As `hpcgan.scaling.model.extrapolate` makes it.
     """
     with mpl.rc_context(STYLE):
-        figure = _figure((12.0, 5.4))
+        figure = _figure((12.0, 6.0))
         efficiency, step = figure.subplots(1, 2)
         for (name, curve), colour in zip(model["curves"].items(), COLOURS):
             ranks = np.array([p["ranks"] for p in curve])
@@ -106,12 +106,12 @@ def model_figure(model: Mapping[str, Any]) -> Figure:
             efficiency.plot(ranks, middle, color=colour, lw=1.5, label=f"model: {name}")
             total = np.array([1e3 * p["step_s"] for p in curve])
             step.plot(ranks, total, color=colour, lw=1.5, label=f"step, {name}")
-            step.plot(ranks, [1e3 * p["communication_s"] for p in curve], color=colour, lw=1, ls="--",
+            step.plot(ranks, _in_ms(curve, "communication_s"), color=colour, lw=1, ls="--",
                       label=f"communication, {name}")  # fmt: skip
         first = next(iter(model["curves"].values()))
         x = [p["ranks"] for p in first]
-        step.plot(x, [1e3 * p["imbalance_s"] for p in first], color=REAL, lw=1, ls=":", label="imbalance")
-        step.plot(x, [1e3 * p["compute_s"] for p in first], color=REAL, lw=1, ls="-.", label="compute")
+        step.plot(x, _in_ms(first, "imbalance_s"), color=REAL, lw=1, ls=":", label="imbalance")
+        step.plot(x, _in_ms(first, "compute_s"), color=REAL, lw=1, ls="-.", label="compute")
         measured = model["measured"]
         if measured:
             efficiency.errorbar(
@@ -134,12 +134,19 @@ def model_figure(model: Mapping[str, Any]) -> Figure:
         efficiency.set_ylim(0.0, 1.15)
         efficiency.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         efficiency.set_ylabel("Efficiency against one rank")
-        efficiency.legend(fontsize=8.5, loc="lower left")
+        efficiency.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         step.set_yscale("log")
         step.set_ylabel("Time [ms]")
-        step.legend(fontsize=8.5)
+        step.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+        step.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        step.yaxis.set_minor_formatter(NullFormatter())
         figure.suptitle(f"A model, not a measurement: {model['title']}", fontsize=11)
         return figure
+
+
+def _in_ms(curve: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """For a logarithmic axis: a gap where there is nothing."""
+    return [1e3 * p[name] if p[name] > 0 else np.nan for p in curve]
 
 
 def _errorbar(axes: Axes, points: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:

@@ -164,7 +164,8 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
     for key in sorted(measured):
         comm, ranks = key
         repeats = measured[key]
-        one, alone = rates.get((comm, 1)), rates.get((ISOLATED, ranks))
+        one = rates.get((comm, 1))
+        alone = None if comm == ISOLATED or ranks == 1 else rates.get((ISOLATED, ranks))
         efficiency = None if one is None else ratio(rates[key], one, 1.0 / ranks)
         if ranks == 1 and efficiency is not None:
             efficiency = Value(1.0, 0.0)  # by definition
@@ -182,7 +183,9 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
                 "batch_size": repeats[0].batch_size,
                 "rate": _plain(rates[key]),
                 "efficiency": None if efficiency is None else _plain(efficiency),
-                "against_isolated": None if alone is None or comm == ISOLATED else _plain(ratio(rates[key], alone)),
+                "against_isolated": None
+                if alone is None or comm == ISOLATED or ranks == 1
+                else _plain(ratio(rates[key], alone)),
                 "cost": _plain(ratio(Value(1000.0 * ranks * setting.threads, 0.0), rates[key])),
                 "parts": {name: _plain(mean([p[name] for p in parts])) for name in ("step", *PARTS)},
                 "step_median_s": float(np.median(steps)),
