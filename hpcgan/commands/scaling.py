@@ -85,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
     if args.executor == "slurm":
         return _submit(args, config, max(ranks), out)
     resources, cores = _resources(args)
+    study = measure.Study(out)
+    there = study.setting() if study.exists else None  # with other numbers of ranks, it keeps its threads
+    threads = args.threads or (there.threads if there else measure.default_threads(ranks, resources, cores))
     setting = measure.Setting(
         identity=config.identity_hash(),
         mode=args.mode,
@@ -92,10 +95,9 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         warm_up=args.warm_up,
         synthetic=args.synthetic_data,
-        threads=args.threads or measure.default_threads(ranks, resources, cores),
+        threads=threads,
         cores=cores,
     )
-    study = measure.Study(out)
     study.prepare(config, setting)
     return _measure(args, study, setting, ranks, backends, resources)
 

@@ -200,6 +200,11 @@ class Study:
     def __post_init__(self) -> None:
         self.points, self.sweeps = self.path / "points", self.path / "allreduce"
 
+    @property
+    def exists(self) -> bool:
+        """True if there is a study here."""
+        return (self.path / "setting.json").is_file()
+
     def prepare(self, config: Config, setting: Setting) -> None:
         """Make the directory, or check that it holds this study.
 
@@ -209,7 +214,7 @@ class Study:
             It holds another study, or cannot be written.
         """
         file = self.path / "setting.json"
-        if file.is_file():
+        if self.exists:
             there = self.setting()
             if there.identity != setting.identity:
                 raise InputError(
