@@ -1,7 +1,7 @@
 """The points of a scaling study: which there are, how each is measured, what is kept.
 
 A study is a directory: `config.yaml` and `setting.json` say what is measured, `points/` has one file a point (number
-of ranks, backend, repeat), written when the point is done. The same study again measures what is missing. The
+of ranks, backend, repeat), written when the point is done, `logs/` what the ranks of failed points printed. The same study again measures what is missing. The
 measuring itself is `hpcgan.stopwatch`, started on all ranks by the launcher that starts trainings.
 """
 
@@ -417,8 +417,12 @@ def _run(
             )
         if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             raise Interrupted(f"{study.path}: stopped; the same command measures what is missing")
+        kept = study.path / "logs" / f"{key}.log"
+        kept.unlink(missing_ok=True)
         if code:
-            raise HpcganError(last_error(log.read_bytes()) or f"exit code {code}")
+            kept.parent.mkdir(exist_ok=True)
+            log.replace(kept)
+            raise HpcganError(last_error(kept.read_bytes()) or f"exit code {code}")
         try:
             found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         except (OSError, ValueError) as error:

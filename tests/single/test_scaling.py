@@ -202,6 +202,8 @@ def test_a_failed_point_is_kept_with_its_reason_and_the_others_count(tmp_path):
     assert found == {(1, 0): None, (2, 0): reason, (1, 1): None, (2, 1): reason}
     assert any(reason in line for line in said)
     assert not (study.path / "work").exists()
+    assert (study.path / "logs" / "horovod-2-0.log").read_bytes() == BANNER
+    assert not (study.path / "logs" / "horovod-1-0.log").exists()
 
 
 def test_the_same_study_again_measures_what_is_missing(tmp_path):
