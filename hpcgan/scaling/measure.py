@@ -1,8 +1,9 @@
 """The points of a scaling study: which there are, how each is measured, what is kept.
 
 A study is a directory: `config.yaml` and `setting.json` say what is measured, `points/` has one file a point (number
-of ranks, backend, repeat), written when the point is done, `logs/` what the ranks of failed points printed. The same study again measures what is missing. The
-measuring itself is `hpcgan.stopwatch`, started on all ranks by the launcher that starts trainings.
+of ranks, backend, repeat), written when the point is done, `logs/` what the ranks of failed points printed. The same
+study again measures what is missing. The measuring itself is `hpcgan.stopwatch`, started on all ranks by the launcher
+that starts trainings.
 """
 
 from __future__ import annotations
