@@ -376,7 +376,9 @@ def extrapolate(
         ]  # fmt: skip
     fixed = best["fixed_s"]
     notes = [
-        f"compute, input and spread: {len(point)} measurements on {chosen} rank{'s' * (chosen > 1)} ({comm})",
+        f"compute, input and spread: {len(point)} measurement{'s' * (len(point) > 1)} on {chosen} "
+        f"rank{'s' * (chosen > 1)} ({comm})",
+        "efficiency: against one rank beside as busy neighbours; the study's is against one rank alone on its node",
         f"fixed cost of a collective: {1e6 * fixed:.0f} us, measured on {ranks_swept} ranks here"
         if calls and wanted is not None
         else "fixed cost of a collective: none was measured, taken as 0"
