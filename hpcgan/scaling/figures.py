@@ -47,13 +47,8 @@ def study_figure(report: Mapping[str, Any]) -> Figure:
                 x = np.array([1, max(ranks)])
                 rate.plot(x, one * x, color=colour, ls="--", lw=1, label=f"{comm}: ideal")
             _errorbar(efficiency, mine, "efficiency", label=f"{comm}: against 1 rank", **style)
-            _errorbar(
-                efficiency,
-                mine,
-                "against_isolated",
-                label=f"{comm}: against isolated",
-                **{**style, "ls": ":", "mfc": "none"},
-            )
+            style.update(ls=":", mfc="none")
+            _errorbar(efficiency, mine, "against_isolated", label=f"{comm}: against isolated", **style)
         for axes in (rate, efficiency):
             axes.set_xlabel("Ranks")
             _rank_axis(axes, ranks)
