@@ -54,7 +54,7 @@ def test_the_table_is_that_of_the_files(folder):
     ]
     assert one["efficiency"] == {"value": 1.0, "error": 0.0}
     assert two["efficiency"]["value"] == pytest.approx(two["rate"]["value"] / (2 * one["rate"]["value"]))
-    assert 0.0 < two["efficiency"]["value"] < 2.0
+    assert two["efficiency"]["value"] > 0.0  # how large depends on what else the machine does
     table = (folder / "stdout").read_text()
     assert table.startswith("tiny: strong scaling, 4 samples over all ranks, ")
     assert f"{two['efficiency']['value']:.3f}" in table
