@@ -72,8 +72,7 @@ def train(
     with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
         if comm.is_root:
             run.create(config)
-    method = Gan(problem, config.training, comm, config.seed, config.data.augment)
-    state = TrainState(method.networks, method.optimizers)
+    method, state = make_method(config, problem, comm)
     sampler = Sampler(
         problem,
         method.networks[scored_network(config)],
@@ -88,9 +87,7 @@ def train(
             if not restore(state, run):
                 method.calibrate(lambda: encoded(problem, training))
             writers = open_writers(config, run, comm, state, problem, sampler)
-    comm.broadcast_variables(list(state.variables.values()))
-    state.counters = Counters(**comm.broadcast_json(state.meta()))
-    state.check_equal(comm)
+    share(state, comm)
 
     outcome = "failed"
     done = state.counters.epoch + state.counters.position / sharding.n
@@ -98,7 +95,7 @@ def train(
     try:
         _announce(reporter, config, run, comm, sharding, state, len(validation))
         state.counters.global_batch = sharding.global_batch
-        pipeline = Pipeline(training, problem, sharding, config.data.augment, method.draws)
+        pipeline = make_pipeline(config, problem, training, sharding, method)
         scorer = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
             scorer = epoch_scorer(config, problem, sampler, validation, comm)
@@ -157,6 +154,24 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
     settings = config.training
     batch = rank_batch(training.path, len(training), settings.batch_size, settings.global_batch_size, comm.size)
     return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
+
+
+def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Gan, TrainState]:
+    """Networks and optimizers with their initial weights, and the step over the ranks of `comm`."""
+    method = Gan(problem, config.training, comm, config.seed, config.data.augment)
+    return method, TrainState(method.networks, method.optimizers)
+
+
+def share(state: TrainState, comm: Comm) -> None:
+    """Put rank 0's variables and counters in place of those of the others."""
+    comm.broadcast_variables(list(state.variables.values()))
+    state.counters = Counters(**comm.broadcast_json(state.meta()))
+    state.check_equal(comm)
+
+
+def make_pipeline(config: Config, problem: Problem, training: Source, sharding: Sharding, method: Gan) -> Pipeline:
+    """Batches of this rank, with the method's random numbers."""
+    return Pipeline(training, problem, sharding, config.data.augment, method.draws)
 
 
 def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:

@@ -8,8 +8,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
+
+if TYPE_CHECKING:
+    from hpcgan.launch.slurm import JobSpec
 
 SITE = Path("slurm/site.sh")
 # Options that sbatch has too, handed through after a check: (option, metavar, help).
@@ -36,17 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
     parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
-    parser.add_argument("--ranks-per-node", type=int, default=1, metavar="R", help="ranks on each (default: 1)")
-    parser.add_argument("--threads", type=int, metavar="T", help="CPUs of a rank (default: the site's)")
-    parser.add_argument("--time", default="1:00:00", metavar="LIMIT", help="limit of one job (default: 1:00:00)")
-    parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
-    for option, metavar, text in _PASSED:
-        parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    add_job_options(parser)
     parser.add_argument("--signal", type=int, metavar="S", dest="signal_s", help="checkpoint this early, s (120)")
     parser.add_argument("--requeues", type=int, metavar="N", help="times the job may queue again (default: 100)")
     parser.add_argument("--retries", type=int, metavar="N", help="failures in a row without progress (default: 3)")
-    parser.add_argument("--site", type=Path, metavar="FILE", help=f"settings of the site (default: {SITE} if there)")
     parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     parser.add_argument("--wait", action="store_true", help="wait for the training to end")
 
@@ -61,34 +58,16 @@ def run(args: argparse.Namespace) -> int:
 
     config = configuration.load(args.config, Problems(), args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
-    spec = slurm.job_spec(
-        name=config.name,
-        nodes=args.nodes,
-        ranks_per_node=args.ranks_per_node,
-        threads=args.threads,
-        time=args.time,
-        gpus_per_node=args.gpus_per_node,
-        signal_s=args.signal_s,
-        requeues=args.requeues,
-        retries=args.retries,
-        **{option: getattr(args, option) for option, _, _ in _PASSED},
-    )
-    if args.gpus_per_node is not None and args.ranks_per_node > args.gpus_per_node:
-        raise InputError(
-            f"--ranks-per-node {args.ranks_per_node}: more ranks than GPUs ({args.gpus_per_node}) on a node; "
-            "hpcgan runs one rank a GPU"
-        )
-    site = args.site or (SITE if SITE.is_file() else None)
-    if site is not None and not site.is_file():
-        raise InputError(f"{site}: no such file (--site)")
+    spec = job_of(args, config.name, signal_s=args.signal_s, requeues=args.requeues, retries=args.retries)
+    site = site_of(args)
     argv = ["train", str(args.config.absolute()), *args.overrides, "--run", str(directory.path)]
     folder = Path.cwd()
-    script = slurm.render(spec, argv, python=sys.executable, folder=folder, site=site.absolute() if site else None)
+    script = slurm.render(spec, argv, python=sys.executable, folder=folder, site=site)
     if args.show:
         print(script, end="")
         return EXIT_DONE
-    api.preflight(config, directory, args.nodes * args.ranks_per_node)
-    with _folder(directory.path):
+    api.preflight(config, directory, spec.nodes * spec.ranks_per_node)
+    with enter(directory.path):
         job = slurm.submit(script, directory.path)
     records.append(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
     print(f"job {job}: run {_short(directory.path)}, log {_short(directory.path)}/slurm-{job}.out")
@@ -101,8 +80,69 @@ def run(args: argparse.Namespace) -> int:
     return _wait(job) if args.wait else EXIT_DONE
 
 
+def add_job_options(parser: argparse._ActionsContainer, nodes_type: type = int) -> None:
+    """Add what is asked of Slurm: nodes, ranks, time, and what is handed to sbatch.
+
+    Parameters
+    ----------
+    parser : parser or group of arguments
+    nodes_type : type
+        Of `--nodes`, which may be another thing elsewhere in the same command.
+    """
+    parser.add_argument("--nodes", type=nodes_type, metavar="N", help="nodes (default: 1)")
+    parser.add_argument("--ranks-per-node", type=int, metavar="R", help="ranks on each (default: 1)")
+    parser.add_argument("--threads", type=int, metavar="T", help="CPUs of a rank (default: the site's)")
+    parser.add_argument("--time", default="1:00:00", metavar="LIMIT", help="limit of one job (default: 1:00:00)")
+    parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
+    for option, metavar, text in _PASSED:
+        parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    parser.add_argument("--site", type=Path, metavar="FILE", help=f"settings of the site (default: {SITE} if there)")
+
+
+def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
+    """The job that the options of `add_job_options` ask for.
+
+    Raises
+    ------
+    InputError
+        One line that names the option.
+    """
+    from hpcgan.launch import slurm
+
+    spec = slurm.job_spec(
+        name=name,
+        nodes=args.nodes,
+        ranks_per_node=args.ranks_per_node,
+        threads=args.threads,
+        time=args.time,
+        gpus_per_node=args.gpus_per_node,
+        **{option: getattr(args, option) for option, _, _ in _PASSED},
+        **fields,
+    )
+    if spec.gpus_per_node is not None and spec.ranks_per_node > spec.gpus_per_node:
+        raise InputError(
+            f"--ranks-per-node {spec.ranks_per_node}: more ranks than GPUs ({spec.gpus_per_node}) on a node; "
+            "hpcgan runs one rank a GPU"
+        )
+    return spec
+
+
+def site_of(args: argparse.Namespace) -> Path | None:
+    """The file with settings of the site, if there is one.
+
+    Raises
+    ------
+    InputError
+        The one that `--site` names does not exist.
+    """
+    site: Path | None = args.site or (SITE if SITE.is_file() else None)
+    if site is not None and not site.is_file():
+        raise InputError(f"{site}: no such file (--site)")
+    return site.absolute() if site else None
+
+
 @contextlib.contextmanager
-def _folder(path: Path):  # type: ignore[no-untyped-def]
+def enter(path: Path):  # type: ignore[no-untyped-def]
     """Make a folder, which sbatch needs for the log, and take it away again if the block fails."""
     made = []
     for part in [path, *path.parents]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.config import Config
-from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
+from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from hpcgan.comm.base import Comm
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,50 +54,26 @@ def run(args: argparse.Namespace) -> int:
 
 def train_here(config: Config, directory: RunDirectory) -> int:
     """Train as the rank this process is."""
-    from hpcgan.launch.topology import rank_environment, threads_from_env
-    from hpcgan.launch.world import die_with_parent, expected_world, stdout_is_terminal
     from hpcgan.training.control import StopRequest
 
     stop = StopRequest()
     stop.install()  # before the slow imports: a signal during them must not be lost
-    os.environ.update(rank_environment(os.environ))
-    if expected_world(os.environ) is not None:
-        die_with_parent()
-    from hpcgan.comm.select import make_comm
+    from hpcgan.launch.world import stdout_is_terminal
+    from hpcgan.member import run_as_rank
 
-    comm = make_comm(config.comm.backend)
-    try:
+    def make() -> Comm:
+        from hpcgan.comm.select import make_comm
+
+        return make_comm(config.comm.backend)
+
+    def work(comm: Comm) -> None:
         from hpcgan.attempt import train
-        from hpcgan.comm.devices import configure_devices
 
-        configure_devices(comm, threads_from_env(os.environ))
         best = train(config, directory, comm, stop, terminal=stdout_is_terminal())
-    except HpcganError as error:
         stop.retire()
-        if comm.size > 1 and not error.collective:
-            comm.abort(str(error), error.exit_code)
         if comm.is_root:
-            prefix = "" if error.exit_code == EXIT_INTERRUPTED else "error: "
-            print(f"hpcgan: {prefix}{error}", file=sys.stderr, flush=True)
-        comm.close()
-        return error.exit_code
-    except BaseException as error:
-        if comm.size == 1:
-            raise
-        comm.abort(_in_one_line(error), details=traceback.format_exc())
-    stop.retire()
-    if comm.is_root:
-        if best is not None:
-            print(f"best: score {best['score']:.2f} in epoch {best['epoch']}")
-        print(f"run: {directory.path}", flush=True)
-    comm.close()
-    return EXIT_DONE
+            if best is not None:
+                print(f"best: score {best['score']:.2f} in epoch {best['epoch']}")
+            print(f"run: {directory.path}", flush=True)
 
-
-def _in_one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0] == "in user code:":  # TensorFlow puts the traceback through a traced function before the message
-        return lines[-1]
-    return f"{type(error).__name__}: {lines[0]}"
+    return run_as_rank(make, work, stop.retire)

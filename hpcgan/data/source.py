@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+from hpcgan import stateless
 from hpcgan.data import hdf5
-from hpcgan.data.schema import Sample
+from hpcgan.data.schema import Sample, Schema
 
 
 class Source(Protocol):
@@ -67,3 +68,40 @@ class ImageSource:
         """Close the file and drop the cache."""
         self._cache = None
         self._file.close()
+
+
+class SyntheticSource:
+    """Random samples of a schema, for measuring speed without data: made once, kept in memory.
+
+    Every entry is drawn from an exponential distribution of mean 1 (in the tensor's unit), so that it suits
+    quantities that cannot be negative. The values mean nothing.
+
+    Parameters
+    ----------
+    schema : Schema
+    n : int
+        Samples in an epoch. Only `DISTINCT` of them differ.
+    seed : int
+    """
+
+    DISTINCT = 256
+    path = Path("synthetic data")
+
+    def __init__(self, schema: Schema, n: int, seed: int) -> None:
+        self._n = n
+        count = min(n, self.DISTINCT)
+        self._samples: Sample = {}
+        for name, spec in schema.items():
+            uniforms = stateless.uniform(seed, f"synthetic/{name}", 0, 0, count, int(np.prod(spec.shape)))
+            self._samples[name] = (-np.log1p(-uniforms)).astype(spec.dtype).reshape(count, *spec.shape)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """Samples by index modulo `DISTINCT`."""
+        return {name: values[indices % len(values)] for name, values in self._samples.items()}
+
+    def close(self) -> None:
+        """Drop the samples."""
+        self._samples = {}

@@ -25,7 +25,8 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare
-from hpcgan.evaluation.html import EmbeddedFigure, render
+from hpcgan.evaluation.html import render
+from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
 from hpcgan.rundir import RunDirectory, write_atomic
 

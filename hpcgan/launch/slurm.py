@@ -169,7 +169,9 @@ def seconds(text: str) -> float:
     return float(total)
 
 
-def render(spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, site: Path | None = None) -> str:
+def render(
+    spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, site: Path | None = None, supervised: bool = True
+) -> str:
     """The batch script of a job that runs `hpcgan ARGV` on all its tasks until it is done.
 
     Parameters
@@ -183,6 +185,9 @@ def render(spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, sit
         Working directory of the job.
     site : Path, optional
         Shell file with the site's modules and settings, sourced first.
+    supervised : bool
+        Whether the job is seen to its end through time limits and failures, which only trainings are; else it runs
+        `hpcgan ARGV` once.
 
     Returns
     -------
@@ -195,22 +200,16 @@ def render(spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, sit
     lines += [
         f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
     ]
-    lines += [
-        f"#SBATCH --signal=B:USR1@{spec.signal_s}",
-        "#SBATCH --requeue",
-        "#SBATCH --open-mode=append",
-        "",
-        "set -euo pipefail",
-        f"cd {shlex.quote(str(folder))}",
-    ]
+    if supervised:
+        lines += [f"#SBATCH --signal=B:USR1@{spec.signal_s}", "#SBATCH --requeue", "#SBATCH --open-mode=append"]
+    lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(folder))}"]
     if site is not None:
         lines.append(f"source {shlex.quote(str(site))}")
-    limits = ["--requeues", str(spec.requeues), "--retries", str(spec.retries)]
-    command = [python, "-m", "hpcgan", "supervise", *limits, "--", *argv]
-    lines += [
-        "# The supervisor takes the place of this shell, so that Slurm's signals reach it.",
-        "exec " + shlex.join(command),
-    ]
+    command = [python, "-m", "hpcgan"]
+    if supervised:
+        lines.append("# The supervisor takes the place of this shell, so that Slurm's signals reach it.")
+        command += ["supervise", "--requeues", str(spec.requeues), "--retries", str(spec.retries), "--"]
+    lines.append("exec " + shlex.join([*command, *argv]))
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hpcgan import schedule
 from hpcgan.comm.base import Comm
-from hpcgan.config import Config
+from hpcgan.config import Config, TrainingConfig
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
@@ -155,24 +155,9 @@ class Trainer:
         return self._pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
 
     def _learning_rates(self) -> dict[str, float]:
-        settings = self._config.training
-        done = self._epochs_done()
-        reduced = settings.rollback.rate_factor**self._state.counters.rollbacks
-        return {
-            name: reduced
-            * schedule.learning_rate(
-                adam.learning_rate,
-                done,
-                size=self._comm.size,
-                scaling=settings.schedule.scaling,
-                warmup_epochs=settings.schedule.warmup_epochs,
-                decay=settings.schedule.decay,
-                decay_start=settings.schedule.decay_start,
-                decay_epochs=settings.schedule.decay_epochs or float(settings.epochs),
-                final_fraction=settings.schedule.final_fraction,
-            )
-            for name, adam in (("generator", settings.generator), ("discriminator", settings.discriminator))
-        }
+        return learning_rates(
+            self._config.training, self._epochs_done(), self._comm.size, self._state.counters.rollbacks
+        )
 
     def _epochs_done(self) -> float:
         return self._state.counters.epoch + self._state.counters.position / self._sharding.n
@@ -346,6 +331,37 @@ class Trainer:
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
             raise HpcganError(failure, collective=True)
+
+
+def learning_rates(settings: TrainingConfig, epochs: float, size: int, rollbacks: int = 0) -> dict[str, float]:
+    """Rates of both networks.
+
+    Parameters
+    ----------
+    settings : TrainingConfig
+    epochs : float
+        Epochs done.
+    size : int
+        World size.
+    rollbacks : int
+        How often the training went back.
+    """
+    reduced = settings.rollback.rate_factor**rollbacks
+    return {
+        name: reduced
+        * schedule.learning_rate(
+            adam.learning_rate,
+            epochs,
+            size=size,
+            scaling=settings.schedule.scaling,
+            warmup_epochs=settings.schedule.warmup_epochs,
+            decay=settings.schedule.decay,
+            decay_start=settings.schedule.decay_start,
+            decay_epochs=settings.schedule.decay_epochs or float(settings.epochs),
+            final_fraction=settings.schedule.final_fraction,
+        )
+        for name, adam in (("generator", settings.generator), ("discriminator", settings.discriminator))
+    }
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:

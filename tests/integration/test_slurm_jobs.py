@@ -427,18 +427,22 @@ def test_the_template_of_arrays_trains_a_line_an_element(clean, clone, setting):
 
 def test_the_template_of_scaling_prints_a_table(clean, clone, setting):
     number = sbatch(
-        clean, clone, "scaling.sh", RANKS="(1 2)", EPOCHS=3, DATA=setting / "data", CONFIG=setting / "tiny.yaml"
-    )
+        clean, clone, "scaling.sh", RANKS="(1 2)", STEPS=20, REPEATS=1, DATA=setting / "data",
+        CONFIG=setting / "tiny.yaml",
+    )  # fmt: skip
     shown = wait_for_job(clean, number, 240)
     log = read(clone / f"scaling-{number}.out")
     assert shown["JobState"] == "COMPLETED", log
     lines = [line.split() for line in log.splitlines()]
-    assert ["ranks", "samples/s", "a", "rank", "efficiency"] in lines, log
-    first, second = (next(line for line in lines[-2:] if line[0] == ranks) for ranks in ("1", "2"))
-    assert first[1] == first[2]
-    assert first[3] == "1.00"
-    assert 0.05 < float(second[3]) < 3.0
-    assert float(second[3]) == pytest.approx(float(second[2]) / float(first[2]), abs=0.02)
+    assert ["ranks", "backend", "samples/s", "efficiency"] in [line[:4] for line in lines], log
+    first, second = (next(line for line in lines if line[:2] == [ranks, "auto"]) for ranks in ("1", "2"))
+    assert first[4] == "1.000"
+    assert 0.05 < float(second[4]) < 3.0
+    assert float(second[4]) == pytest.approx(float(second[3]) / float(first[3]) / 2, abs=0.02)
+    (study,) = (clone / "runs").iterdir()
+    assert (study / "report.html").is_file()
+    (two,) = [p for p in json.loads((study / "study.json").read_text())["points"] if p["ranks"] == 2]
+    assert two["parts"]["step"]["value"] > 0
 
 
 def test_the_template_of_engines_gives_one_mpi_world(clean, clone):

@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "hpcgan.commands": EVERYTHING,
     "hpcgan.api": EVERYTHING,
     "hpcgan.attempt": EVERYTHING - {"hpcgan.commands"},
+    "hpcgan.stopwatch": EVERYTHING - {"hpcgan.commands"},
+    "hpcgan.member": {"hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology"},
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.records", "hpcgan.api", "hpcgan.problems", "hpcgan.metrics"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.metrics",
@@ -66,6 +68,7 @@ MAY_IMPORT = {
 # Where TensorFlow may be imported at all, even inside a function.
 TENSORFLOW = (
     "hpcgan.attempt",
+    "hpcgan.stopwatch",
     "hpcgan.models",
     "hpcgan.methods",
     "hpcgan.training",

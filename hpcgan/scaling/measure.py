@@ -1,0 +1,501 @@
+"""The points of a scaling study: which there are, how each is measured, what is kept.
+
+A study is a directory: `config.yaml` and `setting.json` say what is measured, `points/` has one file a point (number
+of ranks, backend, repeat), written when the point is done, `logs/` what the ranks of failed points printed. The same
+study again measures what is missing. The measuring itself is `hpcgan.stopwatch`, started on all ranks by the launcher
+that starts trainings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcgan.config import Config
+from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.launch.banner import BannerFilter
+from hpcgan.launch.start import Launcher, launch
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import RunDirectory, write_atomic
+
+Mode = Literal["weak", "strong"]
+#: What a point of isolated processes is called in place of a backend.
+ISOLATED = "isolated"
+#: Bytes of the buffers whose average is timed: 1 KiB to 64 MiB.
+SWEEP_SIZES = tuple(1024 * 4**k for k in range(9))
+MODULE = "hpcgan.stopwatch"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement.
+
+    Attributes
+    ----------
+    ranks : int
+    comm : str
+        `comm.backend`, or `isolated`: as many processes of one rank each at the same time, without communication.
+    repeat : int
+        From 0.
+    """
+
+    ranks: int
+    comm: str
+    repeat: int
+
+    @property
+    def key(self) -> str:
+        """Name of its file."""
+        return f"{self.comm}-{self.ranks}-{self.repeat}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be the same for all points of a study.
+
+    Attributes
+    ----------
+    identity : str
+        Hash of the configuration's identity.
+    mode : "weak" or "strong"
+        The batch of a rank is the same at every point, or that of all ranks together.
+    batch : int
+        That batch.
+    steps, warm_up : int
+        Timed steps of a point, and those before that do not count.
+    synthetic : bool
+        Random samples instead of data.
+    threads : int
+        Compute threads of a rank.
+    cores : int
+        Cores of a node.
+    """
+
+    identity: str
+    mode: Mode
+    batch: int
+    steps: int
+    warm_up: int
+    synthetic: bool
+    threads: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How points are started.
+
+    Attributes
+    ----------
+    launcher : Launcher or None
+        mpirun or srun; None for this environment's mpirun.
+    nodes, ranks_per_node : int
+        Of the allocation. A point takes as many nodes as its ranks fill.
+    limit_s : float
+        Seconds after which a point is ended and counts as failed.
+    """
+
+    launcher: Launcher | None = None
+    nodes: int = 1
+    ranks_per_node: int = 1
+    limit_s: float = 1800.0
+
+    def nodes_for(self, ranks: int) -> int:
+        """Nodes of a point."""
+        return max(1, min(self.nodes, -(-ranks // self.ranks_per_node)))
+
+
+def parse_ranks(text: str) -> list[int]:
+    """Numbers of ranks from `1,2,4`, ascending, each once.
+
+    Raises
+    ------
+    InputError
+        Not whole numbers, or one below 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[+-]?\d{1,7}", part) for part in parts):
+        raise InputError(f"--ranks {text}: write numbers with commas between, e.g. 1,2,4")
+    ranks = sorted({int(part) for part in parts})
+    if ranks[0] < 1:
+        raise InputError(f"--ranks {text}: each number must be at least 1")
+    return ranks
+
+
+def plan(ranks: Sequence[int], backends: Sequence[str], repeats: int, isolated: bool = False) -> list[Point]:
+    """All points in the order of measuring: repeats outside, so that a drift of the machine hits all alike.
+
+    Parameters
+    ----------
+    ranks : sequence of int
+    backends : sequence of str
+    repeats : int
+    isolated : bool
+        Also as many isolated processes, for each number of ranks.
+    """
+    kinds = [*backends, *([ISOLATED] if isolated else [])]
+    return [Point(n, comm, repeat) for repeat in range(repeats) for n in ranks for comm in kinds]
+
+
+def study_batch(config: Config, mode: Mode, ranks: Sequence[int]) -> int:
+    """Batch that stays the same: of a rank (weak), or of all ranks together (strong).
+
+    Raises
+    ------
+    InputError
+        Some number of ranks cannot share it evenly, or the configuration contradicts the mode.
+    """
+    training = config.training
+    if mode == "weak":
+        if training.global_batch_size is not None:
+            raise InputError(
+                "--mode weak keeps the batch of a rank, but training.global_batch_size is set: "
+                "use --mode strong, or training.global_batch_size=null"
+            )
+        return training.batch_size
+    batch = training.global_batch_size or training.batch_size
+    odd = [n for n in ranks if batch % n]
+    if odd:
+        fitting = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
+        raise InputError(
+            f"--mode strong: {', '.join(map(str, odd))} ranks cannot share a global batch of {batch} evenly; "
+            f"ranks that can: {fitting}"
+        )
+    if training.schedule.scaling != "none":
+        raise InputError("--mode strong keeps the global batch: training.schedule.scaling must be none")
+    return batch
+
+
+def overrides(point: Point, setting: Setting) -> list[str]:
+    """What a point changes in the configuration."""
+    if setting.mode == "weak":
+        batch = ["training.global_batch_size=null", f"training.batch_size={setting.batch}"]
+    elif point.comm == ISOLATED:
+        batch = ["training.global_batch_size=null", f"training.batch_size={setting.batch // point.ranks}"]
+    else:
+        batch = [f"training.global_batch_size={setting.batch}"]
+    return [f"comm.backend={'serial' if point.comm == ISOLATED else point.comm}", *batch]
+
+
+@dataclass
+class Study:
+    """The directory of a study.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    path: Path
+    points: Path = field(init=False)
+    sweeps: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points, self.sweeps = self.path / "points", self.path / "allreduce"
+
+    @property
+    def exists(self) -> bool:
+        """True if there is a study here."""
+        return (self.path / "setting.json").is_file()
+
+    def prepare(self, config: Config, setting: Setting) -> None:
+        """Make the directory, or check that it holds this study.
+
+        Raises
+        ------
+        InputError
+            It holds another study, or cannot be written.
+        """
+        file = self.path / "setting.json"
+        if self.exists:
+            there = self.setting()
+            if there.identity != setting.identity:
+                raise InputError(
+                    f"{self.path}: holds a study of another configuration ({there.identity} there, "
+                    f"{setting.identity} now); give another directory with --out"
+                )
+            differing = [
+                f"{name.replace('_', '-')} {getattr(there, name)} there, {value} now"
+                for name, value in asdict(setting).items()
+                if getattr(there, name) != value
+            ]
+            if differing:
+                raise InputError(
+                    f"{self.path}: holds a study with other settings ({'; '.join(differing)}); "
+                    "give another directory with --out"
+                )
+            return
+        if RunDirectory(self.path).exists:
+            raise InputError(f"{self.path}: holds a training, not a study; give another directory with --out")
+        try:
+            for folder in (self.path, self.points, self.sweeps):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path / "config.yaml", config.to_yaml())
+            write_atomic(file, json.dumps(asdict(setting), indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write the study: {error.strerror}") from None
+
+    def setting(self) -> Setting:
+        """What is measured.
+
+        Raises
+        ------
+        InputError
+            This is no study, or not one that this version can read.
+        """
+        file = self.path / "setting.json"
+        try:
+            return Setting(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: not a scaling study (no setting.json in it)") from None
+        except (OSError, ValueError, TypeError):
+            raise InputError(f"{file}: cannot be read; measure the study again in another directory") from None
+
+    def config(self) -> Config:
+        """The configuration, as resolved when the study began."""
+        return RunDirectory(self.path).load_config(Problems())
+
+    def results(self) -> list[dict[str, Any]]:
+        """All points there are, by backend, ranks and repeat; failed ones have `failure`."""
+        found = _read_folder(self.points)
+        return sorted(found, key=lambda r: (r["comm"], r["ranks"], r["repeat"]))
+
+    def allreduce(self) -> list[dict[str, Any]]:
+        """Timings of bare collectives, by backend and ranks; failed ones have `failure`."""
+        return sorted(_read_folder(self.sweeps), key=lambda r: (r["comm"], r["ranks"]))
+
+
+def _read_folder(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):  # a file that cannot be read is measured again
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    return [entry for entry in found if isinstance(entry, dict) and {"comm", "ranks"} <= entry.keys()]
+
+
+def _is_measured(path: Path) -> bool:
+    try:
+        return "failure" not in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def measure(
+    study: Study,
+    points: Sequence[Point],
+    resources: Resources,
+    report: Callable[[str], None],
+    start: Callable[..., int] = launch,
+) -> None:
+    """Measure the points that are missing, one after the other; failed ones are tried again.
+
+    Parameters
+    ----------
+    study : Study
+    points : sequence of Point
+    resources : Resources
+    report : callable
+        Takes one line for the user.
+    start : callable
+        `hpcgan.launch.start.launch`, or what stands in for it.
+
+    Raises
+    ------
+    Interrupted
+        A person or Slurm asked to stop; what was measured is kept.
+    """
+    setting = study.setting()
+    missing = [point for point in points if not _is_measured(study.points / f"{point.key}.json")]
+    if len(missing) < len(points):
+        report(f"{len(points) - len(missing)} of {len(points)} points are measured already")
+    once = _Once(report)
+    for number, point in enumerate(missing, 1):
+        request = {
+            "kind": "steps",
+            "overrides": overrides(point, setting),
+            "steps": setting.steps,
+            "warm_up": setting.warm_up,
+            "synthetic": setting.synthetic,
+            "processes": point.ranks if point.comm == ISOLATED else 0,
+        }
+        entry: dict[str, Any] = asdict(point)
+        started = time.monotonic()
+        try:
+            entry["ranks_measured"] = _run(study, request, point.ranks, point.key, resources, once, start)
+        except HpcganError as error:
+            if isinstance(error, Interrupted):
+                raise
+            entry["failure"] = str(error)
+        entry.update(nodes=resources.nodes_for(point.ranks), time=time.time())
+        write_atomic(study.points / f"{point.key}.json", json.dumps(entry))
+        how = f"failed: {entry['failure']}" if "failure" in entry else f"{time.monotonic() - started:.0f} s"
+        report(f"point {number} of {len(missing)}: {_say(point)}: {how}")
+
+
+def sweep(
+    study: Study,
+    backends: Sequence[str],
+    ranks: int,
+    resources: Resources,
+    report: Callable[[str], None],
+    start: Callable[..., int] = launch,
+) -> None:
+    """Time bare averages of buffers of `SWEEP_SIZES` bytes over `ranks` ranks, where that is missing.
+
+    Raises
+    ------
+    Interrupted
+        A person or Slurm asked to stop.
+    """
+    once = _Once(report)
+    for comm in backends:
+        key = f"{comm}-{ranks}"
+        if ranks < 2 or comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
+            continue
+        request = {"kind": "allreduce", "overrides": [f"comm.backend={comm}"], "sizes": list(SWEEP_SIZES)}
+        entry: dict[str, Any] = {"ranks": ranks, "comm": comm, "nodes": resources.nodes_for(ranks)}
+        try:
+            entry["ranks_measured"] = _run(study, request, ranks, f"allreduce-{key}", resources, once, start)
+        except HpcganError as error:
+            if isinstance(error, Interrupted):
+                raise
+            entry["failure"] = str(error)
+        write_atomic(study.sweeps / f"{key}.json", json.dumps(entry))
+        how = f"failed: {entry['failure']}" if "failure" in entry else "done"
+        report(f"allreduce of 1 KiB to 64 MiB on {ranks} ranks ({comm}): {how}")
+
+
+def _say(point: Point) -> str:
+    if point.comm == ISOLATED:
+        return f"{point.ranks} isolated process{'es' * (point.ranks > 1)}, repeat {point.repeat + 1}"
+    return f"{point.ranks} rank{'s' * (point.ranks > 1)} ({point.comm}), repeat {point.repeat + 1}"
+
+
+def _run(
+    study: Study,
+    request: dict[str, Any],
+    ranks: int,
+    key: str,
+    resources: Resources,
+    report: Callable[[str], None],
+    start: Callable[..., int],
+) -> list[dict[str, Any]]:
+    """Have all ranks obey a request; what each of them says.
+
+    Raises
+    ------
+    Interrupted
+        The ranks were ended by a signal to this process.
+    HpcganError
+        They failed; the last line of their error.
+    """
+    setting = study.setting()
+    with _workplace(study.path / "work" / key) as folder:
+        request = {**request, "config": str(study.path / "config.yaml"), "folder": str(folder)}
+        file, log = folder / "request", folder / "log"
+        file.write_text(json.dumps(request), encoding="utf-8")
+        with open(log, "wb") as output:
+            code = start(
+                [str(file)],
+                ranks,
+                launcher=resources.launcher,
+                nodes=resources.nodes_for(ranks),
+                module=MODULE,
+                threads=setting.threads,
+                grace=0.0,
+                timeout=resources.limit_s,
+                stdout=output,
+                stderr=output,
+                report=report,
+            )
+        if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            raise Interrupted(f"{study.path}: stopped; the same command measures what is missing")
+        kept = study.path / "logs" / f"{key}.log"
+        kept.unlink(missing_ok=True)
+        if code:
+            kept.parent.mkdir(exist_ok=True)
+            log.replace(kept)
+            raise HpcganError(last_error(kept.read_bytes()) or f"exit code {code}")
+        try:
+            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        except (OSError, ValueError) as error:
+            raise HpcganError(f"the ranks left no result: {error}") from None
+        everyone = [rank for part in found for rank in part]
+        if len(everyone) != ranks:
+            raise HpcganError(f"{len(everyone)} of {ranks} ranks left a result")
+        return everyone
+
+
+@contextlib.contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A folder that all ranks see, empty at the beginning and gone at the end."""
+
+    def clear() -> None:
+        for folder in (path / "stalled", path):
+            for file in folder.glob("*") if folder.is_dir() else ():
+                if file.is_file():
+                    file.unlink(missing_ok=True)
+        for folder in (path / "stalled", path, path.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    clear()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path.absolute()
+    finally:
+        clear()
+
+
+class _Once:
+    """Says each line of the launcher once, not for every point."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report, self._said = report, set[str]()
+
+    def __call__(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._report(line.removeprefix("hpcgan: "))
+
+
+def last_error(log: bytes) -> str:
+    """The last line of what ranks printed that says why they failed: hpcgan's own, else the last one.
+
+    The launcher's words about a rank that failed are left out.
+    """
+    banner = BannerFilter(range(256))
+    text = (banner.feed(log) + banner.finish()).decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("hpcgan: ")]
+    if ours:
+        return re.sub(r"^hpcgan: (error: )?", "", ours[-1])
+    said = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
+    return said[-1] if said else ""
+
+
+def default_directory(config: Config, mode: Mode) -> Path:
+    """`runs/scaling-NAME-MODE-HASH`."""
+    return Path("runs") / f"scaling-{config.name}-{mode}-{config.identity_hash()}"
+
+
+def default_threads(ranks: Sequence[int], resources: Resources, cores: int) -> int:
+    """Threads of a rank at every point: the cores of a node over the ranks of the fullest one.
+
+    A rank that had more threads on few ranks than on many would make the one-rank point another program.
+    """
+    fullest = max(-(-n // resources.nodes_for(n)) for n in ranks)
+    return max(1, cores // fullest)
+
+
+def in_allocation(env: dict[str, str] | None = None) -> bool:
+    """Whether this process runs inside a Slurm job."""
+    return "SLURM_JOB_ID" in (os.environ if env is None else env)
