@@ -133,6 +133,39 @@ def _cut_phi(x: tf.Tensor, width: int) -> tf.Tensor:
     return cut(x)
 
 
+def transposed_to_one(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`conv2d_transpose` of stride 2 with SAME padding and a 4x4 kernel, to a single channel.
+
+    (n, h, w, i), (4, 4, 1, i) -> (n, 2h, 2w, 1). One matrix product, whose result is folded: TensorFlow's kernel is
+    made for many channels, and reaches a thirtieth of the machine's speed for one. Row 2a + r of the output, r in
+    {0, 1}, takes kernel row r + 1 from input row a, and row 3 of a - 1 (r = 0) or row 0 of a + 1 (r = 1); columns
+    alike. The gradient is the ordinary one.
+    """
+
+    @tf.custom_gradient
+    def folded(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, object]:
+        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            kernels = tf.raw_ops.Conv2DBackpropFilter(
+                input=upstream, filter_sizes=kernel.shape, out_backprop=x, strides=[1, 2, 2, 1], padding="SAME"
+            )
+            return tf.nn.conv2d(upstream, kernel, 2, "SAME"), kernels
+
+        n, height, width, inputs = tf.shape(x)[0], x.shape[1], x.shape[2], x.shape[3]
+        columns = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [inputs, 16])
+        z = tf.reshape(tf.matmul(tf.reshape(x, [-1, inputs]), columns), [n, height, width, 4, 4])
+        none = [[0, 0]] * 3
+        above = tf.pad(z[:, :-1, :, 3:], [[0, 0], [1, 0], *none])
+        below = tf.pad(z[:, 1:, :, :1], [[0, 0], [0, 1], *none])
+        z = tf.concat([z[:, :, :, 1:2] + above, z[:, :, :, 2:3] + below], axis=3)  # (n, h, w, 2, 4)
+        z = tf.reshape(tf.transpose(z, [0, 1, 3, 2, 4]), [n, 2 * height, width, 4])
+        left = tf.pad(z[:, :, :-1, 3:], [[0, 0], [0, 0], [1, 0], [0, 0]])
+        right = tf.pad(z[:, :, 1:, :1], [[0, 0], [0, 0], [0, 1], [0, 0]])
+        z = tf.concat([z[..., 1:2] + left, z[..., 2:3] + right], axis=3)
+        return tf.reshape(z, [n, 2 * height, 2 * width, 1]), backward
+
+    return folded(x, kernel)
+
+
 class Dense(tf.Module):
     """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs)."""
 
@@ -218,12 +251,15 @@ class ConvTranspose2D(tf.Module):
             x = wrap_phi(x, 1)
         n, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
         size = [n, 2 * height, 2 * width, self.outputs]
-        y = tf.nn.conv2d_transpose(x, self._four_by_four(), size, 2, "SAME")
+        if self.outputs == 1:
+            y = transposed_to_one(x, self._four_by_four())
+        else:
+            y = tf.nn.conv2d_transpose(x, self._four_by_four(), size, 2, "SAME")
         return _cut_phi(y, 2) if self.padding == "circular" else y
 
     def _four_by_four(self) -> tf.Tensor:
         if self.upsampling == "transposed":
-            return self.kernel
+            return tf.convert_to_tensor(self.kernel)
         rows = tf.pad(self.kernel, [[0, 1], [0, 0], [0, 0], [0, 0]]) + tf.pad(
             self.kernel, [[1, 0], [0, 0], [0, 0], [0, 0]]
         )

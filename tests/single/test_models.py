@@ -136,3 +136,27 @@ def test_nearest_upsampling_is_enlarging_and_a_three_by_three_convolution():
     kernel = np.transpose(layer.kernel.numpy()[::-1, ::-1], (0, 1, 3, 2))  # a transposed kernel runs backwards
     expected = tf.nn.conv2d(enlarged, kernel, 1, "SAME").numpy()
     np.testing.assert_allclose(layer(tf.constant(x)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6, 5), (1, 1, 1, 2), (2, 32, 32, 1)])
+def test_transposed_convolution_to_one_channel_is_the_ordinary_one(shape):
+    """Values, gradients, and the gradient of a penalty on a gradient, in float64."""
+    rng = np.random.default_rng(4)
+    x, kernel = tf.constant(rng.normal(size=shape)), tf.constant(rng.normal(size=(4, 4, 1, shape[3])))
+    n, h, w, _ = shape
+
+    def everything(convolution):
+        with tf.GradientTape() as outer:
+            outer.watch([x, kernel])
+            with tf.GradientTape() as tape:
+                tape.watch([x, kernel])
+                y = tf.tanh(convolution(x, kernel))
+                loss = tf.reduce_sum(y**3)
+            first = tape.gradient(loss, [x, kernel])
+            penalty = tf.reduce_sum(first[0] ** 2)
+        return [y, *first, *outer.gradient(penalty, [x, kernel])]
+
+    ours = everything(layers.transposed_to_one)
+    theirs = everything(lambda x, k: tf.nn.conv2d_transpose(x, k, [n, 2 * h, 2 * w, 1], 2, "SAME"))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
