@@ -168,7 +168,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from hpcgan.data.generate import ProgressDisplay, generate
+    from hpcgan.data.generate import generate
+    from hpcgan.data.workers import ProgressDisplay
     from hpcgan.physics.pythia import Process, QcdProcess, RpvProcess
 
     processes: Sequence[Process]
@@ -189,7 +190,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from hpcgan.data.delphes import import_files
-    from hpcgan.data.generate import ProgressDisplay
+    from hpcgan.data.workers import ProgressDisplay
 
     with ProgressDisplay("importing") as progress:
         made = import_files(
@@ -201,8 +202,8 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from hpcgan.data.hdf5 import SPLITS
     from hpcgan.data.info import describe
+    from hpcgan.data.storage import SPLITS
 
     target = Path(args.file)
     files = [target]
