@@ -302,8 +302,28 @@ def problem_of(path: str | os.PathLike[str]) -> str | None:
         No such file, not HDF5, or damaged.
     """
     path = Path(path)
-    if not holds_tensors(path):
-        return None
-    with open_tensors(path) as file:
-        name = file.attrs.get("problem")
+    with open_file(path) as file, readable(path, f"attributes of {GROUP}"):
+        if GROUP not in list(file.keys()):
+            return None
+        name = _find_group(path, file).attrs.get("problem")
     return name if isinstance(name, str) else None
+
+
+def shape_of(path: str | os.PathLike[str], name: str) -> tuple[int, ...] | None:
+    """Shape of a tensor of one sample in a file, None where the file does not hold it.
+
+    Raises
+    ------
+    InputError
+        No such file, not HDF5, without group `samples`, or damaged.
+    """
+    path = Path(path)
+    with open_file(path) as file, readable(path, f"{GROUP}/{name}"):
+        group = _find_group(path, file)
+        if name not in list(group.keys()):
+            return None
+        refuse_foreign(path, group, name, f"{GROUP}/{name}")
+        data = group[name]
+        if not isinstance(data, h5py.Dataset) or data.shape is None:
+            return None
+        return tuple(int(length) for length in data.shape[1:])

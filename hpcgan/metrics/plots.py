@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from hpcgan.metrics.distances import bin_edges, histogram
 from hpcgan.metrics.observable import Observable
@@ -214,9 +214,12 @@ def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str
         main.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
         main.plot(x, means[-1], style, color=colour, lw=1.4, label=name)
     main.set(xscale="log", yscale="log", ylabel=value)
+    main.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    main.xaxis.set_major_formatter(ScalarFormatter())
+    main.xaxis.set_minor_formatter(NullFormatter())
     if not all(np.any(mean > 0) for mean in means):  # nothing that a logarithm could show
         main.set_yscale("linear")
-    main.legend(loc="lower right")
+    main.legend(loc="best")
     with np.errstate(divide="ignore", invalid="ignore"):
         values = means[1] / means[0]
         relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_NO_SIDE = f"maps must be square, with a side that is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
+
+
 class CosmoModel(Section):
     """Networks and encoding of the maps. The defaults are CosmoGAN's.
 
@@ -52,9 +55,8 @@ class CosmoProblem(Problem):
     @classmethod
     def of_file(cls, path: Path) -> CosmoProblem:
         """The problem for maps of the size that a file holds."""
-        with tensors.open_tensors(path) as file:
-            shape = file.schema["kappa"].shape if "kappa" in file.schema else ()
-        side = shape[0] if len(shape) == 2 and shape[0] == shape[1] else 0
+        shape = tensors.shape_of(path, "kappa") or (0,)
+        side = shape[0] if shape == (shape[0], shape[0]) else 0
         return cls(CosmoModel(side=side) if side in SIDES else CosmoModel())
 
     # --- data ------------------------------------------------------------------------------------
@@ -76,11 +78,10 @@ class CosmoProblem(Problem):
         tensors.validate(file, self.schema, self._check_maps)
 
     def _check_side(self, file: Path) -> None:
-        with tensors.open_tensors(file) as opened:
-            found = opened.schema.get("kappa")
-        if found is not None and len(found.shape) == 2 and found.shape != self.schema["kappa"].shape:
-            have, want = " x ".join(map(str, found.shape)), f"{self.model.side} x {self.model.side}"
-            hint = f"set model.side={found.shape[0]}" if found.shape[0] == found.shape[1] else "maps must be square"
+        found = tensors.shape_of(file, "kappa")
+        if found is not None and len(found) == 2 and found != self.schema["kappa"].shape:
+            have, want = " x ".join(map(str, found)), f"{self.model.side} x {self.model.side}"
+            hint = f"set model.side={found[0]}" if found == (found[0],) * 2 and found[0] in SIDES else _NO_SIDE
             raise InputError(f"{file}: holds maps of {have} pixels, the model is for {want}; {hint}")
 
     def _check_maps(self, sample: Sample, path: str, first: int) -> None:
