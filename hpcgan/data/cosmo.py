@@ -121,11 +121,9 @@ def generate(
         "hpcgan": hpcgan.__version__,
         "settings": settings,
     }
-    tasks = [(seed, side, first, min(BLOCK_MAPS, maps - first)) for first in range(0, maps, BLOCK_MAPS)]
-    with (
-        tensors.Writer(out, sizes, map_schema(side), attributes, force) as writer,
-        contextlib.closing(in_order(make_maps, tasks, jobs, maps, progress)) as results,
-    ):
-        for made in results:
-            writer.append({"kappa": made})
+    with tensors.Writer(out, sizes, map_schema(side), attributes, force) as writer:  # refuses what no disk could hold
+        tasks = [(seed, side, first, min(BLOCK_MAPS, maps - first)) for first in range(0, maps, BLOCK_MAPS)]
+        with contextlib.closing(in_order(make_maps, tasks, jobs, maps, progress)) as results:
+            for made in results:
+                writer.append({"kappa": made})
     return True
