@@ -252,6 +252,8 @@ def _find_tensor(path: Path, group: h5py.Group, name: str, spec: TensorSpec) -> 
         raise InputError(f"{path}: {where} has shape {data.shape}; needed is ({needed})")
     if data.shape[0] == 0:
         raise InputError(f"{path}: {where} holds no samples")
+    if data.size == 0:
+        raise InputError(f"{path}: {where} has shape {data.shape}, samples without a value")
     check_backed(path, data, where)
     return data
 

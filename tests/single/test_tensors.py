@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.data import tensors
+from hpcgan.data.info import describe
 from hpcgan.data.schema import Sample, TensorSpec
 from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import SPLITS, split_sizes
@@ -252,6 +253,7 @@ def test_not_data_files(tmp_path: Path, folder: Path) -> None:
         file["all_events/hist"] = np.zeros((1, 64, 64))
     with h5py.File(tmp_path / "empty.h5", "w") as file:
         file.create_group("samples")
+    other_file(tmp_path / "hollow.h5", map=np.zeros((3, 0)))
     unfinished = other_file(tmp_path / "unfinished.h5", **GOOD)
     with h5py.File(unfinished, "a") as file:
         file["samples"].attrs["complete"] = False
@@ -265,6 +267,7 @@ def test_not_data_files(tmp_path: Path, folder: Path) -> None:
         (tmp_path / "text.h5", "not a readable HDF5 file"),
         (tmp_path / "other.h5", r"has no group 'samples' \(it holds: all_events\)"),
         (tmp_path / "empty.h5", "holds no data sets"),
+        (tmp_path / "hollow.h5", r"samples/map has shape \(3, 0\), samples without a value"),
         (unfinished, "unfinished"),
         (huge, "samples/map claims 1000000000 events but holds no data for them"),
     ):
@@ -328,6 +331,16 @@ def test_damaged_files_give_one_error_or_the_right_samples(data: st.DataObject, 
     else:
         assert str(path) in message
         assert "\n" not in message
+
+
+def test_info_shows_every_tensor(folder: Path, tmp_path: Path) -> None:
+    text = describe(folder / "train.h5", tmp_path / "p.png")
+    values = samples(20)["layer_0"][:12]
+    assert "12 samples" in text
+    assert f"layer_0           3 x 96, GeV, {values.mean():.4g} +- {values.std():.4g}" in text
+    assert f"({values.min():.4g} to {values.max():.4g}), {np.mean(values == 0):.1%} zero" in text
+    assert "energy            1, GeV, " in text
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_small_tensors_share_chunks() -> None:
