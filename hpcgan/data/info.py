@@ -241,12 +241,12 @@ def save_tensors_picture(
     for row, (name, spec) in enumerate(schema.items()):
         values, label = samples[name], f"{name} [{spec.unit}]" if spec.unit else name
         if len(spec.shape) == 2 and min(spec.shape) > 1:
-            positive = values[values > 0]
             panels = [*((image, f"sample {i}") for i, image in enumerate(values[:3])), (means[name], "mean of all")]
             for column, (image, text) in enumerate(panels):
                 axes = figure.add_subplot(len(schema), 5, 5 * row + column + 1)
                 shown = values[:3] if column < 3 else image
                 norm: Normalize
+                positive = shown[shown > 0]
                 if values.min() >= 0 and positive.size:  # intensities, many of them zero
                     norm = LogNorm(float(np.quantile(positive, 0.01)), max(float(positive.max()), 1e-30) * 1.001)
                     image = np.where(image > 0, image, np.nan)
