@@ -75,6 +75,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     _generation_options(qcd)
 
+    cosmo = kinds.add_parser(
+        "cosmo",
+        help="generate weak-lensing convergence maps",
+        description="Generate lognormal convergence maps of 12 square degrees and write train.h5, val.h5 and test.h5 "
+        "(60/20/20 percent).",
+    )
+    cosmo.add_argument(
+        "--side", type=int, default=256, metavar="N", help="pixels along a side, a multiple of 16 (default 256)"
+    )
+    _generation_options(cosmo, "maps")
+
     imports = kinds.add_parser(
         "import",
         help="import Delphes ROOT files",
@@ -111,9 +122,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _generation_options(parser: argparse.ArgumentParser) -> None:
+def _generation_options(parser: argparse.ArgumentParser, noun: str = "events") -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--events", type=int, required=True, metavar="N", help="events in all, over the three files")
+    parser.add_argument(f"--{noun}", type=int, required=True, metavar="N", help=f"{noun} in all, over the three files")
     parser.add_argument(
         "--seed", type=int, default=1, metavar="S", help="the same seed gives the same files (default 1)"
     )
@@ -143,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         return _info(args)
     with _terminable():
         try:
-            return _import(args) if args.data_command == "import" else _generate(args)
+            return {"import": _import, "cosmo": _cosmo}.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
             print(f"interrupted: nothing was written to {args.out}", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -168,7 +179,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from hpcgan.data.generate import ProgressDisplay, generate
+    from hpcgan.data.generate import generate
+    from hpcgan.data.workers import ProgressDisplay
     from hpcgan.physics.pythia import Process, QcdProcess, RpvProcess
 
     processes: Sequence[Process]
@@ -179,17 +191,30 @@ def _generate(args: argparse.Namespace) -> int:
     start = time.monotonic()
     with ProgressDisplay(f"generating {args.data_command}") as progress:
         made = generate(processes, args.out, args.events, args.seed, args.jobs, progress, args.force)
-    seconds = time.monotonic() - start
+    return _say(args.out, made, args.events, "events", time.monotonic() - start)
+
+
+def _cosmo(args: argparse.Namespace) -> int:
+    from hpcgan.data.cosmo import generate
+    from hpcgan.data.workers import ProgressDisplay
+
+    start = time.monotonic()
+    with ProgressDisplay("generating cosmo", noun="maps") as progress:
+        made = generate(args.out, args.maps, args.seed, args.side, args.jobs, progress, args.force)
+    return _say(args.out, made, args.maps, "maps", time.monotonic() - start)
+
+
+def _say(out: str, made: bool, n: int, noun: str, seconds: float) -> int:
     if made:
-        print(f"{args.out}: {args.events} events in {seconds:.0f} s ({args.events / seconds:.0f} events/s)")
+        print(f"{out}: {n} {noun} in {seconds:.0f} s ({n / seconds:.0f} {noun}/s)")
     else:
-        print(f"{args.out}: holds exactly these events already, nothing to do")
+        print(f"{out}: holds exactly these {noun} already, nothing to do")
     return EXIT_DONE
 
 
 def _import(args: argparse.Namespace) -> int:
     from hpcgan.data.delphes import import_files
-    from hpcgan.data.generate import ProgressDisplay
+    from hpcgan.data.workers import ProgressDisplay
 
     with ProgressDisplay("importing") as progress:
         made = import_files(
@@ -201,8 +226,8 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from hpcgan.data.hdf5 import SPLITS
     from hpcgan.data.info import describe
+    from hpcgan.data.storage import SPLITS
 
     target = Path(args.file)
     files = [target]

@@ -22,11 +22,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--real", type=Path, metavar="FILE", help="instead of RUN: real events, HDF5")
     parser.add_argument("--fake", type=Path, metavar="FILE", help="instead of RUN: generated events, HDF5")
-    parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: rpv)")
+    parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: what they say, or rpv)")
     parser.add_argument("--checkpoint", choices=("best", "latest"), help="weights of a RUN (default: best)")
     parser.add_argument("--split", choices=SPLITS, help="real events of a RUN's data (default: test)")
     parser.add_argument("--samples", type=int, default=5, metavar="K", help="generated samples (default: 5)")
-    parser.add_argument("--events", type=int, default=4096, metavar="N", help="events on each side (default: 4096)")
+    parser.add_argument(
+        "--events",
+        type=int,
+        metavar="N",
+        help="events on each side (default: scoring.events of the run, 4096 for files)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: RUN/report)")
 
 
@@ -61,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
         made = report.compare_files(
             args.real,
             args.fake,
-            problem=args.problem or "rpv",
+            problem=args.problem,
             samples=args.samples,
-            events=args.events,
+            events=4096 if args.events is None else args.events,
             out=args.out,
             log=log,
         )

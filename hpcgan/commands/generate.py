@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hpcgan.data.schema import sample_bytes
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hpcgan.data.schema import Sample
     from hpcgan.problems.base import Problem
 
-CHUNK = 4096  # samples in memory at a time, about
+CHUNK_BYTES = 64 << 20  # of samples in memory at a time, about: 4,096 detector images
 
 
 class Sampler(Protocol):
@@ -117,7 +118,7 @@ def generate(
     force: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Write the first `n` samples of the sequence of a seed, some thousands in memory at a time.
+    """Write the first `n` samples of the sequence of a seed, some megabytes in memory at a time.
 
     Parameters
     ----------
@@ -136,7 +137,8 @@ def generate(
     InputError
         The file cannot be written, or exists.
     """
-    size = sampler.batch_size * max(1, CHUNK // sampler.batch_size)
+    limit = CHUNK_BYTES // sample_bytes(sampler.problem.schema)
+    size = sampler.batch_size * max(1, limit // sampler.batch_size)
     with sampler.problem.writer(path, n, attributes, force) as append:
         for first in range(0, n, size):
             count = min(size, n - first)

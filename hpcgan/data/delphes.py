@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import hpcgan
-from hpcgan.data import hdf5
+from hpcgan.data import hdf5, storage
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics.detector import Towers
 from hpcgan.physics.images import bin_towers, image_attributes
@@ -220,7 +220,7 @@ def import_files(
             raise InputError(f"{paths[i]}: named twice")
     counts = [count_events(path) for path in paths]
     total = sum(counts)
-    hdf5.split_sizes(total)  # refuses too few
+    storage.split_sizes(total)  # refuses too few
     full, rest = divmod(total, _CYCLE)
     sizes = {"train": 3 * full + min(rest, 3), "val": full + (rest > _VAL), "test": full + (rest > _TEST)}
     settings = json.dumps(

@@ -10,36 +10,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import sys
-import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
 
 import hpcgan
-from hpcgan.data import hdf5
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.data import hdf5, storage
+from hpcgan.data.workers import Progress, check_jobs, in_order
+from hpcgan.data.workers import ProgressDisplay as ProgressDisplay
+from hpcgan.errors import InputError
 from hpcgan.physics import detector, pythia
 from hpcgan.physics.images import bin_towers, image_attributes
 
 BLOCK_EVENTS = 1500
 """Events of a block. Starting PYTHIA takes as long as 25 RPV events, so small blocks would cost speed."""
 
-MAX_JOBS = 1024
-
 MAX_PROCESSES = 100
 """A finished block of each is in memory at a time, about 1.7 MB."""
-
-Progress = Callable[[int, int], None]
-"""Called with the events done so far and the total."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def settings_of(processes: Sequence[pythia.Process], events: int, seed: int, car
             "seed": seed,
             "block_events": BLOCK_EVENTS,
             "batch_events": pythia.BATCH_EVENTS,
-            "split_edges": hdf5.SPLIT_EDGES,
+            "split_edges": storage.SPLIT_EDGES,
             "pythia": pythia.version(),
             "pythia_settings": [*pythia.COMMON_SETTINGS, *_process_settings(processes)],
             "detector": card.describe(),
@@ -185,13 +175,12 @@ def generate(
     listed = [processes] if not isinstance(processes, Sequence) else list(processes)
     _check_arguments(listed, events, seed, jobs)
     settings = settings_of(listed, events, seed, card)
-    sizes = hdf5.split_sizes(events)
+    sizes = storage.split_sizes(events)
     if hdf5.check_target(out, settings, sizes, force):
         return False
     with hdf5.Writer(out, sizes, _attributes(listed, settings, seed), force=force) as writer:
         ordered = _plan(listed, events, seed, card)
-        counter = _Counter(events, progress)
-        with contextlib.closing(_make_blocks(ordered, jobs, counter)) as results:
+        with contextlib.closing(in_order(make_block, ordered, jobs, events, progress)) as results:
             for round_blocks in _rounds(ordered, results):
                 _write_round(writer, round_blocks)
     return True
@@ -222,10 +211,7 @@ def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int
             raise InputError(f"{process.name} {values}: named twice")
     if len(processes) > MAX_PROCESSES:
         raise InputError(f"{len(processes)} mass points: use at most {MAX_PROCESSES}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed = {seed}: use 0 to 2^63 - 1")
-    if not 1 <= jobs <= MAX_JOBS:
-        raise InputError(f"jobs = {jobs}: use 1 to {MAX_JOBS}")
+    check_jobs(seed, jobs)
     if events < 5 * len(processes):
         raise InputError(
             f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every process"
@@ -235,20 +221,6 @@ def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int
 def _shares(events: int, parts: int) -> list[int]:
     """Events of each process: event i of the data set belongs to process i modulo their number."""
     return [(events - part + parts - 1) // parts for part in range(parts)]
-
-
-class _Counter:
-    """Adds up the events of all workers for the progress display."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done = 0
-        self._total = total
-        self._progress = progress
-
-    def add(self, events: int) -> None:
-        self._done += events
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _rounds(
@@ -276,195 +248,3 @@ def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, lis
                 chunks.append(images[turn])
                 rows.append((process.label, 1.0, values.get("m_gluino", 0.0), values.get("m_neutralino", 0.0)))
     writer.append_packed(chunks, *np.array(rows, dtype=np.float64).T)
-
-
-def _make_blocks(blocks: Sequence[Block], jobs: int, counter: _Counter) -> Generator[list[bytes], None, None]:
-    """Results of the blocks in their order."""
-    if jobs == 1 or len(blocks) == 1:
-        for block in blocks:
-            yield make_block(block, counter.add)
-        return
-    pool = _Pool(min(jobs, len(blocks)))
-    try:
-        yield from pool.map(blocks, counter)
-    finally:
-        pool.close()
-
-
-class _Pool:
-    """Worker processes, each on a pipe of its own.
-
-    The standard pools hang when a worker is killed (``multiprocessing.Pool``) or leave idle workers behind
-    when the parent is killed; here either end sees the other's pipe close.
-    """
-
-    def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")  # PYTHIA, HDF5 and threads do not survive a fork reliably
-        self._workers: dict[Connection, Any] = {}
-        try:
-            for _ in range(size):
-                ours, theirs = context.Pipe()
-                worker = context.Process(target=_work, args=(theirs,), daemon=True)
-                with _signals_ignored_by_children():
-                    worker.start()
-                theirs.close()
-                self._workers[ours] = worker
-        except BaseException:
-            self.close()
-            raise
-
-    def map(self, blocks: Sequence[Block], counter: _Counter) -> Iterator[list[bytes]]:
-        waiting = deque(enumerate(blocks))
-        busy: dict[Connection, int] = {}
-        finished: dict[int, list[bytes]] = {}
-        ahead = 2 * len(self._workers)  # a slow block must not let the others pile up results without end
-        following = 0
-        while following < len(blocks):
-            for connection in self._workers:
-                if connection not in busy and waiting and waiting[0][0] < following + ahead:
-                    number, block = waiting.popleft()
-                    self._send(connection, block)
-                    busy[connection] = number
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                kind, value = self._receive(ready)
-                if kind == "advance":
-                    counter.add(value)
-                elif kind == "done":
-                    finished[busy.pop(ready)] = value
-                elif kind == "failed":
-                    raise value
-                else:
-                    raise RuntimeError(f"in a worker process:\n{value}")
-            while following in finished:
-                yield finished.pop(following)
-                following += 1
-
-    def _send(self, connection: Connection, block: Block) -> None:
-        try:
-            connection.send(block)
-        except OSError as error:
-            raise self._died(connection) from error
-
-    def _receive(self, connection: Connection) -> tuple[str, Any]:
-        try:
-            return connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._died(connection) from error
-
-    def _died(self, connection: Connection) -> HpcganError:
-        worker = self._workers[connection]
-        worker.join(5)
-        code = worker.exitcode
-        how = (
-            f"by signal {-code} ({signal.Signals(-code).name})"
-            if code is not None and code < 0
-            else f"with code {code}"
-        )
-        hint = "; the system may be short of memory, try fewer --jobs" if code == -signal.SIGKILL else ""
-        return HpcganError(f"a worker process ended {how}{hint}; nothing was kept")
-
-    def close(self) -> None:
-        for connection, worker in self._workers.items():
-            connection.close()
-            worker.terminate()
-        for worker in self._workers.values():
-            worker.join(5)
-            if worker.is_alive():
-                worker.kill()
-                worker.join()
-        self._workers.clear()
-
-
-@contextlib.contextmanager
-def _signals_ignored_by_children() -> Iterator[None]:
-    """Let children be born with Ctrl-C ignored: the terminal sends it to all, and the parent ends them in
-    order.
-    """
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: children keep the default, and close() ends them anyway
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _work(connection: Connection) -> None:
-    """A worker: blocks in, progress and images out, until the parent closes the pipe or is gone."""
-
-    def send(kind: str, value: Any) -> None:
-        try:
-            connection.send((kind, value))
-        except OSError:
-            raise SystemExit from None  # the parent is gone
-
-    while True:
-        try:
-            block = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            images = make_block(block, lambda events: send("advance", events))
-        except HpcganError as error:
-            send("failed", error)
-        except Exception:  # whatever it is, the parent reports it
-            send("crashed", traceback.format_exc())
-        else:
-            send("done", images)
-
-
-class ProgressDisplay:
-    """Shows the progress of a generation: a bar on a terminal, a plain line now and then in a log.
-
-    Use as a context manager; pass the object itself as `progress`.
-
-    Parameters
-    ----------
-    title : str
-    interval : float
-        Seconds between lines in a log.
-    """
-
-    def __init__(self, title: str, interval: float = 10.0) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._title = title
-        self._console = Console(stderr=True)
-        self._interval = interval
-        self._start = self._last = time.monotonic()
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.0f} events/s"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(title, total=None, rate=0.0)
-
-    def __enter__(self) -> ProgressDisplay:
-        self._start = self._last = time.monotonic()
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        rate = done / max(now - self._start, 1e-9)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
-        elif done >= total or now - self._last >= self._interval:
-            self._last = now
-            left = (total - done) / rate
-            line = f"{self._title}: {done}/{total} events, {rate:.0f} events/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)

@@ -1,19 +1,26 @@
-"""What an image file holds: counts, settings, units, ranges, validity, and a picture."""
+"""What a data file holds: counts, settings, units, ranges, validity, and a picture."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan.data import hdf5
+from hpcgan.data import hdf5, tensors
+from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
 from hpcgan.errors import InputError
 from hpcgan.physics.images import ETA_RANGE, PHI_RANGE
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PICTURE_EVENTS = 5
+PICTURE_VALUES = 200_000
+"""Values in a histogram, at most."""
 
 
 def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | None = None) -> str:
@@ -33,9 +40,12 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     Raises
     ------
     InputError
-        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`), or the picture cannot be written.
+        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`, :func:`hpcgan.data.tensors.validate`), or the
+        picture cannot be written.
     """
     path = Path(path)
+    if tensors.holds_tensors(path):
+        return _describe_tensors(path, picture)
     hdf5.validate(path)
     with hdf5.open_images(path) as file:
         total: NDArray[np.float64] = np.zeros(file.read(slice(0, 1)).shape[1:])
@@ -60,7 +70,61 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     return "\n".join(lines)
 
 
-_SAID = {"units", "axes", "image_shape", "events"}
+_SAID = {"units", "axes", "image_shape", "events", "samples"}
+
+
+def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None) -> str:
+    tensors.validate(path)
+    with tensors.open_tensors(path) as file:
+        found = {name: _Moments(spec.shape) for name, spec in file.schema.items()}
+        for _, sample in file.pieces():
+            for name, values in sample.items():
+                found[name].add(values)
+        lines = [f"{path}: {file.n} samples, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
+        lines += [_tensor_line(name, spec, found[name]) for name, spec in file.schema.items()]
+        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        if picture is not None:
+            some = file.read(slice(0, max(PICTURE_EVENTS, PICTURE_VALUES * 4 // sample_bytes(file.schema))))
+            means = {name: moments.total / file.n for name, moments in found.items()}
+            save_tensors_picture(some, means, file.schema, path.name, picture)
+            lines.append(f"  picture           {picture}")
+    return "\n".join(lines)
+
+
+def _tensor_line(name: str, spec: TensorSpec, moments: _Moments) -> str:
+    shape = " x ".join(str(length) for length in spec.shape) or "number"
+    spread = f"{moments.mean:.4g} +- {moments.deviation:.4g} ({moments.low:.4g} to {moments.high:.4g})"
+    zeros = f", {moments.zeros:.1%} zero" if moments.zeros else ""
+    return f"  {name:<18}{shape}, {spec.unit or 'dimensionless'}, {spread}{zeros}"
+
+
+class _Moments:
+    """Mean, spread and range of a tensor, piece by piece."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.total: NDArray[np.float64] = np.zeros(shape)
+        self.low, self.high = np.inf, -np.inf
+        self._n, self._squares, self._zero = 0, 0.0, 0
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        exact = values.astype(np.float64)
+        self.total += exact.sum(axis=0)
+        self._squares += float(np.sum(exact**2))
+        self._n += exact.size
+        self._zero += exact.size - int(np.count_nonzero(exact))
+        self.low, self.high = min(self.low, float(exact.min())), max(self.high, float(exact.max()))
+
+    @property
+    def mean(self) -> float:
+        return float(self.total.sum()) / self._n
+
+    @property
+    def deviation(self) -> float:
+        return float(np.sqrt(max(self._squares / self._n - self.mean**2, 0.0)))
+
+    @property
+    def zeros(self) -> float:
+        return self._zero / self._n
 
 
 def _line(name: str, values: NDArray[Any], unit: str) -> str:
@@ -140,6 +204,65 @@ def save_picture(
         )
         axes.set(title=label, xlabel=r"$\eta$", ylabel=r"$\phi$")
         figure.colorbar(mesh, ax=axes, label="energy [GeV]")
+    _save(figure, path)
+
+
+def save_tensors_picture(
+    samples: Sample,
+    means: Mapping[str, NDArray[np.float64]],
+    schema: Schema,
+    title: str,
+    path: str | os.PathLike[str],
+) -> None:
+    """Save a PNG with a row for each tensor: three samples and the mean where it is an image; a histogram of values.
+
+    Parameters
+    ----------
+    samples : Sample
+        The first samples.
+    means : mapping of str to array
+        Mean of each tensor over all samples.
+    schema : Schema
+    title : str
+    path : path
+
+    Raises
+    ------
+    InputError
+        The picture cannot be written there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.3 * 5, 3.0 * len(schema) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for row, (name, spec) in enumerate(schema.items()):
+        values, label = samples[name], f"{name} [{spec.unit}]" if spec.unit else name
+        if len(spec.shape) == 2 and min(spec.shape) > 1:
+            panels = [*((image, f"sample {i}") for i, image in enumerate(values[:3])), (means[name], "mean of all")]
+            for column, (image, text) in enumerate(panels):
+                axes = figure.add_subplot(len(schema), 5, 5 * row + column + 1)
+                shown = values[:3] if column < 3 else image
+                norm: Normalize
+                positive = shown[shown > 0]
+                if values.min() >= 0 and positive.size:  # intensities, many of them zero
+                    norm = LogNorm(float(np.quantile(positive, 0.01)), max(float(positive.max()), 1e-30) * 1.001)
+                    image = np.where(image > 0, image, np.nan)
+                else:
+                    low, high = (float(v) for v in np.quantile(shown, [0.005, 0.995]))
+                    norm = Normalize(low, max(high, low + 1e-30))
+                mesh = axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest", norm=norm)
+                axes.set_title(text)
+                figure.colorbar(mesh, ax=axes, label=label)
+        axes = figure.add_subplot(len(schema), 5, 5 * row + 5)
+        axes.hist(values.ravel()[:PICTURE_VALUES], bins=60, histtype="stepfilled", color="#4d4d4d", alpha=0.6, log=True)
+        axes.set(title="values", xlabel=label)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     try:
         figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     except OSError as error:

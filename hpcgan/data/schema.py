@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,12 +27,15 @@ class TensorSpec:
         What a generator makes, or what it is asked for.
     dtype : str
         NumPy type the networks see.
+    sparse : bool
+        Whether most values are zero: files compress it then.
     """
 
     shape: tuple[int, ...]
     unit: str = ""
     role: Literal["data", "condition"] = "data"
     dtype: str = "float32"
+    sparse: bool = False
 
 
 Schema = Mapping[str, TensorSpec]
@@ -55,6 +59,11 @@ def check_sample(sample: Sample, schema: Schema) -> int:
     if len(lengths) != 1:
         raise ValueError(f"tensors of one batch differ in length: {sorted(lengths)}")
     return lengths.pop()
+
+
+def sample_bytes(schema: Schema) -> int:
+    """Bytes of one sample in memory, as float32."""
+    return sum(4 * math.prod(spec.shape) for spec in schema.values())
 
 
 def take(sample: Sample, indices: np.ndarray | slice) -> Sample:

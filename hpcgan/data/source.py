@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from hpcgan import stateless
-from hpcgan.data import hdf5
-from hpcgan.data.schema import Sample, Schema
+from hpcgan.data import hdf5, tensors
+from hpcgan.data.schema import Sample, Schema, sample_bytes
 
 
 class Source(Protocol):
@@ -105,3 +105,44 @@ class SyntheticSource:
     def close(self) -> None:
         """Drop the samples."""
         self._samples = {}
+
+
+class TensorSource:
+    """Samples of a file with one data set a tensor.
+
+    Parameters
+    ----------
+    path : Path
+        File with group `samples`.
+    schema : Schema
+        What it must hold.
+    cache_mb : int
+        Files that fit are read into memory at the first access; larger ones are read from disk every time.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file, other tensors than the schema's.
+    """
+
+    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024) -> None:
+        self.path = Path(path)
+        self._file = tensors.open_tensors(self.path, schema)
+        self._cacheable = self._file.n * sample_bytes(schema) <= cache_mb << 20
+        self._cache: Sample | None = None
+
+    def __len__(self) -> int:
+        return self._file.n
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """All tensors, (n, *shape) float32 in physical units."""
+        if self._cacheable and self._cache is None:
+            self._cache = self._file.read()
+        if self._cache is not None:
+            return {name: values[indices] for name, values in self._cache.items()}
+        return self._file.read(indices)
+
+    def close(self) -> None:
+        """Close the file and drop the cache."""
+        self._cache = None
+        self._file.close()

@@ -23,6 +23,7 @@ import hpcgan
 from hpcgan import records
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
+from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare
 from hpcgan.evaluation.html import render
@@ -87,7 +88,7 @@ def evaluate_run(
     checkpoint: Literal["best", "latest"] = "best",
     split: str = "test",
     samples: int = 5,
-    events: int = 4096,
+    events: int | None = None,
     out: Path | None = None,
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
@@ -105,8 +106,8 @@ def evaluate_run(
         test events.
     samples : int
         Generated samples, of noise seeds `seed` ... `seed + samples - 1`.
-    events : int
-        Events on each side; all of the split, where it has fewer.
+    events : int, optional
+        Events on each side; all of the split, where it has fewer. Default: `scoring.events` of the run.
     out : Path, optional
         Folder of the report; default: `report` in the run directory.
     seed : int
@@ -136,7 +137,7 @@ def evaluate_run(
         stem=stem,
         split=split,
         samples=samples,
-        events=events,
+        events=sampler.config.scoring.events if events is None else events,
         seed=seed,
         repetitions=repetitions,
         log=log,
@@ -213,7 +214,7 @@ def compare_files(
     real: Path,
     fake: Path,
     *,
-    problem: str = "rpv",
+    problem: str | None = None,
     samples: int = 5,
     events: int = 4096,
     out: Path | None = None,
@@ -225,9 +226,9 @@ def compare_files(
     Parameters
     ----------
     real, fake : Path
-        Files in the published layout. The null band comes from all events of `real`.
-    problem : str
-        What the files hold.
+        Files in the layout of the problem's training data. The null band comes from all events of `real`.
+    problem : str, optional
+        What the files hold; default: what the real one says, and otherwise `rpv`.
     samples : int
         Largest number of disjoint generated samples; as many as `fake` has events for are used.
     events : int
@@ -243,11 +244,14 @@ def compare_files(
         Unknown problem, or a file that is missing, broken or too small.
     """
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
-    subject = _problem(problem)
+    if problem is not None:
+        _known(problem)
     real, fake = Path(real), Path(fake)
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
+    problem = problem or problem_of(real) or "rpv"
+    subject = _problem(problem, real)
     clock = _Clock(log)
     with clock("real_events", f"reading {real}"):
         of_real = _read(subject, real, "test", POOL_FACTOR * events)
@@ -475,13 +479,16 @@ def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:
     return compare.join([problem.observables(take(sample, indices)) for indices in compare.chunks(n)])
 
 
-def _problem(name: str) -> Problem:
-    registry = Problems()
-    if name not in registry.names():
-        raise InputError(f"problem '{name}' does not exist; choose one of: {', '.join(registry.names())}")
-    problem = registry.get(name)
+def _known(name: str) -> None:
+    names = Problems().names()
+    if name not in names:
+        raise InputError(f"problem '{name}' does not exist; choose one of: {', '.join(names)}")
+
+
+def _problem(name: str, file: Path) -> Problem:
+    _known(name)
     try:
-        return problem(problem.Model())
+        return Problems().get(name).of_file(file)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
 

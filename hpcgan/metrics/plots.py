@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from hpcgan.metrics.distances import bin_edges, histogram
 from hpcgan.metrics.observable import Observable
@@ -190,6 +190,46 @@ def profile_ratio(
 
 
 @_styled
+def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str, value: str) -> Figure:
+    """Mean of a positive function of a positive variable, such as a power spectrum, on logarithmic axes.
+
+    Above, the lines are means and the bands hold the central 68% of the events; below, the ratio of the means with its
+    standard error.
+
+    Parameters
+    ----------
+    x : (bins,) array
+    real, fake : (n, bins), (m, bins) arrays
+        The function of each event.
+    label, value : str
+        Axis labels of `x` and of the function.
+    """
+    figure, main, ratio = _ratio_figure()
+    means, errors = [], []
+    for values, colour, name, style in ((real, REAL, "Real", "-"), (fake, FAKE, "Generated", "--")):
+        means.append(values.mean(axis=0, dtype=np.float64))
+        spread = values.std(axis=0, ddof=1, dtype=np.float64) if len(values) > 1 else np.full(len(x), np.nan)
+        errors.append(spread / np.sqrt(len(values)))
+        low, high = np.quantile(values, [0.16, 0.84], axis=0)
+        main.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        main.plot(x, means[-1], style, color=colour, lw=1.4, label=name)
+    main.set(xscale="log", yscale="log", ylabel=value)
+    main.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    main.xaxis.set_major_formatter(ScalarFormatter())
+    main.xaxis.set_minor_formatter(NullFormatter())
+    if not all(np.any(mean > 0) for mean in means):  # nothing that a logarithm could show
+        main.set_yscale("linear")
+    main.legend(loc="best")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = means[1] / means[0]
+        relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)
+    _ratio_panel(ratio, x, values, np.stack([values * relative] * 2))
+    ratio.set_xlabel(label)
+    ratio.set_xlim(0.9 * x[0], 1.1 * x[-1])
+    return figure
+
+
+@_styled
 def mean_images(
     real: np.ndarray,
     fake: np.ndarray,
@@ -243,6 +283,8 @@ def image_grid(
     value: str,
     axes: tuple[str, str],
     side: int = 3,
+    *,
+    linear: bool = False,
 ) -> Figure:
     """The first images of both samples side by side, on one logarithmic colour scale; zeros are white.
 
@@ -254,11 +296,19 @@ def image_grid(
         As in `mean_images`.
     side : int
         Images along a side of each block.
+    linear : bool
+        Instead a linear scale, from the 1st to the 99.5th percentile of the real images' values, for dense images of
+        either sign.
     """
     real, fake = real[: side**2], fake[: side**2]
-    lit = np.concatenate([images[images > 0] for images in (real, fake)])
-    low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
-    norm = LogNorm(low, max(high, 1.001 * low))
+    norm: Normalize
+    if linear:
+        low, high = (float(value) for value in np.quantile(real, [0.01, 0.995]))
+        norm = Normalize(low, max(high, low + 1e-9))
+    else:
+        lit = np.concatenate([images[images > 0] for images in (real, fake)])
+        low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
+        norm = LogNorm(low, max(high, 1.001 * low))
     figure = _figure((10.4, 5.4))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     with mpl.rc_context(
@@ -283,7 +333,8 @@ def image_grid(
                 if column == side or i >= len(images):
                     panel.set_axis_off()
                     continue
-                drawn = _draw_image(panel, np.where(images[i] > 0, images[i], np.nan), extent, "viridis", norm)
+                shown = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)
+                drawn = _draw_image(panel, shown, extent, "viridis", norm)
                 panel.tick_params(labelleft=column == 0)
                 panel.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
                 if row == side - 1:
@@ -291,7 +342,7 @@ def image_grid(
                 if column == 0:
                     panel.set_ylabel(axes[1])
         if drawn is not None:
-            figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="min")
+            figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="both" if linear else "min")
     return figure
 
 

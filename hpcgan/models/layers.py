@@ -45,6 +45,11 @@ class Initializer:
         """Uniform of variance gain / fan_in: gain 2 before a rectifier (He et al. 2015, eq. 10), else 1."""
         return self._symmetric(name, shape, math.sqrt(3.0 * gain / fan_in))
 
+    def normal(self, name: str, shape: tuple[int, ...], stddev: float) -> tf.Variable:
+        """Normal around zero: 0.02 everywhere in the DCGAN of Radford et al. (arXiv:1511.06434)."""
+        draws = stateless.normal(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
+        return tf.Variable(draws * stddev, name=name, dtype=self.dtype)
+
     def constant(self, name: str, shape: tuple[int, ...], value: float, trainable: bool = True) -> tf.Variable:
         """All entries the same."""
         return tf.Variable(np.full(shape, value), name=name, dtype=self.dtype, trainable=trainable)
@@ -167,15 +172,31 @@ def transposed_to_one(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 class Dense(tf.Module):
-    """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs)."""
+    """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs).
+
+    With `stddev` the kernel is normal and the bias zero to begin with.
+    """
 
     def __init__(
-        self, init: Initializer, name: str, inputs: int, outputs: int, *, bias: bool = True, fan_in: int | None = None
+        self,
+        init: Initializer,
+        name: str,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        fan_in: int | None = None,
+        stddev: float | None = None,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         fan_in = fan_in or inputs
-        self.kernel = init.kaiming_uniform(f"{name}/kernel", (inputs, outputs), fan_in)
-        self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in) if bias else None
+        self.bias: tf.Variable | None = None
+        if stddev is None:
+            self.kernel = init.kaiming_uniform(f"{name}/kernel", (inputs, outputs), fan_in)
+            self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in) if bias else None
+        else:
+            self.kernel = init.normal(f"{name}/kernel", (inputs, outputs), stddev)
+            self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         y = tf.matmul(x, self.kernel)
@@ -183,10 +204,10 @@ class Dense(tf.Module):
 
 
 class Conv2D(tf.Module):
-    """Convolution with an even kernel and stride 2, 4x4 as a rule, that halves the size; bias-free.
+    """Convolution of stride 2, 4x4 as a rule, that halves the size.
 
-    With `padding="circular"` the phi axis is continued periodically, eta always with zeros. `gain` switches
-    from the reference's initialisation to He's.
+    With `padding="circular"`, which needs an even kernel, the phi axis is continued periodically, eta always with
+    zeros. `gain` switches from the reference's initialisation to He's, `stddev` to normal weights; a bias begins at 0.
     """
 
     def __init__(
@@ -200,25 +221,32 @@ class Conv2D(tf.Module):
         stride: int = 2,
         padding: Padding = "zero",
         gain: float | None = None,
+        stddev: float | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         shape, fan_in = (kernel, kernel, inputs, outputs), inputs * kernel * kernel
-        if gain is None:
+        if stddev is not None:
+            self.kernel = init.normal(f"{name}/kernel", shape, stddev)
+        elif gain is None:
             self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, fan_in)
         else:
             self.kernel = init.he_uniform(f"{name}/kernel", shape, fan_in, gain)
+        self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
         self.size, self.stride, self.padding = kernel, stride, padding
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         if self.padding == "zero":
-            return tf.nn.conv2d(x, self.kernel, self.stride, "SAME")
-        margin = (self.size - self.stride) // 2
-        x = tf.pad(wrap_phi(x, margin), [[0, 0], [margin, margin], [0, 0], [0, 0]])
-        return tf.nn.conv2d(x, self.kernel, self.stride, "VALID")
+            y = tf.nn.conv2d(x, self.kernel, self.stride, "SAME")
+        else:
+            margin = (self.size - self.stride) // 2
+            x = tf.pad(wrap_phi(x, margin), [[0, 0], [margin, margin], [0, 0], [0, 0]])
+            y = tf.nn.conv2d(x, self.kernel, self.stride, "VALID")
+        return y if self.bias is None else tf.nn.bias_add(y, self.bias)
 
 
 class ConvTranspose2D(tf.Module):
-    """Transposed 4x4 convolution of stride 2, bias-free: doubles the size (`Conv2D` backwards).
+    """Transposed convolution of stride 2, 4x4 as a rule: doubles the size (`Conv2D` backwards).
 
     With `upsampling="nearest"` it is the nearest-neighbour enlargement followed by a 3x3 convolution, which
     treats even and odd pixels alike where a free 4x4 kernel imprints a lattice (Odena et al. 2016,
@@ -232,18 +260,24 @@ class ConvTranspose2D(tf.Module):
         inputs: int,
         outputs: int,
         *,
+        kernel: int = 4,
         padding: Padding = "zero",
         upsampling: Upsampling = "transposed",
         gain: float | None = None,
+        stddev: float | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
-        size = 3 if upsampling == "nearest" else 4
+        size = 3 if upsampling == "nearest" else kernel
         shape = (size, size, outputs, inputs)
-        if gain is None:  # the fan of the reference's framework: its transposed weight is (in, out, k, k)
+        if stddev is not None:
+            self.kernel = init.normal(f"{name}/kernel", shape, stddev)
+        elif gain is None:  # the fan of the reference's framework: its transposed weight is (in, out, k, k)
             self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, outputs * size * size)
         else:  # what an output pixel really sums over
             terms = 9 if upsampling == "nearest" else 4
             self.kernel = init.he_uniform(f"{name}/kernel", shape, inputs * terms, gain)
+        self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
         self.outputs, self.padding, self.upsampling = outputs, padding, upsampling
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -251,13 +285,15 @@ class ConvTranspose2D(tf.Module):
             x = wrap_phi(x, 1)
         n, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
         size = [n, 2 * height, 2 * width, self.outputs]
-        if self.outputs == 1:
-            y = transposed_to_one(x, self._four_by_four())
+        kernel = self._whole_kernel()
+        if self.outputs == 1 and kernel.shape[0] == 4:
+            y = transposed_to_one(x, kernel)
         else:
-            y = tf.nn.conv2d_transpose(x, self._four_by_four(), size, 2, "SAME")
-        return _cut_phi(y, 2) if self.padding == "circular" else y
+            y = tf.nn.conv2d_transpose(x, kernel, size, 2, "SAME")
+        y = _cut_phi(y, 2) if self.padding == "circular" else y
+        return y if self.bias is None else tf.nn.bias_add(y, self.bias)
 
-    def _four_by_four(self) -> tf.Tensor:
+    def _whole_kernel(self) -> tf.Tensor:
         if self.upsampling == "transposed":
             return tf.convert_to_tensor(self.kernel)
         rows = tf.pad(self.kernel, [[0, 1], [0, 0], [0, 0], [0, 0]]) + tf.pad(

@@ -47,6 +47,19 @@ class Problem(ABC):
     def __init__(self, model: BaseModel) -> None:
         self.model = model
 
+    @classmethod
+    def of_file(cls, path: Path) -> Problem:
+        """The problem as a data file without a configuration has it; by default, that of the default model.
+
+        Raises
+        ------
+        InputError
+            Missing or broken file.
+        pydantic.ValidationError
+            The model has no defaults.
+        """
+        return cls(cls.Model())
+
     # --- data ------------------------------------------------------------------------------------
 
     @property
@@ -153,6 +166,7 @@ class Problem(ABC):
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
+    "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
     "rpv": "hpcgan.problems.rpv:RpvProblem",
 }
 

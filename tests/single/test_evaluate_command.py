@@ -48,7 +48,7 @@ def sampler(monkeypatch):
     module = ModuleType("hpcgan.evaluation.sample")
     module.load_sampler = lambda run, checkpoint, warn: made
     monkeypatch.setitem(sys.modules, "hpcgan.evaluation.sample", module)
-    monkeypatch.setattr(generate, "CHUNK", 20)  # 18, three batches
+    monkeypatch.setattr(generate, "CHUNK_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
     return made
 
 

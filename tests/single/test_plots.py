@@ -115,6 +115,33 @@ def test_image_grid(n):
     plots.png(figure, dpi=40)
 
 
+def test_image_grid_of_dense_images():
+    images = np.random.default_rng(6).normal(size=(4, 16, 16))
+    figure = plots.image_grid(images, images[:1], EXTENT, "", AXES, linear=True)
+    shown = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(shown) == 5
+    assert np.array_equal(shown[0].get_array(), images[0].T)
+    assert shown[0].norm.vmin == pytest.approx(np.quantile(images, 0.01))
+    plots.png(figure, dpi=40)
+
+
+def test_spectrum():
+    """Ratio of the means with the error of a quotient of means; the band holds two thirds of the real ones."""
+    rng = np.random.default_rng(7)
+    x = np.geomspace(100, 10000, 8)
+    real, fake = rng.normal(10, 1, (400, 8)) / x, rng.normal(11, 1, (100, 8)) / x
+    figure = plots.spectrum_ratio(x, real, fake, "l", "C")
+    at, y, low, _ = points(ratio_axes(figure))
+    assert at == pytest.approx(x)
+    assert y == pytest.approx(1.1, abs=0.04)
+    assert low == pytest.approx(1.1 * np.hypot(0.1 / 20, 1 / 11 / 10), rel=0.2)
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    at_first = band[np.isclose(band[:, 0], 100), 1] * 100
+    assert at_first.min() == pytest.approx(9, abs=0.2)
+    assert at_first.max() == pytest.approx(11, abs=0.2)
+    plots.png(plots.spectrum_ratio(x, real, np.zeros((1, 8)), "l", "C"), dpi=40)
+
+
 def test_profile():
     rng = np.random.default_rng(4)
     real, fake = rng.normal(10, 1, (400, 6)), rng.normal(11, 1, (100, 6))

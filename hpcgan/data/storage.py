@@ -1,0 +1,481 @@
+"""What all data files have in common: written atomically, read with distrust.
+
+A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``) and whether
+the writer came to its end (``complete``). What stands in the group is a matter of :mod:`hpcgan.data.hdf5` (detector
+images in the published layout) and :mod:`hpcgan.data.tensors` (any schema).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import json
+import os
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from hpcgan.errors import HpcganError, InputError
+
+SPLITS = ("train", "val", "test")
+SPLIT_EDGES = (0.0, 0.6, 0.8, 1.0)
+"""Train, validation and test events: 60, 20 and 20 percent."""
+
+CHUNK_LIMIT = 1 << 30
+"""Bytes of the largest chunk that is read: HDF5 unpacks a chunk as a whole, for a single image of it."""
+
+_PART = ".part"
+
+
+def split_sizes(n_events: int) -> dict[str, int]:
+    """Events of each split; they add up to `n_events`.
+
+    Raises
+    ------
+    InputError
+        Too few events for every split to have one.
+    """
+    if n_events < 5:
+        raise InputError(f"{n_events} events: at least 5 are needed to fill train, validation and test")
+    edges = [int(n_events * edge + 1e-9) for edge in SPLIT_EDGES]
+    return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
+
+
+class Sink(io.FileIO):
+    """A file that takes everything HDF5 writes and remembers the first failure instead of reporting it.
+
+    HDF5 does not survive a write that fails: the file can never be closed, and the library crashes later. So the
+    failure is kept from it, and whoever writes looks at `failure` afterwards.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.failure is None and done < len(view):
+            try:
+                done += super().write(view[done:]) or 0  # a nearly full disk takes a part
+            except OSError as error:
+                self.failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+        return size or 0
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: no handler may run in the middle of a call HDF5 makes to a :class:`Sink`."""
+    held: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda caught, _: held.append(caught))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+Writing = TypeVar("Writing", bound="SplitWriter")
+Reading = TypeVar("Reading", bound="DataFile")
+
+
+class SplitWriter(ABC):
+    """Streams samples into one file a split; nothing appears under the final names before all are complete.
+
+    Files grow under ``<split>.h5.part`` and are renamed together by a clean exit of the ``with`` block; an
+    exception removes them, a killed process leaves only the ``.part`` files, which the next run replaces.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    sizes : mapping of str to int
+        Number of samples of each split, in the order they will be appended.
+    group : str
+        Group that holds everything.
+    attributes : mapping
+        Attributes of the group. ``settings`` (a JSON string) identifies the data.
+    force : bool
+        Replace existing files.
+    sample_bytes : int
+        Expected bytes of a sample in a file, for the check of free space.
+    noun : str
+        What the samples are called in messages; the attribute with their number has the same name.
+
+    Raises
+    ------
+    InputError
+        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        sizes: Mapping[str, int],
+        group: str,
+        attributes: Mapping[str, Any],
+        force: bool,
+        sample_bytes: int,
+        noun: str,
+    ) -> None:
+        self.folder = Path(folder)
+        self.sizes = dict(sizes)
+        self._group = group
+        self._attributes = dict(attributes)
+        self._force = force
+        self._bytes = sample_bytes
+        self._noun = noun
+        self._stack = contextlib.ExitStack()
+        self._files: dict[str, h5py.File] = {}
+        self._sinks: dict[str, Sink] = {}
+        self._filled = dict.fromkeys(self.sizes, 0)
+
+    def __enter__(self: Writing) -> Writing:
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(folder_lock(self.folder))
+                if not self._force:
+                    refuse_existing(self.folder, self.sizes)
+                check_space(self.folder, sum(self.sizes.values()) * self._bytes)
+                stack.callback(self._discard)
+                with signals_held():
+                    for split, size in self.sizes.items():
+                        self._files[split] = self._create(split, size)
+            except OSError as error:
+                raise InputError(f"{self.folder}: cannot be written ({reason(error)})") from error
+            self._stack = stack.pop_all()
+        return self
+
+    def _part(self, split: str) -> Path:
+        return self.folder / f"{split}.h5{_PART}"
+
+    def _create(self, split: str, size: int) -> h5py.File:
+        # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
+        self._sinks[split] = Sink(self._part(split), "w+b")
+        file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
+        group = file.create_group(self._group)
+        self._lay_out(group, size)
+        for name, value in {**self._attributes, "split": split, self._noun: size}.items():
+            group.attrs[name] = value
+        group.attrs["complete"] = False
+        return file
+
+    @abstractmethod
+    def _lay_out(self, group: h5py.Group, size: int) -> None:
+        """Create the data sets for `size` samples."""
+
+    def _pieces(self, n: int) -> Iterator[tuple[str, slice]]:
+        """Where the next `n` samples go: (split, which of them), one split after another."""
+        done = 0
+        while done < n:
+            split = next((name for name, size in self.sizes.items() if self._filled[name] < size), None)
+            if split is None:
+                raise ValueError(f"more {self._noun} appended than announced")
+            end = min(n, done + self.sizes[split] - self._filled[split])
+            yield split, slice(done, end)
+            done = end
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if kind is None:
+                self._publish()
+
+    def _publish(self) -> None:
+        short = [f"{name} {self._filled[name]} of {size}" for name, size in self.sizes.items()]
+        if self._filled != self.sizes:
+            raise ValueError(f"fewer {self._noun} appended than announced: {', '.join(short)}")
+        with signals_held():
+            for file in self._files.values():
+                file[self._group].attrs["complete"] = True
+                file.close()
+                self._check_written()
+            try:
+                for split in self.sizes:
+                    os.fsync(self._sinks[split].fileno())
+                # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind too,
+                # even if the machine stops between two of these lines.
+                for split in self.sizes:
+                    (self.folder / f"{split}.h5").unlink(missing_ok=True)
+                for split in reversed(self.sizes):
+                    os.replace(self._part(split), self.folder / f"{split}.h5")
+                sync(self.folder)
+            except OSError as error:
+                raise self._failed(self.folder, error) from error
+
+    def _check_written(self) -> None:
+        for split, sink in self._sinks.items():
+            if sink.failure is not None:
+                raise self._failed(self._part(split), sink.failure)
+
+    @staticmethod
+    def _failed(path: Path, error: OSError) -> HpcganError:
+        return HpcganError(f"{path}: writing failed ({reason(error)}); nothing was kept")
+
+    def _discard(self) -> None:
+        """Close and remove what was not published."""
+        with signals_held():
+            for file in self._files.values():
+                with contextlib.suppress(OSError, RuntimeError, ValueError):  # what a failed sink has lost
+                    file.close()
+            for sink in self._sinks.values():
+                with contextlib.suppress(OSError):
+                    sink.close()
+        for split in self.sizes:
+            with contextlib.suppress(OSError):
+                self._part(split).unlink(missing_ok=True)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words on one line."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "No space left" in text or "errno = 28" in text:
+        return os.strerror(errno.ENOSPC)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def sync(path: Path) -> None:
+    """Have the names in a folder reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Keep two writers out of one folder; the system releases the lock when a process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another process is writing data there") from error
+        except OSError:
+            pass  # a file system without locks: go on without one
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_existing(folder: Path, splits: Mapping[str, int]) -> None:
+    """Refuse a folder that holds one of the files."""
+    for split in splits:
+        path = folder / f"{split}.h5"
+        if path.exists():
+            raise InputError(f"{path}: exists already; choose another folder, or --force to replace it")
+
+
+class DataFile:
+    """An open data file.
+
+    Attributes
+    ----------
+    path : Path
+    n : int
+        Number of samples.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, group: str, n: int) -> None:
+        self.path = path
+        self.n = n
+        self._file = file
+        self._name = group
+        self._group: h5py.Group = file[group]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the group (empty for files of other people that have none)."""
+        with readable(self.path, f"attributes of {self._name}"):
+            return {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in self._group.attrs.items()
+            }
+
+    @property
+    def complete(self) -> bool:
+        """False for a file whose writer was interrupted; files of other people count as complete."""
+        with readable(self.path, f"attributes of {self._name}"):
+            return "complete" not in self._group.attrs or bool(self._group.attrs["complete"])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self: Reading) -> Reading:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_target(
+    folder: str | os.PathLike[str],
+    settings: str,
+    sizes: Mapping[str, int],
+    force: bool,
+    opener: Callable[[Path], DataFile],
+) -> bool:
+    """Whether a folder already holds the data that is about to be made.
+
+    Parameters
+    ----------
+    folder : path
+    settings : str
+        The ``settings`` attribute of the data to be made.
+    sizes : mapping of str to int
+        Samples by split.
+    force : bool
+        Existing files do not matter.
+    opener : callable
+        Opens a file of the kind that is about to be made.
+
+    Returns
+    -------
+    bool
+        True: every split is there, complete and made with these settings. False: the folder is free.
+
+    Raises
+    ------
+    InputError
+        The folder holds other data.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder")
+    present = [folder / f"{split}.h5" for split in sizes if (folder / f"{split}.h5").exists()]
+    if force or not present:
+        return False
+    for split, size in sizes.items():
+        path = folder / f"{split}.h5"
+        if not path.exists():
+            raise InputError(f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there")
+        try:
+            with contextlib.closing(opener(path)) as file:
+                same = file.attrs.get("settings") == settings and file.n == size
+                difference = "" if same else settings_difference(file.attrs.get("settings"), settings)
+        except InputError as error:
+            raise InputError(f"{error}; --force replaces it") from error
+        if not same:
+            raise InputError(
+                f"{path}: holds data made with other settings{difference}; choose another folder, or "
+                "--force to replace it"
+            )
+    return True
+
+
+def settings_difference(found: Any, wanted: str) -> str:
+    """The first setting that differs, for a message."""
+    try:
+        old, new = json.loads(found), json.loads(wanted)
+        for key in new:
+            if old.get(key) != new[key] and key != "detector":
+                return f" ({key}: {json.dumps(old.get(key))}, asked for {json.dumps(new[key])})"
+    except (TypeError, ValueError, AttributeError):
+        pass
+    return ""
+
+
+def check_space(folder: str | os.PathLike[str], needed_bytes: int) -> None:
+    """Refuse a job the disk has no room for.
+
+    Raises
+    ------
+    InputError
+        Less than `needed_bytes` free.
+    """
+    stat = os.statvfs(folder)
+    free = stat.f_bavail * stat.f_frsize
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; "
+            "choose another disk or fewer events"
+        )
+
+
+@contextlib.contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turn the many errors HDF5 raises on damaged files into one that names the place."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        raise InputError(f"{path}: {what} cannot be read ({reason(error)}); the file is damaged") from error
+
+
+def refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None:
+    """Refuse what a data file must not do: have other files, of whoever reads it, opened in its place."""
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise InputError(f"{path}: {where} is a link to another file ({link.filename!r}); copy the data into this one")
+    found = group[name]
+    if isinstance(found, h5py.Dataset):
+        if found.external:
+            raise InputError(f"{path}: {where} keeps its data in another file ({found.external[0][0]!r}); copy it in")
+        if found.is_virtual:
+            raise InputError(
+                f"{path}: {where} is a virtual data set, a view of other files; copy the data into this one"
+            )
+        if found.chunks is not None and np.prod(found.chunks) * found.dtype.itemsize > CHUNK_LIMIT:
+            raise InputError(
+                f"{path}: {where} is stored in chunks of {np.prod(found.chunks) * found.dtype.itemsize >> 20} MiB, "
+                f"each read as a whole; store it in chunks below {CHUNK_LIMIT >> 20} MiB"
+            )
+
+
+def names(group: h5py.Group) -> str:
+    names = [str(name) for name in list(group.keys())[:8]]
+    return ", ".join(names) or "nothing"
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open a file for reading.
+
+    Raises
+    ------
+    InputError
+        No such file, a folder, not HDF5, cut short, may not be read.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not an HDF5 file")
+    try:
+        return h5py.File(path, "r")
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read (permission denied)") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: not a readable HDF5 file ({reason(error)})") from error
+
+
+def check_backed(path: Path, data: h5py.Dataset, where: str) -> None:
+    """Refuse a data set that claims more samples than it can hold.
+
+    A damaged header can claim any number of events; no compression packs more than some ten thousand to one.
+    """
+    if data.size * data.dtype.itemsize > 100_000 * (data.id.get_storage_size() + 4096):
+        raise InputError(f"{path}: {where} claims {data.shape[0]} events but holds no data for them")

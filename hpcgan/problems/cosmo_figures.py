@@ -1,0 +1,89 @@
+"""Figures of convergence maps, real against generated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcgan.data.schema import Sample
+from hpcgan.metrics import plots
+from hpcgan.metrics.observable import Observable
+from hpcgan.physics.lognormal import FIELD, FUNDAMENTAL, pixel_sites, power_spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEGREES = float(np.rad2deg(FIELD))
+EXTENT = (0.0, DEGREES, 0.0, DEGREES)
+AXES = ("x [deg]", "y [deg]")
+SITES = 32
+"""The histogram shows 32 x 32 pixels of a map, the score 4 x 4: its intervals allow for correlations."""
+
+
+def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    """All figures of a report on convergence maps.
+
+    Parameters
+    ----------
+    real, fake : Sample
+        `kappa` (n, side, side); the numbers of maps may differ.
+
+    Returns
+    -------
+    list of (identifier, caption, Figure)
+    """
+    maps = (real["kappa"], fake["kappa"])
+    return [
+        ("maps", "Maps side by side, unselected.", plots.image_grid(*maps, EXTENT, r"$\kappa$", AXES, linear=True)),
+        _spectrum(*maps),
+        _pixels(*maps),
+        (
+            "mean_map",
+            "Mean of each pixel; the difference relative to real (around a mean of zero: large), and in units of its "
+            "standard error.",
+            plots.mean_images(*maps, EXTENT, r"Mean $\kappa$", AXES),
+        ),
+    ]
+
+
+def _spectrum(real: np.ndarray, fake: np.ndarray) -> tuple[str, str, Figure]:
+    found = [power_spectrum(maps) for maps in (real, fake)]
+    ell = found[0][0]
+    scaled = [power * (ell * (ell + 1) / (2 * np.pi)) for _, power in found]
+    rings = _joined(len(ell))
+    joined = [np.stack([side[:, low:high].mean(axis=1) for low, high in rings], axis=1) for side in scaled]
+    centres = np.array([ell[low:high].mean() for low, high in rings])
+    figure = plots.spectrum_ratio(centres, joined[0], joined[1], r"Multipole $\ell$", r"$\ell(\ell+1)\,C_\ell/2\pi$")
+    caption = (
+        f"Power spectrum of the maps, in rings of width {FUNDAMENTAL:.1f} in l, joined to steps of a tenth at large l: "
+        "mean and central 68% of the maps; the ratio of the means with its standard error."
+    )
+    return "power_spectrum", caption, figure
+
+
+def _joined(n: int) -> list[tuple[int, int]]:
+    """Groups of rings, single ones first and then a tenth of their number wide."""
+    found, low = [], 0
+    while low < n:
+        high = min(n, max(low + 1, round(1.1 * low)))
+        found.append((low, high))
+        low = high
+    return found
+
+
+def _pixels(real: np.ndarray, fake: np.ndarray) -> tuple[str, str, Figure]:
+    rows, columns = pixel_sites(real.shape[1], SITES)
+
+    def intensities(maps: np.ndarray) -> Observable:
+        pixels = maps[:, rows, columns].astype(np.float64)
+        return Observable(pixels.ravel(), np.full(len(maps), pixels.shape[1]))
+
+    a, b = intensities(real), intensities(fake)
+    low, high = np.quantile(a.values, [0.0, 0.9999])
+    edges = np.linspace(low, max(high, low + 1e-9), 61)
+    figure = plots.histogram_ratio(a, b, r"Convergence $\kappa$", entries="Pixels", edges=edges, log_y=True)
+    caption = (
+        f"Intensities of {len(rows)} pixels of each map. Values beyond the axis are counted in the outermost bins."
+    )
+    return "pixel_histogram", caption, figure
