@@ -304,7 +304,7 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if config.training.dtype != "float32":
         sys.exit(f"{path}: the peak is that of float32, training.dtype is {config.training.dtype}")
     problem, batch = problem_class(config.problem)(config.model), config.training.batch_size
-    gan = Gan(problem, config.training, comm, config.seed, config.data.augment)
+    gan = Gan(problem, config.training, comm, config.seed, config.data.augment, config.comm.compression)
     rng = np.random.default_rng(1)
     # Of every thousand cells of detector images 30 are lit; what they hold does not matter to the time.
     real = {
@@ -324,9 +324,9 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         tf.constant(0.5),
         tf.constant(0.0),
     )
-    works = step_work(gan._compiled.get_concrete_function(*arguments), batch)
+    works = step_work(gan._whole.get_concrete_function(*arguments), batch)
     whole = best_of(step, 5.0, 10)
-    graph = best_of(lambda: gan._compiled(*arguments)[0].numpy(), 5.0, 10)
+    graph = best_of(lambda: gan._whole(*arguments)[0].numpy(), 5.0, 10)
     rows = []
     for work, number in works.items():
         seconds = time_work(work)

@@ -153,12 +153,17 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
     """
     settings = config.training
     batch = rank_batch(training.path, len(training), settings.batch_size, settings.global_batch_size, comm.size)
+    if batch % settings.accumulation:
+        raise InputError(
+            f"training.accumulation: {settings.accumulation} parts of a rank's batch of {batch} cannot be equal; "
+            "take a divisor of it"
+        )
     return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
 
 
 def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Gan, TrainState]:
     """Networks and optimizers with their initial weights, and the step over the ranks of `comm`."""
-    method = Gan(problem, config.training, comm, config.seed, config.data.augment)
+    method = Gan(problem, config.training, comm, config.seed, config.data.augment, config.comm.compression)
     return method, TrainState(method.networks, method.optimizers)
 
 

@@ -177,6 +177,11 @@ class Config(Section):
     def _settings_fit_together(self) -> Config:
         if self.scoring.weights == "average" and self.training.average_half_life == 0:
             raise ValueError("scoring.weights=average needs training.average_half_life > 0")
+        if self.training.batch_norm == "synced" and self.scoring.statistics == "batch":
+            raise ValueError(
+                "scoring.statistics=batch generates on each rank by itself, which training.batch_norm=synced cannot: "
+                "use scoring.statistics=moving"
+            )
         if self.training.global_batch_size is not None and self.training.schedule.scaling != "none":
             raise ValueError(
                 "training.schedule.scaling is for a batch that grows with the ranks, "

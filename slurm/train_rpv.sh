@@ -23,7 +23,7 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 source slurm/site.sh
 
 if [ ! -e "$DATA/test.h5" ]; then
-    "$HPCGAN" data rpv --out "$DATA" --events "$EVENTS" --mass "$MASS" --seed 1
+    "$HPCGAN" data rpv --out "$DATA" --events "$EVENTS" --mass "$MASS" --seed 1 --jobs "${SLURM_CPUS_ON_NODE:-1}"
 fi
 
 # Takes the place of this shell, so that Slurm's signals reach it: before the time limit it has the ranks write a

@@ -96,6 +96,22 @@ def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp
 
 
 @pytest.mark.world_size(2)
+def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, tmp_path_factory):
+    """Scores, checkpoints and an interruption included: it goes on over the other backend."""
+    horovod, mpi = comm_of("horovod"), comm_of("mpi")
+    whole, pieces = (shared_folder(horovod, tmp_path_factory, n) for n in ("horovod", "mpi"))
+    _train(horovod, data, whole)
+    with pytest.raises(Interrupted):
+        _train(mpi, data, pieces, stop=tiny.StopAt(5))
+    _train(mpi, data, pieces)
+    if horovod.is_root:
+        ours, theirs = (checkpoint.load_latest(f / "checkpoints", pytest.fail) for f in (pieces, whole))
+        assert ours.meta == theirs.meta
+        for name, array in theirs.arrays.items():
+            np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+
+
+@pytest.mark.world_size(2)
 def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data, tmp_path_factory):
     """Rank 1 looks into a stale copy, with a checkpoint of another step: all go on from what rank 0 read."""
     whole, run, stale = (shared_folder(comm, tmp_path_factory, n) for n in ("whole", "run", "stale"))

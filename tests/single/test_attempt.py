@@ -254,7 +254,7 @@ def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, t
 FULL = r"(?i)no space left on device|MB are needed and .* MB are free"
 
 
-@pytest.mark.parametrize("pages", [0, 1, 4, *(pytest.param(n, marks=pytest.mark.faults) for n in (2, 3, 6, 8, 12, 16))])
+@pytest.mark.parametrize("pages", [0, 4, *(pytest.param(n, marks=pytest.mark.faults) for n in (1, 2, 3, 6, 8, 12, 16))])
 def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data, reference, disk, pages):
     """Whatever is written when the space ends: records, TensorBoard's, samples, a checkpoint."""
     folder = disk.path / "run"
@@ -305,6 +305,12 @@ def test_spoiled_data_are_refused_with_nothing_written(tmp_path, split, value, m
 def test_fewer_events_than_a_batch(data, tmp_path):
     with pytest.raises(InputError, match=r"train.h5: 60 events are fewer than a global batch of 64"):
         train(data, tmp_path / "run", "training.batch_size=64")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_cut_into_equal_parts(data, tmp_path):
+    with pytest.raises(InputError, match=r"training.accumulation: 3 parts of a rank's batch of 4"):
+        train(data, tmp_path / "run", "training.accumulation=3")
     assert not (tmp_path / "run").exists()
 
 

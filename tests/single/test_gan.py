@@ -183,14 +183,13 @@ def test_batch_statistics_differ_from_moving_ones():
     assert not np.allclose(*images)
 
 
-@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(update):
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole():
     """Without batch norm, in which each part would see itself only."""
     found = []
-    for accumulation in (1, 2, 4):
+    for accumulation in (1, 2):
         gan = _gan(
             model={"normalisation": "none"}, dtype="float64", accumulation=accumulation, average_half_life=50.0,
-            update=update, r1={"weight": 0.1, "every": 2},
+            r1={"weight": 0.1, "every": 2},
         )  # fmt: skip
         metrics = [_step(gan, step, _real(dtype="float64")).metrics for step in range(3)]
         found.append((_values(gan), metrics))
@@ -219,8 +218,7 @@ class InParts(SerialComm):
     in_graph = False
 
 
-@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(("update", "accumulation"), [("alternating", 1), ("simultaneous", 2)])
 def test_a_step_compiled_in_parts_is_the_same(update, accumulation):
     settings = {"update": update, "accumulation": accumulation, "r1": {"weight": 0.1, "every": 2}}
     found = []
