@@ -129,7 +129,7 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
         """The variable that a kernel is made of, seen through paddings and sums."""
         if tensor.name in names:
             return names[tensor.name].removesuffix(":0")
-        if tensor.op.type in ("ReadVariableOp", "Identity", "Pad", "PadV2", "AddV2", "Reshape"):
+        if tensor.op.type in ("ReadVariableOp", "Identity", "Pad", "PadV2", "AddV2", "Reshape", "Transpose"):
             return variable(tensor.op.inputs[0])
         return None
 
@@ -165,7 +165,11 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
             look = (op.type, options)
             role = "forward" if first_kind.setdefault(layer, look) == look else "input gradient"
             if role == "forward":
-                inputs[(op.inputs[2] if op.type == "Conv2DBackpropInput" else op.inputs[0]).name] = layer
+                source = op.inputs[2] if op.type == "Conv2DBackpropInput" else op.inputs[0]
+                inputs[source.name] = layer
+                while source.op.type == "Reshape":  # a convolution as a product
+                    source = source.op.inputs[0]
+                    inputs[source.name] = layer
         shapes = (shape(op.inputs[a]), shape(op.inputs[b]))
         found[Work(layer, role, op.type, shapes, _result(op, shape), options)] += 1
     return found
