@@ -3,6 +3,7 @@
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make test            the environment, the linters, all tests but those of the next line
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
+#   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
 #   make test-faults     all tests of faults, also those that take an hour
 SHELL := /bin/bash
 VENV ?= .venv
@@ -12,7 +13,7 @@ TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(abspath $(VENV))
 export HPCGAN_GPU := $(GPU)
 
-.PHONY: setup setup-dev demo test test-slurm test-faults lint format clean
+.PHONY: setup setup-dev demo test test-slurm test-faults test-tf218 lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -34,6 +35,11 @@ test-faults: setup-dev
 	@tools/slurm.sh
 	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
 		tests/single/test_checkpoint.py tests/single/test_attempt.py
+
+# TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.
+test-tf218:
+	@HPCGAN_VENV=$(abspath .venv-tf218) HPCGAN_TF=2.18.1 tools/setup.sh train dev
+	.venv-tf218/bin/python -m pytest tests/single tests/parallel
 
 lint: setup-dev
 	@tools/lint.sh

@@ -14,6 +14,7 @@ CONFIG=configs/rpv.yaml
 DATA=data/rpv              # generated in the job when it is missing
 EVENTS=24000
 MASS=1400,850              # gluino, neutralino, GeV
+GLOBAL_BATCH=64            # events of a step over all ranks: what the rates of rpv.yaml were chosen for
 HPCGAN=.venv/bin/hpcgan    # made by `make setup`
 # ----------------------------------------------------------------------------------------------------
 
@@ -28,4 +29,4 @@ fi
 
 # Takes the place of this shell, so that Slurm's signals reach it: before the time limit it has the ranks write a
 # checkpoint and puts the job back into the queue; ranks that fail are started again from the last checkpoint.
-exec "$HPCGAN" supervise -- train "$CONFIG" data.path="$DATA"
+exec "$HPCGAN" supervise -- train "$CONFIG" data.path="$DATA" training.global_batch_size="$GLOBAL_BATCH"

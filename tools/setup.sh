@@ -8,6 +8,7 @@
 #
 #   HPCGAN_PYTHON   the Python to use               HPCGAN_VENV     where to install (.venv)
 #   HPCGAN_MPI      site | pypi, instead of looking HPCGAN_WHEELS   wheel cache (~/.cache/hpcgan/wheels)
+#   HPCGAN_TF       another TensorFlow than setup.py chooses, with the versions of other packages that it wants
 #   HPCGAN_GPU=1    TensorFlow with CUDA, Horovod with NCCL. UNTESTED: no GPU machine was at hand.
 #
 # Running it again is a no-op when nothing changed, and repairs what an interrupted run left behind.
@@ -298,12 +299,12 @@ PY
 find_python
 find_mpi
 CONSTRAINTS=constraints.txt
-if [ "$PYVER" != 3.11 ]; then
-    # The pins are for 3.11; elsewhere only those of the builds hold.
+if [ "$PYVER" != 3.11 ] || [ -n "${HPCGAN_TF:-}" ]; then
+    # The pins are for Python 3.11 and its TensorFlow; elsewhere only those of the builds hold.
     CONSTRAINTS=$(mktemp)
     grep -E '^(mpi4py|horovod|cmake|ninja)==' constraints.txt >"$CONSTRAINTS"
 fi
-KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT") | sha256sum | cut -c 1-32)
+KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT" "${HPCGAN_TF:-}") | sha256sum | cut -c 1-32)
 
 if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
     missing=0
@@ -353,6 +354,9 @@ logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no
     -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
 
 if [ $NATIVE = 1 ]; then
+    if [ -n "${HPCGAN_TF:-}" ]; then
+        logged tensorflow "installing TensorFlow $HPCGAN_TF" pip install "tensorflow-cpu==$HPCGAN_TF"
+    fi
     native_wheels
     logged native "installing the built wheels" pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
     if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then

@@ -47,9 +47,9 @@ def install(phase: str, step: int) -> None:
     if phase == "data":
         failing(Pipeline, "_batch", lambda self, order, epoch, position, number: number >= step)
     elif phase == "discriminator":  # while the step is being traced, between collectives of the others
-        failing(Gan, "_update_discriminator")
+        failing(Gan, "_discriminator_local")
     elif phase == "generator":
-        failing(Gan, "_update_generator")
+        failing(Gan, "_generator_local")
     elif phase == "step":
         failing(Gan, "step", lambda self, number, *rest: number >= step)
     elif phase == "scoring":

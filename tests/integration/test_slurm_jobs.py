@@ -399,7 +399,7 @@ def sbatch(cluster, clone, template, *options, **settings):
 
 
 def test_the_template_generates_its_data_and_trains(clean, clone):
-    number = sbatch(clean, clone, "train_rpv.sh", EVENTS=100)
+    number = sbatch(clean, clone, "train_rpv.sh", EVENTS=100, GLOBAL_BATCH=16)
     shown = wait_for_job(clean, number, 240)
     log = read(clone / f"train_rpv-{number}.out")
     assert shown["JobState"] == "COMPLETED", log
