@@ -24,13 +24,35 @@ import importlib
 import io
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hpcgan.comm.base import Comm
 from hpcgan.errors import HpcganError
+from hpcgan.launch.topology import rank_environment
+from hpcgan.launch.world import World, die_with_parent, expected_world
+
+
+def prepare(env: MutableMapping[str, str]) -> World | None:
+    """Make this process ready for MPI, before anything that reads the environment is imported.
+
+    Parameters
+    ----------
+    env : mutable mapping
+        Gets the settings that nobody made.
+
+    Returns
+    -------
+    World or None
+        What the launcher promised.
+    """
+    expected = expected_world(env)
+    if expected is not None:
+        die_with_parent()
+    env.update(rank_environment(env))
+    return expected
 
 
 class TensorComm(Comm):

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.comm.collectives import TensorComm
+from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.errors import HpcganError
-from hpcgan.launch.topology import rank_environment
-from hpcgan.launch.world import check_world, die_with_parent, expected_world
+from hpcgan.launch.world import check_world
 
 _CHUNK = 1 << 28  # bytes in one collective: MPI counts elements in 32 bits
 MISSING = "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
@@ -40,11 +39,7 @@ class HorovodComm(TensorComm):
     backend = "horovod"
 
     def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
-        env = os.environ if env is None else env
-        expected = expected_world(env)
-        if expected is not None:
-            die_with_parent()
-        env.update(rank_environment(env))
+        expected = prepare(os.environ if env is None else env)
         try:
             super().__init__()
             import horovod.tensorflow as hvd

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.comm.collectives import TensorComm
+from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.errors import HpcganError
-from hpcgan.launch.topology import rank_environment
-from hpcgan.launch.world import check_world, die_with_parent, expected_world
+from hpcgan.launch.world import check_world
 
 _CHUNK = 1 << 28  # bytes in one call: MPI counts in 32 bits
 MISSING = "mpi4py is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
@@ -41,11 +40,7 @@ class MpiComm(TensorComm):
     in_graph = False
 
     def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
-        env = os.environ if env is None else env
-        expected = expected_world(env)
-        if expected is not None:
-            die_with_parent()
-        env.update(rank_environment(env))
+        expected = prepare(os.environ if env is None else env)
         try:
             super().__init__()
             from mpi4py import MPI
