@@ -210,7 +210,8 @@ def expected_maximum(p: float | np.ndarray) -> Any:
     power = np.exp(np.multiply.outer(np.asarray(p, np.float64), log_ndtr(x)))
     integrand = np.where(x > 0, 1.0 - power, -power)
     integrand[..., x == 0] += 0.5  # the mean of both sides of the jump
-    return np.abs(integrate.trapezoid(integrand, x))  # a maximum of one is 0, not -1e-17
+    # Of one number it is 0, not the rounding of the integral, which a logarithmic axis would show.
+    return np.where(np.asarray(p) == 1, 0.0, integrate.trapezoid(integrand, x))[()]
 
 
 # --- what a study says ------------------------------------------------------------------------------
