@@ -10,7 +10,7 @@ couple the events of a batch, but a statistic of the batch at its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,13 +137,13 @@ class Discriminator(Network):
         init = Initializer(seed, dtype)
         widths = [config.filters, 2 * config.filters, 4 * config.filters, 8 * config.filters]
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
-        self.eta = tf.constant(config.absolute_eta, dtype)
+        self.eta = tf.constant(np.broadcast_to(config.absolute_eta, (1, 64, 64)), dtype)
         self.downs = [
             Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, gain=2)
             for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
         ]
         self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
-        self.light_cone = tf.constant(config.light_cone, dtype)
+        self.windows = Windows(config.light_cone if config.pooled_mass or config.hidden_units else None, dtype)
         self.pooled_mass = config.pooled_mass
         inputs = 4 if config.pooled_mass else 2
         self.pooled = (
@@ -200,6 +200,9 @@ class Discriminator(Network):
         the momentum), their masses, squared masses, and how many are hard.
         """
         pt = _power(t, self.power) * self.to_pt
+        return self._sums(t, pt, self.windows(pt))
+
+    def _sums(self, t: tf.Tensor, pt: tf.Tensor, windows: Sequence[tf.Tensor]) -> tf.Tensor:
         bands = tf.reshape(tf.reduce_sum(pt, axis=2), [-1, 8, 8])
         bands = tf.reduce_sum(bands + tf.reverse(bands, [1, 2]), axis=2)[:, :4]
         found = [
@@ -208,10 +211,8 @@ class Discriminator(Network):
             _log(tf.reduce_sum(pt, axis=[1, 2])),
             *tf.unstack(_log(bands), axis=1),
         ]
-        window = tf.concat([pt[..., None], pt[..., None] * self.light_cone], axis=-1)
-        for _ in range(4):
-            window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * 4.0
-            momentum, mass = window[..., 0], _mass(window[..., 1:])[..., 0]
+        for window in windows:
+            momentum, mass = window[:, :, 0], _mass(window[:, :, 1:])
             found += [
                 _log(tf.reduce_sum(tf.square(momentum), axis=[1, 2])),
                 _log(tf.reduce_sum(mass, axis=[1, 2])),
@@ -232,20 +233,17 @@ class Discriminator(Network):
     ) -> tf.Tensor:
         t = sample["hist"]
         pt = _power(t, self.power) * self.to_pt  # in units of 100 GeV
-        eta = tf.broadcast_to(self.eta, tf.shape(t))
-        x = tf.stack([t, pt, eta], axis=-1)
-        window = pt[..., None]
-        if self.pooled_mass:
-            window = tf.concat([window, window * self.light_cone], axis=-1)
+        windows = self.windows(pt) if self.pooled or self.hidden else []
+        x = t
         for i, (down, bias) in enumerate(zip(self.downs, self.biases, strict=True)):
-            x = down(x) + bias
+            x = down(x) + bias if i else down.of_planes([t, pt, self.eta]) + bias
             if self.pooled:
-                # Twice the mean in the first layers and half a sum later on keep the numbers near one.
-                window = tf.nn.avg_pool2d(window, 2, 2, "VALID") * (4.0 if i < 2 else 2.0)
-                sums = window[..., :1]
+                # Sums in the first layers, halved from layer to layer later on, keep the numbers near one.
+                window = windows[i] * (1.0, 1.0, 0.5, 0.25)[i]
+                sums = [window[:, :, 0]]
                 if self.pooled_mass:
-                    sums = tf.concat([sums, _mass(window[..., 1:])], axis=-1)
-                both = tf.concat([sums, tf.math.log1p(10.0 * sums)], axis=-1)
+                    sums.append(_mass(window[:, :, 1:]))
+                both = tf.stack([*sums, *(tf.math.log1p(10.0 * s) for s in sums)], axis=-1)
                 x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
         if self.minibatch is not None:
@@ -258,7 +256,7 @@ class Discriminator(Network):
         if self.hidden:
             kernel, bias, kernel2, bias2, out = self.hidden
             mean, deviation = self.sums_scale
-            sums = (self.sums(t) - mean) / deviation
+            sums = (self._sums(t, pt, windows) - mean) / deviation
             y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums], axis=1)
             y = tf.nn.leaky_relu(tf.matmul(y, kernel) + bias, 0.2)
             y = tf.nn.leaky_relu(tf.matmul(y, kernel2) + bias2, 0.2)
@@ -282,10 +280,59 @@ def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:
 
 
 def _mass(momenta: tf.Tensor) -> tf.Tensor:
-    """Invariant mass (..., 1) of summed (E + pz, E - pz, px, py): m^2 = (E + pz)(E - pz) - px^2 - py^2.
+    """Invariant mass (n, h, w) of summed (E + pz, E - pz, px, py), (n, h, 4, w).
 
-    In these components nothing large cancels at high |eta|, as it would in E^2 - pz^2.
+    m^2 = (E + pz)(E - pz) - px^2 - py^2: in these components nothing large cancels at high |eta|, as it would in
+    E^2 - pz^2.
     """
-    plus, minus, px, py = tf.unstack(momenta, axis=-1)
+    plus, minus, px, py = tf.unstack(momenta, axis=2)
     square = plus * minus - px * px - py * py
-    return tf.sqrt(tf.nn.relu(square) + 1e-4)[..., None]  # 1 GeV: the root has no gradient at zero
+    return tf.sqrt(tf.nn.relu(square) + 1e-4)  # 1 GeV: the root has no gradient at zero
+
+
+class Windows:
+    """Momenta summed over windows of 2, 4, 8 and 16 pixels a side.
+
+    Sums over two by two are matrix products here, of two rows of an image with a constant matrix. They cost many times
+    the operations, but a fraction of the time: pooling kernels and operations on a last axis of length 5 are slow.
+
+    Parameters
+    ----------
+    light_cone : (64, 64, 4) array, optional
+        (E + pz, E - pz, px, py) over pT of the pixels; without it only pT is summed.
+    dtype : str
+    """
+
+    def __init__(self, light_cone: np.ndarray | None, dtype: str) -> None:
+        weights = np.ones((64, 64, 1))
+        if light_cone is not None:
+            weights = np.concatenate([weights, light_cone], axis=2)
+        components = weights.shape[2]
+        # Weights of a pair of rows are those of the middle pair times one factor a component and pair of rows:
+        # exp(+-eta), at equidistant eta, or no function of eta at all.
+        pairs = weights.reshape(32, 2, 64, components)
+        middle, factors = pairs[16], pairs[:, 0, 0] / pairs[16, 0, 0]
+        np.testing.assert_allclose(pairs, middle * factors[:, None, None], rtol=1e-9, atol=1e-12)
+        columns = np.arange(64)
+        first = np.zeros((2, 64, components, 32))
+        first[:, columns, :, columns // 2] = np.swapaxes(middle, 0, 1)
+        self._factors = tf.constant(np.broadcast_to(factors[..., None], (32, components, 32)), dtype)
+        self._matrices = [tf.constant(first.reshape(128, components * 32), dtype)]
+        for width in (32, 16, 8):
+            matrix = np.zeros((2, components, width, components, width // 2))
+            for component in range(components):
+                matrix[:, component, np.arange(width), component, np.arange(width) // 2] = 1.0
+            self._matrices.append(tf.constant(matrix.reshape(2 * components * width, -1), dtype))
+        self._components = components
+
+    def __call__(self, pt: tf.Tensor) -> list[tf.Tensor]:
+        """(n, 64, 64) -> for 32, 16, 8, 4 windows a side: (n, windows, 1 or 5, windows), pT and light cone."""
+        found, x = [], pt
+        for matrix in self._matrices:
+            side = 32 >> len(found)
+            x = tf.matmul(tf.reshape(x, [-1, matrix.shape[0]]), matrix)
+            x = tf.reshape(x, [-1, side, self._components, side])
+            if not found:
+                x = x * self._factors
+            found.append(x)
+        return found

@@ -13,7 +13,7 @@ from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.methods import gan as gan_module  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.detector import Discriminator, Generator, _mass  # noqa: E402
+from hpcgan.models.detector import Discriminator, Generator, Windows, _mass  # noqa: E402
 from hpcgan.models.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
@@ -310,13 +310,25 @@ def test_the_mass_of_windows_by_hand():
     """Two massless pixels: m^2 = 2 pt1 pt2 (cosh(d_eta) - cos(d_phi)); one alone has none but the floor of 1 GeV."""
     geometry, model = jets.image_geometry(), _model()
     for (i, j), (k, m) in (((3, 5), (10, 60)), ((60, 5), (63, 6)), ((31, 0), (32, 63))):
-        image = np.zeros((1, 64, 64, 1), np.float32)
-        image[0, i, j], image[0, k, m] = 2.0, 5.0  # pT in 100 GeV
-        momenta = np.sum(image * model.light_cone, axis=(1, 2), dtype=np.float64).astype(np.float32)
+        image = np.zeros((64, 64, 1), np.float32)
+        image[i, j], image[k, m] = 2.0, 5.0  # pT in 100 GeV
+        momenta = np.sum(image * model.light_cone, axis=(0, 1), dtype=np.float64).astype(np.float32)
         square = np.cosh(geometry.eta[i] - geometry.eta[k]) - np.cos(geometry.phi[j] - geometry.phi[m])
-        assert float(_mass(tf.constant(momenta))[0, 0]) == pytest.approx(math.sqrt(20.0 * square), rel=1e-3)
-    alone = tf.constant((3.0 * model.light_cone[0, 7]).astype(np.float32)[None])  # at the largest |eta|
-    assert float(_mass(alone)[0, 0]) == pytest.approx(0.01, abs=0.01)
+        assert float(_mass(tf.constant(momenta[None, None, :, None]))[0, 0, 0]) == pytest.approx(math.sqrt(20.0 * square), rel=1e-3)
+    alone = tf.constant((3.0 * model.light_cone[0, 7]).astype(np.float32)[None, None, :, None])  # at the largest |eta|
+    assert float(_mass(alone)[0, 0, 0]) == pytest.approx(0.01, abs=0.01)
+
+
+@pytest.mark.parametrize("with_mass", [False, True])
+def test_windows_are_sums_over_their_pixels(with_mass):
+    light_cone = _model().light_cone
+    pt = np.random.default_rng(3).exponential(size=(3, 64, 64))
+    weights = np.concatenate([np.ones((64, 64, 1)), light_cone], axis=2) if with_mass else np.ones((64, 64, 1))
+    found = Windows(light_cone if with_mass else None, "float64")(tf.constant(pt))
+    for window, size in zip(found, (2, 4, 8, 16), strict=True):
+        n = 64 // size
+        pixels = (pt[..., None] * weights).reshape(3, n, size, n, size, -1)
+        np.testing.assert_allclose(np.swapaxes(window, 2, 3), pixels.sum(axis=(2, 4)), rtol=1e-9, atol=1e-9)
 
 
 def test_the_discriminator_with_masses_sees_what_sums_of_momentum_cannot():

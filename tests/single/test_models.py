@@ -138,12 +138,15 @@ def test_nearest_upsampling_is_enlarging_and_a_three_by_three_convolution():
     np.testing.assert_allclose(layer(tf.constant(x)), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 6, 5), (1, 1, 1, 2), (2, 32, 32, 1)])
-def test_transposed_convolution_to_one_channel_is_the_ordinary_one(shape):
+@pytest.mark.parametrize("size", [4, 5])
+@pytest.mark.parametrize(("shape", "few"), [((3, 8, 6, 5), 1), ((1, 1, 1, 2), 2), ((2, 16, 32, 1), 1), ((2, 3, 4, 7), 3)])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_convolutions_of_few_channels_are_the_ordinary_ones(shape, few, size, direction):
     """Values, gradients, and the gradient of a penalty on a gradient, in float64."""
     rng = np.random.default_rng(4)
-    x, kernel = tf.constant(rng.normal(size=shape)), tf.constant(rng.normal(size=(4, 4, 1, shape[3])))
-    n, h, w, _ = shape
+    n, h, w, many = shape
+    kernel = tf.constant(rng.normal(size=(size, size, few, many)))
+    x = tf.constant(rng.normal(size=shape if direction == "up" else (n, 2 * h, 2 * w, few)))
 
     def everything(convolution):
         with tf.GradientTape() as outer:
@@ -156,7 +159,9 @@ def test_transposed_convolution_to_one_channel_is_the_ordinary_one(shape):
             penalty = tf.reduce_sum(first[0] ** 2)
         return [y, *first, *outer.gradient(penalty, [x, kernel])]
 
-    ours = everything(layers.transposed_to_one)
-    theirs = everything(lambda x, k: tf.nn.conv2d_transpose(x, k, [n, 2 * h, 2 * w, 1], 2, "SAME"))
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    if direction == "up":
+        ours, ordinary = layers.transposed_to_few, lambda x, k: tf.nn.conv2d_transpose(x, k, [n, 2 * h, 2 * w, few], 2)
+    else:
+        ours, ordinary = layers.convolve_few, lambda x, k: tf.nn.conv2d(x, k, 2, "SAME")
+    for a, b in zip(everything(ours), everything(ordinary), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
