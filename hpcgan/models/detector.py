@@ -202,7 +202,7 @@ class Discriminator(Network):
         pt = _power(t, self.power) * self.to_pt
         return self._sums(t, pt, self.windows(pt))
 
-    def _sums(self, t: tf.Tensor, pt: tf.Tensor, windows: Sequence[tf.Tensor]) -> tf.Tensor:
+    def _sums(self, t: tf.Tensor, pt: tf.Tensor, windows: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
         bands = tf.reshape(tf.reduce_sum(pt, axis=2), [-1, 8, 8])
         bands = tf.reduce_sum(bands + tf.reverse(bands, [1, 2]), axis=2)[:, :4]
         found = [
@@ -212,7 +212,7 @@ class Discriminator(Network):
             *tf.unstack(_log(bands), axis=1),
         ]
         for window in windows:
-            momentum, mass = window[:, :, 0], _mass(window[:, :, 1:])
+            momentum, mass = window[0], _mass(window[1:])
             found += [
                 _log(tf.reduce_sum(tf.square(momentum), axis=[1, 2])),
                 _log(tf.reduce_sum(mass, axis=[1, 2])),
@@ -239,10 +239,8 @@ class Discriminator(Network):
             x = down(x) + bias if i else down.of_planes([t, pt, self.eta]) + bias
             if self.pooled:
                 # Sums in the first layers, halved from layer to layer later on, keep the numbers near one.
-                window = windows[i] * (1.0, 1.0, 0.5, 0.25)[i]
-                sums = [window[:, :, 0]]
-                if self.pooled_mass:
-                    sums.append(_mass(window[:, :, 1:]))
+                window = [component * (1.0, 1.0, 0.5, 0.25)[i] for component in windows[i]]
+                sums = [window[0], _mass(window[1:])] if self.pooled_mass else window[:1]
                 both = tf.stack([*sums, *(tf.math.log1p(10.0 * s) for s in sums)], axis=-1)
                 x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
@@ -279,13 +277,13 @@ def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:
     return y
 
 
-def _mass(momenta: tf.Tensor) -> tf.Tensor:
-    """Invariant mass (n, h, w) of summed (E + pz, E - pz, px, py), (n, h, 4, w).
+def _mass(momenta: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Invariant mass of summed (E + pz, E - pz, px, py), tensors of one shape.
 
     m^2 = (E + pz)(E - pz) - px^2 - py^2: in these components nothing large cancels at high |eta|, as it would in
     E^2 - pz^2.
     """
-    plus, minus, px, py = tf.unstack(momenta, axis=2)
+    plus, minus, px, py = momenta
     square = plus * minus - px * px - py * py
     return tf.sqrt(tf.nn.relu(square) + 1e-4)  # 1 GeV: the root has no gradient at zero
 
@@ -325,8 +323,8 @@ class Windows:
             self._matrices.append(tf.constant(matrix.reshape(2 * components * width, -1), dtype))
         self._components = components
 
-    def __call__(self, pt: tf.Tensor) -> list[tf.Tensor]:
-        """(n, 64, 64) -> for 32, 16, 8, 4 windows a side: (n, windows, 1 or 5, windows), pT and light cone."""
+    def __call__(self, pt: tf.Tensor) -> list[list[tf.Tensor]]:
+        """(n, 64, 64) -> for 32, 16, 8, 4 windows a side: pT and the light cone, each (n, windows, windows)."""
         found, x = [], pt
         for matrix in self._matrices:
             side = 32 >> len(found)
@@ -334,5 +332,5 @@ class Windows:
             x = tf.reshape(x, [-1, side, self._components, side])
             if not found:
                 x = x * self._factors
-            found.append(x)
+            found.append(tf.unstack(x, axis=2))
         return found
