@@ -314,7 +314,8 @@ def test_the_mass_of_windows_by_hand():
         image[i, j], image[k, m] = 2.0, 5.0  # pT in 100 GeV
         momenta = np.sum(image * model.light_cone, axis=(0, 1), dtype=np.float64).astype(np.float32)
         square = np.cosh(geometry.eta[i] - geometry.eta[k]) - np.cos(geometry.phi[j] - geometry.phi[m])
-        assert float(_mass([tf.constant(momentum) for momentum in momenta])) == pytest.approx(math.sqrt(20.0 * square), rel=1e-3)
+        mass = float(_mass([tf.constant(momentum) for momentum in momenta]))
+        assert mass == pytest.approx(math.sqrt(20.0 * square), rel=1e-3)
     alone = [tf.constant(momentum, tf.float32) for momentum in 3.0 * model.light_cone[0, 7]]  # at the largest |eta|
     assert float(_mass(alone)) == pytest.approx(0.01, abs=0.01)
 

@@ -139,7 +139,9 @@ def test_nearest_upsampling_is_enlarging_and_a_three_by_three_convolution():
 
 
 @pytest.mark.parametrize("size", [4, 5])
-@pytest.mark.parametrize(("shape", "few"), [((3, 8, 6, 5), 1), ((1, 1, 1, 2), 2), ((2, 16, 32, 1), 1), ((2, 3, 4, 7), 3)])
+@pytest.mark.parametrize(
+    ("shape", "few"), [((3, 8, 6, 5), 1), ((1, 1, 1, 2), 2), ((2, 16, 32, 1), 1), ((2, 3, 4, 7), 3)]
+)
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_convolutions_of_few_channels_are_the_ordinary_ones(shape, few, size, direction):
     """Values, gradients, and the gradient of a penalty on a gradient, in float64."""
