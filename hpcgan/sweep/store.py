@@ -1,0 +1,204 @@
+"""The directory of a study: what is where, and what a trial leaves behind.
+
+    study.json      what is searched (`Description`), written once
+    config.yaml     the configuration that trials change, as resolved when the study began
+    space.yaml      the search space as it was given
+    journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
+    trials/0007/    an ordinary run directory, with `result.json` when the trial has ended
+
+`result.json` is written as a whole by whoever ran the trial; everybody reads it, nobody changes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcgan.errors import InputError
+from hpcgan.rundir import RunDirectory, write_atomic
+
+VERSION = 1
+State = Literal["complete", "pruned", "failed"]
+STATES = ("complete", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a study is. The same command continues it; another description in its directory is refused.
+
+    Attributes
+    ----------
+    name : str
+    seed : int
+        From which, with a trial's number, random parameters derive.
+    space : dict
+        The search space as resolved: dotted key of the configuration to its dimension.
+    sampler, pruner : str
+        `random`, `grid` or a sampler of Optuna's; `none`, `median` or `halving`.
+    identity : str
+        Hash of the identity of the configuration that trials change.
+    version : int
+        Of this format.
+    """
+
+    name: str
+    seed: int
+    space: dict[str, Any]
+    sampler: str
+    pruner: str
+    identity: str
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a trial.
+
+    Attributes
+    ----------
+    number : int
+    params : dict
+        Dotted key of the configuration to value; what the space made conditional may be absent.
+    seed : int
+        Of the training.
+    repeat_of : int or None
+        For a repetition with a fresh seed: the trial that it repeats.
+    attempt : int
+        How often it was started, this time included.
+    state : "complete", "pruned" or "failed"
+    score : float or None
+        The best epoch's validation score (lower is better); None if no epoch was scored.
+    epoch : int or None
+        That epoch, from 1.
+    epochs : int
+        Epochs that were trained.
+    reason : str or None
+        Why it was pruned, or failed.
+    started, ended : float
+        Seconds since 1970, of the last attempt.
+    test_score, test_spread : float or None
+        Score on events not used for selection, mean and standard deviation over generated samples; where made.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    repeat_of: int | None
+    attempt: int
+    state: State
+    score: float | None
+    epoch: int | None
+    epochs: int
+    reason: str | None
+    started: float
+    ended: float
+    test_score: float | None = None
+    test_spread: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class StudyDirectory:
+    """Paths of one study.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.description_file = self.path / "study.json"
+        self.config_file = self.path / "config.yaml"
+        self.space_file = self.path / "space.yaml"
+        self.journal_file = self.path / "journal.log"
+        self.trials = self.path / "trials"
+        self.report = self.path / "report"
+
+    @property
+    def exists(self) -> bool:
+        """True if there is a study here."""
+        return self.description_file.is_file()
+
+    def trial(self, number: int) -> RunDirectory:
+        """The run directory of a trial, which need not exist yet."""
+        return RunDirectory(self.trials / f"{number:04d}")
+
+    def result_file(self, number: int) -> Path:
+        """Where a trial leaves its result."""
+        return self.trial(number).path / "result.json"
+
+    def numbers(self) -> list[int]:
+        """Trials that have a directory, ascending."""
+        if not self.trials.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.trials.iterdir() if re.fullmatch(r"\d{4,}", p.name) and p.is_dir())
+
+    def description(self) -> Description:
+        """What is searched.
+
+        Raises
+        ------
+        InputError
+            There is no study here, or its description cannot be read.
+        """
+        try:
+            raw = json.loads(self.description_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: not a study (no study.json in it)") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.description_file}: cannot be read: {error}") from None
+        if not isinstance(raw, dict) or raw.get("version") != VERSION:
+            found = raw.get("version") if isinstance(raw, dict) else None
+            raise InputError(f"{self.description_file}: version {found} of the format; this is version {VERSION}")
+        try:
+            return Description(**raw)
+        except TypeError as error:
+            raise InputError(f"{self.description_file}: {error}") from None
+
+    def write_description(self, description: Description) -> None:
+        """Write what is searched."""
+        write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
+
+    def result(self, number: int) -> Result | None:
+        """What came of a trial; None if it has not ended.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read; the message says which.
+        """
+        file = self.result_file(number)
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); delete it to run trial {number} again") from None
+        return _result(file, raw)
+
+    def write_result(self, result: Result) -> None:
+        """Write what came of a trial, as a whole."""
+        values = {k: _plain(v) for k, v in asdict(result).items()}
+        write_atomic(self.result_file(result.number), json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _result(file: Path, raw: Any) -> Result:
+    try:
+        result = Result(**raw)
+    except TypeError as error:
+        raise InputError(f"{file}: is no result of a trial ({error})") from None
+    whole = isinstance(result.number, int) and isinstance(result.params, Mapping) and result.state in STATES
+    scored = result.score is None or (isinstance(result.score, (int, float)) and math.isfinite(result.score))
+    if not (whole and scored):
+        raise InputError(f"{file}: is no result of a trial; delete it to run the trial again")
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Infinities and NaN, which JSON lacks, become None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
