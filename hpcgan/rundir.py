@@ -311,7 +311,7 @@ def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None)
     else:
         alive = _beats(path)
     if alive:
-        raise FencedError(f"{run.path}: {who} is training in it (attempt {attempt}); wait for it or stop it first")
+        raise FencedError(f"{run.path}: {who} is at work in it (attempt {attempt}); wait for it or stop it first")
 
 
 def _process_lives(holder: Mapping[str, Any], path: Path) -> bool:

@@ -70,7 +70,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
     comm : Comm
     request : mapping
         `steps` and `warm_up`, numbers of steps; `synthetic`, whether data are made up; `processes` and `folder`,
-        for isolated processes that begin together.
+        for isolated processes that begin together; `local`, whether local steps are wanted.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
             method.calibrate(lambda: attempt.encoded(problem, training))
     attempt.share(state, comm)
     steppers = {"real": _Stepper(method, config, sharding)}
-    if comm.backend != "serial":
+    if comm.backend != "serial" and request.get("local", True):
         alone, alone_state = attempt.make_method(config, problem, SerialComm())
         alone_state.load_variables(state.arrays())
         steppers["local"] = _Stepper(alone, config, sharding)

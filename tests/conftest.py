@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 # Before TensorFlow or matplotlib are imported by a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HPCGAN_TUNED", "off")  # what was measured on this machine is not what tests are about
 
 # Other processes may share the cores, so an example's duration says nothing; failures must reproduce.
 settings.register_profile(

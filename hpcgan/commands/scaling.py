@@ -110,6 +110,7 @@ def _measure(
     backends: list[str],
     resources: Resources,
 ) -> int:
+    from hpcgan.rundir import Lease, RunDirectory
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:
@@ -118,9 +119,16 @@ def _measure(
     points = measure.plan(ranks, backends, args.repeats, args.isolated)
     threads = f"{setting.threads} thread{'s' * (setting.threads > 1)} a rank"
     say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {_short(study.path)}")
-    measure.measure(study, points, resources, say)
-    if not args.no_allreduce:
-        measure.sweep(study, backends, max(ranks), resources, say)
+    # Two of these at once would spoil each other's times, and share work files.
+    lease = Lease(RunDirectory(study.path))
+    state = "interrupted"
+    try:
+        measure.measure(study, points, resources, say)
+        if not args.no_allreduce:
+            measure.sweep(study, backends, max(ranks), resources, say)
+        state = "done"
+    finally:
+        lease.release(state)
     made = report.build(study)
     files = report.write(study, made)
     print(report.title(made))

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from hpcgan.errors import InputError
+from hpcgan.launch import tuned
 from hpcgan.launch.job import GRACE, STOP_SIGNALS, Job, Requests, handling
 from hpcgan.launch.mpirun import find_mpirun
-from hpcgan.launch.topology import Topology, plan
+from hpcgan.launch.topology import Topology, available_cores, plan
 from hpcgan.launch.world import expected_world
 
 
@@ -87,7 +88,8 @@ def launch(
     Raises
     ------
     InputError
-        If `ranks` or `threads` is below one, or this process already is one rank of several.
+        If `ranks` or `threads` is below one, this process already is one rank of several, or the file of tuned
+        settings cannot be read.
     HpcganError
         If there is no working mpirun.
     JobTimeout
@@ -107,7 +109,9 @@ def launch(
     # A signal from now on is a request, also while mpirun is being started.
     with handling(STOP_SIGNALS, requests.ask):
         launcher = find_mpirun(base) if launcher is None else launcher
-        topology = plan(ranks, nodes=nodes, flavour=launcher.flavour, threads=threads)
+        cores = available_cores()
+        measured = tuned.load(base, tuned.machine(cores, launcher.flavour))
+        topology = plan(ranks, cores, nodes, flavour=launcher.flavour, threads=threads, tuned=measured)
         for warning in topology.warnings:
             report(f"hpcgan: warning: {warning}")
         full = topology.environment(base)

@@ -329,7 +329,9 @@ def measure(
         entry: dict[str, Any] = asdict(point)
         started = time.monotonic()
         try:
-            entry["ranks_measured"] = _run(study, request, point.ranks, point.key, resources, once, start)
+            entry["ranks_measured"] = request_of_ranks(
+                study.path, request, point.ranks, point.key, setting.threads, resources, once, start
+            )
         except HpcganError as error:
             if isinstance(error, Interrupted):
                 raise
@@ -355,7 +357,7 @@ def sweep(
     Interrupted
         A person or Slurm asked to stop.
     """
-    once = _Once(report)
+    once, threads = _Once(report), study.setting().threads
     for comm in backends:
         key = f"{comm}-{ranks}"
         if ranks < 2 or comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
@@ -363,7 +365,9 @@ def sweep(
         request = {"kind": "allreduce", "overrides": [f"comm.backend={comm}"], "sizes": list(SWEEP_SIZES)}
         entry: dict[str, Any] = {"ranks": ranks, "comm": comm, "nodes": resources.nodes_for(ranks)}
         try:
-            entry["ranks_measured"] = _run(study, request, ranks, f"allreduce-{key}", resources, once, start)
+            entry["ranks_measured"] = request_of_ranks(
+                study.path, request, ranks, f"allreduce-{key}", threads, resources, once, start
+            )
         except HpcganError as error:
             if isinstance(error, Interrupted):
                 raise
@@ -379,16 +383,33 @@ def _say(point: Point) -> str:
     return f"{point.ranks} rank{'s' * (point.ranks > 1)} ({point.comm}), repeat {point.repeat + 1}"
 
 
-def _run(
-    study: Study,
+def request_of_ranks(
+    path: Path,
     request: dict[str, Any],
     ranks: int,
     key: str,
+    threads: int,
     resources: Resources,
     report: Callable[[str], None],
     start: Callable[..., int],
 ) -> list[dict[str, Any]]:
-    """Have all ranks obey a request; what each of them says.
+    """Have all ranks obey a request to `hpcgan.stopwatch`; what each of them says.
+
+    Parameters
+    ----------
+    path : Path
+        A folder with `config.yaml`, which all ranks see; what failed ranks printed is kept in its `logs/`.
+    request : dict
+    ranks : int
+    key : str
+        A name for it, unlike that of any other request at the same time.
+    threads : int
+        Compute threads of a rank.
+    resources : Resources
+    report : callable
+        Takes one line for the user.
+    start : callable
+        `hpcgan.launch.start.launch`, or what stands in for it.
 
     Raises
     ------
@@ -397,9 +418,8 @@ def _run(
     HpcganError
         They failed; the last line of their error.
     """
-    setting = study.setting()
-    with _workplace(study.path / "work" / key) as folder:
-        request = {**request, "config": str(study.path / "config.yaml"), "folder": str(folder)}
+    with _workplace(path / "work" / key) as folder:
+        request = {**request, "config": str(path / "config.yaml"), "folder": str(folder)}
         file, log = folder / "request", folder / "log"
         file.write_text(json.dumps(request), encoding="utf-8")
         with open(log, "wb") as output:
@@ -409,7 +429,7 @@ def _run(
                 launcher=resources.launcher,
                 nodes=resources.nodes_for(ranks),
                 module=MODULE,
-                threads=setting.threads,
+                threads=threads,
                 grace=0.0,
                 timeout=resources.limit_s,
                 stdout=output,
@@ -417,8 +437,8 @@ def _run(
                 report=report,
             )
         if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            raise Interrupted(f"{study.path}: stopped; the same command measures what is missing")
-        kept = study.path / "logs" / f"{key}.log"
+            raise Interrupted(f"{path}: stopped; the same command measures what is missing")
+        kept = path / "logs" / f"{key}.log"
         kept.unlink(missing_ok=True)
         if code:
             kept.parent.mkdir(exist_ok=True)

@@ -156,7 +156,7 @@ def test_another_writer_is_refused_while_a_run_is_alive(setting, tmp_path):
     job = long_training(setting, run)
     code, output = jobs.Running(setting, jobs.train_command(run, ENDLESS)).finish()
     assert code == 2, output
-    assert re.search(r"process \d+ on .* is training in it \(attempt 1\)", output), output
+    assert re.search(r"process \d+ on .* is at work in it \(attempt 1\)", output), output
     job.process.terminate()
     assert job.finish()[0] == 75
 

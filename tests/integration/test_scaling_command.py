@@ -125,3 +125,17 @@ def test_another_configuration_or_setting_does_not_go_into_the_same_folder(folde
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_study_that_is_being_measured_is_left_alone(folder):
+    from hpcgan.rundir import Lease, RunDirectory
+
+    before = sorted(path.name for path in (folder / "study" / "points").iterdir())
+    lease = Lease(RunDirectory(folder / "study"))
+    try:
+        done = study_of(folder, "--ranks", "1,2,4")
+    finally:
+        lease.release("done")
+    assert done.returncode == 2
+    assert "is at work in it" in done.stderr and done.stderr.count("hpcgan: error") == 1
+    assert sorted(path.name for path in (folder / "study" / "points").iterdir()) == before

@@ -318,6 +318,6 @@ def test_a_second_training_in_the_same_directory_is_refused(data, tmp_path):
     from hpcgan.rundir import Lease
 
     lease = Lease(RunDirectory(tmp_path))
-    with pytest.raises(HpcganError, match="is training in it"):
+    with pytest.raises(HpcganError, match="is at work in it"):
         train(data, tmp_path)
     lease.release("done")

@@ -44,7 +44,7 @@ def test_attempts_count_up(tmp_path):
 def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
     run = RunDirectory(tmp_path)
     lease = Lease(run)
-    with pytest.raises(HpcganError, match=f"process {os.getpid()} on .* is training in it"):
+    with pytest.raises(HpcganError, match=f"process {os.getpid()} on .* is at work in it"):
         Lease(run)
     lease.check()
     lease.release("done")
@@ -99,7 +99,7 @@ def test_another_host_holds_it_while_its_heart_beats(tmp_path, monkeypatch):
     heart = threading.Thread(target=beat)
     heart.start()
     try:
-        with pytest.raises(FencedError, match="is training in it"):
+        with pytest.raises(FencedError, match="is at work in it"):
             Lease(run)
         assert attempt_state(run) == "running"
     finally:
