@@ -32,9 +32,6 @@ class Comm(ABC):
         The same among the ranks of this node; `local_rank` picks the GPU.
     backend : str
         `serial`, `horovod` or `mpi`.
-    in_graph : bool
-        Whether collectives are operations of TensorFlow, which a compiled training step holds. Otherwise they are
-        calls from Python, and the step is compiled in parts with the calls between them.
     """
 
     rank: int
@@ -42,7 +39,6 @@ class Comm(ABC):
     local_rank: int
     local_size: int
     backend: str
-    in_graph: bool = True
     _watchdog: Watchdog | None = None
 
     @property
@@ -60,9 +56,9 @@ class Comm(ABC):
         """
 
     def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
-        """Start to average a tensor, where the backend can; what is returned gives the result when it is called.
+        """Start to average a floating-point tensor, where the backend can; what is returned gives the result.
 
-        Outside of graphs only. All ranks begin, and finish, in the same order.
+        Not differentiable. All ranks begin, and finish, in the same order.
         """
         (mean,) = self.grouped_allreduce([tensor], name)
         return lambda: mean

@@ -1,9 +1,8 @@
 """`Comm` over mpi4py; the only module that imports it.
 
-A second way to the other ranks, on any TensorFlow, including those that Horovod cannot be built for. What a
-training step averages is one flat buffer a network, which is handed to MPI between compiled parts of the step
-(`hpcgan.methods.gan`); only what crosses ranks inside a layer, such as a synced batch norm, is called from within
-a compiled graph.
+A second way to the other ranks, on any TensorFlow, including those that Horovod cannot be built for. Collectives are
+Python functions that the compiled training step calls, with NumPy arrays, one after the other in the order of the
+code, which all ranks share. A thread of Horovod's looks for work every millisecond; here a collective begins at once.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ class MpiComm(TensorComm):
     """
 
     backend = "mpi"
-    in_graph = False
 
     def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
         expected = prepare(os.environ if env is None else env)
@@ -56,31 +54,40 @@ class MpiComm(TensorComm):
         self.local_rank, self.local_size = node.Get_rank(), node.Get_size()
         node.Free()
         check_world(expected, self.size, self.rank)
+        self._begun: dict[int, Callable[[], np.ndarray]] = {}
+        self._last = 0
 
     # --- in the training step --------------------------------------------------------------------
 
     def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
-        finish = self._begin(tensor.numpy(), name)
-        return lambda: self._tf.constant(finish())
+        tensor = self._tf.convert_to_tensor(tensor)
+        ticket = self._call(lambda x: self._give_ticket(self._begin(x, name)), [tensor], self._tf.int64, [])
+        return lambda: self._call(lambda t: self._begun.pop(int(t))(), [ticket], tensor.dtype, tensor.shape)
+
+    def _give_ticket(self, finish: Callable[[], np.ndarray]) -> np.ndarray:
+        """A number, which a graph can hand on, for an average that has begun."""
+        self._last += 1
+        self._begun[self._last] = finish
+        return np.array(self._last, np.int64)
 
     def collective(self) -> str | None:
         return self._host
 
     def _average(self, tensor: Any, name: str) -> Any:
-        return self._call(lambda x: self._begin(x, name)(), tensor, tensor.shape)
+        return self._call(lambda x: self._begin(x, name)(), [tensor], tensor.dtype, tensor.shape)
 
     def _concatenate(self, tensor: Any, name: str) -> Any:
-        return self._call(lambda x: self._rows(x, name), tensor, [None, *tensor.shape[1:]])
+        return self._call(lambda x: self._rows(x, name), [tensor], tensor.dtype, [None, *tensor.shape[1:]])
 
-    def _call(self, function: Callable[[np.ndarray], np.ndarray], tensor: Any, shape: Any) -> Any:
-        """A NumPy function of a tensor, now or within the graph that is being traced.
+    def _call(self, function: Callable[..., np.ndarray], tensors: list[Any], dtype: Any, shape: Any) -> Any:
+        """A NumPy function of tensors, now or within the graph that is being traced.
 
         In a graph, such calls are made one after the other in the order of the code, which all ranks share.
         """
         tf = self._tf
         if tf.executing_eagerly():
-            return tf.constant(function(tensor.numpy()))
-        return tf.ensure_shape(tf.numpy_function(function, [tensor], tensor.dtype), shape)
+            return tf.constant(function(*(tensor.numpy() for tensor in tensors)))
+        return tf.ensure_shape(tf.numpy_function(function, tensors, dtype), shape)
 
     def _begin(self, array: np.ndarray, name: str) -> Callable[[], np.ndarray]:
         """Start to average; the result is waited for by the call of what is returned."""

@@ -119,18 +119,8 @@ class Gan:
         if config.batch_norm == "synced" and comm.size > 1:
             for network in (generator, discriminator):
                 synchronise(network, comm)
-        # Where collectives stand in a graph, the whole step is compiled; else its parts are, with calls between them.
-        compiled = functools.partial(tf.function, reduce_retracing=True)
-        whole, part = (compiled, _as_it_is) if comm.in_graph else (_as_it_is, compiled)
-        self._whole = whole(self._step)
-        self._whole_penalised = whole(functools.partial(self._step, penalise=True))
-        self._forward = part(self._generate)
-        self._discriminator_part = part(self._discriminator_local)
-        self._discriminator_part_penalised = part(functools.partial(self._discriminator_local, penalise=True))
-        self._upstream_part = part(self._upstream)
-        self._generator_part = part(self._generator_local)
-        self._accumulated_part = part(self._generator_accumulated)
-        self._apply_parts = {name: part(functools.partial(self._apply, name)) for name in self.optimizers}
+        self._whole = tf.function(self._step, reduce_retracing=True)
+        self._whole_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         """Let the networks measure their constants.
@@ -221,33 +211,29 @@ class Gan:
         stop: tf.Tensor,
         penalise: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The step in the order of things: what is compiled as a whole, or calls parts that are compiled."""
+        """The whole step, as it is compiled."""
         weights = self.networks["generator"].weights
-        discriminator_part = self._discriminator_part_penalised if penalise else self._discriminator_part
         simultaneous, accumulating = self._config.update == "simultaneous", self._config.accumulation > 1
         fake: Tensors = {}
         if not accumulating:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
-                fake = self._forward(self._conditions(real), draws)
+                fake = self._generate(self._conditions(real), draws)
 
-        d_local, d_finite = discriminator_part(real, fake, draws, stop)
-        if simultaneous:
-            finish = self._begin_mean("discriminator", d_local)
-        else:
-            d_metrics = self._apply_parts["discriminator"](
-                self._begin_mean("discriminator", d_local)(), rates["discriminator"]
-            )
+        d_local, d_finite = self._discriminator_local(real, fake, draws, stop, penalise)
+        d_mean = self._begin_mean("discriminator", d_local)
+        if not simultaneous:
+            d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
         if accumulating:
-            g_local, g_finite = self._accumulated_part(real, draws)
+            g_local, g_finite = self._generator_accumulated(real, draws)
         else:
-            upstream, g_loss = self._upstream_part(real, fake)
+            upstream, g_loss = self._upstream(real, fake)
             gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
-            g_local, g_finite = self._generator_part(gradients, g_loss)
+            g_local, g_finite = self._generator_local(gradients, g_loss)
         g_mean = self._begin_mean("generator", g_local)
-        if simultaneous:
-            d_metrics = self._apply_parts["discriminator"](finish(), rates["discriminator"])
-        g_metrics = self._apply_parts["generator"](g_mean(), rates["generator"], kept)
+        if simultaneous:  # the discriminator's average was under way beside the generator's gradients
+            d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
+        g_metrics = self._apply("generator", g_mean(), rates["generator"], kept)
 
         d_loss, probability_real, probability_fake, d_bad, stopping = tf.unstack(d_metrics)
         g_loss, g_bad = tf.unstack(g_metrics)
@@ -376,9 +362,6 @@ class Gan:
 
     def _begin_mean(self, name: str, local: list[tf.Tensor]) -> Callable[[], list[tf.Tensor]]:
         """Start to average a packed contribution over the ranks; what is returned waits for it."""
-        if self._comm.in_graph:
-            mean = self._comm.grouped_allreduce(local, name)
-            return lambda: mean
         begun = [self._comm.begin_average(tensor, name) for tensor in local]
         return lambda: [finish() for finish in begun]
 
@@ -403,10 +386,6 @@ class Gan:
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
-
-
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
 
 
 def _flat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -180,6 +180,16 @@ def test_an_average_that_is_begun_and_finished_later(comm, size):
     np.testing.assert_array_equal(finish[0](), [mean, 1.0])
     np.testing.assert_array_equal(finish[1](), [10.0 + mean, 1.0])
 
+    @tf.function
+    def in_a_graph(x, y):
+        first, second = comm.begin_average(x, "t.graph.first"), comm.begin_average(y, "t.graph.second")
+        return second(), first()
+
+    for _ in range(3):
+        later, earlier = in_a_graph(first, second)
+        np.testing.assert_array_equal(earlier, [mean, 1.0])
+        np.testing.assert_array_equal(later, [10.0 + mean, 1.0])
+
 
 @pytest.mark.world_size(2)
 def test_both_backends_give_the_same_bits(comm_of):

@@ -212,25 +212,6 @@ def test_a_simultaneous_update_takes_the_generator_gradient_at_the_old_discrimin
         assert all(np.array_equal(values[0][k], values[1][k]) for k in values[0]) == same
 
 
-class InParts(SerialComm):
-    """One rank whose collectives are calls between compiled parts of the step, as with `comm.backend: mpi`."""
-
-    in_graph = False
-
-
-@pytest.mark.parametrize(("update", "accumulation"), [("alternating", 1), ("simultaneous", 2)])
-def test_a_step_compiled_in_parts_is_the_same(update, accumulation):
-    settings = {"update": update, "accumulation": accumulation, "r1": {"weight": 0.1, "every": 2}}
-    found = []
-    for comm in (SerialComm(), InParts()):
-        gan = _gan(comm=comm, average_half_life=50.0, **settings)
-        metrics = [_step(gan, step).metrics for step in range(3)]
-        found.append((_values(gan), metrics))
-    assert found[0][1] == found[1][1]
-    for name, value in found[0][0].items():
-        np.testing.assert_array_equal(found[1][0][name], value, err_msg=name)
-
-
 def test_nothing_is_traced_again_after_the_first_steps():
     gan = _gan(average_half_life=50.0, r1={"weight": 0.1, "every": 2})
     for step in range(6):
