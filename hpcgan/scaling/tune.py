@@ -57,7 +57,7 @@ def settings(layout: Candidate, flavour: str) -> list[Candidate]:
         return []
     found = [
         replace(layout, name=f"HOROVOD_CYCLE_TIME={ms}", settings=Tuned({"HOROVOD_CYCLE_TIME": ms}))
-        for ms in ("0.3", "3")
+        for ms in ("0.1", "0.3", "3")
     ]
     if flavour in (OPEN_MPI_4, OPEN_MPI_5):
         name = "OMPI_MCA_mpi_yield_when_idle"
