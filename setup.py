@@ -60,6 +60,7 @@ PEER = ["torch==2.13.0"]
 DEV = [
     "ipyparallel>=8.6",
     "pytest>=7.4",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.80",
     "ruff>=0.6",
     "mypy>=1.8",

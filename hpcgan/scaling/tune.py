@@ -48,7 +48,11 @@ def layouts(cores: int) -> list[Candidate]:
     divisors = [n for n in range(1, cores + 1) if cores % n == 0]
     # Of many divisors the extremes and those around a rank for four cores say enough.
     kept = sorted({cores, 1, *(n for n in divisors if cores / n in (2, 4))}, reverse=True)
-    return [Candidate(f"{n} ranks x {cores // n} threads", n, cores // n) for n in kept]
+    return [Candidate(f"{_count(n, 'rank')} x {_count(cores // n, 'thread')}", n, cores // n) for n in kept]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def settings(layout: Candidate, flavour: str) -> list[Candidate]:
