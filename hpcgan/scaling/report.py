@@ -137,7 +137,7 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
             [
                 str(p["ranks"]) + ("*" if p["oversubscribed"] else ""),
                 name,
-                show(p["rate"], 1.0, 0),
+                show(p["rate"], 1.0, 0 if p["rate"]["value"] >= 100 else 2),
                 show(p["efficiency"], 1.0, 3),
                 show(p["against_isolated"], 1.0, 3),
                 show({"value": p["cost"]["value"], "error": None}, 1.0, 2),
