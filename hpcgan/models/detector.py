@@ -325,7 +325,8 @@ class Windows:
 
     def __call__(self, pt: tf.Tensor) -> list[list[tf.Tensor]]:
         """(n, 64, 64) -> for 32, 16, 8, 4 windows a side: pT and the light cone, each (n, windows, windows)."""
-        found, x = [], pt
+        found: list[list[tf.Tensor]] = []
+        x = pt
         for matrix in self._matrices:
             side = 32 >> len(found)
             x = tf.matmul(tf.reshape(x, [-1, matrix.shape[0]]), matrix)

@@ -12,11 +12,11 @@ import tiny
 
 pytest.importorskip("horovod")
 
-from hpcgan.launch import tuned  # noqa: E402
-from hpcgan.launch.mpirun import find_mpirun  # noqa: E402
-from hpcgan.launch.topology import available_cores  # noqa: E402
-from hpcgan.launch.tuned import Tuned  # noqa: E402
-from hpcgan.scaling import tune  # noqa: E402
+from hpcgan.launch import tuned
+from hpcgan.launch.mpirun import find_mpirun
+from hpcgan.launch.topology import available_cores
+from hpcgan.launch.tuned import Tuned
+from hpcgan.scaling import tune
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -73,7 +73,8 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, content):
     file.write_bytes(content)
     with pytest.raises(InputError) as error:
         tuned.load({"HPCGAN_TUNED": str(file)}, "a")
-    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
@@ -140,7 +141,8 @@ def test_noise_and_drift_take_nothing():
     lines = []
     for measure, _ in (fake({}, noise=0.05), fake({CYCLE: 1.004}), fake({}, drift=0.001)):
         found = tune.choose(2, OPEN_MPI_5, 4, measure, lines.append)
-        assert found.env == {} and found.binding == "none"
+        assert found.env == {}
+        assert found.binding == "none"
     assert any("left as it is" in line for line in lines)
 
 
