@@ -55,7 +55,8 @@ def test_bad_input_is_one_line_and_nothing_is_measured(tmp_path):
     ):
         done = doctor(tmp_path, "--tune", *args, **env)
         assert done.returncode == 2
-        assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert said in done.stderr
         assert list(tmp_path.iterdir()) == []
     (tmp_path / "t.json").write_text("{}")
     done = doctor(tmp_path, "--tune", HPCGAN_TUNED="t.json")
