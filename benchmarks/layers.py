@@ -83,7 +83,7 @@ class Work:
     result : tuple
         Shape of what it makes.
     options : tuple
-        Strides and padding, or which factors are transposed.
+        Strides, padding and explicit paddings, or which factors are transposed.
     """
 
     layer: str
@@ -96,6 +96,9 @@ class Work:
     @property
     def flops(self) -> int:
         """Of one call; 0 for batch norm, which is bound by memory."""
+        if self.kind == "Conv2D" and any(self.options[2:]):
+            # A transposed convolution to few channels as an ordinary one, which makes one more place a row and column.
+            return convolution_flops((*self.shapes[0][:3], self.result[3]), self.shapes[1])
         if self.kind == "Conv2D":
             return convolution_flops(self.result, self.shapes[1])
         if self.kind == "Conv2DBackpropInput":
@@ -129,7 +132,7 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
         """The variable that a kernel is made of, seen through paddings and sums."""
         if tensor.name in names:
             return names[tensor.name].removesuffix(":0")
-        if tensor.op.type in ("ReadVariableOp", "Identity", "Pad", "PadV2", "AddV2", "Reshape", "Transpose"):
+        if tensor.op.type in ("ReadVariableOp", "Identity", "Pad", "PadV2", "AddV2", "Reshape", "Transpose", "ReverseV2"):
             return variable(tensor.op.inputs[0])
         return None
 
@@ -142,7 +145,8 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
     for op in needed(graph):
         if op.type in CONVOLUTIONS:
             a, b = {"Conv2D": (0, 1), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (0, 2)}[op.type]
-            options: tuple[Any, ...] = (tuple(op.get_attr("strides")), op.get_attr("padding").decode())
+            margins = tuple(op.get_attr("explicit_paddings"))
+            options: tuple[Any, ...] = (tuple(op.get_attr("strides")), op.get_attr("padding").decode(), margins)
             weight = {"Conv2D": 1, "Conv2DBackpropInput": 1}.get(op.type)
             data = [op.inputs[i] for i in (0, 2) if op.type != "Conv2D" or i == 0]
         elif op.type == "MatMul":
@@ -167,9 +171,6 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
             if role == "forward":
                 source = op.inputs[2] if op.type == "Conv2DBackpropInput" else op.inputs[0]
                 inputs[source.name] = layer
-                while source.op.type == "Reshape":  # a convolution as a product
-                    source = source.op.inputs[0]
-                    inputs[source.name] = layer
         shapes = (shape(op.inputs[a]), shape(op.inputs[b]))
         found[Work(layer, role, op.type, shapes, _result(op, shape), options)] += 1
     return found
@@ -237,8 +238,8 @@ def time_work(work: Work) -> float:
                 is_training=True,
             )
             return made.x_backprop
-        strides, padding = work.options
-        common = {"strides": list(strides), "padding": padding}
+        strides, padding, margins = work.options
+        common = {"strides": list(strides), "padding": padding, "explicit_paddings": list(margins)}
         if work.kind == "Conv2D":
             return tf.raw_ops.Conv2D(input=a, filter=b, **common)
         if work.kind == "Conv2DBackpropInput":

@@ -114,7 +114,7 @@ def save(file: Path, name: str, tuned: Tuned) -> None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError):
         raise InputError(f"{file}: cannot be read; delete it, or set HPCGAN_TUNED=off") from None

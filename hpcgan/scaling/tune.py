@@ -2,7 +2,7 @@
 
 Every candidate is a real job of the training's own steps (`hpcgan.stopwatch`), started by the launcher that starts
 trainings. Candidates take turns, round after round, and each is compared with the default of the same round, so that a
-machine that gets slower hits all alike. A setting is taken only if it is faster beyond its error, and the settings that
+machine that gets slower hits all alike. A setting is taken only if chance hardly makes it as fast, and the settings that
 are taken are measured once more together.
 """
 
@@ -77,18 +77,21 @@ class Gain:
 
     mean: float
     error: float
+    rounds: int
 
     @property
     def sure(self) -> bool:
-        """Beyond twice its error, and worth it."""
-        return self.mean > max(LEAST_GAIN, 2 * self.error)
+        """Worth it, and beyond what chance gives one candidate in a hundred (Student's t)."""
+        from scipy import stats
+
+        return self.mean > max(LEAST_GAIN, float(stats.t.ppf(0.99, self.rounds - 1)) * self.error)
 
 
 def gain(rates: Sequence[float], default: Sequence[float]) -> Gain:
     """Compare rounds in pairs."""
     ratios = [a / b - 1.0 for a, b in zip(rates, default, strict=True)]
     error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.inf
-    return Gain(statistics.fmean(ratios), error)
+    return Gain(statistics.fmean(ratios), error, len(ratios))
 
 
 def combine(parts: Sequence[Tuned]) -> Tuned:
