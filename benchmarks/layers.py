@@ -132,7 +132,16 @@ def step_work(function: Any, batch: int) -> Counter[Work]:
         """The variable that a kernel is made of, seen through paddings and sums."""
         if tensor.name in names:
             return names[tensor.name].removesuffix(":0")
-        if tensor.op.type in ("ReadVariableOp", "Identity", "Pad", "PadV2", "AddV2", "Reshape", "Transpose", "ReverseV2"):
+        if tensor.op.type in (
+            "ReadVariableOp",
+            "Identity",
+            "Pad",
+            "PadV2",
+            "AddV2",
+            "Reshape",
+            "Transpose",
+            "ReverseV2",
+        ):
             return variable(tensor.op.inputs[0])
         return None
 
