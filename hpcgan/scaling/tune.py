@@ -2,7 +2,7 @@
 
 Every candidate is a real job of the training's own steps (`hpcgan.stopwatch`), started by the launcher that starts
 trainings. Candidates take turns, round after round, and each is compared with the default of the same round, so that a
-machine that gets slower hits all alike. A setting is taken only if chance hardly makes it as fast, and the settings that
+machine that gets slower hits all alike. A setting is taken only if chance hardly makes it as fast, and settings that
 are taken are measured once more together.
 """
 
