@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from hpcgan.metrics.plots import COLOURS, REAL, STYLE
 from hpcgan.scaling.measure import ISOLATED
@@ -57,7 +57,7 @@ def study_figure(report: Mapping[str, Any]) -> Figure:
         rate.yaxis.set_minor_locator(NullLocator())
         low, high = rate.get_ylim()
         if high < 6 * low:  # few powers of two, or none
-            rate.yaxis.set_major_locator(LogLocator(base=10, subs=tuple(np.arange(10, 100, 2) / 10), numticks=12))
+            rate.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         rate.set(ylabel="Samples / s")
         efficiency.axhline(1.0, color=REAL, lw=1, ls="--")
         efficiency.set_ylim(0.0, max(1.1, 1.05 * efficiency.get_ylim()[1]))
