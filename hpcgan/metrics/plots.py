@@ -260,7 +260,7 @@ def mean_images(
     scale = Normalize(*np.quantile(positive, [0.0, 1.0])) if len(positive) else Normalize(0, 1)
     finite = np.abs(relative[np.isfinite(relative)])
     limit = float(np.clip(np.quantile(finite, 0.95), 0.05, 1.0)) if len(finite) else 1.0
-    figure = _figure((8.6, 8.0))
+    figure = new_figure((8.6, 8.0))
     panels = figure.subplots(2, 2)
     content = (
         (means[0], "Real: mean", "viridis", scale, value),
@@ -309,7 +309,7 @@ def image_grid(
         lit = np.concatenate([images[images > 0] for images in (real, fake)])
         low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
         norm = LogNorm(low, max(high, 1.001 * low))
-    figure = _figure((10.4, 5.4))
+    figure = new_figure((10.4, 5.4))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     with mpl.rc_context(
         {"font.size": 9, "axes.labelsize": 10, "xtick.minor.visible": False, "ytick.minor.visible": False}
@@ -371,7 +371,7 @@ def curves(
     levels : mapping of str to float, optional
         Horizontal lines by label.
     """
-    figure = _figure((7.2, 4.2))
+    figure = new_figure((7.2, 4.2))
     panel = figure.subplots()
     for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
         y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
@@ -404,7 +404,7 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     """
     top = float(np.quantile(band, 0.999))
     edges = np.linspace(0.0, max(top, 1e-3), 41)
-    figure = _figure((7.2, 3.6))
+    figure = new_figure((7.2, 3.6))
     panel = figure.subplots()
     counts = histogram(np.asarray(band), edges) / len(band)
     mplhep.histplot(counts, edges, ax=panel, histtype="fill", color=REAL, alpha=0.25, flow="none")
@@ -422,14 +422,15 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     return figure
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of that size in inches, with a canvas of its own."""
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _ratio_figure() -> tuple[Figure, Axes, Axes]:
-    figure = _figure((6.4, 5.2))
+    figure = new_figure((6.4, 5.2))
     main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.02})
     figure.align_ylabels([main, ratio])
     return figure, main, ratio

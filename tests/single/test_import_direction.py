@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "hpcgan.schedule": set(),
     "hpcgan.stateless": set(),
     "hpcgan.allocation": set(),
+    "hpcgan.console": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 
