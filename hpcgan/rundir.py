@@ -94,7 +94,7 @@ class RunDirectory:
             raw = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a run directory (no config.yaml in it)") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: also of a date's parts
             raise InputError(f"{self.config_file}: cannot be read: {str(error).splitlines()[0]}") from None
         if not isinstance(raw, dict):
             raise InputError(f"{self.config_file}: is empty or not a mapping")
@@ -258,7 +258,7 @@ def attempt_state(run: RunDirectory) -> str | None:
 
     `lost` is one that never said how it ended, and of which nothing has been heard for some time.
     """
-    newest = _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
+    newest = attempts_made(run)
     holder = _read_attempt(_attempt_file(run, newest)) if newest else None
     if holder is None:
         return None
@@ -272,6 +272,11 @@ def attempt_state(run: RunDirectory) -> str | None:
     except OSError:
         return "lost"
     return "running" if age < STALE_S else "lost"
+
+
+def attempts_made(run: RunDirectory) -> int:
+    """How often a run was started."""
+    return _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
 
 
 def _attempt_file(run: RunDirectory, attempt: int) -> Path:

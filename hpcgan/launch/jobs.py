@@ -7,11 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcgan import records
 from hpcgan.console import print_table
-from hpcgan.errors import HpcganError
+from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.rundir import RunDirectory, attempt_state
 
@@ -78,7 +76,7 @@ def _last_job(run: RunDirectory) -> str | None:
 def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEntry]) -> RunStatus:
     epochs = records.read(run.metrics_file, "epoch")
     last = epochs[-1] if epochs else {}
-    wanted = wanted_epochs(run)
+    wanted = _wanted_epochs(run)
     done = int(last.get("epoch", 0))
     score = last.get("score")
     best = last.get("best")
@@ -97,12 +95,10 @@ def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEnt
     )
 
 
-def wanted_epochs(run: RunDirectory) -> int:
-    """Epochs of a run's configuration; 0 if that does not say."""
+def _wanted_epochs(run: RunDirectory) -> int:
     try:
-        raw = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
-        return int(raw["training"]["epochs"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return int(run.read_config()["training"]["epochs"])
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
         return 0
 
 

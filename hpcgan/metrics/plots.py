@@ -48,7 +48,7 @@ STYLE: Any = {
 }
 
 
-def _styled(function: Function) -> Function:
+def styled(function: Function) -> Function:
     """Run a function with the style of this module, and leave matplotlib's own as it was."""
 
     @functools.wraps(function)
@@ -59,7 +59,7 @@ def _styled(function: Function) -> Function:
     return cast(Function, styled)
 
 
-@_styled
+@styled
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
@@ -72,7 +72,7 @@ def with_unit(label: str, unit: str) -> str:
     return f"{label} [{unit}]" if unit else label
 
 
-@_styled
+@styled
 def histogram_ratio(
     real: Observable,
     fake: Observable,
@@ -143,7 +143,7 @@ def histogram_ratio(
     return figure
 
 
-@_styled
+@styled
 def profile_ratio(
     edges: np.ndarray,
     real: np.ndarray,
@@ -189,7 +189,7 @@ def profile_ratio(
     return figure
 
 
-@_styled
+@styled
 def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str, value: str) -> Figure:
     """Mean of a positive function of a positive variable, such as a power spectrum, on logarithmic axes.
 
@@ -229,7 +229,7 @@ def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str
     return figure
 
 
-@_styled
+@styled
 def mean_images(
     real: np.ndarray,
     fake: np.ndarray,
@@ -275,7 +275,7 @@ def mean_images(
     return figure
 
 
-@_styled
+@styled
 def image_grid(
     real: np.ndarray,
     fake: np.ndarray,
@@ -346,7 +346,7 @@ def image_grid(
     return figure
 
 
-@_styled
+@styled
 def curves(
     x: np.ndarray,
     lines: Mapping[str, Sequence[float | None]],
@@ -389,7 +389,7 @@ def curves(
     return figure
 
 
-@_styled
+@styled
 def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) -> Figure:
     """Real-against-real scores as a histogram, with the generated samples' scores as lines.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +136,7 @@ class StudyDirectory:
         """Trials that have a directory, ascending."""
         if not self.trials.is_dir():
             return []
-        return sorted(int(p.name) for p in self.trials.iterdir() if re.fullmatch(r"\d{4,}", p.name) and p.is_dir())
+        return sorted({int(p.name) for p in self.trials.iterdir() if re.fullmatch(r"\d{4,}", p.name) and p.is_dir()})
 
     def description(self) -> Description:
         """What is searched.
@@ -147,8 +147,8 @@ class StudyDirectory:
             There is no study here, or its description cannot be read.
         """
         try:
-            raw = json.loads(self.description_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            raw = _read_json(self.description_file)
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path}: not a study (no study.json in it)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.description_file}: cannot be read: {error}") from None
@@ -156,9 +156,17 @@ class StudyDirectory:
             found = raw.get("version") if isinstance(raw, dict) else None
             raise InputError(f"{self.description_file}: version {found} of the format; this is version {VERSION}")
         try:
-            return Description(**raw)
+            description = Description(**raw)
         except TypeError as error:
             raise InputError(f"{self.description_file}: {error}") from None
+        texts = (description.name, description.sampler, description.pruner, description.identity)
+        if not (
+            all(isinstance(t, str) for t in texts)
+            and is_whole(description.seed)
+            and isinstance(description.space, dict)
+        ):
+            raise InputError(f"{self.description_file}: is no description of a study")
+        return description
 
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
@@ -174,12 +182,15 @@ class StudyDirectory:
         """
         file = self.result_file(number)
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = _read_json(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error}); delete it to run trial {number} again") from None
-        return _result(file, raw)
+        result = _result(file, raw)
+        if result.number != number:
+            raise InputError(f"{file}: is the result of trial {result.number}; delete it to run trial {number} again")
+        return result
 
     def write_result(self, result: Result) -> None:
         """Write what came of a trial, as a whole."""
@@ -187,16 +198,46 @@ class StudyDirectory:
         write_atomic(self.result_file(result.number), json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
+def _read_json(file: Path) -> Any:
+    """Content of a file without NaN or infinities, which JSON lacks; OSError and ValueError say what is wrong."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        # Refuses what the reader lets pass: NaN, 1e999, halves of characters.
+        json.dumps(raw, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return raw
+
+
 def _result(file: Path, raw: Any) -> Result:
     try:
         result = Result(**raw)
     except TypeError as error:
         raise InputError(f"{file}: is no result of a trial ({error})") from None
-    whole = isinstance(result.number, int) and isinstance(result.params, Mapping) and result.state in STATES
-    scored = result.score is None or (isinstance(result.score, (int, float)) and math.isfinite(result.score))
-    if not (whole and scored):
+    r = result
+    sound = (
+        all(is_whole(v) for v in (r.number, r.seed, r.attempt, r.epochs))
+        and all(v is None or is_whole(v) for v in (r.repeat_of, r.epoch))
+        and all(v is None or is_number(v) for v in (r.score, r.test_score, r.test_spread))
+        and all(is_number(v) for v in (r.started, r.ended))
+        and (r.reason is None or isinstance(r.reason, str))
+        and r.state in STATES
+        and isinstance(r.params, dict)
+        and isinstance(r.extra, dict)
+    )
+    if not sound:
         raise InputError(f"{file}: is no result of a trial; delete it to run the trial again")
     return result
+
+
+def is_whole(value: Any) -> bool:
+    """A whole number from zero, of 63 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_number(value: Any) -> bool:
+    """A number that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _plain(value: Any) -> Any:
