@@ -76,7 +76,7 @@ def _last_job(run: RunDirectory) -> str | None:
 def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEntry]) -> RunStatus:
     epochs = records.read(run.metrics_file, "epoch")
     last = epochs[-1] if epochs else {}
-    wanted = _wanted_epochs(run)
+    wanted = wanted_epochs(run)
     done = int(last.get("epoch", 0))
     score = last.get("score")
     best = last.get("best")
@@ -95,7 +95,8 @@ def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEnt
     )
 
 
-def _wanted_epochs(run: RunDirectory) -> int:
+def wanted_epochs(run: RunDirectory) -> int:
+    """Epochs of a run's configuration; 0 if that does not say."""
     try:
         return int(run.read_config()["training"]["epochs"])
     except (InputError, KeyError, TypeError, ValueError, OverflowError):

@@ -52,11 +52,11 @@ def styled(function: Function) -> Function:
     """Run a function with the style of this module, and leave matplotlib's own as it was."""
 
     @functools.wraps(function)
-    def styled(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         with mpl.rc_context(STYLE):
             return function(*args, **kwargs)
 
-    return cast(Function, styled)
+    return cast(Function, run)
 
 
 @styled
@@ -291,7 +291,7 @@ def image_grid(
     Parameters
     ----------
     real, fake : (n, rows, columns) arrays
-        `side`^2 of each are shown, or as many as there are.
+        `side`^2 of each are shown, or as many as there are; of one without any, nothing.
     extent, value, axes
         As in `mean_images`.
     side : int
@@ -303,34 +303,38 @@ def image_grid(
     real, fake = real[: side**2], fake[: side**2]
     norm: Normalize
     if linear:
-        low, high = (float(value) for value in np.quantile(real, [0.01, 0.995]))
+        low, high = (float(value) for value in np.quantile(real if len(real) else fake, [0.01, 0.995]))
         norm = Normalize(low, max(high, low + 1e-9))
     else:
         lit = np.concatenate([images[images > 0] for images in (real, fake)])
         low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
         norm = LogNorm(low, max(high, 1.001 * low))
-    figure = new_figure((10.4, 5.4))
+    blocks = [(images, title) for images, title in ((real, "Real"), (fake, "Generated")) if len(images)]
+    between = side if len(blocks) == 2 else -1  # an empty, narrow column
+    columns = len(blocks) * side + (len(blocks) - 1)
+    figure = new_figure((10.4 if len(blocks) == 2 else 5.8, 5.4))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     with mpl.rc_context(
         {"font.size": 9, "axes.labelsize": 10, "xtick.minor.visible": False, "ytick.minor.visible": False}
     ):
         panels = figure.subplots(
             side,
-            2 * side + 1,
+            columns,
             squeeze=False,
             sharex=True,
             sharey=True,
-            width_ratios=[1] * side + [0.12] + [1] * side,
+            width_ratios=[0.12 if column == between else 1 for column in range(columns)],
         )
         drawn = None
-        for column in range(2 * side + 1):
-            images, first, title = (real, 0, "Real") if column < side else (fake, side + 1, "Generated")
-            if column == first + side // 2:
+        for column in range(columns):
+            block, within = divmod(column, side + 1)
+            images, title = blocks[block]
+            if within == side // 2:
                 panels[0, column].set_title(title, fontsize=12)
             for row in range(side):
                 panel = panels[row, column]
-                i = row * side + column - first
-                if column == side or i >= len(images):
+                i = row * side + within
+                if column == between or i >= len(images):
                     panel.set_axis_off()
                     continue
                 shown = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)

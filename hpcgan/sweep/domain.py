@@ -91,21 +91,21 @@ def _of_choices(key: str, values: Sequence[Any]) -> Domain:
     return Domain(key, False, 0.0, max(0.0, len(by_name) - 1.0), choices=tuple(by_name))
 
 
-# A dimension of `study.json`: its `kind`, `values` of a choice, `low` and `high` of numbers, perhaps `log`. What has
-# another form is taken for what its values look like, so that a report never fails for it.
+# A dimension of `study.json` is its kind with the choices or the ends of the range, {"log_uniform": [1e-5, 1e-3]},
+# and options. One of another form is taken for what its values look like, so that a report never fails for it.
 
 
 def _choices(dimension: Any) -> list[Any] | None:
-    found = dimension.get("values", dimension.get("choices")) if isinstance(dimension, dict) else None
+    found = dimension.get("choice") if isinstance(dimension, dict) else None
     return found if isinstance(found, list) and found else None
 
 
 def _ends(dimension: Any) -> list[float] | None:
-    ends = [dimension.get("low"), dimension.get("high")] if isinstance(dimension, dict) else []
-    return ends if ends and all(is_number(end) for end in ends) else None
+    if not isinstance(dimension, dict):
+        return None
+    ends = next((dimension[kind] for kind in ("uniform", "log_uniform", "int") if kind in dimension), None)
+    return ends if isinstance(ends, list) and ends and all(is_number(end) for end in ends) else None
 
 
 def _is_log(dimension: Any) -> bool:
-    if not isinstance(dimension, dict):
-        return False
-    return dimension.get("log") is True or "log" in str(dimension.get("kind", dimension.get("type", "")))
+    return isinstance(dimension, dict) and ("log_uniform" in dimension or dimension.get("log") is True)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from hpcgan.metrics.plots import COLOURS, FAKE, REAL, new_figure, styled
-from hpcgan.sweep.domain import Domain, domains, short_names, show
+from hpcgan.sweep.domain import Domain, domains, short_names
 from hpcgan.sweep.statistics import Importance, Standing
 from hpcgan.sweep.table import Row, Table
 
@@ -111,10 +112,10 @@ def parallel_figure(table: Table) -> Figure | None:
     norm = _norm(scores)
     figure = new_figure((max(8.0, 1.55 * (len(shown) + 1)), 5.0))
     panel = figure.subplots()
-    palette = _palette()
-    for row in sorted(rows, key=lambda r: (r in done, -(r.score or 0.0))):  # the best are drawn last
+    palette = colormaps["viridis"]
+    for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
         y = [_height(d, row.params.get(d.key)) for d in shown]
-        if row in done and row.score is not None:
+        if row.state == "complete" and row.score is not None:
             end = float(norm(row.score))
             panel.plot(range(len(shown) + 1), [*y, end], color=palette(norm(row.score)), lw=1.6, alpha=0.9)
         else:
@@ -222,7 +223,7 @@ def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
 
 @styled
 def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
-    """Configurations that were repeated: scores with fresh seeds, their mean with its error, the score that selected."""
+    """Configurations that were repeated: scores with fresh seeds, their mean, the score that selected them."""
     shown = [s for s in standings if s.repeats is not None]
     if not shown:
         return None
@@ -312,12 +313,6 @@ def _norm(scores: Sequence[float]) -> Normalize:
 
 def _middle(norm: Normalize, scores: Sequence[float]) -> float:
     return float(norm.inverse(0.5)) if max(scores) > min(scores) else min(scores)
-
-
-def _palette() -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["viridis"]
 
 
 def _cut(text: str, n: int) -> str:

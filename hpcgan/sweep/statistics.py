@@ -12,13 +12,13 @@ import math
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hpcgan.sweep.domain import Domain, domains
-from hpcgan.sweep.table import Row, Table
+from hpcgan.sweep.table import ENDED, Row, Table
 
 CONFIDENCE = 0.95
 LEAST_TRIALS = 10
@@ -67,7 +67,8 @@ class Standing:
     Attributes
     ----------
     place : int
-        From 1. Repeated configurations come first, by the mean over their repetitions; others follow by their score.
+        From 1. Repeated configurations come first, by the mean over their repetitions (those of which one came to no
+        score after the others); configurations without repetitions follow by their score.
     number : int
         The trial of the search.
     params : mapping
@@ -115,7 +116,8 @@ class Standing:
 def ranking(rows: Iterable[Row]) -> list[Standing]:
     """All configurations that were trained to the end and scored, best first.
 
-    Ties are by Welch's t-test of the repetitions' scores at 5%, against the first place.
+    Repeated ones come first, of these the ones of which every repetition came to a score. Ties are by Welch's t-test of
+    the repetitions' scores at 5%, against the first place.
     """
     rows = list(rows)
     originals = {r.number: r for r in rows if r.repeat_of is None}
@@ -145,13 +147,11 @@ def ranking(rows: Iterable[Row]) -> list[Standing]:
                 test_spread=own.test_spread if own is not None else None,
             )
         )
-    found.sort(key=lambda s: (s.repeats is None, s.value, s.number))
+    found.sort(key=lambda s: (s.repeats is None, s.unfinished, s.value, s.number))
     return [_placed(standing, place, found[0]) for place, standing in enumerate(found, start=1)]
 
 
 def _placed(standing: Standing, place: int, first: Standing) -> Standing:
-    from dataclasses import replace
-
     if place == 1 or standing.repeats is None or first.repeats is None:
         return replace(standing, place=place)
     a, b = standing.repeats, first.repeats
@@ -169,7 +169,7 @@ def _placed(standing: Standing, place: int, first: Standing) -> Standing:
 
 
 def _reach(a: Mean, b: Mean) -> float:
-    """How many standard errors a difference of two means may have by chance (Welch-Satterthwaite)."""
+    """How many standard errors a difference of two means may have by chance (Welch, Biometrika 34 (1947) 28)."""
     from scipy.stats import t
 
     parts = [(m.error or 0.0) ** 2 for m in (a, b)]
@@ -300,32 +300,28 @@ def _distribution(kinds: Any, domain: Domain) -> Any:
 # --- time -------------------------------------------------------------------------------------------
 
 
-def time_left(table: Table, planned: int | None = None, concurrency: int | None = None) -> float | None:
-    """Seconds until the trials that are known have ended; None if there is nothing to tell it from.
+def time_left(table: Table) -> float | None:
+    """Seconds until all trials have ended: those of the goal, if there is one, or those that are known.
 
-    Parameters
-    ----------
-    table : Table
-    planned : int, optional
-        Trials that there will be; by default those that have a directory.
-    concurrency : int, optional
-        Trials at a time; by default as many as run now.
+    None if there is nothing to tell it from.
 
     Notes
     -----
     A trial that has not begun takes the mean time of those that have ended, pruned and failed ones included: it may
-    end as they did. Each goes to where it can begin first.
+    end as they did. Each goes to where it can begin first; without a goal, as many run at a time as run now.
     """
+    goal = table.goal
     running = [r for r in table.rows if r.state == "running"]
-    waiting = sum(r.state in ("queued", "lost") for r in table.rows) + max(0, (planned or 0) - len(table.rows))
+    to_come = max(0, goal.trials + goal.repeats - len(table.rows)) if goal is not None else 0
+    waiting = sum(r.state in ("queued", "lost") for r in table.rows) + to_come
     if not running and not waiting:
         return 0.0
-    ended = [r.seconds for r in table.rows if r.state in ("complete", "pruned", "failed") and r.seconds is not None]
+    ended = [r.seconds for r in table.rows if r.state in ENDED and r.seconds is not None]
     usual = statistics.fmean(ended) if ended else _whole(running)
     lefts = [r.left_s if r.left_s is not None else _rest(r, usual) for r in running]
     if any(left is None for left in lefts) or (waiting and usual is None):
         return None
-    at = max(concurrency or 0, len(running), 1)
+    at = max(goal.concurrency if goal is not None else 0, len(running), 1)
     free = [left for left in lefts if left is not None] + [0.0] * (at - len(running))
     heapq.heapify(free)
     for _ in range(waiting):
@@ -341,8 +337,3 @@ def _whole(running: Sequence[Row]) -> float | None:
 
 def _rest(row: Row, usual: float | None) -> float | None:
     return None if usual is None else max(0.0, usual - (row.seconds or 0.0))
-
-
-def share(part: int, whole: int) -> float:
-    """A fraction; 0 of nothing."""
-    return part / whole if whole else 0.0

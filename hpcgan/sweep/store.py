@@ -4,9 +4,18 @@
     config.yaml     the configuration that trials change, as resolved when the study began
     space.yaml      the search space as it was given
     journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
-    trials/0007/    an ordinary run directory, with `result.json` when the trial has ended
+    attempts/       which coordinator has the study (`hpcgan.rundir.Lease`)
+    goal.json       how much the coordinator is to do (`Goal`), for those who watch
+    jobs.jsonl      Slurm arrays that were submitted for it
+    stop            there while the coordinator asks all trials to stop
+    trials/0007/    an ordinary run directory, and in it
+        trial.json    what the trial is (`Assignment`), written by the coordinator before it hands the trial out
+        output.log    what the trial's processes printed
+        runner/       who runs it, and how often it was started (`hpcgan.rundir.Lease`)
+        verdict.json  that it shall end early, decided by the coordinator
+        result.json   what came of it (`Result`), when it has ended
 
-`result.json` is written as a whole by whoever ran the trial; everybody reads it, nobody changes it.
+These files are the truth, each written as a whole. The ledger can be made again from them.
 """
 
 from __future__ import annotations
@@ -42,6 +51,8 @@ class Description:
         `random`, `grid` or a sampler of Optuna's; `none`, `median` or `halving`.
     identity : str
         Hash of the identity of the configuration that trials change.
+    ranks, threads : int
+        Of a trial, and of each of its ranks: with others the same trial has another score.
     version : int
         Of this format.
     """
@@ -53,6 +64,54 @@ class Description:
     pruner: str
     identity: str
     version: int = VERSION
+    ranks: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial is.
+
+    Attributes
+    ----------
+    number : int
+    params : dict
+        Dotted key of the configuration to value.
+    seed : int
+        Of the training.
+    index : int or None
+        Place in the search, from 0, from which random parameters derive; None for a repetition.
+    repeat_of : int or None
+        For a repetition with a fresh seed: the trial that it repeats.
+    test : bool
+        Whether it shall be scored on test events, too, once it is trained.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    index: int | None
+    repeat_of: int | None = None
+    test: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How much a coordinator is to do, for those who watch it; nothing depends on it.
+
+    Attributes
+    ----------
+    trials : int
+        Of the search.
+    repeats : int
+        Repetitions, of all repeated trials together.
+    concurrency : int
+        Trials at a time.
+    """
+
+    trials: int
+    repeats: int
+    concurrency: int
 
 
 @dataclass(frozen=True)
@@ -117,6 +176,9 @@ class StudyDirectory:
         self.space_file = self.path / "space.yaml"
         self.journal_file = self.path / "journal.log"
         self.trials = self.path / "trials"
+        self.goal_file = self.path / "goal.json"
+        self.jobs_file = self.path / "jobs.jsonl"
+        self.stop_file = self.path / "stop"
         self.report = self.path / "report"
 
     @property
@@ -131,6 +193,18 @@ class StudyDirectory:
     def result_file(self, number: int) -> Path:
         """Where a trial leaves its result."""
         return self.trial(number).path / "result.json"
+
+    def assignment_file(self, number: int) -> Path:
+        """Where it says what a trial is."""
+        return self.trial(number).path / "trial.json"
+
+    def log_file(self, number: int) -> Path:
+        """What a trial's processes print."""
+        return self.trial(number).path / "output.log"
+
+    def runner(self, number: int) -> RunDirectory:
+        """Whose `attempts` are the starts of a trial, whoever started it."""
+        return RunDirectory(self.trial(number).path / "runner")
 
     def numbers(self) -> list[int]:
         """Trials that have a directory, ascending."""
@@ -162,7 +236,7 @@ class StudyDirectory:
         texts = (description.name, description.sampler, description.pruner, description.identity)
         if not (
             all(isinstance(t, str) for t in texts)
-            and is_whole(description.seed)
+            and all(is_whole(n) for n in (description.seed, description.ranks, description.threads))
             and isinstance(description.space, dict)
         ):
             raise InputError(f"{self.description_file}: is no description of a study")
@@ -171,6 +245,58 @@ class StudyDirectory:
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
         write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
+
+    def goal(self) -> Goal | None:
+        """How much is to be done; None if nobody has said so.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read.
+        """
+        try:
+            goal = Goal(**_read_json(self.goal_file))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{self.goal_file}: cannot be read: {error}") from None
+        if not all(is_whole(n) for n in asdict(goal).values()):
+            raise InputError(f"{self.goal_file}: does not say how much is to be done")
+        return goal
+
+    def write_goal(self, goal: Goal) -> None:
+        """Write how much is to be done."""
+        write_atomic(self.goal_file, json.dumps(asdict(goal), indent=2) + "\n")
+
+    def assignment(self, number: int) -> Assignment | None:
+        """What a trial is; None if nobody has said so yet.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read; the message says which.
+        """
+        file = self.assignment_file(number)
+        remedy = f"delete the directory of trial {number} to run it anew"
+        try:
+            raw = _read_json(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
+        try:
+            made = Assignment(**raw)
+        except TypeError as error:
+            raise InputError(f"{file}: does not say what the trial is ({error}); {remedy}") from None
+        sound = isinstance(made.params, dict) and is_whole(made.seed) and made.number == number
+        if not (sound and (made.repeat_of is None or is_whole(made.repeat_of))):
+            raise InputError(f"{file}: does not say what trial {number} is; {remedy}")
+        return made
+
+    def write_assignment(self, assignment: Assignment) -> None:
+        """Write what a trial is."""
+        text = json.dumps(asdict(assignment), indent=2, allow_nan=False) + "\n"
+        write_atomic(self.assignment_file(assignment.number), text)
 
     def result(self, number: int) -> Result | None:
         """What came of a trial; None if it has not ended.
@@ -202,11 +328,23 @@ def _read_json(file: Path) -> Any:
     """Content of a file without NaN or infinities, which JSON lacks; OSError and ValueError say what is wrong."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        # Refuses what the reader lets pass: NaN, 1e999, halves of characters.
-        json.dumps(raw, allow_nan=False, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    check_json(raw)
     return raw
+
+
+def check_json(value: Any) -> None:
+    """Refuse what readers let pass but no file may hold: NaN, 1e999, halves of characters, circles.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _result(file: Path, raw: Any) -> Result:

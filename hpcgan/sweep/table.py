@@ -6,7 +6,6 @@ What cannot be read is said and counts as broken; the rest counts.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,12 +16,10 @@ from hpcgan import records
 from hpcgan.errors import InputError
 from hpcgan.launch import jobs
 from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
-from hpcgan.sweep.store import Description, Result, StudyDirectory, is_number, is_whole
+from hpcgan.sweep.store import Assignment, Description, Goal, Result, StudyDirectory, is_number, is_whole
 
 RowState = Literal["complete", "pruned", "failed", "running", "queued", "lost", "broken"]
 ROW_STATES: tuple[RowState, ...] = ("complete", "pruned", "failed", "running", "queued", "lost", "broken")
-RESULT_WITHIN_S = 600.0
-"""A training that ended this long ago and has no result was lost."""
 ENDED: tuple[RowState, ...] = ("complete", "pruned", "failed")
 
 
@@ -59,7 +56,7 @@ class Row:
     left_s : float or None
         Seconds that the rest of a running training takes if its epochs are like the last one.
     reason : str or None
-        Why it was pruned, failed or is broken; one line.
+        Why it was pruned, failed or is broken, or what is to come; one line.
     test_score, test_spread : float or None
         Score on events not used for selection, mean and standard deviation over generated samples; where made.
     """
@@ -93,6 +90,8 @@ class Table:
     description : Description
     rows : tuple of Row
         By number.
+    goal : Goal or None
+        How much there shall be.
     problems : tuple of str
         One line for each file that cannot be read; it names the file.
     """
@@ -100,7 +99,8 @@ class Table:
     study: StudyDirectory
     description: Description
     rows: tuple[Row, ...]
-    problems: tuple[str, ...]
+    goal: Goal | None = None
+    problems: tuple[str, ...] = ()
 
     def row(self, number: int) -> Row | None:
         """The trial of that number."""
@@ -134,7 +134,7 @@ class TableReader:
         self.study = StudyDirectory(path)
         self.description = self.study.description()
         self._ended: dict[int, tuple[int, Row, list[str]]] = {}
-        self._configs: dict[int, dict[str, Any]] = {}
+        self._epochs: dict[int, int] = {}
 
     def read(self) -> Table:
         """The table as it is now."""
@@ -149,7 +149,12 @@ class TableReader:
             for r in rows
             if r.repeat_of is not None and r.repeat_of not in known
         ]
-        return Table(self.study, self.description, tuple(rows), tuple(problems))
+        goal = None
+        try:
+            goal = self.study.goal()
+        except InputError as error:
+            problems.append(one_line(str(error)))
+        return Table(self.study, self.description, tuple(rows), goal, tuple(problems))
 
     def _strays(self) -> list[str]:
         if not self.study.trials.is_dir():
@@ -170,33 +175,39 @@ class TableReader:
         return row, problems
 
     def _read(self, number: int) -> tuple[Row, list[str]]:
-        run = self.study.trial(number)
-        config = self._config(number, run)
+        run, problems = self.study.trial(number), list[str]()
+        assignment = result = None
+        broken: str | None = None
+        try:
+            assignment = self.study.assignment(number)
+        except InputError as error:
+            broken = one_line(str(error))
+            problems.append(broken)
         try:
             result = self.study.result(number)
+            broken = None if result is not None else broken  # which says what the trial was
         except InputError as error:
-            reason = one_line(str(error))
-            return Row(number, "broken", self._params(config), reason=reason), [reason]
-        problems: list[str] = []
+            broken = one_line(str(error))
+            problems.append(broken)
+        if broken is not None:
+            params = assignment.params if assignment else {}
+            repeat_of = assignment.repeat_of if assignment else None
+            return Row(number, "broken", params, repeat_of=repeat_of, reason=broken), problems
         epochs, starts = _records(run, problems)
-        wanted = look_up(config, "training.epochs")
+        wanted = self._wanted(number, run)
         if result is not None:
-            return _ended(result, wanted if is_whole(wanted) else 0, _curve(epochs)), problems
-        return _open(number, run, self._params(config), wanted if is_whole(wanted) else 0, epochs, starts), problems
+            to_test = assignment is not None and assignment.test
+            return _ended(result, wanted, _curve(epochs), to_test), problems
+        return _open(number, self.study, assignment, wanted, epochs, starts), problems
 
-    def _config(self, number: int, run: RunDirectory) -> dict[str, Any]:
-        """Configuration of a trial, which never changes; empty if there is none (yet)."""
-        if number not in self._configs:
-            try:
-                self._configs[number] = run.read_config()
-            except InputError:
-                return {}
-        return self._configs[number]
-
-    def _params(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of the searched keys in a trial's own configuration."""
-        found = {key: look_up(config, key) for key in self.description.space}
-        return {key: _plain(value) for key, value in found.items() if value is not MISSING}
+    def _wanted(self, number: int, run: RunDirectory) -> int:
+        """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
+        if number not in self._epochs:
+            wanted = jobs.wanted_epochs(run)
+            if not is_whole(wanted) or not wanted:
+                return 0
+            self._epochs[number] = wanted
+        return self._epochs[number]
 
 
 def read_table(path: Path) -> Table:
@@ -213,29 +224,6 @@ def read_table(path: Path) -> Table:
 def one_line(text: str) -> str:
     """Text of a file as one line that a terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-MISSING = object()
-"""What `look_up` gives where there is nothing."""
-
-
-def look_up(config: Mapping[str, Any], key: str) -> Any:
-    """Value of a dotted key, or MISSING."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return MISSING
-        value = value[part]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """A value of YAML as JSON can hold it."""
-    if value is None or isinstance(value, (bool, str)) or is_number(value):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return {str(k): _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else str(value)
 
 
 @dataclass(frozen=True)
@@ -279,14 +267,14 @@ def _curve(epochs: list[_Epoch]) -> tuple[tuple[int, float], ...]:
 
 def _open(
     number: int,
-    run: RunDirectory,
-    params: dict[str, Any],
+    study: StudyDirectory,
+    assignment: Assignment | None,
     wanted: int,
     epochs: list[_Epoch],
     starts: list[float],
 ) -> Row:
     """A trial without a result."""
-    state, reason = _standing(run)
+    state, reason = _standing(study, number)
     curve, now, left = _curve(epochs), time.time(), None
     best = min(curve, key=lambda point: point[1]) if curve else None
     if state == "running" and epochs and epochs[-1].epoch < wanted:
@@ -295,36 +283,40 @@ def _open(
     return Row(
         number,
         state,
-        params,
+        assignment.params if assignment else {},
+        seed=assignment.seed if assignment else None,
+        repeat_of=assignment.repeat_of if assignment else None,
         score=best[1] if best else None,
         epoch=best[0] if best else None,
         current=curve[-1][1] if curve else None,
         epochs=epochs[-1].epoch if epochs else 0,
         wanted=wanted,
         curve=curve,
-        attempts=attempts_made(run),
+        attempts=attempts_made(study.runner(number)) or attempts_made(study.trial(number)),
         seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
         left_s=left,
         reason=reason,
     )
 
 
-def _standing(run: RunDirectory) -> tuple[RowState, str | None]:
-    state = attempt_state(run)
+def _standing(study: StudyDirectory, number: int) -> tuple[RowState, str | None]:
+    """State of a trial without a result, and what there is to say about it."""
+    state = attempt_state(study.runner(number)) or attempt_state(study.trial(number))
     if state is None:
         return "queued", None
     if state == "running":
         return "running", None
     if state == "interrupted":
         return "queued", "interrupted: the sweep's command goes on with it"
-    if state == "done":  # the result comes next, after a score on test events perhaps
-        with contextlib.suppress(OSError):
-            if time.time() - run.metrics_file.stat().st_mtime < RESULT_WITHIN_S:
-                return "running", "trained, result to come"
-    return "lost", None
+    return "lost", "ended without a result: the sweep's command tries it again"
 
 
-def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...]) -> Row:
+def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
+    reason = result.reason
+    if result.test_score is None and (failed := result.extra.get("test_failed")) is not None:
+        reason = f"no score on test events: {failed}"
+    elif result.test_score is None and to_test:
+        reason = "its score on test events is to come"
     return Row(
         result.number,
         result.state,
@@ -339,7 +331,7 @@ def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...]) ->
         curve=curve,
         attempts=result.attempt,
         seconds=max(0.0, result.ended - result.started),
-        reason=None if result.reason is None else one_line(result.reason),
+        reason=None if reason is None else one_line(reason),
         test_score=result.test_score,
         test_spread=result.test_spread,
     )
