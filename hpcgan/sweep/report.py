@@ -190,7 +190,7 @@ def _tie_lines(standings: Sequence[Standing]) -> list[str]:
         )
     if unknown := [s.number for s in others if s.tied is None]:
         lines.append(f"{_trials(unknown)}: too few repetitions to say whether the difference is more than chance.")
-    if others and not tied and not unknown:
+    if others and not tied and not unknown and all(s.value > first.value for s in others):
         lines.append(
             f"It is better than the other repeated trials beyond the spread between seeds (Welch's t-test, 5%; "
             f"next: trial {others[0].number})."

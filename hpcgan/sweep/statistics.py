@@ -164,7 +164,7 @@ def _placed(standing: Standing, place: int, first: Standing) -> Standing:
         place=place,
         difference=difference,
         difference_error=error,
-        tied=difference <= _reach(a, b) * error,
+        tied=abs(difference) <= _reach(a, b) * error,
     )
 
 
