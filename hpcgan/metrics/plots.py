@@ -309,7 +309,8 @@ def image_grid(
         lit = np.concatenate([images[images > 0] for images in (real, fake)])
         low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
         norm = LogNorm(low, max(high, 1.001 * low))
-    blocks = [(images, title) for images, title in ((real, "Real"), (fake, "Generated")) if len(images)]
+    both = [(real, "Real"), (fake, "Generated")]
+    blocks = [block for block in both if len(block[0])] or both
     between = side if len(blocks) == 2 else -1  # an empty, narrow column
     columns = len(blocks) * side + (len(blocks) - 1)
     figure = new_figure((10.4 if len(blocks) == 2 else 5.8, 5.4))

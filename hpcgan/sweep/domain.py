@@ -69,7 +69,8 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         parts = key.split(".")
         tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
         taken = [other for other in keys if other != key]
-        names[key] = next((t for t in tails if not any(f".{o}".endswith(f".{t}") for o in taken)), key)
+        name = next((t for t in tails if not any(f".{o}".endswith(f".{t}") for o in taken)), key)
+        names[key] = one_line(name)
     return names
 
 

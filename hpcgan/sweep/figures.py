@@ -321,4 +321,4 @@ def _cut(text: str, n: int) -> str:
 
 def _text(text: str) -> str:
     """Text of a user, not matplotlib's mathematics."""
-    return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
+    return text.replace("$", r"\$")

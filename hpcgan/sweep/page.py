@@ -59,9 +59,12 @@ def _header(report: dict[str, Any]) -> str:
     ranks = f"{report['ranks']} rank{'s' * (report['ranks'] > 1)} a trial"
     how = f"{report['sampler']} search, pruning: {report['pruner']}, seed {report['seed']}, {ranks}, {created}"
     lines = [f"<h1>{text('Sweep ' + report['name'])}</h1>", f'<p class="soft">{text(how)}.</p>']
-    lines += [f'<p class="notice">{text(line)}</p>' for line in report["notices"]]
     broken = [f"Cannot be read, and does not count: {problem}" for problem in report["problems"]]
-    return "\n".join(lines + [f'<p class="notice">{text(line)}</p>' for line in broken])
+    lines += [f'<p class="notice">{text(line)}</p>' for line in [*report["notices"], *broken]]
+    lead, *rest = report["summary"]
+    repeated = bool(report["ranking"]) and report["ranking"][0]["repeats"] is not None
+    lines.append(f"<p>{text(lead)}</p>" if repeated else f'<p class="notice">{text(lead)}</p>')
+    return "\n".join(lines + [f"<p>{text(line)}</p>" for line in rest])
 
 
 def _cards(numbers: Numbers) -> str:

@@ -71,7 +71,8 @@ def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple
         "reasons": reasons(table.rows),
         "trials": [asdict(r) for r in table.rows],
         "problems": problems,
-        "notices": [*winner_lines(table, standings), *_state_lines(table)],
+        "summary": winner_lines(table, standings),
+        "notices": _state_lines(table),
         "figures": [{"name": name, "caption": caption, "section": section} for name, caption, section, _ in figures],
     }
     return json.loads(json.dumps(report, allow_nan=False, default=str)), figures

@@ -154,7 +154,7 @@ class TableReader:
             goal = self.study.goal()
         except InputError as error:
             problems.append(one_line(str(error)))
-        return Table(self.study, self.description, tuple(rows), goal, tuple(problems))
+        return Table(self.study, self.description, tuple(rows), goal, tuple(one_line(p) for p in problems))
 
     def _strays(self) -> list[str]:
         if not self.study.trials.is_dir():

@@ -90,7 +90,7 @@ def test_trials_that_have_ended_are_read_once_until_they_change(tmp_path, monkey
     reader.read()
     assert read == [0, 1, 1]
     study.write_result(type(result)(**{**result.__dict__, "test_score": 7.0}))
-    os.utime(study.result_file(1), ns=(1, 1))  # a clock too coarse to tell
+    os.utime(study.result_file(1), ns=(1, 1))  # another time, however coarse the clock
     assert reader.read().rows[1].test_score == 7.0
 
 
@@ -164,7 +164,6 @@ def test_other_broken_files(tmp_path):
         sweeps.finish(study, number, 5.0 + number)
     study.trial(0).metrics_file.unlink()
     study.trial(0).metrics_file.mkdir()
-    study.trial(1).metrics_file.write_text('{"kind": "epoch", "attempt": "a", "step": 1}\n' * 2)
     study.trial(1).metrics_file.write_text(
         '{"kind": "start", "attempt": {}, "step": 1}\n{"kind": "epoch", "attempt": 1, "step": []}\n'
     )
