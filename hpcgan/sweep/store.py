@@ -4,9 +4,17 @@
     config.yaml     the configuration that trials change, as resolved when the study began
     space.yaml      the search space as it was given
     journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
-    trials/0007/    an ordinary run directory, with `result.json` when the trial has ended
+    attempts/       which coordinator has the study (`hpcgan.rundir.Lease`)
+    jobs.jsonl      Slurm arrays that were submitted for it
+    stop            there while the coordinator asks all trials to stop
+    trials/0007/    an ordinary run directory, and in it
+        trial.json    what the trial is (`Assignment`), written by the coordinator before it hands the trial out
+        output.log    what the trial's processes printed
+        runner/       who runs it, and how often it was started (`hpcgan.rundir.Lease`)
+        verdict.json  that it shall end early, decided by the coordinator
+        result.json   what came of it (`Result`), when it has ended
 
-`result.json` is written as a whole by whoever ran the trial; everybody reads it, nobody changes it.
+These files are the truth, each written as a whole. The ledger can be made again from them.
 """
 
 from __future__ import annotations
@@ -42,6 +50,8 @@ class Description:
         `random`, `grid` or a sampler of Optuna's; `none`, `median` or `halving`.
     identity : str
         Hash of the identity of the configuration that trials change.
+    ranks, threads : int
+        Of a trial, and of each of its ranks: with others the same trial has another score.
     version : int
         Of this format.
     """
@@ -53,6 +63,35 @@ class Description:
     pruner: str
     identity: str
     version: int = VERSION
+    ranks: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial is.
+
+    Attributes
+    ----------
+    number : int
+    params : dict
+        Dotted key of the configuration to value.
+    seed : int
+        Of the training.
+    index : int or None
+        Place in the search, from 0, from which random parameters derive; None for a repetition.
+    repeat_of : int or None
+        For a repetition with a fresh seed: the trial that it repeats.
+    test : bool
+        Whether it shall be scored on test events, too, once it is trained.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    index: int | None
+    repeat_of: int | None = None
+    test: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +156,8 @@ class StudyDirectory:
         self.space_file = self.path / "space.yaml"
         self.journal_file = self.path / "journal.log"
         self.trials = self.path / "trials"
+        self.jobs_file = self.path / "jobs.jsonl"
+        self.stop_file = self.path / "stop"
         self.report = self.path / "report"
 
     @property
@@ -131,6 +172,18 @@ class StudyDirectory:
     def result_file(self, number: int) -> Path:
         """Where a trial leaves its result."""
         return self.trial(number).path / "result.json"
+
+    def assignment_file(self, number: int) -> Path:
+        """Where it says what a trial is."""
+        return self.trial(number).path / "trial.json"
+
+    def log_file(self, number: int) -> Path:
+        """What a trial's processes print."""
+        return self.trial(number).path / "output.log"
+
+    def runner(self, number: int) -> RunDirectory:
+        """Whose `attempts` are the starts of a trial, whoever started it."""
+        return RunDirectory(self.trial(number).path / "runner")
 
     def numbers(self) -> list[int]:
         """Trials that have a directory, ascending."""
@@ -163,6 +216,35 @@ class StudyDirectory:
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
         write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
+
+    def assignment(self, number: int) -> Assignment | None:
+        """What a trial is; None if nobody has said so yet.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read; the message says which.
+        """
+        file = self.assignment_file(number)
+        remedy = f"delete the directory of trial {number} to run it anew"
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
+        try:
+            made = Assignment(**raw)
+        except TypeError as error:
+            raise InputError(f"{file}: does not say what the trial is ({error}); {remedy}") from None
+        if made.number != number or not isinstance(made.params, dict) or not isinstance(made.seed, int):
+            raise InputError(f"{file}: does not say what trial {number} is; {remedy}")
+        return made
+
+    def write_assignment(self, assignment: Assignment) -> None:
+        """Write what a trial is."""
+        text = json.dumps(asdict(assignment), indent=2, allow_nan=False) + "\n"
+        write_atomic(self.assignment_file(assignment.number), text)
 
     def result(self, number: int) -> Result | None:
         """What came of a trial; None if it has not ended.
