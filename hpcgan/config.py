@@ -352,6 +352,8 @@ def _override(raw: dict[str, Any], item: str) -> None:
 
 def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     for key in raw:
+        if key == "search":
+            raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
         if key not in Config.model_fields:
             raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
     name = raw.get("problem")
