@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.records", "hpcgan.api", "hpcgan.problems", "hpcgan.metrics"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.metrics",
-                     "hpcgan.problems"},
+                     "hpcgan.problems", "hpcgan.stateless"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.problems",
                        "hpcgan.metrics"},
     "hpcgan.training": {"hpcgan.methods", "hpcgan.models", "hpcgan.problems", "hpcgan.comm", "hpcgan.data",

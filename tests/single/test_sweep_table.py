@@ -3,8 +3,8 @@
 import json
 import os
 
+import fake_sweeps
 import pytest
-import sweeps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,17 +17,17 @@ from hpcgan.sweep.table import ROW_STATES, TableReader, read_table
 
 
 def test_trials_in_every_state(tmp_path):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0, test=(6.0, 0.5))
-    sweeps.finish(study, 1, 9.0, state="pruned", reason="median pruning after epoch 2", curve=[12.0, 9.0])
-    sweeps.finish(study, 2, None, state="failed", reason="non-finite\nat step 3")
-    sweeps.begin(study, 3, scores=[8.0, 4.0, 6.0])
-    sweeps.begin(study, 4)
-    sweeps.begin(study, 5, scores=[7.0])
-    sweeps.dead(study.runner(5))
-    sweeps.begin(study, 6, scores=[7.0])
-    sweeps.ended(study.runner(6), "interrupted", attempt=2)
-    sweeps.finish(study, 7, 5.5, repeat_of=0)
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0, test=(6.0, 0.5))
+    fake_sweeps.finish(study, 1, 9.0, state="pruned", reason="median pruning after epoch 2", curve=[12.0, 9.0])
+    fake_sweeps.finish(study, 2, None, state="failed", reason="non-finite\nat step 3")
+    fake_sweeps.begin(study, 3, scores=[8.0, 4.0, 6.0])
+    fake_sweeps.begin(study, 4)
+    fake_sweeps.begin(study, 5, scores=[7.0])
+    fake_sweeps.dead(study.runner(5))
+    fake_sweeps.begin(study, 6, scores=[7.0])
+    fake_sweeps.ended(study.runner(6), "interrupted", attempt=2)
+    fake_sweeps.finish(study, 7, 5.5, repeat_of=0)
     lease = Lease(study.runner(3))
     try:
         table = read_table(tmp_path)
@@ -44,9 +44,9 @@ def test_trials_in_every_state(tmp_path):
     assert rows[2].reason == "non-finite at step 3"
     # Three of four epochs are done; the fourth takes 60 / 15 + 1 seconds, and has just begun.
     assert (rows[3].score, rows[3].epoch, rows[3].current, rows[3].epochs, rows[3].wanted) == (4.0, 2, 6.0, 3, 4)
-    assert rows[3].left_s == pytest.approx(sweeps.EPOCH_S, abs=1.0)
+    assert rows[3].left_s == pytest.approx(fake_sweeps.EPOCH_S, abs=1.0)
     assert rows[3].seconds == pytest.approx(0.0, abs=5.0)
-    assert (rows[3].params, rows[3].seed) == (sweeps.params(3), 1003)
+    assert (rows[3].params, rows[3].seed) == (fake_sweeps.params(3), 1003)
     assert (rows[4].attempts, rows[5].attempts, rows[6].attempts) == (0, 1, 2)
     assert "interrupted" in rows[6].reason
     assert "tries it again" in rows[5].reason
@@ -58,19 +58,19 @@ def test_trials_in_every_state(tmp_path):
 
 
 def test_a_curve_is_that_of_the_attempts_that_count(tmp_path):
-    study = sweeps.study_in(tmp_path)
-    run = sweeps.begin(study, 0, scores=[9.0, 8.0, 1.0])
-    sweeps.epochs(run, [7.0, None, 6.0], attempt=2, first=3)  # resumed after epoch 2: the third is another
+    study = fake_sweeps.study_in(tmp_path)
+    run = fake_sweeps.begin(study, 0, scores=[9.0, 8.0, 1.0])
+    fake_sweeps.epochs(run, [7.0, None, 6.0], attempt=2, first=3)  # resumed after epoch 2: the third is another
     row = read_table(tmp_path).rows[0]
     assert row.curve == ((1, 9.0), (2, 8.0), (3, 7.0), (5, 6.0))
     assert (row.epochs, row.score, row.epoch) == (5, 6.0, 5)
 
 
 def test_what_is_to_come_after_the_training(tmp_path):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     for number in (0, 1):
-        sweeps.finish(study, number, 5.0, **({"test_failed": "exit code 1"} if number else {}))
-        study.write_assignment(Assignment(number, sweeps.params(number), 1, number, test=True))
+        fake_sweeps.finish(study, number, 5.0, **({"test_failed": "exit code 1"} if number else {}))
+        study.write_assignment(Assignment(number, fake_sweeps.params(number), 1, number, test=True))
     assert [r.reason for r in read_table(tmp_path).rows] == [
         "its score on test events is to come",
         "no score on test events: exit code 1",
@@ -78,14 +78,14 @@ def test_what_is_to_come_after_the_training(tmp_path):
 
 
 def test_trials_that_have_ended_are_read_once_until_they_change(tmp_path, monkeypatch):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0)
-    sweeps.begin(study, 1)
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0)
+    fake_sweeps.begin(study, 1)
     reader, read = TableReader(tmp_path), []
     whole = StudyDirectory.result
     monkeypatch.setattr(StudyDirectory, "result", lambda self, n: read.append(n) or whole(self, n))
     assert [r.score for r in reader.read().rows] == [5.0, None]
-    result = sweeps.finish(study, 1, 6.0)
+    result = fake_sweeps.finish(study, 1, 6.0)
     assert [r.score for r in reader.read().rows] == [5.0, 6.0]
     reader.read()
     assert read == [0, 1, 1]
@@ -145,13 +145,13 @@ def result_with(**changed):
     ],
 )  # fmt: skip
 def test_a_broken_result_is_said_and_the_rest_counts(tmp_path, content):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0)
-    sweeps.begin(study, 1, scores=[3.0])
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0)
+    fake_sweeps.begin(study, 1, scores=[3.0])
     study.result_file(1).write_text(content, encoding="latin-1")
     table = read_table(tmp_path)
     assert [(r.number, r.state) for r in table.rows] == [(0, "complete"), (1, "broken")]
-    assert table.rows[1].params == sweeps.params(1)
+    assert table.rows[1].params == fake_sweeps.params(1)
     (problem,) = table.problems
     assert str(study.result_file(1)) in problem
     assert "\n" not in problem
@@ -159,9 +159,9 @@ def test_a_broken_result_is_said_and_the_rest_counts(tmp_path, content):
 
 
 def test_other_broken_files(tmp_path):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     for number in range(6):
-        sweeps.finish(study, number, 5.0 + number)
+        fake_sweeps.finish(study, number, 5.0 + number)
     study.trial(0).metrics_file.unlink()
     study.trial(0).metrics_file.mkdir()
     study.trial(1).metrics_file.write_text(
@@ -176,7 +176,7 @@ def test_other_broken_files(tmp_path):
     (study.trials / "0009").write_text("a file")
     (study.trials / "notes.txt").write_text("")
     (study.trials / "00003").mkdir()
-    sweeps.finish(study, 6, 4.0, repeat_of=77)
+    fake_sweeps.finish(study, 6, 4.0, repeat_of=77)
     study.goal_file.write_text('{"trials": -1, "repeats": 0, "concurrency": 1}')
     table = read_table(tmp_path)
     assert [(r.number, r.state) for r in table.rows] == [
@@ -202,9 +202,9 @@ def test_other_broken_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    study = sweeps.study_in(tmp_path_factory.mktemp("study"))
-    sweeps.finish(study, 0, 5.0)
-    sweeps.begin(study, 1, scores=[3.0])
+    study = fake_sweeps.study_in(tmp_path_factory.mktemp("study"))
+    fake_sweeps.finish(study, 0, 5.0)
+    fake_sweeps.begin(study, 1, scores=[3.0])
     return study
 
 
@@ -287,14 +287,16 @@ def damage(study, name, content):
 
 def test_domains_follow_the_space(tmp_path):
     space = {
-        **sweeps.SPACE,
+        **fake_sweeps.SPACE,
         "a.width": {"int": [1, 64], "log": True},
         "b.width": {"int": [2, 6], "step": 2},
         "augment": {"choice": [["x"], [], None]},
         "other": "of another format",
     }
-    study = sweeps.study_in(tmp_path, space)
-    sweeps.finish(study, 0, 5.0, {**sweeps.params(0), "a.width": 8, "augment": ["x"], "extra.key": 3, "other": "ä"})
+    study = fake_sweeps.study_in(tmp_path, space)
+    fake_sweeps.finish(
+        study, 0, 5.0, {**fake_sweeps.params(0), "a.width": 8, "augment": ["x"], "extra.key": 3, "other": "ä"}
+    )
     found = {d.key: d for d in domain.domains(read_table(tmp_path))}
     assert list(found) == [*space, "extra.key"]
     rate = found["training.generator.learning_rate"]
@@ -325,12 +327,12 @@ def test_short_names_tell_keys_apart():
 
 def test_time_left_by_hand(tmp_path):
     """Trials take 20 s. One runs with 5 s left; two wait and two more will come, two at a time."""
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0, seconds=30.0)
-    sweeps.finish(study, 1, None, state="failed", reason="x", seconds=10.0)
-    sweeps.begin(study, 2, scores=[8.0, 4.0, 6.0])
-    sweeps.begin(study, 3)
-    sweeps.begin(study, 4)
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0, seconds=30.0)
+    fake_sweeps.finish(study, 1, None, state="failed", reason="x", seconds=10.0)
+    fake_sweeps.begin(study, 2, scores=[8.0, 4.0, 6.0])
+    fake_sweeps.begin(study, 3)
+    fake_sweeps.begin(study, 4)
     study.write_goal(Goal(trials=6, repeats=1, concurrency=2))
     lease = Lease(study.runner(2))
     try:
@@ -343,9 +345,9 @@ def test_time_left_by_hand(tmp_path):
 
 
 def test_time_left_of_nothing_and_of_the_unknown(tmp_path):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     assert time_left(read_table(tmp_path)) == 0.0
-    sweeps.begin(study, 0)
+    fake_sweeps.begin(study, 0)
     assert time_left(read_table(tmp_path)) is None
-    sweeps.finish(study, 1, 5.0, seconds=7.0)
+    fake_sweeps.finish(study, 1, 5.0, seconds=7.0)
     assert time_left(read_table(tmp_path)) == pytest.approx(7.0)

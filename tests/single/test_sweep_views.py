@@ -6,9 +6,9 @@ import json
 import re
 import shutil
 
+import fake_sweeps
 import pages
 import pytest
-import sweeps
 import tiny
 import yaml
 from rich.console import Console
@@ -27,21 +27,21 @@ TRIALS = 14
 
 def whole_study(folder):
     """Fourteen trials of which two failed and one was pruned; two are repeated, the second best turns out better."""
-    study = sweeps.study_in(folder, pruner="median")
+    study = fake_sweeps.study_in(folder, pruner="median")
     for number in range(TRIALS):
         if number in (4, 9):
             reason = f"loss or gradients became non-finite at step {number} on rank 0"
-            sweeps.finish(study, number, None, state="failed", reason=reason)
+            fake_sweeps.finish(study, number, None, state="failed", reason=reason)
         elif number == 6:
             reason = "median pruning after epoch 2, best score 90.00"
-            sweeps.finish(study, number, 90.0, state="pruned", reason=reason, curve=[120.0, 90.0])
+            fake_sweeps.finish(study, number, 90.0, state="pruned", reason=reason, curve=[120.0, 90.0])
         else:
-            sweeps.finish(study, number, 10.0 + number)
+            fake_sweeps.finish(study, number, 10.0 + number)
     for i, score in enumerate((20.0, 24.0, 22.0)):
-        sweeps.finish(study, TRIALS + i, score, sweeps.params(0), repeat_of=0)
+        fake_sweeps.finish(study, TRIALS + i, score, fake_sweeps.params(0), repeat_of=0)
     for i, score in enumerate((15.0, 13.0, 14.0)):
         test = (16.0 + i, 0.5)
-        sweeps.finish(study, TRIALS + 3 + i, score, sweeps.params(1), repeat_of=1, test=test)
+        fake_sweeps.finish(study, TRIALS + 3 + i, score, fake_sweeps.params(1), repeat_of=1, test=test)
     return study
 
 
@@ -83,7 +83,7 @@ def test_what_the_json_holds(files):
     data = json.loads(files["sweep.json"].read_text())
     assert (data["schema"], data["schema_version"]) == ("hpcgan.sweep", 1)
     assert (data["name"], data["sampler"], data["pruner"], data["space"]) == (
-        "tiny sweep", "random", "median", sweeps.SPACE,
+        "tiny sweep", "random", "median", fake_sweeps.SPACE,
     )  # fmt: skip
     assert data["config"]["problem"] == "rpv"
     assert data["search"] == {
@@ -111,12 +111,12 @@ def test_what_the_csv_holds(files):
     lines = list(csv.DictReader(io.StringIO(files["trials.csv"].read_text())))
     assert [line["number"] for line in lines] == [str(n) for n in range(20)]
     assert list(lines[0]) == [
-        "number", "state", "repeat_of", "seed", *(f"params.{key}" for key in sweeps.SPACE),
+        "number", "state", "repeat_of", "seed", *(f"params.{key}" for key in fake_sweeps.SPACE),
         "score", "epoch", "epochs", "wanted", "attempts", "seconds", "test_score", "test_spread", "reason",
     ]  # fmt: skip
     assert (
         float(lines[5]["params.training.generator.learning_rate"])
-        == sweeps.params(5)["training.generator.learning_rate"]
+        == fake_sweeps.params(5)["training.generator.learning_rate"]
     )
     assert (lines[5]["score"], lines[5]["epoch"], lines[5]["seconds"], lines[5]["repeat_of"]) == (
         "15.0", "3", "60.0", "",
@@ -175,10 +175,10 @@ def test_broken_files_are_said_in_the_report_and_the_rest_counts(study, tmp_path
 
 
 def test_a_study_without_repeats_says_that_its_best_is_biased(tmp_path):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     for number in range(3):
-        sweeps.finish(study, number, 10.0 + number, test=(14.0, 0.25) if number == 0 else None)
-    sweeps.begin(study, 3)
+        fake_sweeps.finish(study, number, 10.0 + number, test=(14.0, 0.25) if number == 0 else None)
+    fake_sweeps.begin(study, 3)
     made, figures = report.build(read_table(tmp_path))
     assert made["summary"][0].startswith("Trial 0 has the lowest score, 10.00, the single best of 3. A single best of")
     assert "biased" in made["summary"][0]
@@ -191,22 +191,22 @@ def test_a_study_without_repeats_says_that_its_best_is_biased(tmp_path):
 
 
 def test_a_study_without_anything(tmp_path):
-    sweeps.study_in(tmp_path)
+    fake_sweeps.study_in(tmp_path)
     files = {path.name: path for path in views.report(tmp_path)}
     assert list(files) == ["trials.csv", "sweep.json", "report.html"]
     assert "there is no winner yet" in files["report.html"].read_text()
 
 
 def test_ties_and_lost_repeats_are_said(tmp_path):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     for number in range(4):
-        sweeps.finish(study, number, 10.0 + number)
+        fake_sweeps.finish(study, number, 10.0 + number)
     scores = {0: (11.0, 13.0), 1: (11.5, 13.5), 2: (9.0, None), 3: (15.0,)}
     number = 3
     for repeated, values in scores.items():
         for score in values:
             state = "failed" if score is None else "complete"
-            sweeps.finish(study, number := number + 1, score, repeat_of=repeated, state=state)
+            fake_sweeps.finish(study, number := number + 1, score, repeat_of=repeated, state=state)
     lines = report.build(read_table(tmp_path), shuffles=2)[0]["summary"]
     assert "Trial 0 leads with 12.00 ± 1.00, the mean of 2 repetitions" in lines[0]
     assert "Trial 1 cannot be told from trial 0: the difference of the means is within" in lines[1]
@@ -219,11 +219,11 @@ HOSTILE = "<b>$x_{1$ [red]\\frac</b>\x1b[31m"
 
 def test_hostile_names_stay_text(tmp_path, capsys):
     space = {"a.$b$_c": {"choice": ["<i>$\\alpha", "plain"]}, "n": {"uniform": [0, 1]}}
-    study = sweeps.study_in(tmp_path, space, name=HOSTILE + "\n- injected: 1")
+    study = fake_sweeps.study_in(tmp_path, space, name=HOSTILE + "\n- injected: 1")
     for number in range(12):
         values = {"a.$b$_c": space["a.$b$_c"]["choice"][number % 2], "n": number / 12}
-        sweeps.finish(study, number, 5.0 + number % 2 + number, values)
-    sweeps.finish(study, 12, None, {"n": 0.5}, state="failed", reason=HOSTILE)
+        fake_sweeps.finish(study, number, 5.0 + number % 2 + number, values)
+    fake_sweeps.finish(study, 12, None, {"n": 0.5}, state="failed", reason=HOSTILE)
     files = {path.name: path for path in views.report(tmp_path)}
     page = files["report.html"].read_text()
     pages.check_self_contained(pages.Page(page), page)
@@ -238,7 +238,7 @@ def test_hostile_names_stay_text(tmp_path, capsys):
 
 
 def test_a_report_that_cannot_be_written(tmp_path):
-    sweeps.study_in(tmp_path)
+    fake_sweeps.study_in(tmp_path)
     (tmp_path / "report").write_text("")
     with pytest.raises(InputError, match="report: cannot write the report: "):
         views.report(tmp_path)
@@ -253,23 +253,23 @@ def test_best_is_the_configuration_that_was_trained(study):
     assert head[0] == f"# Trial 1 of the sweep 'tiny sweep' ({study.path})."
     assert any("14.00 ± 0.58" in line and "biased" in line for line in head)
     expected = tiny.config(
-        study.path / "absent", "training.epochs=4", *(f"{k}={json.dumps(v)}" for k, v in sweeps.params(1).items())
+        study.path / "absent", "training.epochs=4", *(f"{k}={json.dumps(v)}" for k, v in fake_sweeps.params(1).items())
     )
     assert configuration.load(yaml.safe_load(text), Problems()) == expected
 
 
 def test_best_of_a_trial_whose_directory_is_gone(tmp_path):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0)
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0)
     study.trial(0).config_file.unlink()
     found = configuration.load(yaml.safe_load(views.best(tmp_path)), Problems())
-    assert found.model.filters == sweeps.params(0)["model.filters"]
-    assert found.training.generator.learning_rate == sweeps.params(0)["training.generator.learning_rate"]
+    assert found.model.filters == fake_sweeps.params(0)["model.filters"]
+    assert found.training.generator.learning_rate == fake_sweeps.params(0)["training.generator.learning_rate"]
 
 
 def test_best_of_nothing(tmp_path):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0, state="pruned", reason="x")
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0, state="pruned", reason="x")
     with pytest.raises(InputError, match=r"no trial has been trained to the end and scored: there is no winner yet$"):
         views.best(tmp_path)
 
@@ -284,13 +284,13 @@ def test_what_is_no_study_is_one_line(tmp_path, show):
 
 
 def test_status_in_plain_lines(tmp_path, capsys):
-    study = sweeps.study_in(tmp_path)
+    study = fake_sweeps.study_in(tmp_path)
     for number in range(8):
-        sweeps.finish(study, number, 18.0 - number)
-    sweeps.finish(study, 8, 25.0, state="pruned", reason="median pruning after epoch 2, best score 25.00")
-    sweeps.finish(study, 9, None, state="failed", reason="loss became non-finite")
-    sweeps.begin(study, 10, scores=[8.0, 4.0, 6.0])
-    sweeps.begin(study, 11)
+        fake_sweeps.finish(study, number, 18.0 - number)
+    fake_sweeps.finish(study, 8, 25.0, state="pruned", reason="median pruning after epoch 2, best score 25.00")
+    fake_sweeps.finish(study, 9, None, state="failed", reason="loss became non-finite")
+    fake_sweeps.begin(study, 10, scores=[8.0, 4.0, 6.0])
+    fake_sweeps.begin(study, 11)
     study.result_file(3).write_text("{")
     study.write_goal(Goal(trials=20, repeats=0, concurrency=2))
     lease = Lease(study.runner(10))
@@ -318,12 +318,12 @@ def test_status_in_plain_lines(tmp_path, capsys):
 
 
 def test_time_left_of_a_sweep_that_nobody_works_on(tmp_path, capsys):
-    study = sweeps.study_in(tmp_path)
-    sweeps.finish(study, 0, 5.0)
+    study = fake_sweeps.study_in(tmp_path)
+    fake_sweeps.finish(study, 0, 5.0)
     views.status(tmp_path, once=True)
     assert "time left: none, all trials have ended" in capsys.readouterr().out
-    sweeps.begin(study, 1)
-    sweeps.dead(study.runner(1))
+    fake_sweeps.begin(study, 1)
+    fake_sweeps.dead(study.runner(1))
     views.status(tmp_path, once=True)
     said = capsys.readouterr().out
     assert "time left: nobody works on it; the sweep's command goes on with it" in said
@@ -340,16 +340,16 @@ def on_terminal(monkeypatch, height=14):
 
 
 def test_status_follows_a_study_on_a_terminal_until_it_ends(tmp_path, monkeypatch):
-    study, console = sweeps.study_in(tmp_path), on_terminal(monkeypatch)
+    study, console = fake_sweeps.study_in(tmp_path), on_terminal(monkeypatch)
     for number in range(9):
-        sweeps.finish(study, number, 18.0 - number)
-    sweeps.begin(study, 9, scores=[8.0])
+        fake_sweeps.finish(study, number, 18.0 - number)
+    fake_sweeps.begin(study, 9, scores=[8.0])
     lease, looks = Lease(study.runner(9)), []
 
     def sleep(seconds):
         looks.append(seconds)
         if len(looks) == 2:
-            sweeps.finish(study, 9, 3.0)
+            fake_sweeps.finish(study, 9, 3.0)
             lease.release("done")
 
     monkeypatch.setattr(views.time, "sleep", sleep)
@@ -364,8 +364,8 @@ def test_status_follows_a_study_on_a_terminal_until_it_ends(tmp_path, monkeypatc
 
 
 def test_status_on_a_terminal_ends_when_it_is_interrupted(tmp_path, monkeypatch):
-    study, console = sweeps.study_in(tmp_path), on_terminal(monkeypatch)
-    sweeps.begin(study, 0, scores=[8.0])
+    study, console = fake_sweeps.study_in(tmp_path), on_terminal(monkeypatch)
+    fake_sweeps.begin(study, 0, scores=[8.0])
     lease = Lease(study.runner(0))
 
     def interrupt(seconds):
