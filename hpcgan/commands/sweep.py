@@ -126,6 +126,7 @@ def _search(
     from hpcgan.sweep import study
     from hpcgan.sweep.coordinator import Coordinator
     from hpcgan.sweep.ledger import Ledger
+    from hpcgan.sweep.store import Goal
 
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
@@ -133,6 +134,7 @@ def _search(
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
                 _say(f"study {_short(out.path)}: {plan.trials} trials, {args.sampler} search, {args.executor}")
+                out.write_goal(Goal(plan.trials, plan.top * plan.repeats, concurrency))
                 _warn_of_crowding(args.executor, concurrency, description.ranks, description.threads)
                 book = Ledger(out, description, space, base.training.epochs, _say)
                 coordinator = Coordinator(
