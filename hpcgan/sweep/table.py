@@ -59,6 +59,8 @@ class Row:
         Why it was pruned, failed or is broken, or what is to come; one line.
     test_score, test_spread : float or None
         Score on events not used for selection, mean and standard deviation over generated samples; where made.
+    to_test : bool
+        That score is still to come.
     """
 
     number: int
@@ -78,6 +80,7 @@ class Row:
     reason: str | None = None
     test_score: float | None = None
     test_spread: float | None = None
+    to_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -315,7 +318,9 @@ def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to
     reason = result.reason
     if result.test_score is None and (failed := result.extra.get("test_failed")) is not None:
         reason = f"no score on test events: {failed}"
-    elif result.test_score is None and to_test:
+        to_test = False
+    to_test = to_test and result.test_score is None
+    if to_test:
         reason = "its score on test events is to come"
     return Row(
         result.number,
@@ -334,4 +339,5 @@ def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to
         reason=None if reason is None else one_line(reason),
         test_score=result.test_score,
         test_spread=result.test_spread,
+        to_test=to_test,
     )

@@ -216,6 +216,8 @@ def _time_line(table: Table) -> str:
     goal = table.goal
     missing = goal is not None and len(table.rows) < goal.trials + goal.repeats
     if not missing and not any(r.state in ("running", "queued", "lost") for r in table.rows):
+        if any(r.to_test for r in table.rows):
+            return "time left: trained, scores on test events are to come"
         return "time left: none, all trials have ended" if table.rows else "time left: not known"
     if not _under_way(table):
         return "time left: nobody works on it; the sweep's command goes on with it"

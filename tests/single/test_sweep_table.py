@@ -71,9 +71,9 @@ def test_what_is_to_come_after_the_training(tmp_path):
     for number in (0, 1):
         fake_sweeps.finish(study, number, 5.0, **({"test_failed": "exit code 1"} if number else {}))
         study.write_assignment(Assignment(number, fake_sweeps.params(number), 1, number, test=True))
-    assert [r.reason for r in read_table(tmp_path).rows] == [
-        "its score on test events is to come",
-        "no score on test events: exit code 1",
+    assert [(r.to_test, r.reason) for r in read_table(tmp_path).rows] == [
+        (True, "its score on test events is to come"),
+        (False, "no score on test events: exit code 1"),
     ]
 
 
