@@ -178,7 +178,7 @@ def test_values_that_do_not_go_together_are_failed_trials_with_the_reason(tmp_pa
     search = sweeps.space(
         {"scoring.weights": {"choice": ["average", "current"]}, "training.average_half_life": {"choice": [0, 50]}}
     )
-    with pytest.raises(InputError, match="scoring.weights=average needs training.average_half_life"):
+    with pytest.raises(InputError, match=r"scoring.weights=average needs training.average_half_life"):
         study.check_draws(search, describe(search), 20)
     sweeps.coordinate(tmp_path / "s", Plan(trials=12), search=search, sampler="tpe")
     failed = [r for r in map(StudyDirectory(tmp_path / "s").result, range(12)) if r.state == "failed"]
