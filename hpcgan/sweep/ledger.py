@@ -412,7 +412,8 @@ def make_sampler(optuna: Any, name: str, seed: int) -> Any:
     if name == "tpe":
         options["constant_liar"] = True  # trials that are running count, or those asked for together would be alike
     if name == "qmc":
-        options = {"seed": 0, "scramble": False}  # one sequence, in which the study's journal keeps the place
+        # One sequence, in which the study's journal keeps the place, but for what it cannot choose.
+        options = {"seed": 0, "independent_sampler": optuna.samplers.RandomSampler(seed=seed)}
     try:
         with _quiet():
             return getattr(optuna.samplers, known[name])(**options)

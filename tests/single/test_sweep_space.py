@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 import sweeps
-import tiny
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from hpcgan.sweep import study
 
 
 def parsed(search, *overrides):
-    return spaces.parse(search, tiny.config("data", *overrides), Problems(), "sweep.yaml")
+    return spaces.parse(search, sweeps.base(*overrides), Problems(), "sweep.yaml")
 
 
 def test_a_draw_is_a_function_of_seed_number_and_key():
@@ -283,7 +282,7 @@ def test_overrides_change_the_space_as_well(tmp_path):
     assert space.dump() == {"model.latent_dim": {"int": [2, 4]}, "model.filters": {"choice": [8]}}
     with pytest.raises(InputError, match="must be a section"):
         study.load(path, Problems(), ["search.model.filters=null"])
-    with pytest.raises(InputError, match="write it as search.key="):
+    with pytest.raises(InputError, match=r"write it as search.key="):
         study.load(path, Problems(), ["search.model.filters=3"])
 
 

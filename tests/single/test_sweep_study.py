@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import sweeps
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -493,7 +492,7 @@ def test_what_changes_no_score_may_change(damaged):
 
 
 def test_a_run_is_no_study(tmp_path):
-    RunDirectory(tmp_path / "run").create(tiny.config(tmp_path))
+    RunDirectory(tmp_path / "run").create(sweeps.base())
     with pytest.raises(InputError, match="holds a run, not a study"):
         sweeps.coordinate(tmp_path / "run", PLAN)
 
