@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tiny
-
+from hpcgan import config as configuration
+from hpcgan.config import Config
 from hpcgan.launch.job import Requests
 from hpcgan.problems.base import Problems
 from hpcgan.rundir import Lease
@@ -28,9 +28,21 @@ SEARCH = {
 }
 
 
+def base(*overrides: str) -> Config:
+    """What trials change; without TensorFlow."""
+    raw = {
+        "problem": "rpv",
+        "name": "tiny",
+        "data": {"path": "data"},
+        "model": {"filters": 2, "latent_dim": 3},
+        "training": {"epochs": 2, "batch_size": 4},
+    }
+    return configuration.load(raw, Problems(), overrides)
+
+
 def space(search: Mapping[str, Any] = SEARCH, *overrides: str) -> Space:
     """A search space over the tiny configuration."""
-    return spaces.parse(dict(search), tiny.config(Path("data"), *overrides), Problems(), "sweep.yaml")
+    return spaces.parse(dict(search), base(*overrides), Problems(), "sweep.yaml")
 
 
 def score_of(params: Mapping[str, Any], seed: int) -> float:

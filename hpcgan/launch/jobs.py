@@ -62,6 +62,8 @@ def list_runs(folder: Path) -> list[RunStatus]:
 
 
 def _is_run(path: Path) -> bool:
+    if (path / "study.json").is_file():  # a sweep, whose trials are runs
+        return False
     return (path / "config.yaml").is_file() or (path / "jobs.jsonl").is_file()
 
 

@@ -110,6 +110,7 @@ class Coordinator:
     _results: dict[int, Result] = field(default_factory=dict)
     _open: dict[int, _Standing] = field(default_factory=dict)
     _flying: set[int] = field(default_factory=set)
+    _started: bool = False
 
     def run(self) -> int:
         """Until everything is done; the exit code.
@@ -294,10 +295,13 @@ class Coordinator:
         try:
             self.executor.start(ready)
         except HpcganError as error:
+            if not self._started:  # it never will, as it is
+                raise
             self.report(f"cannot start trials now: {error}")
             for number in ready:
                 self._open[number].not_before = now + LONGEST_BACKOFF / 4
             return
+        self._started = True
         self._flying.update(ready)
         for number in ready:
             self._open[number].elsewhere = False

@@ -6,6 +6,7 @@ pruners and dashboard. Where the two disagree, or the journal is damaged, it is 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -24,6 +25,8 @@ from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
 #: Samplers whose trials are known before they run; others are Optuna's.
 OWN_SAMPLERS = ("random", "grid")
 PRUNERS = ("none", "median", "halving")
+# What Optuna's samplers import once they are used.
+_NEEDED = {"gp": ("torch",), "cmaes": ("cmaes",)}
 
 
 class Ledger:
@@ -408,17 +411,17 @@ def make_sampler(optuna: Any, name: str, seed: int) -> Any:
     }
     if name not in known:
         raise InputError(f"--sampler {name}: choose one of {', '.join([*OWN_SAMPLERS, *sorted(known)])}")
+    for package in _NEEDED.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"--sampler {name}: it needs a package that is not installed: pip install {package}")
     options: dict[str, Any] = {"seed": seed}
     if name == "tpe":
         options["constant_liar"] = True  # trials that are running count, or those asked for together would be alike
     if name == "qmc":
-        options = {"seed": 0, "scramble": False}  # one sequence, in which the study's journal keeps the place
-    try:
-        with _quiet():
-            return getattr(optuna.samplers, known[name])(**options)
-    except ImportError as error:
-        text = str(error).strip().splitlines()[0]
-        raise InputError(f"--sampler {name}: it needs a package that is not installed: {text}") from None
+        # One sequence, in which the study's journal keeps the place, but for what it cannot choose.
+        options = {"seed": 0, "independent_sampler": optuna.samplers.RandomSampler(seed=seed)}
+    with _quiet():
+        return getattr(optuna.samplers, known[name])(**options)
 
 
 def make_pruner(optuna: Any, name: str, epochs: int) -> Any:

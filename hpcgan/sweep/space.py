@@ -25,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from hpcgan import config as configuration
 from hpcgan import stateless
 from hpcgan.config import Config, Registry
@@ -263,6 +265,33 @@ def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
         for value in d.ends():
             space.config({d.key: value}, base.seed)
     return space
+
+
+def override(raw: Any, items: Sequence[str]) -> Any:
+    """A section with other dimensions, of items `search.KEY=DIMENSION`; `null` takes a key out.
+
+    Raises
+    ------
+    InputError
+        No dimension in YAML.
+    """
+    if not isinstance(raw, dict) or not items:
+        return raw
+    made = dict(_flat(raw))
+    for item in items:
+        key, equals, text = item.removeprefix(f"{SECTION}.").partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if not equals or not (value is None or isinstance(value, dict)):
+            raise InputError(
+                f"override '{item}': write it as {SECTION}.key={{uniform: [0, 1]}}, or null to leave it out"
+            )
+        made.pop(key, None)
+        if value is not None:
+            made[key] = value
+    return made
 
 
 def _flat(raw: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

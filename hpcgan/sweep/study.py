@@ -25,19 +25,27 @@ from hpcgan.sweep.store import Description, StudyDirectory
 def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
     """The configuration that trials change, and the search space, of a file that holds both.
 
+    Parameters
+    ----------
+    path : Path
+    registry : Registry
+    overrides : sequence of str
+        `key=value`; with `search.KEY={choice: [8, 16]}` a dimension becomes another one, with `search.KEY=null` none.
+
     Raises
     ------
     InputError
         One line with file and key.
     """
-    raw = configuration.read(path, overrides)
+    of_space = [item for item in overrides if item.startswith(f"{SECTION}.")]
+    raw = configuration.read(path, [item for item in overrides if item not in of_space])
     if SECTION not in raw:
         raise InputError(f"{path}: has no section '{SECTION}', which says what is searched; see configs/rpv_sweep.yaml")
     section = raw.pop(SECTION)
     base = configuration.load(raw, registry, where=str(path))
     if base.scoring.every_epochs == 0:
         raise InputError(f"{path}: scoring.every_epochs: 0, but a study chooses by the score")
-    return base, spaces.parse(section, base, registry, str(path))
+    return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
 
 
 def describe(

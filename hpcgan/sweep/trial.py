@@ -89,14 +89,15 @@ class Trial:
         assignment = self.study.assignment(self.number)
         if assignment is None:
             raise InputError(f"{self.study.path}: there is no trial {self.number}")
-        found = self.study.result(self.number)
-        if found is not None and (found.test_score is not None or not assignment.test):
+        if self._is_done(assignment):
             return EXIT_DONE
         lease = Lease(self.study.runner(self.number), self._on_lost)
         code = EXIT_FAILED
         try:
             with open(self.study.log_file(self.number), "ab") as log:
-                if found is not None:
+                if self._is_done(assignment):  # by whoever had the lease before
+                    code = EXIT_DONE
+                elif (found := self.study.result(self.number)) is not None:
                     code = self._score(found, log)
                 else:
                     code = self._train(assignment, description.ranks, description.threads, lease, log)
@@ -105,6 +106,10 @@ class Trial:
             with contextlib.suppress(OSError):
                 lease.release("done" if code == EXIT_DONE else "interrupted" if stopped else "failed")
         return EXIT_INTERRUPTED if stopped else code
+
+    def _is_done(self, assignment: Assignment) -> bool:
+        found = self.study.result(self.number)
+        return found is not None and (found.test_score is not None or not assignment.test)
 
     def _on_lost(self, text: str) -> None:
         """Another process has the trial: end everything here, at once."""

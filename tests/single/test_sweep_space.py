@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 import sweeps
-import tiny
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from hpcgan.sweep import study
 
 
 def parsed(search, *overrides):
-    return spaces.parse(search, tiny.config("data", *overrides), Problems(), "sweep.yaml")
+    return spaces.parse(search, sweeps.base(*overrides), Problems(), "sweep.yaml")
 
 
 def test_a_draw_is_a_function_of_seed_number_and_key():
@@ -178,7 +177,7 @@ def test_lists_can_be_choices():
 BAD = {
     "not a section": (["a"], "'search' must be a section of keys"),
     "empty": ({}, "'search' must be a section of keys"),
-    "unknown key": ({"model.filtres": {"choice": [1]}}, "search.model.filtres: unknown key; did you mean 'model.filters'"),
+    "unknown key": ({"model.filtres": {"choice": [1]}}, "model.filtres: unknown key; did you mean 'model.filters'"),
     "unknown section": ({"modl.filters": {"choice": [1]}}, "did you mean 'model.filters'"),
     "a section": ({"model": {"choice": [1]}}, "search.model"),
     "no dimension": ({"model.filters": 3}, "search.model.filters: write one of choice"),
@@ -203,7 +202,7 @@ BAD = {
     "bad log": ({"model.filters": {"int": [1, 8], "log": "yes"}}, "log: true or false"),
     "refused value": ({"training.label_flip": {"uniform": [0.0, 1.5]}}, "training.label_flip: input should be less"),
     "refused choice": ({"model.architecture": {"choice": ["dcgan", "cubist"]}}, "model.architecture"),
-    "unknown condition": ({"model.filters": {"int": [1, 2], "when": {"model.arch": 1}}}, "when.model.arch: unknown key"),
+    "unknown condition": ({"model.filters": {"int": [1, 2], "when": {"model.arch": 1}}}, "model.arch: unknown key"),
     "own condition": ({"model.filters": {"int": [1, 2], "when": {"model.filters": 1}}}, "on the key itself"),
     "no condition": ({"model.filters": {"int": [1, 2], "when": []}}, "keys and the values they must have"),
     "circle": (
@@ -242,10 +241,14 @@ KEYS = st.sampled_from(
 
 @given(st.dictionaries(KEYS, ANYTHING, max_size=3) | ANYTHING)
 def test_whatever_is_written_is_a_space_or_one_line(raw):
+    said = ""
     try:
         space = parsed(raw)
     except InputError as error:
-        assert str(error).startswith("sweep.yaml: ")
+        said = str(error)
+    if said:
+        assert said.startswith("sweep.yaml: ")
+        assert "\n" not in said
         return
     for index in range(3):
         space.config(space.draw(1, index), 1)
@@ -264,6 +267,23 @@ def test_files_that_are_no_study(tmp_path, changes, message):
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match=message):
         study.load(path, Problems())
+
+
+def test_overrides_change_the_space_as_well(tmp_path):
+    path = tmp_path / "s.yaml"
+    raw = {"problem": "rpv", "data": {"path": "data"}, "search": {"model.filters": {"choice": [1, 2]}}}
+    path.write_text(yaml.safe_dump(raw))
+    base, space = study.load(
+        path,
+        Problems(),
+        ["search.model.latent_dim={int: [2, 4]}", "training.epochs=7", "search.model.filters={choice: [8]}"],
+    )
+    assert base.training.epochs == 7
+    assert space.dump() == {"model.latent_dim": {"int": [2, 4]}, "model.filters": {"choice": [8]}}
+    with pytest.raises(InputError, match="must be a section"):
+        study.load(path, Problems(), ["search.model.filters=null"])
+    with pytest.raises(InputError, match=r"write it as search.key="):
+        study.load(path, Problems(), ["search.model.filters=3"])
 
 
 def test_a_file_without_a_search_says_so(tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import sweeps
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,7 +177,7 @@ def test_values_that_do_not_go_together_are_failed_trials_with_the_reason(tmp_pa
     search = sweeps.space(
         {"scoring.weights": {"choice": ["average", "current"]}, "training.average_half_life": {"choice": [0, 50]}}
     )
-    with pytest.raises(InputError, match="scoring.weights=average needs training.average_half_life"):
+    with pytest.raises(InputError, match=r"scoring.weights=average needs training.average_half_life"):
         study.check_draws(search, describe(search), 20)
     sweeps.coordinate(tmp_path / "s", Plan(trials=12), search=search, sampler="tpe")
     failed = [r for r in map(StudyDirectory(tmp_path / "s").result, range(12)) if r.state == "failed"]
@@ -493,7 +492,7 @@ def test_what_changes_no_score_may_change(damaged):
 
 
 def test_a_run_is_no_study(tmp_path):
-    RunDirectory(tmp_path / "run").create(tiny.config(tmp_path))
+    RunDirectory(tmp_path / "run").create(sweeps.base())
     with pytest.raises(InputError, match="holds a run, not a study"):
         sweeps.coordinate(tmp_path / "run", PLAN)
 
