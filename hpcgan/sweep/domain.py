@@ -53,12 +53,12 @@ def domains(table: Table) -> list[Domain]:
     return [_domain(key, table.description.space.get(key), found) for key, found in values.items()]
 
 
-def show(value: Any) -> str:
-    """A value as short text: six digits of a number, JSON of what is neither number nor text."""
+def show(value: Any, digits: int = 6) -> str:
+    """A value as short text: some digits of a number, JSON of what is neither number nor text."""
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.{digits}g}"
     return json.dumps(value)
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 REFRESH_S = 2.0
 LEADING = 5
-COLUMNS = ("trial", "state", "epoch", "score", "best", "time", "left", "parameters", "why")
-LEFT = ("state", "parameters", "why")
+COLUMNS = ("trial", "state", "epoch", "score", "best", "time", "left")
+TEXTS = ("parameters", "why")
+"""Columns in a pipe; on a terminal one, of the reason if there is one and else of the parameters, as far as it fits."""
 _COLOURS: dict[RowState, str] = {"running": "cyan", "failed": "red", "lost": "red", "broken": "red", "pruned": "yellow"}
 
 
@@ -52,13 +53,15 @@ def status(path: Path, *, once: bool) -> int:
     reader, console = TableReader(path), open_console()
     if once or not console.is_terminal:
         table = reader.read()
-        console.print(_picture(table, len(table.rows)), soft_wrap=True)
+        width = console.width if console.is_terminal else None
+        console.print(_picture(table, len(table.rows), width), soft_wrap=True)
         return EXIT_DONE
     from rich.live import Live
 
     def picture() -> tuple[Group, bool]:
         table = reader.read()
-        return _picture(table, max(3, console.height - 10 - len(table.problems))), _under_way(table)
+        most = max(3, console.height - 10 - len(table.problems))
+        return _picture(table, most, console.width), _under_way(table)
 
     shown, going = picture()
     try:
@@ -149,19 +152,25 @@ def _is_coordinated(table: Table) -> bool:
     return attempt_state(RunDirectory(table.study.path)) == "running"
 
 
-def _picture(table: Table, most: int) -> Group:
-    """All there is to see, with at most so many trials."""
+def _picture(table: Table, most: int, width: int | None) -> Group:
+    """All there is to see, with at most so many trials, in the width of a terminal or as wide as it gets."""
     from rich.console import Group
     from rich.text import Text
 
     standings = ranking(table.rows)
     rows = in_order(table, standings)
     names = short_names(list(dict.fromkeys(key for r in rows for key in r.params)))
-    listing = make_table(COLUMNS, LEFT)
-    for row in rows[:most]:
-        cells = _cells(row, names)
-        style = _COLOURS.get(row.state, "bold" if standings and row.number == standings[0].number else "")
-        listing.add_row(*cells, style=style)
+    cells = [_cells(row) for row in rows[:most]]
+    texts = [(_params(row, names), row.reason or "") for row in rows[:most]]
+    if width is None:
+        listing = make_table([*COLUMNS, *TEXTS], ("state", *TEXTS))
+    else:
+        taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *cells]) for i in range(len(COLUMNS)))
+        texts = [((reason or params)[: max(0, width - taken)],) for params, reason in texts]
+        listing = make_table([*COLUMNS, ""], ("state", ""))
+    for row, line, text in zip(rows, cells, texts):
+        leads = bool(standings) and row.number == standings[0].number
+        listing.add_row(*line, *text, style="bold" if leads else _COLOURS.get(row.state, ""))
     parts: list[Any] = [Text(line) for line in head_lines(table, standings)]
     parts += [listing] if rows else [Text("no trial yet")]
     if len(rows) > most:
@@ -227,20 +236,20 @@ def _time_line(table: Table) -> str:
     return f"time left: {clock(left)}" + ("" if goal is not None else " for the trials that run or wait")
 
 
-def _cells(row: Row, names: dict[str, str]) -> list[str]:
-    epochs = f"{row.epochs}/{row.wanted}" if row.wanted else str(row.epochs)
-    state = row.state if row.repeat_of is None else f"{row.state} (repeats {row.repeat_of})"
+def _cells(row: Row) -> list[str]:
     return [
         str(row.number),
-        state,
-        epochs,
+        row.state if row.repeat_of is None else f"{row.state} (repeats {row.repeat_of})",
+        f"{row.epochs}/{row.wanted}" if row.wanted else str(row.epochs),
         _number(row.current),
         _number(row.score) + (f" @{row.epoch}" if row.epoch is not None else ""),
         clock(row.seconds),
         clock(row.left_s),
-        " ".join(f"{names[key]}={show(value)}" for key, value in row.params.items()),
-        row.reason or "",
     ]
+
+
+def _params(row: Row, names: dict[str, str]) -> str:
+    return " ".join(f"{names[key]}={show(value, 3)}" for key, value in row.params.items())
 
 
 def _number(value: float | None) -> str:
