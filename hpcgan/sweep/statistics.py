@@ -23,6 +23,9 @@ from hpcgan.sweep.table import ENDED, Row, Table
 CONFIDENCE = 0.95
 LEAST_TRIALS = 10
 TOP_TRIALS = 5  # that PED-ANOVA's authors want to see among the good ones, at least
+TOP_PART = 3
+"""One in so many trials counts as good. Of one in ten, Optuna's default, too few are left: in 24 made-up trials, a
+parameter that decides with some noise was above the level of chance in 34 of 60 cases, with one in three in 55."""
 SHUFFLES = 200
 
 
@@ -137,7 +140,7 @@ def ranking(rows: Iterable[Row]) -> list[Standing]:
             Standing(
                 place=0,
                 number=number,
-                params=own.params if own is not None and own.params else again[0].params,
+                params=own.params if own is not None and (own.params or not again) else again[0].params,
                 score=own.score if own is not None and scored else None,
                 repeats=mean_of(scores),
                 scores=scores,
@@ -225,7 +228,7 @@ class Importance:
 def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importance:
     """PED-ANOVA (Watanabe et al., arXiv:2304.10255) of a table: what the good trials have in common.
 
-    The distribution of each parameter among the best trials (a tenth, but five at least) is compared with that among
+    The distribution of each parameter among the best trials (a third, but five at least) is compared with that among
     all. The level of chance is that of the same numbers with the scores dealt out anew.
 
     Parameters
@@ -236,7 +239,7 @@ def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importa
     """
     rows = [r for r in table.searched() if r.state == "complete" and r.score is not None]
     scores = np.array([r.score for r in rows], dtype=np.float64)
-    top = max(TOP_TRIALS, math.ceil(len(rows) / 10))
+    top = max(TOP_TRIALS, math.ceil(len(rows) / TOP_PART))
     if len(rows) < LEAST_TRIALS:
         return Importance((), len(rows), 0, f"{len(rows)} complete trials say nothing yet: at least {LEAST_TRIALS}")
     if np.ptp(scores) == 0:

@@ -161,12 +161,12 @@ def _picture(table: Table, most: int, width: int | None) -> Group:
     rows = in_order(table, standings)
     names = short_names(list(dict.fromkeys(key for r in rows for key in r.params)))
     cells = [_cells(row) for row in rows[:most]]
-    texts = [(_params(row, names), row.reason or "") for row in rows[:most]]
+    texts = [[_params(row, names), row.reason or ""] for row in rows[:most]]
     if width is None:
         listing = make_table([*COLUMNS, *TEXTS], ("state", *TEXTS))
     else:
         taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *cells]) for i in range(len(COLUMNS)))
-        texts = [((reason or params)[: max(0, width - taken)],) for params, reason in texts]
+        texts = [[(reason or params)[: max(0, width - taken)]] for params, reason in texts]
         listing = make_table([*COLUMNS, ""], ("state", ""))
     for row, line, text in zip(rows, cells, texts):
         leads = bool(standings) and row.number == standings[0].number
