@@ -134,10 +134,11 @@ def gallery(shown: Iterable[EmbeddedFigure]) -> str:
     made = []
     for figure in shown:
         width, height = struct.unpack(">II", figure.png[16:24])
-        wide = f' class="wide" style="max-width: {round(0.8 * width)}px"' if width / height > WIDE else ""
+        wide = ' class="wide"' if width / height > WIDE else ""
+        size = f' style="max-width: {round(0.8 * width)}px"'  # alone in a row, a figure would be blown up
         data = base64.b64encode(figure.png).decode("ascii")
         made.append(
-            f'<figure id="{text(figure.name)}"{wide}><img width="{width}" height="{height}" '
+            f'<figure id="{text(figure.name)}"{wide}{size}><img width="{width}" height="{height}" '
             f'alt="{text(label(figure.name))}" src="data:image/png;base64,{data}">'
             f"<figcaption>{text(figure.caption)}</figcaption></figure>"
         )

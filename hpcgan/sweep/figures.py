@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from hpcgan.metrics.plots import COLOURS, FAKE, REAL, new_figure, styled
 from hpcgan.sweep.domain import Domain, domains, short_names
 from hpcgan.sweep.statistics import Importance, Standing
-from hpcgan.sweep.table import Row, Table
+from hpcgan.sweep.table import Row, RowState, Table
 
 DONE, AGAIN, FAINT = COLOURS[0], COLOURS[2], "#b5b5b5"
 LABELLED_CURVES = 5
@@ -46,7 +46,7 @@ def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | No
         panel.set_axis_off()
     for panel, domain in zip(panels.flat, shown):
         _draw_scores(panel, domain, rows, standings)
-        _value_axis(panel, domain)
+        _value_axis(panel, domain, {x for r in rows if (x := domain.place(r.params.get(domain.key))) is not None})
         panel.set_xlabel(_text(names[domain.key]))
         without = sum(domain.place(r.params.get(domain.key)) is None for r in rows)
         if without:
@@ -112,7 +112,7 @@ def parallel_figure(table: Table) -> Figure | None:
     norm = _norm(scores)
     figure = new_figure((max(8.0, 1.55 * (len(shown) + 1)), 5.0))
     panel = figure.subplots()
-    palette = colormaps["viridis"]
+    palette, absent = colormaps["viridis"], False
     for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
         y = [_height(d, row.params.get(d.key)) for d in shown]
         if row.state == "complete" and row.score is not None:
@@ -125,13 +125,14 @@ def parallel_figure(table: Table) -> Figure | None:
             _tick(panel, x, height, label)
         if any(domain.place(r.params.get(domain.key)) is None for r in rows):
             _tick(panel, x, ABSENT, "not set")
+            absent = True
     for score in (min(scores), _middle(norm, scores), max(scores)):
         _tick(panel, len(shown), float(norm(score)), f"{score:.3g}")
     for x, name in enumerate([*(names[d.key] for d in shown), "score"]):
-        panel.axvline(x, color=REAL, lw=0.9, zorder=2)
+        panel.plot([x, x], [0.0, 1.0], color=REAL, lw=0.9, zorder=2)
         panel.annotate(_text(name), (x, 1.06), rotation=22, ha="left", va="bottom", fontsize=10, annotation_clip=False)
     panel.set_xlim(-0.25, len(shown) + 0.6)
-    panel.set_ylim(ABSENT - 0.05, 1.03)
+    panel.set_ylim(ABSENT - 0.05 if absent else -0.04, 1.03)
     panel.set_axis_off()
     return figure
 
@@ -187,6 +188,13 @@ def importance_figure(found: Importance) -> Figure | None:
     return figure
 
 
+_ENDS: dict[RowState, dict[str, Any]] = {
+    "complete": {},
+    "pruned": {"ls": "--", "marker": "v", "markevery": [-1], "ms": 4, "mfc": "none"},
+    "failed": {"ls": "--", "marker": "x", "markevery": [-1], "ms": 5},
+}
+
+
 @styled
 def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
     """Score after each epoch of all trials of the search; the first places are named."""
@@ -201,9 +209,7 @@ def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
         x, y = zip(*row.curve)
         if row.number in leading:
             continue
-        style: dict[str, Any] = {"color": FAINT, "lw": 0.9, "zorder": 1}
-        if row.state != "complete":
-            style.update(ls="--", marker="x" if row.state == "failed" else "v", markevery=[-1], ms=4, mfc="none")
+        style = {"color": FAINT, "lw": 0.9, "zorder": 1, **_ENDS.get(row.state, {"ls": ":"})}
         panel.plot(x, y, **style, label=None if row.state in seen else row.state)
         seen.add(row.state)
     for number, colour in zip(leading, itertools.cycle(COLOURS)):
@@ -288,7 +294,7 @@ def _sparse(value: float, _: Any) -> str:
     return f"{value:g}" if digit in (2, 5) else ""
 
 
-def _value_axis(panel: Axes, domain: Domain) -> None:
+def _value_axis(panel: Axes, domain: Domain, values: set[float]) -> None:
     if domain.choices:
         long = sum(len(name) for name in domain.choices) > 28
         labels = [_text(_cut(name, 16)) for name in domain.choices]
@@ -298,9 +304,12 @@ def _value_axis(panel: Axes, domain: Domain) -> None:
         return
     if domain.log:
         panel.set_xscale("log")
-        if domain.high < 30 * domain.low:
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            panel.xaxis.set_minor_formatter(FuncFormatter(_sparse))
+    if domain.integer and len(values) <= 8:
+        panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
+        panel.xaxis.set_minor_locator(NullLocator())
+    elif domain.log and domain.high < 30 * domain.low:
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        panel.xaxis.set_minor_formatter(FuncFormatter(_sparse))
     panel.margins(x=0.06)
 
 

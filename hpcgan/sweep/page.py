@@ -136,7 +136,7 @@ def _ranking(numbers: Numbers) -> str:
         row.append(numbers.number(f"{key}.score", ".2f"))
         if tested:
             row.append(_test_cell(numbers, key, p))
-        row += [text(show(p["params"][name])) if name in p["params"] else "" for name in names]
+        row += [text(show(p["params"][name], 3)) if name in p["params"] else "" for name in names]
         rows.append(row)
     head = [
         "Place",
@@ -222,7 +222,7 @@ def _trials(numbers: Numbers) -> str:
                 numbers.number(f"{key}.score", ".2f"),
                 numbers.number(f"{key}.epoch", "d"),
                 epochs if t["wanted"] else numbers.number(f"{key}.epochs", "d"),
-                *(text(show(t["params"][name])) if name in t["params"] else "" for name in names),
+                *(text(show(t["params"][name], 3)) if name in t["params"] else "" for name in names),
                 numbers.number(f"{key}.attempts", "d"),
                 "–" if t["seconds"] is None else numbers.number(f"{key}.seconds", ".0f"),
             ]
