@@ -131,6 +131,8 @@ class Coordinator:
             self.check()
             self._harvest()
             self._observe()
+            if self.requests.made():
+                break
             self._hand_in()
             if not self._open and not self._next_phase():
                 return EXIT_DONE if self.best() else EXIT_FAILED  # not one trial is complete

@@ -388,7 +388,7 @@ def _when(key: str, given: Any, label: str, plain: Mapping[str, Any]) -> dict[st
 
 def _in_order(dimensions: Sequence[Dimension], where: str) -> list[Dimension]:
     """As given, but what others depend on before them."""
-    left, done = list(dimensions), []
+    left, done = list(dimensions), list[Dimension]()
     searched = {d.key for d in dimensions}
     while left:
         placed = {d.key for d in done}

@@ -179,7 +179,7 @@ BAD = {
     "empty": ({}, "'search' must be a section of keys"),
     "unknown key": ({"model.filtres": {"choice": [1]}}, "model.filtres: unknown key; did you mean 'model.filters'"),
     "unknown section": ({"modl.filters": {"choice": [1]}}, "did you mean 'model.filters'"),
-    "a section": ({"model": {"choice": [1]}}, "search.model"),
+    "a section": ({"model": {"choice": [1]}}, "search: 'model' must be a section"),
     "no dimension": ({"model.filters": 3}, "search.model.filters: write one of choice"),
     "unknown kind": ({"model.filters": {"chioce": [1, 2]}}, "unknown word 'chioce'; did you mean 'choice'"),
     "two kinds": ({"model.filters": {"choice": [1], "int": [1, 2]}}, "not choice and int"),
