@@ -127,7 +127,7 @@ def parallel_figure(table: Table) -> Figure | None:
             _tick(panel, x, ABSENT, "not set")
             absent = True
     for score in (min(scores), _middle(norm, scores), max(scores)):
-        _tick(panel, len(shown), float(norm(score)), f"{score:.3g}")
+        _tick(panel, len(shown), float(norm(score)), f"{score:.4g}")
     for x, name in enumerate([*(names[d.key] for d in shown), "score"]):
         panel.plot([x, x], [0.0, 1.0], color=REAL, lw=0.9, zorder=2)
         panel.annotate(_text(name), (x, 1.06), rotation=22, ha="left", va="bottom", fontsize=10, annotation_clip=False)
@@ -177,12 +177,17 @@ def importance_figure(found: Importance) -> Figure | None:
     shares, chances = ([getattr(w, name) for w in found.weights] for name in ("share", "chance"))
     colours = [DONE if w.share > w.chance else FAINT for w in found.weights]
     panel.barh(y, shares, 0.62, color=colours)
-    panel.plot(chances, y, "|", ms=15, mew=2, color=FAKE, label="95% level of chance")
+    right = max(1.08 * max(shares), min(1.08 * max(chances), 1.0))
+    inside = [(c, at) for c, at in zip(chances, y) if c < right]
+    panel.plot([c for c, _ in inside], [at for _, at in inside], "|", ms=15, mew=2, color=FAKE,
+               label="95% level of chance")  # fmt: skip
+    beyond = [at for c, at in zip(chances, y) if c >= right]
+    panel.plot([0.985 * right] * len(beyond), beyond, ">", ms=6, mfc="none", color=FAKE)
     panel.set_yticks(y, [_text(names[w.key]) for w in found.weights])
     panel.yaxis.set_minor_locator(NullLocator())
     panel.tick_params(axis="y", left=False, right=False)
     panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    panel.set_xlim(0.0, 1.08 * max([*shares, *chances]))
+    panel.set_xlim(0.0, right)
     panel.set_xlabel("Share of importance")
     figure.legend(loc="outside upper center", fontsize=9)
     return figure

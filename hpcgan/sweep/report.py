@@ -285,7 +285,7 @@ def _figures(
             "importance",
             f"Share of each hyper-parameter in what the best {weights.top} of {weights.trials} complete trials have in "
             "common (PED-ANOVA). A grey bar is no longer than what 95% of studies stay below in which scores are dealt "
-            "out at random.",
+            "out at random (a triangle: that level is off the axis).",
             "importance",
             figures.importance_figure(weights),
         ),
