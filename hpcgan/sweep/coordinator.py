@@ -65,6 +65,7 @@ class _Standing:
 
     not_before: float = 0.0
     stops: int = 0
+    lost: int = 0
     step: int = -1
     size: int = -1  # of its metrics when they were last looked at
     elsewhere: bool = False
@@ -223,7 +224,8 @@ class Coordinator:
             if standing_.stops < FRUITLESS:
                 self.report(f"trial {number} was stopped: it is started again")
                 return
-        lost = self.ledger.lose(number)
+        # The ledger's trial is closed once it is trained: losses while it is scored on test events are counted here.
+        lost = standing_.lost = max(self.ledger.lose(number), standing_.lost + 1)
         said = cause(self.study.log_file(number))
         why = f"exit code {code}" if code is not None else "its process is gone"
         why += f": {said}" if said else ""

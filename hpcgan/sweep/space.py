@@ -40,6 +40,7 @@ _OPTIONS = {
     "int": ("log", "step", "points", "when"),
 }
 SECTION = "search"
+_BESIDE = 32  # draws of other keys, beside which a value is tried that does not go with the base's
 
 
 @dataclass(frozen=True)
@@ -263,8 +264,21 @@ def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
     space = Space(_in_order(dimensions, where), base, registry, where)
     for d in space.dimensions:
         for value in d.ends():
-            space.config({d.key: value}, base.seed)
+            _try(space, d.key, value)
     return space
+
+
+def _try(space: Space, key: str, value: Any) -> None:
+    """Refuse a value that the configuration does not take, neither beside the base's nor beside drawn ones."""
+    refused: InputError | None = None
+    for index in range(-1, _BESIDE):
+        try:
+            space.config({**(space.draw(0, index) if index >= 0 else {}), key: value}, 0)
+            return
+        except InputError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def override(raw: Any, items: Sequence[str]) -> Any:

@@ -21,7 +21,6 @@ from typing import Any
 import sweeps
 
 from hpcgan.sweep.coordinator import Plan
-from hpcgan.sweep.ledger import load_optuna
 from hpcgan.sweep.store import StudyDirectory
 
 PLAN = Plan(trials=3, top=1, repeats=1, backoff=0.0)
@@ -77,7 +76,7 @@ def torn(path: Path) -> None:
 
 
 def main(folder: Path, step: int) -> None:
-    load_optuna()
+    sweeps.coordinate(folder / "warm", PLAN)  # what it imports on the way is there for all children
     n = 1
     while True:
         path = folder / str(n)

@@ -54,7 +54,8 @@ KNOWN = [
 
 
 def test_draws_have_the_distribution_they_are_asked_for():
-    drawn = [sweeps.space().draw(3, index) for index in range(4000)]
+    space = sweeps.space()
+    drawn = [space.draw(3, index) for index in range(4000)]
     rates = [math.log10(d["training.generator.learning_rate"]) for d in drawn]
     assert -5 <= min(rates) < -4.99
     assert -2.01 < max(rates) <= -2

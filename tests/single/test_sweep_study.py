@@ -308,7 +308,7 @@ def test_a_coordinator_killed_at_any_call_leaves_a_study_that_goes_on_to_the_sam
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     script = Path(__file__).with_name("killed_coordinator.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "3"], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, str(script), str(tmp_path), "5"], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = [json.loads(line) for line in done.stdout.splitlines()]
@@ -323,7 +323,7 @@ def test_a_trial_that_somebody_still_runs_is_waited_for_not_started_again(tmp_pa
     path = tmp_path / "s"
     requests = Requests(lambda _: None)
     first = sweeps.FakeExecutor(StudyDirectory(path), 1, {0: ["lost"]})
-    first.at_poll = lambda _: requests.ask(15, None)
+    first.at_poll = lambda it: it.started and requests.ask(15, None)
     with pytest.raises(Interrupted):
         sweeps.coordinate(path, Plan(trials=1), first, requests=requests)
     made = StudyDirectory(path)
