@@ -53,11 +53,12 @@ BUILD = [
     "psutil",
     "pyyaml",
 ]
-SWEEP = ["optuna>=3.4"]
+SWEEP = ["optuna>=4"]
 INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
+    *SWEEP,
     "ipyparallel>=8.6",
     "pytest>=7.4",
     "pytest-xdist>=3.5",

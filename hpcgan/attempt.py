@@ -34,7 +34,7 @@ from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
 from hpcgan.training import checkpoint as checkpoints
-from hpcgan.training.control import StopRequest
+from hpcgan.training.control import StopRequest, verdict
 from hpcgan.training.loop import Trainer, Writers
 from hpcgan.training.progress import Reporter
 from hpcgan.training.state import Counters, TrainState
@@ -99,8 +99,13 @@ def train(
         scorer = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
             scorer = epoch_scorer(config, problem, sampler, validation, comm)
-        Trainer(config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter).run()
-        outcome = "done"
+        trainer = Trainer(
+            config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter
+        )
+        ended_early = trainer.run()
+        if ended_early is not None:
+            reporter.message(f"ended after epoch {state.counters.epoch} of {config.training.epochs}: {ended_early}")
+        outcome = "done" if ended_early is None else "pruned"
     except Interrupted:
         outcome = "interrupted"
         raise
@@ -115,7 +120,7 @@ def train(
 
 def _close(writers: Writers, step: int, outcome: str) -> None:
     """End the records and the lease. What cannot be written must not hide the error that ends a run."""
-    hidden = () if outcome == "done" else (HpcganError, OSError)
+    hidden = () if outcome in ("done", "pruned") else (HpcganError, OSError)
     with contextlib.suppress(*hidden):
         writers.metrics.write("end", step, outcome=outcome)
     writers.metrics.close()
@@ -259,7 +264,7 @@ def open_writers(
         except InputError as error:  # no space, say: true of the disk, but no input of a training
             raise HpcganError(str(error)) from None
 
-    return Writers(lease, metrics, tensorboard, samples)
+    return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import hpcgan
 from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
 
-COMMANDS = ("data", "train", "generate", "evaluate", "scaling", "submit", "jobs", "supervise", "doctor")
+COMMANDS = ("data", "train", "generate", "evaluate", "scaling", "sweep", "submit", "jobs", "supervise", "doctor")
 
 
 def build_parser() -> argparse.ArgumentParser:

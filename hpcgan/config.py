@@ -236,7 +236,13 @@ class Registry(Protocol):
         ...
 
 
-def load(source: Path | str | Mapping[str, Any], registry: Registry, overrides: Sequence[str] = ()) -> Config:
+def load(
+    source: Path | str | Mapping[str, Any],
+    registry: Registry,
+    overrides: Sequence[str] = (),
+    *,
+    where: str = "configuration",
+) -> Config:
     """Read, override and validate a configuration.
 
     Parameters
@@ -247,22 +253,37 @@ def load(source: Path | str | Mapping[str, Any], registry: Registry, overrides: 
         The problems there are.
     overrides : sequence of str
         `key.path=value` with YAML values.
+    where : str
+        What messages call a mapping.
 
     Raises
     ------
     InputError
         Missing or broken file, unknown key, value out of range: one line with file and key.
     """
-    where = "configuration"
     if isinstance(source, Mapping):
         raw: dict[str, Any] = json.loads(json.dumps(source, default=str))
+        for item in overrides:
+            _override(raw, item)
     else:
         where = str(source)
-        raw = _read_yaml(Path(source))
-        raw.setdefault("name", Path(source).stem)
+        raw = read(source, overrides)
+    return _validate(raw, registry, where)
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a file with overrides, not yet validated.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file.
+    """
+    raw = _read_yaml(Path(path))
+    raw.setdefault("name", Path(path).stem)
     for item in overrides:
         _override(raw, item)
-    return _validate(raw, registry, where)
+    return raw
 
 
 def schema(registry: Registry, problem: str) -> dict[str, Any]:
@@ -331,6 +352,8 @@ def _override(raw: dict[str, Any], item: str) -> None:
 
 def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     for key in raw:
+        if key == "search":
+            raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
         if key not in Config.model_fields:
             raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
     name = raw.get("problem")

@@ -76,6 +76,7 @@ class RunDirectory:
         self.attempts = self.path / "attempts"
         self.jobs_file = self.path / "jobs.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.verdict_file = self.path / "verdict.json"
 
     @property
     def exists(self) -> bool:
@@ -94,7 +95,7 @@ class RunDirectory:
             raw = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a run directory (no config.yaml in it)") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: also of a date's parts
             raise InputError(f"{self.config_file}: cannot be read: {str(error).splitlines()[0]}") from None
         if not isinstance(raw, dict):
             raise InputError(f"{self.config_file}: is empty or not a mapping")
@@ -121,7 +122,7 @@ class RunDirectory:
         InputError
             Some identity key differs; the message names it.
         """
-        differing = _differences(existing.identity(), config.identity())
+        differing = differences(existing.identity(), config.identity())
         if differing:
             shown = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
             more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
@@ -149,11 +150,12 @@ class RunDirectory:
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted keys of which two nested mappings have different values, with both."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}):
-            found += _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+            found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
         return found
     return [] if old == new else [(prefix, old, new)]
 
@@ -254,11 +256,11 @@ class Lease:
 
 
 def attempt_state(run: RunDirectory) -> str | None:
-    """How the newest attempt stands: running, done, interrupted, failed, or lost; None if there was none.
+    """How the newest attempt stands: running, done, pruned, interrupted, failed, or lost; None if there was none.
 
     `lost` is one that never said how it ended, and of which nothing has been heard for some time.
     """
-    newest = _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
+    newest = attempts_made(run)
     holder = _read_attempt(_attempt_file(run, newest)) if newest else None
     if holder is None:
         return None
@@ -272,6 +274,11 @@ def attempt_state(run: RunDirectory) -> str | None:
     except OSError:
         return "lost"
     return "running" if age < STALE_S else "lost"
+
+
+def attempts_made(run: RunDirectory) -> int:
+    """How often a run was started."""
+    return _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
 
 
 def _attempt_file(run: RunDirectory, attempt: int) -> Path:

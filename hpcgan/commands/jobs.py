@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     elif not found:
         print(f"no runs in {args.folder}")
     else:
-        jobs.print_table(found)
+        jobs.print_statuses(found)
     return EXIT_DONE

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands.submit import add_job_options, enter, job_of, site_of
+from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _measure(
     made = report.build(study)
     files = report.write(study, made)
     print(report.title(made))
-    report.print_table(report.COLUMNS, report.rows(made), report.notes(made))
+    print_table(report.COLUMNS, report.rows(made), report.notes(made), left=report.LEFT)
     print(f"report: {_short(files[-1])}", flush=True)
     wanted = {point.key for point in points}
     failed = [f for f in made["failures"] if measure.Point(f["ranks"], f["comm"], f["repeat"]).key in wanted]
@@ -219,7 +220,7 @@ def _model(args: argparse.Namespace) -> int:
     from hpcgan.scaling.measure import Study
 
     if args.interconnect == "list":
-        report.print_table(model.NETWORK_COLUMNS, model.network_rows(), [])
+        print_table(model.NETWORK_COLUMNS, model.network_rows(), left=report.LEFT)
         return EXIT_DONE
     if len(args.overrides) != 1:
         raise InputError("name one study: hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME")
@@ -239,7 +240,7 @@ def _model(args: argparse.Namespace) -> int:
     )
     files = model.write(study, made)
     print(f"A model, not a measurement. {made['title']}")
-    report.print_table(model.COLUMNS, model.rows(made), made["notes"])
+    print_table(model.COLUMNS, model.rows(made), made["notes"], left=report.LEFT)
     print(f"model: {', '.join(_short(file) for file in files)}", flush=True)
     return EXIT_DONE
 

@@ -1,8 +1,4 @@
-"""A report as one HTML page: no scripts, no external resources, figures embedded as PNG.
-
-Every number of a table or sentence is a `<data>` element that carries the full value and, in `data-key`,
-its path in the report's JSON.
-"""
+"""A report as one HTML page: no scripts, no external resources, figures embedded as PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hpcgan.metrics.page import EmbeddedFigure, document, gallery, label, table, text
+from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, label, table, text
 
 
 def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
@@ -24,7 +20,7 @@ def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
         As `hpcgan.evaluation.report` makes it.
     figures : sequence of EmbeddedFigure
     """
-    page = _Page(report)
+    page = Numbers(report)
     title = f"{report['title']}: generated against real"
     sections = [
         _header(page, title),
@@ -39,30 +35,7 @@ def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
     return document(title, sections)
 
 
-class _Page:
-    """Looks numbers up in the report by their path, and marks them with it."""
-
-    def __init__(self, report: dict[str, Any]) -> None:
-        self.report = report
-
-    def get(self, key: str) -> Any:
-        value: Any = self.report
-        for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        return value
-
-    def number(self, key: str, spec: str = ".3g") -> str:
-        value = self.get(key)
-        if value is None:
-            return "–"
-        return f'<data value="{value!r}" data-key="{text(key)}">{value:{spec}}</data>'
-
-    def spread(self, key: str, spec: str = ".2f") -> str:
-        mean = self.number(f"{key}.mean", spec)
-        return mean if self.get(f"{key}.std") is None else f"{mean} ± {self.number(f'{key}.std', spec)}"
-
-
-def _header(page: _Page, title: str) -> str:
+def _header(page: Numbers, title: str) -> str:
     report = page.report
     created = datetime.datetime.fromisoformat(report["created"]).strftime("%-d %B %Y, %H:%M UTC")
     origin = f"{report['real']['label']}; {report['fake']['label']}. Problem {report['problem']}, {created}"
@@ -74,7 +47,7 @@ def _header(page: _Page, title: str) -> str:
     return "\n".join(lines)
 
 
-def _score(page: _Page) -> str:
+def _score(page: Numbers) -> str:
     n, samples = page.number("score.n", "d"), len(page.report["score"]["samples"])
     same = page.report["score"]["n"] == page.report["band"]["n"]
     band_n = page.number("band.n", "d")
@@ -131,7 +104,7 @@ def _score(page: _Page) -> str:
     )
 
 
-def _distances(page: _Page) -> str:
+def _distances(page: Numbers) -> str:
     rows = []
     for name, found in page.report["distances"].items():
         key = f"distances.{name}"
@@ -174,7 +147,7 @@ def _distances(page: _Page) -> str:
     return "<h2>Distances</h2>\n" + table(head, rows, caption)
 
 
-def _training(page: _Page, figures: Sequence[EmbeddedFigure]) -> str:
+def _training(page: Numbers, figures: Sequence[EmbeddedFigure]) -> str:
     training = page.report["training"]
     if training is None:
         return ""
@@ -192,7 +165,7 @@ def _training(page: _Page, figures: Sequence[EmbeddedFigure]) -> str:
     return f"<h2>Training</h2>\n<p>{selected}. {done}.</p>\n" + gallery(figures)
 
 
-def _about(page: _Page) -> str:
+def _about(page: Numbers) -> str:
     report = page.report
     rows = [[text(label(name).removesuffix(" s")), page.number(f"timing.{name}", ".1f")] for name in report["timing"]]
     parts = ["<h2>Details</h2>", table(["Evaluation step", "seconds"], rows, "")]

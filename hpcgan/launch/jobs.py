@@ -7,10 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcgan import records
-from hpcgan.errors import HpcganError
+from hpcgan.console import print_table
+from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.rundir import RunDirectory, attempt_state
 
@@ -63,6 +62,8 @@ def list_runs(folder: Path) -> list[RunStatus]:
 
 
 def _is_run(path: Path) -> bool:
+    if (path / "study.json").is_file():  # a sweep, whose trials are runs
+        return False
     return (path / "config.yaml").is_file() or (path / "jobs.jsonl").is_file()
 
 
@@ -77,7 +78,7 @@ def _last_job(run: RunDirectory) -> str | None:
 def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEntry]) -> RunStatus:
     epochs = records.read(run.metrics_file, "epoch")
     last = epochs[-1] if epochs else {}
-    wanted = _wanted_epochs(run)
+    wanted = wanted_epochs(run)
     done = int(last.get("epoch", 0))
     score = last.get("score")
     best = last.get("best")
@@ -92,19 +93,19 @@ def _status(run: RunDirectory, job: str | None, queued: dict[str, slurm.QueueEnt
         score=score["total"] if score else None,
         best=best["score"] if best else None,
         limit_left_s=entry.seconds_left if entry else None,
-        training_left_s=_training_left(last, wanted - done) if wanted > done else None,
+        training_left_s=training_left(last, wanted - done) if wanted > done else None,
     )
 
 
-def _wanted_epochs(run: RunDirectory) -> int:
+def wanted_epochs(run: RunDirectory) -> int:
+    """Epochs of a run's configuration; 0 if that does not say."""
     try:
-        raw = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
-        return int(raw["training"]["epochs"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return int(run.read_config()["training"]["epochs"])
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
         return 0
 
 
-def _training_left(last: dict[str, Any], epochs: int) -> float | None:
+def training_left(last: dict[str, Any], epochs: int) -> float | None:
     """Seconds that the remaining epochs take if they are like the last one."""
     try:
         epoch_samples = last["samples"] / last["epoch"]
@@ -113,45 +114,32 @@ def _training_left(last: dict[str, Any], epochs: int) -> float | None:
         return None
 
 
-def print_table(statuses: list[RunStatus]) -> None:
-    """Print for people: a table as wide as the terminal, or as it needs in a pipe."""
-    from rich.console import Console
-    from rich.table import Table
+COLUMNS = ("run", "job", "state", "epoch", "score", "best", "to limit", "to end", "where or why")
 
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (
-        ("run", "left"),
-        ("job", "right"),
-        ("state", "left"),
-        ("epoch", "right"),
-        ("score", "right"),
-        ("best", "right"),
-        ("to limit", "right"),
-        ("to end", "right"),
-        ("where or why", "left"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for s in statuses:
-        table.add_row(
+
+def print_statuses(statuses: list[RunStatus]) -> None:
+    """Print for people."""
+    cells = [
+        [
             s.run,
             s.job or "",
             s.state,
             f"{s.epoch}/{s.epochs}",
             _number(s.score),
             _number(s.best),
-            _clock(s.limit_left_s),
-            _clock(s.training_left_s),
+            clock(s.limit_left_s),
+            clock(s.training_left_s),
             s.reason,
-        )
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=500)
-    console.print(table)
+        ]
+        for s in statuses
+    ]
+    print_table(COLUMNS, cells, left=("run", "state", "where or why"))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds; nothing for nothing."""
     return "" if seconds is None else str(timedelta(seconds=round(seconds)))

@@ -64,6 +64,8 @@ class JobSpec(BaseModel):
         Limit of one job, in sbatch's forms: minutes, `HH:MM:SS`, `D-HH:MM` ...
     threads : int, optional
         CPUs of a rank; by default what the site gives.
+    array : str, optional
+        Elements of a job array, and how many of them may run at a time: `0-31%4`.
     signal_s : int
         Seconds before the limit at which ranks are asked for a checkpoint. Slurm may be up to 60 s early.
     requeues : int
@@ -88,6 +90,7 @@ class JobSpec(BaseModel):
     mem: Annotated[str, Field(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = None
     nodelist: NodeList | None = None
     exclude: NodeList | None = None
+    array: Annotated[str, Field(pattern=r"^\d{1,7}(-\d{1,7})?(%[1-9]\d{0,6})?$")] | None = None
     signal_s: int = Field(120, ge=1, le=65535)
     requeues: int = Field(100, ge=0, le=100_000)
     retries: int = Field(3, ge=0, le=1000)
@@ -115,6 +118,7 @@ _DIRECTIVES = {
     "mem": "mem",
     "nodelist": "nodelist",
     "exclude": "exclude",
+    "array": "array",
 }
 
 
@@ -170,7 +174,15 @@ def seconds(text: str) -> float:
 
 
 def render(
-    spec: JobSpec, argv: Sequence[str], *, python: str, folder: Path, site: Path | None = None, supervised: bool = True
+    spec: JobSpec,
+    argv: Sequence[str],
+    *,
+    python: str,
+    folder: Path,
+    site: Path | None = None,
+    supervised: bool = True,
+    module: str = "hpcgan",
+    requeue: bool | None = None,
 ) -> str:
     """The batch script of a job that runs `hpcgan ARGV` on all its tasks until it is done.
 
@@ -188,6 +200,11 @@ def render(
     supervised : bool
         Whether the job is seen to its end through time limits and failures, which only trainings are; else it runs
         `hpcgan ARGV` once.
+    module : str
+        What `python -m` runs instead of hpcgan; not supervised.
+    requeue : bool, optional
+        Whether the script is told that its time is nearly up, and queued again when its node is lost or another job
+        takes it; by default if it is supervised.
 
     Returns
     -------
@@ -200,12 +217,12 @@ def render(
     lines += [
         f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
     ]
-    if supervised:
+    if supervised if requeue is None else requeue:
         lines += [f"#SBATCH --signal=B:USR1@{spec.signal_s}", "#SBATCH --requeue", "#SBATCH --open-mode=append"]
     lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(folder))}"]
     if site is not None:
         lines.append(f"source {shlex.quote(str(site))}")
-    command = [python, "-m", "hpcgan"]
+    command = [python, "-m", module]
     if supervised:
         lines.append("# The supervisor takes the place of this shell, so that Slurm's signals reach it.")
         command += ["supervise", "--requeues", str(spec.requeues), "--retries", str(spec.retries), "--"]
@@ -213,8 +230,8 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def submit(script: str, folder: Path) -> str:
-    """Hand a script to sbatch; its output goes to `folder`/slurm-JOBID.out.
+def submit(script: str, folder: Path, log: str = "slurm-%j.out") -> str:
+    """Hand a script to sbatch; its output goes to `folder`/slurm-JOBID.out, or another pattern of sbatch's.
 
     Returns
     -------
@@ -231,7 +248,7 @@ def submit(script: str, folder: Path) -> str:
     path = str(folder.resolve()).replace("%", "%%")  # a percent sign starts a pattern
     if "\\" in path or not path.isprintable():  # a backslash switches patterns off
         raise InputError(f"{str(folder)!r}: sbatch cannot write its log there; take a name without \\ and controls")
-    answer = _call(["sbatch", "--parsable", f"--output={path}/slurm-%j.out"], stdin=script).strip()
+    answer = _call(["sbatch", "--parsable", f"--output={path}/{log}"], stdin=script).strip()
     number = answer.split(";")[0]  # JOBID;CLUSTER on federated sites
     if not re.fullmatch(r"\d+", number):
         raise HpcganError(f"sbatch answered {answer!r} instead of a job number")
@@ -395,6 +412,18 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobStat
         if found.state not in (*UNFINISHED, "COMPLETING"):
             return found
         time.sleep(every)
+
+
+def cancel(jobs: Sequence[str], *, waiting_only: bool = False) -> None:
+    """Take jobs out of the queue, or with `waiting_only` those that have not begun.
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses: what it says.
+    """
+    if jobs:
+        _call(["scancel", *(["--state=PENDING"] if waiting_only else []), *jobs])
 
 
 def requeue(job: str) -> None:

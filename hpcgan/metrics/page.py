@@ -82,6 +82,40 @@ class EmbeddedFigure:
     group: str
 
 
+class Numbers:
+    """Numbers of a report by their path in its JSON.
+
+    Each is a `<data>` element that carries the full value and, in `data-key`, its path.
+
+    Parameters
+    ----------
+    report : dict
+        Content of the JSON file. A path is its keys and indices, joined by dots.
+    """
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        self.report = report
+
+    def get(self, key: str) -> Any:
+        """What stands at a path."""
+        value: Any = self.report
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return value
+
+    def number(self, key: str, spec: str = ".3g") -> str:
+        """The number at a path as HTML; a dash where there is none."""
+        value = self.get(key)
+        if value is None:
+            return "–"
+        return f'<data value="{value!r}" data-key="{text(key)}">{value:{spec}}</data>'
+
+    def spread(self, key: str, spec: str = ".2f", error: str = "std") -> str:
+        """`mean` of a path with its `std`, or with another `error`, where there is one."""
+        mean = self.number(f"{key}.mean", spec)
+        return mean if self.get(f"{key}.{error}") is None else f"{mean} ± {self.number(f'{key}.{error}', spec)}"
+
+
 def document(title: str, sections: Iterable[str]) -> str:
     """A page of sections that are HTML already; empty ones are left out."""
     return (
@@ -100,10 +134,11 @@ def gallery(shown: Iterable[EmbeddedFigure]) -> str:
     made = []
     for figure in shown:
         width, height = struct.unpack(">II", figure.png[16:24])
-        wide = f' class="wide" style="max-width: {round(0.8 * width)}px"' if width / height > WIDE else ""
+        wide = ' class="wide"' if width / height > WIDE else ""
+        size = f' style="max-width: {round(0.8 * width)}px"'  # alone in a row, a figure would be blown up
         data = base64.b64encode(figure.png).decode("ascii")
         made.append(
-            f'<figure id="{text(figure.name)}"{wide}><img width="{width}" height="{height}" '
+            f'<figure id="{text(figure.name)}"{wide}{size}><img width="{width}" height="{height}" '
             f'alt="{text(label(figure.name))}" src="data:image/png;base64,{data}">'
             f"<figcaption>{text(figure.caption)}</figcaption></figure>"
         )

@@ -48,18 +48,18 @@ STYLE: Any = {
 }
 
 
-def _styled(function: Function) -> Function:
+def styled(function: Function) -> Function:
     """Run a function with the style of this module, and leave matplotlib's own as it was."""
 
     @functools.wraps(function)
-    def styled(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         with mpl.rc_context(STYLE):
             return function(*args, **kwargs)
 
-    return cast(Function, styled)
+    return cast(Function, run)
 
 
-@_styled
+@styled
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
@@ -72,7 +72,7 @@ def with_unit(label: str, unit: str) -> str:
     return f"{label} [{unit}]" if unit else label
 
 
-@_styled
+@styled
 def histogram_ratio(
     real: Observable,
     fake: Observable,
@@ -143,7 +143,7 @@ def histogram_ratio(
     return figure
 
 
-@_styled
+@styled
 def profile_ratio(
     edges: np.ndarray,
     real: np.ndarray,
@@ -189,7 +189,7 @@ def profile_ratio(
     return figure
 
 
-@_styled
+@styled
 def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str, value: str) -> Figure:
     """Mean of a positive function of a positive variable, such as a power spectrum, on logarithmic axes.
 
@@ -229,7 +229,7 @@ def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str
     return figure
 
 
-@_styled
+@styled
 def mean_images(
     real: np.ndarray,
     fake: np.ndarray,
@@ -260,7 +260,7 @@ def mean_images(
     scale = Normalize(*np.quantile(positive, [0.0, 1.0])) if len(positive) else Normalize(0, 1)
     finite = np.abs(relative[np.isfinite(relative)])
     limit = float(np.clip(np.quantile(finite, 0.95), 0.05, 1.0)) if len(finite) else 1.0
-    figure = _figure((8.6, 8.0))
+    figure = new_figure((8.6, 8.0))
     panels = figure.subplots(2, 2)
     content = (
         (means[0], "Real: mean", "viridis", scale, value),
@@ -275,7 +275,7 @@ def mean_images(
     return figure
 
 
-@_styled
+@styled
 def image_grid(
     real: np.ndarray,
     fake: np.ndarray,
@@ -291,7 +291,7 @@ def image_grid(
     Parameters
     ----------
     real, fake : (n, rows, columns) arrays
-        `side`^2 of each are shown, or as many as there are.
+        `side`^2 of each are shown, or as many as there are; of one without any, nothing.
     extent, value, axes
         As in `mean_images`.
     side : int
@@ -303,34 +303,39 @@ def image_grid(
     real, fake = real[: side**2], fake[: side**2]
     norm: Normalize
     if linear:
-        low, high = (float(value) for value in np.quantile(real, [0.01, 0.995]))
+        low, high = (float(value) for value in np.quantile(real if len(real) else fake, [0.01, 0.995]))
         norm = Normalize(low, max(high, low + 1e-9))
     else:
         lit = np.concatenate([images[images > 0] for images in (real, fake)])
         low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
         norm = LogNorm(low, max(high, 1.001 * low))
-    figure = _figure((10.4, 5.4))
+    both = [(real, "Real"), (fake, "Generated")]
+    blocks = [block for block in both if len(block[0])] or both
+    between = side if len(blocks) == 2 else -1  # an empty, narrow column
+    columns = len(blocks) * side + (len(blocks) - 1)
+    figure = new_figure((10.4 if len(blocks) == 2 else 5.8, 5.4))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     with mpl.rc_context(
         {"font.size": 9, "axes.labelsize": 10, "xtick.minor.visible": False, "ytick.minor.visible": False}
     ):
         panels = figure.subplots(
             side,
-            2 * side + 1,
+            columns,
             squeeze=False,
             sharex=True,
             sharey=True,
-            width_ratios=[1] * side + [0.12] + [1] * side,
+            width_ratios=[0.12 if column == between else 1 for column in range(columns)],
         )
         drawn = None
-        for column in range(2 * side + 1):
-            images, first, title = (real, 0, "Real") if column < side else (fake, side + 1, "Generated")
-            if column == first + side // 2:
+        for column in range(columns):
+            block, within = divmod(column, side + 1)
+            images, title = blocks[block]
+            if within == side // 2:
                 panels[0, column].set_title(title, fontsize=12)
             for row in range(side):
                 panel = panels[row, column]
-                i = row * side + column - first
-                if column == side or i >= len(images):
+                i = row * side + within
+                if column == between or i >= len(images):
                     panel.set_axis_off()
                     continue
                 shown = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)
@@ -346,7 +351,7 @@ def image_grid(
     return figure
 
 
-@_styled
+@styled
 def curves(
     x: np.ndarray,
     lines: Mapping[str, Sequence[float | None]],
@@ -371,7 +376,7 @@ def curves(
     levels : mapping of str to float, optional
         Horizontal lines by label.
     """
-    figure = _figure((7.2, 4.2))
+    figure = new_figure((7.2, 4.2))
     panel = figure.subplots()
     for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
         y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
@@ -389,7 +394,7 @@ def curves(
     return figure
 
 
-@_styled
+@styled
 def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) -> Figure:
     """Real-against-real scores as a histogram, with the generated samples' scores as lines.
 
@@ -404,7 +409,7 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     """
     top = float(np.quantile(band, 0.999))
     edges = np.linspace(0.0, max(top, 1e-3), 41)
-    figure = _figure((7.2, 3.6))
+    figure = new_figure((7.2, 3.6))
     panel = figure.subplots()
     counts = histogram(np.asarray(band), edges) / len(band)
     mplhep.histplot(counts, edges, ax=panel, histtype="fill", color=REAL, alpha=0.25, flow="none")
@@ -422,14 +427,15 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     return figure
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of that size in inches, with a canvas of its own."""
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _ratio_figure() -> tuple[Figure, Axes, Axes]:
-    figure = _figure((6.4, 5.2))
+    figure = new_figure((6.4, 5.2))
     main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.02})
     figure.align_ylabels([main, ratio])
     return figure, main, ratio

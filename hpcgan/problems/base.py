@@ -163,6 +163,16 @@ class Problem(ABC):
         """Problem-specific plots for the report: (identifier, caption, matplotlib figure)."""
         return []
 
+    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
+        """Single samples to look at, beside real ones if there are any: caption and figure; None if they are no images.
+
+        Parameters
+        ----------
+        real, fake : Sample
+            In physical units; the numbers of samples may differ.
+        """
+        return None
+
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {

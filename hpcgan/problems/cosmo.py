@@ -173,6 +173,12 @@ class CosmoProblem(Problem):
 
         return cosmo_figures.figures(real, fake)
 
+    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
+        from hpcgan.problems import cosmo_figures
+
+        made = fake["kappa"]
+        return cosmo_figures.maps_figure(made[:0] if real is None else real["kappa"], made)
+
 
 def _file_of(path: Path, split: str) -> Path:
     """The file of a split, or the path itself if it is a file."""

@@ -35,7 +35,7 @@ def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
     """
     maps = (real["kappa"], fake["kappa"])
     return [
-        ("maps", "Maps side by side, unselected.", plots.image_grid(*maps, EXTENT, r"$\kappa$", AXES, linear=True)),
+        ("maps", *maps_figure(*maps)),
         _spectrum(*maps),
         _pixels(*maps),
         (
@@ -45,6 +45,11 @@ def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
             plots.mean_images(*maps, EXTENT, r"Mean $\kappa$", AXES),
         ),
     ]
+
+
+def maps_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:
+    """Caption and figure of single maps (n, side, side); there may be none of one kind."""
+    return "Maps side by side, unselected.", plots.image_grid(real, fake, EXTENT, r"$\kappa$", AXES, linear=True)
 
 
 def _spectrum(real: np.ndarray, fake: np.ndarray) -> tuple[str, str, Figure]:

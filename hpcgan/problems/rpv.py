@@ -203,6 +203,12 @@ class RpvProblem(Problem):
 
         return rpv_figures.figures(real, fake)
 
+    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
+        from hpcgan.problems import rpv_figures
+
+        made = fake["hist"]
+        return rpv_figures.images_figure(made[:0] if real is None else real["hist"], made)
+
 
 def _file_of(path: Path, split: str) -> Path:
     """The file of a split, or the path itself if it is a file."""

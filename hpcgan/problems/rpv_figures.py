@@ -113,14 +113,14 @@ def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
         figure = plots.profile_ratio(edges, a, b, rf"$\{name}$", "Mean energy [GeV]", zoom=zoom)
         note = " The outermost bins reach beyond the circle." if name == "phi" else ""
         made.append((f"{name}_profile", f"Mean energy of an event in bins of {name}.{note}", figure))
-    made.append(
-        (
-            "images",
-            "Events side by side, unselected; empty pixels are white.",
-            plots.image_grid(*images, EXTENT, "Energy [MeV]", AXES),
-        )
-    )
+    made.append(("images", *images_figure(*images)))
     return made
+
+
+def images_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:
+    """Caption and figure of single images (n, 64, 64) in MeV; there may be none of one kind."""
+    figure = plots.image_grid(real, fake, EXTENT, "Energy [MeV]", AXES)
+    return "Events side by side, unselected; empty pixels are white.", figure
 
 
 def _pixel_spectrum(pixels: list[dict[str, Observable]]) -> tuple[str, str, Figure]:

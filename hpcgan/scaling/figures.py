@@ -9,11 +9,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from hpcgan.metrics.plots import COLOURS, REAL, STYLE
+from hpcgan.metrics.plots import COLOURS, REAL, STYLE, new_figure
 from hpcgan.scaling.measure import ISOLATED
 from hpcgan.scaling.summary import PARTS
 
@@ -29,7 +28,7 @@ def study_figure(report: Mapping[str, Any]) -> Figure:
         As `hpcgan.scaling.report.build` makes it, with at least one point.
     """
     with mpl.rc_context(STYLE):
-        figure = _figure((13.0, 4.4))
+        figure = new_figure((13.0, 4.4))
         rate, efficiency, parts = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
         points = report["points"]
         kinds = sorted({p["comm"] for p in points}, key=lambda comm: (comm == ISOLATED, comm))
@@ -101,7 +100,7 @@ def model_figure(model: Mapping[str, Any]) -> Figure:
         As `hpcgan.scaling.model.extrapolate` makes it.
     """
     with mpl.rc_context(STYLE):
-        figure = _figure((12.0, 6.0))
+        figure = new_figure((12.0, 6.0))
         efficiency, step = figure.subplots(1, 2)
         for (name, curve), colour in zip(model["curves"].items(), COLOURS):
             ranks = np.array([p["ranks"] for p in curve])
@@ -166,9 +165,3 @@ def _rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.1)
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure

@@ -8,15 +8,12 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hpcgan
 from hpcgan.rundir import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Study
 from hpcgan.scaling.summary import PARTS, summarise
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MEANING = {
     "rate": "Samples of all ranks over the time of the slowest rank, in blocks of real training steps (with the real "
@@ -126,6 +123,8 @@ COLUMNS = (
     "step ms",
     *PARTS,
 )
+LEFT = ("backend", "algorithm")
+"""Columns of this and of the model's tables that hold no numbers."""
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -176,25 +175,6 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     for failure in report["allreduce_failures"]:
         found.append(f"failed: allreduce on {failure['ranks']} ranks ({failure['comm']}): {failure['reason']}")
     return list(dict.fromkeys(found))
-
-
-def print_table(head: Sequence[str], cells: Sequence[Sequence[str]], after: Sequence[str]) -> None:
-    """Print for people: a table as wide as the terminal, or as it needs in a pipe; then lines."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table: Table = Table(box=None, pad_edge=False)
-    for name in head:
-        left = name in ("backend", "algorithm")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in cells:
-        table.add_row(*row)
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=500)
-    console.print(table)
-    for line in after:
-        console.print(line, soft_wrap=True)
 
 
 def title(report: Mapping[str, Any]) -> str:

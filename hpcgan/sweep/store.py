@@ -4,9 +4,18 @@
     config.yaml     the configuration that trials change, as resolved when the study began
     space.yaml      the search space as it was given
     journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
-    trials/0007/    an ordinary run directory, with `result.json` when the trial has ended
+    attempts/       which coordinator has the study (`hpcgan.rundir.Lease`)
+    goal.json       how much the coordinator is to do (`Goal`), for those who watch
+    jobs.jsonl      Slurm arrays that were submitted for it
+    stop            there while the coordinator asks all trials to stop
+    trials/0007/    an ordinary run directory, and in it
+        trial.json    what the trial is (`Assignment`), written by the coordinator before it hands the trial out
+        output.log    what the trial's processes printed
+        runner/       who runs it, and how often it was started (`hpcgan.rundir.Lease`)
+        verdict.json  that it shall end early, decided by the coordinator
+        result.json   what came of it (`Result`), when it has ended
 
-`result.json` is written as a whole by whoever ran the trial; everybody reads it, nobody changes it.
+These files are the truth, each written as a whole. The ledger can be made again from them.
 """
 
 from __future__ import annotations
@@ -14,7 +23,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +51,8 @@ class Description:
         `random`, `grid` or a sampler of Optuna's; `none`, `median` or `halving`.
     identity : str
         Hash of the identity of the configuration that trials change.
+    ranks, threads : int
+        Of a trial, and of each of its ranks: with others the same trial has another score.
     version : int
         Of this format.
     """
@@ -53,6 +64,54 @@ class Description:
     pruner: str
     identity: str
     version: int = VERSION
+    ranks: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial is.
+
+    Attributes
+    ----------
+    number : int
+    params : dict
+        Dotted key of the configuration to value.
+    seed : int
+        Of the training.
+    index : int or None
+        Place in the search, from 0, from which random parameters derive; None for a repetition.
+    repeat_of : int or None
+        For a repetition with a fresh seed: the trial that it repeats.
+    test : bool
+        Whether it shall be scored on test events, too, once it is trained.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    index: int | None
+    repeat_of: int | None = None
+    test: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How much a coordinator is to do, for those who watch it; nothing depends on it.
+
+    Attributes
+    ----------
+    trials : int
+        Of the search.
+    repeats : int
+        Repetitions, of all repeated trials together.
+    concurrency : int
+        Trials at a time.
+    """
+
+    trials: int
+    repeats: int
+    concurrency: int
 
 
 @dataclass(frozen=True)
@@ -117,6 +176,9 @@ class StudyDirectory:
         self.space_file = self.path / "space.yaml"
         self.journal_file = self.path / "journal.log"
         self.trials = self.path / "trials"
+        self.goal_file = self.path / "goal.json"
+        self.jobs_file = self.path / "jobs.jsonl"
+        self.stop_file = self.path / "stop"
         self.report = self.path / "report"
 
     @property
@@ -132,11 +194,23 @@ class StudyDirectory:
         """Where a trial leaves its result."""
         return self.trial(number).path / "result.json"
 
+    def assignment_file(self, number: int) -> Path:
+        """Where it says what a trial is."""
+        return self.trial(number).path / "trial.json"
+
+    def log_file(self, number: int) -> Path:
+        """What a trial's processes print."""
+        return self.trial(number).path / "output.log"
+
+    def runner(self, number: int) -> RunDirectory:
+        """Whose `attempts` are the starts of a trial, whoever started it."""
+        return RunDirectory(self.trial(number).path / "runner")
+
     def numbers(self) -> list[int]:
         """Trials that have a directory, ascending."""
         if not self.trials.is_dir():
             return []
-        return sorted(int(p.name) for p in self.trials.iterdir() if re.fullmatch(r"\d{4,}", p.name) and p.is_dir())
+        return sorted({int(p.name) for p in self.trials.iterdir() if re.fullmatch(r"\d{4,}", p.name) and p.is_dir()})
 
     def description(self) -> Description:
         """What is searched.
@@ -147,8 +221,8 @@ class StudyDirectory:
             There is no study here, or its description cannot be read.
         """
         try:
-            raw = json.loads(self.description_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            raw = _read_json(self.description_file)
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path}: not a study (no study.json in it)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.description_file}: cannot be read: {error}") from None
@@ -156,13 +230,73 @@ class StudyDirectory:
             found = raw.get("version") if isinstance(raw, dict) else None
             raise InputError(f"{self.description_file}: version {found} of the format; this is version {VERSION}")
         try:
-            return Description(**raw)
+            description = Description(**raw)
         except TypeError as error:
             raise InputError(f"{self.description_file}: {error}") from None
+        texts = (description.name, description.sampler, description.pruner, description.identity)
+        if not (
+            all(isinstance(t, str) for t in texts)
+            and all(is_whole(n) for n in (description.seed, description.ranks, description.threads))
+            and isinstance(description.space, dict)
+        ):
+            raise InputError(f"{self.description_file}: is no description of a study")
+        return description
 
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
         write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
+
+    def goal(self) -> Goal | None:
+        """How much is to be done; None if nobody has said so.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read.
+        """
+        try:
+            goal = Goal(**_read_json(self.goal_file))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{self.goal_file}: cannot be read: {error}") from None
+        if not all(is_whole(n) for n in asdict(goal).values()):
+            raise InputError(f"{self.goal_file}: does not say how much is to be done")
+        return goal
+
+    def write_goal(self, goal: Goal) -> None:
+        """Write how much is to be done."""
+        write_atomic(self.goal_file, json.dumps(asdict(goal), indent=2) + "\n")
+
+    def assignment(self, number: int) -> Assignment | None:
+        """What a trial is; None if nobody has said so yet.
+
+        Raises
+        ------
+        InputError
+            Its file cannot be read; the message says which.
+        """
+        file = self.assignment_file(number)
+        remedy = f"delete the directory of trial {number} to run it anew"
+        try:
+            raw = _read_json(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
+        try:
+            made = Assignment(**raw)
+        except TypeError as error:
+            raise InputError(f"{file}: does not say what the trial is ({error}); {remedy}") from None
+        sound = isinstance(made.params, dict) and is_whole(made.seed) and made.number == number
+        if not (sound and (made.repeat_of is None or is_whole(made.repeat_of))):
+            raise InputError(f"{file}: does not say what trial {number} is; {remedy}")
+        return made
+
+    def write_assignment(self, assignment: Assignment) -> None:
+        """Write what a trial is."""
+        text = json.dumps(asdict(assignment), indent=2, allow_nan=False) + "\n"
+        write_atomic(self.assignment_file(assignment.number), text)
 
     def result(self, number: int) -> Result | None:
         """What came of a trial; None if it has not ended.
@@ -174,12 +308,15 @@ class StudyDirectory:
         """
         file = self.result_file(number)
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = _read_json(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error}); delete it to run trial {number} again") from None
-        return _result(file, raw)
+        result = _result(file, raw)
+        if result.number != number:
+            raise InputError(f"{file}: is the result of trial {result.number}; delete it to run trial {number} again")
+        return result
 
     def write_result(self, result: Result) -> None:
         """Write what came of a trial, as a whole."""
@@ -187,16 +324,58 @@ class StudyDirectory:
         write_atomic(self.result_file(result.number), json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
+def _read_json(file: Path) -> Any:
+    """Content of a file without NaN or infinities, which JSON lacks; OSError and ValueError say what is wrong."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    check_json(raw)
+    return raw
+
+
+def check_json(value: Any) -> None:
+    """Refuse what readers let pass but no file may hold: NaN, 1e999, halves of characters, circles.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _result(file: Path, raw: Any) -> Result:
     try:
         result = Result(**raw)
     except TypeError as error:
         raise InputError(f"{file}: is no result of a trial ({error})") from None
-    whole = isinstance(result.number, int) and isinstance(result.params, Mapping) and result.state in STATES
-    scored = result.score is None or (isinstance(result.score, (int, float)) and math.isfinite(result.score))
-    if not (whole and scored):
+    r = result
+    sound = (
+        all(is_whole(v) for v in (r.number, r.seed, r.attempt, r.epochs))
+        and all(v is None or is_whole(v) for v in (r.repeat_of, r.epoch))
+        and all(v is None or is_number(v) for v in (r.score, r.test_score, r.test_spread))
+        and all(is_number(v) for v in (r.started, r.ended))
+        and (r.reason is None or isinstance(r.reason, str))
+        and r.state in STATES
+        and isinstance(r.params, dict)
+        and isinstance(r.extra, dict)
+    )
+    if not sound:
         raise InputError(f"{file}: is no result of a trial; delete it to run the trial again")
     return result
+
+
+def is_whole(value: Any) -> bool:
+    """A whole number from zero, of 63 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_number(value: Any) -> bool:
+    """A number that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,10 @@
-"""Requests to a running training: for now, signals that ask it to stop."""
+"""Requests to a running training: signals that ask it to stop, and a verdict that it shall end early."""
 
 from __future__ import annotations
 
+import json
 import signal
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -36,3 +38,21 @@ class StopRequest:
         self.requested = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def verdict(path: Path) -> str | None:
+    """Why a training shall end before its last epoch, as somebody who watches it has decided; None: it goes on.
+
+    Parameters
+    ----------
+    path : Path
+        `RunDirectory.verdict_file`. It is written once, as a whole: that it is there is the decision, also after the
+        training was started again.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["reason"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return "no reason can be read"

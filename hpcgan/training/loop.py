@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -60,13 +60,15 @@ class Method(Protocol):
 class Writers:
     """What rank 0 writes with; other ranks have none.
 
-    `tensorboard` takes samples seen and scalars by name, `samples` an epoch, of which it stores some events.
+    `tensorboard` takes samples seen and scalars by name, `samples` an epoch, of which it stores some events; `verdict`
+    says why the training shall end early, if it shall.
     """
 
     lease: Lease
     metrics: MetricsWriter
     tensorboard: Callable[[int, Mapping[str, float]], None]
     samples: Callable[[int], None]
+    verdict: Callable[[], str | None] = lambda: None
 
 
 class Trainer:
@@ -110,8 +112,13 @@ class Trainer:
         self._stop, self._reporter = stop, reporter
         self._saved_step: int | None = None
 
-    def run(self) -> None:
+    def run(self) -> str | None:
         """Train to the end.
+
+        Returns
+        -------
+        str or None
+            Why the training ended before its last epoch, by a verdict that all ranks heard after the same epoch.
 
         Raises
         ------
@@ -122,8 +129,17 @@ class Trainer:
         """
         counters, epochs = self._state.counters, self._config.training.epochs
         while counters.epoch < epochs:
+            if counters.position == 0 and (reason := self._verdict()) is not None:
+                return reason
             self._run_epoch()
             self._finish_epoch(last=counters.epoch + 1 == epochs)
+        return None
+
+    def _verdict(self) -> str | None:
+        """Rank 0 looks, all ranks hear."""
+        self._comm.beat(f"the verdict after epoch {self._state.counters.epoch}")
+        found = self._writers.verdict() if self._writers is not None else None
+        return cast("str | None", self._comm.broadcast_json(found))
 
     # --- one epoch -------------------------------------------------------------------------------
 

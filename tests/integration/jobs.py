@@ -35,6 +35,26 @@ def make_setting(folder: Path, **training: Any) -> Path:
     return folder
 
 
+SEARCH = {
+    "training.generator.learning_rate": {"log_uniform": [1e-4, 1e-3]},
+    "training.label_flip": {"uniform": [0.0, 0.2]},
+    "model.filters": {"choice": [1, 2]},
+}
+
+
+def make_sweep(setting: Path, name: str = "sweep.yaml", **training: Any) -> Path:
+    """A search over the setting's configuration, beside it."""
+    raw = yaml.safe_load((setting / "tiny.yaml").read_text())
+    raw["training"].update(training)
+    (setting / name).write_text(yaml.safe_dump({**raw, "search": SEARCH}))
+    return setting / name
+
+
+def sweep_command(study: Path, *args: str, config: str = "sweep.yaml") -> list[str]:
+    """`hpcgan sweep` of the setting's search, one thread a rank."""
+    return [sys.executable, "-m", "hpcgan", "sweep", config, "--threads", "1", "--out", str(study), *args]
+
+
 class Running:
     """A command that has been started.
 

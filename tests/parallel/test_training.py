@@ -14,7 +14,7 @@ from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
+from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
 from hpcgan.training import checkpoint  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
 
@@ -73,6 +73,42 @@ def test_three_ranks_too(comm):
 
 def _train(comm, data, folder, *overrides, stop=None):
     attempt.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
+
+
+class VerdictAt(StopRequest):
+    """Never asks to stop; when it is looked at for the n-th time, in step n, somebody has decided the run's end."""
+
+    def __init__(self, step, run):
+        self._left, self._run = step, run
+
+    @property
+    def requested(self):
+        self._left -= 1
+        if self._left == 0:
+            self._run.verdict_file.write_text('{"reason": "too bad"}')
+
+
+@pytest.mark.world_size(2)
+def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, tmp_path_factory):
+    """Epochs are 7 steps. Each rank returns, none waits for another; started again, the run is still ended."""
+    run = RunDirectory(shared_folder(comm, tmp_path_factory, "verdict"))
+    whole = shared_folder(comm, tmp_path_factory, "whole")
+    stop = VerdictAt(10 if comm.is_root else 1000, run)
+    for _ in range(2):
+        best = attempt.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
+        assert best["epoch"] <= 2
+        assert comm.broadcast_json(comm.gather_json(best)) == [best] * 2
+    if comm.is_root:
+        found = records.read(run.metrics_file)
+        assert [r["epoch"] for r in found if r["kind"] == "epoch"] == [1, 2]
+        assert [r["outcome"] for r in found if r["kind"] == "end"] == ["pruned", "pruned"]
+        assert attempt_state(run) == "pruned"
+        assert checkpoint.steps(run.checkpoints)[-1] == 14
+    _train(comm, data, whole, "training.epochs=2")
+    if comm.is_root:
+        ours, theirs = (checkpoint.load_latest(p / "checkpoints", pytest.fail) for p in (run.path, whole))
+        for name, array in theirs.arrays.items():
+            np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
 @pytest.mark.world_size(2)

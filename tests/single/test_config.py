@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hpcgan import config
 from hpcgan.errors import InputError
 from hpcgan.problems.base import Problems
+from hpcgan.sweep import study
 
 BASE = {"problem": "rpv", "data": {"path": "data/rpv"}}
 
@@ -129,9 +130,21 @@ def test_the_name_defaults_to_the_file(tmp_path):
     assert config.load(path, Problems()).name == "my_study"
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+SHIPPED = sorted(Path("configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if not p.stem.endswith("_sweep")], ids=lambda p: p.name)
 def test_shipped_configurations_are_valid(path):
     assert config.load(path, Problems()).problem == path.stem.split("_")[0]
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem.endswith("_sweep")], ids=lambda p: p.name)
+def test_shipped_searches_are_valid_and_are_no_trainings(path):
+    base, space = study.load(path, Problems())
+    assert len(space.dimensions) >= 5
+    assert base.problem == path.stem.split("_")[0]
+    with pytest.raises(InputError, match="'search' is for 'hpcgan sweep'"):
+        config.load(path, Problems())
 
 
 def test_json_schema_knows_the_model_of_the_problem():

@@ -130,6 +130,13 @@ def test_observables_and_their_score(maps):
     assert powers[1] == pytest.approx(ell * (ell + 1) * 0.0036554 * 0.01**2 / 2 / (2 * np.pi) / in_band, rel=1e-3)
 
 
+def test_maps_to_look_at_with_and_without_real_ones(maps):
+    for real, titles in (({"kappa": maps[:4]}, ["Real", "Generated"]), (None, ["Generated"])):
+        _, figure = SMALL.samples_figure(real, {"kappa": maps[:9]})
+        assert [axes.get_title() for axes in figure.axes if axes.get_title()] == titles
+        assert sum(len(axes.images) for axes in figure.axes) == 9 + 4 * (real is not None)
+
+
 def test_the_score_notices_what_the_null_band_allows_for():
     """Other maps of the same kind are inside the band; other amplitude, smoothing or a Gaussian field are not."""
     model = LognormalMaps(32)

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.records", "hpcgan.api", "hpcgan.problems", "hpcgan.metrics"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.metrics",
-                     "hpcgan.problems"},
+                     "hpcgan.problems", "hpcgan.stateless"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.problems",
                        "hpcgan.metrics"},
     "hpcgan.training": {"hpcgan.methods", "hpcgan.models", "hpcgan.problems", "hpcgan.comm", "hpcgan.data",
@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "hpcgan.schedule": set(),
     "hpcgan.stateless": set(),
     "hpcgan.allocation": set(),
+    "hpcgan.console": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 

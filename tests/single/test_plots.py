@@ -115,6 +115,16 @@ def test_image_grid(n):
     plots.png(figure, dpi=40)
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_image_grid_without_real_images_has_no_place_for_them(linear):
+    images = np.random.default_rng(6).exponential(1e4, (5, 16, 16))
+    figure = plots.image_grid(images[:0], images, EXTENT, "MeV", AXES, side=2, linear=linear)
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [np.array_equal(a.images[0].get_array(), i.T) for a, i in zip(panels, images)] == [True] * 4
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["Generated"]
+    plots.png(figure, dpi=40)
+
+
 def test_image_grid_of_dense_images():
     images = np.random.default_rng(6).normal(size=(4, 16, 16))
     figure = plots.image_grid(images, images[:1], EXTENT, "", AXES, linear=True)

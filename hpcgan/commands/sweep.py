@@ -1,0 +1,279 @@
+"""`hpcgan sweep`: search hyper-parameters, see how a search stands, report it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcgan.commands.submit import add_job_options, job_of, site_of
+from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+
+if TYPE_CHECKING:
+    from hpcgan.config import Config
+    from hpcgan.launch.job import Requests
+    from hpcgan.launch.slurm import JobSpec
+    from hpcgan.sweep.coordinator import Plan
+    from hpcgan.sweep.executors.base import Executor
+    from hpcgan.sweep.executors.slurm import SlurmExecutor
+    from hpcgan.sweep.space import Space
+    from hpcgan.sweep.store import Description, StudyDirectory
+
+VIEWS = ("status", "report", "best")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help="search hyper-parameters; 'sweep status|report|best DIR' show a search",
+        usage="hpcgan sweep CONFIG [key=value ...] --trials N [options]\n"
+        "       hpcgan sweep status DIR [--once]\n"
+        "       hpcgan sweep report DIR\n"
+        "       hpcgan sweep best DIR",
+        description="Train a configuration with other hyper-parameters again and again, and keep the best by the "
+        "score on validation events. What is searched is in the section 'search:' of the configuration. The same "
+        "command again goes on with what is missing.",
+    )
+    parser.add_argument("config", metavar="CONFIG|status|report|best", help="YAML configuration with 'search:'")
+    parser.add_argument("overrides", nargs="*", metavar="key=value|DIR", help="e.g. training.epochs=10")
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of the search (of a grid, default: all)")
+    parser.add_argument("--executor", choices=("local", "slurm", "ipyparallel"), default="local",
+                        help="who runs them: this machine, Slurm arrays, IPython engines")  # fmt: skip
+    parser.add_argument("--concurrency", type=int, metavar="K",
+                        help="trials at a time (default: what the cores, or the engines, allow; Slurm: 4)")  # fmt: skip
+    parser.add_argument("--ranks", type=int, metavar="R", help="ranks of a trial (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="study (default: runs/sweep-NAME-HASH)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the study (default: 1)")
+    parser.add_argument("--sampler", default="random", metavar="NAME",
+                        help="random, grid, or one of Optuna's: tpe ... (default: random)")  # fmt: skip
+    parser.add_argument("--pruner", choices=("none", "median", "halving"), default="none",
+                        help="end bad trials early (default: none)")  # fmt: skip
+    parser.add_argument("--top", type=int, metavar="K", help="so many of the best are trained again (default: 3)")
+    parser.add_argument(
+        "--repeats", type=int, default=0, metavar="R", help="with so many fresh seeds each (default: 0)"
+    )
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="starts of a lost trial (default: 3)")
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="ipcontroller-client.json of the IPython cluster")
+    parser.add_argument("--dry-run", action="store_true", help="print the trials that are known before, and stop")
+    parser.add_argument("--once", action="store_true", help="for status: print once and stop")
+    job = parser.add_argument_group("with --executor slurm, for each trial")
+    add_job_options(job)
+    job.add_argument("--signal", type=int, metavar="S", dest="signal_s", help="checkpoint this early, s (120)")
+    job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, or show a search."""
+    if args.config in VIEWS:
+        return _view(args)
+    from hpcgan.problems.base import Problems
+    from hpcgan.sweep import ledger, study
+    from hpcgan.sweep.store import StudyDirectory
+
+    for name, least in (("trials", 1), ("concurrency", 1), ("ranks", 1), ("top", 1), ("repeats", 0), ("retries", 0)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise InputError(f"--{name} {value}: give at least {least}")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed {args.seed}: give a number from 0 to 2^63 - 1")
+    base, space = study.load(Path(args.config), Problems(), args.overrides)
+    optuna = ledger.load_optuna()
+    ledger.make_sampler(optuna, args.sampler, 0)
+    trials = args.trials
+    if args.sampler == "grid":
+        size = len(space.grid())
+        trials = size if trials is None else min(trials, size)
+    if trials is None:
+        raise InputError("--trials is missing: give the number of trials, e.g. --trials 32")
+    ranks = _ranks(args)
+    options = {"seed": args.seed, "sampler": args.sampler, "pruner": args.pruner, "ranks": ranks}
+    description = study.describe(base, space, threads=1, **options)
+    study.check_draws(space, description, trials)
+    if args.dry_run:
+        return _show(space, description, trials)
+    out = StudyDirectory((args.out or study.default_directory(description)).absolute())
+    concurrency = args.concurrency or _concurrency(args.executor, ranks)
+    threads = args.threads or study.threads_of(out) or _threads(args.executor, concurrency, ranks)
+    description = study.describe(base, space, threads=threads, **options)
+    study.check(out, description, base)
+    _preflight(base, ranks)
+    spec = _spec(args, base, ranks, threads) if args.executor == "slurm" else None
+    if args.show:
+        if spec is None:
+            raise InputError("--print shows the batch script of --executor slurm")
+        print(_slurm(args, out, spec, concurrency).script(range(trials)), end="")
+        return EXIT_DONE
+    from hpcgan.sweep import coordinator
+
+    plan = coordinator.Plan(trials, args.top or 3, args.repeats, args.retries)
+    return _search(args, out, description, base, space, plan, concurrency, spec)
+
+
+def _search(
+    args: argparse.Namespace,
+    out: StudyDirectory,
+    description: Description,
+    base: Config,
+    space: Space,
+    plan: Plan,
+    concurrency: int,
+    spec: JobSpec | None,
+) -> int:
+    """Coordinate until everything is done."""
+    from hpcgan.launch.job import STOP_SIGNALS, Requests, handling
+    from hpcgan.sweep import study
+    from hpcgan.sweep.coordinator import Coordinator
+    from hpcgan.sweep.ledger import Ledger
+    from hpcgan.sweep.store import Goal
+
+    requests = Requests(_say_stopping)
+    with handling(STOP_SIGNALS, requests.ask):
+        executor = _executor(args, out, concurrency, spec)
+        try:
+            with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
+                _say(f"study {_short(out.path)}: {plan.trials} trials, {args.sampler} search, {args.executor}")
+                out.write_goal(Goal(plan.trials, plan.top * plan.repeats, concurrency))
+                _warn_of_crowding(args.executor, concurrency, description.ranks, description.threads)
+                book = Ledger(out, description, space, base.training.epochs, _say)
+                coordinator = Coordinator(
+                    out,
+                    description,
+                    space,
+                    book,
+                    executor,
+                    plan,
+                    requests,
+                    _say,
+                    lease.check,
+                    concurrency,
+                )
+                code = coordinator.run()
+                for line in coordinator.summary():
+                    print(line)
+                print(f"study: {_short(out.path)}", flush=True)
+                return code
+        finally:
+            executor.close()
+
+
+def _executor(args: argparse.Namespace, out: StudyDirectory, concurrency: int, spec: JobSpec | None) -> Executor:
+    if args.executor == "slurm":
+        assert spec is not None
+        return _slurm(args, out, spec, concurrency)
+    if args.executor == "ipyparallel":
+        from hpcgan.sweep.executors.ipyparallel import IpyparallelExecutor
+
+        return IpyparallelExecutor(out, args.concurrency, args.cluster)
+    from hpcgan.sweep.executors.local import LocalExecutor
+
+    return LocalExecutor(out, concurrency)
+
+
+def _slurm(args: argparse.Namespace, out: StudyDirectory, spec: JobSpec, concurrency: int) -> SlurmExecutor:
+    from hpcgan.sweep.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor(out, spec, concurrency, Path.cwd(), site_of(args), _say)
+
+
+def _spec(args: argparse.Namespace, base: Config, ranks: int, threads: int) -> JobSpec:
+    """The job of an element: the ranks of a trial over its nodes."""
+    nodes = args.nodes or 1
+    if ranks % nodes:
+        raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
+    args.ranks_per_node, args.threads = ranks // nodes, args.threads or threads
+    return job_of(args, f"sweep-{base.name}"[:64], signal_s=args.signal_s)
+
+
+def _ranks(args: argparse.Namespace) -> int:
+    if args.ranks_per_node is None:
+        return args.ranks or 1
+    ranks = int(args.ranks_per_node * (args.nodes or 1))
+    if args.ranks is not None and args.ranks != ranks:
+        raise InputError(f"--ranks {args.ranks}: is not --nodes times --ranks-per-node; leave one out")
+    return ranks
+
+
+def _concurrency(executor: str, ranks: int) -> int:
+    from hpcgan.launch.topology import available_cores
+
+    return max(1, available_cores() // ranks) if executor == "local" else 4
+
+
+def _threads(executor: str, concurrency: int, ranks: int) -> int:
+    """Threads of a rank in a new study, which all its trials have, whoever runs them."""
+    from hpcgan.launch.topology import available_cores
+
+    return max(1, available_cores() // concurrency // ranks) if executor == "local" else 1
+
+
+def _preflight(base: Config, ranks: int) -> None:
+    """Refuse missing data, and fewer events than a global batch, before anything is written."""
+    from hpcgan import api
+    from hpcgan.rundir import RunDirectory
+
+    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), ranks)
+
+
+def _show(space: Space, description: Description, trials: int) -> int:
+    """Print the trials that are known before they run."""
+    import yaml
+
+    from hpcgan.sweep.ledger import OWN_SAMPLERS, known_params
+
+    if description.sampler not in OWN_SAMPLERS:
+        raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
+    for index in range(trials):
+        params = yaml.safe_dump(
+            known_params(space, description, index), default_flow_style=True, sort_keys=False, width=10_000
+        )
+        print(f"{index}: {params}", end="")
+    return EXIT_DONE
+
+
+def _view(args: argparse.Namespace) -> int:
+    """Show a study."""
+    if len(args.overrides) != 1:
+        raise InputError(f"name one study: hpcgan sweep {args.config} DIR")
+    from hpcgan.sweep import views
+
+    path = Path(args.overrides[0])
+    if args.config == "status":
+        return views.status(path, once=args.once)
+    if args.config == "best":
+        print(views.best(path), end="")
+        return EXIT_DONE
+    files = views.report(path)
+    print(f"report: {', '.join(_short(file) for file in files)}")
+    return EXIT_DONE
+
+
+def _warn_of_crowding(executor: str, concurrency: int, ranks: int, threads: int) -> None:
+    from hpcgan.launch.topology import available_cores
+
+    cores = available_cores()
+    if executor == "local" and concurrency * ranks * threads > cores:
+        _say(
+            f"warning: {concurrency} trials x {ranks} ranks x {threads} threads share {cores} cores: this works, "
+            "but slower than one thread a core"
+        )
+
+
+def _fenced(text: str, requests: Requests) -> None:
+    """Another coordinator has the study: this one must not touch it any more."""
+    print(f"hpcgan: error: {text}", file=sys.stderr, flush=True)
+    os._exit(HpcganError.exit_code)
+
+
+def _say(line: str) -> None:
+    print(f"sweep: {line}", file=sys.stderr, flush=True)
+
+
+def _say_stopping(line: str) -> None:
+    print(line.replace("after this step", "all trials"), file=sys.stderr, flush=True)
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

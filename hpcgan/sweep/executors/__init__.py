@@ -1,0 +1,1 @@
+"""Who runs the trials of a study: this machine, Slurm, or IPython engines."""

@@ -1,0 +1,119 @@
+"""Trials on IPython engines, balanced over them by ipyparallel's scheduler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.sweep.store import StudyDirectory
+
+#: Seconds for the controller to answer.
+TIMEOUT = 30.0
+
+
+class IpyparallelExecutor:
+    """Each engine runs one trial at a time, as a child process that is no rank of whatever the engine is one of.
+
+    The engines must see the study under the same path and have hpcgan.
+
+    Parameters
+    ----------
+    study : StudyDirectory
+    slots : int or None
+        Trials at a time; None: the number of engines.
+    cluster : Path or None
+        `ipcontroller-client.json` of the cluster; by default that of ipyparallel's default profile.
+
+    Raises
+    ------
+    InputError
+        ipyparallel is not installed, there is no such cluster, or it has no engines.
+    """
+
+    every = 0.5
+
+    def __init__(self, study: StudyDirectory, slots: int | None, cluster: Path | None) -> None:
+        try:
+            import ipyparallel
+        except ImportError:
+            raise InputError("--executor ipyparallel needs it: pip install 'hpcgan[interactive]'") from None
+        if cluster is not None and not cluster.is_file():
+            raise InputError(f"{cluster}: no such file (--cluster)")
+        try:
+            where = {} if cluster is None else {"connection_info": str(cluster)}
+            self._client = ipyparallel.Client(timeout=TIMEOUT, **where)
+        except (OSError, TimeoutError, ValueError, ipyparallel.error.IPythonError) as error:
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"no IPython cluster answers ({text}): start one, or name it with --cluster") from None
+        engines = len(self._client.ids)
+        if not engines:
+            self._client.close()
+            raise InputError("the IPython cluster has no engines (yet)")
+        self.engines = engines
+        self.slots: int | None = min(slots, engines) if slots else engines
+        self._study = study
+        self._view = self._client.load_balanced_view()
+        self._tasks: dict[int, Any] = {}
+
+    def start(self, numbers: Sequence[int]) -> None:
+        """Hand in a task for each."""
+        if not self._client.ids:
+            raise HpcganError("all engines of the IPython cluster are gone")
+        for number in numbers:
+            self._tasks[number] = self._view.apply_async(
+                run_child, str(self._study.path.absolute()), number, os.getcwd()
+            )
+
+    def poll(self) -> dict[int, int | None]:
+        """Exit codes of children that have ended; None where the engine was lost."""
+        ended: dict[int, int | None] = {}
+        for number, task in list(self._tasks.items()):
+            if task.ready():
+                try:
+                    ended[number] = int(task.get(timeout=0))
+                except Exception:  # whatever the engine met, or its loss: there is a result or there is none
+                    ended[number] = None
+                del self._tasks[number]
+        return ended
+
+    def in_flight(self) -> set[int]:
+        """Those of this process; others' show by their lease."""
+        return set(self._tasks)
+
+    def stop(self) -> None:
+        """Take back what waits; what runs sees the study's stop file."""
+        for task in self._tasks.values():
+            if not task.ready():
+                task.abort()
+
+    def kill(self) -> None:
+        """Engines cannot be made to end a task; its trial sees the study's stop file."""
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._client.close()
+
+
+def run_child(study: str, number: int, folder: str) -> int:
+    """On an engine: run a trial in a process of its own; its exit code."""
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    from hpcgan.sweep.executors.base import command, scrubbed
+    from hpcgan.sweep.store import StudyDirectory
+
+    with open(StudyDirectory(Path(study)).log_file(number), "ab") as log:
+        return subprocess.run(
+            command(sys.executable, study, number, "--parent", str(os.getpid())),
+            cwd=folder,
+            env=scrubbed(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        ).returncode

@@ -1,0 +1,98 @@
+"""Trials as processes of this machine, each on cores of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from hpcgan.launch.topology import available_cores
+from hpcgan.sweep.executors.base import command, scrubbed
+from hpcgan.sweep.store import StudyDirectory
+
+
+class LocalExecutor:
+    """At most `slots` trials at a time.
+
+    They end, with a checkpoint, when this process does, however that happens.
+
+    Parameters
+    ----------
+    study : StudyDirectory
+    slots : int
+    env : mapping, optional
+        Environment of the trials, by default this process's.
+    """
+
+    every = 0.5
+
+    def __init__(self, study: StudyDirectory, slots: int, env: Mapping[str, str] | None = None) -> None:
+        self.slots: int | None = slots
+        self._study = study
+        self._env = scrubbed(os.environ if env is None else env)
+        self._cores = share_cores(slots)
+        self._running: dict[int, tuple[subprocess.Popen[bytes], int]] = {}  # number: process, slot
+
+    def start(self, numbers: Sequence[int]) -> None:
+        """Start a process for each."""
+        for number in numbers:
+            taken = {slot for _, slot in self._running.values()}
+            slot = next(i for i in range(len(self._cores)) if i not in taken)
+            cores = ",".join(str(core) for core in self._cores[slot])
+            options = ("--cores", cores, "--parent", str(os.getpid()))
+            with open(self._study.log_file(number), "ab") as log:
+                process = subprocess.Popen(
+                    command(sys.executable, str(self._study.path), number, *options),
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the coordinator, which asks them to stop
+                )
+            self._running[number] = (process, slot)
+
+    def poll(self) -> dict[int, int | None]:
+        """Exit codes of processes that have ended."""
+        ended = {n: process.returncode for n, (process, _) in self._running.items() if process.poll() is not None}
+        for number in ended:
+            del self._running[number]
+        return dict(ended)
+
+    def in_flight(self) -> set[int]:
+        """Those of this process."""
+        return set(self._running)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, which takes their ranks along."""
+        self._signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process, _ in self._running.values():
+            process.send_signal(number)
+
+
+def share_cores(slots: int, cores: Sequence[int] | None = None) -> list[list[int]]:
+    """Cores of each slot: disjoint and all equally many, or, where there are fewer cores than slots, one each in turn.
+
+    Parameters
+    ----------
+    slots : int
+    cores : sequence of int, optional
+        By default those that this process may use.
+    """
+    if cores is None:
+        mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        cores = list(mine)[: available_cores()]
+    each = len(cores) // slots
+    if each == 0:
+        return [[cores[slot % len(cores)]] for slot in range(slots)]
+    return [list(cores[slot * each : (slot + 1) * each]) for slot in range(slots)]

@@ -1,0 +1,148 @@
+"""Trials as elements of Slurm job arrays."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hpcgan import records
+from hpcgan.errors import HpcganError
+from hpcgan.launch import slurm
+from hpcgan.sweep.store import StudyDirectory
+
+#: Elements of one array: Slurm takes 1000 unless a site has set MaxArraySize.
+MOST = 1000
+
+
+class SlurmExecutor:
+    """One array for all trials that are handed in together, of which Slurm runs so many at a time.
+
+    Trials go on when this process ends; the next coordinator finds them in the queue.
+
+    Parameters
+    ----------
+    study : StudyDirectory
+    spec : JobSpec
+        Of an element, without its array.
+    concurrency : int
+        Elements that may run at a time.
+    folder : Path
+        Working directory of the trials.
+    site : Path or None
+        Shell file with the site's modules and settings.
+    report : callable
+        Takes one line for the user.
+    every : float
+        Seconds between looks at the queue.
+    """
+
+    slots: int | None = None
+
+    def __init__(
+        self,
+        study: StudyDirectory,
+        spec: slurm.JobSpec,
+        concurrency: int,
+        folder: Path,
+        site: Path | None,
+        report: Callable[[str], None],
+        every: float = 5.0,
+    ) -> None:
+        self._study, self._spec, self._concurrency = study, spec, concurrency
+        self._folder, self._site, self._report = folder, site, report
+        self.every = every
+        self._elements: dict[str, int] = {}  # what squeue calls an element: the trial's number
+        self._missed: set[str] = set()
+        self._silent = ""
+
+    def script(self, numbers: Sequence[int]) -> str:
+        """The batch script of an array for some trials."""
+        array = f"0-{len(numbers) - 1}%{self._concurrency}"
+        argv = [str(self._study.path.absolute()), "--of", ",".join(str(n) for n in numbers)]
+        return slurm.render(
+            self._spec.model_copy(update={"array": array}),
+            argv,
+            python=sys.executable,
+            folder=self._folder,
+            site=self._site,
+            supervised=False,
+            module="hpcgan.sweep.trial",
+            requeue=True,
+        )
+
+    def start(self, numbers: Sequence[int]) -> None:
+        """Submit an array."""
+        folder = self._study.path / "jobs"
+        folder.mkdir(exist_ok=True)
+        for first in range(0, len(numbers), MOST):
+            part = list(numbers[first : first + MOST])
+            script = self.script(part)
+            job = slurm.submit(script, folder, "slurm-%A_%a.out")
+            records.append(self._study.jobs_file, {"job": job, "time": time.time(), "numbers": part, "script": script})
+            self._elements.update({f"{job}_{i}": number for i, number in enumerate(part)})
+            self._report(f"job {job}: {len(part)} trial{'s' * (len(part) > 1)}, {self._concurrency} at a time")
+            if reason := slurm.obstacle(job):
+                self._report(
+                    f"warning: job {job} waits for {reason}: the cluster as it is may never start it; "
+                    f"take it back with 'scancel {job}'"
+                )
+
+    def poll(self) -> dict[int, int | None]:
+        """Trials whose element is in the queue no more.
+
+        A shared file system may show their results later than Slurm says that they have ended, so they count when
+        they were missed twice.
+        """
+        queued = self._queue(list(self._elements))
+        if queued is None:
+            return {}
+        missing = {element for element in self._elements if element not in queued}
+        ended = {element: self._elements[element] for element in missing & self._missed}
+        self._missed = missing - set(ended)
+        for element in ended:
+            del self._elements[element]
+        return dict.fromkeys(ended.values())
+
+    def in_flight(self) -> set[int]:
+        """Trials in the queue, whichever coordinator submitted them."""
+        if not self._elements:
+            known = {
+                f"{entry['job']}_{i}": number
+                for entry in records.read_lines(self._study.jobs_file)
+                if isinstance(entry.get("numbers"), list) and "job" in entry
+                for i, number in enumerate(entry["numbers"])
+            }
+            queued = self._queue(list(known))
+            self._elements = {element: known[element] for element in queued or () if element in known}
+        return set(self._elements.values())
+
+    def stop(self) -> None:
+        """Take what waits out of the queue; what runs sees the study's stop file."""
+        self._cancel(waiting_only=True)
+
+    def kill(self) -> None:
+        """Cancel all."""
+        self._cancel(waiting_only=False)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _cancel(self, waiting_only: bool) -> None:
+        try:
+            slurm.cancel(sorted({element.split("_")[0] for element in self._elements}), waiting_only=waiting_only)
+        except HpcganError as error:
+            self._report(str(error))
+
+    def _queue(self, elements: list[str]) -> dict[str, slurm.QueueEntry] | None:
+        """What of these is in the queue; None while the controller does not answer."""
+        try:
+            found = slurm.queue(elements)
+        except HpcganError as error:
+            if str(error) != self._silent:
+                self._silent = str(error)
+                self._report(f"{error}; waiting for it")
+            return None
+        self._silent = ""
+        return found

@@ -1,0 +1,338 @@
+"""Figures of a sweep's report."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+
+from hpcgan.metrics.plots import COLOURS, FAKE, REAL, new_figure, styled
+from hpcgan.sweep.domain import Domain, domains, short_names
+from hpcgan.sweep.statistics import Importance, Standing
+from hpcgan.sweep.table import Row, RowState, Table
+
+DONE, AGAIN, FAINT = COLOURS[0], COLOURS[2], "#b5b5b5"
+LABELLED_CURVES = 5
+LOG_FROM = 8.0
+"""Scores whose largest is this many times the smallest get a logarithmic axis."""
+
+
+def varied(table: Table) -> list[Domain]:
+    """Domains of the keys that differ among the trials of the search."""
+    rows = table.searched()
+    return [d for d in domains(table) if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
+
+
+@styled
+def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
+    """Score against each hyper-parameter; None if no trial has a score or nothing differs."""
+    shown, names = varied(table), short_names([d.key for d in domains(table)])
+    rows = table.searched()
+    scores = [r.score for r in rows if r.score is not None]
+    if not shown or not scores:
+        return None
+    columns = min(3, len(shown))
+    figure = new_figure((4.3 * columns, 3.3 * math.ceil(len(shown) / columns) + 0.5))
+    panels = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False, sharey=True)
+    for panel in panels.flat[len(shown) :]:
+        panel.set_axis_off()
+    for panel, domain in zip(panels.flat, shown):
+        _draw_scores(panel, domain, rows, standings)
+        _value_axis(panel, domain, {x for r in rows if (x := domain.place(r.params.get(domain.key))) is not None})
+        panel.set_xlabel(_text(names[domain.key]))
+        without = sum(domain.place(r.params.get(domain.key)) is None for r in rows)
+        if without:
+            panel.set_title(f"{without} trials without it", fontsize=9, color=REAL)
+    _score_axis(panels[0, 0], scores)
+    for row in panels:
+        row[0].set_ylabel("Score")
+    handles = {text: handle for panel in panels.flat for handle, text in zip(*panel.get_legend_handles_labels())}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=5, fontsize=9)
+    return figure
+
+
+def _draw_scores(panel: Axes, domain: Domain, rows: Sequence[Row], standings: Sequence[Standing]) -> None:
+    def x_of(row: Row | Standing) -> float | None:
+        place = domain.place(row.params.get(domain.key))
+        # Choices lie side by side, so that trials of the same do not hide one another.
+        aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if domain.choices else 0.0
+        return None if place is None else place + aside
+
+    kinds: tuple[tuple[str, list[Row], dict[str, Any]], ...] = (
+        ("complete", [r for r in rows if r.state == "complete"], {"marker": "o", "color": DONE, "ms": 5, "alpha": 0.8}),
+        ("pruned", [r for r in rows if r.state == "pruned"], {"marker": "v", "color": REAL, "ms": 5, "mfc": "none"}),
+    )
+    for label, mine, style in kinds:
+        found = [(x, r.score) for r in mine if (x := x_of(r)) is not None and r.score is not None]
+        if found:
+            panel.plot(*zip(*found), ls="none", label=label, **style)
+    failed = [x for r in rows if r.state == "failed" and (x := x_of(r)) is not None]
+    if failed:  # at the upper edge: whatever score they had, it is not that of a whole training
+        edge = panel.get_xaxis_transform()
+        panel.plot(failed, [0.96] * len(failed), "x", color=FAKE, ms=6, label="failed", transform=edge)
+    again = [(x, s) for s in standings if s.repeats is not None and (x := x_of(s)) is not None]
+    if again:
+        panel.errorbar(
+            [x for x, _ in again],
+            [s.repeats.mean for _, s in again if s.repeats is not None],
+            yerr=[s.repeats.error or 0.0 for _, s in again if s.repeats is not None],
+            fmt="D", ms=5, lw=1.2, capsize=3, color=AGAIN, label="mean of repeats", zorder=4,
+        )  # fmt: skip
+    if standings and (x := x_of(standings[0])) is not None and math.isfinite(standings[0].value):
+        panel.plot(x, standings[0].value, "o", ms=13, mfc="none", mew=1.6, color="black", label="first place", zorder=5)
+    for place in range(len(domain.choices)):
+        mine_here = [
+            r.score
+            for r in rows
+            if r.state == "complete" and r.score is not None and domain.place(r.params.get(domain.key)) == place
+        ]
+        if len(mine_here) > 2:
+            middle = float(np.median(mine_here))
+            panel.plot([place - 0.3, place + 0.3], [middle] * 2, color=DONE, lw=1.2, label="median of a choice")
+
+
+@styled
+def parallel_figure(table: Table) -> Figure | None:
+    """Parallel coordinates: a line a trial across all hyper-parameters, coloured by score."""
+    rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
+    done = [r for r in rows if r.state == "complete" and r.score is not None]
+    shown = varied(table)
+    if len(done) < 2 or not shown:
+        return None
+    names = short_names([d.key for d in domains(table)])
+    scores = [r.score for r in done if r.score is not None]
+    norm = _norm(scores)
+    figure = new_figure((max(8.0, 1.55 * (len(shown) + 1)), 5.0))
+    panel = figure.subplots()
+    palette, absent = colormaps["viridis"], False
+    for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
+        y = [_height(d, row.params.get(d.key)) for d in shown]
+        if row.state == "complete" and row.score is not None:
+            end = float(norm(row.score))
+            panel.plot(range(len(shown) + 1), [*y, end], color=palette(norm(row.score)), lw=1.6, alpha=0.9)
+        else:
+            panel.plot(range(len(shown)), y, color=FAINT, lw=0.8, ls="--", zorder=1)
+    for x, domain in enumerate(shown):
+        for height, label in _ticks(domain):
+            _tick(panel, x, height, label)
+        if any(domain.place(r.params.get(domain.key)) is None for r in rows):
+            _tick(panel, x, ABSENT, "not set")
+            absent = True
+    for score in (min(scores), _middle(norm, scores), max(scores)):
+        _tick(panel, len(shown), float(norm(score)), f"{score:.4g}")
+    for x, name in enumerate([*(names[d.key] for d in shown), "score"]):
+        panel.plot([x, x], [0.0, 1.0], color=REAL, lw=0.9, zorder=2)
+        panel.annotate(_text(name), (x, 1.06), rotation=22, ha="left", va="bottom", fontsize=10, annotation_clip=False)
+    panel.set_xlim(-0.25, len(shown) + 0.6)
+    panel.set_ylim(ABSENT - 0.05 if absent else -0.04, 1.03)
+    panel.set_axis_off()
+    return figure
+
+
+ABSENT = -0.12
+"""Height of what a trial does not have, below the values."""
+
+
+def _height(domain: Domain, value: Any) -> float:
+    place = domain.place(value)
+    if place is None:
+        return ABSENT
+    low, high = domain.low, domain.high
+    if domain.log:
+        low, high, place = math.log(low), math.log(high), math.log(place)
+    return (place - low) / (high - low) if high > low else 0.5
+
+
+def _ticks(domain: Domain) -> list[tuple[float, str]]:
+    if domain.choices:
+        step = max(1, math.ceil(len(domain.choices) / 10))
+        return [(i / max(1.0, domain.high), name) for i, name in enumerate(domain.choices) if i % step == 0]
+    middle = math.sqrt(domain.low * domain.high) if domain.log else 0.5 * (domain.low + domain.high)
+    return [(_height(domain, v), f"{v:.3g}") for v in (domain.low, middle, domain.high)]
+
+
+def _tick(panel: Axes, x: float, height: float, label: str) -> None:
+    panel.plot([x - 0.03, x + 0.03], [height] * 2, color=REAL, lw=0.9, zorder=2)
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
+    panel.text(x + 0.05, height, _text(_cut(label, 18)), fontsize=8.5, va="center", bbox=box, zorder=3)
+
+
+@styled
+def importance_figure(found: Importance) -> Figure | None:
+    """Bars, with the level of chance."""
+    if not found.weights:
+        return None
+    names = short_names([w.key for w in found.weights])
+    figure = new_figure((7.2, 1.2 + 0.36 * len(found.weights)))
+    panel = figure.subplots()
+    y = np.arange(len(found.weights))[::-1]
+    shares, chances = ([getattr(w, name) for w in found.weights] for name in ("share", "chance"))
+    colours = [DONE if w.share > w.chance else FAINT for w in found.weights]
+    panel.barh(y, shares, 0.62, color=colours)
+    right = max(1.08 * max(shares), min(1.08 * max(chances), 1.0))
+    inside = [(c, at) for c, at in zip(chances, y) if c < right]
+    panel.plot([c for c, _ in inside], [at for _, at in inside], "|", ms=15, mew=2, color=FAKE,
+               label="95% level of chance")  # fmt: skip
+    beyond = [at for c, at in zip(chances, y) if c >= right]
+    panel.plot([0.985 * right] * len(beyond), beyond, ">", ms=6, mfc="none", color=FAKE)
+    panel.set_yticks(y, [_text(names[w.key]) for w in found.weights])
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="y", left=False, right=False)
+    panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_xlim(0.0, right)
+    panel.set_xlabel("Share of importance")
+    figure.legend(loc="outside upper center", fontsize=9)
+    return figure
+
+
+_ENDS: dict[RowState, dict[str, Any]] = {
+    "complete": {},
+    "pruned": {"ls": "--", "marker": "v", "markevery": [-1], "ms": 4, "mfc": "none"},
+    "failed": {"ls": "--", "marker": "x", "markevery": [-1], "ms": 5},
+}
+
+
+@styled
+def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
+    """Score after each epoch of all trials of the search; the first places are named."""
+    rows = [r for r in table.searched() if r.curve]
+    if not rows:
+        return None
+    leading = [s.number for s in standings[:LABELLED_CURVES]]
+    figure = new_figure((8.6, 4.6))
+    panel = figure.subplots()
+    seen = set()
+    for row in rows:
+        x, y = zip(*row.curve)
+        if row.number in leading:
+            continue
+        style = {"color": FAINT, "lw": 0.9, "zorder": 1, **_ENDS.get(row.state, {"ls": ":"})}
+        panel.plot(x, y, **style, label=None if row.state in seen else row.state)
+        seen.add(row.state)
+    for number, colour in zip(leading, itertools.cycle(COLOURS)):
+        found = table.row(number)
+        if found is not None and found.curve:
+            x, y = zip(*found.curve)
+            panel.plot(
+                x, y, "o-" if len(x) < 30 else "-", ms=3, lw=1.6, color=colour, label=f"trial {number}", zorder=3
+            )
+    _score_axis(panel, [score for r in rows for _, score in r.curve])
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set(xlabel="Epoch", ylabel="Score")
+    figure.legend(loc="outside upper center", ncols=5, fontsize=9)
+    return figure
+
+
+@styled
+def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
+    """Configurations that were repeated: scores with fresh seeds, their mean, the score that selected them."""
+    shown = [s for s in standings if s.repeats is not None]
+    if not shown:
+        return None
+    figure = new_figure((8.6, 1.5 + 0.5 * len(shown)))
+    panel = figure.subplots()
+    once: set[str] = set()
+
+    def label(text: str) -> str | None:
+        fresh = text not in once
+        once.add(text)
+        return text if fresh else None
+
+    values: list[float] = []
+    for y, s in zip(range(len(shown))[::-1], shown):
+        if s.repeats is None:
+            continue
+        values += [*s.scores, s.repeats.mean]
+        panel.plot(s.scores, [y] * len(s.scores), "|", ms=11, color=REAL, label=label("a repeat"))
+        panel.errorbar(
+            s.repeats.mean, y, xerr=s.repeats.error, fmt="D", ms=6, lw=1.6, capsize=4, color=AGAIN,
+            label=label("mean of repeats, standard error"),
+        )  # fmt: skip
+        if s.score is not None:
+            values.append(s.score)
+            panel.plot(s.score, y, "o", ms=6, mfc="none", color=DONE, label=label("score that selected it"))
+        if s.test is not None:
+            values.append(s.test.mean)
+            panel.errorbar(
+                s.test.mean, y - 0.22, xerr=s.test.error, fmt="s", ms=5, lw=1.3, capsize=3, color=FAKE,
+                label=label("mean on test events"),
+            )  # fmt: skip
+    panel.set_yticks(range(len(shown))[::-1], [f"trial {s.number}" for s in shown])
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="y", left=False, right=False)
+    panel.set_ylim(-0.6, len(shown) - 0.4)
+    _score_axis(panel, values, vertical=False)
+    panel.set_xlabel("Score")
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    return figure
+
+
+# --- axes -------------------------------------------------------------------------------------------
+
+
+def _is_wide(scores: Sequence[float]) -> bool:
+    return min(scores) > 0 and max(scores) > LOG_FROM * min(scores)
+
+
+def _score_axis(panel: Axes, scores: Sequence[float], vertical: bool = True) -> None:
+    if not _is_wide(scores):
+        return
+    axis = panel.yaxis if vertical else panel.xaxis
+    (panel.set_yscale if vertical else panel.set_xscale)("log")
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    narrow = max(scores) < 50 * min(scores)
+    axis.set_minor_formatter(FuncFormatter(_sparse) if narrow else NullFormatter())
+
+
+def _sparse(value: float, _: Any) -> str:
+    """Minor ticks of a logarithmic axis: only some digits get a label."""
+    digit = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
+    return f"{value:g}" if digit in (2, 5) else ""
+
+
+def _value_axis(panel: Axes, domain: Domain, values: set[float]) -> None:
+    if domain.choices:
+        long = sum(len(name) for name in domain.choices) > 28
+        labels = [_text(_cut(name, 16)) for name in domain.choices]
+        panel.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlim(-0.6, len(labels) - 0.4)
+        return
+    if domain.log:
+        panel.set_xscale("log")
+    if domain.integer and len(values) <= 8:
+        panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
+        panel.xaxis.set_minor_locator(NullLocator())
+    elif domain.log and domain.high < 30 * domain.low:
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        panel.xaxis.set_minor_formatter(FuncFormatter(_sparse))
+    panel.margins(x=0.06)
+
+
+def _norm(scores: Sequence[float]) -> Normalize:
+    low, high = min(scores), max(scores)
+    if _is_wide(scores):
+        return LogNorm(low, high)
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _middle(norm: Normalize, scores: Sequence[float]) -> float:
+    return float(norm.inverse(0.5)) if max(scores) > min(scores) else min(scores)
+
+
+def _cut(text: str, n: int) -> str:
+    return text if len(text) <= n else f"{text[: n - 1]}…"
+
+
+def _text(text: str) -> str:
+    """Text of a user, not matplotlib's mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,343 @@
+"""The report of a sweep: one HTML page, the trials as CSV, everything as JSON, figures as PNG."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import hpcgan
+from hpcgan.errors import InputError
+from hpcgan.metrics.page import EmbeddedFigure
+from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.rundir import RunDirectory, write_atomic
+from hpcgan.sweep import page
+from hpcgan.sweep.domain import domains
+from hpcgan.sweep.statistics import Standing, importance, ranking
+from hpcgan.sweep.store import check_json
+from hpcgan.sweep.table import ENDED, Row, Table, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Version of the JSON's layout; grows when a key changes its meaning or goes.
+SCHEMA_VERSION = 1
+SAMPLES = 9
+
+
+def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple[str, str, str, Figure]]]:
+    """Everything that a report shows.
+
+    Parameters
+    ----------
+    table : Table
+    shuffles : int
+        For the level of chance of importances.
+
+    Returns
+    -------
+    report : dict
+        Content of the JSON file.
+    figures : list of (identifier, caption, section, Figure)
+    """
+    standings = ranking(table.rows)
+    weights = importance(table, shuffles=shuffles)
+    problems = list(table.problems)
+    config = _config(table, problems)
+    searched, repeats = table.searched(), [r for r in table.rows if r.repeat_of is not None]
+    figures = _figures(table, standings, weights, problems)
+    d = table.description
+    report: dict[str, Any] = {
+        "schema": "hpcgan.sweep",
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hpcgan": hpcgan.__version__,
+        "name": one_line(d.name),
+        **{key: getattr(d, key) for key in ("sampler", "pruner", "seed", "ranks", "threads", "identity", "space")},
+        "config": config,
+        "search": {**table.counts(searched), "total": len(searched)},
+        "repeats": {**table.counts(repeats), "total": len(repeats)},
+        "seconds": sum(r.seconds or 0.0 for r in table.rows),
+        "ranking": [asdict(s) for s in standings],
+        "importance": asdict(weights),
+        "reasons": reasons(table.rows),
+        "trials": [asdict(r) for r in table.rows],
+        "problems": problems,
+        "summary": winner_lines(table, standings),
+        "notices": _state_lines(table),
+        "figures": [{"name": name, "caption": caption, "section": section} for name, caption, section, _ in figures],
+    }
+    return json.loads(json.dumps(report, allow_nan=False, default=str)), figures
+
+
+def write(table: Table, shuffles: int = 200) -> list[Path]:
+    """Write `trials.csv`, `sweep.json`, a PNG of each figure and `report.html` into the study's `report` folder.
+
+    Returns
+    -------
+    list of Path
+        What was written, the page last.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    from hpcgan.metrics.plots import png
+
+    report, figures = build(table, shuffles)
+    shown = [EmbeddedFigure(name, caption, png(figure), section) for name, caption, section, figure in figures]
+    folder = table.study.report
+    content: dict[str, bytes | str] = {
+        "trials.csv": to_csv(table),
+        "sweep.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
+        **{f"{figure.name}.png": figure.png for figure in shown},
+        "report.html": page.render(report, shown),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in content.items():
+            write_atomic(folder / name, data)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write the report: {error.strerror}") from None
+    return [folder / name for name in content]
+
+
+def to_csv(table: Table) -> str:
+    """One line a trial; scores as they are, times in seconds, empty where there is nothing."""
+    keys = [d.key for d in domains(table)]
+    before = ("number", "state", "repeat_of", "seed")
+    after = ("score", "epoch", "epochs", "wanted", "attempts", "seconds", "test_score", "test_spread", "reason")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*before, *(f"params.{key}" for key in keys), *after])
+    for row in table.rows:
+        values = [_cell(row.params[key]) if key in row.params else None for key in keys]
+        writer.writerow([*(getattr(row, k) for k in before), *values, *(getattr(row, k) for k in after)])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    plain = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    return value if plain else json.dumps(value)
+
+
+def reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Why trials were pruned, failed, were lost or are broken: reasons that differ in numbers only count as one.
+
+    Returns
+    -------
+    list of dict
+        `state`, `reason` (of the first such trial) and `trials`; the most frequent first.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row.state in ("pruned", "failed", "lost", "broken"):
+            reason = row.reason or "no reason given"
+            key = (row.state, re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", reason))
+            found.setdefault(key, {"state": row.state, "reason": reason, "trials": []})["trials"].append(row.number)
+    return sorted(found.values(), key=lambda entry: -len(entry["trials"]))
+
+
+def winner_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
+    """Plain sentences on who leads, how sure that is, and why a single best is biased."""
+    if not standings:
+        return ["No trial has been trained to the end and scored: there is no winner yet."]
+    first, n = standings[0], sum(r.state == "complete" and r.score is not None for r in table.searched())
+    lines = []
+    if first.repeats is None:
+        lines.append(
+            f"Trial {first.number} has the lowest score, {first.value:.2f}, the single best of {n}. A single best of "
+            "many is biased: part of it is luck, and the same configuration with another seed is expected to score "
+            "worse. Only repetitions with fresh seeds tell by how much; there are none yet."
+        )
+    else:
+        m = first.repeats
+        error = f" ± {m.error:.2f}" if m.error is not None else ""
+        seeds = "repetition with a fresh seed" if m.n == 1 else f"{m.n} repetitions with fresh seeds"
+        own = f" The score that selected it was {first.score:.2f}." if first.score is not None else ""
+        lines.append(
+            f"Trial {first.number} leads with {m.mean:.2f}{error}, the mean of {seeds}.{own} A single best of many "
+            f"({n} here) is biased low, so the scores that selected trials are not in the means."
+        )
+        lines += _tie_lines(standings)
+    if first.unfinished:
+        lines.append(
+            f"{first.unfinished} of the repetitions of trial {first.number} came to no score; its mean is that of the "
+            "others and may flatter it."
+        )
+    passed = [s.number for s in standings[1:] if s.repeats is not None and s.unfinished and s.value < first.value]
+    if passed:
+        lines.append(f"{_trials(passed)} had a lower mean, but not every repetition came to a score.")
+    lines.append(_test_line(first))
+    return lines
+
+
+def _tie_lines(standings: Sequence[Standing]) -> list[str]:
+    first, others = standings[0], [s for s in standings[1:] if s.repeats is not None]
+    lines = []
+    if tied := [s.number for s in others if s.tied]:
+        lines.append(
+            f"{_trials(tied)} cannot be told from trial {first.number}: the difference of the means is within what "
+            "chance gives (Welch's t-test, 5%)."
+        )
+    if unknown := [s.number for s in others if s.tied is None]:
+        lines.append(f"{_trials(unknown)}: too few repetitions to say whether the difference is more than chance.")
+    if others and not tied and not unknown and all(s.value > first.value for s in others):
+        lines.append(
+            f"It is better than the other repeated trials beyond the spread between seeds (Welch's t-test, 5%; "
+            f"next: trial {others[0].number})."
+        )
+    return lines
+
+
+def _test_line(first: Standing) -> str:
+    if first.test is not None:
+        error = f" ± {first.test.error:.2f}" if first.test.error is not None else ""
+        seeds = f"{first.test.n} seed{'s' * (first.test.n > 1)}"
+        return f"On test events, which selected nothing, it scores {first.test.mean:.2f}{error} ({seeds})."
+    if first.test_score is not None:
+        spread = f" ± {first.test_spread:.2f} between generated samples" if first.test_spread is not None else ""
+        return f"On test events, which selected nothing, trial {first.number} scores {first.test_score:.2f}{spread}."
+    return "It has not been scored on test events yet."
+
+
+def _state_lines(table: Table) -> list[str]:
+    lines = []
+    searched = table.searched()
+    counts, ended = table.counts(searched), [r for r in searched if r.state in ENDED]
+    if ended and (counts["failed"] or counts["pruned"]):
+        shares = [
+            f"{counts[state]} ({counts[state] / len(ended):.0%}) {'was' if counts[state] == 1 else 'were'} pruned"
+            if state == "pruned"
+            else f"{counts[state]} ({counts[state] / len(ended):.0%}) failed"
+            for state in ("failed", "pruned")
+            if counts[state]
+        ]
+        lines.append(f"Of {len(ended)} trials that ended, {' and '.join(shares)}; the reasons are below.")
+    whole = table.counts()
+    open_ = [f"{whole[state]} {state}" for state in ("running", "queued", "lost") if whole[state]]
+    if open_:
+        lines.append(f"The sweep has not ended: {', '.join(open_)}. This is how it stands.")
+    return lines
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    names = [str(n) for n in numbers]
+    return f"Trial{'s' * (len(names) > 1)} {', '.join(names[:-1])}{' and ' * (len(names) > 1)}{names[-1]}"
+
+
+def _config(table: Table, problems: list[str]) -> Mapping[str, Any] | None:
+    """The configuration that trials change; None if it cannot be read."""
+    run = RunDirectory(table.study.path)
+    try:
+        config = run.read_config()
+        check_json(config)
+    except InputError as error:
+        problems.append(one_line(str(error)))
+        return None
+    except (TypeError, ValueError) as error:
+        problems.append(one_line(f"{run.config_file}: is no configuration: {error}"))
+        return None
+    return config
+
+
+# --- figures ----------------------------------------------------------------------------------------
+
+
+def _figures(
+    table: Table, standings: Sequence[Standing], weights: Any, problems: list[str]
+) -> list[tuple[str, str, str, Figure]]:
+    from hpcgan.sweep import figures
+
+    complete = sum(r.state == "complete" and r.score is not None for r in table.searched())
+    made = [
+        (
+            "repeats",
+            "Repeated configurations, best mean first. The circle is the score by which a trial was selected, and has "
+            "no part in the mean.",
+            "ranking",
+            figures.repeats_figure(standings),
+        ),
+        (
+            "parameters",
+            "Score of each trial against each hyper-parameter; lower is better. Trials that failed are at the upper "
+            "edge; pruned ones have the best score until then, of a shorter training.",
+            "parameters",
+            figures.parameter_figure(table, standings),
+        ),
+        (
+            "parallel",
+            f"Each line is a trial: {complete} complete ones coloured by score (dark is good), dashed those that were "
+            "pruned or failed.",
+            "parameters",
+            figures.parallel_figure(table),
+        ),
+        (
+            "importance",
+            f"Share of each hyper-parameter in what the best {weights.top} of {weights.trials} complete trials have in "
+            "common (PED-ANOVA). A grey bar is no longer than what 95% of studies stay below in which scores are dealt "
+            "out at random (a triangle: that level is off the axis).",
+            "importance",
+            figures.importance_figure(weights),
+        ),
+        (
+            "curves",
+            "Score on validation events after each epoch; the first places are named.",
+            "curves",
+            figures.curves_figure(table, standings),
+        ),
+        *_samples(table, standings, problems),
+    ]
+    return [(name, caption, section, figure) for name, caption, section, figure in made if figure is not None]
+
+
+def _samples(
+    table: Table, standings: Sequence[Standing], problems: list[str]
+) -> list[tuple[str, str, str, Figure | None]]:
+    """Events that the best trial generated while it was trained, beside real ones if its data are there."""
+    row = table.row(standings[0].number) if standings else None
+    if row is None or row.epoch is None:
+        return []
+    run = table.study.trial(row.number)
+    file = run.samples / f"epoch-{row.epoch:04d}.h5"
+    if not file.is_file():
+        return []
+    try:
+        config = run.load_config(Problems())
+        problem = problem_class(config.problem)(config.model)
+        fake = _first(problem, file, "")
+    except InputError as error:
+        problems.append(one_line(str(error)))
+        return []
+    try:
+        real = _first(problem, config.data.path, "val")
+    except InputError:  # a report may be made where the data are not
+        real = None
+    drawn = problem.samples_figure(real, fake)
+    if drawn is None:
+        return []
+    caption, figure = drawn
+    beside = "" if real is not None else f" Real events are not shown: {config.data.path} is not here."
+    whose = f"Trial {row.number} after epoch {row.epoch}, its best."
+    return [("samples", f"{whose} {caption}{beside}", "samples", figure)]
+
+
+def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:
+    """The first samples of a file or split."""
+    try:
+        source = problem.open(path, split, cache_mb=0)
+        try:
+            return source.read(np.arange(min(SAMPLES, len(source))))
+        finally:
+            source.close()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None

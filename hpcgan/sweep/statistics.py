@@ -1,0 +1,342 @@
+"""What a table of trials says: who leads and by how much, what matters, how long it still takes.
+
+A trial's own score selected it, so it is biased: the lowest of many noisy numbers is lower than what its configuration
+gives on average. Repetitions with fresh seeds had no part in the selection, so where there are any, they alone decide,
+and a trial's own score is left out of their mean.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hpcgan.sweep.domain import Domain, domains
+from hpcgan.sweep.table import ENDED, Row, Table
+
+CONFIDENCE = 0.95
+LEAST_TRIALS = 10
+TOP_TRIALS = 5  # that PED-ANOVA's authors want to see among the good ones, at least
+TOP_PART = 3
+"""One in so many trials counts as good. Of one in ten, Optuna's default, too few are left: in 24 made-up trials, a
+parameter that decides with some noise was above the level of chance in 34 of 60 cases, with one in three in 55."""
+SHUFFLES = 200
+
+
+# --- means ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of a few numbers.
+
+    Attributes
+    ----------
+    mean : float
+    error : float or None
+        Standard error of the mean, from the numbers' own spread; None for a single one.
+    std : float or None
+        Their standard deviation.
+    n : int
+    """
+
+    mean: float
+    error: float | None
+    std: float | None
+    n: int
+
+
+def mean_of(values: Sequence[float]) -> Mean | None:
+    """Mean, standard error and standard deviation; None of nothing."""
+    if not values:
+        return None
+    n, std = len(values), statistics.stdev(values) if len(values) > 1 else None
+    return Mean(statistics.fmean(values), None if std is None else std / math.sqrt(n), std, n)
+
+
+# --- ranking ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Place of a configuration.
+
+    Attributes
+    ----------
+    place : int
+        From 1. Repeated configurations come first, by the mean over their repetitions (those of which one came to no
+        score after the others); configurations without repetitions follow by their score.
+    number : int
+        The trial of the search.
+    params : mapping
+    score : float or None
+        Its own score, by which it was selected; None if that cannot be read.
+    repeats : Mean or None
+        Of the scores of complete repetitions.
+    scores : tuple of float
+        Those scores.
+    unfinished : int
+        Repetitions that ended without a score or are broken, pruned or lost; they are not in the mean.
+    test : Mean or None
+        Of the repetitions' scores on test events; their spread is that between seeds.
+    test_score, test_spread : float or None
+        The trial's own on test events, mean and standard deviation over generated samples.
+    tied : bool or None
+        The difference to the first place may be chance; None for the first place, and where repetitions are too few
+        to say.
+    difference, difference_error : float or None
+        Of the means over repetitions to the first place, with its standard error.
+    """
+
+    place: int
+    number: int
+    params: Mapping[str, Any]
+    score: float | None
+    repeats: Mean | None = None
+    scores: tuple[float, ...] = ()
+    unfinished: int = 0
+    test: Mean | None = None
+    test_score: float | None = None
+    test_spread: float | None = None
+    tied: bool | None = None
+    difference: float | None = None
+    difference_error: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What it is ranked by."""
+        if self.repeats is not None:
+            return self.repeats.mean
+        return math.inf if self.score is None else self.score
+
+
+def ranking(rows: Iterable[Row]) -> list[Standing]:
+    """All configurations that were trained to the end and scored, best first.
+
+    Repeated ones come first, of these the ones of which every repetition came to a score. Ties are by Welch's t-test of
+    the repetitions' scores at 5%, against the first place.
+    """
+    rows = list(rows)
+    originals = {r.number: r for r in rows if r.repeat_of is None}
+    repeats: dict[int, list[Row]] = {}
+    for r in rows:
+        if r.repeat_of is not None:
+            repeats.setdefault(r.repeat_of, []).append(r)
+    found = []
+    for number in sorted({*originals, *repeats}):
+        own, again = originals.get(number), repeats.get(number, [])
+        done = [r for r in again if r.state == "complete" and r.score is not None]
+        scored = own is not None and own.state == "complete" and own.score is not None
+        if not (done or scored):
+            continue
+        scores = tuple(r.score for r in done if r.score is not None)
+        found.append(
+            Standing(
+                place=0,
+                number=number,
+                params=own.params if own is not None and (own.params or not again) else again[0].params,
+                score=own.score if own is not None and scored else None,
+                repeats=mean_of(scores),
+                scores=scores,
+                unfinished=sum(r.state not in ("running", "queued") for r in again) - len(done),
+                test=mean_of([r.test_score for r in done if r.test_score is not None]),
+                test_score=own.test_score if own is not None else None,
+                test_spread=own.test_spread if own is not None else None,
+            )
+        )
+    found.sort(key=lambda s: (s.repeats is None, s.unfinished, s.value, s.number))
+    return [_placed(standing, place, found[0]) for place, standing in enumerate(found, start=1)]
+
+
+def _placed(standing: Standing, place: int, first: Standing) -> Standing:
+    if place == 1 or standing.repeats is None or first.repeats is None:
+        return replace(standing, place=place)
+    a, b = standing.repeats, first.repeats
+    difference = a.mean - b.mean
+    if a.error is None or b.error is None:
+        return replace(standing, place=place, difference=difference)
+    error = math.hypot(a.error, b.error)
+    return replace(
+        standing,
+        place=place,
+        difference=difference,
+        difference_error=error,
+        tied=abs(difference) <= _reach(a, b) * error,
+    )
+
+
+def _reach(a: Mean, b: Mean) -> float:
+    """How many standard errors a difference of two means may have by chance (Welch, Biometrika 34 (1947) 28)."""
+    from scipy.stats import t
+
+    parts = [(m.error or 0.0) ** 2 for m in (a, b)]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (m.n - 1) for part, m in zip(parts, (a, b)))
+    return float(t.ppf(0.5 + CONFIDENCE / 2, freedom))
+
+
+# --- importance -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How much a key matters.
+
+    Attributes
+    ----------
+    key : str
+    share : float
+        Of the importance of all keys.
+    chance : float
+        The share that 95% of studies stay below in which the key matters nothing: those with scores dealt out anew.
+    """
+
+    key: str
+    share: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance of hyper-parameters.
+
+    Attributes
+    ----------
+    weights : tuple of Weight
+        Most important first; empty if `reason` says why there are none.
+    trials : int
+        Complete, scored trials of the search that it rests on. Trials that were pruned or failed are not among them,
+        though they say something, too: mostly of bad regions.
+    top : int
+        Of these, the good ones, whose parameters are compared with those of all.
+    reason : str or None
+    """
+
+    weights: tuple[Weight, ...]
+    trials: int
+    top: int
+    reason: str | None = None
+
+
+def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importance:
+    """PED-ANOVA (Watanabe et al., arXiv:2304.10255) of a table: what the good trials have in common.
+
+    The distribution of each parameter among the best trials (a third, but five at least) is compared with that among
+    all. The level of chance is that of the same numbers with the scores dealt out anew.
+
+    Parameters
+    ----------
+    table : Table
+    seed, shuffles : int
+        Of the level of chance.
+    """
+    rows = [r for r in table.searched() if r.state == "complete" and r.score is not None]
+    scores = np.array([r.score for r in rows], dtype=np.float64)
+    top = max(TOP_TRIALS, math.ceil(len(rows) / TOP_PART))
+    if len(rows) < LEAST_TRIALS:
+        return Importance((), len(rows), 0, f"{len(rows)} complete trials say nothing yet: at least {LEAST_TRIALS}")
+    if np.ptp(scores) == 0:
+        return Importance((), len(rows), 0, "all trials have the same score")
+    try:
+        import optuna
+    except ImportError:
+        return Importance((), len(rows), 0, "Optuna is not installed: pip install 'hpcgan[sweep]'")
+    varied = [d for d in domains(table) if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
+    if not varied:
+        return Importance((), len(rows), 0, "no parameter was varied")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of experimental methods and small numbers of trials, which the report states
+        study = _study(optuna, rows, varied)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / len(rows))
+
+        def evaluate(dealt: np.ndarray) -> dict[str, float]:
+            found: dict[str, float] = evaluator.evaluate(study, target=lambda trial: float(dealt[trial.number]))
+            return found
+
+        measured = evaluate(scores)
+        rng = np.random.default_rng(seed)
+        dealt = [evaluate(rng.permutation(scores)) for _ in range(shuffles)]
+    total = sum(measured.values())
+    if not total > 0:
+        return Importance((), len(rows), top, "the best trials have nothing in common")
+    weights = [
+        Weight(key, measured[key] / total, float(np.quantile([d[key] for d in dealt], CONFIDENCE)) / total)
+        for key in measured
+    ]
+    return Importance(tuple(sorted(weights, key=lambda w: (-w.share, w.key))), len(rows), top)
+
+
+def _study(optuna: Any, rows: Sequence[Row], varied: Sequence[Domain]) -> Any:
+    """The trials as a study in memory."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(direction="minimize")
+    finally:
+        optuna.logging.set_verbosity(before)
+    for row in rows:
+        params, distributions = {}, {}
+        for d in varied:
+            place = d.place(row.params.get(d.key))
+            if place is not None:
+                params[d.key] = d.choices[int(place)] if d.choices else int(place) if d.integer else place
+                distributions[d.key] = _distribution(optuna.distributions, d)
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=row.score))
+    return study
+
+
+def _distribution(kinds: Any, domain: Domain) -> Any:
+    if domain.choices:
+        return kinds.CategoricalDistribution(domain.choices)
+    if domain.integer:
+        return kinds.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return kinds.FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+# --- time -------------------------------------------------------------------------------------------
+
+
+def time_left(table: Table) -> float | None:
+    """Seconds until all trials have ended: those of the goal, if there is one, or those that are known.
+
+    None if there is nothing to tell it from.
+
+    Notes
+    -----
+    A trial that has not begun takes the mean time of those that have ended, pruned and failed ones included: it may
+    end as they did. Each goes to where it can begin first; without a goal, as many run at a time as run now.
+    """
+    goal = table.goal
+    running = [r for r in table.rows if r.state == "running"]
+    to_come = max(0, goal.trials + goal.repeats - len(table.rows)) if goal is not None else 0
+    waiting = sum(r.state in ("queued", "lost") for r in table.rows) + to_come
+    if not running and not waiting:
+        return 0.0
+    ended = [r.seconds for r in table.rows if r.state in ENDED and r.seconds is not None]
+    usual = statistics.fmean(ended) if ended else _whole(running)
+    lefts = [r.left_s if r.left_s is not None else _rest(r, usual) for r in running]
+    if any(left is None for left in lefts) or (waiting and usual is None):
+        return None
+    at = max(goal.concurrency if goal is not None else 0, len(running), 1)
+    free = [left for left in lefts if left is not None] + [0.0] * (at - len(running))
+    heapq.heapify(free)
+    for _ in range(waiting):
+        heapq.heappush(free, heapq.heappop(free) + (usual or 0.0))
+    return max(free)
+
+
+def _whole(running: Sequence[Row]) -> float | None:
+    """Mean time of trainings that run, as they look now."""
+    known = [r.seconds + r.left_s for r in running if r.seconds is not None and r.left_s is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _rest(row: Row, usual: float | None) -> float | None:
+    return None if usual is None else max(0.0, usual - (row.seconds or 0.0))

@@ -1,0 +1,179 @@
+"""A study as the command line asks for it: its definition, and the directory it begins or goes on in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpcgan import config as configuration
+from hpcgan.config import Config, Registry
+from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.rundir import FencedError, Lease, RunDirectory, differences, write_atomic
+from hpcgan.sweep import space as spaces
+from hpcgan.sweep.ledger import known_params, trial_seed
+from hpcgan.sweep.space import SECTION, Space
+from hpcgan.sweep.store import Description, StudyDirectory
+
+
+def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
+    """The configuration that trials change, and the search space, of a file that holds both.
+
+    Parameters
+    ----------
+    path : Path
+    registry : Registry
+    overrides : sequence of str
+        `key=value`; with `search.KEY={choice: [8, 16]}` a dimension becomes another one, with `search.KEY=null` none.
+
+    Raises
+    ------
+    InputError
+        One line with file and key.
+    """
+    of_space = [item for item in overrides if item.startswith(f"{SECTION}.")]
+    raw = configuration.read(path, [item for item in overrides if item not in of_space])
+    if SECTION not in raw:
+        raise InputError(f"{path}: has no section '{SECTION}', which says what is searched; see configs/rpv_sweep.yaml")
+    section = raw.pop(SECTION)
+    base = configuration.load(raw, registry, where=str(path))
+    if base.scoring.every_epochs == 0:
+        raise InputError(f"{path}: scoring.every_epochs: 0, but a study chooses by the score")
+    return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
+
+
+def describe(
+    base: Config, space: Space, *, seed: int, sampler: str, pruner: str, ranks: int, threads: int
+) -> Description:
+    """What a study is."""
+    return Description(
+        name=base.name,
+        seed=seed,
+        space=space.dump(),
+        sampler=sampler,
+        pruner=pruner,
+        identity=_identity_hash(base),
+        ranks=ranks,
+        threads=threads,
+    )
+
+
+def default_directory(description: Description) -> Path:
+    """`runs/sweep-NAME-HASH`."""
+    told = {k: v for k, v in asdict(description).items() if k != "threads"}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return Path("runs") / f"sweep-{description.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def check_draws(space: Space, description: Description, trials: int) -> None:
+    """Refuse values that do not go together before anything is written, where they are known already.
+
+    Raises
+    ------
+    InputError
+        The configuration does not take a trial's values.
+    """
+    if description.sampler in ("random", "grid"):
+        for index in range(trials):
+            space.config(known_params(space, description, index), trial_seed(description.seed, index))
+
+
+@contextlib.contextmanager
+def opened(
+    study: StudyDirectory,
+    description: Description,
+    base: Config,
+    on_lost: Callable[[str], None],
+) -> Iterator[Lease]:
+    """Begin or go on with a study, as its only coordinator.
+
+    Raises
+    ------
+    InputError
+        Another coordinator has it, or the directory holds another study; the message says what differs.
+    """
+    check(study, description, base)
+    try:
+        study.path.mkdir(parents=True, exist_ok=True)
+        lease = Lease(RunDirectory(study.path), on_lost)
+    except FencedError as error:
+        raise InputError(f"another sweep is at work on this study: {error}") from None
+    except OSError as error:
+        raise InputError(f"{study.path}: cannot write the study: {error.strerror}") from None
+    outcome = "failed"
+    try:
+        check(study, description, base)
+        if not study.exists:
+            write_atomic(study.config_file, base.to_yaml())
+            write_atomic(study.space_file, yaml.safe_dump(description.space, sort_keys=False))
+            study.trials.mkdir(exist_ok=True)
+            study.write_description(description)  # last: with it there is a study
+        yield lease
+        outcome = "done"
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    finally:
+        with contextlib.suppress(HpcganError, OSError):
+            lease.release(outcome)
+
+
+def check(study: StudyDirectory, description: Description, base: Config) -> None:
+    """Refuse a directory of another study.
+
+    Raises
+    ------
+    InputError
+        Naming what differs.
+    """
+    if not study.exists:
+        if study.path.exists() and RunDirectory(study.path).exists and not study.trials.is_dir():
+            raise InputError(f"{study.path}: holds a run, not a study; give another directory with --out")
+        return
+    there = study.description()
+    if there == description:
+        return
+    found = differences(_compared(study, there), {**asdict(description), "identity": _identity(base)})
+    shown = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in found[:3])
+    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+    raise InputError(f"{study.path}: holds another study ({shown}{more}); give another directory with --out")
+
+
+def threads_of(study: StudyDirectory) -> int | None:
+    """Threads of a rank in a study that is there already."""
+    return study.description().threads if study.exists else None
+
+
+def _compared(study: StudyDirectory, there: Description) -> dict[str, Any]:
+    raw = RunDirectory(study.path).read_config()
+    return {**asdict(there), "identity": _strip(raw)}
+
+
+def _label(key: str) -> str:
+    for prefix, name in (("identity.", ""), ("space.", f"{SECTION}.")):
+        if key.startswith(prefix):
+            return name + key.removeprefix(prefix)
+    return key
+
+
+def _identity(base: Config) -> dict[str, Any]:
+    """What makes two trials of the same parameters the same: how long they are as well."""
+    return _strip(base.dump())
+
+
+def _identity_hash(base: Config) -> str:
+    canonical = json.dumps(_identity(base), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _strip(plain: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
+    if isinstance(kept.get("data"), dict):
+        kept["data"] = {k: v for k, v in kept["data"].items() if k != "cache_mb"}
+    return kept

@@ -1,0 +1,331 @@
+"""One trial: `python -m hpcgan.sweep.trial STUDY NUMBER`, started by an executor, wherever that is.
+
+The training is an ordinary one, `hpcgan train`, in processes of its own; this one sees it to its end and writes
+`result.json`. It holds a lease on the trial, so a trial never runs twice at a time, whoever starts it. Exit codes:
+0 there is a result, 75 stopped on request with a checkpoint, else none came of it and the trial may be tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from hpcgan import records
+from hpcgan.allocation import current_job
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
+from hpcgan.launch import srun
+from hpcgan.launch.job import STOP_SIGNALS, Requests, handling, rank_command
+from hpcgan.launch.start import Launcher, launch
+from hpcgan.launch.topology import UNKNOWN, Topology
+from hpcgan.launch.world import set_parent_death_signal
+from hpcgan.rundir import FencedError, Lease, RunDirectory, attempt_state
+from hpcgan.sweep.store import Assignment, Result, StudyDirectory
+
+#: Seconds that processes of an earlier attempt get to notice that they are alone.
+PATIENCE = 120.0
+#: Seconds between looks for the study's wish that trials stop.
+WATCH = 1.0
+#: Generated samples that are scored on test events.
+TEST_SAMPLES = 5
+
+#: Ends of a training that say nothing of its hyper-parameters: another process was there, or the disk was full.
+_NOT_ITS_FAULT = re.compile(
+    r"is training in it|has just started on this run|has taken this run over|trains in it: this one stops"
+    r"|cannot write|[Nn]o space left|[Qq]uota exceeded"
+)
+
+
+class Direct:
+    """A launcher of a single rank: the process itself."""
+
+    flavour = UNKNOWN
+
+    def command(self, topology: Topology, argv: Sequence[str], module: str) -> list[str]:
+        """The command line of `python -m module ARGV`, which dies with this process."""
+        return rank_command(argv, module)
+
+
+@dataclass
+class Trial:
+    """A trial of a study, as this process runs it.
+
+    Parameters
+    ----------
+    study : StudyDirectory
+    number : int
+    requests : Requests
+        Requests to stop that this process has got.
+    """
+
+    study: StudyDirectory
+    number: int
+    requests: Requests
+    lost: bool = False
+
+    def run(self) -> int:
+        """Train, or score on test events, whichever is left to do; the exit code.
+
+        Raises
+        ------
+        InputError
+            There is no such trial, or another process has it.
+        HpcganError
+            The result cannot be written.
+        """
+        description = self.study.description()
+        assignment = self.study.assignment(self.number)
+        if assignment is None:
+            raise InputError(f"{self.study.path}: there is no trial {self.number}")
+        if self._is_done(assignment):
+            return EXIT_DONE
+        lease = Lease(self.study.runner(self.number), self._on_lost)
+        code = EXIT_FAILED
+        try:
+            with open(self.study.log_file(self.number), "ab") as log:
+                if self._is_done(assignment):  # by whoever had the lease before
+                    code = EXIT_DONE
+                elif (found := self.study.result(self.number)) is not None:
+                    code = self._score(found, log)
+                else:
+                    code = self._train(assignment, description.ranks, description.threads, lease, log)
+        finally:
+            stopped = code == EXIT_INTERRUPTED or (code != EXIT_DONE and self.requests.made())
+            with contextlib.suppress(OSError):
+                lease.release("done" if code == EXIT_DONE else "interrupted" if stopped else "failed")
+        return EXIT_INTERRUPTED if stopped else code
+
+    def _is_done(self, assignment: Assignment) -> bool:
+        found = self.study.result(self.number)
+        return found is not None and (found.test_score is not None or not assignment.test)
+
+    def _on_lost(self, text: str) -> None:
+        """Another process has the trial: end everything here, at once."""
+        self.lost = True
+        self.requests.at = self.requests.at or time.monotonic()
+        self.requests.hurry = True
+        self.requests.report(f"hpcgan: {text}")
+
+    def _train(self, assignment: Assignment, ranks: int, threads: int, lease: Lease, log: IO[bytes]) -> int:
+        run = self.study.trial(self.number)
+        self._wait_for_others(run)
+        if self.requests.made():
+            return EXIT_INTERRUPTED
+        started, begin, ends = time.time(), log.tell(), len(_ends(run))
+        argv = ["train", str(run.config_file), "--run", str(run.path)]
+        code = self._launch(argv, ranks, threads, log)
+        if self.lost:
+            return EXIT_FAILED
+        made = judge(self.study, assignment, lease.attempt, code, started, begin, ends)
+        if made is None:
+            return code or EXIT_FAILED
+        lease.check()
+        extra = {"host": socket.gethostname(), "ranks": ranks, "threads": threads}
+        self.study.write_result(replace(made, extra=extra))
+        return EXIT_DONE
+
+    def _launch(self, argv: Sequence[str], ranks: int, threads: int | None, log: IO[bytes]) -> int:
+        job, nodes = current_job(os.environ), 1
+        launcher: Launcher | None = None  # this environment's mpirun
+        if ranks == 1:
+            launcher = Direct()
+        elif job is not None:
+            launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
+            nodes = min(job.nodes, ranks)
+        return launch(
+            argv,
+            ranks,
+            launcher=launcher,
+            nodes=nodes,
+            threads=threads,
+            stdout=log,
+            stderr=log,
+            report=self.requests.report,
+            requests=self.requests,
+        )
+
+    def _wait_for_others(self, run: RunDirectory) -> None:
+        """Until the ranks of an earlier attempt, whose starter was killed, have ended.
+
+        Raises
+        ------
+        HpcganError
+            They have not.
+        """
+        end = time.monotonic() + PATIENCE
+        while attempt_state(run) == "running" and not self.requests.made():
+            if time.monotonic() > end:
+                raise HpcganError(f"{run.path}: the ranks of an earlier attempt are still there")
+            time.sleep(0.2)
+
+    def _score(self, result: Result, log: IO[bytes]) -> int:
+        """Score a trained trial on test events."""
+        run = self.study.trial(self.number)
+        code = self._launch(["evaluate", str(run.path), "--samples", str(TEST_SAMPLES)], 1, None, log)
+        if code != EXIT_DONE or self.lost:
+            return code or EXIT_FAILED
+        try:
+            score = json.loads((run.report / "report.json").read_text(encoding="utf-8"))["score"]
+            mean, spread = float(score["mean"]), score["std"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HpcganError(f"{run.report}/report.json: cannot be read: {error}") from None
+        self.study.write_result(replace(result, test_score=mean, test_spread=spread))
+        return EXIT_DONE
+
+
+def judge(
+    study: StudyDirectory, assignment: Assignment, attempt: int, code: int, started: float, begin: int, ends: int
+) -> Result | None:
+    """What came of a training that ended with an exit code; None if it was not brought to an end.
+
+    Parameters
+    ----------
+    study : StudyDirectory
+    assignment : Assignment
+    attempt : int
+        How often the trial was started.
+    code : int
+        Of the training.
+    started : float
+        Seconds since 1970.
+    begin : int
+        Where in the log this attempt begins, bytes.
+    ends : int
+        Ends of earlier attempts at the training.
+    """
+    new = _ends(study.trial(assignment.number))[ends:]
+    outcome = new[-1].get("outcome") if new else None
+    score, epoch, epochs = standing(study, assignment.number)
+    state, reason = "failed", None
+    if code == EXIT_DONE:
+        if score is None:
+            reason = "no epoch has a finite score"
+        elif outcome == "pruned":
+            state, reason = "pruned", _verdict(study.trial(assignment.number).verdict_file)
+        else:
+            state = "complete"
+    elif code == EXIT_BAD_INPUT or (code == EXIT_FAILED and outcome == "failed"):
+        reason = cause(study.log_file(assignment.number), begin) or f"the training ended with exit code {code}"
+        if _NOT_ITS_FAULT.search(reason):
+            return None
+    else:
+        return None
+    return Result(
+        number=assignment.number,
+        params=assignment.params,
+        seed=assignment.seed,
+        repeat_of=assignment.repeat_of,
+        attempt=attempt,
+        state=state,  # type: ignore[arg-type]
+        score=score,
+        epoch=epoch,
+        epochs=epochs,
+        reason=reason,
+        started=started,
+        ended=time.time(),
+    )
+
+
+def _ends(run: RunDirectory) -> list[dict[str, Any]]:
+    """What attempts at a training recorded when they ended in order."""
+    return [r for r in records.read_lines(run.metrics_file) if r.get("kind") == "end"]
+
+
+def standing(study: StudyDirectory, number: int) -> tuple[float | None, int | None, int]:
+    """The best epoch's score, that epoch, and the epochs trained so far."""
+    epochs = records.read(study.trial(number).metrics_file, "epoch")
+    scored = [(r["score"]["total"], r["epoch"]) for r in epochs if r.get("score")]
+    finite = [(s, e) for s, e in scored if isinstance(s, (int, float)) and math.isfinite(s)]
+    score, epoch = min(finite, default=(None, None))
+    return score, epoch, int(epochs[-1]["epoch"]) if epochs else 0
+
+
+def cause(log: Path, begin: int = 0) -> str | None:
+    """The line of a log that says why a training ended, without the program's name."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(begin)
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    said = [line.strip() for line in lines if line.strip()]
+    for pattern in (r"hpcgan: (?:error: )?(rank \d+: .*)", r"hpcgan: error: (.*)", r"(\w+(?:Error|Exception): .*)"):
+        found = [match[1] for line in said if (match := re.match(pattern, line))]
+        if found:
+            return found[0][:500]
+    return said[-1][:500] if said else None
+
+
+def _verdict(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _watch(study: StudyDirectory, requests: Requests) -> None:
+    """Take the study's wish that all trials stop for a request to this process."""
+    while requests.at is None:
+        if study.stop_file.exists():
+            requests.at = time.monotonic()
+            return
+        time.sleep(WATCH)
+
+
+def _number(text: str, of: str | None, env: Mapping[str, str]) -> int:
+    """A trial's number, or which of a list this element of a Slurm array is."""
+    if of is None:
+        return int(text)
+    element = env.get("SLURM_ARRAY_TASK_ID", "")
+    numbers = of.split(",")
+    if not re.fullmatch(r"\d+", element) or int(element) >= len(numbers):
+        raise InputError(f"SLURM_ARRAY_TASK_ID={element!r} is no element of {len(numbers)}")
+    return int(numbers[int(element)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a trial."""
+    parser = argparse.ArgumentParser(prog="python -m hpcgan.sweep.trial", description="Run a trial of a study.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("number", nargs="?", default="")
+    parser.add_argument("--of", metavar="N,...", help="as an element of a Slurm array: its number in this list")
+    parser.add_argument("--cores", metavar="C,...", help="run on these cores only")
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop, with a checkpoint, when this process ends")
+    args = parser.parse_args(argv)
+    requests = Requests(lambda line: print(line, file=sys.stderr, flush=True))
+    with handling(STOP_SIGNALS, requests.ask):
+        if args.parent is not None:
+            set_parent_death_signal(signal.SIGTERM)
+            if os.getppid() != args.parent:  # it ended before
+                return EXIT_INTERRUPTED
+        if args.cores:
+            os.sched_setaffinity(0, {int(core) for core in args.cores.split(",")})
+        study = StudyDirectory(args.study)
+        threading.Thread(target=_watch, args=(study, requests), daemon=True).start()
+        try:
+            return Trial(study, _number(args.number, args.of, os.environ), requests).run()
+        except FencedError as error:
+            print(f"hpcgan: {error}", file=sys.stderr, flush=True)
+            return EXIT_BAD_INPUT
+        except HpcganError as error:
+            print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+        except OSError as error:
+            print(f"hpcgan: error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+            return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""What `hpcgan sweep status`, `report` and `best` show of a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan import config as configuration
+from hpcgan.console import make_table, open_console
+from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.launch.jobs import clock
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.sweep.domain import short_names, show
+from hpcgan.sweep.statistics import Standing, ranking, time_left
+from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+REFRESH_S = 2.0
+LEADING = 5
+COLUMNS = ("trial", "state", "epoch", "score", "best", "time", "left")
+TEXTS = ("parameters", "why")
+"""Columns in a pipe; on a terminal one, of the reason if there is one and else of the parameters, as far as it fits."""
+_COLOURS: dict[RowState, str] = {"running": "cyan", "failed": "red", "lost": "red", "broken": "red", "pruned": "yellow"}
+
+
+def status(path: Path, *, once: bool) -> int:
+    """Show how a study stands: a table that follows it on a terminal, plain lines once elsewhere.
+
+    The table is there until the study ends or a key interrupts it; neither touches the study.
+
+    Parameters
+    ----------
+    path : Path
+        The study's directory.
+    once : bool
+        Once, whoever looks.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    InputError
+        There is no study.
+    """
+    reader, console = TableReader(path), open_console()
+    if once or not console.is_terminal:
+        table = reader.read()
+        width = console.width if console.is_terminal else None
+        console.print(_picture(table, len(table.rows), width), soft_wrap=True)
+        return EXIT_DONE
+    from rich.live import Live
+
+    def picture() -> tuple[Group, bool]:
+        table = reader.read()
+        most = max(3, console.height - 10 - len(table.problems))
+        return _picture(table, most, console.width), _under_way(table)
+
+    shown, going = picture()
+    try:
+        with Live(shown, console=console, auto_refresh=False) as live:
+            while going:
+                time.sleep(REFRESH_S)
+                shown, going = picture()
+                live.update(shown, refresh=True)
+    except KeyboardInterrupt:
+        pass
+    return EXIT_DONE
+
+
+def report(path: Path) -> list[Path]:
+    """Write the report of a study.
+
+    Returns
+    -------
+    list of Path
+        What was written, the page last.
+
+    Raises
+    ------
+    InputError
+        There is no study, or the report cannot be written.
+    """
+    from hpcgan.sweep import report as reports
+
+    return reports.write(read_table(path))
+
+
+def best(path: Path) -> str:
+    """The configuration that leads, as YAML with a comment that says how sure that is.
+
+    Parameters
+    ----------
+    path : Path
+        The study's directory.
+
+    Raises
+    ------
+    InputError
+        There is no study, no trial that was trained to the end and scored, or no configuration of the winner.
+    """
+    from hpcgan.sweep.report import winner_lines
+
+    table = read_table(path)
+    standings = ranking(table.rows)
+    if not standings:
+        raise InputError(f"{path}: no trial has been trained to the end and scored: there is no winner yet")
+    first = standings[0]
+    head = [
+        f"Trial {first.number} of the sweep '{one_line(table.description.name)}' ({one_line(str(path))}).",
+        *winner_lines(table, standings),
+    ]
+    return "".join(f"# {line}\n" for line in head) + _configuration(table, first)
+
+
+def _configuration(table: Table, first: Standing) -> str:
+    """As the winner was trained; if that cannot be read, the study's with the winner's parameters."""
+    run = table.study.trial(first.number)
+    if run.exists:
+        return run.load_config(Problems()).to_yaml()
+    base = RunDirectory(table.study.path).read_config()
+    for key, value in first.params.items():
+        *sections, last = key.split(".")
+        node: Any = base
+        for section in sections:
+            node = node.setdefault(section, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise InputError(f"{table.study.config_file}: has no section for '{key}' of trial {first.number}")
+        node[last] = value
+    try:
+        return configuration.load(base, Problems()).to_yaml()
+    except InputError as error:
+        raise InputError(f"{table.study.config_file}, with the values of trial {first.number}: {error}") from None
+
+
+# --- status -----------------------------------------------------------------------------------------
+
+
+def _under_way(table: Table) -> bool:
+    """Whether anything may still change: a trial runs, or somebody hands trials out."""
+    return any(r.state == "running" for r in table.rows) or _is_coordinated(table)
+
+
+def _is_coordinated(table: Table) -> bool:
+    return attempt_state(RunDirectory(table.study.path)) == "running"
+
+
+def _picture(table: Table, most: int, width: int | None) -> Group:
+    """All there is to see, with at most so many trials, in the width of a terminal or as wide as it gets."""
+    from rich.console import Group
+    from rich.text import Text
+
+    standings = ranking(table.rows)
+    rows = in_order(table, standings)
+    names = short_names(list(dict.fromkeys(key for r in rows for key in r.params)))
+    cells = [_cells(row) for row in rows[:most]]
+    texts = [[_params(row, names), row.reason or ""] for row in rows[:most]]
+    if width is None:
+        listing = make_table([*COLUMNS, *TEXTS], ("state", *TEXTS))
+    else:
+        taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *cells]) for i in range(len(COLUMNS)))
+        texts = [[(reason or params)[: max(0, width - taken)]] for params, reason in texts]
+        listing = make_table([*COLUMNS, ""], ("state", ""))
+    for row, line, text in zip(rows, cells, texts):
+        leads = bool(standings) and row.number == standings[0].number
+        listing.add_row(*line, *text, style="bold" if leads else _COLOURS.get(row.state, ""))
+    parts: list[Any] = [Text(line) for line in head_lines(table, standings)]
+    parts += [listing] if rows else [Text("no trial yet")]
+    if len(rows) > most:
+        parts.append(Text(f"... and {len(rows) - most} more; --once shows all"))
+    parts += [Text(f"cannot be read: {problem}") for problem in table.problems]
+    return Group(*parts)
+
+
+def in_order(table: Table, standings: Sequence[Standing]) -> list[Row]:
+    """Trials as a viewer wants them: what runs, what leads, what went wrong, what waits, the rest."""
+    places = {s.number: s.place for s in standings}
+    groups: dict[RowState, int] = {"running": 0, "lost": 2, "broken": 2, "failed": 2, "queued": 3, "pruned": 4}
+
+    def key(row: Row) -> tuple[int, int, int]:
+        place = places.get(row.number)
+        if row.state == "complete" and place is not None and place <= LEADING:
+            return 1, place, row.number
+        return groups.get(row.state, 5), place or len(places) + 1, row.number
+
+    return sorted(table.rows, key=key)
+
+
+def head_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
+    """The study, its progress, the best so far and the time left, a line each."""
+    d, counts = table.description, table.counts()
+    states = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    repeats = sum(r.repeat_of is not None for r in table.rows)
+    lines = [
+        f"{one_line(d.name)}: {one_line(d.sampler)} search, pruning: {one_line(d.pruner)}, seed {d.seed}, "
+        f"{one_line(str(table.study.path))}",
+        f"{len(table.rows)}{_of(table)} trials{f' ({repeats} of them repetitions)' * (repeats > 0)}: "
+        f"{states or 'none yet'}",
+    ]
+    if standings:
+        first = standings[0]
+        if first.repeats is not None:
+            error = f" ± {first.repeats.error:.2f}" if first.repeats.error is not None else ""
+            lines.append(
+                f"best: trial {first.number}, {first.repeats.mean:.2f}{error} over {first.repeats.n} repetitions"
+            )
+        else:
+            lines.append(f"best so far: trial {first.number}, {first.value:.2f} (a single best of many is biased)")
+    lines.append(_time_line(table))
+    return lines
+
+
+def _of(table: Table) -> str:
+    return "" if table.goal is None else f" of {table.goal.trials + table.goal.repeats}"
+
+
+def _time_line(table: Table) -> str:
+    goal = table.goal
+    missing = goal is not None and len(table.rows) < goal.trials + goal.repeats
+    if not missing and not any(r.state in ("running", "queued", "lost") for r in table.rows):
+        if any(r.to_test for r in table.rows):
+            return "time left: trained, scores on test events are to come"
+        return "time left: none, all trials have ended" if table.rows else "time left: not known"
+    if not _under_way(table):
+        return "time left: nobody works on it; the sweep's command goes on with it"
+    left = time_left(table)
+    if left is None:
+        return "time left: not known before an epoch is done"
+    return f"time left: {clock(left)}" + ("" if goal is not None else " for the trials that run or wait")
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        str(row.number),
+        row.state if row.repeat_of is None else f"{row.state} (repeats {row.repeat_of})",
+        f"{row.epochs}/{row.wanted}" if row.wanted else str(row.epochs),
+        _number(row.current),
+        _number(row.score) + (f" @{row.epoch}" if row.epoch is not None else ""),
+        clock(row.seconds),
+        clock(row.left_s),
+    ]
+
+
+def _params(row: Row, names: dict[str, str]) -> str:
+    return " ".join(f"{names[key]}={show(value, 3)}" for key, value in row.params.items())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

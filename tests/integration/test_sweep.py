@@ -1,0 +1,275 @@
+"""`hpcgan sweep` as users start it: real trainings, killed and stopped, pruned, on engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jobs
+import psutil
+import pytest
+import sweeps
+import yaml
+
+from hpcgan import records
+from hpcgan.sweep.store import StudyDirectory
+
+pytest.importorskip("horovod")
+pytest.importorskip("optuna")
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIALS = ("--trials", "3", "--concurrency", "2")
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = jobs.make_setting(tmp_path_factory.mktemp("sweep"), epochs=6)
+    jobs.make_sweep(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(setting, tmp_path_factory):
+    """An undisturbed study, with the best trial repeated and scored on test events."""
+    path = tmp_path_factory.mktemp("reference") / "study"
+    code, output = jobs.Running(setting, jobs.sweep_command(path, *TRIALS, "--top", "1", "--repeats", "1")).finish(240)
+    assert code == 0, output
+    (path.parent / "output").write_text(output)
+    return path
+
+
+def searched(path):
+    return [row for row in sweeps.table(path) if row[3] is None]
+
+
+def test_every_trial_is_an_ordinary_run_with_a_result(reference, setting):
+    study = StudyDirectory(reference)
+    assert study.numbers() == [0, 1, 2, 3]
+    for number in study.numbers():
+        result, run = study.result(number), study.trial(number)
+        assert result.state == "complete", result
+        config = yaml.safe_load(run.config_file.read_text())
+        assert config["seed"] == result.seed
+        assert config["model"]["filters"] == result.params["model.filters"]
+        assert config["training"]["label_flip"] == result.params["training.label_flip"]
+        epochs = records.read(run.metrics_file, "epoch")
+        assert [e["epoch"] for e in epochs] == list(range(1, 7))
+        assert (result.score, result.epoch) == min((e["score"]["total"], e["epoch"]) for e in epochs)
+        assert (result.epochs, result.attempt) == (6, 1)
+    output = (reference.parent / "output").read_text()
+    assert "4 complete" not in output
+    assert "3 complete" in output
+    assert "winner: trial" in output
+
+
+def test_the_repeated_winner_is_scored_on_test_events(reference):
+    study = StudyDirectory(reference)
+    best = min(searched(reference), key=lambda row: row[5])
+    repeat = study.result(3)
+    assert repeat.repeat_of == best[0]
+    assert repeat.params == best[1]
+    report = json.loads((study.trial(3).report / "report.json").read_text())
+    assert (repeat.test_score, repeat.test_spread) == (report["score"]["mean"], report["score"]["std"])
+    assert report["real"]["split"] == "test"
+
+
+def test_run_again_it_trains_nothing(reference, setting):
+    job = jobs.Running(setting, jobs.sweep_command(reference, *TRIALS, "--top", "1", "--repeats", "1"))
+    code, output = job.finish(60)
+    assert code == 0, output
+    assert "3 of 3 trials have ended before" in output
+    assert len(list((StudyDirectory(reference).runner(0).attempts).glob("*.json"))) == 1
+
+
+def trainings(job):
+    """Training processes of a sweep, and the processes that see to them, by trial."""
+    found = {"train": {}, "trial": {}}
+    for process in job.processes():
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if "hpcgan.sweep.trial" in command:
+            found["trial"][int(command[command.index("hpcgan.sweep.trial") + 2])] = process
+        elif "hpcgan.launch.rank" in command and "--run" in command:
+            found["train"][int(Path(command[command.index("--run") + 1]).name)] = process
+    return found
+
+
+def wait_for_training(job, study, number, step=1):
+    jobs.wait_for(lambda: job.process.poll() is not None or jobs.newest_step(study.trial(number).path) >= step, 120.0)
+    if job.process.poll() is not None:
+        pytest.fail(job.finish()[1])
+
+
+def test_killed_coordinators_and_workers_change_nothing(setting, reference, tmp_path):
+    """The coordinator, a trial's process and a training are killed, each at another time."""
+    study = StudyDirectory(tmp_path / "study")
+    job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
+    wait_for_training(job, study, 0)
+    job.process.kill()
+    jobs.wait_for(lambda: not job.processes(), 60.0, lambda: str(job.processes()))
+    job.process.communicate()
+    assert study.result(2) is None
+
+    job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
+    jobs.wait_for(lambda: trainings(job)["train"], 60.0)
+    number, victim = next(iter(trainings(job)["train"].items()))
+    victim.kill()
+    jobs.wait_for(lambda: len(attempts(study, number)) > 2 or study.result(number) is not None, 60.0)
+    jobs.wait_for(lambda: trainings(job)["trial"] or job.process.poll() is not None, 60.0)
+    if found := trainings(job)["trial"]:
+        next(iter(found.values())).kill()
+    code, output = job.finish(240)
+    assert code == 0, output
+    assert "was lost" in output
+    assert sweeps.table(study.path) == searched(reference)
+
+
+def attempts(study, number):
+    folder = study.runner(number).attempts
+    return list(folder.glob("*.json")) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path, number):
+    study = StudyDirectory(tmp_path / "study")
+    job = jobs.Running(setting, jobs.sweep_command(study.path, "training.epochs=500", *TRIALS))
+    wait_for_training(job, study, 0)
+    wait_for_training(job, study, 1)
+    job.process.send_signal(number)
+    code, output = job.finish(120)
+    assert code == 75, output
+    assert "run the same command to go on" in output
+    assert "Traceback" not in output
+    for trial in (0, 1):
+        assert records.read_lines(study.trial(trial).metrics_file)[-1]["outcome"] == "interrupted"
+
+
+def test_bad_trials_of_two_ranks_are_pruned(setting, tmp_path):
+    """Successive halving of 40 epochs: the first look is after epoch 4, where only the best third goes on."""
+    study = StudyDirectory(tmp_path / "study")
+    command = jobs.sweep_command(
+        study.path, "training.epochs=40", "--trials", "4", "--concurrency", "1", "--ranks", "2", "--pruner", "halving"
+    )
+    code, output = jobs.Running(setting, command).finish(300)
+    assert code == 0, output
+    results = [study.result(number) for number in study.numbers()]
+    assert results[0].state == "complete"
+    pruned = [r for r in results if r.state == "pruned"]
+    assert pruned, output
+    for result in pruned:
+        run = study.trial(result.number)
+        assert 4 <= result.epochs < 40
+        assert result.reason.startswith("halving pruning after epoch ")
+        assert records.read_lines(run.metrics_file)[-1]["outcome"] == "pruned"
+        (entry,) = records.read_lines(run.provenance_file)
+        assert entry["ranks"] == 2
+
+
+def test_a_training_that_becomes_nan_is_a_failed_trial(setting, tmp_path):
+    study = StudyDirectory(tmp_path / "study")
+    raw = yaml.safe_load((setting / "sweep.yaml").read_text())
+    raw["search"] = {"training.generator.learning_rate": {"choice": [5e-4, 1e30]}}
+    (setting / "nan.yaml").write_text(yaml.safe_dump(raw))
+    command = jobs.sweep_command(study.path, "--sampler", "grid", "--concurrency", "2", config="nan.yaml")
+    code, output = jobs.Running(setting, command).finish(120)
+    assert code == 0, output
+    assert study.result(0).state == "complete"
+    failed = study.result(1)
+    assert failed.state == "failed"
+    assert "became non-finite at step" in failed.reason
+    assert failed.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--trials is missing"),
+        (["--trials", "0"], "--trials 0: give at least 1"),
+        (["--trials", "2", "--sampler", "tpr"], "--sampler tpr: choose one of random, grid, "),
+        (["--trials", "2", "search.model.filtres={choice: [1]}"], "search.model.filtres: unknown key; did you mean"),
+        (["--trials", "2", "search.model.latent_dim={int: [3, 3]}"], "range from 3 to 3 is empty"),
+        (["--trials", "2", "search.model.filters=3"], "write it as search.key="),
+        (["--trials", "2", "training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'"),
+        (["--trials", "2", "data.path=absent"], "absent/train.h5: no such file"),
+        (["--sampler", "grid"], "training.generator.learning_rate: a grid needs 'points'"),
+        (["--trials", "2", "--executor", "ipyparallel", "--cluster", "absent.json"], "absent.json: no such file"),
+        (["--trials", "2", "--executor", "slurm", "--partition", "a;b"], "--partition 'a;b': not a name"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(setting, tmp_path, args, message):
+    code, output = jobs.Running(setting, jobs.sweep_command(tmp_path / "study", *args)).finish(60)
+    assert code == 2, output
+    assert message in output
+    assert len(output.strip().splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_dry_run_prints_the_trials(setting, reference):
+    command = jobs.sweep_command(Path("none"), "--trials", "3", "--dry-run")
+    code, output = jobs.Running(setting, command).finish(60)
+    assert code == 0, output
+    printed = [yaml.safe_load(line.split(": ", 1)[1]) for line in output.splitlines()]
+    assert printed == [row[1] for row in searched(reference)]
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engines(setting, tmp_path):
+    """A controller and two engines, which take themselves for ranks of something."""
+    pytest.importorskip("ipyparallel")
+    folder = tmp_path / "ipython"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder)}
+    ranks = {"OMPI_COMM_WORLD_SIZE": "7", "OMPI_COMM_WORLD_RANK": "3", "PMIX_RANK": "3", "SLURM_JOB_ID": "1"}
+    options = {"cwd": setting, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    controller = [sys.executable, "-m", "ipyparallel.controller", f"--profile-dir={folder}", "--ip=127.0.0.1"]
+    processes = [subprocess.Popen(controller, env=env, **options)]
+    file = folder / "security" / "ipcontroller-client.json"
+    try:
+        jobs.wait_for(lambda: file.is_file() and file.with_name("ipcontroller-engine.json").is_file(), 60.0)
+        engine = [sys.executable, "-m", "ipyparallel.engine", f"--file={file.with_name('ipcontroller-engine.json')}"]
+        processes += [subprocess.Popen(engine, env={**env, **ranks}, **options) for _ in range(2)]
+        import ipyparallel
+
+        with ipyparallel.Client(connection_info=str(file), timeout=60) as client:
+            client.wait_for_engines(2, timeout=60)
+        yield file, processes[1:]
+    finally:
+        for process in processes[::-1]:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def test_engines_give_the_same_table_though_one_is_killed(setting, reference, engines, tmp_path):
+    file, processes = engines
+    study = StudyDirectory(tmp_path / "study")
+    command = jobs.sweep_command(study.path, *TRIALS, "--executor", "ipyparallel", "--cluster", str(file))
+    job = jobs.Running(setting, command)
+    wait_for_training(job, study, 0)
+    processes[0].kill()
+    code, output = job.finish(240)
+    assert code == 0, output
+    assert sweeps.table(study.path) == searched(reference)
+
+
+def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
+    file, _ = engines
+    study = StudyDirectory(tmp_path / "study")
+    options = ("--executor", "ipyparallel", "--cluster", str(file), "--ranks", "2")
+    code, output = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options)).finish(120)
+    assert code == 0, output
+    (entry,) = records.read_lines(study.trial(0).provenance_file)
+    assert entry["ranks"] == 2
