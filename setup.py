@@ -53,7 +53,7 @@ BUILD = [
     "psutil",
     "pyyaml",
 ]
-SWEEP = ["optuna>=4"]
+SWEEP = ["optuna>=5"]
 INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]

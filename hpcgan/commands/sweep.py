@@ -245,7 +245,7 @@ def _view(args: argparse.Namespace) -> int:
         print(views.best(path), end="")
         return EXIT_DONE
     files = views.report(path)
-    print(f"report: {', '.join(_short(file) for file in files)}")
+    print(f"report: {_short(files[-1])}")
     return EXIT_DONE
 
 

@@ -7,6 +7,7 @@ which trials have ended, which are still run by somebody, and which were lost, a
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import time
@@ -419,7 +420,8 @@ class Coordinator:
 
 
 def _mean(scores: list[float]) -> str:
-    spread = f" +- {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    """With its standard error."""
+    spread = f" +- {statistics.stdev(scores) / math.sqrt(len(scores)):.2f}" if len(scores) > 1 else ""
     return f"score {statistics.fmean(scores):.2f}{spread}"
 
 

@@ -43,7 +43,7 @@ TEST_SAMPLES = 5
 
 #: Ends of a training that say nothing of its hyper-parameters: another process was there, or the disk was full.
 _NOT_ITS_FAULT = re.compile(
-    r"is training in it|has just started on this run|has taken this run over|trains in it: this one stops"
+    r"is at work in it|has just started on this run|has taken this run over|trains in it: this one stops"
     r"|cannot write|[Nn]o space left|[Qq]uota exceeded"
 )
 
