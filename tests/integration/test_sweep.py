@@ -16,6 +16,7 @@ import sweeps
 import yaml
 
 from hpcgan import records
+from hpcgan.rundir import attempt_state
 from hpcgan.sweep.store import StudyDirectory
 
 pytest.importorskip("horovod")
@@ -240,7 +241,7 @@ def engines(setting, tmp_path):
 
         with ipyparallel.Client(connection_info=str(file), timeout=60) as client:
             client.wait_for_engines(2, timeout=60)
-        yield file, processes[1:]
+        yield file, processes
     finally:
         for process in processes[::-1]:
             process.terminate()
@@ -258,7 +259,7 @@ def test_engines_give_the_same_table_though_one_is_killed(setting, reference, en
     command = jobs.sweep_command(study.path, *TRIALS, "--executor", "ipyparallel", "--cluster", str(file))
     job = jobs.Running(setting, command)
     wait_for_training(job, study, 0)
-    processes[0].kill()
+    processes[1].kill()
     code, output = job.finish(240)
     assert code == 0, output
     assert sweeps.table(study.path) == searched(reference)
@@ -272,3 +273,18 @@ def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
     assert code == 0, output
     (entry,) = records.read_lines(study.trial(0).provenance_file)
     assert entry["ranks"] == 2
+
+
+def test_a_controller_that_is_gone_ends_the_sweep_with_one_line(setting, engines, tmp_path):
+    file, processes = engines
+    study = StudyDirectory(tmp_path / "study")
+    options = ("--executor", "ipyparallel", "--cluster", str(file), "training.epochs=100000")
+    job = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options))
+    wait_for_training(job, study, 0)
+    processes[0].kill()
+    code = job.process.wait(90)
+    output = job.process.communicate()[0]
+    assert code == 1, output
+    assert "the IPython controller does not answer any more" in output.splitlines()[-1]
+    study.stop_file.touch()  # what its engine still runs stops in order
+    jobs.wait_for(lambda: attempt_state(study.runner(0)) == "interrupted", 60.0)
