@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -229,7 +230,8 @@ def engines(setting, tmp_path):
     folder = tmp_path / "ipython"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder)}
     ranks = {"OMPI_COMM_WORLD_SIZE": "7", "OMPI_COMM_WORLD_RANK": "3", "PMIX_RANK": "3", "SLURM_JOB_ID": "1"}
-    options = {"cwd": setting, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options = {"cwd": setting, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+               "start_new_session": True}  # fmt: skip
     controller = [sys.executable, "-m", "ipyparallel.controller", f"--profile-dir={folder}", "--ip=127.0.0.1"]
     processes = [subprocess.Popen(controller, env=env, **options)]
     file = folder / "security" / "ipcontroller-client.json"
@@ -251,6 +253,8 @@ def engines(setting, tmp_path):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            with contextlib.suppress(ProcessLookupError):  # schedulers, nannies
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_engines_give_the_same_table_though_one_is_killed(setting, reference, engines, tmp_path):
@@ -281,7 +285,7 @@ def test_a_controller_that_is_gone_ends_the_sweep_with_one_line(setting, engines
     options = ("--executor", "ipyparallel", "--cluster", str(file), "training.epochs=100000")
     job = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options))
     wait_for_training(job, study, 0)
-    processes[0].kill()
+    os.killpg(processes[0].pid, signal.SIGKILL)  # with its schedulers
     code = job.process.wait(90)
     output = job.process.communicate()[0]
     assert code == 1, output
