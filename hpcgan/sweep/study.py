@@ -110,9 +110,9 @@ def opened(
     try:
         check(study, description, base)
         if not study.exists:
+            study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())
             write_atomic(study.space_file, yaml.safe_dump(description.space, sort_keys=False))
-            study.trials.mkdir(exist_ok=True)
             study.write_description(description)  # last: with it there is a study
         yield lease
         outcome = "done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import sweeps
 import yaml
 
 from hpcgan import records
+from hpcgan.rundir import attempt_state
 from hpcgan.sweep.store import StudyDirectory
 
 pytest.importorskip("horovod")
@@ -135,13 +137,12 @@ def attempts(study, number):
     return list(folder.glob("*.json")) if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path, number):
+def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path):
     study = StudyDirectory(tmp_path / "study")
     job = jobs.Running(setting, jobs.sweep_command(study.path, "training.epochs=500", *TRIALS))
     wait_for_training(job, study, 0)
     wait_for_training(job, study, 1)
-    job.process.send_signal(number)
+    job.process.send_signal(signal.SIGINT)
     code, output = job.finish(120)
     assert code == 75, output
     assert "run the same command to go on" in output
@@ -151,10 +152,10 @@ def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path, number):
 
 
 def test_bad_trials_of_two_ranks_are_pruned(setting, tmp_path):
-    """Successive halving of 40 epochs: the first look is after epoch 4, where only the best third goes on."""
+    """Successive halving of 30 epochs: the first look is after epoch 3, where only the best third goes on."""
     study = StudyDirectory(tmp_path / "study")
     command = jobs.sweep_command(
-        study.path, "training.epochs=40", "--trials", "4", "--concurrency", "1", "--ranks", "2", "--pruner", "halving"
+        study.path, "training.epochs=30", "--trials", "3", "--concurrency", "1", "--ranks", "2", "--pruner", "halving"
     )
     code, output = jobs.Running(setting, command).finish(300)
     assert code == 0, output
@@ -164,7 +165,7 @@ def test_bad_trials_of_two_ranks_are_pruned(setting, tmp_path):
     assert pruned, output
     for result in pruned:
         run = study.trial(result.number)
-        assert 4 <= result.epochs < 40
+        assert 3 <= result.epochs < 30
         assert result.reason.startswith("halving pruning after epoch ")
         assert records.read_lines(run.metrics_file)[-1]["outcome"] == "pruned"
         (entry,) = records.read_lines(run.provenance_file)
@@ -229,7 +230,8 @@ def engines(setting, tmp_path):
     folder = tmp_path / "ipython"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder)}
     ranks = {"OMPI_COMM_WORLD_SIZE": "7", "OMPI_COMM_WORLD_RANK": "3", "PMIX_RANK": "3", "SLURM_JOB_ID": "1"}
-    options = {"cwd": setting, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options = {"cwd": setting, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+               "start_new_session": True}  # fmt: skip
     controller = [sys.executable, "-m", "ipyparallel.controller", f"--profile-dir={folder}", "--ip=127.0.0.1"]
     processes = [subprocess.Popen(controller, env=env, **options)]
     file = folder / "security" / "ipcontroller-client.json"
@@ -241,7 +243,7 @@ def engines(setting, tmp_path):
 
         with ipyparallel.Client(connection_info=str(file), timeout=60) as client:
             client.wait_for_engines(2, timeout=60)
-        yield file, processes[1:]
+        yield file, processes
     finally:
         for process in processes[::-1]:
             process.terminate()
@@ -251,6 +253,8 @@ def engines(setting, tmp_path):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            with contextlib.suppress(ProcessLookupError):  # schedulers, nannies
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_engines_give_the_same_table_though_one_is_killed(setting, reference, engines, tmp_path):
@@ -259,7 +263,7 @@ def test_engines_give_the_same_table_though_one_is_killed(setting, reference, en
     command = jobs.sweep_command(study.path, *TRIALS, "--executor", "ipyparallel", "--cluster", str(file))
     job = jobs.Running(setting, command)
     wait_for_training(job, study, 0)
-    processes[0].kill()
+    processes[1].kill()
     code, output = job.finish(240)
     assert code == 0, output
     assert sweeps.table(study.path) == searched(reference)
@@ -273,3 +277,18 @@ def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
     assert code == 0, output
     (entry,) = records.read_lines(study.trial(0).provenance_file)
     assert entry["ranks"] == 2
+
+
+def test_a_controller_that_is_gone_ends_the_sweep_with_one_line(setting, engines, tmp_path):
+    file, processes = engines
+    study = StudyDirectory(tmp_path / "study")
+    options = ("--executor", "ipyparallel", "--cluster", str(file), "training.epochs=100000")
+    job = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options))
+    wait_for_training(job, study, 0)
+    os.killpg(processes[0].pid, signal.SIGKILL)  # with its schedulers
+    code = job.process.wait(90)
+    output = job.process.communicate()[0]
+    assert code == 1, output
+    assert "the IPython controller does not answer any more" in output.splitlines()[-1]
+    study.stop_file.touch()  # what its engine still runs stops in order
+    jobs.wait_for(lambda: attempt_state(study.runner(0)) == "interrupted", 60.0)

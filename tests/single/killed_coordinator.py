@@ -87,8 +87,9 @@ def main(folder: Path, step: int) -> None:
             child(path, n)
         child(path, None)
         study = StudyDirectory(path)
-        numbers = [json.loads(line) for line in study.journal_file.read_text().splitlines()]
-        print(json.dumps({"call": n, "killed": bool(killed), "table": sweeps.table(path), "lines": len(numbers)}))
+        operations = [json.loads(line)["op_code"] for line in study.journal_file.read_text().splitlines()]
+        entered = operations.count(4)  # optuna's JournalOperation.CREATE_TRIAL
+        print(json.dumps({"call": n, "killed": bool(killed), "table": sweeps.table(path), "entered": entered}))
         if not killed:
             return
         n += step

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from hpcgan.sweep.store import StudyDirectory
 
 #: Seconds for the controller to answer.
 TIMEOUT = 30.0
+#: Seconds between looks whether it is still there.
+LOOK_EVERY = 5.0
 
 
 class IpyparallelExecutor:
@@ -57,6 +62,7 @@ class IpyparallelExecutor:
         self._study = study
         self._view = self._client.load_balanced_view()
         self._tasks: dict[int, Any] = {}
+        self._address, self._look_again, self._refused = _address(cluster), 0.0, 0
 
     def start(self, numbers: Sequence[int]) -> None:
         """Hand in a task for each."""
@@ -68,7 +74,15 @@ class IpyparallelExecutor:
             )
 
     def poll(self) -> dict[int, int | None]:
-        """Exit codes of children that have ended; None where the engine was lost."""
+        """Exit codes of children that have ended; None where the engine was lost.
+
+        Raises
+        ------
+        HpcganError
+            The controller is gone, and with it all word of the tasks.
+        """
+        if self._tasks:
+            self._check_controller()
         ended: dict[int, int | None] = {}
         for number, task in list(self._tasks.items()):
             if task.ready():
@@ -78,6 +92,23 @@ class IpyparallelExecutor:
                     ended[number] = None
                 del self._tasks[number]
         return ended
+
+    def _check_controller(self) -> None:
+        """ZeroMQ waits for ever for a controller that is gone: see whether its port is still open."""
+        if self._address is None or time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + LOOK_EVERY
+        try:
+            socket.create_connection(self._address, timeout=TIMEOUT).close()
+        except OSError as error:
+            self._refused += 1
+            if self._refused > 2:
+                raise HpcganError(
+                    f"the IPython controller does not answer any more ({error}): start a cluster, and run the same "
+                    "command to go on"
+                ) from None
+        else:
+            self._refused = 0
 
     def in_flight(self) -> set[int]:
         """Those of this process; others' show by their lease."""
@@ -95,6 +126,21 @@ class IpyparallelExecutor:
     def close(self) -> None:
         """Leave the cluster."""
         self._client.close()
+
+
+def _address(cluster: Path | None) -> tuple[str, int] | None:
+    """Host and port of a controller, if the file says so and it is reached directly."""
+    if cluster is None:
+        return None
+    try:
+        content = json.loads(cluster.read_text(encoding="utf-8"))
+        transport, _, host = str(content["interface"]).partition("://")
+        if transport != "tcp" or content.get("ssh"):
+            return None
+        host = str(content.get("location") or "127.0.0.1") if host in ("*", "0.0.0.0") else host
+        return host, int(content["registration"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def run_child(study: str, number: int, folder: str) -> int:

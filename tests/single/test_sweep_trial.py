@@ -1,0 +1,182 @@
+"""What a trial makes of a training's end, and how Slurm's arrays are told their trials. Nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import sweeps
+
+from hpcgan.errors import InputError
+from hpcgan.launch import slurm
+from hpcgan.launch.job import Requests
+from hpcgan.rundir import FencedError, Lease, attempt_state
+from hpcgan.sweep import study as studies
+from hpcgan.sweep import trial
+from hpcgan.sweep.executors.slurm import SlurmExecutor
+from hpcgan.sweep.store import Assignment, StudyDirectory
+
+
+@pytest.fixture
+def study(tmp_path):
+    made = StudyDirectory(tmp_path / "a study")
+    space = sweeps.space()
+    description = studies.describe(space.base, space, seed=1, sampler="random", pruner="none", ranks=1, threads=1)
+    with studies.opened(made, description, space.base, print):
+        assignment = Assignment(4, space.draw(1, 4), 77, 4)
+        made.trial(4).create(space.config(assignment.params, 77))
+        made.write_assignment(assignment)
+    return made
+
+
+def trained(study, scores, outcome=None, log=""):
+    """A training that recorded so many epochs, and its end."""
+    records = [
+        {"kind": "epoch", "attempt": 1, "step": 9 * e, "epoch": e, "score": None if s is None else {"total": s}}
+        for e, s in enumerate(scores, start=1)
+    ]
+    if outcome:
+        records.append({"kind": "end", "attempt": 1, "step": 99, "outcome": outcome})
+    study.trial(4).metrics_file.write_text("".join(json.dumps(r) + "\n" for r in records))
+    study.log_file(4).write_text(log)
+
+
+def judged(study, code):
+    return trial.judge(study, study.assignment(4), 2, code, 0.0, 0, 0)
+
+
+def test_a_training_that_ended_is_complete_with_its_best_epoch(study):
+    trained(study, [9.0, 4.0, 5.0], "done")
+    result = judged(study, 0)
+    assert (result.state, result.score, result.epoch, result.epochs) == ("complete", 4.0, 2, 3)
+    assert (result.number, result.seed, result.attempt) == (4, 77, 2)
+    assert result.params == sweeps.space().draw(1, 4)
+
+
+def test_a_training_that_was_ended_early_is_pruned_with_the_reason(study):
+    trained(study, [9.0, 8.0], "pruned")
+    study.trial(4).verdict_file.write_text('{"reason": "median pruning after epoch 2", "epoch": 2}')
+    result = judged(study, 0)
+    assert (result.state, result.epochs, result.reason) == ("pruned", 2, "median pruning after epoch 2")
+
+
+def test_a_training_without_a_finite_score_failed(study):
+    trained(study, [None, float("inf"), None], "done")
+    assert (judged(study, 0).state, judged(study, 0).reason) == ("failed", "no epoch has a finite score")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "log", "reason"),
+    [
+        (1, "failed", "epoch 1\nhpcgan: error: loss became non-finite at step 7\n", "loss became non-finite at step 7"),
+        (1, "failed", "Traceback ...\nMemoryError: no\nafterwards\n", "MemoryError: no"),
+        (1, "failed", "hpcgan: rank 1: KeyError: 'x'\nTraceback\n", "rank 1: KeyError: 'x'"),
+        (1, "failed", "", "the training ended with exit code 1"),
+        (2, None, "hpcgan: error: 60 events are fewer than a global batch of 128\n", "60 events are fewer than"),
+    ],
+)
+def test_a_failure_that_is_the_trials_own_is_its_result(study, code, outcome, log, reason):
+    trained(study, [9.0], outcome, log)
+    result = judged(study, code)
+    assert (result.state, result.score) == ("failed", 9.0)
+    assert reason in result.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "log"),
+    [
+        (75, "interrupted", ""),
+        (137, None, ""),
+        (1, None, "hpcgan: rank 0: rank 1 does not answer\n"),
+        (2, None, "hpcgan: error: runs/x: process 7 on n1 is training in it (attempt 2); wait for it\n"),
+        (1, "failed", "hpcgan: error: runs/x/metrics.jsonl: cannot write: No space left on device\n"),
+    ],
+)
+def test_an_end_that_says_nothing_of_the_trial_is_no_result(study, code, outcome, log):
+    trained(study, [9.0], outcome, log)
+    assert judged(study, code) is None
+
+
+def test_what_earlier_attempts_left_does_not_count(study):
+    trained(study, [9.0], "failed", "hpcgan: error: old\n")
+    assert trial.judge(study, study.assignment(4), 2, 1, 0.0, 0, 1) is None
+    result = trial.judge(study, study.assignment(4), 2, 2, 0.0, len("hpcgan: error: old\n"), 1)
+    assert result.reason == "the training ended with exit code 2"
+
+
+def runs(study, requests=None):
+    return trial.Trial(study, 4, requests or Requests(print)).run()
+
+
+def test_a_trial_that_has_ended_is_not_run_again(study):
+    trained(study, [9.0], "done")
+    study.write_result(sweeps.result_of(study, 4))
+    assert runs(study) == 0
+    assert not study.runner(4).attempts.exists()
+
+
+def test_a_trial_that_somebody_runs_is_refused(study):
+    lease = Lease(study.runner(4))
+    with pytest.raises(FencedError):
+        runs(study)
+    lease.release("done")
+
+
+def test_a_stop_before_the_training_has_begun_is_a_stop(study):
+    requests = Requests(print)
+    requests.ask(15, None)
+    assert runs(study, requests) == 75
+    assert attempt_state(study.runner(4)) == "interrupted"
+
+
+def test_an_unknown_trial_is_one_line(study):
+    with pytest.raises(InputError, match="there is no trial 5"):
+        trial.Trial(study, 5, Requests(print)).run()
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def executor(study, **fields):
+    spec = slurm.job_spec(name="sweep-x", ranks_per_node=2, **fields)
+    return SlurmExecutor(study, spec, 3, Path("/work dir"), None, print)
+
+
+def test_an_array_has_an_element_a_trial_and_a_limit(study):
+    script = executor(study, partition="main").script([4, 7, 9])
+    for line in ("--array=0-2%3", "--signal=B:USR1@120", "--requeue", "--ntasks-per-node=2", "--partition=main"):
+        assert f"#SBATCH {line}\n" in script
+    assert "cd '/work dir'\n" in script
+    assert script.splitlines()[-1].endswith(f"-m hpcgan.sweep.trial '{study.path}' --of 4,7,9")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=True).returncode == 0
+
+
+def test_an_element_knows_its_trial():
+    assert trial._number("", "4,7,9", {"SLURM_ARRAY_TASK_ID": "1"}) == 7
+    assert trial._number("12", None, {}) == 12
+    for element in ("3", "", "x"):
+        with pytest.raises(InputError, match="is no element of 3"):
+            trial._number("", "4,7,9", {"SLURM_ARRAY_TASK_ID": element})
+
+
+def test_trials_have_ended_when_the_queue_has_missed_them_twice(study, monkeypatch):
+    """And not while the controller does not answer."""
+    made = executor(study)
+    monkeypatch.setattr(slurm, "submit", lambda *_: "12")
+    monkeypatch.setattr(slurm, "obstacle", lambda _: "")
+    made.start([4, 7])
+    answers = [{"12_0", "12_1"}, {"12_1"}, None, {"12_1"}, set(), {"12_1"}, set(), set()]
+
+    def queue(elements):
+        answer = answers.pop(0)
+        if answer is None:
+            raise studies.HpcganError("squeue: no answer")
+        return {e: slurm.QueueEntry(e, "RUNNING", "", None) for e in answer if e in elements}
+
+    monkeypatch.setattr(slurm, "queue", queue)
+    assert [made.poll() for _ in range(8)] == [{}, {}, {}, {4: None}, {}, {}, {}, {7: None}]
+    again = executor(study)
+    answers.append({"12_1"})
+    assert again.in_flight() == {7}
