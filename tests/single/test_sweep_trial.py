@@ -90,7 +90,7 @@ def test_a_failure_that_is_the_trials_own_is_its_result(study, code, outcome, lo
         (75, "interrupted", ""),
         (137, None, ""),
         (1, None, "hpcgan: rank 0: rank 1 does not answer\n"),
-        (2, None, "hpcgan: error: runs/x: process 7 on n1 is training in it (attempt 2); wait for it\n"),
+        (2, None, "hpcgan: error: runs/x: process 7 on n1 is at work in it (attempt 2); wait for it\n"),
         (1, "failed", "hpcgan: error: runs/x/metrics.jsonl: cannot write: No space left on device\n"),
     ],
 )
