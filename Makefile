@@ -34,6 +34,7 @@ test-slurm: setup-dev
 test-faults: setup-dev
 	@tools/slurm.sh
 	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
+		tests/integration/test_sweep.py \
 		tests/single/test_checkpoint.py tests/single/test_attempt.py
 
 # TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.

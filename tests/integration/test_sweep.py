@@ -269,6 +269,7 @@ def test_engines_give_the_same_table_though_one_is_killed(setting, reference, en
     assert sweeps.table(study.path) == searched(reference)
 
 
+@pytest.mark.faults  # for its time; of ranks and of engines by themselves there are other tests
 def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
     file, _ = engines
     study = StudyDirectory(tmp_path / "study")
@@ -279,6 +280,7 @@ def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
     assert entry["ranks"] == 2
 
 
+@pytest.mark.faults
 def test_a_controller_that_is_gone_ends_the_sweep_with_one_line(setting, engines, tmp_path):
     file, processes = engines
     study = StudyDirectory(tmp_path / "study")
