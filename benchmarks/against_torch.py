@@ -16,15 +16,19 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ranks
 from together import spread, text
 
 from hpcgan import config as configuration
+from hpcgan.launch.start import launch
 from hpcgan.launch.topology import available_cores
 from hpcgan.problems.base import Problems
+from hpcgan.rundir import write_atomic
+from hpcgan.scaling.measure import Resources, request_of_ranks
+from hpcgan.scaling.tune import rate
 
 HERE = Path(__file__).parent
 STEPS = {16: (100, 20), 64: (20, 5)}  # and to warm up: ten to twenty seconds
@@ -67,15 +71,21 @@ class Benchmark:
     def __init__(self, args: argparse.Namespace, filters: int) -> None:
         self._args, self._filters = args, filters
         overrides = [f"model.filters={filters}", f"training.batch_size={args.batch}", *args.overrides]
-        self._overrides = overrides
         self._config = configuration.load(args.config, Problems(), overrides)
         self._steps, self._warm_up = STEPS.get(filters, STEPS[16 if filters < 48 else 64])
         self._steps = args.steps or self._steps
 
     def hpcgan(self) -> float:
         """Samples a second of the ranks."""
-        count = {"steps": self._steps, "warm_up": self._warm_up}
-        return ranks.measure(self._args.config, self._overrides, self._args.ranks, ranks=True, **count)
+        request = {"kind": "steps", "overrides": [], "steps": self._steps, "warm_up": self._warm_up, "local": False}
+        request.update(synthetic=False, processes=0)
+        threads = max(1, available_cores() // self._args.ranks)
+        with tempfile.TemporaryDirectory() as name:
+            write_atomic(Path(name) / "config.yaml", self._config.to_yaml())
+            found = request_of_ranks(
+                Path(name), request, self._args.ranks, "ranks", threads, Resources(), lambda line: None, launch
+            )
+        return rate(found)
 
     def torch(self, set_up: SetUp) -> float:
         """Samples a second of a set-up."""
