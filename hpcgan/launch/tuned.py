@@ -100,13 +100,13 @@ def save(file: Path, name: str, tuned: Tuned) -> None:
     InputError
         The file cannot be read, or not written.
     """
+    from hpcgan.rundir import write_atomic  # only here: every rank reads settings, none writes them
+
     machines = {**_read(file), name: asdict(tuned)}
     text = json.dumps({"version": VERSION, "machines": machines}, indent=2) + "\n"
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_atomic(file, text)
     except OSError as error:
         raise InputError(f"{file}: cannot write: {error.strerror}; name another file in HPCGAN_TUNED") from None
 

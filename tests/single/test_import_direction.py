@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "hpcgan.launch": {"hpcgan.config", "hpcgan.rundir", "hpcgan.records"},
     "hpcgan.launch.world": set(),
     "hpcgan.launch.topology": {"hpcgan.launch.world", "hpcgan.launch.tuned"},
-    "hpcgan.launch.tuned": set(),
+    "hpcgan.launch.tuned": {"hpcgan.rundir"},
     "hpcgan.rundir": {"hpcgan.config", "hpcgan.records"},
     "hpcgan.config": {"hpcgan.schedule"},
     "hpcgan.records": set(),
