@@ -21,7 +21,6 @@ from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.ledger import (
     OWN_SAMPLERS,
     Ledger,
-    failure,
     known_params,
     repeat_seed,
     scores_of,
@@ -242,8 +241,9 @@ class Coordinator:
             self.study.write_result(replace(result, extra={**result.extra, "test_failed": reason}))
         else:
             score, epoch, epochs = standing(self.study, number)
-            made = failure(self._assignments[number], self.ledger.lost(number), reason)
-            self.study.write_result(replace(made, score=score, epoch=epoch, epochs=epochs))
+            assignment, lost = self._assignments[number], self.ledger.lost(number)
+            made = assignment.result(lost, "failed", reason, score=score, epoch=epoch, epochs=epochs)
+            self.study.write_result(made)
         self._look(number)
 
     # --- pruning -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -161,7 +160,7 @@ class Ledger:
         except InputError as error:  # values that do not go together, which a sampler cannot know
             run.path.mkdir(parents=True, exist_ok=True)
             self._files.write_assignment(assignment)
-            self._files.write_result(failure(assignment, 0, str(error)))
+            self._files.write_result(assignment.result(0, "failed", str(error)))
             return
         run.create(config)
         self._files.write_assignment(assignment)
@@ -309,25 +308,6 @@ class Ledger:
             made.datetime_start = datetime.fromtimestamp(result.started)
             made.datetime_complete = datetime.fromtimestamp(result.ended)
         return made
-
-
-def failure(assignment: Assignment, attempt: int, reason: str) -> Result:
-    """The result of a trial of which nothing came."""
-    now = time.time()
-    return Result(
-        number=assignment.number,
-        params=assignment.params,
-        seed=assignment.seed,
-        repeat_of=assignment.repeat_of,
-        attempt=attempt,
-        state="failed",
-        score=None,
-        epoch=None,
-        epochs=0,
-        reason=reason,
-        started=now,
-        ended=now,
-    )
 
 
 _STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}

@@ -24,6 +24,7 @@ import json
 import math
 import re
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +94,34 @@ class Assignment:
     index: int | None
     repeat_of: int | None = None
     test: bool = False
+
+    def result(
+        self,
+        attempt: int,
+        state: State,
+        reason: str | None,
+        *,
+        score: float | None = None,
+        epoch: int | None = None,
+        epochs: int = 0,
+        started: float | None = None,
+    ) -> Result:
+        """What came of it, as of now; by default nothing."""
+        now = time.time()
+        return Result(
+            number=self.number,
+            params=self.params,
+            seed=self.seed,
+            repeat_of=self.repeat_of,
+            attempt=attempt,
+            state=state,
+            score=score,
+            epoch=epoch,
+            epochs=epochs,
+            reason=reason,
+            started=now if started is None else started,
+            ended=now,
+        )
 
 
 @dataclass(frozen=True)

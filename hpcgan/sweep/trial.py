@@ -32,7 +32,7 @@ from hpcgan.launch.start import Launcher, launch
 from hpcgan.launch.topology import UNKNOWN, Topology
 from hpcgan.launch.world import set_parent_death_signal
 from hpcgan.rundir import FencedError, Lease, RunDirectory, attempt_state
-from hpcgan.sweep.store import Assignment, Result, StudyDirectory
+from hpcgan.sweep.store import Assignment, Result, State, StudyDirectory
 
 #: Seconds that processes of an earlier attempt get to notice that they are alone.
 PATIENCE = 120.0
@@ -208,7 +208,8 @@ def judge(
     new = _ends(study.trial(assignment.number))[ends:]
     outcome = new[-1].get("outcome") if new else None
     score, epoch, epochs = standing(study, assignment.number)
-    state, reason = "failed", None
+    state: State = "failed"
+    reason = None
     if code == EXIT_DONE:
         if score is None:
             reason = "no epoch has a finite score"
@@ -222,20 +223,7 @@ def judge(
             return None
     else:
         return None
-    return Result(
-        number=assignment.number,
-        params=assignment.params,
-        seed=assignment.seed,
-        repeat_of=assignment.repeat_of,
-        attempt=attempt,
-        state=state,  # type: ignore[arg-type]
-        score=score,
-        epoch=epoch,
-        epochs=epochs,
-        reason=reason,
-        started=started,
-        ended=time.time(),
-    )
+    return assignment.result(attempt, state, reason, score=score, epoch=epoch, epochs=epochs, started=started)
 
 
 def _ends(run: RunDirectory) -> list[dict[str, Any]]:
