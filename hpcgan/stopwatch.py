@@ -231,7 +231,7 @@ def time_allreduce(comm: Comm, sizes: list[int], repeats: int = 30) -> dict[str,
             (mean,) = comm.grouped_allreduce([values], name)
             return mean[0]
 
-        compiled = tf.function(average)
+        compiled = tf.function(average, autograph=False)
         calls = max(5, min(repeats, repeats * (1 << 20) // size))
         for _ in range(3):
             compiled(buffer).numpy()

@@ -369,6 +369,11 @@ if [ $NATIVE = 1 ]; then
     fi
 fi
 
+# What pip has not compiled, every start would compile anew where PYTHONDONTWRITEBYTECODE is set or the environment is
+# shared and read-only: 3 s of each rank for TensorFlow alone. A file that is not for this Python is no failure.
+say "compiling the packages' bytecode"
+"$VENV/bin/python" -m compileall -q -q -j 0 "$VENV"/lib/python*/site-packages hpcgan >"$LOGS/compile.log" 2>&1 || true
+
 {
     echo "$KEY"
     for extra in "${EXTRAS[@]}"; do echo "extra $extra"; done

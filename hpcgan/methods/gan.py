@@ -118,8 +118,10 @@ class Gan:
         if config.batch_norm == "synced" and comm.size > 1:
             for network in (generator, discriminator):
                 synchronise(network, comm)
-        self._whole = tf.function(self._step, reduce_retracing=True)
-        self._whole_penalised = tf.function(functools.partial(self._step, penalise=True), reduce_retracing=True)
+        # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
+        self._whole = tf.function(self._step, autograph=False, reduce_retracing=True)
+        penalised = functools.partial(self._step, penalise=True)
+        self._whole_penalised = tf.function(penalised, autograph=False, reduce_retracing=True)
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         """Let the networks measure their constants.
@@ -468,6 +470,7 @@ class Sampler:
         self.batch_size = batch_size
         self._compiled = tf.function(
             lambda noise, conditions: network(noise, conditions, training=statistics == "batch", update=False),
+            autograph=False,
             reduce_retracing=True,
         )
 

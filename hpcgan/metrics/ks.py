@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from hpcgan.metrics.observable import Observable, Score
 
@@ -32,6 +31,8 @@ def ks_test(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
     """
     if len(real) == len(fake) == 1:
         return float(real[0] != fake[0]), 1.0
+    from scipy import stats  # half a second, which whoever only reads a configuration need not wait
+
     test = stats.ks_2samp(real, fake, method="asymp")
     return float(test.statistic), float(test.pvalue)
 

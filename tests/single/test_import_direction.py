@@ -250,8 +250,18 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["data", "rpv", "--help"]])
-def test_help_loads_nothing_heavy(command):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["data", "rpv", "--help"],
+        ["train", str(PACKAGE.parent / "configs" / "rpv.yaml"), "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_configurations_load_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", LOADS, *command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
