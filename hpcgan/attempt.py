@@ -22,11 +22,12 @@ import hpcgan
 from hpcgan.allocation import current_job
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
+from hpcgan.control import Inbox
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
-from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted
+from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.gan import Gan, Sampler
@@ -106,8 +107,8 @@ def train(
         if ended_early is not None:
             reporter.message(f"ended after epoch {state.counters.epoch} of {config.training.epochs}: {ended_early}")
         outcome = "done" if ended_early is None else "pruned"
-    except Interrupted:
-        outcome = "interrupted"
+    except Interrupted as end:
+        outcome = "stopped" if isinstance(end, Stopped) else "interrupted"
         raise
     finally:
         reporter.close()
@@ -264,7 +265,7 @@ def open_writers(
         except InputError as error:  # no space, say: true of the disk, but no input of a training
             raise HpcganError(str(error)) from None
 
-    return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file))
+    return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run))
 
 
 @contextlib.contextmanager

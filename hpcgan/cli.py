@@ -15,7 +15,19 @@ from collections.abc import Sequence
 import hpcgan
 from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
 
-COMMANDS = ("data", "train", "generate", "evaluate", "scaling", "sweep", "submit", "jobs", "supervise", "doctor")
+COMMANDS = (
+    "data",
+    "train",
+    "generate",
+    "evaluate",
+    "scaling",
+    "sweep",
+    "submit",
+    "jobs",
+    "control",
+    "supervise",
+    "doctor",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -65,6 +65,14 @@ class R1Config(Section):
     every: int = Field(16, ge=1, description="steps between penalties, each counted `every` times")
 
 
+class ChangeConfig(Section):
+    """Other learning rates from a step on, before scaling and decay."""
+
+    step: int = Field(ge=0, description="number of the first step, from 0, with these rates")
+    generator: Positive | None = None
+    discriminator: Positive | None = None
+
+
 class ScheduleConfig(Section):
     """Learning rates over the training; see `hpcgan.schedule.learning_rate`."""
 
@@ -74,6 +82,7 @@ class ScheduleConfig(Section):
     decay_start: NonNegative = Field(0.0, description="epoch at which the decay begins")
     decay_epochs: Positive | None = Field(None, description="epoch at which it ends; null: training.epochs")
     final_fraction: Fraction = Field(0.0, description="rate at the end of the decay, as a fraction")
+    changes: list[ChangeConfig] = Field([], description="other rates from given steps on; the last that holds counts")
 
 
 class RollbackConfig(Section):

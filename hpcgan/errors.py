@@ -37,3 +37,7 @@ class Interrupted(HpcganError):
     """Stopped on request after writing a checkpoint; running the same command again resumes."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+class Stopped(Interrupted):
+    """Stopped by a command to the run: nobody is to go on with it unasked."""

@@ -77,6 +77,7 @@ class RunDirectory:
         self.jobs_file = self.path / "jobs.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.verdict_file = self.path / "verdict.json"
+        self.commands = self.path / "commands"
 
     @property
     def exists(self) -> bool:
@@ -256,8 +257,9 @@ class Lease:
 
 
 def attempt_state(run: RunDirectory) -> str | None:
-    """How the newest attempt stands: running, done, pruned, interrupted, failed, or lost; None if there was none.
+    """How the newest attempt stands: running, done, pruned, stopped, interrupted, failed, or lost; None if none was.
 
+    `stopped` is one that a command ended, which is not to go on by itself; `interrupted` one that a signal ended.
     `lost` is one that never said how it ended, and of which nothing has been heard for some time.
     """
     newest = attempts_made(run)

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 Scaling = Literal["none", "sqrt", "linear"]
 Decay = Literal["constant", "linear", "cosine"]
+
+
+def base_rate(initial: float, network: str, step: int, changes: Iterable[Mapping[str, Any]]) -> float:
+    """Learning rate of a network before scaling and decay, in a step.
+
+    Parameters
+    ----------
+    initial : float
+    network : str
+    step : int
+        Number of the step, from 0.
+    changes : iterable of mappings
+        With `step`, from which one on it holds, and a rate of `network` or None; of several the last one that holds.
+    """
+    rate = initial
+    for change in changes:
+        if change["step"] <= step and change.get(network) is not None:
+            rate = change[network]
+    return rate
 
 
 def rank_scale(rule: Scaling, size: int) -> float:

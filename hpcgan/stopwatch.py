@@ -151,9 +151,9 @@ class _Stepper:
             self._step,
             real,
             draws,
-            learning_rates=learning_rates(self._settings, samples / self._sharding.n, self._sharding.size),
+            learning_rates=learning_rates(self._settings, samples / self._sharding.n, self._sharding.size, self._step),
             samples=samples + self._sharding.global_batch,
-            stop=False,
+            attention=False,
         )
         self._step += 1
         self.finite = self.finite and bool(np.isfinite(list(result.metrics.values())).all())

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("retries", "requeues"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} must be at least 0, not {getattr(args, name)}")
-    progress = _progress(cli.parse(argv))
+    progress, stopped = _watched(cli.parse(argv))
     job = current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     launcher = srun.choose(args.launcher, os.environ) if job else None
@@ -46,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
     return Supervisor(
         lambda requests: launch(argv, ranks, launcher=launcher, nodes=min(nodes, ranks), requests=requests),
         progress,
+        stopped,
         retries=args.retries,
         requeues=args.requeues,
         job=job,
     ).run()
 
 
-def _progress(args: argparse.Namespace) -> Callable[[], int]:
-    """The newest checkpoint's step of the run that a command trains.
+def _watched(args: argparse.Namespace) -> tuple[Callable[[], int], Callable[[], bool]]:
+    """The newest checkpoint's step of the run that a command trains, and whether a command has stopped it.
 
     Raises
     ------
@@ -65,9 +66,9 @@ def _progress(args: argparse.Namespace) -> Callable[[], int]:
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.rundir import RunDirectory, attempt_state
     from hpcgan.training import checkpoint
 
     config = configuration.load(args.config, Problems(), args.overrides)
-    folder = RunDirectory(args.run or api.default_directory(config)).checkpoints
-    return lambda: max(checkpoint.steps(folder), default=-1)
+    run = RunDirectory(args.run or api.default_directory(config))
+    return lambda: max(checkpoint.steps(run.checkpoints), default=-1), lambda: attempt_state(run) == "stopped"

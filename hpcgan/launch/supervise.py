@@ -39,6 +39,8 @@ class Supervisor:
         stop with a checkpoint, and keeps it in the `Requests` it is given (`hpcgan.launch.start.launch`).
     progress : callable
         A number that grows with each checkpoint.
+    stopped : callable
+        Whether a command has ended the run, which then is not to go on.
     retries : int
         Failures in a row without progress that are tried again.
     requeues : int
@@ -49,6 +51,7 @@ class Supervisor:
 
     start: Callable[[Requests], int]
     progress: Callable[[], int]
+    stopped: Callable[[], bool] = lambda: False
     retries: int = 3
     requeues: int = 100
     job: CurrentJob | None = None
@@ -73,7 +76,7 @@ class Supervisor:
         while True:
             before = self.progress()
             code = self.start(requests)
-            if code in (EXIT_DONE, EXIT_BAD_INPUT):
+            if code in (EXIT_DONE, EXIT_BAD_INPUT) or (code == EXIT_INTERRUPTED and self.stopped()):
                 return code
             # What counts is whether this process was asked to stop. An exit code does not tell: when a rank is
             # lost, Slurm ends the others by SIGTERM, and that is what srun reports.

@@ -37,7 +37,7 @@ METRICS = (
     "real_probability",
     "fake_probability",
     "nonfinite",
-    "stop",
+    "attention",
 )
 
 
@@ -170,7 +170,7 @@ class Gan:
         *,
         learning_rates: Mapping[str, float],
         samples: int,
-        stop: bool,
+        attention: bool,
     ) -> StepResult:
         """Update all networks once.
 
@@ -186,8 +186,8 @@ class Gan:
             Scheduled rates of `generator` and `discriminator`.
         samples : int
             Samples seen by all ranks, this step's included (paces the averaged generator).
-        stop : bool
-            This rank asks to stop; all ranks learn of it in the step's own collective.
+        attention : bool
+            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
         """
         dtype = self._config.dtype
         step_samples = len(draws["noise"]) * self._comm.size
@@ -199,7 +199,7 @@ class Gan:
             {k: tf.constant(v) for k, v in draws.items()},
             {k: tf.constant(v, dtype) for k, v in learning_rates.items()},
             tf.constant(kept, dtype),
-            tf.constant(float(stop), dtype),
+            tf.constant(float(attention), dtype),
         )
         return StepResult(dict(zip(METRICS, metrics.numpy().tolist(), strict=True)), bool(finite.numpy()))
 
@@ -209,7 +209,7 @@ class Gan:
         draws: Tensors,
         rates: Tensors,
         kept: tf.Tensor,
-        stop: tf.Tensor,
+        attention: tf.Tensor,
         penalise: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The whole step, as it is compiled."""
@@ -221,7 +221,7 @@ class Gan:
                 tape.watch(weights)
                 fake = self._generate(self._conditions(real), draws)
 
-        d_local, d_finite = self._discriminator_local(real, fake, draws, stop, penalise)
+        d_local, d_finite = self._discriminator_local(real, fake, draws, attention, penalise)
         d_mean = self._begin_mean("discriminator", d_local)
         if not simultaneous:
             d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
@@ -236,9 +236,9 @@ class Gan:
             d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
         g_metrics = self._apply("generator", g_mean(), rates["generator"], kept)
 
-        d_loss, probability_real, probability_fake, d_bad, stopping = tf.unstack(d_metrics)
+        d_loss, probability_real, probability_fake, d_bad, attending = tf.unstack(d_metrics)
         g_loss, g_bad = tf.unstack(g_metrics)
-        metrics = tf.stack([d_loss, g_loss, probability_real, probability_fake, d_bad + g_bad, stopping])
+        metrics = tf.stack([d_loss, g_loss, probability_real, probability_fake, d_bad + g_bad, attending])
         # A bad discriminator update spoils the generator's on every rank: only its origin is to blame.
         return metrics, tf.where(d_bad > 0, d_finite, g_finite)
 
@@ -288,7 +288,7 @@ class Gan:
         return tape.gradient(loss, made), loss
 
     def _discriminator_local(
-        self, real: Tensors, fake: Tensors, draws: Tensors, stop: tf.Tensor, penalise: bool = False
+        self, real: Tensors, fake: Tensors, draws: Tensors, attention: tf.Tensor, penalise: bool = False
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """What this rank contributes to the discriminator's update, packed; whether it is finite."""
 
@@ -304,7 +304,7 @@ class Gan:
         else:
             *gradients, loss, on_real, on_fake = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
         finite = _finite(loss, gradients)
-        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), stop]
+        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention]
         return self._pack("discriminator", gradients, metrics), finite
 
     def _generator_local(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:

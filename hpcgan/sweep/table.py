@@ -309,7 +309,7 @@ def _standing(study: StudyDirectory, number: int) -> tuple[RowState, str | None]
         return "queued", None
     if state == "running":
         return "running", None
-    if state == "interrupted":
+    if state in ("interrupted", "stopped"):
         return "queued", "interrupted: the sweep's command goes on with it"
     return "lost", "ended without a result: the sweep's command tries it again"
 

@@ -6,8 +6,8 @@ Knows neither the problem nor the method. Progress is counted in samples seen by
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,7 +19,7 @@ from hpcgan.config import Config, TrainingConfig
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
-from hpcgan.errors import HpcganError, Interrupted
+from hpcgan.errors import HpcganError, Interrupted, Stopped
 from hpcgan.metrics.observable import Score
 from hpcgan.records import MetricsWriter
 from hpcgan.rundir import Lease
@@ -29,6 +29,7 @@ from hpcgan.training.progress import Reporter
 from hpcgan.training.state import TrainState
 
 RECORD_EVERY = 50  # steps between `step` records
+PAUSED_S = 1.0  # between two looks of a paused training
 
 
 class StepResult(Protocol):
@@ -52,8 +53,31 @@ class Method(Protocol):
         *,
         learning_rates: Mapping[str, float],
         samples: int,
-        stop: bool,
+        attention: bool,
     ) -> StepResult: ...
+
+
+class Inbox(Protocol):
+    """See `hpcgan.control.Inbox`."""
+
+    def waiting(self) -> bool: ...
+    def read(self) -> list[dict[str, Any]]: ...
+    def remove(self, ids: Iterable[str]) -> None: ...
+
+
+class NoCommands:
+    """Nobody sends any."""
+
+    def waiting(self) -> bool:
+        """No."""
+        return False
+
+    def read(self) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """There are none."""
 
 
 @dataclass
@@ -61,7 +85,7 @@ class Writers:
     """What rank 0 writes with; other ranks have none.
 
     `tensorboard` takes samples seen and scalars by name, `samples` an epoch, of which it stores some events; `verdict`
-    says why the training shall end early, if it shall.
+    says why the training shall end early, if it shall, `inbox` has commands to it.
     """
 
     lease: Lease
@@ -69,6 +93,7 @@ class Writers:
     tensorboard: Callable[[int, Mapping[str, float]], None]
     samples: Callable[[int], None]
     verdict: Callable[[], str | None] = lambda: None
+    inbox: Inbox = field(default_factory=NoCommands)
 
 
 class Trainer:
@@ -123,11 +148,14 @@ class Trainer:
         Raises
         ------
         Interrupted
-            A stop was requested; a checkpoint holds the step all ranks reached.
+            A stop was requested, by a signal or a command (`Stopped`); a checkpoint holds the step all ranks reached.
         HpcganError
             Non-finite loss, ranks that differ, or a checkpoint that cannot be written.
         """
         counters, epochs = self._state.counters, self._config.training.epochs
+        self._clock, self._clock_samples = time.monotonic(), counters.samples
+        if counters.paused:
+            self._attend(False)
         while counters.epoch < epochs:
             if counters.position == 0 and (reason := self._verdict()) is not None:
                 return reason
@@ -149,21 +177,22 @@ class Trainer:
         self._comm.beat(f"the data of epoch {counters.epoch + 1}")
         for real, draws in self._batches():
             self._comm.beat(f"step {counters.step}")
+            stop = self._stop.requested is not None
             result = self._method.step(
                 counters.step,
                 real,
                 draws,
                 learning_rates=self._learning_rates(),
                 samples=counters.samples + self._sharding.global_batch,
-                stop=self._stop.requested is not None,
+                attention=stop or (self._writers is not None and self._writers.inbox.waiting()),
             )
             counters.step += 1
             counters.samples += self._sharding.global_batch
             counters.position += self._sharding.global_batch
             if self._is_sound(result):
                 self._record_step(result.metrics)
-            if result.metrics["stop"] > 0:
-                self._interrupt()
+            if result.metrics["attention"] > 0:
+                self._attend(stop)
             self._comm.beat(f"the data of step {counters.step}")
 
     def _batches(self) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
@@ -171,8 +200,14 @@ class Trainer:
         return self._pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
 
     def _learning_rates(self) -> dict[str, float]:
+        counters = self._state.counters
         return learning_rates(
-            self._config.training, self._epochs_done(), self._comm.size, self._state.counters.rollbacks
+            self._config.training,
+            self._epochs_done(),
+            self._comm.size,
+            counters.step,
+            rollbacks=counters.rollbacks,
+            changes=counters.changes,
         )
 
     def _epochs_done(self) -> float:
@@ -248,7 +283,7 @@ class Trainer:
         counters.count += 1
         for name, value in metrics.items():
             counters.sums[name] = counters.sums.get(name, 0.0) + value
-        shown = {k: v for k, v in metrics.items() if k not in ("nonfinite", "stop")}
+        shown = {k: v for k, v in metrics.items() if k not in ("nonfinite", "attention")}
         self._reporter.step(self._epochs_done(), self._rate(), shown)
         if self._writers is not None and counters.step % RECORD_EVERY == 0:
             self._writers.metrics.write(
@@ -312,15 +347,66 @@ class Trainer:
         )
         return True
 
-    # --- checkpoints -----------------------------------------------------------------------------
+    # --- requests --------------------------------------------------------------------------------
 
-    def _interrupt(self) -> None:
+    def _attend(self, stop: bool) -> None:
+        """Hear what any rank has to say and obey on all of them, for as long as the training is paused.
+
+        Raises
+        ------
+        Interrupted
+            A signal, or a command, asks for the end.
+        """
+        counters, begun = self._state.counters, time.monotonic()
+        while True:
+            stop = any(self._comm.broadcast_json(self._comm.gather_json(stop)))
+            commands = self._comm.broadcast_json(self._writers.inbox.read() if self._writers is not None else None)
+            stopped = self._obey(commands) if commands else False
+            if stopped:
+                raise Stopped(self._goodbye("by a command"), collective=True)
+            if stop:
+                self._checkpoint(None)
+                raise Interrupted(self._goodbye("on request"), collective=True)
+            if not counters.paused:
+                break
+            self._comm.beat(f"the end of the pause at step {counters.step}")
+            time.sleep(PAUSED_S)
+            stop = self._stop.requested is not None
+        self._clock += time.monotonic() - begun  # a pause is no part of an epoch's rate
+
+    def _obey(self, commands: Sequence[Mapping[str, Any]]) -> bool:
+        """Do what commands say, which are the same on all ranks; True if one of them says to stop.
+
+        Their files go only when a checkpoint holds what they did: a training that is killed before finds them again.
+        """
+        counters = self._state.counters
+        done = {change["id"] for change in counters.changes}
+        for command in commands:
+            if command["refused"] or command["id"] in done:
+                continue
+            if command["name"] in ("pause", "resume"):
+                counters.paused = command["name"] == "pause"
+            elif command["name"] == "set":
+                counters.changes = [
+                    *counters.changes, {"step": counters.step, **command["rates"], "id": command["id"]}
+                ]  # fmt: skip
+        rates = self._comm.gather_json(self._learning_rates())
+        if self._writers is not None:
+            for command in commands:
+                self._writers.metrics.write(
+                    "command", counters.step, **command, paused=counters.paused, learning_rates=rates
+                )
+        for command in commands:
+            self._reporter.message(f"step {counters.step}: {_spoken(command)}")
         self._checkpoint(None)
-        raise Interrupted(
-            f"stopped on request at step {self._state.counters.step}, checkpoint written; "
-            "run the same command to resume",
-            collective=True,
-        )
+        if self._writers is not None:
+            self._writers.inbox.remove(command["id"] for command in commands)
+        return any(command["name"] == "stop" and not command["refused"] for command in commands)
+
+    def _goodbye(self, why: str) -> str:
+        return f"stopped {why} at step {self._state.counters.step}, checkpoint written; run the same command to resume"
+
+    # --- checkpoints -----------------------------------------------------------------------------
 
     def _checkpoint(self, score: Score | None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
@@ -349,7 +435,15 @@ class Trainer:
             raise HpcganError(failure, collective=True)
 
 
-def learning_rates(settings: TrainingConfig, epochs: float, size: int, rollbacks: int = 0) -> dict[str, float]:
+def learning_rates(
+    settings: TrainingConfig,
+    epochs: float,
+    size: int,
+    step: int,
+    *,
+    rollbacks: int = 0,
+    changes: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, float]:
     """Rates of both networks.
 
     Parameters
@@ -359,14 +453,19 @@ def learning_rates(settings: TrainingConfig, epochs: float, size: int, rollbacks
         Epochs done.
     size : int
         World size.
+    step : int
+        Number of the step, from 0.
     rollbacks : int
         How often the training went back.
+    changes : sequence of mappings
+        Rates that commands have set, after those of the configuration.
     """
+    changes = [*(change.model_dump() for change in settings.schedule.changes), *changes]
     reduced = settings.rollback.rate_factor**rollbacks
     return {
         name: reduced
         * schedule.learning_rate(
-            adam.learning_rate,
+            schedule.base_rate(adam.learning_rate, name, step, changes),
             epochs,
             size=size,
             scaling=settings.schedule.scaling,
@@ -388,3 +487,10 @@ def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
         flat["score/total"] = record["score"]["total"]
         flat.update({f"score/{name}": value for name, value in record["score"]["parts"].items()})
     return flat
+
+
+def _spoken(command: Mapping[str, Any]) -> str:
+    if command["refused"]:
+        return f"a command was refused: {command['refused']}"
+    rates = ", ".join(f"{network} {rate:g}" for network, rate in command["rates"].items())
+    return f"command {command['name']}{': learning rate of ' + rates if rates else ''}"

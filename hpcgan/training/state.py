@@ -42,6 +42,10 @@ class Counters:
         How often the training went back to its best state.
     global_batch : int
         Samples of the last step, over all ranks.
+    changes : list of dict
+        Learning rates that commands have set: `step` from which they hold, rates by network, `id` of the command.
+    paused : bool
+        A command has paused the training.
     """
 
     step: int = 0
@@ -53,6 +57,8 @@ class Counters:
     best: dict[str, Any] | None = None
     rollbacks: int = 0
     global_batch: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    paused: bool = False
 
 
 class TrainState:

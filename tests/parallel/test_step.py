@@ -34,7 +34,9 @@ def train(comm, model=None, *, whole=1, steps=3, dtype="float64", compression="n
         real = problem.encode({"hist": images.astype(dtype)})
         draws = gan.draws(step, first, mine)
         rates = {"generator": 1e-3, "discriminator": 1e-3}
-        results.append(gan.step(step, real, draws, learning_rates=rates, samples=step * 12 + 12, stop=False).metrics)
+        results.append(
+            gan.step(step, real, draws, learning_rates=rates, samples=step * 12 + 12, attention=False).metrics
+        )
     return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, results
 
 
@@ -104,5 +106,5 @@ def test_a_gradient_that_half_precision_cannot_hold_is_noticed(comm_of):
     gan = Gan(problem, TrainingConfig(batch_size=2), comm, seed=1, compression="fp16")
     real = {"hist": np.full((2, 64, 64), 1e8, np.float32)}
     rates = {"generator": 1e-4, "discriminator": 1e-4}
-    result = gan.step(0, real, gan.draws(0, 2 * comm.rank, 2), learning_rates=rates, samples=4, stop=False)
+    result = gan.step(0, real, gan.draws(0, 2 * comm.rank, 2), learning_rates=rates, samples=4, attention=False)
     assert result.metrics["nonfinite"] > 0

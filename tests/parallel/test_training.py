@@ -1,12 +1,14 @@
 """Training on several ranks: the same gradients, the same bits, stopped and failed together."""
 
+import functools
+
 import numpy as np
 import pytest
 import tiny
 
 tf = pytest.importorskip("tensorflow")
 
-from hpcgan import attempt, records  # noqa: E402
+from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.comm.select import make_comm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
@@ -15,7 +17,7 @@ from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
-from hpcgan.training import checkpoint  # noqa: E402
+from hpcgan.training import checkpoint, loop  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
 
 BATCH = 4
@@ -109,6 +111,45 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, t
         ours, theirs = (checkpoint.load_latest(p / "checkpoints", pytest.fail) for p in (run.path, whole))
         for name, array in theirs.arrays.items():
             np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+
+
+class CommandsAt(StopRequest):
+    """Never asks to stop; sends commands when it is looked at for the n-th time, in a pause as in a step."""
+
+    def __init__(self, run, sent):
+        self._left, self._run, self._sent = 0, run, sent
+
+    @property
+    def requested(self):
+        self._left += 1
+        for name, rates in self._sent.get(self._left, []):
+            control.send(self._run, name, rates)
+
+
+@pytest.mark.world_size(2)
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_factory, monkeypatch, backend):
+    """A pause, rates that are set in it, more rates later: the bits are those of a schedule with the same rates."""
+    comm = comm_of(backend)
+    monkeypatch.setattr(attempt, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+    run = RunDirectory(shared_folder(comm, tmp_path_factory, f"commands-{backend}"))
+    whole = shared_folder(comm, tmp_path_factory, f"scheduled-{backend}")
+    sent = {3: [("pause", {})], 8: [("set", {"generator": 0.01})], 12: [("resume", {})],
+            17: [("set", {"generator": 3e-4, "discriminator": 0.02})]}  # fmt: skip
+    attempt.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
+    changes = "[{step: 3, generator: 0.01}, {step: 8, generator: 3.0e-4, discriminator: 0.02}]"
+    _train(comm, data, whole, f"training.schedule.changes={changes}")
+    if not comm.is_root:
+        return
+    found = records.read(run.metrics_file, "command")
+    assert [(r["name"], r["step"]) for r in found] == [("pause", 3), ("set", 3), ("resume", 3), ("set", 8)]
+    rates = {"generator": 3e-4, "discriminator": 0.02}
+    assert found[1]["learning_rates"] == [{"generator": 0.01, "discriminator": 1e-4}] * 2  # of both ranks
+    assert found[3]["learning_rates"] == [rates] * 2
+    ours, theirs = (checkpoint.load_latest(p / "checkpoints", pytest.fail) for p in (run.path, whole))
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
 @pytest.mark.world_size(2)

@@ -227,7 +227,7 @@ def test_the_penalty_comes_every_few_steps_and_changes_the_update():
         real = {"hist": np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)}
         rates = {"generator": 1e-4, "discriminator": 1e-4}
         for step in steps:
-            gan.step(step, real, gan.draws(step, 0, 4), learning_rates=rates, samples=4, stop=False)
+            gan.step(step, real, gan.draws(step, 0, 4), learning_rates=rates, samples=4, attention=False)
         return gan.networks["discriminator"].weights[0].numpy()
 
     assert not np.array_equal(weights_after([0], 10.0), weights_after([0], 0.0))

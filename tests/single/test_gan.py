@@ -29,9 +29,9 @@ def _values(gan):
     return {k: v.numpy() for n in gan.networks.values() for k, v in n.named.items()}
 
 
-def _step(gan, step=0, real=None, stop=False):
+def _step(gan, step=0, real=None, attention=False):
     return gan.step(
-        step, real or _real(), gan.draws(step, 0, 4), learning_rates=RATES, samples=4 * (step + 1), stop=stop
+        step, real or _real(), gan.draws(step, 0, 4), learning_rates=RATES, samples=4 * (step + 1), attention=attention
     )
 
 
@@ -126,7 +126,7 @@ def test_two_runs_of_the_same_seed_are_the_same_bits():
 
 def test_a_wish_to_stop_and_a_nan_come_back_in_the_metrics():
     gan = _gan()
-    assert _step(gan, stop=True).metrics["stop"] == 1.0
+    assert _step(gan, attention=True).metrics["attention"] == 1.0
     real = _real()
     real["hist"][2, 5, 5] = np.nan
     result = _step(gan, 1, real=real)
@@ -153,7 +153,7 @@ def test_the_average_follows_the_generator():
     gan = _gan(average_half_life=100.0)
     current, averaged = gan.networks["generator"].named, gan.networks["generator_average"].named
     start = {k: v.numpy() for k, v in averaged.items()}
-    gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=RATES, samples=2000, stop=False)
+    gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=RATES, samples=2000, attention=False)
     kept = 0.5 ** (4 / 100)
     for name, value in averaged.items():
         expected = kept * start[name] + (1 - kept) * current[name].numpy()
@@ -207,7 +207,7 @@ def test_a_simultaneous_update_takes_the_generator_gradient_at_the_old_discrimin
         for rate in (1e-4, 1e-1):
             gan = _gan(update=update)
             rates = {"generator": 2e-4, "discriminator": rate}
-            gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=rates, samples=4, stop=False)
+            gan.step(0, _real(), gan.draws(0, 0, 4), learning_rates=rates, samples=4, attention=False)
             values.append({k: v.numpy() for k, v in gan.networks["generator"].named.items()})
         assert all(np.array_equal(values[0][k], values[1][k]) for k in values[0]) == same
 

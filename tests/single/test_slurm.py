@@ -320,6 +320,15 @@ def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp
     assert told == ["checkpoint written; job 12_3 is back in the queue"]
 
 
+def test_a_run_that_a_command_has_stopped_does_not_go_back_into_the_queue(program, tmp_path):
+    program("scontrol", f"touch {tmp_path}/asked; echo JobState=RUNNING")
+    told = []
+    job = CurrentJob("12_3", 0, 1, 1)
+    assert supervisor(job, told, stopped=lambda: True).run() == EXIT_INTERRUPTED
+    assert not told
+    assert not (tmp_path / "asked").exists()
+
+
 def test_ranks_that_slurm_ended_because_one_was_lost_are_started_again():
     """srun then says that a rank was terminated (143), as if somebody had wished the end of the job."""
     codes, told = iter([143, 143, 0]), []

@@ -1,0 +1,180 @@
+"""Commands to a training, as files in its run directory: pause, resume, set, checkpoint, stop.
+
+Anybody who may write there can send one, from any machine that sees it: a notebook, a shell, another job. Rank 0 looks
+for them about twice a second and all ranks obey after the same step. What was obeyed, and when, is in `metrics.jsonl`
+as records of the kind `command`. A command's file is there until a checkpoint holds what it did, so that one that was
+sent is obeyed once, also by a training that is killed in between, or that is started later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcgan import records
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+
+COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")
+#: Networks whose learning rates `set` changes.
+NETWORKS = ("generator", "discriminator")
+#: The largest learning rate that a command may set: beyond it Adam's steps are larger than any weight here.
+LARGEST_RATE = 1.0
+#: States of a run that nobody will go on with by itself.
+_ENDED = ("done", "pruned")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a training is asked to do.
+
+    Attributes
+    ----------
+    id : str
+        Unique; commands are obeyed in the order of their ids.
+    name : str
+        One of `COMMANDS`.
+    rates : dict of str to float
+        For `set`: network to its learning rate from the next step on, before scaling by ranks and decay, as in
+        `training.generator.learning_rate`.
+    """
+
+    id: str
+    name: str
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+def check(name: str, rates: Mapping[str, Any]) -> None:
+    """Refuse what no training can do.
+
+    Raises
+    ------
+    InputError
+        An unknown command, rates that are none, or rates for a command that takes none.
+    """
+    if name not in COMMANDS:
+        raise InputError(f"command '{name}': choose one of {', '.join(COMMANDS)}")
+    if name != "set" and rates:
+        raise InputError(f"command '{name}' takes no learning rates")
+    if name == "set" and not rates:
+        raise InputError("command 'set' needs a learning rate, e.g. generator=1e-4")
+    for network, rate in rates.items():
+        if network not in NETWORKS:
+            raise InputError(f"set {network}: choose one of {', '.join(NETWORKS)}")
+        number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if not (number and math.isfinite(rate) and 0 < rate <= LARGEST_RATE):
+            raise InputError(f"set {network}={rate}: a learning rate is above 0 and at most {LARGEST_RATE:g}")
+
+
+def send(run: RunDirectory, name: str, rates: Mapping[str, float] | None = None) -> str:
+    """Ask a training for something; returns at once. A run that is not training obeys when it is started again.
+
+    Returns
+    -------
+    str
+        The command's id, for `outcome`.
+
+    Raises
+    ------
+    InputError
+        The command is none, there is no run here, it has ended, or its directory cannot be written.
+    """
+    rates = dict(rates or {})
+    check(name, rates)
+    run.read_config()
+    if (state := attempt_state(run)) in _ENDED:
+        raise InputError(f"{run.path}: the training has ended ({state}); there is nothing to {name}")
+    command = Command(f"{time.time_ns():020d}-{secrets.token_hex(4)}", name, rates)
+    try:
+        run.commands.mkdir(exist_ok=True)
+        write_atomic(run.commands / f"{command.id}.json", json.dumps(asdict(command)) + "\n")
+    except OSError as error:
+        raise InputError(f"{run.path}: cannot write a command: {error.strerror}") from None
+    return command.id
+
+
+def outcome(run: RunDirectory, command_id: str) -> dict[str, Any] | None:
+    """The record of a command that was obeyed or refused; None as long as it was not."""
+    found = [r for r in records.read(run.metrics_file, "command") if r.get("id") == command_id]
+    return found[-1] if found else None
+
+
+def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str, Any]:
+    """The record of a command, once a training has obeyed it.
+
+    Raises
+    ------
+    InputError
+        The training refused it.
+    HpcganError
+        None has obeyed within `timeout` seconds; the command stays.
+    """
+    end = time.monotonic() + timeout
+    while (record := outcome(run, command_id)) is None:
+        if time.monotonic() > end:
+            state = attempt_state(run) or "not started"
+            raise HpcganError(
+                f"{run.path}: no answer in {timeout:.0f} s (the training is {state}); the command stays for when it is"
+            )
+        time.sleep(0.2)
+    if record.get("refused"):
+        raise InputError(f"{run.path}: {record['refused']}")
+    return record
+
+
+class Inbox:
+    """Commands that wait, as rank 0 sees them.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    every : float
+        Seconds between two looks at the directory, which may be on a busy file system.
+    """
+
+    def __init__(self, run: RunDirectory, every: float = 0.5) -> None:
+        self._folder, self._every, self._next = run.commands, every, 0.0
+
+    def waiting(self) -> bool:
+        """Whether there is a command; looks seldom."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._every
+        return bool(self._files())
+
+    def read(self) -> list[dict[str, Any]]:
+        """All commands that wait, the first one first, as plain values with `refused` where one is none."""
+        return [_read(path) for path in self._files()]
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take commands away that were obeyed, or refused."""
+        for name in ids:
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(p for p in self._folder.iterdir() if re.fullmatch(r"[^.].*\.json", p.name))
+        except OSError:  # there never was one, or the file system does not answer: it is looked at again
+            return []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        name, rates = raw["name"], raw.get("rates", {})
+        if not isinstance(rates, dict):
+            raise TypeError
+        check(name, rates)
+    except InputError as error:
+        return {"id": path.stem, "name": str(name), "rates": {}, "refused": str(error)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"id": path.stem, "name": "unknown", "rates": {}, "refused": f"{path.name} is no command"}
+    return {"id": path.stem, "name": name, "rates": rates, "refused": None}

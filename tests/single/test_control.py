@@ -1,0 +1,234 @@
+"""Commands to a training, through its run directory: what is sent, obeyed once, recorded, and kept over restarts."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from hpcgan import control, records
+from hpcgan.cli import main
+from hpcgan.errors import HpcganError, InputError, Interrupted, Stopped
+from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.training.control import StopRequest
+
+pytest.importorskip("tensorflow")
+
+from hpcgan import attempt
+from hpcgan.comm.base import SerialComm
+from hpcgan.training import checkpoint, loop
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Rank 0 looks for commands in every step, and in a pause a hundred times a second."""
+    monkeypatch.setattr(attempt, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+
+
+class At(StopRequest):
+    """Does something when it is looked at for the n-th time: in step n, of which a pause has many."""
+
+    def __init__(self, **deeds):
+        self.looks, self._deeds = 0, {int(k.removeprefix("look_")): deed for k, deed in deeds.items()}
+
+    @property
+    def requested(self):
+        self.looks += 1
+        return self._deeds[self.looks]() if self.looks in self._deeds else None
+
+
+def sending(run, name, **rates):
+    def deed():
+        control.send(run, name, rates)
+
+    return deed
+
+
+def train(data, run, stop=None, *overrides):
+    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
+
+
+def assert_same_end(ours, theirs):
+    ours, theirs = (checkpoint.load_latest(run.checkpoints, pytest.fail) for run in (ours, theirs))
+    assert ours.step == theirs.step
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory):
+    run = RunDirectory(tmp_path_factory.mktemp("reference"))
+    train(data, run)
+    return run
+
+
+SCHEDULE = "training.schedule.changes=[{step: 5, generator: 0.01}, {step: 20, generator: 3.0e-4, discriminator: 0.02}]"
+
+
+@pytest.fixture(scope="module")
+def scheduled(data, tmp_path_factory):
+    run = RunDirectory(tmp_path_factory.mktemp("scheduled"))
+    train(data, run, None, SCHEDULE)
+    return run
+
+
+@pytest.mark.parametrize("stops", [[], [5], [9]], ids=str)
+def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled, reference, tmp_path, stops):
+    """Also when the training was stopped in the step of the command, or after it."""
+    run = RunDirectory(tmp_path / "run")
+    first, second = {"generator": 0.01}, {"generator": 3e-4, "discriminator": 0.02}
+    deeds = {"look_5": sending(run, "set", **first)}
+    if not stops:
+        train(data, run, At(**deeds, look_20=sending(run, "set", **second)))
+    for step in stops:
+
+        def both():
+            control.send(run, "set", first)
+            return "SIGTERM"
+
+        deeds = {"look_5": both} if step == 5 else {**deeds, f"look_{step}": lambda: "SIGTERM"}
+        with pytest.raises(Interrupted):
+            train(data, run, At(**deeds))
+        train(data, run, At(**{f"look_{20 - step}": sending(run, "set", **second)}))
+    assert_same_end(run, scheduled)
+    found = records.read(run.metrics_file, "command")
+    assert [(r["step"], r["name"], r["rates"], r["refused"]) for r in found] == [
+        (5, "set", first, None),
+        (20, "set", second, None),
+    ]
+    assert [r["learning_rates"] for r in found] == [
+        [{"generator": 0.01, "discriminator": 1e-4}],
+        [{"generator": 3e-4, "discriminator": 0.02}],
+    ]
+    assert not list(run.commands.iterdir())
+    last = checkpoint.load_latest(reference.checkpoints, pytest.fail).arrays
+    ours = checkpoint.load_latest(run.checkpoints, pytest.fail).arrays
+    assert any(not np.array_equal(ours[name], last[name]) for name in last)
+
+
+def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(data, run, At(look_3=sending(run, "pause"), look_13=lambda: "SIGTERM"))
+    assert checkpoint.steps(run.checkpoints)[-1] == 3  # the other looks were in the pause
+    assert attempt_state(run) == "interrupted"
+    stop = At(look_7=sending(run, "resume"))
+    train(data, run, stop)
+    assert stop.looks == 7 + 27
+    assert_same_end(run, reference)
+    found = records.read(run.metrics_file, "command")
+    assert [(r["name"], r["step"], r["paused"]) for r in found] == [("pause", 3, True), ("resume", 3, False)]
+
+
+def test_a_stop_is_for_good_until_somebody_starts_it_again(data, reference, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Stopped, match="stopped by a command at step 4, checkpoint written"):
+        train(data, run, At(look_4=sending(run, "stop")))
+    assert attempt_state(run) == "stopped"
+    assert [r["outcome"] for r in records.read(run.metrics_file, "end")] == ["stopped"]
+    train(data, run)
+    assert_same_end(run, reference)
+
+
+def test_a_command_that_was_sent_before_is_obeyed_and_a_checkpoint_is_one(data, reference, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(data, run, At(look_4=lambda: "SIGTERM"))
+    sent = control.send(run, "checkpoint")
+    assert control.outcome(run, sent) is None
+    with pytest.raises(HpcganError, match=r"no answer in 0 s \(the training is interrupted\); the command stays"):
+        control.wait(run, sent, 0.0)
+    train(data, run)
+    assert control.wait(run, sent, 0.0)["step"] == 5
+    assert_same_end(run, reference)
+    with pytest.raises(InputError, match=r"the training has ended \(done\); there is nothing to pause"):
+        control.send(run, "pause")
+
+
+def test_a_command_is_obeyed_once_though_the_training_was_killed_before_its_file_was_gone(data, tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+
+    def killed(self, ids):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(control.Inbox, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, run, At(look_5=sending(run, "set", generator=0.01)))
+    assert len(list(run.commands.iterdir())) == 1
+    train(data, run)
+    (change,) = checkpoint.load_latest(run.checkpoints, pytest.fail).meta["changes"]
+    assert (change["step"], change["generator"]) == (5, 0.01)
+    assert not list(run.commands.iterdir())
+
+
+BAD = {
+    "0.json": "no JSON",
+    "1.json": '{"name": "set", "rates": {"generator": 1e300}}',
+    "2.json": '{"name": "explode"}',
+    "3.json": "[]",
+    "4.json": '{"name": "set", "rates": [1]}',
+    "5.json": '{"name": "set", "rates": {"generator": NaN}}',
+    "6.json": '{"name": ["set"]}',
+    "7.json": '{"name": "pause", "rates": {"generator": 1e-4}}',
+    "8.json": '{"name": "set", "rates": {"critic": 1e-4}}',
+}
+
+
+def test_what_is_no_command_is_refused_and_the_training_goes_on(data, reference, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.commands.mkdir(parents=True)
+    for name, text in BAD.items():
+        (run.commands / name).write_text(text)
+    (run.commands / ".half.json.tmp").write_text("being written")
+    (run.commands / "9.json").write_bytes(b"\xff")
+    train(data, run)
+    assert_same_end(run, reference)
+    found = records.read(run.metrics_file, "command")
+    assert [r["id"] for r in found] == [str(i) for i in range(10)]
+    assert all(r["refused"] for r in found)
+    assert [p.name for p in run.commands.iterdir()] == [".half.json.tmp"]
+    with pytest.raises(InputError, match="a learning rate is above 0 and at most 1"):
+        control.wait(run, "1", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["absent", "pause"], "absent: not a run directory"),
+        (["run", "halt"], "command 'halt': choose one of pause, resume, set, checkpoint, stop"),
+        (["run", "set"], "needs a learning rate, e.g. generator=1e-4"),
+        (["run", "set", "generator"], "'generator': write it as generator=1e-4"),
+        (["run", "set", "generator=fast"], "'generator=fast': write it as generator=1e-4"),
+        (["run", "set", "generator=-1"], "set generator=-1.0: a learning rate is above 0 and at most 1"),
+        (["run", "set", "critic=1e-4"], "set critic: choose one of generator, discriminator"),
+        (["run", "stop", "generator=1e-4"], "command 'stop' takes no learning rates"),
+        (["ended", "stop"], "the training has ended (done); there is nothing to stop"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line_and_nothing_is_sent(reference, tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: run\n")
+    (tmp_path / "ended").symlink_to(reference.path)
+    assert main(["control", *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run" / "commands").exists()
+
+
+def test_without_waiting_the_command_is_left_for_the_training(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("name: run\n")
+    assert main(["control", str(tmp_path), "set", "generator=1e-4", "--wait", "0"]) == 0
+    assert "set: sent to" in capsys.readouterr().out
+    (file,) = (tmp_path / "commands").iterdir()
+    assert json.loads(file.read_text())["rates"] == {"generator": 1e-4}
