@@ -41,7 +41,19 @@ UNFINISHED = (
 )
 
 # Reasons for which every job waits now and then.
-_ITS_TURN = ("Priority", "Resources", "BeginTime", "Dependency", "JobHeldUser", "Cleaning")
+_ITS_TURN = (
+    "Priority",
+    "Resources",
+    "BeginTime",
+    "Dependency",
+    "JobHeldUser",
+    "Cleaning",
+    "Licenses",
+    "Reservation",
+    "JobArrayTaskLimit",
+    "QOSMaxJobsPerUserLimit",
+    "AssocMaxJobsLimit",
+)
 
 # Names of accounts, partitions, nodes ...: nothing that a shell, a batch script or a file name pattern reads.
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"

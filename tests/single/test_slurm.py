@@ -288,11 +288,12 @@ def test_waiting_lasts_through_requeues_and_a_silent_controller(program, tmp_pat
     [
         ("PENDING None\nPENDING PartitionNodeLimit\n", "PartitionNodeLimit"),
         ("PENDING None\nPENDING Resources\n", ""),
+        ("PENDING JobArrayTaskLimit\n", ""),
         ("PENDING None\nRUNNING None\n", ""),
         ("PENDING None\n" * 1000, ""),
         ("", ""),
     ],
-    ids=["never", "its turn", "runs", "nothing said", "no answer"],
+    ids=["never", "its turn", "array", "runs", "nothing said", "no answer"],
 )
 def test_why_a_job_will_not_start(program, tmp_path, answers, said):
     states = tmp_path / "states"
