@@ -60,6 +60,7 @@ PEER = ["torch==2.13.0"]
 DEV = [
     *SWEEP,
     "ipyparallel>=8.6",
+    "pandas>=1.5",
     "pytest>=7.4",
     "pytest-xdist>=3.5",
     "hypothesis>=6.80",

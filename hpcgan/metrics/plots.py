@@ -395,6 +395,37 @@ def curves(
 
 
 @styled
+def progress(
+    epochs: Sequence[int],
+    panels: Sequence[tuple[str, Mapping[str, Sequence[float | None]], bool]],
+    marks: Sequence[float] = (),
+) -> Figure:
+    """A training at a glance, panels side by side.
+
+    Parameters
+    ----------
+    epochs : (n,) sequence
+    panels : sequence of (label, lines, logarithmic)
+        Lines as in `curves`.
+    marks : sequence of float
+        Epochs at which learning rates were changed.
+    """
+    figure = new_figure((4.2 * len(panels), 3.4))
+    for panel, (label, lines, log) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
+            y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+            panel.plot(epochs, y, "o-", ms=2.5 if len(epochs) > 20 else 4, lw=1.3, color=colour, label=name)
+        for mark in marks:
+            panel.axvline(mark, color=REAL, lw=0.8, ls=":", zorder=0)
+        if log:
+            panel.set_yscale("log")
+        panel.set(xlabel="Epoch", ylabel=label)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(fontsize=8)
+    return figure
+
+
+@styled
 def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) -> Figure:
     """Real-against-real scores as a histogram, with the generated samples' scores as lines.
 

@@ -12,12 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import hpcgan
+from hpcgan import samples
 from hpcgan.errors import InputError
 from hpcgan.metrics.page import EmbeddedFigure
-from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory, write_atomic
 from hpcgan.sweep import page
 from hpcgan.sweep.domain import domains
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
-SAMPLES = 9
 
 
 def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple[str, str, str, Figure]]]:
@@ -308,36 +305,15 @@ def _samples(
     if row is None or row.epoch is None:
         return []
     run = table.study.trial(row.number)
-    file = run.samples / f"epoch-{row.epoch:04d}.h5"
-    if not file.is_file():
+    if row.epoch not in samples.epochs(run):
         return []
     try:
-        config = run.load_config(Problems())
-        problem = problem_class(config.problem)(config.model)
-        fake = _first(problem, file, "")
+        drawn = samples.figure(run, row.epoch)
     except InputError as error:
         problems.append(one_line(str(error)))
         return []
-    try:
-        real = _first(problem, config.data.path, "val")
-    except InputError:  # a report may be made where the data are not
-        real = None
-    drawn = problem.samples_figure(real, fake)
     if drawn is None:
         return []
     caption, figure = drawn
-    beside = "" if real is not None else f" Real events are not shown: {config.data.path} is not here."
     whose = f"Trial {row.number} after epoch {row.epoch}, its best."
-    return [("samples", f"{whose} {caption}{beside}", "samples", figure)]
-
-
-def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:
-    """The first samples of a file or split."""
-    try:
-        source = problem.open(path, split, cache_mb=0)
-        try:
-            return source.read(np.arange(min(SAMPLES, len(source))))
-        finally:
-            source.close()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    return [("samples", f"{whose} {caption}", "samples", figure)]

@@ -1,0 +1,216 @@
+"""A training as a notebook sees it: what its run directory says, and commands to it.
+
+Everything goes through the run directory, so it makes no difference whether the training runs on this machine, in a
+batch job or not at all, and a kernel that is restarted attaches again and has lost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan import control, records, samples
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import RunDirectory, attempt_state
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+#: How a training stands when nobody works on it.
+RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
+Lines = dict[str, Sequence[float | None]]
+KINDS = ("epoch", "step", "command", "rollback")
+
+
+def attach(run: Path | str) -> Training:
+    """The training of a run directory, whoever runs it.
+
+    Raises
+    ------
+    InputError
+        There is no run here.
+    """
+    return Training(RunDirectory(Path(run).absolute()))
+
+
+class Training:
+    """Reads and commands one training.
+
+    Parameters
+    ----------
+    run : RunDirectory
+
+    Raises
+    ------
+    InputError
+        There is no run there, or its configuration is broken.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.config = run.load_config(Problems())
+
+    # --- how it stands -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`not started`, `running`, `paused`, or how it ended: one of `RESTS`."""
+        state = attempt_state(self.run)
+        if state == "running":
+            commands = records.read(self.run.metrics_file, "command")
+            return "paused" if commands and commands[-1].get("paused") else "running"
+        return state or "not started"
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        found = records.read(self.run.metrics_file, "epoch")
+        return int(found[-1]["epoch"]) if found else 0
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """`score`, `epoch` and `step` of the best epoch so far."""
+        found = records.read(self.run.metrics_file, "epoch")
+        best: dict[str, Any] | None = found[-1]["best"] if found else None
+        return best
+
+    def metrics(self, kind: str = "epoch") -> pandas.DataFrame:
+        """What the training has recorded, a row a record, nested values as `losses.generator`.
+
+        Parameters
+        ----------
+        kind : "epoch", "step", "command" or "rollback"
+
+        Raises
+        ------
+        InputError
+            Another kind, or pandas is not installed.
+        """
+        if kind not in KINDS:
+            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}")
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
+        return pandas.json_normalize(records.read(self.run.metrics_file, kind))
+
+    def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
+        """Until nobody works on the training any more; how it stands then.
+
+        Raises
+        ------
+        HpcganError
+            It still goes on after `timeout` seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while (state := self.state) not in RESTS:
+            if end is not None and time.monotonic() > end:
+                raise HpcganError(f"{self.run.path}: still {state} after {timeout:.0f} s")
+            time.sleep(every)
+        return state
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    def pause(self, wait: float = 60.0) -> None:
+        """All ranks wait after the same step. `wait`: seconds for the answer, 0 for not at all."""
+        self._send("pause", {}, wait)
+
+    def resume(self, wait: float = 60.0) -> None:
+        """End a pause."""
+        self._send("resume", {}, wait)
+
+    def set(self, lr: float | None = None, *, generator: float | None = None, discriminator: float | None = None,
+            wait: float = 60.0) -> None:  # fmt: skip
+        """Learning rates from the next step on, before scaling by ranks and decay.
+
+        Parameters
+        ----------
+        lr : float, optional
+            Of both networks; `generator` and `discriminator` go before it.
+        generator, discriminator : float, optional
+        wait : float
+            Seconds for the answer; 0: not at all.
+
+        Raises
+        ------
+        InputError
+            No rate, or one that is out of range; the training has ended.
+        HpcganError
+            No answer; the command stays.
+        """
+        given = {"generator": lr if generator is None else generator,
+                 "discriminator": lr if discriminator is None else discriminator}  # fmt: skip
+        self._send("set", {k: v for k, v in given.items() if v is not None}, wait)
+
+    def checkpoint(self, wait: float = 60.0) -> None:
+        """Have one written now."""
+        self._send("checkpoint", {}, wait)
+
+    def stop(self, wait: float = 60.0) -> None:
+        """A checkpoint, then the end; the same training goes on when it is started again."""
+        self._send("stop", {}, wait)
+
+    def _send(self, name: str, rates: dict[str, float], wait: float) -> None:
+        sent = control.send(self.run, name, rates)
+        if wait > 0:
+            control.wait(self.run, sent, wait)
+
+    # --- pictures ----------------------------------------------------------------------------------
+
+    def plot(self) -> Figure:
+        """Losses, score with its parts, and samples/s of each epoch so far.
+
+        Raises
+        ------
+        InputError
+            No epoch is done yet.
+        """
+        from hpcgan.metrics import plots
+
+        found = records.read(self.run.metrics_file, "epoch")
+        if not found:
+            raise InputError(f"{self.run.path}: no epoch is done yet")
+        x = [record["epoch"] for record in found]
+        losses: Lines = {name: [record["losses"][name] for record in found] for name in found[0]["losses"]}
+        rates: Lines = {"all ranks": [record["samples_per_second"] for record in found]}
+        panels: list[tuple[str, Lines, bool]] = [("Mean loss of an epoch", losses, False)]
+        scores = [record.get("score") for record in found]
+        if any(scores):
+            sizes = ", ".join(str(n) for n in sorted({score["n"] for score in scores if score}))
+            parts = next(score["parts"] for score in scores if score)
+            lines: Lines = {"total": [score and score["total"] for score in scores]}
+            for part in parts:
+                lines[part.replace("_", " ")] = [score and score["parts"][part] for score in scores]
+            panels.append((f"Score (N = {sizes})", lines, True))
+        panels.append(("Samples/s", rates, False))
+        marks = [(r["step"], r["rates"]) for r in records.read(self.run.metrics_file, "command") if r["rates"]]
+        per_epoch = found[-1]["step"] / found[-1]["epoch"]
+        return plots.progress(x, panels, [step / per_epoch for step, _ in marks])
+
+    def samples(self, epoch: int | None = None) -> Figure:
+        """Generated events of an epoch beside real ones.
+
+        Parameters
+        ----------
+        epoch : int, optional
+            By default the last one that is done.
+
+        Raises
+        ------
+        InputError
+            There are no samples of it.
+        """
+        there = samples.epochs(self.run)
+        if not there:
+            raise InputError(f"{self.run.path}: no epoch is done yet")
+        epoch = there[-1] if epoch is None else epoch
+        if epoch not in there:
+            raise InputError(f"{self.run.path}: no samples of epoch {epoch}; there are {there[0]} to {there[-1]}")
+        drawn = samples.figure(self.run, epoch)
+        if drawn is None:
+            raise InputError(f"problem '{self.config.problem}' has no picture of single samples")
+        return drawn[1]

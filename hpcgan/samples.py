@@ -1,0 +1,63 @@
+"""Events that a run's generator made after an epoch, beside real ones."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcgan.errors import InputError
+from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Shown of each kind, at most.
+SHOWN = 9
+
+
+def epochs(run: RunDirectory) -> list[int]:
+    """Epochs of which there are samples, ascending."""
+    return sorted(int(p.stem.rpartition("-")[2]) for p in run.samples.glob("epoch-[0-9]*.h5"))
+
+
+def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
+    """Samples of an epoch, beside real ones if the run's data are where they were.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    epoch : int
+
+    Returns
+    -------
+    caption, figure : or None, if the problem's samples are no images
+
+    Raises
+    ------
+    InputError
+        No samples of this epoch, or they or the configuration cannot be read.
+    """
+    config = run.load_config(Problems())
+    problem = problem_class(config.problem)(config.model)
+    fake = _first(problem, run.samples / f"epoch-{epoch:04d}.h5", "")
+    real = None
+    with contextlib.suppress(InputError):  # a picture may be made where the data are not
+        real = _first(problem, config.data.path, "val")
+    drawn = problem.samples_figure(real, fake)
+    if drawn is None:
+        return None
+    caption, made = drawn
+    return caption + ("" if real is not None else f" Real events are not shown: {config.data.path} is not here."), made
+
+
+def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:
+    """The first samples of a file or split."""
+    try:
+        with contextlib.closing(problem.open(path, split, cache_mb=0)) as source:
+            return dict(source.read(np.arange(min(len(source), SHOWN))))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None

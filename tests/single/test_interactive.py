@@ -1,0 +1,135 @@
+"""A training as a notebook sees it, through its run directory."""
+
+import json
+import threading
+import time
+
+import pytest
+import tiny
+
+from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.interactive import attach
+from hpcgan.rundir import RunDirectory
+from hpcgan.training.control import StopRequest
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("pandas")
+
+from hpcgan import attempt
+from hpcgan.comm.base import SerialComm
+
+RATES = {"generator": 0.01, "discriminator": 0.01}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+def train(data, run, stop=None, *overrides):
+    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
+
+
+@pytest.fixture(scope="module")
+def training(data, tmp_path_factory):
+    """One that is done; its rates were changed on the way."""
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    with pytest.raises(Interrupted):
+        train(data, run, tiny.StopAt(20))
+    attach(run.path).set(0.01, wait=0)
+    train(data, run)
+    return attach(str(run.path))
+
+
+def test_what_it_has_recorded_is_a_table(training):
+    assert training.state == "done"
+    assert training.epoch == 2
+    epochs = training.metrics()
+    assert epochs["epoch"].tolist() == [1, 2]
+    assert epochs["score.total"].min() == training.best["score"]
+    assert {"losses.generator", "losses.discriminator", "samples_per_second"} <= set(epochs.columns)
+    (command,) = training.metrics("command").to_dict("records")
+    assert (command["name"], command["step"], command["learning_rates"]) == ("set", 21, [RATES])
+    assert training.metrics("rollback").empty
+    assert training.wait(0.0) == "done"
+
+
+def test_the_picture_of_the_training_shows_what_was_recorded(training):
+    panels = training.plot().axes
+    assert [panel.get_ylabel() for panel in panels] == ["Mean loss of an epoch", "Score (N = 20)", "Samples/s"]
+    epochs = training.metrics()
+    assert panels[1].get_yscale() == "log"
+    assert panels[1].lines[0].get_ydata().tolist() == epochs["score.total"].tolist()
+    assert panels[2].lines[0].get_ydata().tolist() == epochs["samples_per_second"].tolist()
+    assert panels[0].lines[-1].get_xdata() == pytest.approx([21 / 15] * 2)  # the rates were changed
+
+
+def test_generated_events_stand_beside_real_ones_if_there_are_any(data, training, tmp_path):
+    titles = [axes.get_title() for axes in training.samples().axes]
+    assert {"Real", "Generated"} <= set(titles)
+    training.samples(1)
+    with pytest.raises(InputError, match="no samples of epoch 7; there are 1 to 2"):
+        training.samples(7)
+    hidden = data.rename(tmp_path / "elsewhere")
+    try:
+        assert "Real" not in {axes.get_title() for axes in training.samples().axes}
+    finally:
+        hidden.rename(data)
+
+
+def test_a_running_training_is_paused_changed_and_stopped_by_another_thread(data, tmp_path):
+    run, failures = RunDirectory(tmp_path / "run"), []
+
+    def steer():
+        try:
+            end = time.monotonic() + 60
+            while not (run.exists and attach(run.path).state == "running") and time.monotonic() < end:
+                time.sleep(0.02)
+            it = attach(run.path)
+            it.pause()
+            assert it.state == "paused"
+            it.set(generator=0.02)
+            it.set(lr=0.01, discriminator=0.03)
+            it.checkpoint()
+            it.resume()
+            assert it.state == "running"
+            with pytest.raises(HpcganError, match="still running after 0 s"):
+                it.wait(0.0)
+            it.stop()
+            assert it.wait(30.0) == "stopped"
+        except BaseException as error:  # to be seen in the test's own thread
+            failures.append(error)
+
+    thread = threading.Thread(target=steer)
+    thread.start()
+    with pytest.raises(Interrupted):
+        train(data, run, None, "training.epochs=100000", "scoring.every_epochs=0")
+    thread.join(60)
+    assert not failures
+    commands = attach(run.path).metrics("command")
+    assert commands["name"].tolist() == ["pause", "set", "set", "checkpoint", "resume", "stop"]
+    assert commands["step"].nunique() <= 2  # all but the last in the pause
+    assert commands["learning_rates"][1] == [{"generator": 0.02, "discriminator": 1e-4}]
+    assert commands["learning_rates"][2] == [{"generator": 0.01, "discriminator": 0.03}]
+
+
+def test_bad_input_is_one_line(training, tmp_path):
+    with pytest.raises(InputError, match=r"absent: not a run directory"):
+        attach(tmp_path / "absent")
+    with pytest.raises(InputError, match="the training has ended"):
+        training.pause()
+    with pytest.raises(InputError, match="command 'set' needs a learning rate"):
+        training.set()
+    with pytest.raises(InputError, match="a learning rate is above 0"):
+        training.set(lr=-1.0)
+    with pytest.raises(InputError, match="kind 'epochs': choose one of epoch, step, command, rollback"):
+        training.metrics("epochs")
+    (tmp_path / "config.yaml").write_text((training.run.path / "config.yaml").read_text())
+    fresh = attach(tmp_path)
+    assert fresh.state == "not started"
+    assert fresh.best is None
+    for picture in (fresh.plot, fresh.samples):
+        with pytest.raises(InputError, match="no epoch is done yet"):
+            picture()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "epoch"}) + "\ntorn")
+    assert fresh.metrics().empty
