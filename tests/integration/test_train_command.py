@@ -103,6 +103,38 @@ def test_a_signal_stops_both_ranks_with_a_checkpoint(setting, tmp_path, number, 
     assert checkpoint.load_latest(run / "checkpoints", pytest.fail).meta["samples"] == step * 8
 
 
+def command(setting, run, *words):
+    """`hpcgan control`, which has to succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcgan", "control", str(run), *words],
+        cwd=setting, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, tmp_path):
+    run = tmp_path / "run"
+    process = start(setting, LONG, "--ranks", "2", "--run", str(run))
+    wait_for_step(run, 50)
+    assert "pause: obeyed by all ranks at step" in command(setting, run, "pause")
+    sizes = []
+    for _ in range(2):
+        sizes.append((run / "metrics.jsonl").stat().st_size)
+        time.sleep(3)
+    assert sizes[0] == sizes[1]
+    command(setting, run, "set", "generator=1e-5")
+    command(setting, run, "resume")
+    wait_for_step(run, max(r["step"] for r in records.read(run / "metrics.jsonl")) + 1)
+    command(setting, run, "stop")
+    code, output = finish(process)
+    assert code == 75, output
+    assert "Traceback" not in output
+    found = records.read(run / "metrics.jsonl", "command")
+    assert [r["name"] for r in found] == ["pause", "set", "resume", "stop"]
+    assert found[1]["learning_rates"] == [{"generator": 1e-5, "discriminator": 1e-4}] * 2
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(setting, tmp_path):
     run = tmp_path / "run"
     process = start(setting, LONG, "--ranks", "2", "--run", str(run))

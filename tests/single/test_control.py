@@ -113,12 +113,14 @@ def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled,
     assert any(not np.array_equal(ours[name], last[name]) for name in last)
 
 
-def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path):
-    run = RunDirectory(tmp_path / "run")
+def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path, monkeypatch):
+    run, beats = RunDirectory(tmp_path / "run"), []
+    monkeypatch.setattr(SerialComm, "beat", lambda self, what: beats.append(what))
     with pytest.raises(Interrupted):
         train(data, run, At(look_3=sending(run, "pause"), look_13=lambda: "SIGTERM"))
     assert checkpoint.steps(run.checkpoints)[-1] == 3  # the other looks were in the pause
     assert attempt_state(run) == "interrupted"
+    assert beats.count("the end of the pause at step 3") == 10  # with each look: no watchdog takes it for a stall
     stop = At(look_7=sending(run, "resume"))
     train(data, run, stop)
     assert stop.looks == 7 + 27
