@@ -42,11 +42,9 @@ def run(args: argparse.Namespace) -> int:
 def _rates(items: list[str]) -> dict[str, float]:
     found = {}
     for item in items:
-        network, equals, text = item.partition("=")
+        network, _, text = item.partition("=")
         try:
             found[network] = float(text)
         except ValueError:
             raise InputError(f"'{item}': write it as generator=1e-4") from None
-        if not equals:
-            raise InputError(f"'{item}': write it as generator=1e-4")
     return found

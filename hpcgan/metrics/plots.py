@@ -378,9 +378,7 @@ def curves(
     """
     figure = new_figure((7.2, 4.2))
     panel = figure.subplots()
-    for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-        y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
+    _draw_lines(panel, x, lines)
     for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-.")):
         panel.axhline(level, color=REAL, lw=1, ls=dashes, label=name)
     if mark:
@@ -412,9 +410,7 @@ def progress(
     """
     figure = new_figure((4.2 * len(panels), 3.4))
     for panel, (label, lines, log) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-            y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-            panel.plot(epochs, y, "o-", ms=2.5 if len(epochs) > 20 else 4, lw=1.3, color=colour, label=name)
+        _draw_lines(panel, epochs, lines)
         for mark in marks:
             panel.axvline(mark, color=REAL, lw=0.8, ls=":", zorder=0)
         if log:
@@ -463,6 +459,13 @@ def new_figure(size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _draw_lines(panel: Axes, x: Sequence[float] | np.ndarray, lines: Mapping[str, Sequence[float | None]]) -> None:
+    """Lines with a point a value; None is a gap."""
+    for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
+        y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
 
 
 def _ratio_figure() -> tuple[Figure, Axes, Axes]:
