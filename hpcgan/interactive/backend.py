@@ -23,7 +23,7 @@ MISSING = "clusters need ipyparallel: pip install 'hpcgan[interactive]'"
 _CAUSES = (
     (r"^hpcgan: (?:error: )?((?:rank \d+: |no progress for ).+)$", r"\1"),
     (r"^hpcgan: error: (.+)$", r"\1"),
-    (r"process rank (\d+) .*\bon node (\S+) exited on signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
+    (r"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
     (r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$", r"rank \2 on \1: \3"),
     (r"^(?:srun|slurmstepd\S*): error: (.+)$", r"\1"),
 )

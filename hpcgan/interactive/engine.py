@@ -19,6 +19,14 @@ class Engine(IPEngine):
         super().init_signal()
         signal.signal(signal.SIGUSR1, self._signal_stop)
 
+    def start(self) -> None:
+        """Run until a signal, or until the controller is missed."""
+        try:
+            super().start()
+        except RuntimeError as error:  # what an event loop says that has been stopped
+            if "stopped before Future completed" not in str(error):
+                raise
+
 
 if __name__ == "__main__":
     Engine.launch_instance()

@@ -215,7 +215,7 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, d
         again = cluster.session().train(config, run=tmp_path / "run")
         wait_until(lambda: again.state == "running")
         attempts = records.read(tmp_path / "run" / "metrics.jsonl", "start")
-        assert attempts[-1]["step"] >= 14  # not from the beginning
+        assert attempts[-1]["step"] >= 7  # not from the beginning
         # The end of the cluster is one that a training survives.
         wait_until(lambda: again.metrics("step")["step"].max() > attempts[-1]["step"])
     assert again.wait(60) in ("interrupted", "done")
