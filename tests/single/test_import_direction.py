@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "hpcgan.member": {"hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology"},
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.control", "hpcgan.samples", "hpcgan.records", "hpcgan.api", "hpcgan.problems",
-                           "hpcgan.metrics"},
+                           "hpcgan.metrics", "hpcgan.schedule"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.samples", "hpcgan.rundir", "hpcgan.records",
                      "hpcgan.metrics", "hpcgan.problems", "hpcgan.stateless"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.problems",
