@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan import control, samples, schedule
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import InputError
+from hpcgan.interactive import widgets as common
 from hpcgan.interactive.follow import Follower
 from hpcgan.interactive.painter import Painter, Picture
 from hpcgan.problems.base import Problems
@@ -41,7 +42,6 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 COLOURS = {"running": "#0072B2", "paused": "#B36B00", "done": "#00795A", "failed": "#B3261E", "lost": "#B3261E"}
 BAR_STYLES = {"done": "success", "pruned": "success", "failed": "danger", "lost": "danger", "running": "info"}
-_HOW = "pip install 'hpcgan[interactive]'"
 
 _open: dict[Path, TrainingDashboard] = {}
 
@@ -55,7 +55,7 @@ def show(training: Training) -> TrainingDashboard | None:
         None where there cannot be one: then the plain picture is displayed, if there is a notebook to display it in,
         with a line that says why.
     """
-    why = _no_widgets()
+    why = common.missing()
     if why is not None:
         print(why)
         _display_plain(training)
@@ -65,30 +65,9 @@ def show(training: Training) -> TrainingDashboard | None:
     return made
 
 
-def _no_widgets() -> str | None:
-    """Why there can be no dashboard here, in one line."""
-    try:
-        import ipywidgets  # noqa: F401 - whether it is there
-        from IPython import get_ipython
-    except ImportError:
-        return f"The dashboard needs ipywidgets: {_HOW}"
-    if getattr(get_ipython(), "kernel", None) is None:
-        return f"The dashboard needs a notebook: {_HOW}, then jupyter lab. Here, plot() and samples() return figures."
-    return None
-
-
 def _display_plain(training: Training) -> None:
     try:
-        from IPython import get_ipython
-        from IPython.display import Image, display
-    except ImportError:
-        return
-    if get_ipython() is None:
-        return
-    from hpcgan.metrics import plots
-
-    try:
-        display(Image(data=plots.png(training.plot()), width=1000))
+        common.display_picture(training.plot())
     except InputError as error:  # no epoch is done yet
         print(error)
 
@@ -207,12 +186,12 @@ class TrainingDashboard:
         """Display it here, too."""
         from IPython.display import display
 
-        self._shown_in = _cell()
+        self._shown_in = common.cell()
         display(self.box)
 
     def _ipython_display_(self) -> None:
         """As the last value of a cell; not once more in the one that has displayed it."""
-        if self._shown_in is None or self._shown_in != _cell():
+        if self._shown_in is None or self._shown_in != common.cell():
             self.show()
 
     def close(self) -> None:
@@ -226,7 +205,7 @@ class TrainingDashboard:
                 thread.join(10.0)
         if _open.get(self._run.path) is self:
             del _open[self._run.path]
-        _close(self.box)
+        common.close(self.box)
 
     # --- refreshing --------------------------------------------------------------------------------
 
@@ -242,7 +221,7 @@ class TrainingDashboard:
                 self._look()
                 self._trouble = ""
             except Exception as error:  # nothing may end the refreshing unseen
-                self._trouble = f"cannot refresh, trying again: {_line(error)}"
+                self._trouble = f"cannot refresh, trying again: {common.line(error)}"
             self._show_status()
 
     def _follow(self) -> None:
@@ -337,7 +316,7 @@ class TrainingDashboard:
         try:
             png, caption = self._painter.draw(self._run.path, what, key[0] if what == "samples" else None)
         except Exception as error:  # nothing may end the drawing unseen
-            failure = f"{what}: {_line(error)}"
+            failure = f"{what}: {common.line(error)}"
         if self._closed.is_set():
             return
         with self._lock:
@@ -377,7 +356,7 @@ class TrainingDashboard:
         try:
             sent = control.send(self._run, name, rates)
         except Exception as error:  # in a button's callback: nobody would see it
-            self._say(_line(error), bad=True)
+            self._say(common.line(error), bad=True)
             return False
         with self._lock:
             self._pending[sent], self._message = name, ""
@@ -402,7 +381,7 @@ class TrainingDashboard:
 
     def _say(self, text: str, bad: bool = False) -> None:
         with self._lock:
-            self._message = _text(f"{time.strftime('%H:%M:%S')} {text}", bad)
+            self._message = common.text(f"{time.strftime('%H:%M:%S')} {text}", bad)
             self._show_status()
 
     def _show_status(self) -> None:
@@ -410,11 +389,11 @@ class TrainingDashboard:
         if self._pending:
             names = ", ".join(self._pending.values())
             waits = "waiting for the answer" if self._state in ALLOWED else "obeyed when the training is started again"
-            lines.append(_text(f"{names}: sent, {waits}"))
-        lines += [_text(text, bad=True) for text in (self._trouble, *self._failures.values()) if text]
+            lines.append(common.text(f"{names}: sent, {waits}"))
+        lines += [common.text(text, bad=True) for text in (self._trouble, *self._failures.values()) if text]
         if self._follower.unusable:
             n = self._follower.unusable
-            lines.append(_text(f"{n} record{'s' * (n > 1)} of metrics.jsonl cannot be used", bad=True))
+            lines.append(common.text(f"{n} record{'s' * (n > 1)} of metrics.jsonl cannot be used", bad=True))
         self.status.value = "<br>".join(lines)
 
 
@@ -422,8 +401,7 @@ def _header(name: str, state: str, attempt: int, epochs: int, seen: Follower) ->
     best = seen.epochs[-1]["best"] if seen.epochs else None
     parts = [
         f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
-        f"<span style='background:{COLOURS.get(state, '#5f6368')};color:white;border-radius:4px;padding:2px 10px'>"
-        f"{html.escape(state)}</span>",
+        common.badge(state, COLOURS.get(state, common.GREY)),
         f"epoch <b>{int(seen.epochs_done)}</b> of {epochs}",
         f"step <b>{seen.step:,}</b>",
         f"<b>{_number(seen.rate)}</b> samples/s",
@@ -439,32 +417,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _text(text: str, bad: bool = False) -> str:
-    colour = "color:#B3261E;" if bad else ""
-    return f"<span style='{colour}line-height:1.4'>{html.escape(text)}</span>"
-
-
-def _line(error: Exception) -> str:
-    """In one line; ours are."""
-    text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, HpcganError) else f"{type(error).__name__}: {text}"
-
-
-def _cell() -> int | None:
-    """The number of the cell that runs."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    return None if shell is None else int(shell.execution_count)
-
-
-def _close(widget: Any) -> None:
-    """A widget with all that belongs to it; otherwise the kernel keeps it, and the pictures, to its end."""
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    for part in ("layout", "style"):
-        if getattr(widget, part, None) is not None:
-            getattr(widget, part).close()
-    widget.close()

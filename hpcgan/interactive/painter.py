@@ -21,7 +21,7 @@ from typing import Any, Literal
 from hpcgan import samples
 from hpcgan.errors import HpcganError, InputError
 
-Picture = Literal["curves", "samples"]
+Picture = Literal["curves", "samples", "sweep"]
 DPI = 110
 
 
@@ -44,9 +44,9 @@ class Painter:
         Parameters
         ----------
         run : Path
-            Run directory.
-        what : "curves" or "samples"
-            As `Training.plot`, or `Training.samples` of an epoch.
+            Run directory; for "sweep" that of a study.
+        what : "curves", "samples" or "sweep"
+            As `Training.plot`, `Training.samples` of an epoch, or `Sweep.plot`.
         epoch : int, optional
 
         Returns
@@ -114,9 +114,12 @@ class Painter:
 
 
 def _paint(run: str, what: Picture, epoch: int | None) -> tuple[bytes, str]:
+    from hpcgan.interactive.sweep import Sweep
     from hpcgan.interactive.training import attach
     from hpcgan.metrics import plots
 
+    if what == "sweep":
+        return plots.png(Sweep.attach(run).plot(), DPI), ""
     if what == "curves":
         return plots.png(attach(run).plot(), DPI), ""
     training = attach(run)

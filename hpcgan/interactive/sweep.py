@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from hpcgan.interactive.sweep_dashboard import SweepDashboard
+
 #: What the coordinator's lease says, and what it is called here.
 STATES: Mapping[str | None, str] = {
     None: "not started",
@@ -289,6 +291,12 @@ class Sweep:
         if made is None:
             raise InputError(f"{self.path}: no trial has a score yet")
         return made
+
+    def dashboard(self) -> SweepDashboard | None:
+        """Display a live panel with buttons; where there are no widgets, table, picture and what a panel needs."""
+        from hpcgan.interactive import sweep_dashboard
+
+        return sweep_dashboard.show(self)
 
     def report(self) -> Path:
         """Write the report as it stands now; its page.
