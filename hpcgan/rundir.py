@@ -56,6 +56,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_once(path: Path, data: bytes | str) -> bool:
+    """Write a file as a whole unless it is there already; of several who try at the same time, one gets True."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    write_atomic(temporary, data)
+    try:
+        os.link(temporary, path)  # a complete file appears under the name, or none
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 class RunDirectory:
     """Paths of one run.
 
@@ -208,15 +221,8 @@ class Lease:
         self.attempt = last + 1
         self._file = _attempt_file(run, self.attempt)
         me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "job": job}
-        # A complete file appears under the number, or none: link() fails if another was quicker.
-        temporary = self._folder / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        write_atomic(temporary, json.dumps({**me, "state": "running"}))
-        try:
-            os.link(temporary, self._file)
-        except FileExistsError:
-            raise FencedError(f"{run.path}: another process has just started on this run") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        if not write_once(self._file, json.dumps({**me, "state": "running"})):
+            raise FencedError(f"{run.path}: another process has just started on this run")
         _held_here.add(self._file.resolve())
         self._me = me
         self._on_lost = on_lost

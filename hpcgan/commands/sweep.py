@@ -57,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--retries", type=int, default=3, metavar="N", help="starts of a lost trial (default: 3)")
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="ipcontroller-client.json of the IPython cluster")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="once it is at work, append there what it would print")
     parser.add_argument("--dry-run", action="store_true", help="print the trials that are known before, and stop")
     parser.add_argument("--once", action="store_true", help="for status: print once and stop")
     job = parser.add_argument_group("with --executor slurm, for each trial")
@@ -133,10 +134,12 @@ def _search(
         executor = _executor(args, out, concurrency, spec)
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
+                book = Ledger(out, description, space, base.training.epochs, _say)
+                if args.log is not None:
+                    _print_into(args.log)
                 _say(f"study {_short(out.path)}: {plan.trials} trials, {args.sampler} search, {args.executor}")
                 out.write_goal(Goal(plan.trials, plan.top * plan.repeats, concurrency))
                 _warn_of_crowding(args.executor, concurrency, description.ranks, description.threads)
-                book = Ledger(out, description, space, base.training.epochs, _say)
                 coordinator = Coordinator(
                     out,
                     description,
@@ -156,6 +159,20 @@ def _search(
                 return code
         finally:
             executor.close()
+
+
+def _print_into(log: Path) -> None:
+    """From here on. Who has started this with a pipe hears that nothing was refused, and then the pipe's end."""
+    from hpcgan.sweep import views
+
+    try:
+        with open(log, "ab") as file:
+            _say(views.into_log(log))
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(file.fileno(), stream.fileno())
+    except OSError as error:
+        raise InputError(f"{log}: cannot be written (--log): {error.strerror}") from None
 
 
 def _executor(args: argparse.Namespace, out: StudyDirectory, concurrency: int, spec: JobSpec | None) -> Executor:

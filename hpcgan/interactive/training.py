@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from hpcgan.interactive.dashboard import TrainingDashboard
+
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
 Lines = dict[str, Sequence[float | None]]
@@ -236,3 +238,9 @@ class Training:
         if drawn is None:
             raise InputError(f"problem '{self.config.problem}' has no picture of single samples")
         return drawn[1]
+
+    def dashboard(self) -> TrainingDashboard | None:
+        """Display a live panel with buttons; where there are no widgets, the picture and what a panel needs."""
+        from hpcgan.interactive import dashboard
+
+        return dashboard.show(self)

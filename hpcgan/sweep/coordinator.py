@@ -6,7 +6,6 @@ which trials have ended, which are still run by somebody, and which were lost, a
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 from hpcgan.launch.job import GRACE, Requests
-from hpcgan.rundir import attempt_state, write_atomic
+from hpcgan.rundir import attempt_state
 from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.ledger import (
     OWN_SAMPLERS,
@@ -123,13 +122,13 @@ class Coordinator:
         HpcganError
             The study's directory cannot be written, or belongs to another coordinator by now.
         """
-        self.study.stop_file.unlink(missing_ok=True)
         self._read()
         done = sum(1 for n in self._results if self._assignments[n].repeat_of is None)
         if self._assignments:
             self.report(f"{done} of {self.plan.trials} trials have ended before")
         while not self.requests.made():
             self.check()
+            self._heed()
             self._harvest()
             self._observe()
             if self.requests.made():
@@ -215,6 +214,7 @@ class Coordinator:
             return
         standing_.elsewhere = False
         self._flying.discard(number)
+        self._heed()
         if self.requests.made():  # that is why
             return
         if code == EXIT_INTERRUPTED or (code is None and state == "interrupted"):
@@ -268,8 +268,8 @@ class Coordinator:
             if epoch is not None:
                 best = min(s for e, s in scores.items() if e <= epoch)
                 reason = f"{self.description.pruner} pruning after epoch {epoch}, best score {best:.2f}"
-                write_atomic(run.verdict_file, json.dumps({"reason": reason, "epoch": epoch}) + "\n")
-                self.report(f"trial {number} shall end: {reason}")
+                if self.study.write_verdict(number, reason, epoch):
+                    self.report(f"trial {number} shall end: {reason}")
 
     # --- what is next --------------------------------------------------------------------------------
 
@@ -384,6 +384,12 @@ class Coordinator:
             self._harvest()
             self._pause(0.2, stopping=True)
         self._harvest()
+
+    def _heed(self) -> None:
+        """Take the stop file, which was not there when this coordinator began, for a request to it."""
+        if self.study.stop_file.exists() and not self.requests.made():
+            self.report(f"{self.study.stop_file} is there: somebody asks all trials to stop")
+            self.requests.at = time.monotonic()
 
     def _pause(self, seconds: float, stopping: bool = False) -> None:
         end = time.monotonic() + seconds

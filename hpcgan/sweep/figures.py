@@ -102,16 +102,68 @@ def _draw_scores(panel: Axes, domain: Domain, rows: Sequence[Row], standings: Se
 @styled
 def parallel_figure(table: Table) -> Figure | None:
     """Parallel coordinates: a line a trial across all hyper-parameters, coloured by score."""
-    rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
-    done = [r for r in rows if r.state == "complete" and r.score is not None]
-    shown = varied(table)
-    if len(done) < 2 or not shown:
+    if not _can_be_parallel(table):
         return None
+    figure = new_figure((_parallel_width(table), 5.0))
+    _draw_parallel(figure.subplots(), table)
+    return figure
+
+
+@styled
+def overview_figure(table: Table) -> Figure | None:
+    """Score of each trial by its number, and parallel coordinates as far as there are any; None without a score."""
+    if not any(r.score is not None for r in table.searched()):
+        return None
+    if not _can_be_parallel(table):
+        figure = new_figure((8.0, 3.2))
+        _draw_numbers(figure.subplots(), table)
+        return figure
+    figure = new_figure((_parallel_width(table), 8.0))
+    numbers, parallel = figure.subplots(2, 1, height_ratios=(3, 5))
+    _draw_numbers(numbers, table)
+    _draw_parallel(parallel, table)
+    return figure
+
+
+def _draw_numbers(panel: Axes, table: Table) -> None:
+    """The score of each trial, by its number, and the best so far."""
+    kinds: tuple[tuple[str, tuple[RowState, ...], dict[str, Any]], ...] = (
+        ("complete", ("complete",), {"marker": "o", "color": DONE}),
+        ("pruned", ("pruned",), {"marker": "v", "color": REAL, "mfc": "none"}),
+        ("failed", ("failed",), {"marker": "x", "color": FAKE}),
+        ("so far", ("running", "queued", "lost"), {"marker": "o", "color": DONE, "mfc": "none"}),
+    )
+    rows, best = table.searched(), list[tuple[int, float]]()
+    for label, states, style in kinds:
+        found = [(r.number, r.score) for r in rows if r.state in states and r.score is not None]
+        if found:
+            panel.plot(*zip(*found), ls="none", ms=6, label=label, **style)
+    for row in rows:
+        if row.state == "complete" and row.score is not None:
+            best.append((row.number, min(row.score, best[-1][1]) if best else row.score))
+    if len(best) > 1:
+        panel.plot(*zip(*best), color=DONE, lw=1, drawstyle="steps-post", zorder=1, label="best so far")
+    _score_axis(panel, [r.score for r in rows if r.score is not None])
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set(xlabel="Trial", ylabel="Score")
+    panel.margins(x=0.04)
+    panel.legend(loc="upper left", bbox_to_anchor=(0.0, 1.16), ncols=5, fontsize=9)
+
+
+def _can_be_parallel(table: Table) -> bool:
+    return sum(r.state == "complete" and r.score is not None for r in table.searched()) > 1 and bool(varied(table))
+
+
+def _parallel_width(table: Table) -> float:
+    return max(8.0, 1.55 * (len(varied(table)) + 1))
+
+
+def _draw_parallel(panel: Axes, table: Table) -> None:
+    rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
+    scores = [r.score for r in rows if r.state == "complete" and r.score is not None]
+    shown, norm = varied(table), _norm(scores)
     names = short_names([d.key for d in domains(table)])
-    scores = [r.score for r in done if r.score is not None]
-    norm = _norm(scores)
-    figure = new_figure((max(8.0, 1.55 * (len(shown) + 1)), 5.0))
-    panel = figure.subplots()
     palette, absent = colormaps["viridis"], False
     for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
         y = [_height(d, row.params.get(d.key)) for d in shown]
@@ -134,7 +186,6 @@ def parallel_figure(table: Table) -> Figure | None:
     panel.set_xlim(-0.25, len(shown) + 0.6)
     panel.set_ylim(ABSENT - 0.05 if absent else -0.04, 1.03)
     panel.set_axis_off()
-    return figure
 
 
 ABSENT = -0.12

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
 
+# Columns of the table of trials before the hyper-parameters and after them: attributes of `Row`.
+_BEFORE = ("number", "state", "repeat_of", "seed")
+_AFTER = ("score", "epoch", "epochs", "wanted", "attempts", "seconds", "test_score", "test_spread", "reason")
+
 
 def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple[str, str, str, Figure]]]:
     """Everything that a report shows.
@@ -108,17 +112,28 @@ def write(table: Table, shuffles: int = 200) -> list[Path]:
     return [folder / name for name in content]
 
 
+def columns(table: Table) -> dict[str, list[Any]]:
+    """Name of each column to its values, one a trial by number; None where there is nothing.
+
+    `number`, `state`, `repeat_of`, `seed`; each hyper-parameter as `params.KEY`; `score`, `epoch` (the best one),
+    `epochs` (trained), `wanted`, `attempts`, `seconds` (of the last attempt), `test_score`, `test_spread`, `reason`.
+    """
+    return {
+        **{name: [getattr(row, name) for row in table.rows] for name in _BEFORE},
+        **{f"params.{d.key}": [row.params.get(d.key) for row in table.rows] for d in domains(table)},
+        **{name: [getattr(row, name) for row in table.rows] for name in _AFTER},
+    }
+
+
 def to_csv(table: Table) -> str:
     """One line a trial; scores as they are, times in seconds, empty where there is nothing."""
     keys = [d.key for d in domains(table)]
-    before = ("number", "state", "repeat_of", "seed")
-    after = ("score", "epoch", "epochs", "wanted", "attempts", "seconds", "test_score", "test_spread", "reason")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*before, *(f"params.{key}" for key in keys), *after])
+    writer.writerow(columns(table))
     for row in table.rows:
         values = [_cell(row.params[key]) if key in row.params else None for key in keys]
-        writer.writerow([*(getattr(row, k) for k in before), *values, *(getattr(row, k) for k in after)])
+        writer.writerow([*(getattr(row, k) for k in _BEFORE), *values, *(getattr(row, k) for k in _AFTER)])
     return text.getvalue()
 
 

@@ -7,12 +7,13 @@
     attempts/       which coordinator has the study (`hpcgan.rundir.Lease`)
     goal.json       how much the coordinator is to do (`Goal`), for those who watch
     jobs.jsonl      Slurm arrays that were submitted for it
-    stop            there while the coordinator asks all trials to stop
+    stop            wish that all trials stop, the coordinator's or anybody's; the next coordinator takes it away
+    sweep.log       what the coordinator printed, where it was started from Python
     trials/0007/    an ordinary run directory, and in it
         trial.json    what the trial is (`Assignment`), written by the coordinator before it hands the trial out
         output.log    what the trial's processes printed
         runner/       who runs it, and how often it was started (`hpcgan.rundir.Lease`)
-        verdict.json  that it shall end early, decided by the coordinator
+        verdict.json  that it shall end early, decided once, by the coordinator or by a person
         result.json   what came of it (`Result`), when it has ended
 
 These files are the truth, each written as a whole. The ledger can be made again from them.
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcgan.errors import InputError
-from hpcgan.rundir import RunDirectory, write_atomic
+from hpcgan.rundir import RunDirectory, write_atomic, write_once
 
 VERSION = 1
 State = Literal["complete", "pruned", "failed"]
@@ -208,6 +209,7 @@ class StudyDirectory:
         self.goal_file = self.path / "goal.json"
         self.jobs_file = self.path / "jobs.jsonl"
         self.stop_file = self.path / "stop"
+        self.coordinator_log = self.path / "sweep.log"
         self.report = self.path / "report"
 
     @property
@@ -326,6 +328,19 @@ class StudyDirectory:
         """Write what a trial is."""
         text = json.dumps(asdict(assignment), indent=2, allow_nan=False) + "\n"
         write_atomic(self.assignment_file(assignment.number), text)
+
+    def write_verdict(self, number: int, reason: str, epoch: int) -> bool:
+        """Decide that a trial shall end before its next epoch; False if that was decided before, which stays as it is.
+
+        Parameters
+        ----------
+        number : int
+        reason : str
+            One line, for the trial's result.
+        epoch : int
+            Epochs it has done as far as is known.
+        """
+        return write_once(self.trial(number).verdict_file, json.dumps({"reason": reason, "epoch": epoch}) + "\n")
 
     def result(self, number: int) -> Result | None:
         """What came of a trial; None if it has not ended.

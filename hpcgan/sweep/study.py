@@ -109,6 +109,7 @@ def opened(
     outcome = "failed"
     try:
         check(study, description, base)
+        study.stop_file.unlink(missing_ok=True)  # an earlier coordinator's; from here on it is meant for this one
         if not study.exists:
             study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())

@@ -211,10 +211,10 @@ def judge(
     state: State = "failed"
     reason = None
     if code == EXIT_DONE:
-        if score is None:
-            reason = "no epoch has a finite score"
-        elif outcome == "pruned":
+        if outcome == "pruned":  # by hand, it may be before the first epoch
             state, reason = "pruned", _verdict(study.trial(assignment.number).verdict_file)
+        elif score is None:
+            reason = "no epoch has a finite score"
         else:
             state = "complete"
     elif code == EXIT_BAD_INPUT or (code == EXIT_FAILED and outcome == "failed"):

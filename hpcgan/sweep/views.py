@@ -75,6 +75,11 @@ def status(path: Path, *, once: bool) -> int:
     return EXIT_DONE
 
 
+def into_log(log: Path) -> str:
+    """What a sweep with `--log` says last on its terminal: it is at work."""
+    return f"at work; what it says from here on is in {log}"
+
+
 def report(path: Path) -> list[Path]:
     """Write the report of a study.
 
@@ -160,15 +165,15 @@ def _picture(table: Table, most: int, width: int | None) -> Group:
     standings = ranking(table.rows)
     rows = in_order(table, standings)
     names = short_names(list(dict.fromkeys(key for r in rows for key in r.params)))
-    cells = [_cells(row) for row in rows[:most]]
+    lines = [cells(row) for row in rows[:most]]
     texts = [[_params(row, names), row.reason or ""] for row in rows[:most]]
     if width is None:
         listing = make_table([*COLUMNS, *TEXTS], ("state", *TEXTS))
     else:
-        taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *cells]) for i in range(len(COLUMNS)))
+        taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *lines]) for i in range(len(COLUMNS)))
         texts = [[(reason or params)[: max(0, width - taken)]] for params, reason in texts]
         listing = make_table([*COLUMNS, ""], ("state", ""))
-    for row, line, text in zip(rows, cells, texts):
+    for row, line, text in zip(rows, lines, texts):
         leads = bool(standings) and row.number == standings[0].number
         listing.add_row(*line, *text, style="bold" if leads else _COLOURS.get(row.state, ""))
     parts: list[Any] = [Text(line) for line in head_lines(table, standings)]
@@ -236,7 +241,8 @@ def _time_line(table: Table) -> str:
     return f"time left: {clock(left)}" + ("" if goal is not None else " for the trials that run or wait")
 
 
-def _cells(row: Row) -> list[str]:
+def cells(row: Row) -> list[str]:
+    """A trial in the `COLUMNS`."""
     return [
         str(row.number),
         row.state if row.repeat_of is None else f"{row.state} (repeats {row.repeat_of})",

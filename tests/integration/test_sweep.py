@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import sweeps
 import yaml
 
 from hpcgan import records
+from hpcgan.errors import InputError
+from hpcgan.interactive import Sweep
 from hpcgan.rundir import attempt_state
 from hpcgan.sweep.store import StudyDirectory
 
@@ -218,6 +221,51 @@ def test_a_dry_run_prints_the_trials(setting, reference):
     assert code == 0, output
     printed = [yaml.safe_load(line.split(": ", 1)[1]) for line in output.splitlines()]
     assert printed == [row[1] for row in searched(reference)]
+
+
+# --- from Python ----------------------------------------------------------------------------------
+
+
+def test_started_from_python_it_is_pruned_by_hand_stopped_and_goes_on(setting, reference, tmp_path, monkeypatch):
+    """Two trials are held in their first epoch, so that none ends before it is pruned, or stopped."""
+    mark = secrets.token_hex(8)
+    monkeypatch.setenv(jobs.MARK, mark)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = tmp_path / "study"
+
+    def start():
+        return Sweep.start(setting / "sweep.yaml", trials=3, concurrency=2, threads=1, out=path)
+
+    try:
+        sweep = start()
+        assert sweep.state == "running"
+        with pytest.raises(InputError, match="another sweep is at work on this study"):
+            start()
+        jobs.wait_for(lambda: len(sweep.table()) == 2, 30.0)
+        for number in (0, 1):
+            sweep.trial(number).pause(wait=0)
+        jobs.wait_for(lambda: {sweep.trial(n).state for n in (0, 1)} == {"paused"}, 60.0, sweep.log.read_text)
+        sweep.prune(1)
+        sweep.trial(1).resume()
+        jobs.wait_for(lambda: sweep.table()["state"][1] == "pruned", 60.0, sweep.log.read_text)
+        sweep.stop()
+        assert sweep.state == "stopped"
+        assert sweep.table()["state"][0] == "queued"
+        assert StudyDirectory(path).result(0) is None
+        sweep.trial(0).resume(wait=0)  # obeyed when it goes on
+        sweep = start()
+        assert sweep.wait(180) == "done", sweep.log.read_text()
+    finally:
+        for process in jobs.marked(mark):
+            process.kill()
+    assert "Traceback" not in sweep.log.read_text()
+    found, undisturbed = sweeps.table(path), searched(reference)
+    assert [found[0], found[2]] == [undisturbed[0], undisturbed[2]]
+    assert found[1][:4] == undisturbed[1][:4]
+    first = records.read(StudyDirectory(reference).trial(1).metrics_file, "epoch")[0]
+    assert found[1][4:] == ("pruned", first["score"]["total"], 1, 1)
+    assert StudyDirectory(path).result(1).reason == "pruned by hand after epoch 0"
+    assert sweep.best["score"] == min(found[0][5], found[2][5])
 
 
 # --- engines --------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "hpcgan.member": {"hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology"},
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.control", "hpcgan.samples", "hpcgan.records", "hpcgan.api", "hpcgan.problems",
-                           "hpcgan.metrics"},
+                           "hpcgan.metrics", "hpcgan.schedule"},
     # What engines run is a rank of a job, as `hpcgan train` is one.
     "hpcgan.interactive.ranks": {"hpcgan.attempt", "hpcgan.member", "hpcgan.comm", "hpcgan.training.control",
                                  "hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.problems"},

@@ -62,6 +62,14 @@ def test_a_training_that_was_ended_early_is_pruned_with_the_reason(study):
     assert (result.state, result.epochs, result.reason) == ("pruned", 2, "median pruning after epoch 2")
 
 
+def test_one_that_was_ended_by_hand_before_its_first_epoch_is_pruned_too(study):
+    trained(study, [], "pruned")
+    study.trial(4).verdict_file.write_text('{"reason": "pruned by hand after epoch 0", "epoch": 0}')
+    result = judged(study, 0)
+    assert (result.state, result.score, result.epochs) == ("pruned", None, 0)
+    assert result.reason == "pruned by hand after epoch 0"
+
+
 def test_a_training_without_a_finite_score_failed(study):
     trained(study, [None, float("inf"), None], "done")
     assert (judged(study, 0).state, judged(study, 0).reason) == ("failed", "no epoch has a finite score")

@@ -1,0 +1,419 @@
+"""A training as a live panel in a notebook: how it stands, its curves and samples, and buttons that command it.
+
+The pictures are PNGs in an `ipywidgets.Image`, replaced as a whole. ipympl would give them zoom and pan; but it needs a
+second extension in the front end that fits the kernel's version, registers its figures with pyplot, and draws each
+change in the kernel, between cells. A PNG shows in every front end that has widgets, and can be drawn elsewhere
+(`hpcgan.interactive.painter`). Who wants to zoom has `Training.plot()` with `%matplotlib widget`.
+
+A thread looks at the run directory, not a task of the kernel's event loop: that would stand still while a cell runs,
+such as one with `Training.wait()`. Widgets may be updated from a thread; nothing here prints.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan import control, samples, schedule
+from hpcgan.errors import InputError
+from hpcgan.interactive import widgets as common
+from hpcgan.interactive.follow import Follower
+from hpcgan.interactive.painter import Painter, Picture
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import attempt_state, attempts_made
+
+if TYPE_CHECKING:
+    from hpcgan.interactive.training import Training
+
+EVERY_S = 2.0
+ANSWER_S = 0.5  # between two looks while an answer is awaited
+RESTING = 5  # times as long between two looks at a training that nobody works on
+PAUSE_OF_PAINTER = 4  # times as long as it drew: it takes at most a fifth of a core
+#: States of a training that nobody goes on with.
+ENDED = ("done", "pruned")
+#: What may be sent in which state.
+ALLOWED: Mapping[str, frozenset[str]] = {
+    "running": frozenset({"pause", "checkpoint", "stop", "set"}),
+    "paused": frozenset({"resume", "checkpoint", "stop", "set"}),
+}
+COLOURS = {"running": "#0072B2", "paused": "#B36B00", "done": "#00795A", "failed": "#B3261E", "lost": "#B3261E"}
+BAR_STYLES = {"done": "success", "pruned": "success", "failed": "danger", "lost": "danger", "running": "info"}
+
+_open: dict[Path, TrainingDashboard] = {}
+
+
+def show(training: Training) -> TrainingDashboard | None:
+    """Display a dashboard, in place of one of the same run that this kernel has already.
+
+    Returns
+    -------
+    TrainingDashboard or None
+        None where there cannot be one: then the plain picture is displayed, if there is a notebook to display it in,
+        with a line that says why.
+    """
+    why = common.missing()
+    if why is not None:
+        print(why)
+        _display_plain(training)
+        return None
+    made = TrainingDashboard(training)
+    made.show()
+    return made
+
+
+def _display_plain(training: Training) -> None:
+    try:
+        common.display_picture(training.plot())
+    except InputError as error:  # no epoch is done yet
+        print(error)
+
+
+class TrainingDashboard:
+    """The panel of one training; it lives until the training has ended, or `close`.
+
+    A training that was stopped, or failed, may be started again: it is looked at less often, and shown when it is.
+
+    Parameters
+    ----------
+    training : Training
+    every : float
+        Seconds between two looks.
+
+    Attributes
+    ----------
+    box : ipywidgets.VBox
+        All of it.
+    header, status : ipywidgets.HTML
+        How the training stands; what came of commands, and what cannot be read or drawn.
+    progress : ipywidgets.FloatProgress
+        In epochs.
+    buttons : dict of str to ipywidgets.Button
+        By command.
+    rates : dict of str to ipywidgets.Text
+        Learning rates to set, by network; an empty one leaves that network's as it is.
+    curves, samples : ipywidgets.Image
+    """
+
+    def __init__(self, training: Training, every: float = EVERY_S) -> None:
+        before = _open.pop(training.run.path, None)
+        if before is not None:
+            before.close()
+        self._run, self._config, self._every = training.run, training.config, every
+        self._follower, self._painter = Follower(self._run.metrics_file), Painter()
+        self._lock = threading.RLock()
+        self._closed, self._wake, self._to_paint = threading.Event(), threading.Event(), threading.Event()
+        self._finished = False
+        self._state, self._attempt = "not started", 0
+        self._pending: dict[str, str] = {}
+        self._message, self._trouble = "", ""
+        self._failures: dict[Picture, str] = {}
+        self._wanted: dict[Picture, tuple[int, ...]] = {}
+        self._painted: dict[Picture, tuple[int, ...]] = {}
+        self._shown_in: int | None = None
+        self._build()
+        self.refresh()
+        self._threads = [
+            threading.Thread(target=target, name=f"hpcgan-dashboard-{name}", daemon=True)
+            for target, name in ((self._follow, "follow"), (self._paint, "paint"))
+        ]
+        for thread in self._threads:
+            thread.start()
+        _open[self._run.path] = self
+
+    # --- what there is to see ----------------------------------------------------------------------
+
+    def _build(self) -> None:
+        import ipywidgets as widgets
+
+        layout = widgets.Layout
+        self.header = widgets.HTML(layout=layout(margin="0"))
+        self.progress = widgets.FloatProgress(layout=layout(width="100%", height="14px", margin="2px 0 6px"))
+        self.buttons = {
+            name: widgets.Button(
+                description=name.capitalize(),
+                tooltip=tooltip,
+                icon=icon,
+                disabled=True,
+                layout=layout(width=width, margin="2px 6px 2px 0"),
+            )
+            for name, tooltip, icon, width in (
+                ("pause", "All ranks wait after the same step", "pause", "96px"),
+                ("resume", "End the pause", "play", "96px"),
+                ("checkpoint", "Have one written now", "save", "120px"),
+                (
+                    "stop",
+                    "A checkpoint, then the end; the same training goes on when it is started again",
+                    "stop",
+                    "96px",
+                ),
+                ("set", "From the next step on, before scaling by ranks and decay", "check", "72px"),
+            )
+        }
+        for name, button in self.buttons.items():
+            button.on_click(self._set if name == "set" else self._sender(name))
+        self.rates = {
+            network: widgets.Text(
+                description=network,
+                style={"description_width": "initial"},
+                layout=layout(width=width, margin="2px 8px 2px 0"),
+            )
+            for network, width in zip(control.NETWORKS, ("160px", "180px"), strict=True)
+        }
+        label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 18px"))
+        self.status = widgets.HTML(layout=layout(margin="0 0 4px", min_height="28px"))
+        self._note = widgets.HTML()
+        self.curves = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="1260px"))
+        self._caption = widgets.HTML(layout=layout(margin="6px 0 0"))
+        self.samples = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="760px"))
+        commands = [self.buttons[name] for name in ("pause", "resume", "checkpoint", "stop")]
+        controls = widgets.HBox(
+            [*commands, label, *self.rates.values(), self.buttons["set"]],
+            layout=layout(flex_flow="row wrap", align_items="center"),
+        )
+        self.box = widgets.VBox(
+            [self.header, self.progress, controls, self.status, self._note, self.curves, self._caption, self.samples],
+            layout=layout(width="100%", padding="6px 10px"),
+        )
+        named = {"header": self.header, "status": self.status, "curves": self.curves, "samples": self.samples}
+        for name, widget in {"dashboard": self.box, **named, **self.buttons, **self.rates}.items():
+            widget.add_class(f"hpcgan-{name}")  # for style sheets
+
+    def show(self) -> None:
+        """Display it here, too."""
+        from IPython.display import display
+
+        self._shown_in = common.cell()
+        display(self.box)
+
+    def _ipython_display_(self) -> None:
+        """As the last value of a cell; not once more in the one that has displayed it."""
+        if self._shown_in is None or self._shown_in != common.cell():
+            self.show()
+
+    def close(self) -> None:
+        """End the refreshing, and take the panel away. The training does not notice."""
+        self._closed.set()
+        self._wake.set()
+        self._to_paint.set()
+        self._painter.close()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(10.0)
+        if _open.get(self._run.path) is self:
+            del _open[self._run.path]
+        common.close(self.box)
+
+    # --- refreshing --------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still looks at the training."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def refresh(self) -> None:
+        """Look at the run and show what is new; what goes wrong is shown, too, and tried again with the next look."""
+        with self._lock:
+            try:
+                self._look()
+                self._trouble = ""
+            except Exception as error:  # nothing may end the refreshing unseen
+                self._trouble = f"cannot refresh, trying again: {common.line(error)}"
+            self._show_status()
+
+    def _follow(self) -> None:
+        try:
+            while not self._closed.is_set():
+                self.refresh()
+                if self._state in ENDED and not self._trouble:
+                    break
+                self._wake.wait(self._pace())
+                self._wake.clear()
+        finally:  # the last pictures are to come
+            self._finished = True
+            self._to_paint.set()
+
+    def _pace(self) -> float:
+        if self._pending and self._state in ALLOWED:
+            return min(ANSWER_S, self._every)
+        return self._every if self._state in ALLOWED else RESTING * self._every
+
+    def _look(self) -> None:
+        attempt, state = attempts_made(self._run), attempt_state(self._run) or "not started"
+        if attempt != self._attempt:  # it may have been started with other settings
+            self._config, self._attempt = self._run.load_config(Problems()), attempt
+        self._follower.read()  # after the state: all records of a training that has ended are there
+        self._state = "paused" if state == "running" and self._follower.paused else state
+        self._hear()
+        self._show_state()
+        self._want_pictures()
+
+    def _show_state(self) -> None:
+        state, seen, epochs = self._state, self._follower, self._config.training.epochs
+        self.header.value = _header(self._config.name, state, self._attempt, epochs, seen)
+        self.progress.max = float(epochs)
+        self.progress.value = min(seen.epochs_done, float(epochs))
+        self.progress.bar_style = BAR_STYLES.get(state, "warning" if self._attempt else "")
+        allowed = ALLOWED.get(state, frozenset())
+        for name, button in self.buttons.items():
+            button.disabled = name not in allowed
+        for network, field in self.rates.items():
+            field.disabled = "set" not in allowed
+            field.placeholder = f"{self._base_rate(network):g}"
+        if not self.curves.value:
+            drawing = "Drawing ..." if seen.epochs else "Curves and samples come with the first epoch that is done."
+            self._note.value = f"<i>{drawing}</i>"
+
+    def _base_rate(self, network: str) -> float:
+        """As `set` means it: before scaling by ranks and decay."""
+        training = self._config.training
+        given = [change.model_dump() for change in training.schedule.changes]
+        sent = [{"step": record["step"], **record["rates"]} for record in self._follower.commands]
+        initial: float = getattr(training, network).learning_rate
+        return schedule.base_rate(initial, network, self._follower.step, [*given, *sent])
+
+    # --- pictures ----------------------------------------------------------------------------------
+
+    def _want_pictures(self) -> None:
+        """Have those drawn of which there is more than in the ones that are shown."""
+        found = self._follower.epochs
+        if not found:
+            return
+        attempt, done = found[-1]["attempt"], found[-1]["epoch"]
+        changes = sum(bool(record["rates"]) for record in self._follower.commands)
+        wanted: dict[Picture, tuple[int, ...]] = {"curves": (done, attempt, changes)}
+        if self._wanted.get("samples") != (done, attempt):
+            there = [epoch for epoch in samples.epochs(self._run) if epoch <= done]  # they come after the record
+            if there:
+                wanted["samples"] = (there[-1], attempt)
+        if wanted.items() - self._wanted.items():
+            self._wanted.update(wanted)
+            self._to_paint.set()
+
+    def _paint(self) -> None:
+        try:
+            while not self._closed.is_set():
+                self._to_paint.wait()
+                self._to_paint.clear()
+                finished, began = self._finished, time.monotonic()
+                for what, key in self._unpainted():
+                    self._paint_one(what, key)
+                if finished and not self._unpainted():
+                    break
+                self._closed.wait(PAUSE_OF_PAINTER * (time.monotonic() - began))
+        finally:
+            self._painter.close()
+
+    def _unpainted(self) -> list[tuple[Picture, tuple[int, ...]]]:
+        with self._lock:
+            return [(what, key) for what, key in self._wanted.items() if self._painted.get(what) != key]
+
+    def _paint_one(self, what: Picture, key: tuple[int, ...]) -> None:
+        failure = ""
+        try:
+            png, caption = self._painter.draw(self._run.path, what, key[0] if what == "samples" else None)
+        except Exception as error:  # nothing may end the drawing unseen
+            failure = f"{what}: {common.line(error)}"
+        if self._closed.is_set():
+            return
+        with self._lock:
+            self._painted[what] = key
+            self._failures[what] = failure
+            if not failure:
+                image = self.curves if what == "curves" else self.samples
+                image.value, image.layout.display = png, ""
+                self._note.value = ""
+                if what == "samples":
+                    self._caption.value = f"<b>Samples after epoch {key[0]}.</b> {html.escape(caption)}"
+            self._show_status()
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    def _sender(self, name: str) -> Callable[[Any], None]:
+        def send(_button: Any) -> None:
+            self._send(name, {})
+
+        return send
+
+    def _set(self, _button: Any) -> None:
+        rates = {}
+        for network, field in self.rates.items():
+            if text := field.value.strip():
+                try:
+                    rates[network] = float(text)
+                except ValueError:
+                    self._say(f"set: '{text}' is no learning rate for the {network}; write it as 1e-4", bad=True)
+                    return
+        if self._send("set", rates):
+            for field in self.rates.values():
+                field.value = ""
+
+    def _send(self, name: str, rates: dict[str, float]) -> bool:
+        """Without waiting for the answer, which the next looks find; whether it was sent."""
+        try:
+            sent = control.send(self._run, name, rates)
+        except Exception as error:  # in a button's callback: nobody would see it
+            self._say(common.line(error), bad=True)
+            return False
+        with self._lock:
+            self._pending[sent], self._message = name, ""
+            self._show_status()
+        self._wake.set()
+        return True
+
+    def _hear(self) -> None:
+        """Take the answers that have come."""
+        for sent, name in list(self._pending.items()):
+            record = self._follower.outcome(sent)
+            if record is None and self._state not in ENDED:
+                continue
+            del self._pending[sent]
+            if record is None:
+                self._say(f"{name}: not obeyed, the training is {self._state}", bad=True)
+            elif record.get("refused"):
+                self._say(f"{name}: refused, {record['refused']}", bad=True)
+            else:
+                rates = "".join(f" {network}={rate:g}" for network, rate in record["rates"].items())
+                self._say(f"{name}{rates}: obeyed by all ranks at step {record['step']:,}")
+
+    def _say(self, text: str, bad: bool = False) -> None:
+        with self._lock:
+            self._message = common.text(f"{time.strftime('%H:%M:%S')} {text}", bad)
+            self._show_status()
+
+    def _show_status(self) -> None:
+        lines = [self._message] if self._message else []
+        if self._pending:
+            names = ", ".join(self._pending.values())
+            waits = "waiting for the answer" if self._state in ALLOWED else "obeyed when the training is started again"
+            lines.append(common.text(f"{names}: sent, {waits}"))
+        lines += [common.text(text, bad=True) for text in (self._trouble, *self._failures.values()) if text]
+        if self._follower.unusable:
+            n = self._follower.unusable
+            lines.append(common.text(f"{n} record{'s' * (n > 1)} of metrics.jsonl cannot be used", bad=True))
+        self.status.value = "<br>".join(lines)
+
+
+def _header(name: str, state: str, attempt: int, epochs: int, seen: Follower) -> str:
+    best = seen.epochs[-1]["best"] if seen.epochs else None
+    parts = [
+        f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
+        common.badge(state, COLOURS.get(state, common.GREY)),
+        f"epoch <b>{int(seen.epochs_done)}</b> of {epochs}",
+        f"step <b>{seen.step:,}</b>",
+        f"<b>{_number(seen.rate)}</b> samples/s",
+        "no score yet" if best is None else f"best score <b>{best['score']:.2f}</b> (epoch {best['epoch']})",
+    ]
+    if attempt > 1:
+        parts.append(f"attempt {attempt}")
+    spans = "".join(f"<span>{part}</span>" for part in parts)
+    return f"<div style='display:flex;flex-wrap:wrap;gap:4px 22px;align-items:center'>{spans}</div>"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,355 @@
+"""A sweep as a notebook sees it: started, watched, and steered through its study's directory.
+
+`Sweep.start` starts `hpcgan sweep` as a process of its own, which goes on when the notebook's kernel ends; whoever
+attaches to the study later, here or elsewhere, sees and steers the same.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
+from hpcgan.interactive.training import Training
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.sweep import study as studies
+from hpcgan.sweep import views
+from hpcgan.sweep.statistics import ranking
+from hpcgan.sweep.store import StudyDirectory
+from hpcgan.sweep.table import Row, Table, TableReader
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from hpcgan.interactive.sweep_dashboard import SweepDashboard
+
+#: What the coordinator's lease says, and what it is called here.
+STATES: Mapping[str | None, str] = {
+    None: "not started",
+    "running": "running",
+    "done": "done",
+    "interrupted": "stopped",
+    "failed": "failed",
+    "lost": "lost",
+}
+#: Of a row without a result.
+_OPEN = ("running", "queued", "lost")
+
+
+class Sweep:
+    """A search for hyper-parameters, by its study's directory; made by `Sweep.start` or `Sweep.attach`.
+
+    Attributes
+    ----------
+    path : Path
+        The study's directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._reader = TableReader(path)
+        self.path = path
+
+    @classmethod
+    def attach(cls, path: Path | str) -> Sweep:
+        """The sweep of a study's directory, whoever runs it.
+
+        Raises
+        ------
+        InputError
+            There is no study, or its description cannot be read.
+        """
+        return cls(Path(path).absolute())
+
+    @classmethod
+    def start(
+        cls,
+        config: Path | str,
+        overrides: Sequence[str] = (),
+        *,
+        trials: int | None = None,
+        executor: str = "local",
+        concurrency: int | None = None,
+        ranks: int = 1,
+        out: Path | str | None = None,
+        cluster: Path | str | None = None,
+        seed: int = 1,
+        sampler: str = "random",
+        pruner: str = "none",
+        top: int | None = None,
+        repeats: int = 0,
+        threads: int | None = None,
+        options: Sequence[str] = (),
+    ) -> Sweep:
+        """Start a sweep, or go on with one: the same call again does what is missing.
+
+        It returns once the sweep is at work, in some seconds; the sweep goes on by itself, also when this process ends.
+        What it has to say is in `log`.
+
+        Parameters
+        ----------
+        config : path
+            A YAML file with the section `search`.
+        overrides : sequence of str
+            `key.path=value`, and `search.key.path={...}`, as on the command line.
+        trials : int, optional
+            Of the search; needed, but for a grid, of which all are the default.
+        executor : "local", "slurm" or "ipyparallel"
+            Who runs trials.
+        concurrency : int, optional
+            Trials at a time; by default what the cores, or the engines, allow.
+        ranks : int
+            Of each trial.
+        out : path, optional
+            The study's directory; by default `runs/sweep-NAME-HASH`.
+        cluster : path, optional
+            For IPython engines: the `ipcontroller-client.json` of their cluster.
+        seed, sampler, pruner, top, repeats, threads
+            As `hpcgan sweep` has them.
+        options : sequence of str
+            Further options of the command, e.g. `["--partition", "short", "--time", "1:00:00"]` for Slurm.
+
+        Raises
+        ------
+        InputError
+            What the command refuses, in its one line: bad values, missing data, another sweep at work on this study ...
+        HpcganError
+            It could not begin for another reason.
+        """
+        if out is None:
+            base, space = studies.load(Path(config), Problems(), overrides)
+            described = studies.describe(base, space, seed=seed, sampler=sampler, pruner=pruner, ranks=ranks, threads=1)
+            out = studies.default_directory(described)
+        path = Path(out).absolute()
+        given = {
+            "trials": trials, "concurrency": concurrency, "ranks": ranks, "cluster": cluster, "seed": seed,
+            "sampler": sampler, "pruner": pruner, "top": top, "repeats": repeats, "threads": threads,
+            "executor": executor, "out": path,
+        }  # fmt: skip
+        chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, *chosen, *options]
+        _start(command, StudyDirectory(path).coordinator_log)
+        return cls(path)
+
+    # --- how it stands -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`running`, or how it ended: `done`, `stopped`, `failed` or `lost` (killed); `not started` if it never was.
+
+        Of the process that hands out trials. Trials of a batch system and of engines go on without it.
+        """
+        state = attempt_state(RunDirectory(self.path))
+        return STATES.get(state, str(state))
+
+    @property
+    def log(self) -> Path:
+        """What a sweep that was started from Python has printed."""
+        return self._reader.study.coordinator_log
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The trial that leads; None before one is complete.
+
+        `number`, `score` (which selected it), `epoch` and `params`; with repetitions, which go before the score, their
+        `mean` with its `error` and their number `n`, else None.
+        """
+        table = self._reader.read()
+        places = ranking(table.rows)
+        if not places:
+            return None
+        first, row = places[0], table.row(places[0].number)
+        again = first.repeats
+        return {
+            "number": first.number,
+            "score": first.score,
+            "epoch": None if row is None else row.epoch,
+            "params": dict(first.params),
+            "mean": None if again is None else again.mean,
+            "error": None if again is None else again.error,
+            "n": None if again is None else again.n,
+        }
+
+    def table(self) -> pandas.DataFrame:
+        """A row a trial, by number: state, hyper-parameters, score, epochs, seconds (`sweep.report.columns`).
+
+        Of a trial that has not ended, the score is the best so far. What cannot be read has the state `broken`.
+
+        Raises
+        ------
+        InputError
+            pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
+        from hpcgan.sweep.report import columns
+
+        return pandas.DataFrame(columns(self._reader.read()))
+
+    def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
+        """Until nobody hands out trials any more; how it stands then.
+
+        Raises
+        ------
+        HpcganError
+            It still goes on after `timeout` seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while (state := self.state) == "running":
+            if end is not None and time.monotonic() > end:
+                raise HpcganError(f"{self.path}: still running after {timeout:.0f} s")
+            time.sleep(every)
+        return state
+
+    def trial(self, number: int) -> Training:
+        """The training of a trial.
+
+        Raises
+        ------
+        InputError
+            There is no such trial (yet), or its configuration cannot be read.
+        """
+        self._row(self._reader.read(), number)
+        return Training(self._reader.study.trial(number))
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    def stop(self, wait: float = 60.0) -> None:
+        """Have all trials write checkpoints and end; the same `Sweep.start` goes on.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds for the sweep to end; 0: not at all.
+
+        Raises
+        ------
+        InputError
+            Nobody works on it, or its directory cannot be written.
+        HpcganError
+            It has not ended by then; it will, when the trials have written their checkpoints.
+        """
+        state = self.state
+        if state != "running" and not any(row.state == "running" for row in self._reader.read().rows):
+            raise InputError(f"{self.path}: there is nothing to stop: the sweep is {state}")
+        try:
+            self._reader.study.stop_file.touch()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot ask it to stop: {error.strerror}") from None
+        if wait > 0:
+            try:
+                self.wait(wait)
+            except HpcganError:
+                raise HpcganError(
+                    f"{self.path}: has been asked to stop, but trials still write checkpoints after {wait:.0f} s"
+                ) from None
+
+    def prune(self, number: int) -> None:
+        """Have a trial end before its next epoch, as one that a pruner ends; a trial that waits ends when it begins.
+
+        It counts as pruned, with the best score until then and a reason that says it was by hand. That is decided once
+        and cannot be taken back.
+
+        Raises
+        ------
+        InputError
+            There is no such trial, it has ended, or that was decided already.
+        """
+        row = self._row(self._reader.read(), number)
+        if row.state not in _OPEN:
+            raise InputError(f"trial {number}: is {row.state}; only trials that run or wait can be pruned")
+        reason = f"pruned by hand after epoch {row.epochs}"
+        try:
+            decided = self._reader.study.write_verdict(number, reason, row.epochs)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot prune trial {number}: {error.strerror}") from None
+        if not decided:
+            raise InputError(f"trial {number}: shall end already, before its next epoch")
+
+    # --- pictures and report -----------------------------------------------------------------------
+
+    def plot(self) -> Figure:
+        """Score of each trial and parallel coordinates, in which a line is a trial, dark if its score is good.
+
+        Raises
+        ------
+        InputError
+            No trial has a score yet.
+        """
+        from hpcgan.sweep.figures import overview_figure
+
+        made = overview_figure(self._reader.read())
+        if made is None:
+            raise InputError(f"{self.path}: no trial has a score yet")
+        return made
+
+    def dashboard(self) -> SweepDashboard | None:
+        """Display a live panel with buttons; where there are no widgets, table, picture and what a panel needs."""
+        from hpcgan.interactive import sweep_dashboard
+
+        return sweep_dashboard.show(self)
+
+    def report(self) -> Path:
+        """Write the report as it stands now; its page.
+
+        Raises
+        ------
+        InputError
+            It cannot be written.
+        """
+        return views.report(self.path)[-1]
+
+    def _row(self, table: Table, number: int) -> Row:
+        row = table.row(number)
+        if row is None:
+            known = f"the last one is {table.rows[-1].number}" if table.rows else "there is none yet"
+            raise InputError(f"{self.path}: no trial {number}; {known}")
+        return row
+
+
+def _start(command: Sequence[str], log: Path) -> None:
+    """Start the command in a session of its own, until it is at work and prints into the log (`--log`).
+
+    Raises
+    ------
+    InputError, HpcganError
+        It has ended before that; its last line says why.
+    """
+    process = subprocess.Popen(
+        [*command, f"--log={log}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            said = process.stdout.read().strip().splitlines()  # until it lets go of the pipe
+        at_work = bool(said) and said[-1].endswith(views.into_log(log))
+        if not at_work:
+            process.wait()
+    except BaseException:  # Ctrl-C, say
+        process.terminate()
+        raise
+    finally:
+        threading.Thread(target=process.wait, name="hpcgan-sweep", daemon=True).start()  # or it would stay as a zombie
+    if at_work:
+        for line in said[:-1]:
+            print(line, file=sys.stderr)
+        return
+    text = re.sub(r"^hpcgan[a-z ]*: (error: )?", "", said[-1]) if said else "hpcgan sweep did not start"
+    if process.returncode == EXIT_BAD_INPUT:
+        raise InputError(text)
+    raise HpcganError(f"{text} (exit code {process.returncode})")

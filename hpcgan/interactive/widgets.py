@@ -1,0 +1,84 @@
+"""What the panels of trainings and of sweeps have in common. Importing it needs no widgets."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+from hpcgan.errors import HpcganError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GREY = "#5f6368"
+HOW = "pip install 'hpcgan[interactive]'"
+
+
+def missing() -> str | None:
+    """Why there can be no panel here, in one line."""
+    try:
+        import ipywidgets  # noqa: F401 - whether it is there
+        from IPython import get_ipython
+    except ImportError:
+        return f"The dashboard needs ipywidgets: {HOW}"
+    if getattr(get_ipython(), "kernel", None) is None:
+        return f"The dashboard needs a notebook: {HOW}, then jupyter lab. Here, plot() returns the picture."
+    return None
+
+
+def display_plain(thing: Any) -> None:
+    """Display something in a notebook, or a terminal of IPython; nothing elsewhere."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        display(thing)
+
+
+def display_picture(figure: Figure) -> None:
+    """Display a figure as it is now, whatever the kernel does with figures."""
+    try:
+        from IPython.display import Image
+    except ImportError:
+        return
+    from hpcgan.metrics import plots
+
+    display_plain(Image(data=plots.png(figure), width=1000))
+
+
+def text(said: str, bad: bool = False) -> str:
+    """A line of a panel as HTML."""
+    colour = "color:#B3261E;" if bad else ""
+    return f"<span style='{colour}line-height:1.4'>{html.escape(said)}</span>"
+
+
+def badge(state: str, colour: str) -> str:
+    """A word on a coloured ground as HTML."""
+    style = f"background:{colour};color:white;border-radius:4px;padding:2px 10px"
+    return f"<span style='{style}'>{html.escape(state)}</span>"
+
+
+def line(error: Exception) -> str:
+    """An error as one line."""
+    first = (str(error).splitlines() or [""])[0]
+    return first if isinstance(error, HpcganError) else f"{type(error).__name__}: {first}"
+
+
+def cell() -> int | None:
+    """The number of the cell that runs."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return None if shell is None else int(shell.execution_count)
+
+
+def close(widget: Any) -> None:
+    """Close a widget with all that belongs to it; otherwise the kernel keeps it, and the pictures, to its end."""
+    for child in getattr(widget, "children", ()):
+        close(child)
+    for part in ("layout", "style"):
+        if getattr(widget, part, None) is not None:
+            getattr(widget, part).close()
+    widget.close()
