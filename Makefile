@@ -25,11 +25,11 @@ demo: setup
 	@tools/demo.sh
 
 test: setup-dev
-	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py
+	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
 
 test-slurm: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest tests/integration/test_slurm_jobs.py tests/single/test_slurm.py
+	$(PY) -m pytest tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py tests/single/test_slurm.py
 
 test-faults: setup-dev
 	@tools/slurm.sh

@@ -33,6 +33,7 @@ from hpcgan.launch import slurm
 if TYPE_CHECKING:
     import ipyparallel
 
+    from hpcgan.interactive.launchers import Wanted
     from hpcgan.interactive.session import Session
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
@@ -124,14 +125,14 @@ class Cluster:
         need_ipyparallel()
         from hpcgan.interactive.launchers import wanted
 
-        launcher = wanted(engines, n, nodes, threads, time, site, options)
+        engine_set = wanted(engines, n, nodes, threads, time, site, options)
         _check_seconds("idle", idle)
         folder = _make_folder()
         loop = Loop()
-        made = cls(new_cluster(folder, launcher["class"], address, engines, idle), loop, folder, engines, report)
+        made = cls(new_cluster(folder, engine_set.launcher, address, engines, idle), loop, folder, engines, report)
         # Ctrl-C while the queue is waited for must leave nothing behind either.
         try:
-            made._bring_up(n, launcher, LOCAL_TIMEOUT if engines == "mpi" else QUEUE_TIMEOUT, timeout)
+            made._bring_up(n, engine_set, LOCAL_TIMEOUT if engines == "mpi" else QUEUE_TIMEOUT, timeout)
         except BaseException:
             with contextlib.suppress(Exception):
                 made._end()  # the logs stay: the error may name them
@@ -180,24 +181,23 @@ class Cluster:
             raise
         return made
 
-    def _bring_up(self, n: int, launcher: dict[str, Any], default: float, timeout: float | None) -> None:
+    def _bring_up(self, n: int, wanted: Wanted, default: float, timeout: float | None) -> None:
         self._loop.run(self._cluster.start_controller())
         try:
             self._loop.run(self._cluster.controller.get_connection_info())
         except (RuntimeError, TimeoutError):
             raise HpcganError(f"the controller did not start: {_last_line(self._controller_log())}") from None
         self._client = connect_client(self._folder, 60.0)
-        kwargs = {k: v for k, v in launcher.items() if k != "class"}
-        kwargs["engine_args"] = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
-                                 "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
-        if self.kind == "slurm":
-            kwargs["script"] = launcher["script"](kwargs["engine_args"])
-            kwargs["folder"] = str(self._folder)
+        arguments = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
+                     "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
+        settings = {**wanted.settings, "engine_args": arguments}
+        if wanted.script is not None:
+            settings.update(script=wanted.script(arguments), folder=str(self._folder))
         else:
-            kwargs["output_file"] = str(self._folder / "engines.log")
-        self._loop.run(self._cluster.start_engines(n, **kwargs))
+            settings["output_file"] = str(self._folder / "engines.log")
+        self._loop.run(self._cluster.start_engines(n, **settings))
         self._await_engines(n, default if timeout is None else timeout)
-        self._accept(n, launcher.get("nodes"))
+        self._accept(n, wanted.nodes)
         _write(self._folder / "cluster.json", {"kind": self.kind, "host": socket.gethostname(), "ranks": self.ranks})
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +101,33 @@ class SlurmEngines(EngineLauncher):
         return self.job_id
 
     async def stop(self) -> None:
-        """Cancel the job and wait until it is gone.
+        """Let the engines end, which write a checkpoint if they train; cancel the job if they do not, or wait yet.
 
         Raises
         ------
         HpcganError
-            Slurm refuses, or the job is still there after a minute.
+            Slurm refuses, or the job is still there long after it was cancelled.
         """
         if self.state != "running":
             return
-        end = time.monotonic() + STOP_S
+        found = slurm.job_state(self.job_id)
+        if found is not None and found.state == "RUNNING":
+            slurm.ask_to_stop(self.job_id)
+            await self._gone(STOP_S)
         if self.poll() is None:
             slurm.cancel([self.job_id])
+            if not await self._gone(STOP_S):
+                raise HpcganError(f"job {self.job_id} is still there {STOP_S} s after it was cancelled: see 'squeue'")
+        self.notify_stop({"job_id": self.job_id})
+
+    async def _gone(self, within: float) -> bool:
+        """Whether the job ends in that time."""
+        end = time.monotonic() + within
         while self.poll() is None:
             if time.monotonic() > end:
-                raise HpcganError(f"job {self.job_id} is still there {STOP_S} s after it was cancelled: see 'squeue'")
+                return False
             await asyncio.sleep(0.5)
-        self.notify_stop({"job_id": self.job_id})
+        return True
 
     def poll(self) -> str | None:
         """How the job ended; None as long as it may run."""
@@ -137,11 +149,33 @@ class SlurmEngines(EngineLauncher):
         pass
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Engines that somebody has asked for.
+
+    Attributes
+    ----------
+    launcher : type
+        What starts them.
+    settings : dict
+        Of the launcher.
+    nodes : int or None
+        Of their job.
+    script : callable or None
+        Text of their job for sbatch, from the arguments of an engine.
+    """
+
+    launcher: type
+    settings: dict[str, Any]
+    nodes: int | None = None
+    script: Callable[[list[str]], str] | None = None
+
+
 def wanted(
     engines: str, n: int, nodes: int | None, threads: int | None, time: str, site: Path | str | None,
     options: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Class and settings of what starts the engines.
+) -> Wanted:  # fmt: skip
+    """What was asked for, checked.
 
     Raises
     ------
@@ -158,7 +192,7 @@ def wanted(
         if nodes not in (None, 1) or options:
             given = ", ".join(sorted(options)) or f"nodes={nodes}"
             raise InputError(f"{given}: only for engines='slurm'; 'mpi' starts them on this machine")
-        return {"class": LocalEngines, "threads": threads or 0}
+        return Wanted(LocalEngines, {"threads": threads or 0})
     nodes = n if nodes is None else nodes
     if nodes < 1 or n % nodes:
         raise InputError(f"n={n}, nodes={nodes}: the engines must be spread evenly over the nodes")
@@ -178,4 +212,4 @@ def wanted(
             module="hpcgan.interactive.engines",
         )  # fmt: skip
 
-    return {"class": SlurmEngines, "script": script, "nodes": nodes}
+    return Wanted(SlurmEngines, {}, nodes, script)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
 Lines = dict[str, Sequence[float | None]]
-KINDS = ("epoch", "step", "command", "rollback")
+KINDS = ("start", "epoch", "step", "command", "rollback", "end")
 
 
 def attach(run: Path | str) -> Training:
@@ -88,7 +88,7 @@ class Training:
 
         Parameters
         ----------
-        kind : "epoch", "step", "command" or "rollback"
+        kind : "start", "epoch", "step", "command", "rollback" or "end"
 
         Raises
         ------

@@ -445,6 +445,17 @@ def cancel(jobs: Sequence[str], *, waiting_only: bool = False) -> None:
         _call(["scancel", *(["--state=PENDING"] if waiting_only else []), *jobs])
 
 
+def ask_to_stop(job: str) -> None:
+    """Tell a job's script what Slurm tells it before the time limit (SIGUSR1).
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses: what it says.
+    """
+    _call(["scancel", "--signal=USR1", "--batch", job])
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue.
 

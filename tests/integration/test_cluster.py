@@ -10,15 +10,13 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 import tiny
 import yaml
+from engines import assert_same, command_line_run, engines_of, last_checkpoint, wait_until
 
 from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
@@ -26,7 +24,7 @@ pytest.importorskip("ipyparallel")
 from hpcgan.interactive import Cluster, Session, attach
 
 ENDLESS = ("training.epochs=100000", "scoring.every_epochs=0")
-SHORT = ("training.epochs=60", "scoring.every_epochs=0")  # some seconds
+SHORT = ("training.epochs=15", "scoring.every_epochs=0")  # some seconds
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,44 +56,6 @@ def session(cluster):
     return cluster.session()
 
 
-def engines_of(cluster):
-    """Processes that a cluster consists of."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(cluster in part for part in process.info["cmdline"] or []):
-            found.append(process)
-    return found
-
-
-def wait_until(condition, timeout=60.0):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
-
-
-def last_checkpoint(run):
-    (arrays, meta) = (found := checkpoint.load_latest(run / "checkpoints", pytest.fail)).arrays, found.meta
-    return arrays, meta
-
-
-def assert_same(one, other):
-    (a, meta_a), (b, meta_b) = last_checkpoint(one), last_checkpoint(other)
-    # Rates that were set on the way are kept beside those of the configuration.
-    assert {**meta_a, "changes": None} == {**meta_b, "changes": None}
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
-def command_line_run(data, run, *overrides):
-    """The same training in a job of two ranks, without a notebook."""
-    file = run.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(tiny.config(data, *overrides).dump()))
-    command = [sys.executable, "-m", "hpcgan", "train", str(file), "--run", str(run), "--ranks", "2"]
-    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
-
-
 def test_the_engines_are_the_ranks_of_one_world(cluster):
     assert [(row["rank"], row["size"], row["mean"]) for row in cluster.ranks] == [(0, 2, 0.5), (1, 2, 0.5)]
     assert len({row["pid"] for row in cluster.ranks}) == 2
@@ -120,7 +80,7 @@ def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the
     assert list(commands.index) == ["pause", "set", "checkpoint", "resume"]
     assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2  # of both ranks
     step = int(commands.loc["set", "step"])
-    assert step < 60 * 7
+    assert step < 15 * 7
     change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
     command_line_run(data, tmp_path / "scheduled", *SHORT, change)
     assert_same(tmp_path / "steered", tmp_path / "scheduled")
