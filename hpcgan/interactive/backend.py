@@ -130,9 +130,16 @@ def root_cause(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def find_cause(log: str) -> str | None:
-    """The first line of a job's output that says why a rank ended: a rank itself, or who has started it."""
-    for pattern, shown in _CAUSES:
+def find_cause(log: str, *, sure: bool = False) -> str | None:
+    """The first line of a job's output that says why a rank ended: a rank itself, or who has started it.
+
+    Parameters
+    ----------
+    log : str
+    sure : bool
+        Only a line that names a rank or an error of hpcgan; Slurm's word that it ends the rest may come before it.
+    """
+    for pattern, shown in _CAUSES[:-1] if sure else _CAUSES:
         if found := re.search(pattern, log, re.MULTILINE):
             return found.expand(shown).strip()
     return None

@@ -344,15 +344,17 @@ class Cluster:
         engine_set = self._engine_set
         return str(engine_set.get_output()) if engine_set is not None else _newest_log(self._folder)
 
-    def cause(self, since: int = 0) -> str | None:
+    def cause(self, since: int = 0, *, sure: bool = False) -> str | None:
         """The first line of the log that says why a rank ended; None if there is none.
 
         Parameters
         ----------
         since : int
             Characters of the log to leave out.
+        sure : bool
+            Only a line that names a rank, or an error of hpcgan.
         """
-        return find_cause(self.log()[since:])
+        return find_cause(self.log()[since:], sure=sure)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.id}: {self.size} {self.kind} ranks, {self.state}>"

@@ -147,9 +147,9 @@ class EngineTraining(Training):
     def _why(self) -> str | None:
         """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
         end = time.monotonic() + SETTLE_S
-        while (cause := self._cluster.cause(self._logged)) is None and time.monotonic() < end:
+        while (cause := self._cluster.cause(self._logged, sure=True)) is None and time.monotonic() < end:
             time.sleep(0.2)
-        return cause
+        return cause or self._cluster.cause(self._logged)
 
     def _watch(self) -> None:
         import ipyparallel
