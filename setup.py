@@ -54,13 +54,15 @@ BUILD = [
     "pyyaml",
 ]
 SWEEP = ["optuna>=5"]
-INTERACTIVE = ["ipyparallel>=8.6", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
+INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
     *SWEEP,
-    "ipyparallel>=8.6",
-    "pandas>=1.5",
+    *INTERACTIVE,
+    "nbclient>=0.10",
+    "nbconvert>=7",
+    "nbformat>=5.10",
     "pytest>=7.4",
     "pytest-xdist>=3.5",
     "hypothesis>=6.80",

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def run_as_rank(
-    make: Callable[[], Comm], work: Callable[[Comm], None], at_end: Callable[[], None] = lambda: None
+    make: Callable[[], Comm],
+    work: Callable[[Comm], None],
+    at_end: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True),
 ) -> int:
     """Do work as the rank this process is; the exit code.
 
@@ -27,6 +30,8 @@ def run_as_rank(
         Takes the communicator. Errors of it that not all ranks raise together end the whole job.
     at_end : callable
         Called once the work has ended, however it did.
+    report : callable
+        Takes the one line of an error that all ranks raise together, on rank 0; by default printed to stderr.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def run_as_rank(
             comm.abort(str(error), error.exit_code)
         if comm.is_root:
             prefix = "" if error.exit_code == EXIT_INTERRUPTED else "error: "
-            print(f"hpcgan: {prefix}{error}", file=sys.stderr, flush=True)
+            report(f"{prefix}{error}")
         comm.close()
         return error.exit_code
     except BaseException as error:

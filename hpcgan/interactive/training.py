@@ -56,6 +56,9 @@ class Training:
         self.run = run
         self.config = run.load_config(Problems())
 
+    def __repr__(self) -> str:
+        return f"<Training {self.run.path.name}: {self.state}, epoch {self.epoch} of {self.config.training.epochs}>"
+
     # --- how it stands -----------------------------------------------------------------------------
 
     @property
@@ -114,6 +117,25 @@ class Training:
                 raise HpcganError(f"{self.run.path}: still {state} after {timeout:.0f} s")
             time.sleep(every)
         return state
+
+    def reach(self, epoch: int, timeout: float | None = None, every: float = 0.5) -> str:
+        """Until an epoch is done or the training has ended; how it stands then.
+
+        Raises
+        ------
+        InputError
+            It has no such epoch.
+        HpcganError
+            It is not that far after `timeout` seconds.
+        """
+        if not 1 <= epoch <= self.config.training.epochs:
+            raise InputError(f"{self.run.path}: epoch {epoch} is none of its 1 to {self.config.training.epochs}")
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.epoch < epoch and self.state not in RESTS:
+            if end is not None and time.monotonic() > end:
+                raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
+            time.sleep(every)
+        return self.state
 
     # --- commands ----------------------------------------------------------------------------------
 

@@ -195,6 +195,7 @@ def render(
     supervised: bool = True,
     module: str = "hpcgan",
     requeue: bool | None = None,
+    warned: bool | None = None,
 ) -> str:
     """The batch script of a job that runs `hpcgan ARGV` on all its tasks until it is done.
 
@@ -215,8 +216,9 @@ def render(
     module : str
         What `python -m` runs instead of hpcgan; not supervised.
     requeue : bool, optional
-        Whether the script is told that its time is nearly up, and queued again when its node is lost or another job
-        takes it; by default if it is supervised.
+        Whether the job is queued again when its node is lost or another job takes it; by default if it is supervised.
+    warned : bool, optional
+        Whether the script is told (SIGUSR1) that its time is nearly up; by default if the job is queued again.
 
     Returns
     -------
@@ -229,8 +231,13 @@ def render(
     lines += [
         f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
     ]
-    if supervised if requeue is None else requeue:
-        lines += [f"#SBATCH --signal=B:USR1@{spec.signal_s}", "#SBATCH --requeue", "#SBATCH --open-mode=append"]
+    requeue = supervised if requeue is None else requeue
+    if requeue if warned is None else warned:
+        lines.append(f"#SBATCH --signal=B:USR1@{spec.signal_s}")
+    if requeue:
+        lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
+    elif warned:
+        lines.append("#SBATCH --no-requeue")
     lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(folder))}"]
     if site is not None:
         lines.append(f"source {shlex.quote(str(site))}")

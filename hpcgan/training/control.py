@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +27,19 @@ class StopRequest:
         """Catch `SIGNALS` from now on (main thread only)."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Catch `SIGNALS` during a block in a process that goes on after it, to which it sends what it has caught."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if self.requested is not None:
+                os.kill(os.getpid(), signal.Signals[self.requested])
 
     def retire(self) -> None:
         """From here on the process only ends: requests are ignored, as launchers repeat them.

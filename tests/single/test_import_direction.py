@@ -32,6 +32,9 @@ MAY_IMPORT = {
     "hpcgan.interactive": {"hpcgan.sweep", "hpcgan.scaling", "hpcgan.launch", "hpcgan.config", "hpcgan.rundir",
                            "hpcgan.control", "hpcgan.samples", "hpcgan.records", "hpcgan.api", "hpcgan.problems",
                            "hpcgan.metrics", "hpcgan.schedule"},
+    # What engines run is a rank of a job, as `hpcgan train` is one.
+    "hpcgan.interactive.ranks": {"hpcgan.attempt", "hpcgan.member", "hpcgan.comm", "hpcgan.training.control",
+                                 "hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.problems"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.config", "hpcgan.samples", "hpcgan.rundir", "hpcgan.records",
                      "hpcgan.metrics", "hpcgan.problems", "hpcgan.stateless"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.problems",

@@ -1,0 +1,138 @@
+"""ipyparallel behind `Cluster`: its parts made, reached and understood."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan.errors import HpcganError, InputError
+
+if TYPE_CHECKING:
+    import ipyparallel
+
+MISSING = "clusters need ipyparallel: pip install 'hpcgan[interactive]'"
+
+#: Lines of a job's output that say why it ended, the surest first, and what is shown of them.
+_CAUSES = (
+    (r"^hpcgan: (?:error: )?((?:rank \d+: |no progress for ).+)$", r"\1"),
+    (r"^hpcgan: error: (.+)$", r"\1"),
+    (r"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
+    (r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$", r"rank \2 on \1: \3"),
+    (r"^(?:srun|slurmstepd\S*): error: (.+)$", r"\1"),
+)
+
+
+def need_ipyparallel() -> None:
+    try:
+        import ipyparallel  # noqa: F401
+    except ImportError:
+        raise InputError(MISSING) from None
+
+
+class Loop:
+    """An event loop in a thread of its own, which ipyparallel's launchers need for as long as they live."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="hpcgan-ipyparallel", daemon=True).start()
+
+    def run(self, what: Awaitable[Any]) -> Any:
+        """The result of a coroutine."""
+
+        async def awaited() -> Any:
+            return await what
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """The result of a function that needs the loop of its thread."""
+
+        async def called() -> Any:
+            return function()
+
+        return self.run(called())
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def new_cluster(folder: Path, engines: type, address: str | None, kind: str, idle: float) -> Any:
+    import ipyparallel
+    from traitlets.config import Config
+
+    return ipyparallel.Cluster(
+        config=Config(),
+        load_profile=False,
+        profile_dir=str(folder),
+        cluster_id=folder.name,
+        controller="hpcgan.interactive.launchers.Controller",
+        engines=engines,
+        shutdown_atexit=False,
+        send_engines_connection_env=False,  # the environment of a job is no place for a key
+        controller_ip="*" if kind == "slurm" else "127.0.0.1",
+        controller_location=address or (socket.gethostname() if kind == "slurm" else "127.0.0.1"),
+        controller_args=[
+            "--IPController.enable_curve=True",
+            f"--Controller.idle={float(idle)}",
+            f"--Controller.mark={folder / 'mark'}",
+            "--log-level=WARN",
+        ],
+        log=_silent(),
+        delay=0.0,
+    )
+
+
+def known_cluster(folder: Path, loop: Loop) -> Any:
+    import ipyparallel
+    from traitlets.config import Config
+
+    file = folder / "security" / f"cluster-{folder.name}.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        for part in ("controller", "engines"):  # written as `module:Class`, which is not read again
+            known[part]["class"] = known[part]["class"].replace(":", ".")
+        settings = {"config": Config(), "load_profile": False, "log": _silent(), "cluster_file": str(file)}
+        return loop.call(lambda: ipyparallel.Cluster.from_dict(known, **settings))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HpcganError(f"{file}: cannot be read: {error}") from None
+
+
+def _silent() -> logging.Logger:
+    log = logging.getLogger("hpcgan.interactive.ipyparallel")
+    log.setLevel(logging.CRITICAL + 1)
+    return log
+
+
+def connect_client(folder: Path, timeout: float) -> ipyparallel.Client:
+    import ipyparallel
+
+    file = folder / "security" / f"ipcontroller-{folder.name}-client.json"
+    try:
+        return ipyparallel.Client(str(file), timeout=timeout, profile_dir=str(folder), cluster_id=folder.name)
+    except (OSError, TimeoutError, ValueError, ipyparallel.error.IPythonError) as error:
+        raise HpcganError(f"cluster {folder.name}: its controller does not answer ({root_cause(error)})") from None
+
+
+def root_cause(error: BaseException) -> str:
+    """One line of an error of ipyparallel, which may stand for several."""
+    first = getattr(error, "elist", None)
+    if first:
+        name, value = first[0][:2]
+        return f"{name}: {value}"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def find_cause(log: str) -> str | None:
+    """The first line of a job's output that says why a rank ended: a rank itself, or who has started it."""
+    for pattern, shown in _CAUSES:
+        if found := re.search(pattern, log, re.MULTILINE):
+            return found.expand(shown).strip()
+    return None

@@ -1,0 +1,142 @@
+"""The line magic `%hpcgan`: clusters and trainings without typing Python.
+
+```
+%load_ext hpcgan.interactive
+%hpcgan start --engines slurm -n 8 --nodes 2 --time 2:00:00 --partition gpu
+%hpcgan train configs/rpv.yaml training.epochs=3 --run runs/try
+%hpcgan status
+%hpcgan stop
+```
+
+What it makes is in the notebook's variables `cluster`, `session` and `training`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_magic, magics_class
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.interactive.cluster import Cluster
+from hpcgan.interactive.launchers import ENGINES
+from hpcgan.interactive.training import attach
+
+#: Options of a job that are handed to `Cluster.start`.
+JOB = (
+    "partition",
+    "account",
+    "qos",
+    "reservation",
+    "constraint",
+    "mem",
+    "nodelist",
+    "exclude",
+    "address",
+    "time",
+    "site",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"%hpcgan: {message}; see %hpcgan --help")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise _Told
+
+
+class _Told(Exception):
+    """The help was shown."""
+
+
+@magics_class
+class HpcganMagics(Magics):
+    """`%hpcgan`."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._variables: dict[str, Any] = shell.user_ns
+
+    @line_magic
+    def hpcgan(self, line: str) -> Any:
+        """`%hpcgan start | connect | train | attach | status | stop`; `%hpcgan --help` says more."""
+        try:
+            args = _parser().parse_args(shlex.split(line))
+            return getattr(self, f"_{args.do}")(args)
+        except _Told:
+            return None
+        except (HpcganError, ValueError) as error:  # ValueError: a quotation that does not end
+            print(f"hpcgan: error: {error}", file=sys.stderr)
+            return None
+
+    def _start(self, args: argparse.Namespace) -> Any:
+        if isinstance(old := self._variables.get("cluster"), Cluster) and old.state != "stopped":
+            raise InputError(f"`cluster` is {old!r}: %hpcgan stop first")
+        options = {name: getattr(args, name) for name in JOB if getattr(args, name) is not None}
+        if args.gpus_per_node is not None:
+            options["gpus_per_node"] = args.gpus_per_node
+        cluster = Cluster.start(
+            args.engines, args.n, nodes=args.nodes, threads=args.threads, timeout=args.timeout, **options
+        )
+        return self._take(cluster)
+
+    def _connect(self, args: argparse.Namespace) -> Any:
+        return self._take(Cluster.connect(args.id))
+
+    def _take(self, cluster: Cluster) -> Cluster:
+        self._variables.update(cluster=cluster, session=cluster.session())
+        return cluster
+
+    def _train(self, args: argparse.Namespace) -> Any:
+        training = self._cluster().session().train(args.config, args.overrides, run=args.run)
+        self._variables["training"] = training
+        return training
+
+    def _attach(self, args: argparse.Namespace) -> Any:
+        training = attach(args.run)
+        self._variables["training"] = training
+        return training
+
+    def _status(self, args: argparse.Namespace) -> None:
+        for name in ("cluster", "training"):
+            print(f"{name}: {self._variables.get(name, 'none')}")
+
+    def _stop(self, args: argparse.Namespace) -> None:
+        self._cluster().stop()
+
+    def _cluster(self) -> Cluster:
+        found = self._variables.get("cluster")
+        if not isinstance(found, Cluster):
+            raise InputError("there is no cluster in this notebook: %hpcgan start or %hpcgan connect")
+        return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="%hpcgan", description="Clusters and trainings.")
+    commands = parser.add_subparsers(dest="do", metavar="COMMAND", required=True, parser_class=_Parser)
+    start = commands.add_parser("start", help="a cluster, on this machine or in a Slurm job")
+    start.add_argument("--engines", choices=ENGINES, default="mpi")
+    start.add_argument("-n", type=int, default=2, help="ranks (2)")
+    start.add_argument("--nodes", type=int)
+    start.add_argument("--threads", type=int)
+    start.add_argument("--timeout", type=float, help="seconds for which the engines are waited for")
+    start.add_argument("--gpus-per-node", type=int)
+    for name in JOB:
+        start.add_argument(f"--{name}")
+    connect = commands.add_parser("connect", help="to a cluster that runs")
+    connect.add_argument("id", nargs="?")
+    train = commands.add_parser("train", help="on the cluster")
+    train.add_argument("config", type=Path)
+    train.add_argument("overrides", nargs="*", metavar="key=value")
+    train.add_argument("--run", type=Path)
+    run = commands.add_parser("attach", help="to the training of a run directory")
+    run.add_argument("run", type=Path)
+    commands.add_parser("status", help="of cluster and training")
+    commands.add_parser("stop", help="the cluster")
+    return parser

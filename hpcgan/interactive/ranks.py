@@ -1,0 +1,94 @@
+"""What the engines of a cluster are asked to do. Each of these functions runs on all of them at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan.errors import HpcganError
+
+if TYPE_CHECKING:
+    from hpcgan.comm.base import Comm
+
+
+def describe() -> dict[str, Any]:
+    """Who this rank is, and the mean over all ranks of their numbers by a real allreduce.
+
+    Returns
+    -------
+    dict
+        `rank`, `size`, `host`, `pid`, `threads`, `backend` and `mean`, which is (size - 1) / 2.
+
+    Raises
+    ------
+    HpcganError
+        The ranks do not make one world.
+    """
+    import numpy as np
+
+    from hpcgan.launch.topology import threads_from_env
+
+    # Slurm's name of the node, by which its queue and its messages call it.
+    host = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    found: dict[str, Any] = {"host": host, "pid": os.getpid()}
+
+    def look(comm: Comm) -> None:
+        (mean,) = comm.grouped_allreduce([np.array([comm.rank], np.float32)], "interactive.mean")
+        found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
+        found["threads"] = threads_from_env(os.environ)
+
+    said: list[str] = []
+    if _as_rank("auto", look, said):
+        raise HpcganError(said[0] if said else "another rank failed")
+    return found
+
+
+def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
+    """Train as the rank this engine is, as `hpcgan train` does.
+
+    Parameters
+    ----------
+    settings : dict
+        The configuration.
+    run : str
+        Run directory.
+    folder : str
+        Working directory: relative paths of the configuration count from there.
+
+    Returns
+    -------
+    dict
+        `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
+    """
+    from hpcgan import attempt
+    from hpcgan import config as configuration
+    from hpcgan.problems.base import Problems
+    from hpcgan.rundir import RunDirectory
+    from hpcgan.training.control import StopRequest
+
+    os.chdir(folder)
+    config = configuration.load(settings, Problems())
+    stop = StopRequest()
+    said: list[str] = []
+
+    def work(comm: Comm) -> None:
+        attempt.train(config, RunDirectory(Path(run)), comm, stop)
+
+    # What a rank prints goes into the log of the engines, also of one that dies of it, not through the controller.
+    with (
+        stop.installed(),
+        contextlib.redirect_stdout(sys.__stdout__ or sys.stdout),
+        contextlib.redirect_stderr(sys.__stderr__ or sys.stderr),
+    ):
+        code = _as_rank(config.comm.backend, work, said)
+    return {"code": code, "error": said[0] if said else None}
+
+
+def _as_rank(backend: str, work: Any, said: list[str]) -> int:
+    from hpcgan.comm.select import make_comm
+    from hpcgan.member import run_as_rank
+
+    return run_as_rank(lambda: make_comm(backend), work, report=said.append)

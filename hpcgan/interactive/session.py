@@ -1,0 +1,177 @@
+"""Trainings on the ranks of a cluster, started from a notebook that stays free meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan import api
+from hpcgan import config as configuration
+from hpcgan.config import Config
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
+from hpcgan.interactive.training import Training, attach
+from hpcgan.problems.base import Problems
+from hpcgan.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from hpcgan.interactive.cluster import Cluster
+
+
+#: Seconds in which everybody has heard that engines have answered, or ended.
+SETTLE_S = 10.0
+
+
+class Session:
+    """Trains on a cluster, one training at a time.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    #: The training of any run directory, also of a batch job.
+    attach = staticmethod(attach)
+
+    def train(
+        self,
+        config: Path | str | Mapping[str, Any] | Config,
+        overrides: Sequence[str] = (),
+        *,
+        run: Path | str | None = None,
+    ) -> EngineTraining:
+        """Train on all ranks of the cluster, or resume; returns at once.
+
+        Parameters
+        ----------
+        config : path, mapping or Config
+            A YAML file, its content, or what `hpcgan.config.load` made of them.
+        overrides : sequence of str
+            `key.path=value`, as on the command line.
+        run : path, optional
+            Run directory, which the ranks must see, too; by default `runs/NAME-HASH`.
+
+        Raises
+        ------
+        InputError
+            Bad configuration or data, or the ranks are busy or have ended.
+        """
+        if not isinstance(config, Config):
+            config = configuration.load(config, Problems(), overrides)
+        elif overrides:
+            config = configuration.load(config.dump(), Problems(), overrides)
+        cluster = self.cluster
+        state = cluster.state
+        if state in ("lost", "stopped"):
+            cause = f" ({cluster.cause()})" if state == "lost" and cluster.cause() else ""
+            raise InputError(f"cluster {cluster.id} is {state}{cause}: Cluster.start() makes another one")
+        if state == "busy":
+            raise InputError(f"the ranks of cluster {cluster.id} are busy: stop what they train, or wait for it")
+        directory = RunDirectory(Path(run if run is not None else api.default_directory(config)).absolute())
+        api.preflight(config, directory, cluster.size)
+        directory.create(config)  # so that there is something to see and to command from now on
+        return EngineTraining(directory, cluster, config)
+
+
+class EngineTraining(Training):
+    """A training that this kernel has started on a cluster."""
+
+    def __init__(self, run: RunDirectory, cluster: Cluster, config: Config) -> None:
+        from hpcgan.interactive import ranks
+
+        super().__init__(run)
+        self._cluster = cluster
+        self._logged = len(cluster.log())
+        view = cluster.client.direct_view([rank["engine"] for rank in cluster.ranks])
+        view.block = False
+        self._result = view.apply_async(ranks.train, config.dump(), str(run.path), os.getcwd())
+        self._over = threading.Event()
+        self._error: HpcganError | None = None
+        threading.Thread(target=self._watch, name="hpcgan-training", daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        """As that of any training; `starting` until the ranks have begun."""
+        if self._over.is_set():
+            state = super().state
+            # The lease of a rank that died is believed for a while; here it is known better.
+            return "lost" if state in ("running", "paused", "not started") and self._error is not None else state
+        state = super().state
+        return state if state in ("running", "paused") else "starting"
+
+    @property
+    def error(self) -> str | None:
+        """Why the training ended, if that was not its last epoch or a command; None as long as it runs."""
+        return None if self._error is None else str(self._error)
+
+    def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
+        """Until the ranks are done with it; how it stands then.
+
+        An interrupt (the kernel's stop button, Ctrl-C) reaches the ranks: they write a checkpoint and stop, and are
+        waited for. A second one leaves them to themselves.
+
+        Raises
+        ------
+        InputError
+            The ranks refused the training.
+        HpcganError
+            It failed, with the cause; or it still goes on after `timeout` seconds.
+        """
+        try:
+            done = self._over.wait(timeout)
+        except KeyboardInterrupt:
+            print("hpcgan: stopping after this step; interrupt again to leave the training alone", file=sys.stderr)
+            self.stop(wait=0)
+            done = self._over.wait(timeout)
+        if not done:
+            raise HpcganError(f"{self.run.path}: still {self.state} after {timeout:.0f} s")
+        if self._error is not None:
+            raise self._error
+        return self.state
+
+    def _until_free(self) -> None:
+        """Until the controller knows as well that the engines are done, so that the next training finds them so."""
+        end = time.monotonic() + SETTLE_S
+        with contextlib.suppress(HpcganError):
+            while self._cluster.busy() and time.monotonic() < end:
+                time.sleep(0.05)
+
+    def _why(self) -> str | None:
+        """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
+        end = time.monotonic() + SETTLE_S
+        while (cause := self._cluster.cause(self._logged)) is None and time.monotonic() < end:
+            time.sleep(0.2)
+        return cause
+
+    def _watch(self) -> None:
+        import ipyparallel
+
+        from hpcgan.interactive.backend import root_cause
+
+        try:
+            answers = self._result.get()
+        except ipyparallel.error.IPythonError as error:
+            cause = self._why() or root_cause(error)
+            self._error = HpcganError(
+                f"{self.run.path}: {cause}; train it again on another cluster to go on from its last checkpoint"
+            )
+        except Exception as error:  # the client was closed: nothing is known of the training any more
+            self._error = HpcganError(f"{self.run.path}: not followed any more ({error}); attach() to it")
+        else:
+            self._until_free()
+            code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
+            said = next((answer["error"] for answer in answers if answer["error"]), None)
+            if code not in (EXIT_DONE, EXIT_INTERRUPTED):
+                kind = InputError if code == EXIT_BAD_INPUT else HpcganError
+                self._error = kind((said or f"{self.run.path}: exit code {code}").removeprefix("error: "))
+        self._over.set()
+        if self._error is not None:
+            print(f"hpcgan: error: {self._error}", file=sys.stderr, flush=True)

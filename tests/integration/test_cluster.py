@@ -1,0 +1,287 @@
+"""Clusters of engines that are MPI ranks on this machine, and trainings on them."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tiny
+import yaml
+
+from hpcgan import records
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.training import checkpoint
+
+pytest.importorskip("horovod")
+pytest.importorskip("ipyparallel")
+
+from hpcgan.interactive import Cluster, Session, attach
+
+ENDLESS = ("training.epochs=100000", "scoring.every_epochs=0")
+SHORT = ("training.epochs=60", "scoring.every_epochs=0")  # some seconds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    """Clusters of these tests are not the user's."""
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("clusters")
+    patch.setenv("HPCGAN_CLUSTERS", str(folder))
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def cluster(home):
+    told = []
+    with Cluster.start("mpi", 2, report=told.append) as made:
+        assert told == [f"cluster {made.id}: 2 ranks on 1 node"]
+        yield made
+    assert engines_of(made.id) == []
+
+
+@pytest.fixture
+def session(cluster):
+    return cluster.session()
+
+
+def engines_of(cluster):
+    """Processes that a cluster consists of."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(cluster in part for part in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def wait_until(condition, timeout=60.0):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def last_checkpoint(run):
+    (arrays, meta) = (found := checkpoint.load_latest(run / "checkpoints", pytest.fail)).arrays, found.meta
+    return arrays, meta
+
+
+def assert_same(one, other):
+    (a, meta_a), (b, meta_b) = last_checkpoint(one), last_checkpoint(other)
+    # Rates that were set on the way are kept beside those of the configuration.
+    assert {**meta_a, "changes": None} == {**meta_b, "changes": None}
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def command_line_run(data, run, *overrides):
+    """The same training in a job of two ranks, without a notebook."""
+    file = run.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(tiny.config(data, *overrides).dump()))
+    command = [sys.executable, "-m", "hpcgan", "train", str(file), "--run", str(run), "--ranks", "2"]
+    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+def test_the_engines_are_the_ranks_of_one_world(cluster):
+    assert [(row["rank"], row["size"], row["mean"]) for row in cluster.ranks] == [(0, 2, 0.5), (1, 2, 0.5)]
+    assert len({row["pid"] for row in cluster.ranks}) == 2
+    assert cluster.state == "ready"
+
+
+def test_only_its_user_can_read_the_keys_and_everything_is_encrypted(cluster):
+    assert stat.S_IMODE(cluster.connection_file.stat().st_mode) == 0o600
+    assert len(yaml.safe_load(cluster.connection_file.read_text())["curve_serverkey"]) == 40
+
+
+def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the_start(session, data, tmp_path):
+    training = session.train(tiny.config(data, *SHORT), run=tmp_path / "steered")
+    wait_until(lambda: training.state == "running")
+    training.pause()
+    assert training.state == "paused"
+    training.set(lr=0.01)
+    training.checkpoint()
+    training.resume()
+    assert training.wait(120) == "done"
+    commands = training.metrics("command").set_index("name")
+    assert list(commands.index) == ["pause", "set", "checkpoint", "resume"]
+    assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2  # of both ranks
+    step = int(commands.loc["set", "step"])
+    assert step < 60 * 7
+    change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
+    command_line_run(data, tmp_path / "scheduled", *SHORT, change)
+    assert_same(tmp_path / "steered", tmp_path / "scheduled")
+
+
+def test_the_engines_train_again_and_a_second_training_meanwhile_is_refused(cluster, session, data, tmp_path):
+    raw = tiny.config(data).dump()
+    first = session.train(raw, ENDLESS, run=tmp_path / "first")
+    assert first.state in ("starting", "running")
+    assert cluster.state == "busy"
+    with pytest.raises(InputError, match=f"the ranks of cluster {cluster.id} are busy"):
+        session.train(raw, run=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    first.stop()
+    assert first.wait(60) == "stopped"
+    second = session.train(raw, run=tmp_path / "second")
+    assert second.wait(60) == "done"
+    command_line_run(data, tmp_path / "alone")
+    assert_same(tmp_path / "second", tmp_path / "alone")
+    assert second.best == attach(tmp_path / "alone").best
+
+
+def test_bad_input_is_refused_before_the_ranks_begin_and_by_them_in_one_line(session, data, tmp_path, capfd):
+    with pytest.raises(InputError, match=r"training\.epochs"):
+        session.train(tiny.config(data), ["training.epochs=none"])
+    with pytest.raises(InputError, match="absent"):
+        session.train(tiny.config(tmp_path / "absent"), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    copy = tiny.write_data(tmp_path / "copy")
+    refused = tiny.config(copy, "training.accumulation=3")  # of a rank's batch of 4
+    training = session.train(refused, run=tmp_path / "refused")
+    with pytest.raises(InputError, match=r"^training\.accumulation: 3 parts of a rank's batch of 4"):
+        training.wait(60)
+    assert "training.accumulation: 3 parts" in training.error
+    assert session.cluster.state == "ready"
+
+
+def test_an_interrupt_of_the_kernel_reaches_the_ranks(session, data, tmp_path):
+    training = session.train(tiny.config(data, *ENDLESS), run=tmp_path / "run")
+    wait_until(lambda: training.state == "running")
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert training.wait(60) == "stopped"
+    assert last_checkpoint(tmp_path / "run")[1]["step"] > 0
+
+
+def test_a_kernel_that_is_killed_finds_its_cluster_and_training_again(home, data, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.config(data, *ENDLESS).dump()))
+    kernel = """
+        import os, time
+        from hpcgan.interactive import Cluster
+        cluster = Cluster.start("mpi", 1, idle=6)
+        training = cluster.session().train("tiny.yaml", run="run")
+        while training.state != "running":
+            time.sleep(0.1)
+        print(cluster.id, flush=True)
+        os._exit(9)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(kernel)], cwd=tmp_path, timeout=120,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    name = done.stdout.split()[-1]
+    cluster = Cluster.connect(name)
+    assert cluster.state == "busy"
+    training = Session.attach(tmp_path / "run")
+    before = training.epoch
+    wait_until(lambda: training.epoch > before)
+    # Longer without a notebook than an unused cluster is kept: it trains, and so stays.
+    cluster.close()
+    time.sleep(8)
+    assert training.state == "running"
+    training.stop()
+    assert training.wait(30) == "stopped"
+    wait_until(lambda: not engines_of(name))  # nobody has stopped the cluster
+    with pytest.raises(InputError, match=f"no cluster '{name}' runs"):
+        Cluster.connect(name)
+
+
+def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, data, tmp_path, capfd):
+    config = tiny.config(data, "training.epochs=30", "checkpoint.every_epochs=1")
+    with Cluster.start("mpi", 2) as cluster:
+        training = cluster.session().train(config, run=tmp_path / "run")
+        wait_until(lambda: training.epoch >= 2)
+        os.kill(cluster.ranks[1]["pid"], signal.SIGKILL)
+        with pytest.raises(HpcganError, match=r"rank 1 on .*: killed by signal 9.*to go on from its last checkpoint"):
+            training.wait(90)
+        assert training.state == "lost"
+        assert "rank 1 on" in capfd.readouterr().err  # seen without asking
+        assert cluster.state == "lost"
+        with pytest.raises(InputError, match=f"cluster {cluster.id} is lost"):
+            cluster.session().train(config, run=tmp_path / "run")
+    with Cluster.start("mpi", 2) as cluster:
+        again = cluster.session().train(config, run=tmp_path / "run")
+        wait_until(lambda: again.state == "running")
+        attempts = records.read(tmp_path / "run" / "metrics.jsonl", "start")
+        assert attempts[-1]["step"] >= 7  # not from the beginning
+        # The end of the cluster is one that a training survives.
+        wait_until(lambda: again.metrics("step")["step"].max() > attempts[-1]["step"])
+    assert again.wait(60) in ("interrupted", "done")
+    command_line_run(data, tmp_path / "run", "training.epochs=30", "checkpoint.every_epochs=1")
+    command_line_run(data, tmp_path / "whole", "training.epochs=30", "checkpoint.every_epochs=1")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"engines": "pbs"}, "engines 'pbs': choose one of mpi, slurm"),
+    ({"n": 0}, "n=0: give at least 1 engine"),
+    ({"nodes": 2}, "nodes=2: only for engines='slurm'"),
+    ({"partition": "gpu"}, "partition: only for engines='slurm'"),
+    ({"threads": 0}, "threads=0: give at least 1"),
+    ({"idle": 0}, "idle=0: give seconds above 0"),
+    ({"engines": "slurm", "n": 3, "nodes": 2}, "n=3, nodes=2: the engines must be spread evenly"),
+    ({"engines": "slurm", "time": "soon"}, "--time 'soon': write it as minutes"),
+    ({"engines": "slurm", "partition": "a;b"}, "--partition 'a;b': not a name that Slurm knows"),
+    ({"engines": "slurm", "colour": "red"}, "--colour 'red'"),
+    ({"engines": "slurm", "site": "absent.sh"}, "absent.sh: no such file"),
+])  # fmt: skip
+def test_options_that_make_no_cluster_are_refused(home, change, said):
+    before = set(home.iterdir())
+    with pytest.raises(InputError, match=said):
+        Cluster.start(**{"n": 2, **change})
+    assert set(home.iterdir()) == before
+
+
+def test_engines_that_do_not_start_leave_nothing_behind(home, monkeypatch):
+    monkeypatch.setenv("HPCGAN_MPIRUN", "/bin/false")
+    with pytest.raises(HpcganError, match=r"the engines ended at once: .*false --version failed"):
+        Cluster.start("mpi", 2)
+    (left,) = [f for f in home.iterdir() if not (f / "cluster.json").exists()]
+    assert engines_of(left.name) == []
+
+
+def test_there_is_a_line_for_a_notebook_without_a_cluster(home, monkeypatch, tmp_path):
+    monkeypatch.setenv("HPCGAN_CLUSTERS", str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"no cluster of yours runs; Cluster\.start\(\) makes one"):
+        Cluster.connect()
+
+
+def test_the_magic_does_what_the_classes_do(home, data, tmp_path, capsys, monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny.config(data).dump()))
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "hpcgan.interactive")
+
+    def magic(line):
+        value = shell.run_line_magic("hpcgan", line)
+        return value, capsys.readouterr()
+
+    assert "no cluster in this notebook" in magic("train tiny.yaml")[1].err
+    cluster, _ = magic("start -n 1")
+    assert shell.user_ns["cluster"] is cluster
+    assert "%hpcgan stop first" in magic("start -n 1")[1].err
+    training, _ = magic("train tiny.yaml training.epochs=1 --run run")
+    assert training.wait(60) == "done"
+    assert "<Training run: done, epoch 1 of 1>" in magic("status")[1].out
+    assert magic("attach run")[0].best == training.best
+    assert "invalid choice" in magic("begin")[1].err
+    assert "training.epochs" in magic("train tiny.yaml training.epochs=x")[1].err
+    assert "start" in magic("--help")[1].out
+    magic("stop")
+    assert cluster.state == "stopped"
+    assert engines_of(cluster.id) == []
+    assert "is stopped" in magic("train tiny.yaml")[1].err
