@@ -38,6 +38,10 @@ def setting(tmp_path_factory):
 
 
 PRESETS = {
+    "01_train_interactively": {
+        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=30"], "run": "runs/training",
+        "engines": "mpi", "n": 2, "job": {}, "rate": 1e-3,
+    },
     "02_sweep": {
         "root": ".", "config": "sweep.yaml", "overrides": [], "trials": TRIALS, "concurrency": 2, "study": "runs/study",
     },
@@ -52,6 +56,7 @@ PRESETS = {
 def executed(name, folder, monkeypatch):
     """A notebook with its parameters replaced by the preset, after it was run in that folder."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day
     for variable in ("MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"):  # of the tests: a user has neither
         monkeypatch.delenv(variable, raising=False)
@@ -91,6 +96,19 @@ def shown(book, kind):
 
 def test_every_notebook_has_a_preset():
     assert set(PRESETS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_a_training(setting, monkeypatch):
+    pytest.importorskip("ipyparallel")
+    book = executed("01_train_interactively", setting, monkeypatch)
+    run = setting / "runs/training"
+    commands = records.read(run / "metrics.jsonl", "command")
+    assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
+    assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
+    best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
+    assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")
+    assert "'done'" in shown(book, "text/plain")
+    assert len(shown(book, "image/png")) == 2  # samples, and the curves
 
 
 def test_a_sweep(setting, monkeypatch):
