@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hpcgan import config as configuration
 from hpcgan import records
 from hpcgan.config import Config
+from hpcgan.console import quiet_tensorflow
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems.base import Problems, problem_class
@@ -152,6 +153,7 @@ def generate(run: Path | str, n: int, *, seed: int = 1, checkpoint: Literal["bes
     """
     if n < 1:
         raise InputError(f"n={n}: give at least 1")
+    quiet_tensorflow()
     from hpcgan.evaluation.sample import load_sampler
 
     return load_sampler(Path(run), checkpoint).sample(n, seed)

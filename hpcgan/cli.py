@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import hpcgan
+from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
 
 COMMANDS = (
@@ -59,7 +60,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = parse(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what TensorFlow says of its own build is not for users
+    quiet_tensorflow()
     try:
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
         sys.stdout.flush()

@@ -1,7 +1,8 @@
-"""Tables for people, on a terminal or in a pipe. A leaf."""
+"""What people see: tables, on a terminal or in a pipe, and none of what TensorFlow says of itself. A leaf."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 500
 """Columns where nobody watches: no cell is cut."""
+
+
+def quiet_tensorflow() -> None:
+    """Silence what it says of its own build, in this process, which has not loaded it yet, and in its children."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def open_console() -> Console:

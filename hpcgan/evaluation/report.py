@@ -21,6 +21,7 @@ import scipy
 
 import hpcgan
 from hpcgan import records
+from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.data.tensors import problem_of
@@ -125,6 +126,7 @@ def evaluate_run(
     directory = RunDirectory(run)
     if not directory.exists:  # said before TensorFlow takes its seconds to load
         raise InputError(f"{run}: not a run directory (no config.yaml in it)")
+    quiet_tensorflow()
     from hpcgan.evaluation.sample import load_sampler
 
     sampler = load_sampler(run, checkpoint, warn=log)

@@ -1,0 +1,161 @@
+"""The notebooks, run from top to bottom on data and trainings small enough for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import jobs
+import pytest
+import yaml
+
+from hpcgan import records
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+pytest.importorskip("ipywidgets")
+pytest.importorskip("horovod")
+pytest.importorskip("optuna")
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIALS = 3
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """Data, configurations, and a run that is done."""
+    folder = jobs.make_setting(tmp_path_factory.mktemp("notebooks"), epochs=3)
+    (folder / "configs").mkdir()
+    jobs.make_sweep(folder)
+    code, output = jobs.Running(folder, jobs.train_command(folder / "runs/demo", ranks=1)).finish(120)
+    assert code == 0, output
+    return folder
+
+
+PRESETS = {
+    "01_train_interactively": {
+        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=30"], "run": "runs/training",
+        "engines": "mpi", "n": 2, "job": {}, "rate": 1e-3,
+    },
+    "02_sweep": {
+        "root": ".", "config": "sweep.yaml", "overrides": [], "trials": TRIALS, "concurrency": 2, "study": "runs/study",
+    },
+    "03_analyse_results": {"root": ".", "run": "runs/demo", "events": 20, "samples": 2, "splits": 30},
+    "04_weak_scaling": {
+        "root": ".", "config": "tiny.yaml", "overrides": [], "ranks": "1,2", "steps": 10, "repeats": 2,
+        "study": "runs/scaling", "interconnect": "10GbE", "nodes": "1..64",
+    },
+}  # fmt: skip
+
+
+def executed(name, folder, monkeypatch):
+    """A notebook with its parameters replaced by the preset, after it was run in that folder."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day
+    for variable in ("MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"):  # of the tests: a user has neither
+        monkeypatch.delenv(variable, raising=False)
+    mark = secrets.token_hex(8)
+    monkeypatch.setenv(jobs.MARK, mark)
+    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (parameters,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    names = {line.split(" = ")[0] for line in parameters.source.splitlines()}
+    assert names == set(PRESETS[name])
+    parameters.source = "\n".join(f"{key} = {value!r}" for key, value in PRESETS[name].items())
+    source, target = folder / f"{name}.ipynb", folder / f"{name}-executed.ipynb"
+    nbformat.write(book, source)
+    program = (
+        "import sys, nbformat, nbclient\n"
+        "book = nbformat.read(sys.argv[1], as_version=4)\n"
+        "nbclient.NotebookClient(book, timeout=300, resources={'metadata': {'path': sys.argv[3]}}).execute()\n"
+        "nbformat.write(book, sys.argv[2])\n"
+    )
+    arguments = [sys.executable, "-c", program, str(source), str(target), str(folder)]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+        jobs.wait_for(lambda: not jobs.marked(mark), 20.0, lambda: f"outlive the notebook: {jobs.marked(mark)}")
+    finally:
+        for process in jobs.marked(mark):
+            process.kill()
+    return nbformat.read(target, as_version=4)
+
+
+def shown(book, kind):
+    """All outputs of a kind: `text/plain`, `text/html`, `image/png`, or `stream`."""
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    if kind == "stream":
+        return "".join(output.text for output in outputs if output.output_type == "stream")
+    return [output.data[kind] for output in outputs if kind in output.get("data", {})]
+
+
+def test_every_notebook_has_a_preset():
+    assert set(PRESETS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_a_training(setting, monkeypatch):
+    pytest.importorskip("ipyparallel")
+    book = executed("01_train_interactively", setting, monkeypatch)
+    run = setting / "runs/training"
+    commands = records.read(run / "metrics.jsonl", "command")
+    assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
+    assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
+    best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
+    assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")
+    assert "'done'" in shown(book, "text/plain")
+    assert len(shown(book, "image/png")) == 2  # samples, and the curves
+
+
+def test_a_sweep(setting, monkeypatch):
+    book = executed("02_sweep", setting, monkeypatch)
+    study = setting / "runs/study"
+    results = [json.loads((study / f"trials/{n:04d}/result.json").read_text()) for n in range(TRIALS)]
+    assert [result["state"] for result in results] == ["complete"] * TRIALS
+    (table,) = shown(book, "text/html")
+    assert table.count("<td>complete</td>") == TRIALS
+    best = min(results, key=lambda result: result["score"])
+    said = shown(book, "stream")
+    assert f"trial {best['number']}: score {best['score']:.2f} in epoch {best['epoch']}" in said
+    assert str(study / "report/report.html") in said
+    assert (study / "report/report.html").is_file()
+    assert "'done'" in shown(book, "text/plain")
+    assert len(shown(book, "image/png")) == 3  # the sweep, the best training, its samples
+
+
+def test_an_analysis(setting, monkeypatch):
+    book = executed("03_analyse_results", setting, monkeypatch)
+    epochs = records.read(setting / "runs/demo/metrics.jsonl", "epoch")
+    said = shown(book, "stream")
+    assert "tensorflow" not in said
+    assert f"done after 3 epochs, the best of which is {epochs[-1]['best']['epoch']}" in said
+    report = json.loads((setting / "runs/demo/report/report.json").read_text())
+    score = report["score"]
+    assert f"score {score['mean']:.2f} +- {score['std']:.2f} at N=20 (2 generated samples)" in said
+    assert len(report["band"]["samples"]) == 30
+    written = " ".join(shown(book, "text/markdown"))
+    assert f"After epoch 1: score {epochs[0]['score']['total']:.1f}" in written
+    assert "Number of jets in an event." in written
+    # The training, the null band, four distributions, samples of two epochs.
+    assert len(shown(book, "image/png")) == 8
+    assert "<th>best against last</th>" in " ".join(shown(book, "text/html"))
+
+
+def test_weak_scaling(setting, monkeypatch):
+    raw = yaml.safe_load((setting / "tiny.yaml").read_text())
+    assert "global_batch_size" not in raw["training"] or raw["training"]["global_batch_size"] is None
+    book = executed("04_weak_scaling", setting, monkeypatch)
+    made = json.loads((setting / "runs/scaling/study.json").read_text())
+    (two,) = (point for point in made["points"] if point["ranks"] == 2)
+    assert two["repeats"] == 2
+    assert 0 < two["efficiency"]["value"] < 3
+    assert two["efficiency"]["error"] is not None
+    (table,) = shown(book, "text/html")
+    assert f"{two['efficiency']['value']:.3f}".rstrip("0") in table
+    assert "A model, not a measurement." in shown(book, "stream")
+    assert len(shown(book, "image/png")) == 2
+    assert os.path.isfile(setting / "runs/scaling/report.html")

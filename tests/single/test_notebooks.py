@@ -1,0 +1,93 @@
+"""The notebooks as files: valid, without output, with parameters that a test can replace, thin over the package."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+inputtransformer2 = pytest.importorskip("IPython.core.inputtransformer2")
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MAY_IMPORT = {"hpcgan", "pandas", "matplotlib", "numpy", "IPython"} | set(sys.stdlib_module_names)
+LONGEST = 30  # lines of a cell: what is longer belongs into the package
+
+
+def read(path):
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_of(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def python_of(source):
+    """Without the lines that are IPython's, not Python's."""
+    return ast.parse(inputtransformer2.TransformerManager().transform_cell(source))
+
+
+def imported(tree):
+    """Top-level names of what is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." if node.level else str(node.module).split(".")[0]
+
+
+def problems(book):
+    """What is wrong with a notebook."""
+    found = []
+    if (book.nbformat, book.nbformat_minor) != (4, 5):
+        found.append(f"format {book.nbformat}.{book.nbformat_minor}")
+    if book.metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("another kernel")
+    if book.cells[0].cell_type != "markdown" or not book.cells[0].source.startswith("# "):
+        found.append("no title")
+    code = code_of(book)
+    tagged = [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
+    if tagged != [0]:
+        found.append(f"cells with parameters: {tagged}, not the first one of code")
+    for cell in code:
+        if cell.outputs or cell.execution_count is not None:
+            found.append(f"{cell.id}: has output")
+        tree = python_of(cell.source)
+        found += [f"{cell.id}: imports {name}" for name in imported(tree) if name not in MAY_IMPORT]
+        if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree)):
+            found.append(f"{cell.id}: defines what belongs into the package")
+        if len(cell.source.splitlines()) > LONGEST:
+            found.append(f"{cell.id}: is long")
+    if code and not all(isinstance(n, ast.Assign) for n in python_of(code[0].source).body):
+        found.append("parameters are more than assignments")
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_valid_and_clean(path):
+    book = read(path)
+    nbformat.validate(book)
+    assert problems(book) == []
+
+
+def test_there_are_notebooks():
+    assert {"02_sweep", "03_analyse_results", "04_weak_scaling"} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_the_checks_find_what_they_look_for():
+    book = read(NOTEBOOKS[0])
+    code = code_of(book)
+    code[0].metadata["tags"] = []
+    code[1].source = "import tensorflow\n%matplotlib inline\ndef f(): pass"
+    code[1].execution_count = 3
+    code[2].outputs = [nbformat.v4.new_output("stream", text="x")]
+    assert problems(book) == [
+        "cells with parameters: [], not the first one of code",
+        f"{code[1].id}: has output",
+        f"{code[1].id}: imports tensorflow",
+        f"{code[1].id}: defines what belongs into the package",
+        f"{code[2].id}: has output",
+    ]
