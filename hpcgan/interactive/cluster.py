@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
+#: Seconds in which everybody has heard that engines have answered, or ended.
+SETTLE = 10.0
 #: Seconds between two signs of life of a notebook.
 MARK_EVERY = 2.0
 
@@ -265,6 +267,7 @@ class Cluster:
         if nodes is not None and len(hosts) != nodes:
             raise HpcganError(f"the job has {nodes} nodes, but its ranks run on {', '.join(sorted(hosts))}")
         self.ranks = rows
+        self.settle()
 
     def _answers(self, result: Any, what: str, timeout: float = 300.0) -> list[Any]:
         """Results of all engines.
@@ -338,6 +341,13 @@ class Cluster:
         except (TimeoutError, ipyparallel.error.IPythonError) as error:
             raise HpcganError(f"cluster {self.id}: the controller does not answer ({root_cause(error)})") from None
         return any(part["queue"] or part["tasks"] for engine, part in status.items() if isinstance(engine, int))
+
+    def settle(self) -> None:
+        """After engines have answered: until the controller knows it, so that they are not taken for busy."""
+        end = clock.monotonic() + SETTLE
+        with contextlib.suppress(HpcganError):
+            while self.busy() and clock.monotonic() < end:
+                clock.sleep(0.05)
 
     def log(self) -> str:
         """What the engines have printed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -21,10 +20,6 @@ from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from hpcgan.interactive.cluster import Cluster
-
-
-#: Seconds in which everybody has heard that engines have answered, or ended.
-SETTLE_S = 10.0
 
 
 class Session:
@@ -137,16 +132,11 @@ class EngineTraining(Training):
             raise self._error
         return self.state
 
-    def _until_free(self) -> None:
-        """Until the controller knows as well that the engines are done, so that the next training finds them so."""
-        end = time.monotonic() + SETTLE_S
-        with contextlib.suppress(HpcganError):
-            while self._cluster.busy() and time.monotonic() < end:
-                time.sleep(0.05)
-
     def _why(self) -> str | None:
         """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
-        end = time.monotonic() + SETTLE_S
+        from hpcgan.interactive.cluster import SETTLE
+
+        end = time.monotonic() + SETTLE
         while (cause := self._cluster.cause(self._logged, sure=True)) is None and time.monotonic() < end:
             time.sleep(0.2)
         return cause or self._cluster.cause(self._logged)
@@ -166,7 +156,7 @@ class EngineTraining(Training):
         except Exception as error:  # the client was closed: nothing is known of the training any more
             self._error = HpcganError(f"{self.run.path}: not followed any more ({error}); attach() to it")
         else:
-            self._until_free()
+            self._cluster.settle()
             code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
             said = next((answer["error"] for answer in answers if answer["error"]), None)
             if code not in (EXIT_DONE, EXIT_INTERRUPTED):
