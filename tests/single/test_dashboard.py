@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -124,6 +126,7 @@ def trained(data, run, *overrides):
         thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.setattr(dashboard, "PAUSE_OF_PAINTER", 0)  # its rests would be most of this test
@@ -138,7 +141,7 @@ def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monke
         poll(lambda: png(panel.curves).startswith(PNG) and png(panel.samples).startswith(PNG))
         pictures = {png(panel.curves), png(panel.samples)}
         assert panel.curves.layout.display == ""
-        assert panel._note.value == ""
+        assert panel._note.layout.display == "none"
         poll(lambda: not {png(panel.curves), png(panel.samples)} & pictures)
         seen = panel.progress.value
         poll(lambda: panel.progress.value > seen)
@@ -321,6 +324,23 @@ def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened
     assert not stuck.is_running()
 
 
+KILLED = """
+import os, pathlib, sys
+from hpcgan.interactive.painter import Painter
+drawing = Painter()
+drawing.draw(pathlib.Path(sys.argv[1]), "curves")
+print(drawing.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_process_that_draws_ends_with_a_kernel_that_is_killed(run, played):
+    played.epoch(1)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -9, done.stderr
+    poll(lambda: not psutil.pid_exists(int(done.stdout)) or psutil.Process(int(done.stdout)).status() == "zombie")
+
+
 class Shell(SimpleNamespace):
     """What IPython has in a notebook, as far as it is asked here."""
 
@@ -355,7 +375,7 @@ def test_in_a_notebook_it_is_displayed_once_a_cell_and_there_is_one_of_a_run(run
 
 def test_without_ipywidgets_there_is_the_picture_and_what_to_install(run, played, notebook, monkeypatch, capsys):
     _, shown = notebook
-    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert attach(run.path).dashboard() is None
     assert "pip install 'hpcgan[interactive]'" in capsys.readouterr().out
     assert shown == []  # no epoch is done yet, which is said
