@@ -31,22 +31,18 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120.0  # for anything that takes the start of a kernel or of a training
 
-# How the notebook comes by its training: the cell leaves it as `training`. It trains in `run`, with `tiny.yaml`.
+# How the notebook comes by its training, which is in `run`.
 START = """
-import pathlib, subprocess, sys, time
-from hpcgan.interactive import attach
+from hpcgan.interactive import Cluster
 
-log = open("train.log", "w")
-job = subprocess.Popen([sys.executable, "-m", "hpcgan", "train", "tiny.yaml", "--run", "run"], stdout=log, stderr=log)
-while not pathlib.Path("run/config.yaml").exists():
-    assert job.poll() is None, pathlib.Path("train.log").read_text()
-    time.sleep(0.1)
-training = attach("run")
+cluster = Cluster.start("mpi", 2)
+training = cluster.session().train("tiny.yaml", run="run")
 """
 SHOW = "training.dashboard()"
 # The panel has to live while a cell runs.
 BUSY = """
 state = training.wait()
+cluster.stop()
 print("it ended:", state)
 """
 
@@ -82,6 +78,7 @@ def jupyter(folder: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
                "IPYTHONDIR": "ipython"}  # fmt: skip
     env = {**os.environ, **{name: str(home / part) for name, part in folders.items()}}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env["HPCGAN_CLUSTERS"] = str(tmp_path / "clusters")
     token = "of-the-test"
     with open(tmp_path / "jupyter.log", "wb") as log:
         process = subprocess.Popen(
@@ -171,6 +168,7 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
                 assert page.evaluate(f"document.querySelector('button.hpcgan-{name}').disabled"), name
         finally:
             page.screenshot(tmp_path / "dashboard.png")
+    assert list((tmp_path / "clusters").iterdir()) == []  # it was stopped, and has left nothing
     obeyed = records.read(metrics, "command")
     assert [r["name"] for r in obeyed] == ["pause", "set", "resume", "stop"]
     assert obeyed[1]["rates"] == {"generator": 1.5e-4}
