@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 EVERY_S = 2.0
 ANSWER_S = 0.5  # between two looks while an answer is awaited
 RESTING = 5  # times as long between two looks at a training that nobody works on
-PAUSE_OF_PAINTER = 4  # times as long as it drew: it takes at most a fifth of a core
+PAUSE_OF_PAINTER = 4  # times the core's time that it took: it has at most a fifth of one
 #: States of a training that nobody goes on with.
 ENDED = ("done", "pruned")
 #: What may be sent in which state.
@@ -141,16 +141,16 @@ class TrainingDashboard:
                 layout=layout(width=width, margin="2px 6px 2px 0"),
             )
             for name, tooltip, icon, width in (
-                ("pause", "All ranks wait after the same step", "pause", "96px"),
-                ("resume", "End the pause", "play", "96px"),
-                ("checkpoint", "Have one written now", "save", "120px"),
+                ("pause", "All ranks wait after the same step", "pause", "80px"),
+                ("resume", "End the pause", "play", "88px"),
+                ("checkpoint", "Have one written now", "save", "112px"),
                 (
                     "stop",
                     "A checkpoint, then the end; the same training goes on when it is started again",
                     "stop",
-                    "96px",
+                    "76px",
                 ),
-                ("set", "From the next step on, before scaling by ranks and decay", "check", "72px"),
+                ("set", "From the next step on, before scaling by ranks and decay", "check", "64px"),
             )
         }
         for name, button in self.buttons.items():
@@ -161,14 +161,14 @@ class TrainingDashboard:
                 style={"description_width": "initial"},
                 layout=layout(width=width, margin="2px 8px 2px 0"),
             )
-            for network, width in zip(control.NETWORKS, ("160px", "180px"), strict=True)
+            for network, width in zip(control.NETWORKS, ("150px", "164px"), strict=True)
         }
-        label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 18px"))
+        label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 12px"))
         self.status = widgets.HTML(layout=layout(margin="0 0 4px", min_height="28px"))
         self._note = widgets.HTML()
         self.curves = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="1260px"))
         self._caption = widgets.HTML(layout=layout(margin="6px 0 0"))
-        self.samples = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="760px"))
+        self.samples = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="690px"))
         commands = [self.buttons[name] for name in ("pause", "resume", "checkpoint", "stop")]
         controls = widgets.HBox(
             [*commands, label, *self.rates.values(), self.buttons["set"]],
@@ -178,6 +178,8 @@ class TrainingDashboard:
             [self.header, self.progress, controls, self.status, self._note, self.curves, self._caption, self.samples],
             layout=layout(width="100%", padding="6px 10px"),
         )
+        for part in (*self.buttons.values(), *self.rates.values()):
+            common.hear_while_a_cell_runs(part)
         named = {"header": self.header, "status": self.status, "curves": self.curves, "samples": self.samples}
         for name, widget in {"dashboard": self.box, **named, **self.buttons, **self.rates}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
@@ -298,12 +300,13 @@ class TrainingDashboard:
             while not self._closed.is_set():
                 self._to_paint.wait()
                 self._to_paint.clear()
-                finished, began = self._finished, time.monotonic()
+                finished, seconds = self._finished, 0.0
                 for what, key in self._unpainted():
                     self._paint_one(what, key)
+                    seconds += self._painter.seconds
                 if finished and not self._unpainted():
                     break
-                self._closed.wait(PAUSE_OF_PAINTER * (time.monotonic() - began))
+                self._closed.wait(PAUSE_OF_PAINTER * seconds)
         finally:
             self._painter.close()
 
@@ -325,7 +328,7 @@ class TrainingDashboard:
             if not failure:
                 image = self.curves if what == "curves" else self.samples
                 image.value, image.layout.display = png, ""
-                self._note.value = ""
+                self._note.layout.display = "none"
                 if what == "samples":
                     self._caption.value = f"<b>Samples after epoch {key[0]}.</b> {html.escape(caption)}"
             self._show_status()

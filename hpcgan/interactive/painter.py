@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +27,16 @@ DPI = 110
 
 
 class Painter:
-    """Draws pictures of runs, one at a time; its process starts with the first of them."""
+    """Draws pictures of runs, one at a time; its process starts with the first of them.
+
+    Attributes
+    ----------
+    seconds : float
+        Of a core's time, that the last picture took.
+    """
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -71,6 +79,7 @@ class Painter:
         except (OSError, ValueError):  # a line that is none: the process is gone
             code = self._end()
             raise HpcganError(f"the process that draws has ended (exit code {code})") from None
+        self.seconds = head["seconds"]
         if "error" in head:
             raise InputError(head["error"])
         return png, head["caption"]
@@ -138,7 +147,7 @@ def main() -> None:
     with open(os.devnull, "wb") as nowhere:  # what a library prints must not get in between
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
     for line in sys.stdin.buffer:
-        png = b""
+        png, began = b"", time.process_time()
         try:
             png, caption = _paint(**json.loads(line))
             head: dict[str, Any] = {"caption": caption}
@@ -146,7 +155,9 @@ def main() -> None:
             head = {"error": str(error)}
         except Exception as error:  # whatever it is, it is said, and the next picture may be drawn
             head = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps({**head, "bytes": len(png)}).encode() + b"\n" + png)
+        answers.write(
+            json.dumps({**head, "bytes": len(png), "seconds": time.process_time() - began}).encode() + b"\n" + png
+        )
         answers.flush()
 
 

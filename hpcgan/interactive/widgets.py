@@ -74,6 +74,16 @@ def cell() -> int | None:
     return None if shell is None else int(shell.execution_count)
 
 
+def hear_while_a_cell_runs(widget: Any) -> None:
+    """Let a widget's messages be handled by the subshell that the front end has for them.
+
+    JupyterLab 4.4 and later send them to a subshell, so that they need not wait for the cell that runs. ipykernel 7.4
+    sends them on to the shell that last used the widget, that of the cells, unless there is no such routine.
+    Elsewhere this is an attribute that nobody looks at.
+    """
+    widget.comm._reply_subshell_for = None
+
+
 def close(widget: Any) -> None:
     """Close a widget with all that belongs to it; otherwise the kernel keeps it, and the pictures, to its end."""
     for child in getattr(widget, "children", ()):

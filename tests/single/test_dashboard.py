@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -124,6 +125,7 @@ def trained(data, run, *overrides):
         thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.setattr(dashboard, "PAUSE_OF_PAINTER", 0)  # its rests would be most of this test
@@ -138,7 +140,7 @@ def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monke
         poll(lambda: png(panel.curves).startswith(PNG) and png(panel.samples).startswith(PNG))
         pictures = {png(panel.curves), png(panel.samples)}
         assert panel.curves.layout.display == ""
-        assert panel._note.value == ""
+        assert panel._note.layout.display == "none"
         poll(lambda: not {png(panel.curves), png(panel.samples)} & pictures)
         seen = panel.progress.value
         poll(lambda: panel.progress.value > seen)
@@ -355,7 +357,7 @@ def test_in_a_notebook_it_is_displayed_once_a_cell_and_there_is_one_of_a_run(run
 
 def test_without_ipywidgets_there_is_the_picture_and_what_to_install(run, played, notebook, monkeypatch, capsys):
     _, shown = notebook
-    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert attach(run.path).dashboard() is None
     assert "pip install 'hpcgan[interactive]'" in capsys.readouterr().out
     assert shown == []  # no epoch is done yet, which is said
