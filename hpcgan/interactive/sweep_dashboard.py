@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from hpcgan.interactive.sweep import Sweep
 
 EVERY_S = 3.0
-PAUSE_OF_PAINTER = 4  # times as long as it drew: it takes at most a fifth of a core
+PAUSE_OF_PAINTER = 4  # times the core's time that it took: it has at most a fifth of one
 MOST = 100
 """Trials that are listed, those that run and lead first."""
 COLOURS = {"running": "#0072B2", "done": "#00795A", "stopped": "#B36B00", "failed": "#B3261E", "lost": "#B3261E"}
 _STATES: dict[RowState, str] = {"running": "#0072B2", "pruned": "#B36B00", "failed": "#B3261E", "lost": "#B3261E",
                                 "broken": "#B3261E"}  # fmt: skip
 _STYLE = (
-    "<style>.hpcgan-trials{max-height:26em;overflow:auto;line-height:1.35}"
-    ".hpcgan-trials table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    ".hpcgan-trials th,.hpcgan-trials td{padding:1px 12px 1px 0;text-align:right;white-space:nowrap}"
-    ".hpcgan-trials th{border-bottom:1px solid #8888;position:sticky;top:0;background:var(--jp-layout-color0,white)}"
-    ".hpcgan-trials .why{text-align:left}</style>"
+    "<style>.hpcgan-table{max-height:26em;overflow:auto;line-height:1.35}"
+    ".hpcgan-table table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    ".hpcgan-table th,.hpcgan-table td{padding:1px 12px 1px 0;text-align:right;white-space:nowrap}"
+    ".hpcgan-table th{border-bottom:1px solid #8888;position:sticky;top:0;background:var(--jp-layout-color0,white)}"
+    ".hpcgan-table .why{text-align:left}</style>"
 )
 
 _open: dict[Path, SweepDashboard] = {}
@@ -137,6 +137,12 @@ class SweepDashboard:
             [self.header, controls, self.status, self.trials, self.picture],
             layout=layout(width="100%", padding="6px 10px"),
         )
+        used = {"prune": self.prune, "stop": self.stop, "number": self.number}
+        for part in used.values():
+            common.hear_while_a_cell_runs(part)
+        seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
+        for name, widget in {**seen, **used, "picture": self.picture}.items():
+            widget.add_class(f"hpcgan-{name}")  # for style sheets
 
     def show(self) -> None:
         """Display it here, too."""
@@ -207,7 +213,7 @@ class SweepDashboard:
         wanted = self._wanted
         if wanted == self._painted:
             return
-        began, png, undrawn = time.monotonic(), b"", ""
+        png, undrawn = b"", ""
         try:
             png, _ = self._painter.draw(self._sweep.path, "sweep")
         except Exception as error:  # nothing may end the refreshing unseen
@@ -216,7 +222,7 @@ class SweepDashboard:
             if self._closed.is_set():
                 return
             self._painted, self._undrawn = wanted, undrawn
-            self._paint_after = time.monotonic() + PAUSE_OF_PAINTER * (time.monotonic() - began)
+            self._paint_after = time.monotonic() + PAUSE_OF_PAINTER * self._painter.seconds
             if png:
                 self.picture.value, self.picture.layout.display = png, ""
             self._show_status()
@@ -257,7 +263,7 @@ def _trials(table: Table, standings: list[Standing]) -> str:
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     more = f"<p>... and {len(rows) - MOST} more</p>" if len(rows) > MOST else ""
     problems = "".join(f"<p>cannot be read: {html.escape(problem)}</p>" for problem in table.problems)
-    return f"{_STYLE}<div class='hpcgan-trials'><table><tr>{top}</tr>{''.join(lines)}</table>{more}{problems}</div>"
+    return f"{_STYLE}<div class='hpcgan-table'><table><tr>{top}</tr>{''.join(lines)}</table>{more}{problems}</div>"
 
 
 def _line(row: Row, names: dict[str, str], leads: bool) -> str:

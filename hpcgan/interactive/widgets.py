@@ -78,8 +78,7 @@ def hear_while_a_cell_runs(widget: Any) -> None:
     """Let a widget's messages be handled by the subshell that the front end has for them.
 
     JupyterLab 4.4 and later send them to a subshell, so that they need not wait for the cell that runs. ipykernel 7.4
-    sends them on to the shell that last used the widget, which is the one of the cells, unless there is no such
-    routine.
+    sends them on to the shell that last used the widget, that of the cells, unless there is no such routine.
     Elsewhere this is an attribute that nobody looks at.
     """
     widget.comm._reply_subshell_for = None

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import jobs
 import psutil
 import pytest
 import tiny
@@ -125,6 +126,16 @@ CURVES = "(document.querySelector('img.hpcgan-curves')?.src ?? '')"
 SIZE = "document.querySelector('img.hpcgan-curves').naturalWidth"
 
 
+def run_all(page, url, token, name):
+    """Open a notebook and run its cells."""
+    page.navigate(f"{url}lab/tree/{name}?token={token}")
+    page.wait_for("document.querySelector('.jp-Notebook .jp-Cell')", SECONDS)
+    page.click(".jp-Notebook .jp-Cell .cm-content")  # the status bar is that of the notebook from here on
+    page.wait_for("document.querySelector('#jp-main-statusbar').innerText.includes('| Idle')", SECONDS)
+    page.click("li.lm-MenuBar-item[aria-label=Run], .lm-MenuBar-item:nth-child(4)")
+    page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+
+
 def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, jupyter, tmp_path):
     url, token = jupyter
     (folder / "train.ipynb").write_text(json.dumps(notebook(START, SHOW, BUSY)))
@@ -132,12 +143,7 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
 
     with Browser(tmp_path / "chromium") as page:
         try:
-            page.navigate(f"{url}lab/tree/train.ipynb?token={token}")
-            page.wait_for("document.querySelector('.jp-Notebook .jp-Cell')", SECONDS)
-            page.click(".jp-Notebook .jp-Cell .cm-content")  # the status bar is that of the notebook from here on
-            page.wait_for("document.querySelector('#jp-main-statusbar').innerText.includes('| Idle')", SECONDS)
-            page.click("li.lm-MenuBar-item[aria-label=Run], .lm-MenuBar-item:nth-child(4)")
-            page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+            run_all(page, url, token, "train.ipynb")
             page.wait_for(f"{text('header')}.includes('running')", SECONDS)
             first = page.wait_for(f"{EPOCH} > 0 && {CURVES} && {SIZE} > 500 && {CURVES}", SECONDS)
             epoch = page.evaluate(EPOCH)
@@ -172,3 +178,45 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
     obeyed = records.read(metrics, "command")
     assert [r["name"] for r in obeyed] == ["pause", "set", "resume", "stop"]
     assert obeyed[1]["rates"] == {"generator": 1.5e-4}
+
+
+SWEEP = """
+from hpcgan.interactive import Sweep
+
+sweep = Sweep.start("sweep.yaml", trials=3, concurrency=2, threads=1, out="study")
+sweep.dashboard()
+"""
+WAIT = """
+state = sweep.wait()
+print("it ended:", state)
+"""
+
+
+def test_a_sweep_in_a_notebook_is_watched_pruned_and_stopped(folder, jupyter, tmp_path):
+    pytest.importorskip("optuna")
+    url, token = jupyter
+    jobs.make_sweep(folder)
+    raw = yaml.safe_load((folder / "sweep.yaml").read_text())
+    raw["scoring"]["every_epochs"] = 1
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(raw))
+    (folder / "sweep.ipynb").write_text(json.dumps(notebook(SWEEP, WAIT)))
+    picture = "document.querySelector('img.hpcgan-picture')"
+    with Browser(tmp_path / "chromium") as page:
+        try:
+            run_all(page, url, token, "sweep.ipynb")
+            page.wait_for(f"{text('header')}.includes('running')", SECONDS)
+            page.wait_for(f"{picture}?.naturalWidth > 500", SECONDS)
+            page.type(".hpcgan-number input", "7")
+            page.click("button.hpcgan-prune")
+            page.wait_for(f"{text('status')}.includes('no trial 7')")
+            page.type(".hpcgan-number input", "1")
+            page.click("button.hpcgan-prune")
+            page.wait_for(f"{text('status')}.includes('trial 1 ends before its next epoch')")
+            page.wait_for(f"{text('trials')}.includes('pruned by hand')", SECONDS)
+            page.click("button.hpcgan-stop")
+            page.wait_for("document.querySelector('.jp-Notebook').innerText.includes('it ended: stopped')", SECONDS)
+            page.wait_for(f"{text('header')}.includes('stopped')")
+            assert page.evaluate("document.querySelector('button.hpcgan-stop').disabled")
+        finally:
+            page.screenshot(tmp_path / "sweep.png")
+    assert json.loads((folder / "study/trials/0001/result.json").read_text())["state"] == "pruned"
