@@ -129,8 +129,6 @@ class SweepDashboard:
         )  # fmt: skip
         self.prune.on_click(self._prune)
         self.stop.on_click(self._stop)
-        for part in (self.number, self.prune, self.stop):
-            common.hear_while_a_cell_runs(part)
         self.picture = ipywidgets.Image(format="png", layout=layout(display="none", width="100%", max_width="900px"))
         controls = ipywidgets.HBox([self.number, self.prune, self.stop], layout=layout(align_items="center"))
         self.box = ipywidgets.VBox(
