@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import subprocess
-import sys
-from pathlib import Path
 
 import jobs
 import pytest
 import yaml
+from books import ROOT, executed, shown
+from engines import assert_same
 
 from hpcgan import records
 
@@ -22,7 +20,6 @@ pytest.importorskip("ipywidgets")
 pytest.importorskip("horovod")
 pytest.importorskip("optuna")
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 3
 
 
@@ -53,54 +50,13 @@ PRESETS = {
 }  # fmt: skip
 
 
-def executed(name, folder, monkeypatch):
-    """A notebook with its parameters replaced by the preset, after it was run in that folder."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day
-    for variable in ("MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"):  # of the tests: a user has neither
-        monkeypatch.delenv(variable, raising=False)
-    mark = secrets.token_hex(8)
-    monkeypatch.setenv(jobs.MARK, mark)
-    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    (parameters,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
-    names = {line.split(" = ")[0] for line in parameters.source.splitlines()}
-    assert names == set(PRESETS[name])
-    parameters.source = "\n".join(f"{key} = {value!r}" for key, value in PRESETS[name].items())
-    source, target = folder / f"{name}.ipynb", folder / f"{name}-executed.ipynb"
-    nbformat.write(book, source)
-    program = (
-        "import sys, nbformat, nbclient\n"
-        "book = nbformat.read(sys.argv[1], as_version=4)\n"
-        "nbclient.NotebookClient(book, timeout=300, resources={'metadata': {'path': sys.argv[3]}}).execute()\n"
-        "nbformat.write(book, sys.argv[2])\n"
-    )
-    arguments = [sys.executable, "-c", program, str(source), str(target), str(folder)]
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == 0, done.stderr
-        jobs.wait_for(lambda: not jobs.marked(mark), 20.0, lambda: f"outlive the notebook: {jobs.marked(mark)}")
-    finally:
-        for process in jobs.marked(mark):
-            process.kill()
-    return nbformat.read(target, as_version=4)
-
-
-def shown(book, kind):
-    """All outputs of a kind: `text/plain`, `text/html`, `image/png`, or `stream`."""
-    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-    if kind == "stream":
-        return "".join(output.text for output in outputs if output.output_type == "stream")
-    return [output.data[kind] for output in outputs if kind in output.get("data", {})]
-
-
 def test_every_notebook_has_a_preset():
     assert set(PRESETS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
 def test_a_training(setting, monkeypatch):
     pytest.importorskip("ipyparallel")
-    book = executed("01_train_interactively", setting, monkeypatch)
+    book = executed("01_train_interactively", PRESETS["01_train_interactively"], setting, monkeypatch)
     run = setting / "runs/training"
     commands = records.read(run / "metrics.jsonl", "command")
     assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
@@ -110,9 +66,15 @@ def test_a_training(setting, monkeypatch):
     assert "'done'" in shown(book, "text/plain")
     assert len(shown(book, "image/png")) == 2  # samples, and the curves
 
+    change = f"training.schedule.changes=[{{step: {commands[1]['step']}, generator: 1.0e-3, discriminator: 1.0e-3}}]"
+    command = jobs.train_command(setting / "runs/scheduled", "training.epochs=30", change, ranks=2)
+    code, output = jobs.Running(setting, command).finish(120)
+    assert code == 0, output
+    assert_same(run, setting / "runs/scheduled")
+
 
 def test_a_sweep(setting, monkeypatch):
-    book = executed("02_sweep", setting, monkeypatch)
+    book = executed("02_sweep", PRESETS["02_sweep"], setting, monkeypatch)
     study = setting / "runs/study"
     results = [json.loads((study / f"trials/{n:04d}/result.json").read_text()) for n in range(TRIALS)]
     assert [result["state"] for result in results] == ["complete"] * TRIALS
@@ -128,7 +90,7 @@ def test_a_sweep(setting, monkeypatch):
 
 
 def test_an_analysis(setting, monkeypatch):
-    book = executed("03_analyse_results", setting, monkeypatch)
+    book = executed("03_analyse_results", PRESETS["03_analyse_results"], setting, monkeypatch)
     epochs = records.read(setting / "runs/demo/metrics.jsonl", "epoch")
     said = shown(book, "stream")
     assert "tensorflow" not in said
@@ -148,7 +110,7 @@ def test_an_analysis(setting, monkeypatch):
 def test_weak_scaling(setting, monkeypatch):
     raw = yaml.safe_load((setting / "tiny.yaml").read_text())
     assert "global_batch_size" not in raw["training"] or raw["training"]["global_batch_size"] is None
-    book = executed("04_weak_scaling", setting, monkeypatch)
+    book = executed("04_weak_scaling", PRESETS["04_weak_scaling"], setting, monkeypatch)
     made = json.loads((setting / "runs/scaling/study.json").read_text())
     (two,) = (point for point in made["points"] if point["ranks"] == 2)
     assert two["repeats"] == 2

@@ -5,10 +5,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import jobs
 import pytest
 import tiny
+from books import executed, shown
 from engines import assert_same, engines_of, last_checkpoint, wait_until
 
+from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.training import checkpoint
 
@@ -74,6 +77,32 @@ def test_rates_set_on_two_nodes_give_the_bits_of_a_training_that_had_them_from_t
         assert scheduled.wait(120) == "done"
         assert_same(outside / "steered", outside / "scheduled")
     assert engines_of(cluster.id) == []
+
+
+def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
+    folder = outside / "notebook"
+    folder.mkdir()
+    jobs.make_setting(folder, epochs=10)
+    preset = {
+        "root": ".", "config": "tiny.yaml", "overrides": [], "run": "run", "engines": "slurm", "n": 2,
+        "job": {"nodes": 2, "time": "10"}, "rate": 1e-3,
+    }  # fmt: skip
+    (folder / "configs").mkdir()
+    book = executed("01_train_interactively", preset, folder, monkeypatch)
+    said = shown(book, "stream")
+    assert "2 ranks on 2 nodes" in said
+    assert "'n1'" in " ".join(shown(book, "text/plain"))
+    assert "'n2'" in " ".join(shown(book, "text/plain"))
+    commands = records.read(folder / "run/metrics.jsonl", "command")
+    assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
+    assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
+    assert records.read(folder / "run/metrics.jsonl", "epoch")[-1]["epoch"] == 10
+
+    change = f"training.schedule.changes=[{{step: {commands[1]['step']}, generator: 1.0e-3, discriminator: 1.0e-3}}]"
+    with Cluster.start("slurm", 2, time="10") as cluster:
+        monkeypatch.chdir(folder)
+        assert cluster.session().train("tiny.yaml", [change], run="scheduled").wait(120) == "done"
+    assert_same(folder / "run", folder / "scheduled")
 
 
 def test_a_job_that_cannot_be_is_a_line_and_leaves_nothing(outside):

@@ -1,0 +1,55 @@
+"""Notebooks run from top to bottom, with other parameters."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import jobs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def executed(name, preset, folder, monkeypatch):
+    """A notebook with its parameters replaced by the preset, after it was run in that folder."""
+    import nbformat
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day
+    for variable in ("MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"):  # of the tests: a user has neither
+        monkeypatch.delenv(variable, raising=False)
+    mark = secrets.token_hex(8)
+    monkeypatch.setenv(jobs.MARK, mark)
+    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (parameters,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    names = {line.split(" = ")[0] for line in parameters.source.splitlines()}
+    assert names == set(preset)
+    parameters.source = "\n".join(f"{key} = {value!r}" for key, value in preset.items())
+    source, target = folder / f"{name}.ipynb", folder / f"{name}-executed.ipynb"
+    nbformat.write(book, source)
+    program = (
+        "import sys, nbformat, nbclient\n"
+        "book = nbformat.read(sys.argv[1], as_version=4)\n"
+        "nbclient.NotebookClient(book, timeout=300, resources={'metadata': {'path': sys.argv[3]}}).execute()\n"
+        "nbformat.write(book, sys.argv[2])\n"
+    )
+    arguments = [sys.executable, "-c", program, str(source), str(target), str(folder)]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+        jobs.wait_for(lambda: not jobs.marked(mark), 20.0, lambda: f"outlive the notebook: {jobs.marked(mark)}")
+    finally:
+        for process in jobs.marked(mark):
+            process.kill()
+    return nbformat.read(target, as_version=4)
+
+
+def shown(book, kind):
+    """All outputs of a kind: `text/plain`, `text/html`, `image/png`, or `stream`."""
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    if kind == "stream":
+        return "".join(output.text for output in outputs if output.output_type == "stream")
+    return [output.data[kind] for output in outputs if kind in output.get("data", {})]
