@@ -66,6 +66,7 @@ class Cluster:
         self.id, self.kind = folder.name, kind
         self.ranks: list[dict[str, Any]] = []
         self._client: ipyparallel.Client | None = None
+        self._occupied: Callable[[], bool] = lambda: False
         self._open = threading.Event()
         self._open.set()
         self._mark()
@@ -334,6 +335,14 @@ class Cluster:
         HpcganError
             The controller does not answer.
         """
+        # The controller hears of what this kernel has just asked for a moment later.
+        return self._occupied() or self._has_work()
+
+    def occupy(self, still: Callable[[], bool]) -> None:
+        """Note that this kernel has given the engines something to do, for as long as `still` is true."""
+        self._occupied = still
+
+    def _has_work(self) -> bool:
         import ipyparallel
 
         try:
@@ -346,7 +355,7 @@ class Cluster:
         """After engines have answered: until the controller knows it, so that they are not taken for busy."""
         end = clock.monotonic() + SETTLE
         with contextlib.suppress(HpcganError):
-            while self.busy() and clock.monotonic() < end:
+            while self._has_work() and clock.monotonic() < end:
                 clock.sleep(0.05)
 
     def log(self) -> str:

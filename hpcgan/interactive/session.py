@@ -89,6 +89,7 @@ class EngineTraining(Training):
         view.block = False
         self._result = view.apply_async(ranks.train, config.dump(), str(run.path), os.getcwd())
         self._over = threading.Event()
+        cluster.occupy(lambda: not self._over.is_set())
         self._error: HpcganError | None = None
         threading.Thread(target=self._watch, name="hpcgan-training", daemon=True).start()
 

@@ -129,6 +129,8 @@ class SweepDashboard:
         )  # fmt: skip
         self.prune.on_click(self._prune)
         self.stop.on_click(self._stop)
+        for part in (self.number, self.prune, self.stop):
+            common.hear_while_a_cell_runs(part)
         self.picture = ipywidgets.Image(format="png", layout=layout(display="none", width="100%", max_width="900px"))
         controls = ipywidgets.HBox([self.number, self.prune, self.stop], layout=layout(align_items="center"))
         self.box = ipywidgets.VBox(
@@ -136,8 +138,6 @@ class SweepDashboard:
             layout=layout(width="100%", padding="6px 10px"),
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
-        for part in used.values():
-            common.hear_while_a_cell_runs(part)
         seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
         for name, widget in {**seen, **used, "picture": self.picture}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets

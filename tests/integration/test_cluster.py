@@ -174,11 +174,10 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, d
     with Cluster.start("mpi", 2) as cluster:
         again = cluster.session().train(config, run=tmp_path / "run")
         wait_until(lambda: again.state == "running")
-        metrics = tmp_path / "run" / "metrics.jsonl"
-        attempts = records.read(metrics, "start")
+        attempts = records.read(tmp_path / "run" / "metrics.jsonl", "start")
         assert attempts[-1]["step"] >= 7  # not from the beginning
         # The end of the cluster is one that a training survives.
-        wait_until(lambda: records.read(metrics, "step")[-1]["step"] > attempts[-1]["step"])
+        wait_until(lambda: again.metrics()["step"].max() > attempts[-1]["step"])
     assert again.wait(60) in ("interrupted", "done")
     command_line_run(data, tmp_path / "run", "training.epochs=30", "checkpoint.every_epochs=1")
     command_line_run(data, tmp_path / "whole", "training.epochs=30", "checkpoint.every_epochs=1")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -321,6 +322,23 @@ def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened
     panel.close()
     assert not panel.alive
     assert not stuck.is_running()
+
+
+KILLED = """
+import os, pathlib, sys
+from hpcgan.interactive.painter import Painter
+drawing = Painter()
+drawing.draw(pathlib.Path(sys.argv[1]), "curves")
+print(drawing.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_process_that_draws_ends_with_a_kernel_that_is_killed(run, played):
+    played.epoch(1)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -9, done.stderr
+    poll(lambda: not psutil.pid_exists(int(done.stdout)) or psutil.Process(int(done.stdout)).status() == "zombie")
 
 
 class Shell(SimpleNamespace):
