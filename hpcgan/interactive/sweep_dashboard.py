@@ -136,8 +136,6 @@ class SweepDashboard:
             layout=layout(width="100%", padding="6px 10px"),
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
-        for part in used.values():
-            common.hear_while_a_cell_runs(part)
         seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
         for name, widget in {**seen, **used, "picture": self.picture}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
