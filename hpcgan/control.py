@@ -114,12 +114,15 @@ def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str,
     InputError
         The training refused it.
     HpcganError
-        None has obeyed within `timeout` seconds; the command stays.
+        None has obeyed within `timeout` seconds, and the command stays; or the training ended before it could.
     """
     end = time.monotonic() + timeout
     while (record := outcome(run, command_id)) is None:
+        state = attempt_state(run) or "not started"
+        if state in _ENDED and outcome(run, command_id) is None:  # which may have come in between
+            Inbox(run).remove([command_id])
+            raise HpcganError(f"{run.path}: the training has ended ({state}) before it could obey")
         if time.monotonic() > end:
-            state = attempt_state(run) or "not started"
             raise HpcganError(
                 f"{run.path}: no answer in {timeout:.0f} s (the training is {state}); the command stays for when it is"
             )

@@ -59,7 +59,7 @@ def test_a_training(setting, monkeypatch):
     book = executed("01_train_interactively", PRESETS["01_train_interactively"], setting, monkeypatch)
     run = setting / "runs/training"
     commands = records.read(run / "metrics.jsonl", "command")
-    assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
+    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
     best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
     assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")

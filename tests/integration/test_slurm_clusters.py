@@ -94,7 +94,7 @@ def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
     assert "'n1'" in " ".join(shown(book, "text/plain"))
     assert "'n2'" in " ".join(shown(book, "text/plain"))
     commands = records.read(folder / "run/metrics.jsonl", "command")
-    assert [command["name"] for command in commands] == ["pause", "set", "resume", "checkpoint"]
+    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
     assert records.read(folder / "run/metrics.jsonl", "epoch")[-1]["epoch"] == 10
 

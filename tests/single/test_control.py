@@ -234,3 +234,16 @@ def test_without_waiting_the_command_is_left_for_the_training(tmp_path, capsys):
     assert "set: sent to" in capsys.readouterr().out
     (file,) = (tmp_path / "commands").iterdir()
     assert json.loads(file.read_text())["rates"] == {"generator": 1e-4}
+
+
+def test_a_command_that_came_too_late_is_said_at_once_and_taken_away(data, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(data, run, At(look_4=lambda: "SIGTERM"))
+    sent = control.send(run, "pause")
+    (run.commands / f"{sent}.json").rename(tmp_path / "held")
+    train(data, run)
+    (tmp_path / "held").rename(run.commands / f"{sent}.json")  # as if written after the last look
+    with pytest.raises(HpcganError, match=r"the training has ended \(done\) before it could obey"):
+        control.wait(run, sent, 60.0)
+    assert list(run.commands.iterdir()) == []
