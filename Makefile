@@ -1,6 +1,7 @@
 # Everything here uses .venv of this folder and makes it when it is missing; see tools/setup.sh for the options.
 #   make setup [GPU=1]   the environment
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
+#   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
 #   make test            the environment, the linters, all tests but those of the next line
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
 #   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
@@ -13,7 +14,7 @@ TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(abspath $(VENV))
 export HPCGAN_GPU := $(GPU)
 
-.PHONY: setup setup-dev demo test test-slurm test-faults test-tf218 lint format clean
+.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -23,6 +24,10 @@ setup-dev:
 
 demo: setup
 	@tools/demo.sh
+
+notebooks:
+	@tools/setup.sh $(TRAIN) sweep interactive
+	$(VENV)/bin/jupyter lab notebooks/
 
 test: setup-dev
 	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
