@@ -120,6 +120,33 @@ def connect_client(folder: Path, timeout: float) -> ipyparallel.Client:
         raise HpcganError(f"cluster {folder.name}: its controller does not answer ({root_cause(error)})") from None
 
 
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """The result of a function that may never return, as ipyparallel's do when the controller is gone.
+
+    Raises
+    ------
+    TimeoutError
+        It did not return in time.
+    """
+    done: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            done.append((True, function()))
+        except Exception as error:
+            done.append((False, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not done:
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    good, value = done[0]
+    if not good:
+        raise value
+    return value
+
+
 def root_cause(error: BaseException) -> str:
     """One line of an error of ipyparallel, which may stand for several."""
     first = getattr(error, "elist", None)

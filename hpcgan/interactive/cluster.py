@@ -27,6 +27,7 @@ from hpcgan.interactive.backend import (
     need_ipyparallel,
     new_cluster,
     root_cause,
+    within,
 )
 from hpcgan.launch import slurm
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
 #: Seconds in which everybody has heard that engines have answered, or ended.
 SETTLE = 10.0
+#: Seconds in which the controller must answer.
+ANSWER = 20.0
 #: Seconds between two signs of life of a notebook.
 MARK_EVERY = 2.0
 
@@ -201,7 +204,8 @@ class Cluster:
         self._loop.run(self._cluster.start_engines(n, **settings))
         self._await_engines(n, default if timeout is None else timeout)
         self._accept(n, wanted.nodes)
-        _write(self._folder / "cluster.json", {"kind": self.kind, "host": socket.gethostname(), "ranks": self.ranks})
+        about = {"kind": self.kind, "host": socket.gethostname(), "controller": self._cluster.controller.pid}
+        _write(self._folder / "cluster.json", {**about, "ranks": self.ranks})
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
 
@@ -346,7 +350,7 @@ class Cluster:
         import ipyparallel
 
         try:
-            status = self.client.queue_status()
+            status = within(ANSWER, self.client.queue_status)
         except (TimeoutError, ipyparallel.error.IPythonError) as error:
             raise HpcganError(f"cluster {self.id}: the controller does not answer ({root_cause(error)})") from None
         return any(part["queue"] or part["tasks"] for engine, part in status.items() if isinstance(engine, int))
@@ -461,11 +465,21 @@ def _make_folder() -> Path:
 
 
 def _existing() -> list[Path]:
-    """Clusters that ran when they were last heard of, the newest one last."""
+    """Clusters whose controller runs, as far as this machine can tell, the newest one last."""
     root = clusters()
-    if not root.is_dir():
-        return []
-    return sorted(f for f in root.iterdir() if (f / "cluster.json").is_file() and any(f.glob("security/*-client.json")))
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(folder for folder in found if any(folder.glob("security/*-client.json")) and _lives(folder))
+
+
+def _lives(folder: Path) -> bool:
+    try:
+        about = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
+        if about["host"] != socket.gethostname():
+            return True
+        command = Path(f"/proc/{int(about['controller'])}/cmdline").read_bytes()
+        return folder.name.encode() in command
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -14,12 +15,16 @@ from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
-from hpcgan.interactive.training import Training, attach
+from hpcgan.interactive.training import RESTS, Training, attach
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory
+from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
 
 if TYPE_CHECKING:
     from hpcgan.interactive.cluster import Cluster
+
+
+#: How a training ends in order.
+GOOD = ("done", "pruned", "stopped", "interrupted")
 
 
 class Session:
@@ -85,6 +90,7 @@ class EngineTraining(Training):
         super().__init__(run)
         self._cluster = cluster
         self._logged = len(cluster.log())
+        self._attempts = attempts_made(run)
         view = cluster.client.direct_view([rank["engine"] for rank in cluster.ranks])
         view.block = False
         self._result = view.apply_async(ranks.train, config.dump(), str(run.path), os.getcwd())
@@ -142,27 +148,43 @@ class EngineTraining(Training):
             time.sleep(0.2)
         return cause or self._cluster.cause(self._logged)
 
+    def _answered(self) -> bool:
+        """Until the engines have answered; False if the training has ended, and the controller is not heard of."""
+        from hpcgan.interactive.cluster import SETTLE
+
+        ended = math.inf
+        while not self._result.ready():
+            self._result.wait(1.0)
+            over = attempts_made(self.run) > self._attempts and attempt_state(self.run) in RESTS
+            ended = min(ended, time.monotonic()) if over else math.inf
+            if time.monotonic() - ended > SETTLE:
+                return False
+        return True
+
+    def _judge(self, answers: list[dict[str, Any]]) -> None:
+        self._cluster.settle()
+        code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
+        said = next((answer["error"] for answer in answers if answer["error"]), None)
+        if code not in (EXIT_DONE, EXIT_INTERRUPTED):
+            kind = InputError if code == EXIT_BAD_INPUT else HpcganError
+            self._error = kind((said or f"{self.run.path}: exit code {code}").removeprefix("error: "))
+
     def _watch(self) -> None:
         import ipyparallel
 
         from hpcgan.interactive.backend import root_cause
 
+        lost = "train it again on another cluster to go on from its last checkpoint"
         try:
-            answers = self._result.get()
+            if not self._answered():
+                if attempt_state(self.run) not in GOOD:
+                    self._error = HpcganError(f"{self.run.path}: {self._why() or 'its ranks are gone'}; {lost}")
+            else:
+                self._judge(self._result.get())
         except ipyparallel.error.IPythonError as error:
-            cause = self._why() or root_cause(error)
-            self._error = HpcganError(
-                f"{self.run.path}: {cause}; train it again on another cluster to go on from its last checkpoint"
-            )
+            self._error = HpcganError(f"{self.run.path}: {self._why() or root_cause(error)}; {lost}")
         except Exception as error:  # the client was closed: nothing is known of the training any more
             self._error = HpcganError(f"{self.run.path}: not followed any more ({error}); attach() to it")
-        else:
-            self._cluster.settle()
-            code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
-            said = next((answer["error"] for answer in answers if answer["error"]), None)
-            if code not in (EXIT_DONE, EXIT_INTERRUPTED):
-                kind = InputError if code == EXIT_BAD_INPUT else HpcganError
-                self._error = kind((said or f"{self.run.path}: exit code {code}").removeprefix("error: "))
         self._over.set()
         if self._error is not None:
             print(f"hpcgan: error: {self._error}", file=sys.stderr, flush=True)

@@ -184,6 +184,23 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, d
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tmp_path):
+    with Cluster.start("mpi", 1) as cluster:
+        training = cluster.session().train(tiny.config(data, *ENDLESS), run=tmp_path / "run")
+        wait_until(lambda: training.state == "running")
+        for process in engines_of(cluster.id):
+            if "hpcgan.interactive.controller" in process.cmdline():
+                process.kill()
+        training.stop()  # which needs no controller
+        assert training.wait(60) == "stopped"
+        assert training.error is None
+        with pytest.raises(HpcganError, match=f"cluster {cluster.id}: the controller does not answer"):
+            cluster.session().train(tiny.config(data), run=tmp_path / "other")
+        with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs"):
+            Cluster.connect(cluster.id)
+    assert engines_of(cluster.id) == []
+
+
 @pytest.mark.parametrize(("change", "said"), [
     ({"engines": "pbs"}, "engines 'pbs': choose one of mpi, slurm"),
     ({"n": 0}, "n=0: give at least 1 engine"),
