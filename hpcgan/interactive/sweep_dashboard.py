@@ -114,7 +114,9 @@ class SweepDashboard:
         import ipywidgets
 
         layout = ipywidgets.Layout
-        self.header, self.status = ipywidgets.HTML(), ipywidgets.HTML(layout=layout(min_height="28px"))
+        # As high as it gets, or the buttons move under the mouse.
+        self.header = ipywidgets.HTML(layout=layout(min_height="112px"))
+        self.status = ipywidgets.HTML(layout=layout(min_height="28px"))
         self.trials = ipywidgets.HTML(layout=layout(width="100%", margin="4px 0"))
         self.number = ipywidgets.BoundedIntText(
             description="trial", min=0, max=10**6, layout=layout(width="120px"), style={"description_width": "initial"}
@@ -136,6 +138,8 @@ class SweepDashboard:
             layout=layout(width="100%", padding="6px 10px"),
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
+        for part in used.values():
+            common.hear_while_a_cell_runs(part)
         seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
         for name, widget in {**seen, **used, "picture": self.picture}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
