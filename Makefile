@@ -27,7 +27,7 @@ demo: setup
 
 notebooks:
 	@tools/setup.sh $(TRAIN) sweep interactive
-	$(VENV)/bin/jupyter lab notebooks/
+	$(VENV)/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev
 	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
