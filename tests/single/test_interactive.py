@@ -122,7 +122,7 @@ def test_bad_input_is_one_line(training, tmp_path):
         training.set()
     with pytest.raises(InputError, match="a learning rate is above 0"):
         training.set(lr=-1.0)
-    with pytest.raises(InputError, match="kind 'epochs': choose one of epoch, step, command, rollback"):
+    with pytest.raises(InputError, match="kind 'epochs': choose one of start, epoch, step, command, rollback, end"):
         training.metrics("epochs")
     (tmp_path / "config.yaml").write_text((training.run.path / "config.yaml").read_text())
     fresh = attach(tmp_path)
