@@ -62,7 +62,7 @@ def main() -> None:
         images = sparse_images(rng, training.batch_size).astype(args.dtype)
         draws = {**gan.draws(step, 0, training.batch_size), "flip": np.array(step == 1, args.dtype)}
         samples = (step + 1) * training.batch_size
-        said = gan.step(step, {"hist": images}, draws, learning_rates=rates, samples=samples, stop=False).metrics
+        said = gan.step(step, {"hist": images}, draws, learning_rates=rates, samples=samples, attention=False).metrics
         real.append(images)
         noise.append(draws["noise"])
         flips.append(draws["flip"])

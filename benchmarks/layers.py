@@ -329,7 +329,7 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     rates = {"generator": 1e-4, "discriminator": 1e-4}
 
     def step() -> None:
-        gan.step(1, real, draws, learning_rates=rates, samples=batch, stop=False)  # step 1 has no penalty
+        gan.step(1, real, draws, learning_rates=rates, samples=batch, attention=False)  # step 1 has no penalty
 
     arguments = (
         {k: tf.constant(v) for k, v in real.items()},

@@ -57,7 +57,9 @@ def worker(args: argparse.Namespace) -> None:
     step = 0
     pipeline = attempt.make_pipeline(config, problem, source, sharding, method)
     for real, draws in pipeline.rest_of_epoch(0, 0, 0):
-        method.step(step, real, draws, learning_rates=rates, samples=sharding.global_batch * (step + 1), stop=False)
+        method.step(
+            step, real, draws, learning_rates=rates, samples=sharding.global_batch * (step + 1), attention=False
+        )
         step += 1
         if step == args.steps:
             break
