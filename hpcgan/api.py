@@ -42,6 +42,19 @@ class TrainResult:
     epochs: list[dict[str, Any]]
 
 
+def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
+    """A configuration from a YAML file, its content, or an earlier result, with `key.path=value` on top.
+
+    Raises
+    ------
+    InputError
+        One line that names file and key.
+    """
+    if not isinstance(config, Config):
+        return configuration.load(config, Problems(), overrides)
+    return configuration.load(config.dump(), Problems(), overrides) if overrides else config
+
+
 def default_directory(config: Config) -> Path:
     """`runs/NAME-HASH`, the hash being that of the identity keys."""
     return Path("runs") / f"{config.name}-{config.identity_hash()}"
@@ -81,10 +94,7 @@ def train(
     HpcganError
         Any other failure; the ranks have printed the cause.
     """
-    if not isinstance(config, Config):
-        config = configuration.load(config, Problems(), overrides)
-    elif overrides:
-        config = configuration.load(config.dump(), Problems(), overrides)
+    config = resolve(config, overrides)
     directory = RunDirectory(Path(run) if run is not None else default_directory(config))
     preflight(config, directory, ranks)
     with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan.commands.submit import add_job_options, enter, job_of, site_of
+from hpcgan.commands.submit import add_job_options, enter, job_of
 from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
@@ -197,7 +197,9 @@ def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> i
     argv += ["--threads", str(args.threads)] if args.threads else []
     flags = ("synthetic_data", "isolated", "no_allreduce")
     argv += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
-    script = slurm.render(spec, argv, python=sys.executable, folder=Path.cwd(), site=site_of(args), supervised=False)
+    script = slurm.render(
+        spec, argv, python=sys.executable, folder=Path.cwd(), site=slurm.site_file(args.site), supervised=False
+    )
     if args.show:
         print(script, end="")
         return EXIT_DONE

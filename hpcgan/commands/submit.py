@@ -15,7 +15,6 @@ from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, I
 if TYPE_CHECKING:
     from hpcgan.launch.slurm import JobSpec
 
-SITE = Path("slurm/site.sh")
 # Options that sbatch has too, handed through after a check: (option, metavar, help).
 _PASSED = (
     ("partition", "NAME", "partition (comma-separated: several)"),
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, Problems(), args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
     spec = job_of(args, config.name, signal_s=args.signal_s, requeues=args.requeues, retries=args.retries)
-    site = site_of(args)
+    site = slurm.site_file(args.site)
     argv = ["train", str(args.config.absolute()), *args.overrides, "--run", str(directory.path)]
     folder = Path.cwd()
     script = slurm.render(spec, argv, python=sys.executable, folder=folder, site=site)
@@ -96,7 +95,9 @@ def add_job_options(parser: argparse._ActionsContainer, nodes_type: type = int) 
     parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
     for option, metavar, text in _PASSED:
         parser.add_argument(f"--{option}", metavar=metavar, help=text)
-    parser.add_argument("--site", type=Path, metavar="FILE", help=f"settings of the site (default: {SITE} if there)")
+    parser.add_argument(
+        "--site", type=Path, metavar="FILE", help="settings of the site (default: slurm/site.sh if there)"
+    )
 
 
 def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
@@ -125,20 +126,6 @@ def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
             "hpcgan runs one rank a GPU"
         )
     return spec
-
-
-def site_of(args: argparse.Namespace) -> Path | None:
-    """The file with settings of the site, if there is one.
-
-    Raises
-    ------
-    InputError
-        The one that `--site` names does not exist.
-    """
-    site: Path | None = args.site or (SITE if SITE.is_file() else None)
-    if site is not None and not site.is_file():
-        raise InputError(f"{site}: no such file (--site)")
-    return site.absolute() if site else None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan.commands.submit import add_job_options, job_of, site_of
+from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
 if TYPE_CHECKING:
@@ -189,9 +189,10 @@ def _executor(args: argparse.Namespace, out: StudyDirectory, concurrency: int, s
 
 
 def _slurm(args: argparse.Namespace, out: StudyDirectory, spec: JobSpec, concurrency: int) -> SlurmExecutor:
+    from hpcgan.launch import slurm
     from hpcgan.sweep.executors.slurm import SlurmExecutor
 
-    return SlurmExecutor(out, spec, concurrency, Path.cwd(), site_of(args), _say)
+    return SlurmExecutor(out, spec, concurrency, Path.cwd(), slurm.site_file(args.site), _say)
 
 
 def _spec(args: argparse.Namespace, base: Config, ranks: int, threads: int) -> JobSpec:

@@ -110,12 +110,18 @@ def _silent() -> logging.Logger:
     return log
 
 
+def connection_file(folder: Path, kind: str) -> Path:
+    """What a `client` or an `engine` needs to reach the controller of the cluster in a folder."""
+    return folder / "security" / f"ipcontroller-{folder.name}-{kind}.json"
+
+
 def connect_client(folder: Path, timeout: float) -> ipyparallel.Client:
     import ipyparallel
 
-    file = folder / "security" / f"ipcontroller-{folder.name}-client.json"
     try:
-        return ipyparallel.Client(str(file), timeout=timeout, profile_dir=str(folder), cluster_id=folder.name)
+        return ipyparallel.Client(
+            str(connection_file(folder, "client")), timeout=timeout, profile_dir=str(folder), cluster_id=folder.name
+        )
     except (OSError, TimeoutError, ValueError, ipyparallel.error.IPythonError) as error:
         raise HpcganError(f"cluster {folder.name}: its controller does not answer ({root_cause(error)})") from None
 

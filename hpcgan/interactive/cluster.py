@@ -22,6 +22,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.backend import (
     Loop,
     connect_client,
+    connection_file,
     find_cause,
     known_cluster,
     need_ipyparallel,
@@ -30,6 +31,7 @@ from hpcgan.interactive.backend import (
     within,
 )
 from hpcgan.launch import slurm
+from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
     import ipyparallel
@@ -205,7 +207,7 @@ class Cluster:
         self._await_engines(n, default if timeout is None else timeout)
         self._accept(n, wanted.nodes)
         about = {"kind": self.kind, "host": socket.gethostname(), "controller": self._cluster.controller.pid}
-        _write(self._folder / "cluster.json", {**about, "ranks": self.ranks})
+        write_atomic(self._folder / "cluster.json", json.dumps({**about, "ranks": self.ranks}) + "\n")
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
 
@@ -245,7 +247,7 @@ class Cluster:
             found = slurm.job_state(job)
         except HpcganError as error:  # the controller is busy or restarts: asked again
             return str(error)
-        if found is None or found.state not in (*slurm.UNFINISHED, "COMPLETING"):
+        if found is None or found.state not in slurm.PRESENT:
             reason = self.cause() or _last_line(self.log())
             raise HpcganError(f"job {job} ended ({found or 'unknown'}) before its engines came: {reason}")
         if found.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
@@ -315,12 +317,12 @@ class Cluster:
     @property
     def connection_file(self) -> Path:
         """What other clients of the controller need, e.g. `hpcgan sweep --executor ipyparallel --cluster FILE`."""
-        return self._folder / "security" / f"ipcontroller-{self.id}-client.json"
+        return connection_file(self._folder, "client")
 
     @property
     def engine_file(self) -> Path:
         """What engines need."""
-        return self._folder / "security" / f"ipcontroller-{self.id}-engine.json"
+        return connection_file(self._folder, "engine")
 
     @property
     def state(self) -> str:
@@ -490,9 +492,3 @@ def _last_line(text: str) -> str:
 def _newest_log(folder: Path) -> str:
     logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
     return logs[-1].read_text(errors="replace") if logs else ""
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 EVERY_S = 2.0
 ANSWER_S = 0.5  # between two looks while an answer is awaited
 RESTING = 5  # times as long between two looks at a training that nobody works on
-PAUSE_OF_PAINTER = 4  # times the core's time that it took: it has at most a fifth of one
 #: States of a training that nobody goes on with.
 ENDED = ("done", "pruned")
 #: What may be sent in which state.
@@ -72,7 +71,7 @@ def _display_plain(training: Training) -> None:
         print(error)
 
 
-class TrainingDashboard:
+class TrainingDashboard(common.Panel):
     """The panel of one training; it lives until the training has ended, or `close`.
 
     A training that was stopped, or failed, may be started again: it is looked at less often, and shown when it is.
@@ -113,7 +112,6 @@ class TrainingDashboard:
         self._failures: dict[Picture, str] = {}
         self._wanted: dict[Picture, tuple[int, ...]] = {}
         self._painted: dict[Picture, tuple[int, ...]] = {}
-        self._shown_in: int | None = None
         self._build()
         self.refresh()
         self._threads = [
@@ -183,18 +181,6 @@ class TrainingDashboard:
         named = {"header": self.header, "status": self.status, "curves": self.curves, "samples": self.samples}
         for name, widget in {"dashboard": self.box, **named, **self.buttons, **self.rates}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
-
-    def show(self) -> None:
-        """Display it here, too."""
-        from IPython.display import display
-
-        self._shown_in = common.cell()
-        display(self.box)
-
-    def _ipython_display_(self) -> None:
-        """As the last value of a cell; not once more in the one that has displayed it."""
-        if self._shown_in is None or self._shown_in != common.cell():
-            self.show()
 
     def close(self) -> None:
         """End the refreshing, and take the panel away. The training does not notice."""
@@ -306,7 +292,7 @@ class TrainingDashboard:
                     seconds += self._painter.seconds
                 if finished and not self._unpainted():
                     break
-                self._closed.wait(PAUSE_OF_PAINTER * seconds)
+                self._closed.wait(common.PAUSE_OF_PAINTER * seconds)
         finally:
             self._painter.close()
 

@@ -20,7 +20,6 @@ from hpcgan.launch import slurm
 ENGINES = ("mpi", "slurm")
 #: Seconds that engines have to end: one that trains writes a checkpoint.
 STOP_S = 60
-LIVES = (*slurm.UNFINISHED, "COMPLETING")
 
 
 class _KeepsOutput(LocalProcessLauncher):
@@ -83,7 +82,7 @@ class SlurmEngines(EngineLauncher):
         """
         made: SlurmEngines = super().from_dict(d, **kwargs)
         found = slurm.job_state(made.job_id)
-        if found is None or found.state not in LIVES:
+        if found is None or found.state not in slurm.PRESENT:
             raise NotRunning(f"job {made.job_id}")
         return made
 
@@ -132,7 +131,7 @@ class SlurmEngines(EngineLauncher):
     def poll(self) -> str | None:
         """How the job ended; None as long as it may run."""
         found = slurm.job_state(self.job_id)
-        return "unknown" if found is None else None if found.state in LIVES else str(found)
+        return "unknown" if found is None else None if found.state in slurm.PRESENT else str(found)
 
     def signal(self, sig: int) -> None:
         """Engines of a job are asked through their run directories, and ended by `stop`."""
@@ -200,10 +199,7 @@ def wanted(
         name="hpcgan-engines", nodes=nodes, ranks_per_node=n // nodes, threads=threads, time=time,
         **options,
     )  # fmt: skip
-    file = Path(site) if site is not None else Path("slurm/site.sh")
-    if site is not None and not file.is_file():
-        raise InputError(f"{file}: no such file (site)")
-    own = file.absolute() if file.is_file() else None
+    own = slurm.site_file(Path(site) if site is not None else None, "site")
 
     def script(arguments: list[str]) -> str:
         argv = [*(["--threads", str(threads)] if threads else []), "--", *arguments]

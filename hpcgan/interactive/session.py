@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan import api
-from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.interactive.training import RESTS, Training, attach
-from hpcgan.problems.base import Problems
 from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
 
 if TYPE_CHECKING:
@@ -64,10 +62,7 @@ class Session:
         InputError
             Bad configuration or data, or the ranks are busy or have ended.
         """
-        if not isinstance(config, Config):
-            config = configuration.load(config, Problems(), overrides)
-        elif overrides:
-            config = configuration.load(config.dump(), Problems(), overrides)
+        config = api.resolve(config, overrides)
         cluster = self.cluster
         state = cluster.state
         if state in ("lost", "stopped"):

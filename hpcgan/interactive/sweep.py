@@ -10,13 +10,12 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
-from hpcgan.interactive.training import Training
+from hpcgan.interactive.training import Training, until
 from hpcgan.problems.base import Problems
 from hpcgan.rundir import RunDirectory, attempt_state
 from hpcgan.sweep import study as studies
@@ -203,12 +202,9 @@ class Sweep:
         HpcganError
             It still goes on after `timeout` seconds.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        while (state := self.state) == "running":
-            if end is not None and time.monotonic() > end:
-                raise HpcganError(f"{self.path}: still running after {timeout:.0f} s")
-            time.sleep(every)
-        return state
+        if not until(lambda: self.state != "running", timeout, every):
+            raise HpcganError(f"{self.path}: still running after {timeout:.0f} s")
+        return self.state
 
     def trial(self, number: int) -> Training:
         """The training of a trial.

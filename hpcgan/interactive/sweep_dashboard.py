@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from hpcgan.interactive.sweep import Sweep
 
 EVERY_S = 3.0
-PAUSE_OF_PAINTER = 4  # times the core's time that it took: it has at most a fifth of one
 MOST = 100
 """Trials that are listed, those that run and lead first."""
 COLOURS = {"running": "#0072B2", "done": "#00795A", "stopped": "#B36B00", "failed": "#B3261E", "lost": "#B3261E"}
@@ -69,7 +68,7 @@ def _show_plain(sweep: Sweep) -> None:
         print(error)
 
 
-class SweepDashboard:
+class SweepDashboard(common.Panel):
     """The panel of one sweep; it lives until nobody works on the sweep any more, or `close`.
 
     Parameters
@@ -101,7 +100,6 @@ class SweepDashboard:
         self._wanted: list[tuple[int, str, float | None]] = []
         self._painted = self._wanted
         self._paint_after = 0.0
-        self._shown_in: int | None = None
         self._build()
         self.refresh()
         self._thread = threading.Thread(target=self._follow, name="hpcgan-sweep-dashboard", daemon=True)
@@ -143,18 +141,6 @@ class SweepDashboard:
         seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
         for name, widget in {**seen, **used, "picture": self.picture}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
-
-    def show(self) -> None:
-        """Display it here, too."""
-        from IPython.display import display
-
-        self._shown_in = common.cell()
-        display(self.box)
-
-    def _ipython_display_(self) -> None:
-        """As the last value of a cell; not once more in the one that has displayed it."""
-        if self._shown_in is None or self._shown_in != common.cell():
-            self.show()
 
     def close(self) -> None:
         """End the refreshing, and take the panel away. The sweep does not notice."""
@@ -222,7 +208,7 @@ class SweepDashboard:
             if self._closed.is_set():
                 return
             self._painted, self._undrawn = wanted, undrawn
-            self._paint_after = time.monotonic() + PAUSE_OF_PAINTER * self._painter.seconds
+            self._paint_after = time.monotonic() + common.PAUSE_OF_PAINTER * self._painter.seconds
             if png:
                 self.picture.value, self.picture.layout.display = png, ""
             self._show_status()

@@ -6,8 +6,9 @@ batch job or not at all, and a kernel that is restarted attaches again and has l
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
 Lines = dict[str, Sequence[float | None]]
 KINDS = ("start", "epoch", "step", "command", "rollback", "end")
+
+
+def until(over: Callable[[], bool], timeout: float | None, every: float) -> bool:
+    """Look every so many seconds whether something is over; False if it is not after `timeout` seconds."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while not over():
+        if time.monotonic() > end:
+            return False
+        time.sleep(every)
+    return True
 
 
 def attach(run: Path | str) -> Training:
@@ -111,12 +122,9 @@ class Training:
         HpcganError
             It still goes on after `timeout` seconds.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        while (state := self.state) not in RESTS:
-            if end is not None and time.monotonic() > end:
-                raise HpcganError(f"{self.run.path}: still {state} after {timeout:.0f} s")
-            time.sleep(every)
-        return state
+        if not until(lambda: self.state in RESTS, timeout, every):
+            raise HpcganError(f"{self.run.path}: still {self.state} after {timeout:.0f} s")
+        return self.state
 
     def reach(self, epoch: int, timeout: float | None = None, every: float = 0.5) -> str:
         """Until an epoch is done or the training has ended; how it stands then.
@@ -130,11 +138,8 @@ class Training:
         """
         if not 1 <= epoch <= self.config.training.epochs:
             raise InputError(f"{self.run.path}: epoch {epoch} is none of its 1 to {self.config.training.epochs}")
-        end = None if timeout is None else time.monotonic() + timeout
-        while self.epoch < epoch and self.state not in RESTS:
-            if end is not None and time.monotonic() > end:
-                raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
-            time.sleep(every)
+        if not until(lambda: self.epoch >= epoch or self.state in RESTS, timeout, every):
+            raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
         return self.state
 
     # --- commands ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREY = "#5f6368"
+PAUSE_OF_PAINTER = 4  # times the core's time that it took: it has at most a fifth of one
 HOW = "pip install 'hpcgan[interactive]'"
 
 
@@ -66,7 +67,32 @@ def line(error: Exception) -> str:
     return first if isinstance(error, HpcganError) else f"{type(error).__name__}: {first}"
 
 
-def cell() -> int | None:
+class Panel:
+    """Something of widgets that a notebook displays, in as many places as wished.
+
+    Attributes
+    ----------
+    box : ipywidgets.VBox
+        All of it.
+    """
+
+    box: Any
+    _shown_in: int | None = None
+
+    def show(self) -> None:
+        """Display it here, too."""
+        from IPython.display import display
+
+        self._shown_in = _cell()
+        display(self.box)
+
+    def _ipython_display_(self) -> None:
+        """As the last value of a cell; not once more in the one that has displayed it."""
+        if self._shown_in is None or self._shown_in != _cell():
+            self.show()
+
+
+def _cell() -> int | None:
     """The number of the cell that runs."""
     from IPython import get_ipython
 

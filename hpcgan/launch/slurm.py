@@ -39,6 +39,10 @@ UNFINISHED = (
     "REQUEUE_FED",
     "SPECIAL_EXIT",
 )
+#: States of a job of which something is still there.
+PRESENT = (*UNFINISHED, "COMPLETING")
+#: Settings of the site, sourced by jobs if the file is there.
+SITE = Path("slurm/site.sh")
 
 # Reasons for which every job waits now and then.
 _ITS_TURN = (
@@ -183,6 +187,20 @@ def seconds(text: str) -> float:
     if total == 0:
         raise ValueError("a limit of zero")
     return float(total)
+
+
+def site_file(given: Path | None, option: str = "--site") -> Path | None:
+    """The shell file with the site's settings: the one that was given, else `SITE` if it is there.
+
+    Raises
+    ------
+    InputError
+        The one that was given, by `option`, does not exist.
+    """
+    site = given or (SITE if SITE.is_file() else None)
+    if site is not None and not site.is_file():
+        raise InputError(f"{site}: no such file ({option})")
+    return site.absolute() if site else None
 
 
 def render(
@@ -428,7 +446,7 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobStat
         if str(found) != last:
             report(str(found))
             last = str(found)
-        if found.state not in (*UNFINISHED, "COMPLETING"):
+        if found.state not in PRESENT:
             return found
         time.sleep(every)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
-import numpy as np
+import jobs
 import psutil
 import pytest
 import tiny
@@ -25,24 +24,17 @@ def engines_of(cluster):
 
 
 def wait_until(condition, timeout=60.0):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
+    jobs.wait_for(condition, timeout)
 
 
-def last_checkpoint(run):
-    (arrays, meta) = (found := checkpoint.load_latest(run / "checkpoints", pytest.fail)).arrays, found.meta
-    return arrays, meta
+def last_step(run):
+    """Step of the newest checkpoint, which must be whole."""
+    return checkpoint.load_latest(run / "checkpoints", pytest.fail).meta["step"]
 
 
 def assert_same(one, other):
-    (a, meta_a), (b, meta_b) = last_checkpoint(one), last_checkpoint(other)
     # Rates that were set on the way are kept beside those of the configuration.
-    assert {**meta_a, "changes": None} == {**meta_b, "changes": None}
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    jobs.assert_same_state(one, other, but=["changes"])
 
 
 def command_line_run(data, run, *overrides):

@@ -9,7 +9,7 @@ import jobs
 import pytest
 import tiny
 from books import executed, shown
-from engines import assert_same, engines_of, last_checkpoint, wait_until
+from engines import assert_same, engines_of, last_step, wait_until
 
 from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
@@ -140,12 +140,12 @@ def test_the_time_limit_of_the_job_leaves_a_training_that_goes_on(data, outside)
         subprocess.run(["scancel", "--signal=USR1", "--batch", queue()[0]], check=True)
         assert training.wait(60) == "interrupted"
         wait_until(lambda: cluster.state == "lost" and not queue())
-    step = last_checkpoint(outside / "limited")[1]["step"]
+    step = last_step(outside / "limited")
     with Cluster.start("slurm", 2, time="10") as cluster:
         training = cluster.session().train(config, run=outside / "limited")
         wait_until(lambda: training.state == "running" and training.metrics("start")["step"].iloc[-1] == step)
     assert training.wait(60) == "interrupted"  # by the end of its cluster
-    assert last_checkpoint(outside / "limited")[1]["step"] > step
+    assert last_step(outside / "limited") > step
 
 
 def test_a_rank_that_dies_on_a_node_is_named(data, outside):
@@ -156,7 +156,7 @@ def test_a_rank_that_dies_on_a_node_is_named(data, outside):
         with pytest.raises(HpcganError, match="rank 1 on n2: Killed"):
             training.wait(90)
         assert training.state == "lost"
-        assert last_checkpoint(outside / "died")[1]["step"] >= 7
+        assert last_step(outside / "died") >= 7
 
 
 def test_another_kernel_finds_a_cluster_in_the_queue_and_ends_it(outside):

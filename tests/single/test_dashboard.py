@@ -129,7 +129,7 @@ def trained(data, run, *overrides):
 @pytest.mark.slow
 def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monkeypatch):
     pytest.importorskip("tensorflow")
-    monkeypatch.setattr(dashboard, "PAUSE_OF_PAINTER", 0)  # its rests would be most of this test
+    monkeypatch.setattr(dashboard.common, "PAUSE_OF_PAINTER", 0)  # its rests would be most of this test
     panel = opened(run)
     assert "not started" in panel.header.value
     assert "the first epoch that is done" in panel._note.value
