@@ -30,6 +30,7 @@ from hpcgan.interactive.backend import (
     root_cause,
     within,
 )
+from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
 from hpcgan.rundir import write_atomic
 
@@ -359,10 +360,8 @@ class Cluster:
 
     def settle(self) -> None:
         """After engines have answered: until the controller knows it, so that they are not taken for busy."""
-        end = clock.monotonic() + SETTLE
         with contextlib.suppress(HpcganError):
-            while self._has_work() and clock.monotonic() < end:
-                clock.sleep(0.05)
+            until(lambda: not self._has_work(), SETTLE, 0.05)
 
     def log(self) -> str:
         """What the engines have printed."""

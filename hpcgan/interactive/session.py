@@ -9,17 +9,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpcgan import api
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
-from hpcgan.interactive.training import RESTS, Training, attach
+from hpcgan.interactive.backend import root_cause
+from hpcgan.interactive.cluster import SETTLE, Cluster
+from hpcgan.interactive.training import RESTS, Training, attach, until
 from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
-
-if TYPE_CHECKING:
-    from hpcgan.interactive.cluster import Cluster
-
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")
@@ -97,12 +95,11 @@ class EngineTraining(Training):
     @property
     def state(self) -> str:
         """As that of any training; `starting` until the ranks have begun."""
-        if self._over.is_set():
-            state = super().state
-            # The lease of a rank that died is believed for a while; here it is known better.
-            return "lost" if state in ("running", "paused", "not started") and self._error is not None else state
-        state = super().state
-        return state if state in ("running", "paused") else "starting"
+        over, state = self._over.is_set(), super().state
+        if not over:
+            return state if state in ("running", "paused") else "starting"
+        # The lease of a rank that died is believed for a while; here it is known better.
+        return "lost" if state in ("running", "paused", "not started") and self._error is not None else state
 
     @property
     def error(self) -> str | None:
@@ -136,17 +133,11 @@ class EngineTraining(Training):
 
     def _why(self) -> str | None:
         """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
-        from hpcgan.interactive.cluster import SETTLE
-
-        end = time.monotonic() + SETTLE
-        while (cause := self._cluster.cause(self._logged, sure=True)) is None and time.monotonic() < end:
-            time.sleep(0.2)
-        return cause or self._cluster.cause(self._logged)
+        until(lambda: self._cluster.cause(self._logged, sure=True) is not None, SETTLE, 0.2)
+        return self._cluster.cause(self._logged)
 
     def _answered(self) -> bool:
         """Until the engines have answered; False if the training has ended, and the controller is not heard of."""
-        from hpcgan.interactive.cluster import SETTLE
-
         ended = math.inf
         while not self._result.ready():
             self._result.wait(1.0)
@@ -166,8 +157,6 @@ class EngineTraining(Training):
 
     def _watch(self) -> None:
         import ipyparallel
-
-        from hpcgan.interactive.backend import root_cause
 
         lost = "train it again on another cluster to go on from its last checkpoint"
         try:

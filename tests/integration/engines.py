@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import threading
 
 import jobs
 import psutil
@@ -11,7 +13,37 @@ import pytest
 import tiny
 import yaml
 
+from hpcgan import control, records
+from hpcgan.rundir import RunDirectory
 from hpcgan.training import checkpoint
+
+#: A training that no machine is quick enough to finish before a test has done with it.
+ENDLESS = ("training.epochs=100000", "scoring.every_epochs=0")
+
+
+@contextlib.contextmanager
+def stopped_after(run, obeyed):
+    """Another process, which has a training stop as soon as it has obeyed a command of that name."""
+    given_up = threading.Event()
+
+    def watch():
+        while not given_up.wait(0.1):
+            if any(command["name"] == obeyed for command in records.read(run / "metrics.jsonl", "command")):
+                control.send(RunDirectory(run), "stop", {})
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        given_up.set()
+        watcher.join()
+
+
+def a_little_further(run):
+    """As override: an end two epochs (of 7 steps on two ranks) after the one that a training was stopped in."""
+    return f"training.epochs={jobs.newest_step(run) // 7 + 2}"
 
 
 def engines_of(cluster):

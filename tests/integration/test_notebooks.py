@@ -9,7 +9,7 @@ import jobs
 import pytest
 import yaml
 from books import ROOT, executed, shown
-from engines import assert_same
+from engines import a_little_further, assert_same, stopped_after
 
 from hpcgan import records
 
@@ -36,7 +36,7 @@ def setting(tmp_path_factory):
 
 PRESETS = {
     "01_train_interactively": {
-        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=30"], "run": "runs/training",
+        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=100000"], "run": "runs/training",
         "engines": "mpi", "n": 2, "job": {}, "rate": 1e-3,
     },
     "02_sweep": {
@@ -56,20 +56,22 @@ def test_every_notebook_has_a_preset():
 
 def test_a_training(setting, monkeypatch):
     pytest.importorskip("ipyparallel")
-    book = executed("01_train_interactively", PRESETS["01_train_interactively"], setting, monkeypatch)
     run = setting / "runs/training"
+    with stopped_after(run, "resume"):
+        book = executed("01_train_interactively", PRESETS["01_train_interactively"], setting, monkeypatch)
     commands = records.read(run / "metrics.jsonl", "command")
-    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume"]
+    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
     best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
     assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")
-    assert "'done'" in shown(book, "text/plain")
+    assert "'stopped'" in shown(book, "text/plain")
     assert len(shown(book, "image/png")) == 2  # samples, and the curves
 
     change = f"training.schedule.changes=[{{step: {commands[1]['step']}, generator: 1.0e-3, discriminator: 1.0e-3}}]"
-    command = jobs.train_command(setting / "runs/scheduled", "training.epochs=30", change, ranks=2)
-    code, output = jobs.Running(setting, command).finish(120)
-    assert code == 0, output
+    short = a_little_further(run)
+    for folder, overrides in ((run, [short]), (setting / "runs/scheduled", [short, change])):
+        code, output = jobs.Running(setting, jobs.train_command(folder, *overrides)).finish(120)
+        assert code == 0, output
     assert_same(run, setting / "runs/scheduled")
 
 
@@ -85,7 +87,7 @@ def test_a_sweep(setting, monkeypatch):
     assert f"trial {best['number']}: score {best['score']:.2f} in epoch {best['epoch']}" in said
     assert str(study / "report/report.html") in said
     assert (study / "report/report.html").is_file()
-    assert "'done'" in shown(book, "text/plain")
+    assert "'stopped'" in shown(book, "text/plain")
     assert len(shown(book, "image/png")) == 3  # the sweep, the best training, its samples
 
 

@@ -9,7 +9,7 @@ import jobs
 import pytest
 import tiny
 from books import executed, shown
-from engines import assert_same, engines_of, last_step, wait_until
+from engines import ENDLESS, a_little_further, assert_same, engines_of, last_step, stopped_after, wait_until
 
 from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
@@ -19,9 +19,6 @@ pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
 
 from hpcgan.interactive import Cluster
-
-ENDLESS = ("training.epochs=100000", "scoring.every_epochs=0")
-SHORT = ("training.epochs=15", "scoring.every_epochs=0")
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +60,20 @@ def test_rates_set_on_two_nodes_give_the_bits_of_a_training_that_had_them_from_t
         job = queue()[0]
         assert f"job {job}: running" in told
         session = cluster.session()
-        training = session.train(tiny.config(data, *SHORT), run=outside / "steered")
+        training = session.train(tiny.config(data, *ENDLESS), run=outside / "steered")
         wait_until(lambda: training.state == "running")
         training.pause()
         training.set(lr=0.01)
         training.resume()
-        assert training.wait(120) == "done"
+        training.stop()
+        assert training.wait(60) == "stopped"
+        short = a_little_further(outside / "steered")
+        assert session.train(tiny.config(data, *ENDLESS, short), run=outside / "steered").wait(120) == "done"
         commands = training.metrics("command").set_index("name")
         assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2
         step = int(commands.loc["set", "step"])
         change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
-        scheduled = session.train(tiny.config(data, *SHORT, change), run=outside / "scheduled")
+        scheduled = session.train(tiny.config(data, *ENDLESS, short, change), run=outside / "scheduled")
         assert scheduled.wait(120) == "done"
         assert_same(outside / "steered", outside / "scheduled")
     assert engines_of(cluster.id) == []
@@ -82,26 +82,29 @@ def test_rates_set_on_two_nodes_give_the_bits_of_a_training_that_had_them_from_t
 def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
     folder = outside / "notebook"
     folder.mkdir()
-    jobs.make_setting(folder, epochs=10)
+    jobs.make_setting(folder, epochs=100000)
     preset = {
         "root": ".", "config": "tiny.yaml", "overrides": [], "run": "run", "engines": "slurm", "n": 2,
         "job": {"nodes": 2, "time": "10"}, "rate": 1e-3,
     }  # fmt: skip
     (folder / "configs").mkdir()
-    book = executed("01_train_interactively", preset, folder, monkeypatch)
+    with stopped_after(folder / "run", "resume"):
+        book = executed("01_train_interactively", preset, folder, monkeypatch)
     said = shown(book, "stream")
     assert "2 ranks on 2 nodes" in said
     assert "'n1'" in " ".join(shown(book, "text/plain"))
     assert "'n2'" in " ".join(shown(book, "text/plain"))
     commands = records.read(folder / "run/metrics.jsonl", "command")
-    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume"]
+    assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
-    assert records.read(folder / "run/metrics.jsonl", "epoch")[-1]["epoch"] == 10
 
+    short = a_little_further(folder / "run")
     change = f"training.schedule.changes=[{{step: {commands[1]['step']}, generator: 1.0e-3, discriminator: 1.0e-3}}]"
     with Cluster.start("slurm", 2, time="10") as cluster:
         monkeypatch.chdir(folder)
-        assert cluster.session().train("tiny.yaml", [change], run="scheduled").wait(120) == "done"
+        session = cluster.session()
+        assert session.train("tiny.yaml", [short], run="run").wait(120) == "done"
+        assert session.train("tiny.yaml", [short, change], run="scheduled").wait(120) == "done"
     assert_same(folder / "run", folder / "scheduled")
 
 
