@@ -76,8 +76,13 @@ class ChangeConfig(Section):
 class ScheduleConfig(Section):
     """Learning rates over the training; see `hpcgan.schedule.learning_rate`."""
 
-    scaling: Scaling = Field("none", description="factor for N ranks: none 1, sqrt N^(1/2), linear N")
-    warmup_epochs: NonNegative = Field(0.0, description="epochs from the one-rank rate to the scaled one")
+    scaling: Scaling = Field("none", description="factor for a batch N times as large: none 1, sqrt N^(1/2), linear N")
+    reference_batch: int | None = Field(
+        None,
+        ge=1,
+        description="global batch that the rates are for; null: that of one rank, so N is the number of ranks",
+    )
+    warmup_epochs: NonNegative = Field(0.0, description="epochs from the rate without the factor to that with it")
     decay: Decay = "constant"
     decay_start: NonNegative = Field(0.0, description="epoch at which the decay begins")
     decay_epochs: Positive | None = Field(None, description="epoch at which it ends; null: training.epochs")
@@ -191,10 +196,11 @@ class Config(Section):
                 "scoring.statistics=batch generates on each rank by itself, which training.batch_norm=synced cannot: "
                 "use scoring.statistics=moving"
             )
-        if self.training.global_batch_size is not None and self.training.schedule.scaling != "none":
+        schedule = self.training.schedule
+        if self.training.global_batch_size is not None and schedule.scaling != "none" and not schedule.reference_batch:
             raise ValueError(
-                "training.schedule.scaling is for a batch that grows with the ranks, "
-                "not for training.global_batch_size: set it to none"
+                "training.schedule.scaling is for a batch that grows with the ranks, not for "
+                "training.global_batch_size: set it to none, or training.schedule.reference_batch"
             )
         return self
 

@@ -29,16 +29,16 @@ def base_rate(initial: float, network: str, step: int, changes: Iterable[Mapping
     return rate
 
 
-def rank_scale(rule: Scaling, size: int) -> float:
-    """Factor on the learning rate for `size` ranks (linear: Goyal et al. 2017, arXiv:1706.02677)."""
-    return {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[rule]
+def batch_scale(rule: Scaling, times: float) -> float:
+    """Factor on the learning rate for a batch `times` as large (linear: Goyal et al. 2017, arXiv:1706.02677)."""
+    return {"none": 1.0, "sqrt": math.sqrt(times), "linear": float(times)}[rule]
 
 
 def learning_rate(
     base: float,
     epochs_done: float,
     *,
-    size: int = 1,
+    times: float = 1.0,
     scaling: Scaling = "none",
     warmup_epochs: float = 0.0,
     decay: Decay = "constant",
@@ -48,11 +48,11 @@ def learning_rate(
 ) -> float:
     """Learning rate after `epochs_done` (fractional) epochs.
 
-    The rate goes linearly from `base` to `base * rank_scale` in the warm-up (no ramp from zero: one rank
+    The rate goes linearly from `base` to `base * batch_scale` in the warm-up (no ramp from zero: one rank
     trains at `base` from the start, and N ranks begin like one), then decays between epochs `decay_start`
-    and `decay_epochs` to `final_fraction` of its value.
+    and `decay_epochs` to `final_fraction` of its value. `times`: the global batch over the one that `base` is for.
     """
-    scale = rank_scale(scaling, size)
+    scale = batch_scale(scaling, times)
     if warmup_epochs > 0 and epochs_done < warmup_epochs:
         scale = 1.0 + (scale - 1.0) * epochs_done / warmup_epochs
     span = max(decay_epochs - decay_start, 1e-12)

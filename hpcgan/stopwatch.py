@@ -151,7 +151,7 @@ class _Stepper:
             self._step,
             real,
             draws,
-            learning_rates=learning_rates(self._settings, samples / self._sharding.n, self._sharding.size, self._step),
+            learning_rates=learning_rates(self._settings, samples / self._sharding.n, self._sharding, self._step),
             samples=samples + self._sharding.global_batch,
             attention=False,
         )

@@ -204,7 +204,7 @@ class Trainer:
         return learning_rates(
             self._config.training,
             self._epochs_done(),
-            self._comm.size,
+            self._sharding,
             counters.step,
             rollbacks=counters.rollbacks,
             changes=counters.changes,
@@ -438,7 +438,7 @@ class Trainer:
 def learning_rates(
     settings: TrainingConfig,
     epochs: float,
-    size: int,
+    sharding: Sharding,
     step: int,
     *,
     rollbacks: int = 0,
@@ -451,8 +451,8 @@ def learning_rates(
     settings : TrainingConfig
     epochs : float
         Epochs done.
-    size : int
-        World size.
+    sharding : Sharding
+        Its batches make the factor on the rates.
     step : int
         Number of the step, from 0.
     rollbacks : int
@@ -467,7 +467,7 @@ def learning_rates(
         * schedule.learning_rate(
             schedule.base_rate(adam.learning_rate, name, step, changes),
             epochs,
-            size=size,
+            times=sharding.global_batch / (settings.schedule.reference_batch or sharding.batch_size),
             scaling=settings.schedule.scaling,
             warmup_epochs=settings.schedule.warmup_epochs,
             decay=settings.schedule.decay,

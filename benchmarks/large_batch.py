@@ -1,0 +1,201 @@
+"""Score against the global batch at equal samples seen, for rules of the learning rate: what to set on N ranks.
+
+    python benchmarks/large_batch.py configs/rpv.yaml --out runs/large-batch --ranks 1,4,16,64 --epochs 4 [key=value]
+
+Each of the N ranks is one part of an accumulated batch (`training.accumulation`), whose gradients are those of N ranks
+bit for bit up to the order of summation, as long as layers that look at a batch as a whole look at a rank's
+(`training.batch_norm: local`, which is required). So one core stands for 64. The size of the training split must be a
+multiple of every global batch, or trainings would not see the same number of samples.
+
+The same command goes on where it was interrupted. It writes `points.csv`, `points.json` and `large_batch.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import mean, stdev
+
+import numpy as np
+
+from hpcgan import config as configuration
+from hpcgan import records
+from hpcgan.config import Config
+from hpcgan.metrics import plots
+from hpcgan.problems.base import Problems, problem_class
+from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training.
+
+    Attributes
+    ----------
+    ranks : int
+        That it stands for.
+    rule : str
+        Of `training.schedule.scaling`.
+    warmup : float
+        Epochs.
+    seed : int
+    """
+
+    ranks: int
+    rule: str
+    warmup: float
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Name of the rule in tables and plots."""
+        return self.rule if not self.warmup else f"{self.rule}, warm-up {self.warmup:g}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the run directory."""
+        return f"{self.ranks:03d}-{self.rule}-{self.warmup:g}-seed{self.seed}"
+
+    def overrides(self, batch: int) -> list[str]:
+        """Settings of the training, `batch` being that of a rank."""
+        return [
+            f"training.batch_size={batch * self.ranks}",
+            f"training.accumulation={self.ranks}",
+            f"training.schedule.reference_batch={batch}",
+            f"training.schedule.scaling={self.rule}",
+            f"training.schedule.warmup_epochs={self.warmup:g}",
+            f"seed={self.seed}",
+        ]
+
+
+def points(ranks: Sequence[int], rules: Sequence[str], warmups: Sequence[float], seeds: Sequence[int]) -> list[Point]:
+    """All trainings; on one rank, and without a factor, there is nothing to warm up and one rule is any other."""
+    listed = [
+        Point(n, rule if n > 1 else "none", warmup if n > 1 and rule != "none" else 0.0, seed)
+        for n, rule, warmup, seed in itertools.product(ranks, rules, warmups, seeds)
+    ]
+    return list(dict.fromkeys(listed))
+
+
+def outcome(run: Path, config: Config) -> dict[str, float | int | None]:
+    """What a training came to: its best score, that of its last epoch, and whether it got there."""
+    epochs = records.read(run / "metrics.jsonl", "epoch")
+    scores = [record["score"]["total"] for record in epochs if record["score"]]
+    whole = len(epochs) == config.training.epochs
+    return {
+        "samples": epochs[-1]["samples"] if epochs else 0,
+        "steps": epochs[-1]["step"] if epochs else 0,
+        "best": min(scores) if scores else None,
+        "last": scores[-1] if scores and whole else None,
+        "finished": int(whole),
+    }
+
+
+def train(config: Path, run: Path, overrides: Sequence[str], core: int) -> None:
+    """Train on one core; what it says goes to a log beside the run directory."""
+    if RunDirectory(run).exists and attempt_state(RunDirectory(run)) == "done":
+        return
+    command = [sys.executable, "-m", "hpcgan", "train", str(config), "--run", str(run), *overrides]
+    with open(run.with_suffix(".log"), "ab") as log:
+        # A training that ends in numbers that are not finite is a result of the study, not a failure of it.
+        subprocess.run(["taskset", "-c", str(core), *command], stdout=log, stderr=log, check=False)
+
+
+def figure(found: Sequence[Mapping[str, object]], batch: int, out: Path) -> None:
+    """Best score against the global batch, a line a rule."""
+    ranks = sorted({int(str(row["ranks"])) for row in found})
+    start = [float(str(row["best"])) for row in found if row["ranks"] == 1 and row["best"] is not None]
+    lines: dict[str, list[float | None]] = {}
+    for label in dict.fromkeys(str(row["label"]) for row in found if row["ranks"] != 1):
+        lines[label] = []
+        for n in ranks:
+            best = [row["best"] for row in found if (row["ranks"], row["label"]) == (n, label)] if n > 1 else start
+            there = [float(str(score)) for score in best if score is not None]
+            lines[label].append(mean(there) if there else None)
+    made = plots.curves(
+        batch * np.array(ranks, float),
+        lines,
+        f"Global batch ({batch} a rank)",
+        "Best score (lower is better)",
+        log_y=True,
+    )
+    made.axes[0].set_xscale("log", base=2)
+    made.axes[0].set_xticks([batch * n for n in ranks], [f"{batch * n}\n{n}" for n in ranks])
+    write_atomic(out, plots.png(made))
+
+
+def main() -> None:
+    """Train what is missing, then write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ranks", default="1,4,16,64")
+    parser.add_argument("--rules", default="none,sqrt,linear")
+    parser.add_argument("--warmup", default="0,1", help="epochs")
+    parser.add_argument("--seeds", default="1")
+    parser.add_argument("--epochs", type=int, default=4)
+    args = parser.parse_intermixed_args()
+    overrides = [*args.overrides, f"training.epochs={args.epochs}"]
+    config = configuration.load(args.config, Problems(), overrides)
+    batch = config.training.batch_size
+    if config.training.batch_norm != "local" or config.training.global_batch_size is not None:
+        sys.exit(f"{args.config}: parts of a batch stand for ranks with batch_norm: local and batch_size only")
+    source = problem_class(config.problem)(config.model).open(config.data.path, "train")
+    ranks = sorted({int(part) for part in args.ranks.split(",")})
+    uneven = [n for n in ranks if len(source) % (n * batch)]
+    source.close()
+    if uneven:
+        sys.exit(f"{config.data.path}: {len(source)} training events are no multiple of {uneven[0]} x {batch}")
+    every = points(
+        ranks,
+        args.rules.split(","),
+        [float(w) for w in args.warmup.split(",")],
+        [int(s) for s in args.seeds.split(",")],
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+
+    def work(point: Point) -> None:
+        core = cores.get()
+        try:
+            train(args.config, args.out / point.folder, [*overrides, *point.overrides(batch)], core)
+            print(point.folder, outcome(args.out / point.folder, config), flush=True)
+        finally:
+            cores.put(core)
+
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        list(pool.map(work, every))
+    found = [
+        {**asdict(p), "label": p.label, "global_batch": batch * p.ranks, **outcome(args.out / p.folder, config)}
+        for p in every
+    ]
+    with open(args.out / "points.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    write_atomic(args.out / "points.json", json.dumps(found, indent=1).encode())
+    figure(found, batch, args.out / "large_batch.png")
+    for label, group in itertools.groupby(
+        sorted(found, key=lambda row: (str(row["label"]), row["ranks"])), lambda row: row["label"]
+    ):
+        for n, rows in itertools.groupby(group, lambda row: row["ranks"]):
+            scores = [float(str(row["best"])) for row in rows if row["best"] is not None]
+            spread = f" +- {stdev(scores) / len(scores) ** 0.5:.1f}" if len(scores) > 1 else ""
+            print(f"{label:20} {n:4} ranks: {f'{mean(scores):.1f}{spread}' if scores else 'no score'}")
+
+
+if __name__ == "__main__":
+    main()
