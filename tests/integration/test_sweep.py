@@ -155,10 +155,10 @@ def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path):
 
 
 def test_bad_trials_of_two_ranks_are_pruned(setting, tmp_path):
-    """Successive halving of 30 epochs: the first look is after epoch 3, where only the best third goes on."""
+    """Successive halving of 18 epochs: the first look is after epoch 2, where only the best third goes on."""
     study = StudyDirectory(tmp_path / "study")
     command = jobs.sweep_command(
-        study.path, "training.epochs=30", "--trials", "3", "--concurrency", "1", "--ranks", "2", "--pruner", "halving"
+        study.path, "training.epochs=18", "--trials", "3", "--concurrency", "1", "--ranks", "2", "--pruner", "halving"
     )
     code, output = jobs.Running(setting, command).finish(300)
     assert code == 0, output
@@ -168,7 +168,7 @@ def test_bad_trials_of_two_ranks_are_pruned(setting, tmp_path):
     assert pruned, output
     for result in pruned:
         run = study.trial(result.number)
-        assert 3 <= result.epochs < 30
+        assert 2 <= result.epochs < 18
         assert result.reason.startswith("halving pruning after epoch ")
         assert records.read_lines(run.metrics_file)[-1]["outcome"] == "pruned"
         (entry,) = records.read_lines(run.provenance_file)
