@@ -486,10 +486,10 @@ class BatchNorm(BatchStatistic):
                 is_training=True,
             )
             return tf.reshape(y, tf.shape(x)), mean, variance
-        axes = list(range(x.shape.rank - 1))  # the fused kernel knows no float64
-        mean, variance = tf.nn.moments(x, axes)
+        mean, variance = _moments(x, list(range(x.shape.rank - 1)))  # the fused kernel knows no float64
         count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
         y = (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
+        mean, variance = (tf.reshape(moment, [-1]) for moment in (mean, variance))
         return y, mean, variance * count / tf.maximum(count - 1.0, 1.0)
 
     def _normalise_over_ranks(self, x: tf.Tensor, comm: Comm) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -506,6 +506,16 @@ class BatchNorm(BatchStatistic):
         return y, about + first, variance * count / tf.maximum(count - 1.0, 1.0)
 
 
+def _moments(x: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over some axes, which are kept with length one.
+
+    Not `tf.nn.moments`: it takes the mean for a constant in the variance, which is right for first derivatives but not
+    for the second ones that penalties on a gradient need.
+    """
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    return mean, tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+
+
 class LayerNorm(tf.Module):
     """Layer normalisation of each sample by itself, over all axes but the first (Ba et al. 2016, arXiv:1607.06450).
 
@@ -519,7 +529,7 @@ class LayerNorm(tf.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: tf.Tensor, training: bool, update: bool = True) -> tf.Tensor:
-        mean, variance = tf.nn.moments(x, list(range(1, x.shape.rank)), keepdims=True)
+        mean, variance = _moments(x, list(range(1, x.shape.rank)))
         return (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
 
 
