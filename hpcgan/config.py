@@ -85,7 +85,11 @@ class R1Config(Section):
 class GradientPenaltyConfig(Section):
     """Penalty on the critic's gradient between real and generated samples (Gulrajani et al., arXiv:1704.00028)."""
 
-    weight: Positive = Field(10.0, description="lambda: weight times the mean of (norm of the gradient - 1)^2")
+    weight: Positive | None = Field(
+        None,
+        description="lambda: weight times the mean of (norm of the gradient - 1)^2; null: 10, with loss wgan_gp, which "
+        "alone has it",
+    )
 
 
 class InstanceNoiseConfig(Section):
@@ -145,9 +149,7 @@ class TrainingConfig(Section):
     loss: Literal["bce", "wgan_gp", "hinge", "least_squares"] = Field(
         "bce", description="bce: non-saturating binary cross-entropy; the others and when to take which: docs/losses.md"
     )
-    gradient_penalty: GradientPenaltyConfig | None = Field(
-        None, description="of loss wgan_gp, with which null means the defaults of this section, and of no other"
-    )
+    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
     label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
     label_smoothing: Decrement = Field(
         0.0, description="s: D is told that real samples are real with 1 - s (bce and least_squares)"
@@ -179,12 +181,12 @@ class TrainingConfig(Section):
     rollback: RollbackConfig = RollbackConfig()
     dtype: Literal["float32", "float64"] = "float32"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _wgan_gp_has_its_penalty(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("loss") == "wgan_gp" and raw.get("gradient_penalty") is None:
-            return {**raw, "gradient_penalty": {}}
-        return raw
+    @property
+    def penalty_weight(self) -> float | None:
+        """Weight of the gradient penalty; None with a loss that has none."""
+        if self.loss != "wgan_gp":
+            return None
+        return self.gradient_penalty.weight or 10.0  # Gulrajani et al., section 4
 
 
 class ScoringConfig(Section):
@@ -255,9 +257,9 @@ class Config(Section):
 
     def _loss_and_stabilisers_fit_together(self) -> None:
         training, loss = self.training, self.training.loss
-        if training.gradient_penalty is not None and loss != "wgan_gp":
+        if training.gradient_penalty.weight is not None and loss != "wgan_gp":
             raise ValueError(
-                f"training.gradient_penalty is of training.loss=wgan_gp, not {loss}: set it to null "
+                f"training.gradient_penalty.weight is of training.loss=wgan_gp, not {loss}: set it to null "
                 "(training.r1 goes with every loss)"
             )
         if training.label_smoothing > 0 and loss not in ("bce", "least_squares"):

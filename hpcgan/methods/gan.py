@@ -168,7 +168,7 @@ class Gan:
         flip = stateless.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype
         made = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
-        if self._config.gradient_penalty is not None:
+        if self._config.penalty_weight is not None:
             made["epsilon"] = stateless.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
         if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
             made.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
@@ -325,14 +325,9 @@ class Gan:
             if penalise:
                 r1 = settings.r1
                 objective = loss + r1.every * r1_penalty(self._critic_given(real), self._made(real), r1.weight)
-            if settings.gradient_penalty is not None and epsilon is not None:
-                objective += gradient_penalty(
-                    self._critic_given(real),
-                    self._made(real),
-                    self._made(fake),
-                    epsilon,
-                    settings.gradient_penalty.weight,
-                )
+            if settings.penalty_weight is not None and epsilon is not None:
+                made = self._made(real), self._made(fake)
+                objective += gradient_penalty(self._critic_given(real), *made, epsilon, settings.penalty_weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
 
     def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:

@@ -54,7 +54,7 @@ def test_scientific_notation_that_yaml_reads_as_text():
         (["training.loss=wgan"], "training.loss: input should be 'bce', 'wgan_gp', 'hinge' or 'least_squares'"),
         (
             ["training.gradient_penalty.weight=5"],
-            "is of training.loss=wgan_gp, not bce: set it to null",
+            "weight is of training.loss=wgan_gp, not bce: set it to null",
         ),
         ([*WGAN, "training.gradient_penalty.weight=0"], "gradient_penalty.weight: .*greater than 0"),
         ([*WGAN, "training.label_flip=0.1"], "training.label_flip would drive the critic .*: set it to 0"),
@@ -119,11 +119,21 @@ def test_bad_values_name_the_key_and_the_remedy(overrides, message):
 
 
 def test_the_penalty_of_wgan_gp_is_there_without_being_asked_for():
-    assert load(overrides=WGAN).training.gradient_penalty == config.GradientPenaltyConfig(weight=10.0)
-    assert load(overrides=[*WGAN, "training.gradient_penalty.weight=2"]).training.gradient_penalty.weight == 2.0
-    assert load().training.gradient_penalty is None
-    resolved = load(overrides=WGAN)
-    assert config.load(yaml.safe_load(resolved.to_yaml()), Problems()) == resolved
+    assert load(overrides=WGAN).training.penalty_weight == 10.0
+    assert load(overrides=[*WGAN, "training.gradient_penalty.weight=2"]).training.penalty_weight == 2.0
+    assert load().training.penalty_weight is None
+
+
+def test_a_search_over_losses_can_take_the_penalty_of_one_of_them(tmp_path):
+    path = tmp_path / "search.yaml"
+    searched = {
+        "training.loss": {"choice": ["hinge", "wgan_gp"]},
+        "training.gradient_penalty.weight": {"log_uniform": [1.0, 20.0], "when": {"training.loss": "wgan_gp"}},
+        "model.discriminator_normalisation": {"choice": ["layer", "spectral"]},
+    }
+    path.write_text(yaml.safe_dump({**BASE, "search": searched}))
+    _, space = study.load(path, Problems())
+    assert {d.key for d in space.dimensions} == set(searched)
 
 
 def test_what_goes_with_a_critic_and_with_noise_is_taken():
