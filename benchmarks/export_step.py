@@ -38,10 +38,14 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     config = configuration.load(args.config, Problems(), [*args.overrides, f"training.dtype={args.dtype}"])
     model, training = config.model, config.training
-    if (model.architecture, model.phi_padding, model.normalisation) != ("dcgan", "zero", "batch"):
+    known = ("dcgan", "zero", "batch", None)
+    if (model.architecture, model.phi_padding, model.normalisation, model.discriminator_normalisation) != known:
         sys.exit(f"{args.config}: the peer knows architecture dcgan with zero padding and batch norm only")
     if training.r1.weight or training.augment_generated or training.average_half_life:
         sys.exit(f"{args.config}: the peer knows neither R1 nor augmented generated samples nor averaging")
+    more = (training.label_smoothing, training.instance_noise.sigma, training.critic_steps)
+    if training.loss != "bce" or more != (0.0, 0.0, 1):
+        sys.exit(f"{args.config}: the peer knows loss bce only, without smoothing, instance noise and critic steps")
     gan = Gan(problem_class(config.problem)(model), training, SerialComm(), config.seed)
     found = {
         "latent_dim": model.latent_dim,

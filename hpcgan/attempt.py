@@ -28,6 +28,7 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
+from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.gan import Gan, Sampler
@@ -97,11 +98,12 @@ def train(
         _announce(reporter, config, run, comm, sharding, state, len(validation))
         state.counters.global_batch = sharding.global_batch
         pipeline = make_pipeline(config, problem, training, sharding, method)
-        scorer = None
+        scorer = diversity = None
         if config.scoring.every_epochs and state.counters.epoch < config.training.epochs:
             scorer = epoch_scorer(config, problem, sampler, validation, comm)
+            diversity = epoch_diversity(config, problem, sampler, validation, comm)
         trainer = Trainer(
-            config, comm, method, state, pipeline, sharding, scorer, run.checkpoints, writers, stop, reporter
+            config, comm, method, state, pipeline, sharding, scorer, diversity, run.checkpoints, writers, stop, reporter
         )
         ended_early = trainer.run()
         if ended_early is not None:
@@ -224,6 +226,14 @@ def epoch_scorer(
     """Scoring of the generator after an epoch."""
     scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
     return lambda epoch: scorer(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
+
+
+def epoch_diversity(
+    config: Config, problem: Problem, sampler: Sampler, validation: Source, comm: Comm
+) -> Callable[[int], Diversity | None]:
+    """Diversity of the generator after an epoch, on the first of the events that are scored."""
+    meter = DiversityMeter(problem, validation, comm, sampler.batch_size)
+    return lambda epoch: meter(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
 
 
 def open_writers(

@@ -41,6 +41,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
+class ModelSection(Section):
+    """Base of the `model:` sections: what training settings have to know of the networks, whatever the problem.
+
+    Both properties map settings of the section, as a user would write them, to those that mend it.
+    """
+
+    @property
+    def batch_coupling(self) -> dict[str, str]:
+        """Settings by which the discriminator's answer to one event depends on the other events of its batch."""
+        return {}
+
+    @property
+    def noise_intolerance(self) -> dict[str, str]:
+        """Settings by which the discriminator is undefined for noisy events, with intensities below zero, say."""
+        return {}
+
+
 class DataConfig(Section):
     """Where the samples are, and how real ones are shown to the discriminator."""
 
@@ -63,6 +80,23 @@ class R1Config(Section):
 
     weight: NonNegative = Field(0.0, description="gamma: weight / 2 times the mean squared gradient; 0: none")
     every: int = Field(16, ge=1, description="steps between penalties, each counted `every` times")
+
+
+class GradientPenaltyConfig(Section):
+    """Penalty on the critic's gradient between real and generated samples (Gulrajani et al., arXiv:1704.00028)."""
+
+    weight: Positive | None = Field(
+        None,
+        description="lambda: weight times the mean of (norm of the gradient - 1)^2; null: 10, with loss wgan_gp, which "
+        "alone has it",
+    )
+
+
+class InstanceNoiseConfig(Section):
+    """Gaussian noise on all that the discriminator sees (Sonderby et al., arXiv:1610.04490), fading out linearly."""
+
+    sigma: NonNegative = Field(0.0, description="standard deviation at the beginning, in encoded units; 0: none")
+    epochs: Positive | None = Field(None, description="epoch at which it has faded out; null: training.epochs")
 
 
 class ChangeConfig(Section):
@@ -102,6 +136,9 @@ class RollbackConfig(Section):
     score_factor: Annotated[float, Field(gt=1)] | None = Field(
         None, description="an epoch with this many times the best score has gone astray, too"
     )
+    diversity_below: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="an epoch whose generated samples are less diverse has gone astray, too, if the best were not"
+    )
 
 
 class TrainingConfig(Section):
@@ -114,9 +151,21 @@ class TrainingConfig(Section):
     )
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
-    loss: Literal["bce"] = Field("bce", description="bce: non-saturating binary cross-entropy")
+    loss: Literal["bce", "wgan_gp", "hinge", "least_squares"] = Field(
+        "bce", description="bce: non-saturating binary cross-entropy; the others and when to take which: docs/losses.md"
+    )
+    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
     label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
+    label_smoothing: Decrement = Field(
+        0.0, description="s: D is told that real samples are real with 1 - s (bce and least_squares)"
+    )
+    instance_noise: InstanceNoiseConfig = InstanceNoiseConfig()
     r1: R1Config = R1Config()
+    critic_steps: int = Field(
+        1,
+        ge=1,
+        description="steps, each an update of D on samples of its own, to one update of the generator",
+    )
     update: Literal["alternating", "simultaneous"] = Field(
         "alternating",
         description="the generator's gradient is taken after the discriminator's update, or at the weights before it",
@@ -136,6 +185,13 @@ class TrainingConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     rollback: RollbackConfig = RollbackConfig()
     dtype: Literal["float32", "float64"] = "float32"
+
+    @property
+    def penalty_weight(self) -> float | None:
+        """Weight of the gradient penalty; None with a loss that has none."""
+        if self.loss != "wgan_gp":
+            return None
+        return self.gradient_penalty.weight or 10.0  # Gulrajani et al., section 4
 
 
 class ScoringConfig(Section):
@@ -202,7 +258,39 @@ class Config(Section):
                 "training.schedule.scaling is for a batch that grows with the ranks, not for "
                 "training.global_batch_size: set it to none, or training.schedule.reference_batch"
             )
+        self._loss_and_stabilisers_fit_together()
         return self
+
+    def _loss_and_stabilisers_fit_together(self) -> None:
+        training, loss = self.training, self.training.loss
+        if training.gradient_penalty.weight is not None and loss != "wgan_gp":
+            raise ValueError(
+                f"training.gradient_penalty.weight is of training.loss=wgan_gp, not {loss}: set it to null "
+                "(training.r1 goes with every loss)"
+            )
+        if training.label_smoothing > 0 and loss not in ("bce", "least_squares"):
+            raise ValueError(
+                f"training.label_smoothing moves a target, which training.loss={loss} has not: "
+                "set it to 0, or take bce or least_squares"
+            )
+        if training.label_flip > 0 and loss == "wgan_gp":
+            raise ValueError(
+                "training.label_flip would drive the critic of training.loss=wgan_gp away from its optimum without "
+                "bound: set it to 0"
+            )
+        model = self.model if isinstance(self.model, ModelSection) else ModelSection()
+        if loss == "wgan_gp":
+            for setting, remedy in model.batch_coupling.items():
+                raise ValueError(
+                    f"training.loss=wgan_gp penalises the gradient of each event, but {setting} lets the "
+                    f"discriminator's answer depend on the rest of the batch: set {remedy}"
+                )
+        if training.instance_noise.sigma > 0:
+            for setting, remedy in model.noise_intolerance.items():
+                raise ValueError(
+                    f"training.instance_noise.sigma makes intensities below zero, for which {setting} is undefined: "
+                    f"set {remedy}, or sigma to 0"
+                )
 
     def dump(self) -> dict[str, Any]:
         """Everything, defaults included, as plain values."""

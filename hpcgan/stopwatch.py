@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -30,7 +31,7 @@ import numpy as np
 
 import hpcgan
 from hpcgan import config as configuration
-from hpcgan.config import Config
+from hpcgan.config import Config, TrainingConfig
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
@@ -49,16 +50,21 @@ Batch = tuple["Sample", dict[str, np.ndarray]]
 
 
 def block_length(steps: int, every: int) -> int:
-    """Steps of a block: every block has as many steps with the gradient penalty as any other.
+    """Steps of a block: every block has as many steps of each kind as any other.
 
     Parameters
     ----------
     steps : int
         Steps that are asked for; a block is not longer.
     every : int
-        Steps between two penalties; 1 without.
+        Steps after which the kinds of steps come again (`period`).
     """
     return min(steps, every * -(-SHORTEST_BLOCK // every))
+
+
+def period(settings: TrainingConfig) -> int:
+    """Steps after which R1 penalties and updates of the generator come again in the same order; 1: all are alike."""
+    return math.lcm(settings.r1.every if settings.r1.weight > 0 else 1, settings.critic_steps)
 
 
 def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         alone_state.load_variables(state.arrays())
         steppers["local"] = _Stepper(alone, config, sharding)
     r1 = config.training.r1
-    length = block_length(request["steps"], r1.every if r1.weight > 0 else 1)
+    length = block_length(request["steps"], period(config.training))
     count = -(-request["steps"] // length)
     pipeline = attempt.make_pipeline(config, problem, training, sharding, method)
     blocks: dict[str, list[dict[str, Any]]] = {"real": [], "local": []}
@@ -126,6 +132,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         "batch_size": sharding.batch_size,
         "block_steps": length,
         "penalty_every": r1.every if r1.weight > 0 else 0,
+        "critic_steps": config.training.critic_steps,
         "first_step": request["warm_up"],
         "payload_bytes": payload(method, config.training.dtype),
         "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},
@@ -147,13 +154,15 @@ class _Stepper:
         from hpcgan.training.loop import learning_rates
 
         samples = self._step * self._sharding.global_batch
+        epochs = samples / self._sharding.n
         result = self._method.step(
             self._step,
             real,
             draws,
-            learning_rates=learning_rates(self._settings, samples / self._sharding.n, self._sharding, self._step),
+            learning_rates=learning_rates(self._settings, epochs, self._sharding, self._step),
             samples=samples + self._sharding.global_batch,
             attention=False,
+            epochs=epochs,
         )
         self._step += 1
         self.finite = self.finite and bool(np.isfinite(list(result.metrics.values())).all())

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
+CURVES = ("epoch", "step", "samples", "losses", "collapse", "score", "samples_per_second")  # of an epoch's record
+#: Signs of a collapse in an epoch's record, as the figure names them.
+COLLAPSE = {
+    "diversity": "distance of generated pairs",
+    "nearest": "distance to the nearest",
+    "saturation": "discriminator's certainty",
+}
 NULL_SPLITS = 2000
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
@@ -377,10 +384,7 @@ def _training(
         "epochs": epochs[-1]["epoch"] if epochs else 0,
         "samples": epochs[-1]["samples"] if epochs else 0,
         "samples_per_second": float(np.median(rates)) if rates else None,
-        "curves": [
-            {key: r.get(key) for key in ("epoch", "step", "samples", "losses", "score", "samples_per_second")}
-            for r in epochs
-        ],
+        "curves": [{key: r.get(key) for key in CURVES} for r in epochs],
         "config": config,
         "provenance": provenance,
     }
@@ -421,6 +425,15 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
         figures.append(_embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
     figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
     figures.append(_embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
+    lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}
+    lines = {text: values for text, values in lines.items() if any(value is not None for value in values)}
+    if lines:  # runs of older versions have none
+        caption = (
+            "Signs of a collapse: mean distances among generated events over those among real ones (1: as diverse; "
+            "near 0: alike), and by how much the discriminator takes real events rather than generated ones for real "
+            "(0: it cannot tell; near 1: it is certain, and teaches little)."
+        )
+        figures.append(_embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
     return figures
 
 

@@ -1,7 +1,8 @@
 """The adversarial method: the updates of a training step, and sampling.
 
 A step is the discriminator's update on a real and a fake batch, then the generator's against the updated
-discriminator with the same fake batch (reference of the paper's authors). Each update averages gradients,
+discriminator with the same fake batch (reference of the paper's authors). With `training.critic_steps` the
+generator has its update in every so many steps only. Each update averages gradients,
 moving statistics and metrics over all ranks in one collective, so all ranks hold the same bits after it.
 The loss is a mean over the rank's own batch and the average over equally large ranks is the mean over the
 global batch; only batch normalisation sees each rank's batch by itself.
@@ -22,9 +23,12 @@ from hpcgan.comm.base import Comm
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
-from hpcgan.methods import losses
+from hpcgan.methods import instance_noise
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
+from hpcgan.methods.losses import LOSSES
+from hpcgan.methods.penalties import gradient_penalty, r1_penalty
+from hpcgan.methods.permute import inverse, permute
 from hpcgan.models.layers import Network, synchronise
 from hpcgan.problems.base import Problem
 
@@ -39,6 +43,8 @@ METRICS = (
     "nonfinite",
     "attention",
 )
+#: What follows from them: how much more the discriminator takes real samples for real than fake ones, 1 at most.
+SATURATION = "saturation"
 
 
 #: Place of "not finite" among the metrics that each network's update averages.
@@ -52,7 +58,8 @@ class StepResult:
     Attributes
     ----------
     metrics : dict
-        `METRICS`, averaged over all ranks: the same numbers everywhere.
+        `METRICS`, averaged over all ranks, and `SATURATION`: the same numbers everywhere. In a step without an update
+        of the generator its loss is that of the discriminator's fake batch, before the discriminator's update.
     finite_here : bool
         False if this rank's own losses or gradients were not finite.
     """
@@ -114,14 +121,21 @@ class Gan:
             name: Adam(name, {k: v for k, v in self.networks[name].named.items() if v.trainable}, settings)
             for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
         }
-        self._discriminator_loss, self._generator_loss = losses.LOSSES[config.loss]
+        self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
+        self._noise_is_over = False
         if config.batch_norm == "synced" and comm.size > 1:
             for network in (generator, discriminator):
                 synchronise(network, comm)
         # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
-        self._whole = tf.function(self._step, autograph=False, reduce_retracing=True)
-        penalised = functools.partial(self._step, penalise=True)
-        self._whole_penalised = tf.function(penalised, autograph=False, reduce_retracing=True)
+        self._compiled = {
+            (penalise, generate): tf.function(
+                functools.partial(self._step, penalise=penalise, update_generator=generate),
+                autograph=False,
+                reduce_retracing=True,
+            )
+            for penalise in (False, True)
+            for generate in (False, True)
+        }
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         """Let the networks measure their constants.
@@ -152,12 +166,17 @@ class Gan:
         """
         noise = stateless.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
         flip = stateless.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
-        made = {"noise": noise.astype(self._config.dtype), "flip": np.array(flip, self._config.dtype)}
+        dtype = self._config.dtype
+        made = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
+        if self._config.penalty_weight is not None:
+            made["epsilon"] = stateless.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
+        if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
+            made.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
         if self._symmetries:
             columns = len(self._problem.symmetries)
             uniforms = stateless.uniform(self._seed, "augment-generated", step, first, n, columns)
             for name, order in self._problem.permutations(self._symmetries, uniforms).items():
-                made[f"order/{name}"], made[f"inverse/{name}"] = order, _inverse(order)
+                made[f"order/{name}"], made[f"inverse/{name}"] = order, inverse(order)
         return made
 
     # --- training ----------------------------------------------------------------------------------
@@ -171,8 +190,9 @@ class Gan:
         learning_rates: Mapping[str, float],
         samples: int,
         attention: bool,
+        epochs: float = 0.0,
     ) -> StepResult:
-        """Update all networks once.
+        """Update the discriminator once, and the generator if it is its turn.
 
         Parameters
         ----------
@@ -188,12 +208,15 @@ class Gan:
             Samples seen by all ranks, this step's included (paces the averaged generator).
         attention : bool
             This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
+        epochs : float
+            Epochs done before the step (paces the instance noise).
         """
-        dtype = self._config.dtype
+        dtype, turns = self._config.dtype, self._config.critic_steps
         step_samples = len(draws["noise"]) * self._comm.size
-        kept = decay(self._config.average_half_life, samples, step_samples)
+        kept = decay(self._config.average_half_life, samples, step_samples * turns)
         due = self._config.r1.weight > 0 and step % self._config.r1.every == 0
-        compiled = self._whole_penalised if due else self._whole
+        compiled = self._compiled[due, step % turns == turns - 1]
+        draws = self._with_noise_of(draws, epochs)
         metrics, finite = compiled(
             {k: tf.constant(v, dtype) for k, v in real.items()},
             {k: tf.constant(v) for k, v in draws.items()},
@@ -201,7 +224,19 @@ class Gan:
             tf.constant(kept, dtype),
             tf.constant(float(attention), dtype),
         )
-        return StepResult(dict(zip(METRICS, metrics.numpy().tolist(), strict=True)), bool(finite.numpy()))
+        said = dict(zip(METRICS, metrics.numpy().tolist(), strict=True))
+        said[SATURATION] = said["real_probability"] - said["fake_probability"]
+        return StepResult(said, bool(finite.numpy()))
+
+    def _with_noise_of(self, draws: Mapping[str, np.ndarray], epochs: float) -> Mapping[str, np.ndarray]:
+        """The draws with the strength of the instance noise; without any of it from its end on."""
+        if self._config.instance_noise.sigma == 0:
+            return draws
+        sigma = instance_noise.sigma(self._config, epochs)
+        if sigma > 0:
+            return {**draws, instance_noise.SIGMA: np.array(sigma, self._config.dtype)}
+        self._noise_is_over = True  # epochs only grow: nothing more is drawn for nothing
+        return {k: v for k, v in draws.items() if not k.startswith(instance_noise.PREFIX)}
 
     def _step(
         self,
@@ -211,8 +246,12 @@ class Gan:
         kept: tf.Tensor,
         attention: tf.Tensor,
         penalise: bool = False,
+        update_generator: bool = True,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The whole step, as it is compiled."""
+        self.networks["discriminator"].iterate()
+        if not update_generator:
+            return self._discriminator_step(real, draws, rates, attention, penalise)
         weights = self.networks["generator"].weights
         simultaneous, accumulating = self._config.update == "simultaneous", self._config.accumulation > 1
         fake: Tensors = {}
@@ -228,7 +267,7 @@ class Gan:
         if accumulating:
             g_local, g_finite = self._generator_accumulated(real, draws)
         else:
-            upstream, g_loss = self._upstream(real, fake)
+            upstream, g_loss = self._upstream(real, fake, draws)
             gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
             g_local, g_finite = self._generator_local(gradients, g_loss)
         g_mean = self._begin_mean("generator", g_local)
@@ -238,30 +277,63 @@ class Gan:
 
         d_loss, probability_real, probability_fake, d_bad, attending = tf.unstack(d_metrics)
         g_loss, g_bad = tf.unstack(g_metrics)
-        metrics = tf.stack([d_loss, g_loss, probability_real, probability_fake, d_bad + g_bad, attending])
+        probabilities = self._loss.probabilities(probability_real, probability_fake)
+        metrics = tf.stack([d_loss, g_loss, *probabilities, d_bad + g_bad, attending])
         # A bad discriminator update spoils the generator's on every rank: only its origin is to blame.
         return metrics, tf.where(d_bad > 0, d_finite, g_finite)
+
+    def _discriminator_step(
+        self, real: Tensors, draws: Tensors, rates: Tensors, attention: tf.Tensor, penalise: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A step in which the generator only makes samples; its statistics follow its own updates."""
+        fake: Tensors = {}
+        if self._config.accumulation == 1:
+            fake = self._generate(self._conditions(real), draws, update=False)
+        local, finite = self._discriminator_local(real, fake, draws, attention, penalise, with_generator_loss=True)
+        mean = self._begin_mean("discriminator", local)
+        d_loss, on_real, on_fake, bad, attending, g_loss = tf.unstack(
+            self._apply("discriminator", mean(), rates["discriminator"])
+        )
+        probabilities = self._loss.probabilities(on_real, on_fake)
+        return tf.stack([d_loss, g_loss, *probabilities, bad, attending]), finite
 
     # --- gradients of this rank --------------------------------------------------------------------
 
     def _generate(self, conditions: Tensors, draws: Tensors, update: bool = True) -> Tensors:
         """A fake batch, under the symmetries that were drawn."""
         fake = self.networks["generator"](draws["noise"], conditions, training=True, update=update)
-        return _permute(fake, draws)
+        return permute(fake, draws)
 
     def discriminator_gradients(
-        self, real: Tensors, fake: Tensors, flip: tf.Tensor, penalise: bool = False
+        self,
+        real: Tensors,
+        fake: Tensors,
+        flip: tf.Tensor,
+        penalise: bool = False,
+        epsilon: tf.Tensor | None = None,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Local gradients, loss (without the penalty) and logits of the discriminator."""
-        network = self.networks["discriminator"]
+        """Local gradients, loss (without penalties) and logits of the discriminator.
+
+        `penalise` is for R1; `epsilon`, (n,), says where between real and fake samples the gradient penalty is taken.
+        """
+        network, settings = self.networks["discriminator"], self._config
+        fake = {k: tf.stop_gradient(v) for k, v in fake.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
-            real_logits, fake_logits = network.pair(real, {k: tf.stop_gradient(v) for k, v in fake.items()})
-            loss = objective = self._discriminator_loss(real_logits, fake_logits, flip)
+            real_logits, fake_logits = network.pair(real, fake)
+            loss = objective = self._loss.discriminator(real_logits, fake_logits, flip)
             if penalise:
-                r1 = self._config.r1
-                objective = loss + r1.every * losses.r1_penalty(self._critic, self._made(real), r1.weight)
+                r1 = settings.r1
+                objective = loss + r1.every * r1_penalty(self._critic_given(real), self._made(real), r1.weight)
+            if settings.penalty_weight is not None and epsilon is not None:
+                made = self._made(real), self._made(fake)
+                objective += gradient_penalty(self._critic_given(real), *made, epsilon, settings.penalty_weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
+
+    def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:
+        """The discriminator as a function of the tensors that a generator makes, under the conditions of `real`."""
+        conditions = self._conditions(real)
+        return lambda made: self._critic({**conditions, **made})
 
     def _critic(self, sample: Tensors) -> tf.Tensor:
         return self.networks["discriminator"](sample, training=True, update=False)
@@ -271,40 +343,52 @@ class Gan:
         return {k: v for k, v in sample.items() if self._problem.schema[k].role == "data"}
 
     def generator_gradients(
-        self, real: Tensors, fake: Tensors, generator_tape: tf.GradientTape
+        self, real: Tensors, fake: Tensors, generator_tape: tf.GradientTape, draws: Tensors | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Local gradients and loss of the generator, whose forward pass `generator_tape` has recorded."""
-        upstream, loss = self._upstream(real, fake)
+        upstream, loss = self._upstream(real, fake, draws or {})
         weights = self.networks["generator"].weights
         return generator_tape.gradient(self._made(fake), weights, output_gradients=upstream), loss
 
-    def _upstream(self, real: Tensors, fake: Tensors) -> tuple[Tensors, tf.Tensor]:
+    def _upstream(self, real: Tensors, fake: Tensors, draws: Tensors) -> tuple[Tensors, tf.Tensor]:
         """Gradient of the generator's loss with respect to what it made, and the loss."""
         made = self._made(fake)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(made.values()))
             # Its statistics follow the discriminator's own update only.
-            loss = self._generator_loss(self._critic({**fake, **made}))
+            loss = self._loss.generator(self._critic(instance_noise.add({**fake, **made}, draws, "fake")))
         return tape.gradient(loss, made), loss
 
     def _discriminator_local(
-        self, real: Tensors, fake: Tensors, draws: Tensors, attention: tf.Tensor, penalise: bool = False
+        self,
+        real: Tensors,
+        fake: Tensors,
+        draws: Tensors,
+        attention: tf.Tensor,
+        penalise: bool = False,
+        with_generator_loss: bool = False,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """What this rank contributes to the discriminator's update, packed; whether it is finite."""
+        count = len(self.networks["discriminator"].weights)
 
         def part(real: Tensors, draws: Tensors, fake: Tensors) -> list[tf.Tensor]:
             if not fake:
-                fake = self._generate(self._conditions(real), draws)
-            gradients, loss, on_real, on_fake = self.discriminator_gradients(real, fake, draws["flip"], penalise)
-            probabilities = [tf.reduce_mean(tf.sigmoid(logits)) for logits in (on_real, on_fake)]
-            return [*gradients, loss, *probabilities]
+                fake = self._generate(self._conditions(real), draws, update=not with_generator_loss)
+            real, fake = instance_noise.add(real, draws, "real"), instance_noise.add(fake, draws, "fake")
+            gradients, loss, on_real, on_fake = self.discriminator_gradients(
+                real, fake, draws["flip"], penalise, draws.get("epsilon")
+            )
+            beliefs = [tf.reduce_mean(self._loss.belief(logits)) for logits in (on_real, on_fake)]
+            more = [self._loss.generator(on_fake)] if with_generator_loss else []
+            return [*gradients, loss, *beliefs, *more]
 
         if fake:
-            *gradients, loss, on_real, on_fake = part(real, draws, fake)
+            found = part(real, draws, fake)
         else:
-            *gradients, loss, on_real, on_fake = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
+            found = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
+        gradients, (loss, on_real, on_fake, *more) = found[:count], found[count:]
         finite = _finite(loss, gradients)
-        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention]
+        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention, *more]
         return self._pack("discriminator", gradients, metrics), finite
 
     def _generator_local(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -320,7 +404,7 @@ class Gan:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
                 fake = self._generate(self._conditions(real), draws, update=False)
-            gradients, loss = self.generator_gradients(real, fake, tape)
+            gradients, loss = self.generator_gradients(real, fake, tape, draws)
             return [*gradients, loss]
 
         *gradients, loss = self._accumulate(part, real, draws)
@@ -398,38 +482,6 @@ def _like(flat: tf.Tensor, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
     sizes = [variable.shape.num_elements() for variable in variables]
     parts = tf.split(flat, sizes) if sizes else []
     return [tf.reshape(part, variable.shape) for part, variable in zip(parts, variables, strict=True)]
-
-
-def _inverse(order: np.ndarray) -> np.ndarray:
-    """Inverse of each row's permutation."""
-    inverse = np.empty_like(order)
-    np.put_along_axis(inverse, order, np.broadcast_to(np.arange(order.shape[1], dtype=order.dtype), order.shape), 1)
-    return inverse
-
-
-def _permute(sample: Tensors, draws: Tensors) -> dict[str, tf.Tensor]:
-    """Apply the permutations among the draws, if any, to generated samples."""
-    changed = dict(sample)
-    for name, tensor in sample.items():
-        if f"order/{name}" in draws:
-            changed[name] = _reorder(tensor, draws[f"order/{name}"], draws[f"inverse/{name}"])
-    return changed
-
-
-def _reorder(tensor: tf.Tensor, order: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
-    """Permute the cells of each sample; the gradient is gathered back, where TensorFlow would scatter."""
-    shape = tf.shape(tensor)
-
-    @tf.custom_gradient
-    def gather(x: tf.Tensor) -> tuple[tf.Tensor, object]:
-        def backward(upstream: tf.Tensor) -> tf.Tensor:
-            flat = tf.reshape(upstream, tf.shape(inverse))
-            return tf.reshape(tf.gather(flat, inverse, axis=1, batch_dims=1), shape)
-
-        flat = tf.reshape(x, tf.shape(order))
-        return tf.reshape(tf.gather(flat, order, axis=1, batch_dims=1), shape), backward
-
-    return tf.ensure_shape(gather(tensor), tensor.shape)
 
 
 def _finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:

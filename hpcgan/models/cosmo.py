@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from hpcgan.models.layers import BatchNorm, Conv2D, ConvTranspose2D, Dense, Initializer, Network
+from hpcgan.models.layers import BatchNorm, Conv2D, ConvTranspose2D, Dense, Initializer, Network, normalisation
 
 if TYPE_CHECKING:
     from hpcgan.problems.cosmo import CosmoModel
@@ -49,20 +49,27 @@ class Generator(Network):
 class Discriminator(Network):
     """{"kappa": (n, side, side)} encoded -> logits (n,).
 
-    Four 5x5 convolutions of stride 2 with f, 2f, 4f and 6f channels (batch norm from the second on, leaky ReLU 0.2) and
-    a dense layer. The first convolution and the dense layer have biases.
+    Four 5x5 convolutions of stride 2 with f, 2f, 4f and 6f channels (normalised from the second on, leaky ReLU 0.2) and
+    a dense layer. The first convolution and the dense layer have biases; the others, too, where no layer follows that
+    has an offset. With spectral norm every kernel has it.
     """
 
     def __init__(self, config: CosmoModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
         widths = [config.filters, 2 * config.filters, 4 * config.filters, 6 * config.filters]
+        kind = config.discriminator_normalisation
+        biased, spectral = kind in ("none", "spectral"), kind == "spectral"
         self.downs = [
-            Conv2D(init, f"discriminator/down{i}", a, b, kernel=KERNEL, stddev=STDDEV, bias=i == 0)
+            Conv2D(
+                init, f"discriminator/down{i}", a, b, kernel=KERNEL, stddev=STDDEV, bias=biased or i == 0,
+                spectral=spectral,
+            )
             for i, (a, b) in enumerate(zip([1, *widths[:-1]], widths, strict=True))
-        ]
-        self.norms = [BatchNorm(init, f"discriminator/norm{i + 1}", width) for i, width in enumerate(widths[1:])]
-        self.head = Dense(init, "discriminator/head", (config.side // 16) ** 2 * widths[-1], 1, stddev=STDDEV)
+        ]  # fmt: skip
+        self.norms = [normalisation(init, f"discriminator/norm{i + 1}", w, kind) for i, w in enumerate(widths[1:])]
+        inputs = (config.side // 16) ** 2 * widths[-1]
+        self.head = Dense(init, "discriminator/head", inputs, 1, stddev=STDDEV, spectral=spectral)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since batch norm must not mix them."""

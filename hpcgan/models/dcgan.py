@@ -49,22 +49,22 @@ class Generator(Network):
 class Discriminator(Network):
     """{"hist": (n, 64, 64)} encoded -> logits (n,).
 
-    Four stride-2 convolutions f, 2f, 4f, 8f (batch norm from the second on, leaky ReLU 0.2) and one over
-    the remaining 4x4.
+    Four stride-2 convolutions f, 2f, 4f, 8f (normalised from the second on, leaky ReLU 0.2) and one over
+    the remaining 4x4. With spectral norm every kernel has it, and the convolutions have biases.
     """
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
         widths = [config.filters, 2 * config.filters, 4 * config.filters, 8 * config.filters]
+        kind = config.discriminator_normalisation or config.normalisation
+        spectral = kind == "spectral"
         self.downs = [
-            Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding)
+            Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, bias=spectral, spectral=spectral)
             for i, (a, b) in enumerate(zip([1, *widths[:-1]], widths, strict=True))
         ]
-        self.norms = [
-            normalisation(init, f"discriminator/norm{i + 1}", w, config.normalisation) for i, w in enumerate(widths[1:])
-        ]
-        self.head = Dense(init, "discriminator/head", 16 * widths[-1], 1, bias=False)
+        self.norms = [normalisation(init, f"discriminator/norm{i + 1}", w, kind) for i, w in enumerate(widths[1:])]
+        self.head = Dense(init, "discriminator/head", 16 * widths[-1], 1, bias=False, spectral=spectral)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since batch norm must not mix them."""

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.models.layers import Conv2D, ConvTranspose2D, Initializer, MinibatchStddev, Network, normalisation
+from hpcgan.models.layers import (
+    Conv2D,
+    ConvTranspose2D,
+    Initializer,
+    MinibatchStddev,
+    Network,
+    SpectralNorm,
+    normalisation,
+)
 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
@@ -130,16 +138,17 @@ def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
 
 
 class Discriminator(Network):
-    """{"hist": (n, 64, 64)} encoded -> logits (n,)."""
+    """{"hist": (n, 64, 64)} encoded -> logits (n,). With spectral norm every kernel has it."""
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
+        spectral = config.discriminator_normalisation == "spectral"
         widths = [config.filters, 2 * config.filters, 4 * config.filters, 8 * config.filters]
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
         self.eta = tf.constant(np.broadcast_to(config.absolute_eta, (1, 64, 64)), dtype)
         self.downs = [
-            Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, gain=2)
+            Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, gain=2, spectral=spectral)
             for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
         ]
         self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
@@ -179,6 +188,13 @@ class Discriminator(Network):
             if units
             else []
         )
+        kernels = [*self.pooled, self.head, *self.hidden[::2]]
+        self.spectral = {kernel.name: SpectralNorm(init, kernel) for kernel in kernels} if spectral else {}
+
+    def _kernel(self, variable: tf.Variable) -> tf.Tensor:
+        """A kernel of a layer written out below, over its spectral norm if it has one."""
+        norm = self.spectral.get(variable.name)
+        return variable if norm is None else norm()
 
     @property
     def constants(self) -> list[tf.Variable]:
@@ -242,7 +258,7 @@ class Discriminator(Network):
                 window = [component * (1.0, 1.0, 0.5, 0.25)[i] for component in windows[i]]
                 sums = [window[0], _mass(window[1:])] if self.pooled_mass else window[:1]
                 both = tf.stack([*sums, *(tf.math.log1p(10.0 * s) for s in sums)], axis=-1)
-                x = x + tf.nn.conv2d(both, self.pooled[i], 1, "SAME")
+                x = x + tf.nn.conv2d(both, self._kernel(self.pooled[i]), 1, "SAME")
             x = tf.nn.leaky_relu(x, 0.2)
         if self.minibatch is not None:
             x = self.minibatch(x, groups)
@@ -250,15 +266,15 @@ class Discriminator(Network):
         mean = tf.reduce_mean(t, axis=[1, 2]) * 20.0
         flat = tf.reshape(x, [-1, self.head.shape[0] - 2])
         features = tf.concat([flat, total[:, None], mean[:, None]], axis=1)
-        logits = tf.matmul(features, self.head)[:, 0] + self.head_bias
+        logits = tf.matmul(features, self._kernel(self.head))[:, 0] + self.head_bias
         if self.hidden:
             kernel, bias, kernel2, bias2, out = self.hidden
             mean, deviation = self.sums_scale
             sums = (self._sums(t, pt, windows) - mean) / deviation
             y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums], axis=1)
-            y = tf.nn.leaky_relu(tf.matmul(y, kernel) + bias, 0.2)
-            y = tf.nn.leaky_relu(tf.matmul(y, kernel2) + bias2, 0.2)
-            logits += tf.matmul(y, out)[:, 0]
+            y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel)) + bias, 0.2)
+            y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel2)) + bias2, 0.2)
+            logits += tf.matmul(y, self._kernel(out))[:, 0]
         return logits
 
 

@@ -51,6 +51,11 @@ class Initializer:
         draws = stateless.normal(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
         return tf.Variable(draws * stddev, name=name, dtype=self.dtype)
 
+    def direction(self, name: str, length: int) -> tf.Variable:
+        """A random direction: a vector of norm one, which no gradient changes."""
+        draws = stateless.normal(self.seed, f"init/{name}", 0, 0, 1, length)[0]
+        return tf.Variable(draws / np.linalg.norm(draws), name=name, dtype=self.dtype, trainable=False)
+
     def constant(self, name: str, shape: tuple[int, ...], value: float, trainable: bool = True) -> tf.Variable:
         """All entries the same."""
         return tf.Variable(np.full(shape, value), name=name, dtype=self.dtype, trainable=trainable)
@@ -75,8 +80,21 @@ class Network(tf.Module):
     @property
     def statistics(self) -> list[tf.Variable]:
         """Variables that follow the data: moving averages of batch normalisation."""
-        fixed = {variable.ref() for variable in self.constants}
-        return [variable for variable in self.non_trainable_variables if variable.ref() not in fixed]
+        others = {variable.ref() for variable in (*self.constants, *self.directions)}
+        return [variable for variable in self.non_trainable_variables if variable.ref() not in others]
+
+    @property
+    def directions(self) -> list[tf.Variable]:
+        """Variables that follow the weights alone (`SpectralNorm`): equal on all ranks without an average."""
+        return [module.direction for module in self._spectral_norms()]
+
+    def iterate(self) -> None:
+        """One power iteration of every spectral norm: to be called once before each update of the network."""
+        for module in self._spectral_norms():
+            module.iterate()
+
+    def _spectral_norms(self) -> list[SpectralNorm]:
+        return [module for module in self.submodules if isinstance(module, SpectralNorm)]
 
     @property
     def constants(self) -> list[tf.Variable]:
@@ -195,10 +213,53 @@ def _kernel_gradient(large: tf.Tensor, kernel: tf.Tensor, small: tf.Tensor) -> t
     )
 
 
+class SpectralNorm(tf.Module):
+    """A kernel over its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8 and algorithm 1).
+
+    The kernel is a matrix K of all its axes but the last against the last, the outputs. Its largest singular value is
+    taken as sigma = |K u| with a direction u of the outputs, which each power iteration replaces by that of K^T v,
+    v = K u / |K u|. Gradients take u for a constant; the derivative of |K u| is then v u^T, that of v^T K u with v
+    constant, too. A call takes the u there is, `iterate` moves it.
+
+    Parameters
+    ----------
+    init : Initializer
+    kernel : (..., outputs) tf.Variable
+    """
+
+    def __init__(self, init: Initializer, kernel: tf.Variable) -> None:
+        name = kernel.name.removesuffix(":0")
+        super().__init__(f"spectral_norm_{name}".replace("/", "_"))
+        self.of = kernel
+        outputs = kernel.shape[-1]
+        self.direction = init.direction(f"{name}/direction", outputs)
+
+    def _matrix(self) -> tf.Tensor:
+        return tf.reshape(self.of, [-1, self.of.shape[-1]])
+
+    def sigma(self) -> tf.Tensor:
+        """The largest singular value, as far as the iterations have come."""
+        return tf.norm(tf.linalg.matvec(self._matrix(), tf.stop_gradient(self.direction.read_value())))
+
+    def iterate(self) -> None:
+        """One power iteration."""
+        matrix = self._matrix()
+        v = tf.linalg.l2_normalize(tf.linalg.matvec(matrix, self.direction), epsilon=_TINY)
+        u = tf.linalg.matvec(matrix, v, transpose_a=True)
+        self.direction.assign(tf.linalg.l2_normalize(u, epsilon=_TINY))
+
+    def __call__(self) -> tf.Tensor:
+        return self.of / self.sigma()
+
+
+_TINY = 1e-30  # squared norms of nothing
+
+
 class Dense(tf.Module):
     """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs).
 
-    With `stddev` the kernel is normal and the bias zero to begin with.
+    With `stddev` the kernel is normal and the bias zero to begin with. With `spectral` the kernel is divided by its
+    spectral norm.
     """
 
     def __init__(
@@ -211,6 +272,7 @@ class Dense(tf.Module):
         bias: bool = True,
         fan_in: int | None = None,
         stddev: float | None = None,
+        spectral: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         fan_in = fan_in or inputs
@@ -221,9 +283,10 @@ class Dense(tf.Module):
         else:
             self.kernel = init.normal(f"{name}/kernel", (inputs, outputs), stddev)
             self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
+        self.spectral = SpectralNorm(init, self.kernel) if spectral else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        y = tf.matmul(x, self.kernel)
+        y = tf.matmul(x, self.kernel if self.spectral is None else self.spectral())
         return y if self.bias is None else y + self.bias
 
 
@@ -232,6 +295,7 @@ class Conv2D(tf.Module):
 
     With `padding="circular"`, which needs an even kernel, the phi axis is continued periodically, eta always with
     zeros. `gain` switches from the reference's initialisation to He's, `stddev` to normal weights; a bias begins at 0.
+    With `spectral` the kernel is divided by its spectral norm.
     """
 
     def __init__(
@@ -247,6 +311,7 @@ class Conv2D(tf.Module):
         gain: float | None = None,
         stddev: float | None = None,
         bias: bool = False,
+        spectral: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         shape, fan_in = (kernel, kernel, inputs, outputs), inputs * kernel * kernel
@@ -258,14 +323,16 @@ class Conv2D(tf.Module):
             self.kernel = init.he_uniform(f"{name}/kernel", shape, fan_in, gain)
         self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
         self.size, self.stride, self.padding = kernel, stride, padding
+        self.spectral = SpectralNorm(init, self.kernel) if spectral else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        kernel = self.kernel if self.spectral is None else self.spectral()
         if self.padding == "zero":
-            y = self._with_zeros(x, tf.convert_to_tensor(self.kernel))
+            y = self._with_zeros(x, tf.convert_to_tensor(kernel))
         else:
             margin = (self.size - self.stride) // 2
             x = tf.pad(wrap_phi(x, margin), [[0, 0], [margin, margin], [0, 0], [0, 0]])
-            y = tf.nn.conv2d(x, self.kernel, self.stride, "VALID")
+            y = tf.nn.conv2d(x, kernel, self.stride, "VALID")
         return y if self.bias is None else tf.nn.bias_add(y, self.bias)
 
     def of_planes(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -276,7 +343,7 @@ class Conv2D(tf.Module):
         if self.padding != "zero":
             shape = tf.shape(planes[0])
             return self(tf.stack([tf.broadcast_to(plane, shape) for plane in planes], axis=-1))
-        kernels = tf.split(self.kernel, len(planes), axis=2)
+        kernels = tf.split(self.kernel if self.spectral is None else self.spectral(), len(planes), axis=2)
         parts = [self._with_zeros(plane[..., None], k) for plane, k in zip(planes, kernels, strict=True)]
         y = functools.reduce(tf.add, parts)
         return y if self.bias is None else tf.nn.bias_add(y, self.bias)
@@ -419,10 +486,10 @@ class BatchNorm(BatchStatistic):
                 is_training=True,
             )
             return tf.reshape(y, tf.shape(x)), mean, variance
-        axes = list(range(x.shape.rank - 1))  # the fused kernel knows no float64
-        mean, variance = tf.nn.moments(x, axes)
+        mean, variance = _moments(x, list(range(x.shape.rank - 1)))  # the fused kernel knows no float64
         count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
         y = (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
+        mean, variance = (tf.reshape(moment, [-1]) for moment in (mean, variance))
         return y, mean, variance * count / tf.maximum(count - 1.0, 1.0)
 
     def _normalise_over_ranks(self, x: tf.Tensor, comm: Comm) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -439,6 +506,33 @@ class BatchNorm(BatchStatistic):
         return y, about + first, variance * count / tf.maximum(count - 1.0, 1.0)
 
 
+def _moments(x: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over some axes, which are kept with length one.
+
+    Not `tf.nn.moments`: it takes the mean for a constant in the variance, which is right for first derivatives but not
+    for the second ones that penalties on a gradient need.
+    """
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    return mean, tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+
+
+class LayerNorm(tf.Module):
+    """Layer normalisation of each sample by itself, over all axes but the first (Ba et al. 2016, arXiv:1607.06450).
+
+    Scale and offset are those of a channel, as in the critics of Gulrajani et al. (arXiv:1704.00028).
+    """
+
+    def __init__(self, init: Initializer, name: str, channels: int, *, epsilon: float = 1e-5) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.scale = init.constant(f"{name}/scale", (channels,), 1.0)
+        self.offset = init.constant(f"{name}/offset", (channels,), 0.0)
+        self.epsilon = epsilon
+
+    def __call__(self, x: tf.Tensor, training: bool, update: bool = True) -> tf.Tensor:
+        mean, variance = _moments(x, list(range(1, x.shape.rank)))
+        return (x - mean) * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
+
+
 class Identity(tf.Module):
     """No normalisation."""
 
@@ -446,6 +540,8 @@ class Identity(tf.Module):
         return x
 
 
-def normalisation(init: Initializer, name: str, channels: int, kind: str) -> BatchNorm | Identity:
-    """The normalisation layer of the given kind (`batch` or `none`)."""
-    return BatchNorm(init, name, channels) if kind == "batch" else Identity()
+def normalisation(init: Initializer, name: str, channels: int, kind: str) -> BatchNorm | LayerNorm | Identity:
+    """What normalises the features of a layer: `batch`, `layer`, or nothing (`none`, and `spectral`, of weights)."""
+    if kind == "batch":
+        return BatchNorm(init, name, channels)
+    return LayerNorm(init, name, channels) if kind == "layer" else Identity()

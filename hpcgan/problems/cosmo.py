@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from hpcgan.config import Positive, Section
+from hpcgan.config import ModelSection, Positive
 from hpcgan.data import tensors
 from hpcgan.data.cosmo import SIDES, map_schema
 from hpcgan.data.schema import Sample, Schema
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NO_SIDE = f"maps must be square, with a side that is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
 
 
-class CosmoModel(Section):
+class CosmoModel(ModelSection):
     """Networks and encoding of the maps. The defaults are CosmoGAN's.
 
     A pixel of convergence kappa is encoded as kappa / (kappa + 2 shift), which is tanh(ln(1 + kappa / shift) / 2).
@@ -42,6 +42,15 @@ class CosmoModel(Section):
         64, ge=1, le=1024, description="f; channels are 8f to f in the generator, f to 6f in the discriminator"
     )
     shift: Positive = Field(lognormal.SHIFT, description="no pixel may be below minus this convergence")
+    discriminator_normalisation: Literal["batch", "none", "layer", "spectral"] = Field(
+        "batch", description="of the discriminator's layers (batch, layer), or of its weights (spectral)"
+    )
+
+    @property
+    def batch_coupling(self) -> dict[str, str]:
+        if self.discriminator_normalisation == "batch":
+            return {"model.discriminator_normalisation=batch": "model.discriminator_normalisation=layer (or none)"}
+        return {}
 
 
 class CosmoProblem(Problem):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from hpcgan.config import Positive, Section
+from hpcgan.config import ModelSection, Positive
 from hpcgan.data import hdf5
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import ImageSource, Source
@@ -37,7 +37,7 @@ DETECTOR_OPTIONS = (
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
-class RpvModel(Section):
+class RpvModel(ModelSection):
     """Networks and image encoding. The defaults are the authors' DCGAN.
 
     A pixel of energy E is encoded as (E / scale_mev)^exponent, or with `intensity: pt` as
@@ -51,7 +51,12 @@ class RpvModel(Section):
     scale_mev: Positive = Field(4.0e6, description="what is encoded as 1, MeV")
     exponent: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="power of the encoding")
     threshold_mev: Annotated[float, Field(ge=0)] = Field(500.0, description="generated pixels below become 0, MeV")
-    normalisation: Literal["batch", "none"] = "batch"
+    normalisation: Literal["batch", "none"] = Field("batch", description="of the layers of both networks")
+    discriminator_normalisation: Literal["batch", "none", "layer", "spectral"] | None = Field(
+        None,
+        description="of the discriminator's layers (batch, layer), or of its weights (spectral); null: dcgan: what "
+        "normalisation says, detector: none",
+    )
     phi_padding: Literal["zero", "circular"] = Field("zero", description="edges of the phi axis in convolutions")
     upsampling: Literal["transposed", "nearest"] = Field(
         "transposed", description="detector: how the generator doubles the size"
@@ -80,7 +85,38 @@ class RpvModel(Section):
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         if self.pooled_mass and not self.pooled_pt:
             raise ValueError("model.pooled_mass needs model.pooled_pt=true")
+        if self.architecture == "detector" and self.discriminator_normalisation in ("batch", "layer"):
+            raise ValueError(
+                f"model.discriminator_normalisation={self.discriminator_normalisation} needs model.architecture=dcgan; "
+                "the detector's discriminator takes none or spectral"
+            )
         return self
+
+    @property
+    def batch_coupling(self) -> dict[str, str]:
+        found = {}
+        if self.architecture == "dcgan":
+            if (self.discriminator_normalisation or self.normalisation) == "batch":
+                mine = self.discriminator_normalisation is not None
+                said = "model.discriminator_normalisation" if mine else "model.normalisation"
+                found[f"{said}=batch"] = "model.discriminator_normalisation=layer (or none)"
+        elif self.minibatch_stddev:
+            found["model.minibatch_stddev=true"] = "model.minibatch_stddev=false"
+        return found
+
+    @property
+    def noise_intolerance(self) -> dict[str, str]:
+        # Logarithms of sums over pixels, or a broken power of each.
+        if self.architecture == "dcgan":
+            return {}
+        found = {}
+        if self.pooled_pt:
+            found["model.pooled_pt=true"] = "model.pooled_pt=false"
+        if self.hidden_units:
+            found[f"model.hidden_units={self.hidden_units}"] = "model.hidden_units=0"
+        if abs(1.0 / self.exponent - round(1.0 / self.exponent)) > 1e-9:
+            found[f"model.exponent={self.exponent:g}"] = "model.exponent to 1 over a whole number"
+        return found
 
     @property
     def encoded_threshold(self) -> np.ndarray:

@@ -244,7 +244,7 @@ class Observed:
     compute_s, input_s : (repeats,) list of (blocks,) arrays
         Seconds of a step, in each block.
     residuals_s : (k,) array
-        Single local steps minus the median of their kind (with the gradient penalty or without).
+        Single local steps minus the median of their kind (with R1, the generator's update, both or neither).
     batch_size : int
         Samples of a rank and step.
     """
@@ -268,7 +268,9 @@ def observe(results: Sequence[Mapping[str, Any]]) -> Observed:
         every, steps = first["penalty_every"], times.local_s.shape[1] * times.steps
         number = first["first_step"] + np.arange(steps).reshape(-1, times.steps)
         penalised = number % every == 0 if every else np.zeros_like(number, bool)
-        for kind in (penalised, ~penalised):
+        turns = first.get("critic_steps", 1)
+        kinds = 2 * penalised + (number % turns == turns - 1)  # with the generator's update or without
+        for kind in (kinds == k for k in range(4)):
             if kind.any():
                 chosen = times.local_s[:, kind]
                 residuals.append((chosen - np.median(chosen)).ravel())
@@ -349,7 +351,10 @@ def extrapolate(
         ranks = ranks[ranks <= setting.batch]
         if not len(ranks):
             raise InputError(f"a strong study ends at {setting.batch} ranks, one sample each: give fewer nodes")
-    payload = list(point[0]["ranks_measured"][0]["payload_bytes"].values())
+    first = point[0]["ranks_measured"][0]
+    payload = first["payload_bytes"]
+    share = {"generator": 1.0 / first.get("critic_steps", 1)}  # of the steps in which there is this collective
+    collectives = [(size, share.get(network, 1.0)) for network, size in payload.items()]
     batches = _batch_law(mine) if setting.mode == "strong" else None
     extreme = expected_maximum(ranks)
     generator = np.random.default_rng(seed)
@@ -359,7 +364,7 @@ def extrapolate(
     for algorithm in ALGORITHMS:
 
         def step(inputs: Mapping[str, float], algorithm: str = algorithm) -> dict[str, np.ndarray]:
-            return _step(algorithm, ranks, extreme, inputs, wanted, payload, setting, observed, batches)
+            return _step(algorithm, ranks, extreme, inputs, wanted, collectives, setting, observed, batches)
 
         central = step(best)
         cloud = np.stack([step(inputs)["efficiency"] for inputs in draws])
@@ -398,8 +403,8 @@ def extrapolate(
         "interconnect": interconnect,
         "comm": comm,
         "seed": seed,
-        "parameters": {**best, "payload_bytes": payload, "batch": setting.batch, "reference_ranks": chosen,
-                       "latency_s": None if wanted is None else wanted.latency_s,
+        "parameters": {**best, "payload_bytes": list(payload.values()), "batch": setting.batch,
+                       "reference_ranks": chosen, "latency_s": None if wanted is None else wanted.latency_s,
                        "bytes_per_second": None if wanted is None else wanted.bytes_per_second},
         "curves": curves,
         "measured": [
@@ -478,18 +483,21 @@ def _step(
     extreme: np.ndarray,
     inputs: Mapping[str, float],
     wanted: Network | None,
-    payload: Sequence[float],
+    collectives: Sequence[tuple[float, float]],
     setting: Setting,
     observed: Observed,
     batches: tuple[float, float] | None,
 ) -> dict[str, np.ndarray]:
-    """A step on each number of ranks."""
+    """A step on each number of ranks; `collectives` are bytes, and the share of the steps that have it."""
     if wanted is None:
         alpha, beta, fixed = inputs["alpha_s"], inputs["beta_s_per_byte"], 0.0
     else:
         alpha, beta, fixed = wanted.latency_s, 1.0 / wanted.bytes_per_second, inputs["fixed_s"]
     several = ranks > 1
-    communication = sum(np.where(several, fixed + allreduce_s(algorithm, ranks, n, alpha, beta), 0.0) for n in payload)
+    communication = sum(
+        share * np.where(several, fixed + allreduce_s(algorithm, ranks, size, alpha, beta), 0.0)
+        for size, share in collectives
+    )
     if batches is None:
         batch = np.full_like(ranks, setting.batch)
         compute = np.full_like(ranks, inputs["compute_s"])

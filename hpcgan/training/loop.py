@@ -20,6 +20,7 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import HpcganError, Interrupted, Stopped
+from hpcgan.evaluation.diversity import Diversity
 from hpcgan.metrics.observable import Score
 from hpcgan.records import MetricsWriter
 from hpcgan.rundir import Lease
@@ -54,6 +55,7 @@ class Method(Protocol):
         learning_rates: Mapping[str, float],
         samples: int,
         attention: bool,
+        epochs: float,
     ) -> StepResult: ...
 
 
@@ -110,6 +112,8 @@ class Trainer:
     sharding : Sharding
     scorer : callable or None
         (epoch) -> Score, called on all ranks together.
+    diversity : callable or None
+        (epoch) -> Diversity or None, called on all ranks together after the scorer.
     checkpoint_folder : Path
     writers : Writers or None
         None on ranks other than 0.
@@ -126,6 +130,7 @@ class Trainer:
         pipeline: Pipeline,
         sharding: Sharding,
         scorer: Callable[[int], Score] | None,
+        diversity: Callable[[int], Diversity | None] | None,
         checkpoint_folder: Path,
         writers: Writers | None,
         stop: StopRequest,
@@ -133,7 +138,7 @@ class Trainer:
     ) -> None:
         self._config, self._comm, self._method, self._state = config, comm, method, state
         self._pipeline, self._sharding, self._scorer = pipeline, sharding, scorer
-        self._folder, self._writers = checkpoint_folder, writers
+        self._diversity, self._folder, self._writers = diversity, checkpoint_folder, writers
         self._stop, self._reporter = stop, reporter
         self._saved_step: int | None = None
 
@@ -185,6 +190,7 @@ class Trainer:
                 learning_rates=self._learning_rates(),
                 samples=counters.samples + self._sharding.global_batch,
                 attention=stop or (self._writers is not None and self._writers.inbox.waiting()),
+                epochs=self._epochs_done(),
             )
             counters.step += 1
             counters.samples += self._sharding.global_batch
@@ -302,20 +308,27 @@ class Trainer:
         means = {k: v / counters.count for k, v in counters.sums.items()}  # none, if every step was bad
         counters.epoch, counters.position, counters.count, counters.sums = epoch, 0, 0, {}
         started = time.monotonic()
-        score = None
+        score = diversity = None
         if self._scorer is not None and schedule.due(
             epoch, self._config.scoring.every_epochs, self._config.training.epochs
         ):
             self._comm.beat(f"scoring epoch {epoch}")
             score = self._scorer(epoch)
+            diversity = self._diversity(epoch) if self._diversity is not None else None
         is_best = score is not None and (counters.best is None or score.total < counters.best["score"])
         if is_best and score is not None:
             counters.best = {"score": score.total, "epoch": epoch, "step": counters.step}
+            counters.best_diversity = None if diversity is None else diversity.pairs
         record: dict[str, Any] = {
             "epoch": epoch,
             "samples": counters.samples,
             "losses": {k: means.get(f"{k}_loss") for k in ("discriminator", "generator")},
             "probabilities": {k: means.get(f"{k}_probability") for k in ("real", "fake")},
+            "collapse": {
+                "diversity": None if diversity is None else diversity.pairs,
+                "nearest": None if diversity is None else diversity.nearest,
+                "saturation": means.get("saturation"),
+            },
             "score": None
             if score is None
             else {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details},
@@ -331,21 +344,31 @@ class Trainer:
             self._writers.tensorboard(counters.samples, _scalars(record))
             self._writers.samples(epoch)
         self._reporter.epoch(record)
-        gone_back = self._go_back_if_collapsed(score)
+        gone_back = self._go_back_if_collapsed(score, diversity)
         if is_best or last or gone_back or schedule.due(epoch, self._config.checkpoint.every_epochs, epoch + 1):
             self._checkpoint(None if gone_back else score)  # a score belongs to the weights beside it
 
-    def _go_back_if_collapsed(self, score: Score | None) -> bool:
-        """True if the epoch's score was so bad that the training has gone back to its best state."""
-        best, factor = self._state.counters.best, self._config.training.rollback.score_factor
-        if score is None or best is None or factor is None or score.total <= factor * best["score"]:
+    def _go_back_if_collapsed(self, score: Score | None, diversity: Diversity | None) -> bool:
+        """True if the epoch's score or diversity was so bad that the training has gone back to its best state."""
+        counters, settings = self._state.counters, self._config.training.rollback
+        best, factor, least = counters.best, settings.score_factor, settings.diversity_below
+        if score is None or best is None:
             return False
-        self._go_back(
-            f"a score of {score.total:.4g} after epoch {self._state.counters.epoch}, {score.total / best['score']:.3g} "
-            f"times the best (training.rollback.score_factor: {factor:g})",
-            "Lower the learning rates",
-        )
-        return True
+        reason = None
+        if factor is not None and score.total > factor * best["score"]:
+            reason = (
+                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best['score']:.3g} "
+                f"times the best (training.rollback.score_factor: {factor:g})"
+            )
+        elif least is not None and diversity is not None and diversity.pairs < least <= (counters.best_diversity or 0):
+            # A best state that is no better is no place to go back to: all trainings begin with little diversity.
+            reason = (
+                f"a diversity of {diversity.pairs:.3g} of generated samples after epoch {counters.epoch} "
+                f"(training.rollback.diversity_below: {least:g})"
+            )
+        if reason is not None:
+            self._go_back(reason, "Lower the learning rates")
+        return reason is not None
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -481,7 +504,7 @@ def learning_rates(
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {"samples_per_second": record["samples_per_second"]}
-    for group in ("losses", "probabilities", "learning_rates"):
+    for group in ("losses", "probabilities", "collapse", "learning_rates"):
         flat.update({f"{group}/{name}": value for name, value in record[group].items() if value is not None})
     if record["score"]:
         flat["score/total"] = record["score"]["total"]

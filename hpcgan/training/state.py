@@ -38,6 +38,8 @@ class Counters:
         Sums of the step metrics over the current epoch's `count` steps.
     best : dict or None
         Step, epoch and score of the best model so far.
+    best_diversity : float or None
+        Diversity of its samples, if it was measured.
     rollbacks : int
         How often the training went back to its best state.
     global_batch : int
@@ -55,6 +57,7 @@ class Counters:
     count: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    best_diversity: float | None = None
     rollbacks: int = 0
     global_batch: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)

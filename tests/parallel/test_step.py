@@ -26,7 +26,8 @@ def train(comm, model=None, *, whole=1, steps=3, dtype="float64", compression="n
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, **(model or {"normalisation": "none"})))
     ranks = max(whole, comm.size)
     mine = ranks * BATCH // comm.size
-    config = TrainingConfig(batch_size=mine, dtype=dtype, average_half_life=50.0, label_flip=0.3, **training)
+    flip = 0.0 if training.get("loss") == "wgan_gp" else 0.3
+    config = TrainingConfig(batch_size=mine, dtype=dtype, average_half_life=50.0, label_flip=flip, **training)
     gan = Gan(problem, config, comm, seed=1, compression=compression)
     first, results = comm.rank * mine, []
     for step in range(steps):
@@ -50,7 +51,7 @@ def assert_close(ours, theirs, rtol):
 
 def on(size, *values):
     """Values of a test's parameters, on a number of ranks."""
-    return pytest.param(size, *values, marks=pytest.mark.world_size(size))
+    return pytest.param(size, *values, marks=pytest.mark.world_size(size, timeout=300))
 
 
 @pytest.mark.parametrize(("size", "update"), [on(2, "simultaneous"), on(3, "alternating")])
@@ -80,6 +81,75 @@ def test_both_backends_train_to_the_same_bits(comm_of, size, model, update):
     assert found[0][1] == found[1][1]
     for name, value in found[0][0].items():
         np.testing.assert_array_equal(found[1][0][name], value, err_msg=name)
+
+
+SPECTRAL = {"discriminator_normalisation": "spectral"}
+COUPLED = ("minibatch_stddev",)  # what a critic with a gradient penalty must not have
+CRITIC = {**{k: v for k, v in DETECTOR.items() if k not in COUPLED}, "normalisation": "none"}
+WGAN = {"loss": "wgan_gp", "critic_steps": 2, "instance_noise": {"sigma": 0.1, "epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("size", "model", "training"),
+    [
+        on(2, {"normalisation": "none", "discriminator_normalisation": "layer"}, WGAN),
+        on(2, {**CRITIC, **SPECTRAL}, {"loss": "wgan_gp"}),
+        on(2, {"normalisation": "none", **SPECTRAL}, {"loss": "hinge", "accumulation": 2, "critic_steps": 2}),
+        on(3, {"normalisation": "none", **SPECTRAL}, {**WGAN, "critic_steps": 3, "update": "simultaneous"}),
+        on(3, {"normalisation": "none"}, {"loss": "least_squares", "label_smoothing": 0.1}),
+    ],
+    ids=["dcgan-layer", "detector-spectral", "dcgan-hinge", "dcgan-spectral-3", "least-squares-3"],
+)
+def test_a_step_with_stabilisers_is_that_of_one_rank(comm, size, model, training):
+    """Weights, power iterations and metrics after several steps; each event has its own noise and its own epsilon."""
+    if "accumulation" in training:
+        alone = {**training, "accumulation": 2 * size}
+        assert_close(train(comm, model, **training), train(SerialComm(), model, whole=size, **alone), rtol=1e-9)
+        return
+    assert_close(
+        train(comm, model, steps=4, **training), train(SerialComm(), model, whole=size, steps=4, **training), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "model"),
+    [
+        on(2, {"discriminator_normalisation": "none"}),
+        on(3, {**SPECTRAL}),
+        on(2, {**CRITIC, **SPECTRAL, "pooled_mass": True, "hidden_units": 3}),
+        on(3, {**CRITIC, "pooled_mass": True, "hidden_units": 3}),
+    ],
+    ids=["dcgan", "dcgan-spectral-3", "detector-spectral", "detector-3"],
+)
+def test_gradients_of_a_penalised_critic_are_those_of_one_rank(comm, size, model):
+    """Averaged over the ranks, to 12 digits of the largest."""
+
+    def gradients(over, ranks, first, n):
+        problem = RpvProblem(RpvModel(filters=2, latent_dim=3, **model))
+        gan = Gan(problem, TrainingConfig(batch_size=n, dtype="float64", loss="wgan_gp"), over, seed=1)
+        everything = problem.encode({"hist": tiny.images(2 * ranks * BATCH).astype(np.float64)})["hist"]
+        real, fake = everything[: ranks * BATCH], everything[ranks * BATCH :]
+        real, fake = ({"hist": tf.constant(part[first : first + n])} for part in (real, fake))
+        epsilon = tf.constant(gan.draws(0, first, n)["epsilon"])
+        gan.networks["discriminator"].iterate()
+        found, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64), epsilon=epsilon)
+        return [g.numpy() for g in over.grouped_allreduce(found, "penalised")]
+
+    ours = gradients(comm, size, comm.rank * BATCH, BATCH)
+    whole = gradients(SerialComm(), size, 0, size * BATCH)
+    largest = max(np.abs(theirs).max() for theirs in whole)
+    assert largest > 0
+    for mine, theirs in zip(ours, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12 * largest)  # a critic's bias has none but noise
+
+
+@pytest.mark.world_size(3)
+def test_directions_of_spectral_norms_are_the_same_bits_on_all_ranks(comm):
+    """They are in no average, which of three equal numbers is not always that number."""
+    weights, _ = train(comm, {"normalisation": "none", **SPECTRAL}, dtype="float32", steps=4)
+    mine = {name: value.tobytes().hex() for name, value in weights.items() if name.endswith("direction")}
+    assert len(mine) == 5
+    assert comm.broadcast_json(comm.gather_json(mine)) == [mine] * 3
 
 
 @pytest.mark.world_size(2)

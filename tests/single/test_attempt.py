@@ -11,6 +11,7 @@ from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
+from hpcgan.evaluation.diversity import Diversity  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.rpv import RpvProblem  # noqa: E402
@@ -107,6 +108,34 @@ def test_an_interrupted_run_of_the_detector_model_ends_with_the_same_bits(data, 
         totals = np.sum(file.read(slice(0, file.n)) / np.cosh(jets.image_geometry().eta)[:, None], axis=(1, 2))
     for name in names:
         assert np.exp(whole.arrays[name][[0, -1]]) == pytest.approx([totals.min() / 1e5, totals.max() / 1e5], rel=1e-4)
+
+
+CRITIC = (
+    "training.loss=wgan_gp",
+    "training.label_flip=0",
+    "training.critic_steps=3",
+    "training.instance_noise={sigma: 0.2, epochs: 1.5}",
+    "model.discriminator_normalisation=spectral",
+)
+
+
+def test_an_interrupted_run_of_a_critic_ends_with_the_same_bits(data, tmp_path):
+    """Turns of the generator, instance noise and power iterations go on where they were, noise ends within."""
+    reference = train(data, tmp_path / "whole", *CRITIC)
+    whole = final_arrays(reference)
+    for stop in (7, 13, 6):  # between two turns of the generator, before the end of the noise, after it
+        with pytest.raises(Interrupted):
+            train(data, tmp_path / "run", *CRITIC, stop=tiny.StopAt(stop))
+    run = train(data, tmp_path / "run", *CRITIC)
+    ours = final_arrays(run)
+    assert ours.meta == whole.meta
+    assert sum(name.endswith("/direction") for name in whole.arrays) == 5
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    assert epochs(run) == epochs(reference)
+    for epoch in epochs(run):
+        assert 0.0 < epoch["collapse"]["diversity"] < 5.0
+        assert -1.0 <= epoch["collapse"]["saturation"] <= 1.0
 
 
 def test_the_same_command_after_the_end_does_nothing(data, reference):
@@ -225,6 +254,24 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
     found = {s: checkpoint.load(checkpoint.path_of(run.checkpoints, s)) for s in checkpoint.steps(run.checkpoints)}
     assert {s: c.score for s, c in found.items()} == {45: None, 60: 9.0}
     assert epochs(run)[-1]["best"] == {"score": 9.0, "epoch": 4, "step": 60}
+
+
+def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
+    """Not in the second epoch, as the best so far, the first, was no more diverse; in the fourth, 0.2 after 0.9."""
+    totals, diversities = iter([10.0, 14.0, 9.0, 11.0]), iter([0.1, 0.2, 0.9, 0.2])
+    monkeypatch.setattr(attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(
+        attempt, "epoch_diversity", lambda *_: lambda epoch: Diversity(pairs=next(diversities), nearest=0.5)
+    )
+    run = train(data, tmp_path, *ROLLBACK, "training.rollback.diversity_below=0.5", "training.epochs=4")
+    (record,) = records.read(run.metrics_file, "rollback")
+    assert (record["step"], record["to_step"]) == (60, 45)
+    assert (
+        "a diversity of 0.2 of generated samples after epoch 4 (training.rollback.diversity_below: 0.5)"
+        in (record["reason"])
+    )
+    assert [e["collapse"]["diversity"] for e in epochs(run)] == [0.1, 0.2, 0.9, 0.2]
+    assert final_arrays(run).meta["best_diversity"] == 0.9
 
 
 def test_an_epoch_of_bad_steps_alone_has_no_losses(data, tmp_path, monkeypatch):

@@ -13,6 +13,10 @@ from hpcgan.sweep import study
 BASE = {"problem": "rpv", "data": {"path": "data/rpv"}}
 
 
+WGAN = ("training.loss=wgan_gp", "model.discriminator_normalisation=none")
+NOISE = ("training.instance_noise.sigma=0.1", "model.architecture=detector")
+
+
 def load(changes=None, overrides=()):
     return config.load({**BASE, **(changes or {})}, Problems(), overrides)
 
@@ -47,7 +51,53 @@ def test_scientific_notation_that_yaml_reads_as_text():
         (["training.label_flip=1.5"], "training.label_flip: .*less than or equal to 1, got 1.5"),
         (["training.generator.learning_rate=.nan"], "training.generator.learning_rate: .*finite"),
         (["training.generator.beta1=1.0"], "training.generator.beta1: .*less than 1"),
-        (["training.loss=wgan"], "training.loss: input should be 'bce'"),
+        (["training.loss=wgan"], "training.loss: input should be 'bce', 'wgan_gp', 'hinge' or 'least_squares'"),
+        (
+            ["training.gradient_penalty.weight=5"],
+            "weight is of training.loss=wgan_gp, not bce: set it to null",
+        ),
+        ([*WGAN, "training.gradient_penalty.weight=0"], "gradient_penalty.weight: .*greater than 0"),
+        ([*WGAN, "training.label_flip=0.1"], "training.label_flip would drive the critic .*: set it to 0"),
+        (
+            [*WGAN, "training.label_smoothing=0.1"],
+            "moves a target, which training.loss=wgan_gp has not",
+        ),
+        (
+            ["training.loss=hinge", "training.label_smoothing=0.1"],
+            "loss=hinge has not: set it to 0, or take bce",
+        ),
+        (["training.label_smoothing=1"], "training.label_smoothing: .*less than 1"),
+        (["training.loss=wgan_gp"], "model.normalisation=batch lets .* set model.discriminator_normalisation=layer"),
+        (
+            ["training.loss=wgan_gp", "model.discriminator_normalisation=batch"],
+            "but model.discriminator_normalisation=batch lets .* set model.discriminator_normalisation=layer",
+        ),
+        (
+            ["training.loss=wgan_gp", "model.architecture=detector", "model.minibatch_stddev=true"],
+            "wgan_gp penalises .* but model.minibatch_stddev=true lets .* set model.minibatch_stddev=false",
+        ),
+        (
+            ["problem=cosmo", "training.loss=wgan_gp"],
+            "model.discriminator_normalisation=batch lets .* set model.discriminator_normalisation=layer",
+        ),
+        (
+            ["model.architecture=detector", "model.discriminator_normalisation=layer"],
+            "model.discriminator_normalisation=layer needs model.architecture=dcgan; .* takes none or spectral",
+        ),
+        (["model.discriminator_normalisation=group"], "model.discriminator_normalisation: input should be 'batch'"),
+        ([*NOISE, "model.pooled_pt=true"], "for which model.pooled_pt=true is undefined: set model.pooled_pt=false"),
+        (
+            [*NOISE, "model.hidden_units=3"],
+            "hidden_units=3 is undefined: set model.hidden_units=0, or sigma to 0",
+        ),
+        (
+            [*NOISE, "model.exponent=0.4"],
+            "exponent=0.4 is undefined: set model.exponent to 1 over a whole number",
+        ),
+        (["training.instance_noise.sigma=-1"], "training.instance_noise.sigma: .*greater than or equal to 0"),
+        (["training.instance_noise.epochs=0"], "training.instance_noise.epochs: .*greater than 0"),
+        (["training.critic_steps=0"], "training.critic_steps: .*greater than or equal to 1"),
+        (["training.rollback.diversity_below=1"], "training.rollback.diversity_below: .*less than 1"),
         (["model.latent_dim=-1"], "model.latent_dim: .*greater than or equal to 1"),
         (["problem=rvp"], "problem 'rvp' does not exist; choose one of: cosmo, rpv"),
         (["data.augment=[mirror]"], "data.augment: 'mirror' is not a symmetry of 'rpv'; choices: eta_reflection"),
@@ -66,6 +116,33 @@ def test_bad_values_name_the_key_and_the_remedy(overrides, message):
     with pytest.raises(InputError, match=message) as error:
         load(overrides=overrides)
     assert "\n" not in str(error.value)
+
+
+def test_the_penalty_of_wgan_gp_is_there_without_being_asked_for():
+    assert load(overrides=WGAN).training.penalty_weight == 10.0
+    assert load(overrides=[*WGAN, "training.gradient_penalty.weight=2"]).training.penalty_weight == 2.0
+    assert load().training.penalty_weight is None
+
+
+def test_a_search_over_losses_can_take_the_penalty_of_one_of_them(tmp_path):
+    path = tmp_path / "search.yaml"
+    searched = {
+        "training.loss": {"choice": ["hinge", "wgan_gp"]},
+        "training.gradient_penalty.weight": {"log_uniform": [1.0, 20.0], "when": {"training.loss": "wgan_gp"}},
+        "model.discriminator_normalisation": {"choice": ["layer", "spectral"]},
+    }
+    path.write_text(yaml.safe_dump({**BASE, "search": searched}))
+    _, space = study.load(path, Problems())
+    assert {d.key for d in space.dimensions} == set(searched)
+
+
+def test_what_goes_with_a_critic_and_with_noise_is_taken():
+    load(overrides=["training.loss=wgan_gp", "model.normalisation=none"])
+    load(overrides=["training.loss=wgan_gp", "model.discriminator_normalisation=spectral", "training.r1.weight=0.1"])
+    load(overrides=["training.loss=wgan_gp", "model.architecture=detector", "model.pooled_pt=true"])
+    load(overrides=["problem=cosmo", "training.loss=wgan_gp", "model.discriminator_normalisation=layer"])
+    load(overrides=[*NOISE, "model.exponent=0.3333333333333333"])
+    load(overrides=["training.instance_noise.sigma=0.1", "training.loss=least_squares", "training.label_smoothing=0.1"])
 
 
 def test_missing_keys_are_named():

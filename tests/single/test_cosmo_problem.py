@@ -338,6 +338,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "mean_map",
         "score_curve",
         "loss_curve",
+        "collapse_curve",
     ]
     monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
     parser = argparse.ArgumentParser()

@@ -11,7 +11,7 @@ from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.data import hdf5  # noqa: E402
-from hpcgan.methods import gan as gan_module  # noqa: E402
+from hpcgan.methods import permute  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.models.detector import Discriminator, Generator, Windows, _mass  # noqa: E402
 from hpcgan.models.layers import MinibatchStddev  # noqa: E402
@@ -205,12 +205,12 @@ def test_options_need_their_architecture():
 def test_reordering_and_its_gradient():
     problem = RpvProblem(_model())
     order = problem.permutations(problem.symmetries, np.array([[0.1, 0.1, 0.3], [0.9, 0.9, 0.0]]))["hist"]
-    inverse = gan_module._inverse(order)
+    inverse = permute.inverse(order)
     x = np.random.default_rng(4).random((2, 64, 64))
     weights = np.random.default_rng(5).random((2, 64, 64))
     v = tf.Variable(x)
     with tf.GradientTape() as tape:
-        y = gan_module._reorder(v, tf.constant(order), tf.constant(inverse))
+        y = permute._reorder(v, tf.constant(order), tf.constant(inverse))
         total = tf.reduce_sum(y * weights)
     expected = problem.augment({"hist": x}, problem.symmetries, np.array([[0.1, 0.1, 0.3], [0.9, 0.9, 0.0]]))
     np.testing.assert_array_equal(y, expected["hist"])

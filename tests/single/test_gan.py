@@ -9,7 +9,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import AdamConfig, TrainingConfig  # noqa: E402
 from hpcgan.methods import average  # noqa: E402
 from hpcgan.methods.adam import Adam  # noqa: E402
-from hpcgan.methods.gan import METRICS, Gan, Sampler  # noqa: E402
+from hpcgan.methods.gan import METRICS, SATURATION, Gan, Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
 RATES = {"generator": 2e-4, "discriminator": 1e-4}
@@ -58,7 +58,7 @@ def test_first_losses_are_those_of_the_initial_networks():
     logits_fake = networks["discriminator"](fake, training=True).numpy()
     expected = np.mean(np.log1p(np.exp(-logits_real))) + np.mean(np.log1p(np.exp(logits_fake)))
     result = _step(gan, real=real)
-    assert set(result.metrics) == set(METRICS)
+    assert set(result.metrics) == {*METRICS, SATURATION}
     assert result.metrics["discriminator_loss"] == pytest.approx(expected, rel=1e-5)
     assert result.metrics["real_probability"] == pytest.approx(np.mean(1 / (1 + np.exp(-logits_real))), rel=1e-5)
     assert result.finite_here
@@ -216,5 +216,5 @@ def test_nothing_is_traced_again_after_the_first_steps():
     gan = _gan(average_half_life=50.0, r1={"weight": 0.1, "every": 2})
     for step in range(6):
         _step(gan, step)
-    assert gan._whole.experimental_get_tracing_count() == 1
-    assert gan._whole_penalised.experimental_get_tracing_count() == 1
+    counts = {kind: compiled.experimental_get_tracing_count() for kind, compiled in gan._compiled.items()}
+    assert counts == {(False, True): 1, (True, True): 1, (False, False): 0, (True, False): 0}

@@ -41,7 +41,7 @@ MAY_IMPORT = {
                        "hpcgan.metrics"},
     "hpcgan.training": {"hpcgan.methods", "hpcgan.models", "hpcgan.problems", "hpcgan.comm", "hpcgan.data",
                         "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.schedule", "hpcgan.stateless",
-                        "hpcgan.metrics", "hpcgan.evaluation.score"},
+                        "hpcgan.metrics", "hpcgan.evaluation.score", "hpcgan.evaluation.diversity"},
     "hpcgan.evaluation": {"hpcgan.problems", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.comm",
                           "hpcgan.config", "hpcgan.rundir", "hpcgan.records", "hpcgan.stateless"},
     "hpcgan.evaluation.sample": {"hpcgan.methods", "hpcgan.models", "hpcgan.training", "hpcgan.problems",

@@ -60,6 +60,7 @@ def epoch_records(n):
             "step": 15 * epoch,
             "samples": 60 * epoch,
             "losses": {"discriminator": 1.2, "generator": 0.9},
+            "collapse": {"diversity": 0.5, "nearest": 0.25, "saturation": 0.1} if epoch > 1 else None,
             "score": {"total": 6.0, "parts": parts, "n": n} if epoch != 1 else None,
             "samples_per_second": 700.0 + epoch,
         }
@@ -119,7 +120,7 @@ def test_numbers_of_the_page_are_those_of_the_json(made, page):
 
 
 def test_every_figure_is_there_and_embedded(made, page):
-    names = ["null_band", *PHYSICS, "score_curve", "loss_curve"]
+    names = ["null_band", *PHYSICS, "score_curve", "loss_curve", "collapse_curve"]
     assert [f["name"] for f in made.data["figures"]] == names
     assert page.figures == names
     assert len(page.images) == len(names)

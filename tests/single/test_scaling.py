@@ -12,6 +12,7 @@ import tiny
 from studies import SETTING, rank, result, study_in
 
 from hpcgan import cli
+from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError, Interrupted
@@ -19,7 +20,7 @@ from hpcgan.launch.job import JobTimeout
 from hpcgan.scaling import measure, report
 from hpcgan.scaling.measure import Point, Resources, Setting, Study
 from hpcgan.scaling.summary import Value, blocks, mean, ratio, split, summarise
-from hpcgan.stopwatch import block_length
+from hpcgan.stopwatch import block_length, period
 
 # --- what is asked for ------------------------------------------------------------------------------
 
@@ -139,6 +140,20 @@ def test_every_block_has_as_many_penalties_as_any_other():
     assert block_length(100, 16) == 16
     assert block_length(100, 3) == 12
     assert block_length(5, 16) == 5
+
+
+def test_every_block_has_as_many_updates_of_the_generator_as_any_other():
+    """Turns of 3 with R1 in every second step come again after 6, so a block has 12 steps, 4 turns and 6 penalties."""
+    assert period(TrainingConfig()) == 1
+    assert period(TrainingConfig(critic_steps=5)) == 5
+    assert period(TrainingConfig(r1={"weight": 0.0, "every": 16})) == 1
+    both = TrainingConfig(critic_steps=3, r1={"weight": 0.1, "every": 2})
+    assert period(both) == 6
+    length = block_length(100, period(both))
+    for first in range(0, 60, length):
+        steps = range(first, first + length)
+        assert sum(step % 3 == 2 for step in steps) == 4
+        assert sum(step % 2 == 0 for step in steps) == 6
 
 
 def test_synthetic_samples_follow_from_the_seed():

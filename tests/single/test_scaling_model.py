@@ -70,7 +70,7 @@ def test_networks_have_sources_and_others_can_be_given():
             model.network(name)
 
 
-def made_study(folder, *, spread=0.0, mode="weak", sweep=True):
+def made_study(folder, *, spread=0.0, mode="weak", sweep=True, **said):
     """Local steps of 10 ms (strong: 6 and 1 for each sample), 1 ms of input, allreduces as ALPHA and BETA."""
     setting = Setting("abc", mode, 4, 20, 2, True, 1, 2)
     study = study_in(folder, setting=setting)
@@ -80,7 +80,7 @@ def made_study(folder, *, spread=0.0, mode="weak", sweep=True):
         step = 0.010 if mode == "weak" else 0.006 + 0.001 * batch
         for repeat in (0, 1):
             local = [(step + spread * random.standard_normal((20, 10))).tolist() for _ in range(ranks)]
-            measured = [rank(r, [[step + 0.002] * 10] * 20, local[r], batch=batch) for r in range(ranks)]
+            measured = [{**rank(r, [[step + 0.002] * 10] * 20, local[r], batch=batch), **said} for r in range(ranks)]
             entry = result(ranks, repeat=repeat, measured=measured)
             (study.points / f"horovod-{ranks}-{repeat}.json").write_text(json.dumps(entry))
     if sweep:
@@ -115,6 +115,23 @@ def test_the_measured_network_is_the_fitted_one(tmp_path):
     assert made["curves"]["ring"][0]["communication_s"] == pytest.approx(2 * 2 * ALPHA + 3000 * BETA)
     with pytest.raises(InputError, match="no measured allreduce of horovod"):
         model.extrapolate(made_study(tmp_path / "other", sweep=False), [2], 1, "measured")
+
+
+def test_the_generators_collective_is_in_every_nth_step_only(tmp_path):
+    """Of critic steps: 1000 bytes in every fifth step, 2000 in each."""
+    made = model.extrapolate(made_study(tmp_path / "study", critic_steps=5), [2], 1, "measured")
+    assert made["curves"]["ring"][0]["communication_s"] == pytest.approx(1.2 * 2 * ALPHA + 2200 * BETA)
+    assert made["parameters"]["payload_bytes"] == [1000, 2000]
+
+
+def test_the_spread_is_about_the_median_of_each_kind_of_step():
+    """Turns of 2 and R1 in every fourth step, from step 2 on: three kinds, none of which varies."""
+    seconds = {(False, False): 0.010, (False, True): 0.014, (True, False): 0.020}
+    local = [[seconds[n % 4 == 0, n % 2 == 1] for n in range(2 + 8 * block, 10 + 8 * block)] for block in range(3)]
+    measured = [{**rank(0, local, local, every=4), "critic_steps": 2}]
+    found = model.observe([result(1, measured=measured)])
+    assert found.residuals_s.size == 24
+    np.testing.assert_allclose(found.residuals_s, 0.0, atol=1e-15)
 
 
 def test_imbalance_grows_as_the_largest_of_normal_numbers(tmp_path):
