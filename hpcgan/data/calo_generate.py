@@ -170,7 +170,7 @@ def generate(
     if calo.check_target(out, settings, sizes, force):
         return False
     attributes = {
-        "generator": "parametrised showers of Grindhammer and Peters, hep-ex/0001020",
+        "generator": _GENERATORS.get(beam.particle, "parametrised showers of Grindhammer and Peters, hep-ex/0001020"),
         "recorded": _SAID[beam.recorded],
         "energy_range_gev": list(beam.energy),
         "overflow_means": "energy at the depth of the layer, further than the window from the axis in x or y",
@@ -189,6 +189,7 @@ def generate(
     return True
 
 
+_GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}
 _SAID = {
     "total": "energy lost in lead and liquid argon",
     "active": "signal of the liquid argon on the scale of the incident energy",

@@ -5,10 +5,10 @@ A simple model with the constants of the literature; there are no Geant4 pions h
 1. The pion crosses the calorimeter as a minimum-ionising particle until it interacts, at an exponential depth with the
    mean of its interaction length. A third of all pions leaves this calorimeter (1.1 interaction lengths) without.
 2. A share f_em of its energy goes into neutral pions: on average 1 - (E / E0)^(k - 1) with k = 0.82 and E0 = 1.3 GeV
-   for pions in lead (Gabriel, Groom et al., NIM A338 (1994) 336; Wigmans, Calorimetry (Oxford, 2000), section 2.3). It is
-   taken to shower like an electron at the point of interaction.
-3. The rest is carried by hadrons. A third of it goes into breaking up nuclei and is never seen (Wigmans, table 2.5: 34%
-   for lead). What is seen lies along a gamma distribution from the point of interaction (Bock, Hansl-Kozanecka and
+   for pions in lead (Gabriel, Groom et al., NIM A338 (1994) 336; Wigmans, Calorimetry (Oxford, 2000), chapter 2). It
+   is taken to shower like an electron at the point of interaction.
+3. The rest is carried by hadrons. A third of it goes into breaking up nuclei and is never seen (34% in lead, Wigmans,
+   chapter 2). What is seen lies along a gamma distribution from the point of interaction (Bock, Hansl-Kozanecka and
    Shah, NIM 186 (1981) 533) with the constants of Kulchitsky and Vinogradov (hep-ex/9903019, eq. 1), and has 95% within
    one interaction length of the axis (Fabjan and Gianotti, RMP 75 (2003) 1243).
 """
