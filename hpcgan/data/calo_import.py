@@ -189,7 +189,7 @@ class Geant4File(Reader):
                 cell = self._cell[first : self._ends[end - 1]].astype(np.int64)
             with readable(self.path, "deposit"), np.errstate(over="ignore"):
                 deposit = self._deposit[first : self._ends[end - 1]].astype(np.float64)
-            with readable(self.path, "energy"):
+            with readable(self.path, "energy"), np.errstate(over="ignore"):
                 energy = self._energy[start:end].astype(np.float32)
             shower = np.repeat(np.arange(end - start), np.diff(self._ends[start:end], prepend=first))
             self._check(cell, deposit, shower + start)
@@ -219,7 +219,8 @@ class Geant4File(Reader):
             flat = shower[here] * grid.n_cells + cell[here] - offset
             sums = np.bincount(flat, deposit[here], n * grid.n_cells)
             by_eta = sums.reshape(n, grid.n_eta, grid.n_phi)
-            sample[name] = by_eta.transpose(0, 2, 1).astype(np.float32)
+            with np.errstate(over="ignore"):  # beyond float32 is infinite: refused
+                sample[name] = by_eta.transpose(0, 2, 1).astype(np.float32)
             offset += grid.n_cells
         sample[calo.OVERFLOW] = np.zeros((n, N_LAYERS), np.float32)
         sample[calo.ENERGY] = energy.reshape(-1, 1)
@@ -333,15 +334,19 @@ def open_reader(path: str | os.PathLike[str]) -> Reader:
     return READERS[kind](path)
 
 
+def _check_finite(sample: Sample, path: Path, first: int) -> None:
+    for name, values in sample.items():
+        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if not finite.all():
+            bad = int(np.flatnonzero(~finite)[0])
+            raise InputError(f"{path}: {name} of shower {first + bad} is not finite (NaN or infinite)")
+
+
 def _checked(reader: Reader) -> Iterator[Sample]:
     """Pieces of a file, those that cannot be refused."""
     first = 0
     for sample in reader.pieces():
-        for name, values in sample.items():
-            finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-            if not finite.all():
-                bad = int(np.flatnonzero(~finite)[0])
-                raise InputError(f"{reader.path}: {name} of shower {first + bad} is not finite (NaN or infinite)")
+        _check_finite(sample, reader.path, first)
         calo.check_sample(sample, str(reader.path), first)
         yield sample
         first += len(sample[calo.ENERGY])
@@ -430,10 +435,13 @@ def import_files(
         done = 0
         with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
             for reader in readers:
+                done_of_file = 0
                 for sample in _checked(reader):
                     n = len(sample[calo.ENERGY])
                     coarse = reader.segmentation.coarsen(calo.images(sample), segmentation)
                     sample.update(zip(calo.LAYERS, coarse, strict=True))
+                    _check_finite(sample, reader.path, done_of_file)
+                    done_of_file += n
                     for split, where in storage.interleave(done, n).items():
                         writer.append_to(split, {name: values[where] for name, values in sample.items()})
                     done += n
@@ -514,12 +522,12 @@ def export(
         with tensors.Writer(out, sizes, schema, attributes, force, tensors.ROOT, "events") as writer:
             for reader in readers:
                 for sample in _checked(reader):
-                    writer.append(
-                        {
-                            "incident_energies": sample[calo.ENERGY] * np.float32(MEV_PER_GEV),
-                            "showers": segmentation.flatten(calo.images(sample)),
-                        }
-                    )
+                    with np.errstate(over="ignore"):
+                        energy = sample[calo.ENERGY] * np.float32(MEV_PER_GEV)
+                    voxels = segmentation.flatten(calo.images(sample))
+                    made = {"incident_energies": energy, "showers": voxels}
+                    _check_finite(made, reader.path, done)
+                    writer.append(made)
                     done += len(sample[calo.ENERGY])
                     if progress is not None:
                         progress(done, total)

@@ -284,6 +284,7 @@ def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.ran
     ends = np.array(LAYER_EDGES) + HALF_SIDE
     path = np.diff(np.minimum(start[:, None], ends), axis=1)
     lost = hadronic.ionisation(energy, path, rng, medium)
+    lost[lost * MEV_PER_GEV < THRESHOLD] = 0.0
     middle = 0.5 * (ends[1:] + ends[:-1])
     width = hadronic.scattering(energy, middle, medium)
     directions = rng.standard_normal((2, n))
@@ -304,6 +305,7 @@ def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.ran
         "total",
     )
     hadrons = (1.0 - share) * left * (1.0 - hadronic.INVISIBLE_SHARE)
+    hadrons[hadrons * MEV_PER_GEV < THRESHOLD] = 0.0
     number = np.ceil(hadrons / hadronic.SPOT_ENERGY).astype(np.int64)
     each = np.repeat(hadrons / np.maximum(number, 1) * MEV_PER_GEV, number).astype(np.float32)
     owner = np.repeat(np.arange(n), number)
