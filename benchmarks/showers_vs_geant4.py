@@ -81,6 +81,12 @@ def fractions_by_energy(energy: NDArray[Any], images: Images) -> NDArray[np.floa
     return np.stack([shares[place == i].mean(axis=0) for i in range(len(ENERGY_BINS) - 1)])
 
 
+def mean_image_distance(real: NDArray[Any], made: NDArray[Any]) -> float:
+    """Sum over the cells of a layer of the differences of the mean images, without sign, in units of their energy."""
+    a, b = real.mean(axis=0, dtype=np.float64), made.mean(axis=0, dtype=np.float64)
+    return float(np.abs(a - b).sum() / a.sum())
+
+
 def profile(images: Images, layer: int) -> NDArray[np.float64]:
     """Share of a layer's energy in each column (eta), all showers together."""
     along = images[layer].sum(axis=(0, 1), dtype=np.float64)
@@ -98,6 +104,8 @@ def report(
         print(
             f"{name:13s} energy in the cells / incident {sums.sum() / of.sum() / 1e3:.4f}; of it in the layers {parts}"
         )
+    apart = " ".join(f"{mean_image_distance(a, b):.3f}" for a, b in zip(real, made, strict=True))
+    print(f"{'mean images':13s} sum of |differences| / energy, by layer: {apart}")
     print(f"{'':13s} outside the window / incident {lost.sum() / made_energy.sum() / 1e3:.4f}")
     print(
         "| variable | Geant4 | parametrised | difference | spread | parametrised | KS |\n|---|---|---|---|---|---|---|"
@@ -143,6 +151,8 @@ def draw(found: dict[str, tuple[Any, ...]], path: Path) -> None:
                     axes.plot(middle, shares[0][:, layer], "k.")
                     axes.plot(middle, shares[1][:, layer], f"C{layer}", label=f"layer {layer}")
                 axes.set(xlabel="incident energy [GeV]", ylabel="mean share", xscale="log", yscale="log")
+                axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+                axes.set_xticks([], minor=True)
                 axes.legend(frameon=False)
             if index == 0:
                 axes.set_title(PARTICLES[particle], loc="left")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcgan.data import calo, hdf5, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
+from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.images import ETA_RANGE, PHI_RANGE
 
@@ -50,6 +51,9 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     if calo.holds_showers(path):
         calo.validate(path)
         return _describe_tensors(path, picture, tensors.ROOT)
+    kind = _to_import(path)
+    if kind is not None:
+        raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it")
     hdf5.validate(path)
     with hdf5.open_images(path) as file:
         total: NDArray[np.float64] = np.zeros(file.read(slice(0, 1)).shape[1:])
@@ -72,6 +76,15 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
             save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
             lines.append(f"  picture           {picture}")
     return "\n".join(lines)
+
+
+def _to_import(path: Path) -> str | None:
+    """What a file is that can be imported but is no data set itself; None for others."""
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        present = set(file.keys())
+    if {"cell", "deposit"} <= present:
+        return "holds Geant4 showers"
+    return "is a CaloChallenge file" if "incident_energies" in present else None
 
 
 _SAID = {"units", "image_shape", "events", "samples", "showers"}

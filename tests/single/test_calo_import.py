@@ -321,6 +321,9 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "exported" in capsys.readouterr().out
     assert main(["data", "info", str(tmp_path / "g" / "val.h5"), "--no-picture"]) == 0
     assert "80 samples" in capsys.readouterr().out
+    for path, said in ((GAMMA, "holds Geant4 showers"), (tmp_path / "e" / "val.h5", "is a CaloChallenge file")):
+        assert main(["data", "info", str(path), "--no-picture"]) == 2
+        assert f"{said}; hpcgan data import" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
