@@ -199,17 +199,17 @@ def particle_of(file: TensorFile) -> str:
         One that is not known.
     """
     particle = file.attrs.get("particle", "")
-    particle = particle.decode("utf-8", "replace") if isinstance(particle, bytes) else particle
-    if particle != "" and particle not in PARTICLES:
-        raise InputError(f"{file.path}: holds showers of '{particle}'; known are {', '.join(PARTICLES)}")
-    return str(particle)
+    particle = particle.decode("utf-8", "replace") if isinstance(particle, bytes) else str(particle)
+    if particle not in ("", *PARTICLES):
+        raise InputError(f"{file.path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
+    return particle
 
 
 def _check_units(file: TensorFile) -> None:
     for name, spec in file.schema.items():
         unit = file.unit(name)
         if unit not in ("", spec.unit):
-            raise InputError(f"{file.path}: {name} is in '{unit}'; needed is {spec.unit}")
+            raise InputError(f"{file.path}: {name} is in {unit[:40]!r}; needed is {spec.unit}")
 
 
 def check_sample(sample: Sample, path: str, first: int = 0) -> None:

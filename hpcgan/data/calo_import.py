@@ -30,7 +30,7 @@ from hpcgan.data import calo, storage, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
-from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation
+from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.showers import PARTICLES
 
 Format = Literal["delphes", "geant4", "calogan", "challenge"]
@@ -129,7 +129,7 @@ def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
 def _particle(path: Path, attribute: Any) -> str:
     particle = attribute.decode("utf-8", "replace") if isinstance(attribute, bytes) else str(attribute)
     if particle not in ("", *PARTICLES):
-        raise InputError(f"{path}: holds showers of '{particle}'; known are {', '.join(PARTICLES)}")
+        raise InputError(f"{path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
     return particle
 
 
@@ -176,7 +176,7 @@ class Geant4File(Reader):
                 said = str(self._file.attrs.get("grids", ", ".join(self.GRIDS)))
                 self.particle = _particle(path, self._file.attrs.get("particle", ""))
             if not all(grid in said for grid in self.GRIDS):
-                raise InputError(f"{path}: has another segmentation ('{said[:80]}'); known is {', '.join(self.GRIDS)}")
+                raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
             stack.pop_all()
 
     def pieces(self) -> Iterator[Sample]:
@@ -271,7 +271,8 @@ class ChallengeFile(Reader):
     Raises
     ------
     InputError
-        Data sets missing or of other shapes, or a number of voxels that is not one of a segmentation named in
+        Data sets missing or of other shapes, or a number of voxels that is neither that of the segmentation which the
+        file states (as those of :func:`export` do), nor one of a segmentation named in
         :mod:`hpcgan.physics.calorimeter`.
     """
 
@@ -282,7 +283,14 @@ class ChallengeFile(Reader):
             _dataset(path, file, "incident_energies", 2)
             with readable(path, "attributes"):
                 self.particle = _particle(path, file.attrs.get("particle", ""))
+                said = file.attrs.get("segmentation")
         known = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
+        if isinstance(said, str):
+            try:
+                stated = parse_segmentation(" ".join(said.split())[:80])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            known = {stated.n_cells: stated}
         if voxels not in known:
             what = f" (CaloChallenge {KNOWN_VOXELS[voxels]})" if voxels in KNOWN_VOXELS else ""
             raise InputError(

@@ -23,6 +23,8 @@ from hpcgan.physics.calorimeter import CALORIMETER, Material, Sampling
 Array = NDArray[np.float64]
 
 PION_MASS = 0.13957
+"""GeV. Energies of pions are kinetic energies."""
+
 ELECTRON_MASS_MEV = 0.51100
 
 EM_EXPONENT = 0.82
@@ -169,7 +171,7 @@ def scattering(energy: Array, depth: Array, medium: Sampling = CALORIMETER) -> A
     (n, k) array
         mm.
     """
-    momentum = np.sqrt(np.maximum(energy**2 - PION_MASS**2, 1e-6))[:, None]
+    momentum = np.sqrt(energy * (energy + 2.0 * PION_MASS))[:, None]
     t = depth / medium.radiation_length
     angle = 0.0136 / momentum * np.sqrt(t) * (1.0 + 0.038 * np.log(np.maximum(t, 1e-3)))
     return angle * depth / np.sqrt(3.0)

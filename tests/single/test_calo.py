@@ -203,7 +203,7 @@ def test_bad_files(tmp_path: Path, folder: Path) -> None:
     whole = (folder / "train.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     other_file(tmp_path / "muon.h5", {"particle": "muon"}, **GOOD)
-    other_file(tmp_path / "bytes.h5", {"particle": np.bytes_("mu")}, **GOOD)
+    other_file(tmp_path / "bytes.h5", {"particle": np.bytes_("mu\non")}, **GOOD)
     with h5py.File(other_file(tmp_path / "gev.h5", **GOOD), "a") as file:
         file["layer_1"].attrs["units"] = "GeV"
     other_file(tmp_path / "unfinished.h5", {"complete": False}, **GOOD)
@@ -213,7 +213,7 @@ def test_bad_files(tmp_path: Path, folder: Path) -> None:
         ("none.h5", "no such file"),
         ("cut.h5", "not a readable HDF5 file"),
         ("muon.h5", "holds showers of 'muon'; known are gamma, eplus, piplus"),
-        ("bytes.h5", "holds showers of 'mu'"),
+        ("bytes.h5", r"holds showers of 'mu\\non'"),
         ("gev.h5", "layer_1 is in 'GeV'; needed is MeV"),
         ("unfinished.h5", "unfinished"),
         ("link.h5", "has no data set 'layer_1'|layer_0 is a link to another file"),

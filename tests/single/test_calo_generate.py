@@ -14,11 +14,13 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcgan.commands import calo as command_line
 from hpcgan.commands.data import main
 from hpcgan.data import calo, calo_generate
 from hpcgan.data.calo_generate import Beam, Block, generate, make_block
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
+from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import FINE, PUBLISHED
 
 BEAM = Beam("gamma")
@@ -129,6 +131,11 @@ def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) ->
     with pytest.raises(InputError, match=message):
         generate(BEAM, tmp_path / "out", **{"events": 30, "seed": 1, "jobs": 1, **changes})
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_knows_what_there_is() -> None:
+    assert command_line.PARTICLES == showers.PARTICLES
+    assert command_line.RECORDED == electromagnetic.RECORDED
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,18 +163,27 @@ def test_bad_geant4_files(tmp_path: Path, changes: dict[str, Any], message: str)
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compressed as the sample is, so that every byte of it matters to a checksum or not at all."""
+RNG = np.random.default_rng(1)
+SMALL = {
+    "geant4": {
+        "energy": RNG.uniform(1, 100, 8).astype("f4"),
+        "counts": np.full(8, 20, np.uint16),
+        "cell": RNG.integers(0, FINE.n_cells, 160).astype(np.uint16),
+        "deposit": RNG.exponential(1, 160).astype("f4"),
+    },
+    "challenge": {
+        "incident_energies": RNG.uniform(1e3, 1e5, (3, 1)).astype("f4"),
+        "showers": (RNG.exponential(10, (3, 504)) * (RNG.random((3, 504)) < 0.3)).astype("f4"),
+    },
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With checksums on everything, so that a byte matters to one of them or not at all."""
     path = tmp_path_factory.mktemp("small") / "small.h5"
-    rng = np.random.default_rng(1)
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        for name, values in {
-            "energy": rng.uniform(1, 100, 8).astype("f4"),
-            "counts": np.full(8, 20, np.uint16),
-            "cell": rng.integers(0, FINE.n_cells, 160).astype(np.uint16),
-            "deposit": rng.exponential(1, 160).astype("f4"),
-        }.items():
+        for name, values in SMALL[request.param].items():
             file.create_dataset(name, data=values, chunks=values.shape, compression="gzip", fletcher32=True)
         file.attrs["particle"] = "gamma"
     return path
@@ -298,6 +307,19 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
         import_files([GAMMA], tmp_path / "out", particle="eplus")
     assert not (tmp_path / "out").exists()
     assert recognise(DATA / "rpv_1400_850_towers.root") == "delphes"
+
+
+def test_exported_files_know_their_segmentation(tmp_path: Path) -> None:
+    other = parse_segmentation("4x8,12x12,1x1")
+    import_files([GAMMA], tmp_path / "a", other)
+    export([tmp_path / "a" / "val.h5"], tmp_path / "b")
+    import_files([tmp_path / "b" / "val.h5"], tmp_path / "c", other)
+    with calo.open_showers(tmp_path / "a" / "val.h5") as file:
+        np.testing.assert_array_equal(read(tmp_path / "c")["layer_0"], file.read()["layer_0"])
+    with h5py.File(tmp_path / "b" / "val.h5", "a") as file:
+        file.attrs["segmentation"] = "4x8,12x12,1x2"
+    with pytest.raises(InputError, match=r"177 voxels, another segmentation; known are 178 \(4x8,12x12,1x2\)"):
+        open_reader(tmp_path / "b" / "val.h5")
 
 
 def test_export_does_not_replace_what_it_reads(tmp_path: Path) -> None:
