@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="M_GLUINO,M_NEUTRALINO",
         help="masses in GeV; repeat the option to mix mass points in equal shares",
     )
-    generation_options(rpv)
+    _generation_options(rpv)
 
     qcd = kinds.add_parser(
         "qcd",
@@ -74,7 +74,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="GEV",
         help="smallest hard transverse momentum (default 400)",
     )
-    generation_options(qcd)
+    _generation_options(qcd)
 
     cosmo = kinds.add_parser(
         "cosmo",
@@ -85,9 +85,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     cosmo.add_argument(
         "--side", type=int, default=256, metavar="N", help="pixels along a side, a multiple of 16 (default 256)"
     )
-    generation_options(cosmo, "maps")
+    _generation_options(cosmo, "maps")
 
-    generation_options(calo.add_parser(kinds))
+    _generation_options(calo.add_parser(kinds))
 
     imports = kinds.add_parser(
         "import",
@@ -124,8 +124,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def generation_options(parser: argparse.ArgumentParser, noun: str = "events") -> None:
-    """Add what all generations have."""
+def _generation_options(parser: argparse.ArgumentParser, noun: str = "events") -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(f"--{noun}", type=int, required=True, metavar="N", help=f"{noun} in all, over the three files")
     parser.add_argument(

@@ -106,6 +106,7 @@ def settings_of(beam: Beam, events: int, seed: int) -> str:
             "seed": seed,
             "block_showers": BLOCK_SHOWERS,
             "batch_energy_gev": showers.BATCH_ENERGY,
+            "batch_showers": showers.BATCH_SHOWERS,
             "threshold_mev": showers.THRESHOLD,
             "planes": PLANES,
             "absorber_mm": CALORIMETER.absorber_mm,

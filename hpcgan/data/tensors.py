@@ -193,10 +193,8 @@ class TensorFile(DataFile):
         return found
 
     def _read(self, name: str, which: slice | int) -> np.ndarray:
-        with (
-            readable(self.path, place(self._name, name)),
-            np.errstate(over="ignore"),
-        ):  # beyond float32 is infinite: refused
+        # What is beyond float32 becomes infinite, and is refused.
+        with readable(self.path, place(self._name, name)), np.errstate(over="ignore"):
             return np.asarray(self._data[name][which]).astype(np.float32, copy=False)
 
     def pieces(self, limit: int = SCAN_BYTES) -> Iterator[tuple[int, Sample]]:

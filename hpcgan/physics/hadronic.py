@@ -46,8 +46,8 @@ HALF_RADIUS = float(np.sqrt(1.0 / 19.0))
 """R of 2 r R^2 / (r^2 + R^2)^2 that has 95% within 1: of the hadronic part, in interaction lengths."""
 
 SPOT_ENERGY = 0.1
-"""Energy of a spot of the hadronic part, GeV. No source gives it: chosen, as the order of what a charged hadron of this
-energy loses between two collisions."""
+"""Energy of a spot of the hadronic part, GeV. No source gives it: chosen, half of what a minimum-ionising particle
+loses in an interaction length of this calorimeter."""
 
 
 def secondaries() -> int:

@@ -44,6 +44,10 @@ THRESHOLD = 0.01
 BATCH_ENERGY = 1600.0
 """GeV of showers that are made at a time: a few hundred thousand spots, which stay in the processor's cache."""
 
+BATCH_SHOWERS = 64
+"""Showers that are made at a time, at most. Neither depends on the segmentation, which must not touch the random
+numbers."""
+
 MEV_PER_GEV = 1000.0
 
 Array = NDArray[np.float64]
@@ -154,10 +158,7 @@ def simulate(
     energy = np.asarray(energy, np.float64)
     if not (np.isfinite(energy).all() and (energy > 0).all()):
         raise InputError("energies of particles must be above 0 GeV")
-    parts = [
-        _batch(particle, energy[start:end], rng, segmentation, recorded)
-        for start, end in _batches(energy, segmentation)
-    ]
+    parts = [_batch(particle, energy[which], rng, segmentation, recorded) for which in _batches(energy)]
     layers = [np.concatenate([part.layers[layer] for part in parts]) for layer in range(N_LAYERS)]
     return Showers(layers, np.concatenate([part.overflow for part in parts]))
 
@@ -177,16 +178,15 @@ def check_recorded(particle: str, recorded: str) -> None:
         raise InputError("recorded 'active': the signal of pions in the argon is not parametrised; use 'total'")
 
 
-def _batches(energy: Array, segmentation: Segmentation) -> list[tuple[int, int]]:
-    """Consecutive showers of about `BATCH_ENERGY` together, and of not too many cells."""
-    limit = max(1, 2_000_000 // segmentation.n_cells)
+def _batches(energy: Array) -> list[slice]:
+    """Consecutive showers that are made together; one batch of none where there are none."""
     found, start = [], 0
     while start < len(energy):
-        fitting = int(np.searchsorted(np.cumsum(energy[start : start + limit]), BATCH_ENERGY, side="right"))
-        end = start + max(1, min(fitting, limit))
-        found.append((start, end))
+        together = np.cumsum(energy[start : start + BATCH_SHOWERS])
+        end = start + max(1, int(np.searchsorted(together, BATCH_ENERGY, side="right")))
+        found.append(slice(start, end))
         start = end
-    return found or [(0, 0)]
+    return found or [slice(0, 0)]
 
 
 def _batch(

@@ -218,7 +218,7 @@ def test_the_border_of_the_window() -> None:
 @pytest.mark.parametrize("particle", showers.PARTICLES)
 def test_one_shower_in_two_segmentations(particle: str) -> None:
     """The cells do not touch the random numbers: fine cells add up to the coarse ones."""
-    energy = np.linspace(1, 100, 9)
+    energy = np.concatenate([np.linspace(1, 100, 9), np.full(200, 0.3)])
     fine = simulate(particle, energy, np.random.default_rng(6), FINE)
     coarse = simulate(particle, energy, np.random.default_rng(6), PUBLISHED)
     for image, other in zip(FINE.coarsen(fine.layers, PUBLISHED), coarse.layers, strict=True):
@@ -254,6 +254,18 @@ def test_pions() -> None:
     electrons = simulate("eplus", np.full(200, 50.0), np.random.default_rng(9))
     wide, narrow = (shower_shapes(part.layers, PUBLISHED)["width_eta_1"] for part in (made, electrons))
     assert np.nanmedian(wide[~through]) > np.nanmedian(narrow)
+
+
+def test_batches_hold_every_shower_once() -> None:
+    energy = np.array([1000.0, 700.0, 700.0, 700.0, 5000.0, *[1.0] * 100])
+    assert [(part.start, part.stop) for part in showers._batches(energy)] == [
+        (0, 1),
+        (1, 3),
+        (3, 4),
+        (4, 5),
+        (5, 69),
+        (69, 105),
+    ]
 
 
 def test_nothing_to_do_and_bad_input() -> None:
