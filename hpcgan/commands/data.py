@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpcgan.commands import calo
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
 EXIT_INTERRUPTED = 130
@@ -86,24 +87,25 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     _generation_options(cosmo, "maps")
 
+    _generation_options(calo.add_parser(kinds))
+
     imports = kinds.add_parser(
         "import",
-        help="import Delphes ROOT files",
-        description="Make train.h5, val.h5 and test.h5 from the towers in Delphes ROOT files; of every "
-        "five events three go to train, one to val and one to test.",
+        help="import Delphes ROOT files, or calorimeter showers of Geant4, CaloGAN or the CaloChallenge",
+        description="Make train.h5, val.h5 and test.h5 from the towers in Delphes ROOT files, or from HDF5 files with "
+        "calorimeter showers (Geant4 on the fine grid, CaloGAN, CaloChallenge); of every five events three go to "
+        "train, one to val and one to test.",
     )
-    imports.add_argument("files", nargs="+", metavar="FILE.root")
+    imports.add_argument("files", nargs="+", metavar="FILE")
     imports.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    imports.add_argument(
-        "--mass",
-        type=_masses,
-        default=(0.0, 0.0),
-        metavar="M_GLUINO,M_NEUTRALINO",
-        help="masses to record, GeV",
-    )
-    imports.add_argument("--label", type=int, choices=(0, 1), default=1, help="1 signal (default), 0 background")
-    imports.add_argument("--weight", type=float, default=1.0, help="weight of every event (default 1)")
+    towers = imports.add_argument_group("of Delphes files")
+    towers.add_argument("--mass", type=_masses, metavar="M_GLUINO,M_NEUTRALINO", help="masses to record, GeV")
+    towers.add_argument("--label", type=int, choices=(0, 1), help="1 signal (default), 0 background")
+    towers.add_argument("--weight", type=float, help="weight of every event (default 1)")
+    calo.add_import_options(imports.add_argument_group("of calorimeter showers"))
     imports.add_argument("--force", action="store_true", help="replace existing files")
+
+    calo.add_export_parser(kinds)
 
     info = kinds.add_parser(
         "info",
@@ -154,7 +156,8 @@ def run(args: argparse.Namespace) -> int:
         return _info(args)
     with _terminable():
         try:
-            return {"import": _import, "cosmo": _cosmo}.get(args.data_command, _generate)(args)
+            runs = {"import": _import, "cosmo": _cosmo, "calo": _calo, "export": calo.export}
+            return runs.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
             print(f"interrupted: nothing was written to {args.out}", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -204,6 +207,12 @@ def _cosmo(args: argparse.Namespace) -> int:
     return _say(args.out, made, args.maps, "maps", time.monotonic() - start)
 
 
+def _calo(args: argparse.Namespace) -> int:
+    start = time.monotonic()
+    made = calo.generate(args)
+    return _say(args.out, made, args.events, "showers", time.monotonic() - start)
+
+
 def _say(out: str, made: bool, n: int, noun: str, seconds: float) -> int:
     if made:
         print(f"{out}: {n} {noun} in {seconds:.0f} s ({n / seconds:.0f} {noun}/s)")
@@ -213,13 +222,24 @@ def _say(out: str, made: bool, n: int, noun: str, seconds: float) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
+    from hpcgan.data.calo_import import recognise
     from hpcgan.data.delphes import import_files
     from hpcgan.data.workers import ProgressDisplay
 
+    showers = recognise(args.files[0]) != "delphes"
+    foreign = ("mass", "label", "weight") if showers else ("segmentation", "particle")
+    for option in foreign:
+        if getattr(args, option) is not None:
+            kind = "Delphes files; this is a file of calorimeter showers" if showers else "files of calorimeter showers"
+            raise InputError(f"{args.files[0]}: --{option} is for {kind}")
     with ProgressDisplay("importing") as progress:
-        made = import_files(
-            args.files, args.out, args.mass[0], args.mass[1], args.label, args.weight, args.force, progress
-        )
+        if showers:
+            made = calo.import_showers(args, progress)
+        else:
+            masses = args.mass or (0.0, 0.0)
+            label = 1 if args.label is None else args.label
+            weight = 1.0 if args.weight is None else args.weight
+            made = import_files(args.files, args.out, masses[0], masses[1], label, weight, args.force, progress)
     done = "imported" if made else "holds exactly these events already, nothing to do"
     print(f"{args.out}: {done}")
     return EXIT_DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,6 @@ TREE = "Delphes"
 BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
 STEP_EVENTS = 1000
 """Events in memory at a time: some 350 towers each."""
-
-_VAL, _TEST = 3, 4
-_CYCLE = 5
-"""Of every five events in a row the first three go to train, one to val, one to test: every file reaches all
-three."""
 
 
 @contextlib.contextmanager
@@ -160,15 +154,6 @@ def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
     return Towers(event, eta, phi, energy), len(counts)
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of a file: a name and a count do not tell two samples apart."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def import_files(
     files: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -220,13 +205,13 @@ def import_files(
             raise InputError(f"{paths[i]}: named twice")
     counts = [count_events(path) for path in paths]
     total = sum(counts)
-    storage.split_sizes(total)  # refuses too few
-    full, rest = divmod(total, _CYCLE)
-    sizes = {"train": 3 * full + min(rest, 3), "val": full + (rest > _VAL), "test": full + (rest > _TEST)}
+    sizes = storage.interleaved_sizes(total)
     settings = json.dumps(
         {
             "source": "Delphes",
-            "files": [{"name": path.name, "events": n, "sha256": _digest(path)} for path, n in zip(paths, counts)],
+            "files": [
+                {"name": path.name, "events": n, "sha256": storage.digest(path)} for path, n in zip(paths, counts)
+            ],
             "m_gluino": float(m_gluino),
             "m_neutralino": float(m_neutralino),
             "label": int(label),
@@ -245,8 +230,7 @@ def import_files(
     with hdf5.Writer(out, sizes, attributes, force=force) as writer:
         for towers, n in read_towers(paths):
             images = bin_towers(*towers, n)
-            place = np.arange(done, done + n) % _CYCLE
-            for split, where in (("train", place < _VAL), ("val", place == _VAL), ("test", place == _TEST)):
+            for split, where in storage.interleave(done, n).items():
                 writer.append_to(split, images[where], label, weight, m_gluino, m_neutralino)
             done += n
             if progress is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan.data import hdf5, tensors
+from hpcgan.data import calo, hdf5, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
+from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.images import ETA_RANGE, PHI_RANGE
 
@@ -45,7 +46,14 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     """
     path = Path(path)
     if tensors.holds_tensors(path):
+        tensors.validate(path)
         return _describe_tensors(path, picture)
+    if calo.holds_showers(path):
+        calo.validate(path)
+        return _describe_tensors(path, picture, tensors.ROOT)
+    kind = _to_import(path)
+    if kind is not None:
+        raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it")
     hdf5.validate(path)
     with hdf5.open_images(path) as file:
         total: NDArray[np.float64] = np.zeros(file.read(slice(0, 1)).shape[1:])
@@ -70,12 +78,20 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     return "\n".join(lines)
 
 
-_SAID = {"units", "axes", "image_shape", "events", "samples"}
+def _to_import(path: Path) -> str | None:
+    """What a file is that can be imported but is no data set itself; None for others."""
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        present = set(file.keys())
+    if {"cell", "deposit"} <= present:
+        return "holds Geant4 showers"
+    return "is a CaloChallenge file" if "incident_energies" in present else None
 
 
-def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None) -> str:
-    tensors.validate(path)
-    with tensors.open_tensors(path) as file:
+_SAID = {"units", "image_shape", "events", "samples", "showers"}
+
+
+def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group: str = tensors.GROUP) -> str:
+    with tensors.open_tensors(path, group=group) as file:
         found = {name: _Moments(spec.shape) for name, spec in file.schema.items()}
         for _, sample in file.pieces():
             for name, values in sample.items():

@@ -113,11 +113,12 @@ class TensorSource:
     Parameters
     ----------
     path : Path
-        File with group `samples`.
     schema : Schema
         What it must hold.
     cache_mb : int
         Files that fit are read into memory at the first access; larger ones are read from disk every time.
+    group : str
+        Group of the data sets, `samples` unless a published layout has another.
 
     Raises
     ------
@@ -125,9 +126,9 @@ class TensorSource:
         Missing or broken file, other tensors than the schema's.
     """
 
-    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024) -> None:
+    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024, group: str = tensors.GROUP) -> None:
         self.path = Path(path)
-        self._file = tensors.open_tensors(self.path, schema)
+        self._file = tensors.open_tensors(self.path, schema, group)
         self._cacheable = self._file.n * sample_bytes(schema) <= cache_mb << 20
         self._cache: Sample | None = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcgan.errors import HpcganError, InputError
 
@@ -48,6 +50,36 @@ def split_sizes(n_events: int) -> dict[str, int]:
         raise InputError(f"{n_events} events: at least 5 are needed to fill train, validation and test")
     edges = [int(n_events * edge + 1e-9) for edge in SPLIT_EDGES]
     return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
+
+
+_CYCLE = 5
+
+
+def interleaved_sizes(n: int) -> dict[str, int]:
+    """Samples of each split where, of every five in a row, three go to train, one to val and one to test.
+
+    Raises
+    ------
+    InputError
+        Too few samples for every split to have one.
+    """
+    split_sizes(n)
+    return {name: int(np.count_nonzero(which)) for name, which in interleave(0, n).items()}
+
+
+def interleave(first: int, n: int) -> dict[str, NDArray[np.bool_]]:
+    """Which of the samples first ... first + n - 1 go to each split, as `interleaved_sizes` counts them."""
+    place = np.arange(first, first + n) % _CYCLE
+    return {"train": place < 3, "val": place == 3, "test": place == 4}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file: a name and a count do not tell two samples apart."""
+    found = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 class Sink(io.FileIO):
@@ -174,7 +206,7 @@ class SplitWriter(ABC):
         # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
         self._sinks[split] = Sink(self._part(split), "w+b")
         file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
-        group = file.create_group(self._group)
+        group = file.require_group(self._group)
         self._lay_out(group, size)
         for name, value in {**self._attributes, "split": split, self._noun: size}.items():
             group.attrs[name] = value

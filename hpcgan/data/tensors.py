@@ -2,7 +2,8 @@
 
 Layout: group ``samples`` with one data set (N, *shape) of little-endian float32 for each tensor of the schema, its
 unit in the attribute ``units``. Attributes of the group name the problem and say how the data were made. Files of other
-people need the data sets only, and may use another number type, chunking or compression.
+people need the data sets only, and may use another number type, chunking or compression. Published layouts without a
+group are read and written with the group ``/``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcgan.data import storage
-from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes
+from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 
 GROUP = "samples"
+ROOT = "/"
+"""Group of files whose data sets stand at the top."""
 
 SMALL_BYTES = 1024
 """Tensors smaller than this share a chunk: a chunk a number would be more bookkeeping than data."""
@@ -44,6 +47,11 @@ def _storage(spec: TensorSpec, size: int) -> dict[str, Any]:
     return {"chunks": (min(together, max(size, 1)), *spec.shape), **kind}
 
 
+def place(group: str, name: str) -> str:
+    """What messages call a data set."""
+    return name if group == ROOT else f"{group}/{name}"
+
+
 class Writer(storage.SplitWriter):
     """Streams samples into one file a split (see :class:`hpcgan.data.storage.SplitWriter`).
 
@@ -53,6 +61,8 @@ class Writer(storage.SplitWriter):
         As of the base class.
     schema : Schema
         Tensors of a sample, conditions included.
+    group, noun : str
+        As of the base class.
 
     Raises
     ------
@@ -67,8 +77,10 @@ class Writer(storage.SplitWriter):
         schema: Schema,
         attributes: Mapping[str, Any],
         force: bool = False,
+        group: str = GROUP,
+        noun: str = "samples",
     ) -> None:
-        super().__init__(folder, sizes, GROUP, attributes, force, sample_bytes(schema) + 64, "samples")
+        super().__init__(folder, sizes, group, attributes, force, sample_bytes(schema) + 64, noun)
         self._schema = dict(schema)
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
@@ -93,13 +105,24 @@ class Writer(storage.SplitWriter):
         """
         n = check_sample(sample, self._schema)
         for split, which in self._pieces(n):
-            at, count = self._filled[split], which.stop - which.start
-            with storage.signals_held():
-                group = self._files[split][GROUP]
-                for name in self._schema:
-                    group[name][at : at + count] = sample[name][which]
-            self._check_written()
-            self._filled[split] = at + count
+            self._append_to(split, take(sample, which), which.stop - which.start)
+
+    def append_to(self, split: str, sample: Sample) -> None:
+        """Add samples to one split, which must have room for them; otherwise as `append`."""
+        n = check_sample(sample, self._schema)
+        if n > self.sizes[split] - self._filled[split]:
+            raise ValueError(f"more {self._noun} appended to {split} than announced")
+        if n:
+            self._append_to(split, sample, n)
+
+    def _append_to(self, split: str, sample: Sample, count: int) -> None:
+        at = self._filled[split]
+        with storage.signals_held():
+            group = self._files[split][self._group]
+            for name in self._schema:
+                group[name][at : at + count] = sample[name]
+        self._check_written()
+        self._filled[split] = at + count
 
 
 class TensorFile(DataFile):
@@ -113,10 +136,24 @@ class TensorFile(DataFile):
     schema : dict of str to TensorSpec
     """
 
-    def __init__(self, path: Path, file: h5py.File, data: Mapping[str, h5py.Dataset], schema: Schema, n: int) -> None:
-        super().__init__(path, file, GROUP, n)
+    def __init__(
+        self,
+        path: Path,
+        file: h5py.File,
+        data: Mapping[str, h5py.Dataset],
+        schema: Schema,
+        n: int,
+        group: str = GROUP,
+    ) -> None:
+        super().__init__(path, file, group, n)
         self.schema = dict(schema)
         self._data = data
+
+    def unit(self, name: str) -> str:
+        """Unit that the file states for a data set, "" where it does not."""
+        with readable(self.path, place(self._name, name)):
+            unit = self._data[name].attrs.get("units", "")
+        return unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
 
     def read(self, which: slice | ArrayLike = slice(None)) -> Sample:
         """Samples by slice, or by indices in any order, repeats included.
@@ -156,7 +193,8 @@ class TensorFile(DataFile):
         return found
 
     def _read(self, name: str, which: slice | int) -> np.ndarray:
-        with readable(self.path, f"{GROUP}/{name}"), np.errstate(over="ignore"):  # beyond float32 is infinite: refused
+        # What is beyond float32 becomes infinite, and is refused.
+        with readable(self.path, place(self._name, name)), np.errstate(over="ignore"):
             return np.asarray(self._data[name][which]).astype(np.float32, copy=False)
 
     def pieces(self, limit: int = SCAN_BYTES) -> Iterator[tuple[int, Sample]]:
@@ -178,7 +216,7 @@ def holds_tensors(path: Path) -> bool:
         return GROUP in list(file.keys())
 
 
-def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None) -> TensorFile:
+def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, group: str = GROUP) -> TensorFile:
     """Open a file of samples; use it in a ``with`` statement.
 
     Parameters
@@ -186,6 +224,8 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None) -> 
     path : path
     schema : Schema, optional
         What the file must hold; more is not looked at. Default: whatever it holds.
+    group : str
+        Group of the data sets.
 
     Returns
     -------
@@ -201,49 +241,55 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None) -> 
     file = open_file(path)
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        with readable(path, GROUP):
-            group = _find_group(path, file)
-            wanted = _schema_of(path, group) if schema is None else schema
-            data = {name: _find_tensor(path, group, name, spec) for name, spec in wanted.items()}
-            lengths = {name: int(found.shape[0]) for name, found in data.items()}
+        with readable(path, group):
+            found = _find_group(path, file, group)
+            wanted = _schema_of(path, found, group) if schema is None else schema
+            data = {name: _find_tensor(path, found, group, name, spec) for name, spec in wanted.items()}
+            lengths = {name: int(tensor.shape[0]) for name, tensor in data.items()}
         first, n = next(iter(lengths.items()))
         for name, length in lengths.items():
             if length != n:
-                raise InputError(f"{path}: {GROUP}/{name} has {length} samples but {GROUP}/{first} has {n}")
-        opened = TensorFile(path, file, data, wanted, n)
+                raise InputError(f"{path}: {place(group, name)} has {length} samples but {place(group, first)} has {n}")
+        opened = TensorFile(path, file, data, wanted, n, group)
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
     return opened
 
 
-def _find_group(path: Path, file: h5py.File) -> h5py.Group:
-    if GROUP in list(file.keys()):  # `get` would hide damage as absence
-        refuse_foreign(path, file, GROUP, GROUP)
-    if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
-        raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
-    return file[GROUP]
+def _find_group(path: Path, file: h5py.File, name: str = GROUP) -> h5py.Group:
+    if name == ROOT:
+        return file[ROOT]
+    if name in list(file.keys()):  # `get` would hide damage as absence
+        refuse_foreign(path, file, name, name)
+    if name not in file or not isinstance(file[name], h5py.Group):
+        raise InputError(f"{path}: has no group '{name}' (it holds: {names(file)})")
+    return file[name]
 
 
-def _schema_of(path: Path, group: h5py.Group) -> dict[str, TensorSpec]:
+def _schema_of(path: Path, group: h5py.Group, group_name: str) -> dict[str, TensorSpec]:
     found = {}
     for name in list(group.keys()):
-        refuse_foreign(path, group, name, f"{GROUP}/{name}")
+        refuse_foreign(path, group, name, place(group_name, name))
         data = group[name]
         if isinstance(data, h5py.Dataset):
             shape = tuple(int(length) for length in data.shape[1:])
             found[name] = TensorSpec(shape, str(data.attrs.get("units", "")))
     if not found:
-        raise InputError(f"{path}: {GROUP} holds no data sets")
+        raise InputError(f"{path}: {group_name} holds no data sets")
     return found
 
 
-def _find_tensor(path: Path, group: h5py.Group, name: str, spec: TensorSpec) -> h5py.Dataset:
-    where = f"{GROUP}/{name}"
+def _what(group: str) -> str:
+    return "the file" if group == ROOT else "the group"
+
+
+def _find_tensor(path: Path, group: h5py.Group, group_name: str, name: str, spec: TensorSpec) -> h5py.Dataset:
+    where = place(group_name, name)
     if name in list(group.keys()):
         refuse_foreign(path, group, name, where)
     if name not in group or not isinstance(group[name], h5py.Dataset):
-        raise InputError(f"{path}: has no data set '{where}' (the group holds: {names(group)})")
+        raise InputError(f"{path}: has no data set '{where}' ({_what(group_name)} holds: {names(group)})")
     data = group[name]
     if data.dtype.kind not in "fiu":
         raise InputError(f"{path}: {where} does not hold numbers (type {data.dtype})")
@@ -262,6 +308,7 @@ def validate(
     path: str | os.PathLike[str],
     schema: Schema | None = None,
     check: Callable[[Sample, str, int], None] = lambda sample, path, first: None,
+    group: str = GROUP,
 ) -> None:
     """Read a whole file, some samples at a time, and refuse it if anything in it is wrong.
 
@@ -272,6 +319,8 @@ def validate(
         As for :func:`open_tensors`.
     check : callable(sample, path, first), optional
         What else to refuse; hears of every piece with the number of its first sample.
+    group : str
+        Group of the data sets.
 
     Raises
     ------
@@ -279,14 +328,14 @@ def validate(
         As :func:`open_tensors`, and for damaged data and values that are not finite. The message names file, data set
         and sample.
     """
-    with open_tensors(path, schema) as file:
+    with open_tensors(path, schema, group) as file:
         for first, sample in file.pieces():
             for name, values in sample.items():
                 finite = np.isfinite(values)
                 if not finite.all():
                     bad = int(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0])
                     value = values[bad][~finite[bad]].flat[0]
-                    raise InputError(f"{path}: {GROUP}/{name} of sample {first + bad} holds a value of {value}")
+                    raise InputError(f"{path}: {place(group, name)} of sample {first + bad} holds a value of {value}")
             check(sample, str(path), first)
 
 
