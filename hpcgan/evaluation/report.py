@@ -342,6 +342,11 @@ def _compare(
             f"The null band is at N={found.band.n}, the largest possible with {found.band.pool} real events, "
             f"not at N={found.n}: only the score at N={found.band.n} may be held against it."
         )
+    if found.band.blocks is not None:
+        notices.append(
+            f"Real events share what they are made of within {found.band.blocks} blocks: the null band allows for it, "
+            "error bars of figures and single KS tests do not."
+        )
     numbers = compare.to_json(found)
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
