@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ class SumSource:
     counting : "fixed" or "poisson"
         A sum has mu events, or a number drawn from a Poisson distribution of mean mu.
     held_out : bool
+    most_blocks : int
+        Blocks of a held-out pool, at most.
 
     Raises
     ------
@@ -55,19 +58,34 @@ class SumSource:
     """
 
     def __init__(
-        self, path: Path, mu: Sequence[int], n: int, seed: int, counting: Counting = "fixed", held_out: bool = False
+        self,
+        path: Path,
+        mu: Sequence[int],
+        n: int,
+        seed: int,
+        counting: Counting = "fixed",
+        held_out: bool = False,
+        most_blocks: int = BLOCKS[1],
     ) -> None:
         self.path = Path(path)
         self._mu, self._n, self._seed, self._held_out = tuple(mu), n, seed, held_out
         self._tables = [_poisson_table(number) for number in mu] if counting == "poisson" else None
         most = max(mu) if self._tables is None else max(len(table) for table in self._tables) - 1
-        self._file: pool.PoolFile | None = pool.open_pool(self.path)
-        self._edges = _block_edges(self.path, self._file.n, max(mu), most, held_out)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(pool.open_pool(self.path))
+            self._edges = _block_edges(self.path, file.n, max(mu), most, most_blocks if held_out else 1)
+            stack.pop_all()
+        self._file: pool.PoolFile | None = file
         self._dim = most + (self._tables is not None)
         self._events: SparseImages | None = None
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the pool."""
+        return len(self._edges) - 1
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Sums (n, 64, 64) float32 in MeV as `hist`, and with several mu theirs (n, 1) as `mu`."""
@@ -88,7 +106,7 @@ class SumSource:
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         """(n,) block of the pool that each sum takes its events from."""
-        found: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % (len(self._edges) - 1)
+        found: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % self.n_blocks
         return found
 
     def _pool(self) -> SparseImages:
@@ -106,16 +124,16 @@ class SumSource:
             self._file = None
 
 
-def _block_edges(path: Path, events: int, mu: int, most: int, held_out: bool) -> np.ndarray:
+def _block_edges(path: Path, events: int, mu: int, most: int, most_blocks: int) -> np.ndarray:
     """Where blocks begin and end, (blocks + 1,)."""
-    at_least = BLOCKS[0] if held_out else 1
+    at_least = min(BLOCKS[0], most_blocks)
     if events < at_least * LEAST_EVENTS * most:
         needed = at_least * LEAST_EVENTS * most
         raise InputError(
             f"{path}: {events} events are too few for pileup of mu = {mu}, which needs {needed} here; "
             "make more with 'hpcgan data pileup --events N', or lower model.mu"
         )
-    blocks = min(BLOCKS[1], max(at_least, events // (EVENTS_OF_BLOCK * mu))) if held_out else 1
+    blocks = min(most_blocks, max(at_least, events // (EVENTS_OF_BLOCK * mu)))
     return np.arange(blocks + 1) * events // blocks
 
 

@@ -116,6 +116,21 @@ def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100
     return float(np.std(distances, ddof=1)) if len(distances) > 1 else None
 
 
+def mean_error(observable: Observable) -> tuple[float, float | None]:
+    """Mean of a quantity with one value an event, and its standard error; None where it cannot be told.
+
+    Of events that depend on one another within blocks it comes from the spread of the blocks' means, which should have
+    about as many events each.
+    """
+    values = np.asarray(observable.values, dtype=np.float64)
+    independent = values
+    if observable.blocks is not None:
+        _, inverse = np.unique(observable.blocks, return_inverse=True)
+        independent = np.bincount(inverse.reshape(-1), values) / np.bincount(inverse.reshape(-1))
+    n = len(independent)
+    return float(values.mean()), float(independent.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+
+
 def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
     """Indices of events drawn with replacement, as many as there are, or of whole blocks."""
     if observable.blocks is None:

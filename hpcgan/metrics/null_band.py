@@ -124,12 +124,59 @@ def null_band(
     for _ in range(repetitions):
         first, second = ({k: o.take(half) for k, o in observables.items()} for half in halves.draw(rng))
         scores.append(score(first, second))
+    return _band(scores, halves.n, n, pool, halves.blocks, seed)
+
+
+def paired_null_band(
+    first: Mapping[str, Observable],
+    second: Mapping[str, Observable],
+    score: ScoreFunction,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> NullBand:
+    """Score two real samples against each other after exchanging whole blocks of events between them at random.
+
+    For samples whose event i has something in common (a signal event on which two pileups are overlaid): each side
+    keeps every i once, as in the comparison with a generated sample.
+
+    Parameters
+    ----------
+    first, second : mapping of str to Observable
+        Of as many events, in the same blocks (`Observable.blocks`; without them every event is exchanged by itself).
+    score : callable
+        `score(real, fake) -> Score`, that of the problem.
+    repetitions : int
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        Samples of different sizes or blocks.
+    """
+    one, other = (next(iter(side.values())) for side in (first, second))
+    n = one.n_events
+    blocks = [np.arange(n) if side.blocks is None else side.blocks for side in (one, other)]
+    if len(blocks[0]) != len(blocks[1]) or np.any(blocks[0] != blocks[1]):
+        raise ValueError("paired samples must have the same events in the same blocks")
+    numbers, inverse = np.unique(blocks[0], return_inverse=True)
+    joined = {name: Observable.concatenate([first[name], second[name]]) for name in first}
+    rng = np.random.default_rng(seed)
+    scores = []
+    for _ in range(repetitions):
+        exchanged = rng.integers(0, 2, len(numbers))[inverse.reshape(-1)]
+        sides = (np.arange(n) + n * exchanged, np.arange(n) + n * (1 - exchanged))
+        a, b = ({name: observable.take(side) for name, observable in joined.items()} for side in sides)
+        scores.append(score(a, b))
+    return _band(scores, n, n, 2 * n, None if one.blocks is None else len(numbers), seed)
+
+
+def _band(scores: list[Score], n: int, requested: int, pool: int, blocks: int | None, seed: int) -> NullBand:
     totals = np.array([s.total for s in scores])
     return NullBand(
-        n=halves.n,
-        requested=n,
+        n=n,
+        requested=requested,
         pool=pool,
-        blocks=halves.blocks,
+        blocks=blocks,
         seed=seed,
         mean=float(totals.mean()),
         **_quantiles(totals),
