@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,7 +21,6 @@ from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, grid_difference
-from hpcgan.physics.lognormal import pixel_sites
 from hpcgan.problems.base import Observables, file_of
 from hpcgan.problems.rpv import PIXELS, RpvModel, RpvProblem
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 JET_PT_MIN_GEV = 20.0
 """Jets of pileup alone, far softer than those of a search: a jet of R = 1 collects 35 GeV at mu = 20."""
 
-SITES = 8
-"""The spectrum is compared at 8 x 8 pixels of an image: a KS test takes values for independent."""
+LATTICE = 8
+"""The spectrum is compared at every 8th row and column of an image: a KS test takes values for independent."""
 
 MEAN_PT_MEV = 17.5e3
 """Summed pT of a minimum-bias event in the image (13 TeV, after the calorimeter's thresholds): sets a unit, no more."""
@@ -171,12 +171,12 @@ class PileupProblem(RpvProblem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        """Summed pT, lit pixels, pT of lit pixels at `SITES` x `SITES` places, and jets above `JET_PT_MIN_GEV`."""
+        """Summed pT, lit pixels, pT of lit pixels on a `LATTICE`, and jets above `JET_PT_MIN_GEV`."""
         images = sample["hist"]
         sech = jets.image_geometry().sech.reshape(PIXELS, PIXELS)
         total: np.ndarray = np.einsum("nij,ij->n", images, sech, dtype=np.float64)
-        rows, columns = pixel_sites(PIXELS, SITES)
-        sites = images[:, rows, columns] * sech[rows, columns]
+        rows, columns = _lattice(images)
+        sites = images[np.arange(len(images))[:, None], rows, columns] * sech[rows, columns]
         lit = sites > 0
         found = jets.cluster(images, JET_PT_MIN_GEV)
         return {
@@ -200,6 +200,19 @@ class PileupProblem(RpvProblem):
         from hpcgan.problems import rpv_figures
 
         return rpv_figures.figures(real, fake, JET_PT_MIN_GEV)
+
+
+def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a lattice of pixels in each image, (n, sites), at one of `LATTICE`^2 offsets.
+
+    A hash of the image chooses the offset. So all pixels are looked at, and it does not matter in which batch or on
+    which rank. At fixed places few pixels of the pool would be seen, each many times.
+    """
+    digests = b"".join(hashlib.blake2b(image, digest_size=2).digest() for image in np.ascontiguousarray(images))
+    offset = np.frombuffer(digests, "<u2").astype(np.int64) % LATTICE**2
+    steps = np.arange(0, PIXELS, LATTICE)
+    rows, columns = (grid.ravel() for grid in np.meshgrid(steps, steps, indexing="ij"))
+    return rows + (offset // LATTICE)[:, None], columns + (offset % LATTICE)[:, None]
 
 
 def _check_images(file: Path) -> None:

@@ -229,12 +229,24 @@ def test_observables_by_hand():
     # m^2 = 2 pT1 pT2 (cosh(delta eta) - 1)
     mass = np.sqrt(2 * 30 / cosh[20] * 30 / cosh[22] * (np.cosh(10 / 64) - 1))
     assert found["summed_jet_mass"].values == pytest.approx([0.0, mass, 0.0], abs=1e-3)
-    rows, columns = pileup.pixel_sites(64, 8)
-    assert len(rows) == 64
-    images[2, rows, columns] = 700.0
-    sites = problem().observables({"hist": images})["pixel_pt"]
-    assert sites.counts[2] == 64
-    assert np.sort(sites.values[-64:]) == pytest.approx(np.sort(0.7 / cosh[rows]), rel=1e-6)
+
+
+def test_the_spectrum_sees_all_pixels_whatever_the_batch():
+    images = np.random.default_rng(0).uniform(600, 900, (600, 64, 64)).astype(np.float32)
+    rows, columns = pileup._lattice(images)
+    assert rows.shape == (600, 64)
+    seen = np.bincount((64 * rows + columns).ravel(), minlength=4096)
+    assert seen.min() > 0  # 9.4 times on average
+    assert seen.max() < 30
+    for values, steps in ((rows, 8), (columns, 1)):
+        assert np.array_equal(np.diff(values[:, ::steps][:, :8], axis=1), np.full((600, 7), 8))
+    whole = problem().observables({"hist": images})["pixel_pt"]
+    parts = [problem().observables({"hist": part})["pixel_pt"] for part in (images[:7], images[7:])]
+    np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), whole.values)
+    cosh = np.cosh(jets.image_geometry().eta)
+    first = images[0, rows[0], columns[0]] / cosh[rows[0]] * 1e-3
+    assert whole.counts[0] == 64
+    assert whole.values[:64] == pytest.approx(first, rel=1e-6)
 
 
 def test_no_events_are_no_error():
