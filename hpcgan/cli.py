@@ -21,6 +21,7 @@ COMMANDS = (
     "train",
     "generate",
     "evaluate",
+    "overlay",
     "scaling",
     "sweep",
     "submit",

@@ -55,6 +55,25 @@ def uniform(seed: int, stream: str, step: int, first: int, n: int, dim: int) -> 
     return (_words(seed, stream, step, first, n, dim) >> np.uint64(11)) * 2.0**-53
 
 
+def uniform_at(seed: int, stream: str, step: int, indices: np.ndarray, dim: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) of samples whose global indices are anything but consecutive.
+
+    Parameters
+    ----------
+    seed, stream, step, dim
+        As of `uniform`.
+    indices : (n,) int
+        Global indices of the samples.
+
+    Returns
+    -------
+    (n, dim) float64
+        Row i is `uniform(seed, stream, step, indices[i], 1, dim)`.
+    """
+    rows = [uniform(seed, stream, step, index, 1, dim) for index in np.asarray(indices).tolist()]
+    return np.concatenate(rows) if rows else np.empty((0, dim))
+
+
 def normal(seed: int, stream: str, step: int, first: int, n: int, dim: int) -> np.ndarray:
     """Standard normal numbers by Box and Muller (1958); arguments and shape as `uniform`."""
     pairs = -(-dim // 2)
@@ -71,3 +90,40 @@ def permutation(seed: int, stream: str, step: int, n: int) -> np.ndarray:
         counter=np.array([0, step, 0, 0], np.uint64),
     )
     return np.random.Generator(bits).permutation(n)
+
+
+def subsets(uniforms: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Random subsets, every one of them equally likely: drawing without replacement, many times side by side.
+
+    R. Floyd's algorithm (Bentley and Floyd, CACM 30 (1987) 754) takes as many uniform numbers as it draws, however
+    large the set.
+
+    Parameters
+    ----------
+    uniforms : (n, k) float64
+        Uniform numbers in [0, 1).
+    counts : (n,) int
+        How many to draw in each row, at most k.
+    sizes : (n,) int
+        Each row draws from 0 ... size - 1.
+
+    Returns
+    -------
+    (n, k) int64
+        The first `counts[i]` entries of row i differ and are the subset, in no useful order; the others are -1.
+
+    Raises
+    ------
+    ValueError
+        A row draws more than there are.
+    """
+    n, k = uniforms.shape
+    if np.any(counts > sizes) or np.any(counts > k):
+        raise ValueError(f"more are drawn than there are, or than the {k} numbers given")
+    drawn = np.full((n, k), -1, np.int64)
+    for position in range(k):
+        last = sizes - counts + position
+        candidate = (uniforms[:, position] * (last + 1)).astype(np.int64)
+        taken = (drawn[:, :position] == candidate[:, None]).any(axis=1)
+        drawn[:, position] = np.where(position < counts, np.where(taken, last, candidate), -1)
+    return drawn

@@ -76,6 +76,22 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     _generation_options(qcd)
 
+    pileup = kinds.add_parser(
+        "pileup",
+        help="generate minimum-bias events (pileup)",
+        description="Generate inelastic soft collisions of protons at 13 TeV, pass each through the parametrised "
+        "calorimeter and write train.h5, val.h5 and test.h5 (60/20/20 percent): pools of events, of which trainings "
+        "on 'problem: pileup' draw and sum mu at a time.",
+    )
+    pileup.add_argument(
+        "--mu",
+        type=int,
+        default=20,
+        metavar="N",
+        help="events of a pileup unless a training says otherwise; the pools do not depend on it (default 20)",
+    )
+    _generation_options(pileup)
+
     cosmo = kinds.add_parser(
         "cosmo",
         help="generate weak-lensing convergence maps",
@@ -156,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         return _info(args)
     with _terminable():
         try:
-            runs = {"import": _import, "cosmo": _cosmo, "calo": _calo, "export": calo.export}
+            runs = {"import": _import, "cosmo": _cosmo, "pileup": _pileup, "calo": _calo, "export": calo.export}
             return runs.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
             print(f"interrupted: nothing was written to {args.out}", file=sys.stderr)
@@ -194,6 +210,16 @@ def _generate(args: argparse.Namespace) -> int:
     start = time.monotonic()
     with ProgressDisplay(f"generating {args.data_command}") as progress:
         made = generate(processes, args.out, args.events, args.seed, args.jobs, progress, args.force)
+    return _say(args.out, made, args.events, "events", time.monotonic() - start)
+
+
+def _pileup(args: argparse.Namespace) -> int:
+    from hpcgan.data.minbias import generate
+    from hpcgan.data.workers import ProgressDisplay
+
+    start = time.monotonic()
+    with ProgressDisplay("generating pileup") as progress:
+        made = generate(args.out, args.events, args.mu, args.seed, args.jobs, progress, args.force)
     return _say(args.out, made, args.events, "events", time.monotonic() - start)
 
 

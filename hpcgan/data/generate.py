@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import hpcgan
 from hpcgan.data import hdf5, storage
@@ -74,15 +75,18 @@ def make_block(block: Block, advance: Callable[[int], None] | None = None) -> li
     list of bytes
         The images, compressed as the files hold them: some hundredths of their size, cheap to send on.
     """
+    return [packed for images in image_batches(block, advance) for packed in hdf5.pack(images)]
+
+
+def image_batches(block: Block, advance: Callable[[int], None] | None = None) -> Iterator[NDArray[np.float32]]:
+    """The images of a block, some (n, 64, 64) in MeV at a time; arguments as of :func:`make_block`."""
     calorimeter = detector.Calorimeter(block.card)
     pythia_seed, random = block.seeds()
-    packed: list[bytes] = []
     for particles in pythia.events(block.process, pythia_seed, block.n_events, tables=block.tables):
         towers = calorimeter.simulate(particles, random)
-        packed += hdf5.pack(bin_towers(*towers, particles.n_events))
+        yield bin_towers(*towers, particles.n_events)
         if advance is not None:
             advance(particles.n_events)
-    return packed
 
 
 def settings_of(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> str:
@@ -106,7 +110,8 @@ def _process_settings(processes: Sequence[pythia.Process]) -> list[str]:
     return list(dict.fromkeys(line for process in processes for line in process.settings()))
 
 
-def _attributes(processes: Sequence[pythia.Process], settings: str, seed: int) -> dict[str, Any]:
+def attributes_of(processes: Sequence[pythia.Process], settings: str, seed: int) -> dict[str, Any]:
+    """What the files say of the events in them."""
     attributes: dict[str, Any] = {
         **image_attributes(),
         "process": processes[0].name,
@@ -173,20 +178,20 @@ def generate(
         PYTHIA failed, or a worker process died. Nothing is left under the final names in any case.
     """
     listed = [processes] if not isinstance(processes, Sequence) else list(processes)
-    _check_arguments(listed, events, seed, jobs)
+    check_arguments(listed, events, seed, jobs)
     settings = settings_of(listed, events, seed, card)
     sizes = storage.split_sizes(events)
     if hdf5.check_target(out, settings, sizes, force):
         return False
-    with hdf5.Writer(out, sizes, _attributes(listed, settings, seed), force=force) as writer:
-        ordered = _plan(listed, events, seed, card)
+    with hdf5.Writer(out, sizes, attributes_of(listed, settings, seed), force=force) as writer:
+        ordered = plan(listed, events, seed, card)
         with contextlib.closing(in_order(make_block, ordered, jobs, events, progress)) as results:
             for round_blocks in _rounds(ordered, results):
                 _write_round(writer, round_blocks)
     return True
 
 
-def _plan(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> list[Block]:
+def plan(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> list[Block]:
     """The blocks in the order they are written: block k of each process, then block k + 1 of each."""
     soft = processes[0].soft
     tables = pythia.multiparton_tables(soft, _pythia_seed(_digest(seed, "tables", soft)))
@@ -200,7 +205,13 @@ def _plan(processes: Sequence[pythia.Process], events: int, seed: int, card: det
     return [row[k] for k in range(len(rows[0])) for row in rows if k < len(row)]
 
 
-def _check_arguments(processes: Sequence[pythia.Process], events: int, seed: int, jobs: int) -> None:
+def check_arguments(processes: Sequence[pythia.Process], events: int, seed: int, jobs: int) -> None:
+    """Refuse arguments of :func:`generate` that are out of range.
+
+    Raises
+    ------
+    InputError
+    """
     if not processes:
         raise InputError("no process to generate")
     if len({process.name for process in processes}) > 1:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan.data import calo, hdf5, tensors
+from hpcgan.data import calo, hdf5, pool, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
 from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError
-from hpcgan.physics.images import ETA_RANGE, PHI_RANGE
+from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE
+from hpcgan.physics.pileup import PIXELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,8 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     if calo.holds_showers(path):
         calo.validate(path)
         return _describe_tensors(path, picture, tensors.ROOT)
+    if pool.holds_pool(path):
+        return _describe_pool(path, picture)
     kind = _to_import(path)
     if kind is not None:
         raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it")
@@ -88,6 +91,28 @@ def _to_import(path: Path) -> str | None:
 
 
 _SAID = {"units", "image_shape", "events", "samples", "showers"}
+
+
+def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
+    with pool.open_pool(path) as file:
+        events, mu, attributes = file.read(), file.mu, file.attrs
+    owner = np.repeat(np.arange(len(events)), events.counts)
+    energy = np.bincount(owner, events.energy, len(events)).astype(np.float64)
+    lines = [
+        f"{path}: pool of {len(events)} events, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid",
+        f"  images            {N_ETA} x {N_PHI} [eta, phi], sparse, MeV",
+        _line("energy", energy / 1e3, "GeV an event"),
+        _line("occupancy", events.counts, f"pixels of {PIXELS}"),
+        f"  brightest         {float(events.energy.max(initial=0.0)):.4g} MeV in a pixel",
+    ]
+    lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(attributes.items()) if name not in _SAID]
+    if picture is not None:
+        k = min(mu or 1, len(events))
+        sums = events.sums(np.arange(len(events) // k * k).reshape(-1, k)[:PICTURE_EVENTS])
+        mean = np.bincount(events.pixel, events.energy, PIXELS).reshape(N_ETA, N_PHI) * (k / len(events))
+        save_picture(sums, mean, f"{path.name}: sums of {k}", picture)
+        lines.append(f"  picture           {picture}")
+    return "\n".join(lines)
 
 
 def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group: str = tensors.GROUP) -> str:

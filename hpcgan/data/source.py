@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release files; nothing can be read afterwards."""
+        ...
+
+
+@runtime_checkable
+class Dependent(Protocol):
+    """What a source has besides, if its samples are not independent of one another."""
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        """(n,) a number for each sample; those with different numbers are independent."""
         ...
 
 

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpcgan.data import storage
+from hpcgan.data import hdf5, pool, storage
 from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
@@ -345,7 +345,7 @@ def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[s
 
 
 def problem_of(path: str | os.PathLike[str]) -> str | None:
-    """The problem that a file says it belongs to, None where it does not.
+    """The problem that a file of any of the layouts says it belongs to, None where it does not.
 
     Raises
     ------
@@ -354,9 +354,11 @@ def problem_of(path: str | os.PathLike[str]) -> str | None:
     """
     path = Path(path)
     with open_file(path) as file, readable(path, f"attributes of {GROUP}"):
-        if GROUP not in list(file.keys()):
+        group = next((name for name in (GROUP, hdf5.GROUP, pool.GROUP) if name in list(file.keys())), None)
+        if group is None:
             return None
-        name = _find_group(path, file).attrs.get("problem")
+        refuse_foreign(path, file, group, group)
+        name = file[group].attrs.get("problem")
     return name if isinstance(name, str) else None
 
 

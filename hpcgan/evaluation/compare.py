@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.data.source import Source
+from hpcgan.data.source import Dependent, Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.distances import Distances, distances
-from hpcgan.metrics.null_band import NullBand, null_band
+from hpcgan.metrics.null_band import Halves, NullBand, null_band
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.base import Observables, Problem
 
@@ -128,7 +128,7 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
-    """Observables of some samples of a source, read piece by piece.
+    """Observables of some samples of a source, read piece by piece; with their blocks, if the source has such.
 
     Raises
     ------
@@ -136,9 +136,13 @@ def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Obs
         Values that are not finite; the message names the file.
     """
     try:
-        return join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
+        found = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
     except (InputError, ValueError) as error:
         raise InputError(f"{source.path}: {error}") from None
+    if isinstance(source, Dependent):
+        blocks = source.blocks(indices)
+        found = {name: dataclasses.replace(observable, blocks=blocks) for name, observable in found.items()}
+    return found
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -174,10 +178,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 def _reference(pool: Observable, n: int, seed: int) -> dict[str, float | None]:
     rng = np.random.default_rng([seed, 1])
-    found = []
+    halves, found = Halves(pool, n), []
     for _ in range(REFERENCE_SPLITS):
-        drawn = rng.permutation(pool.n_events)[: 2 * n]
-        found.append(distances(pool.take(drawn[:n]), pool.take(drawn[n:]), bootstrap=0))
+        first, second = halves.draw(rng)
+        found.append(distances(pool.take(first), pool.take(second), bootstrap=0))
     medians: dict[str, float | None] = {}
     for name in ("ks", "wasserstein", "separation"):
         values = [getattr(d, name) for d in found if getattr(d, name) is not None]

@@ -5,21 +5,14 @@ Loading a run imports TensorFlow; comparing files does not.
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pydantic
-import scipy
 
-import hpcgan
 from hpcgan import records
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample, take
@@ -28,12 +21,10 @@ from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare
 from hpcgan.evaluation.html import render
+from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
-from hpcgan.rundir import RunDirectory, write_atomic
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hpcgan.rundir import RunDirectory
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -47,8 +38,6 @@ COLLAPSE = {
 NULL_SPLITS = 2000
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
-
-Log = Callable[[str], None]
 
 
 class CheckpointInfo(Protocol):
@@ -170,7 +159,7 @@ def evaluate_sampler(
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     problem, folder = sampler.problem, Path(sampler.config.data.path)
-    clock = _Clock(log)
+    clock = Clock(log)
     with clock("real_events", f"reading real events of {folder}"):
         splits = {name: _read(problem, folder, name, POOL_FACTOR * events) for name in sorted({split, "val", "test"})}
         held_out = splits[split]
@@ -261,7 +250,7 @@ def compare_files(
             raise InputError(f"{path}: no such file")
     problem = problem or problem_of(real) or "rpv"
     subject = _problem(problem, real)
-    clock = _Clock(log)
+    clock = Clock(log)
     with clock("real_events", f"reading {real}"):
         of_real = _read(subject, real, "test", POOL_FACTOR * events)
     with clock("generated_events", f"reading {fake}"):
@@ -337,7 +326,7 @@ def _compare(
     requested: int,
     repetitions: int,
     notices: list[str],
-    clock: _Clock,
+    clock: Clock,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
     from hpcgan.metrics import plots
@@ -349,6 +338,11 @@ def _compare(
             f"The null band is at N={found.band.n}, the largest possible with {found.band.pool} real events, "
             f"not at N={found.n}: only the score at N={found.band.n} may be held against it."
         )
+    if found.band.blocks is not None:
+        notices.append(
+            f"Real events share what they are made of within {found.band.blocks} blocks: the null band allows for it, "
+            "error bars of figures and single KS tests do not."
+        )
     numbers = compare.to_json(found)
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
@@ -358,9 +352,9 @@ def _compare(
             f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint "
             f"splits of real events, all at N = {found.band.n}."
         )
-        figures = [_embed("null_band", caption, figure, "score")]
+        figures = [embed("null_band", caption, figure, "score")]
         made = problem.figures(real_sample, fake_sample)
-        figures += [_embed(name, text, drawn, "physics") for name, text, drawn in made]
+        figures += [embed(name, text, drawn, "physics") for name, text, drawn in made]
     return {"notices": notices, **numbers}, figures
 
 
@@ -422,9 +416,9 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
             mark=mark,
             levels=levels,
         )
-        figures.append(_embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
+        figures.append(embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
     figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
-    figures.append(_embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
+    figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
     lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}
     lines = {text: values for text, values in lines.items() if any(value is not None for value in values)}
     if lines:  # runs of older versions have none
@@ -433,39 +427,22 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
             "near 0: alike), and by how much the discriminator takes real events rather than generated ones for real "
             "(0: it cannot tell; near 1: it is certain, and teaches little)."
         )
-        figures.append(_embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
+        figures.append(embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
     return figures
 
 
-def _embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure:
-    from hpcgan.metrics import plots
-
-    return EmbeddedFigure(name, caption, plots.png(figure), group)
-
-
-def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: _Clock) -> Report:
+def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: Clock) -> Report:
     whole = {
         "schema": "hpcgan.report",
         "schema_version": SCHEMA_VERSION,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "hpcgan": hpcgan.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        **stamp(),
         **report,
         "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
         "timing": clock.seconds(),
     }
     page = render(whole, figures)
     paths = out / f"{stem}.html", out / f"{stem}.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(paths[0], page)
-        write_atomic(paths[1], json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
+    write(out, {paths[0].name: page, paths[1].name: json.dumps(whole, indent=1, allow_nan=False) + "\n"})
     return Report(whole, *paths)
 
 
@@ -532,22 +509,3 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(value)
     return found
-
-
-class _Clock:
-    """Adds up the seconds of each step, and says what is going on."""
-
-    def __init__(self, log: Log) -> None:
-        self._log, self._seconds = log, dict[str, float]()
-        self._started = time.monotonic()
-
-    @contextmanager
-    def __call__(self, step: str, message: str = "") -> Iterator[None]:
-        if message:
-            self._log(message)
-        started = time.monotonic()
-        yield
-        self._seconds[f"{step}_s"] = self._seconds.get(f"{step}_s", 0.0) + time.monotonic() - started
-
-    def seconds(self) -> dict[str, float]:
-        return {**self._seconds, "total_s": time.monotonic() - self._started}

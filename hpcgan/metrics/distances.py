@@ -104,15 +104,39 @@ def wasserstein(real: np.ndarray, fake: np.ndarray) -> float:
 def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100, seed: int = 0) -> float | None:
     """Bootstrap standard error of the Wasserstein-1 distance; None where it cannot be told.
 
-    Events are resampled on both sides, not values: several values of one event are correlated.
+    Events are resampled on both sides, not values: several values of one event are correlated. Of events that depend on
+    one another whole blocks are.
     """
     rng = np.random.default_rng(seed)
     distances = []
     for _ in range(repetitions):
-        a, b = (o.take(rng.integers(0, o.n_events, o.n_events)).values for o in (real, fake))
+        a, b = (o.take(_resample(o, rng)).values for o in (real, fake))
         if len(a) and len(b):
             distances.append(wasserstein(a, b))
     return float(np.std(distances, ddof=1)) if len(distances) > 1 else None
+
+
+def mean_error(observable: Observable) -> tuple[float, float | None]:
+    """Mean of a quantity with one value an event, and its standard error; None where it cannot be told.
+
+    Of events that depend on one another within blocks it comes from the spread of the blocks' means, which should have
+    about as many events each.
+    """
+    values = np.asarray(observable.values, dtype=np.float64)
+    independent = values
+    if observable.blocks is not None:
+        _, inverse = np.unique(observable.blocks, return_inverse=True)
+        independent = np.bincount(inverse.reshape(-1), values) / np.bincount(inverse.reshape(-1))
+    n = len(independent)
+    return float(values.mean()), float(independent.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+
+
+def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
+    """Indices of events drawn with replacement, as many as there are, or of whole blocks."""
+    if observable.blocks is None:
+        return rng.integers(0, observable.n_events, observable.n_events)
+    members = [np.flatnonzero(observable.blocks == block) for block in np.unique(observable.blocks)]
+    return np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
 
 
 @dataclass(frozen=True)

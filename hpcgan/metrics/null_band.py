@@ -26,6 +26,8 @@ class NullBand:
         The `n` that was asked for; larger than `n` when there were fewer than twice as many events.
     pool : int
         Real events the splits were drawn from.
+    blocks : int or None
+        Blocks these events are in, each of which went to one side as a whole; None for independent events.
     seed : int
         Of the random splits.
     mean, median, p95, p99 : float
@@ -41,6 +43,7 @@ class NullBand:
     n: int
     requested: int
     pool: int
+    blocks: int | None
     seed: int
     mean: float
     median: float
@@ -88,6 +91,11 @@ def null_band(
     is that of a permutation test, with the right size whatever the pool), but not new events. The band
     does not show how it would scatter from one pool to the next.
 
+    Where events come in blocks (`Observable.blocks`), only the blocks are exchangeable: half of them goes to one side,
+    half to the other, and `n` of the events of each half are compared. A band that splits events instead is too narrow,
+    because what the events of a block have in common is then on both sides (Winkler et al., Multi-level block
+    permutation, NeuroImage 123 (2015) 253).
+
     Parameters
     ----------
     observables : mapping of str to Observable
@@ -102,7 +110,7 @@ def null_band(
     Raises
     ------
     ValueError
-        Fewer than two events, or observables of unequal numbers of events.
+        Fewer than two events or blocks, or observables of unequal numbers of events.
     """
     sizes = {o.n_events for o in observables.values()}
     if len(sizes) != 1:
@@ -110,18 +118,65 @@ def null_band(
     pool = sizes.pop()
     if pool < 2 or n < 1 or repetitions < 1:
         raise ValueError(f"no null band from {pool} events ({n} asked for, {repetitions} repetitions)")
-    size = min(n, pool // 2)
+    halves = Halves(next(iter(observables.values())), n)
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(repetitions):
-        drawn = rng.permutation(pool)[: 2 * size]
-        first, second = ({k: o.take(half) for k, o in observables.items()} for half in (drawn[:size], drawn[size:]))
+        first, second = ({k: o.take(half) for k, o in observables.items()} for half in halves.draw(rng))
         scores.append(score(first, second))
+    return _band(scores, halves.n, n, pool, halves.blocks, seed)
+
+
+def paired_null_band(
+    first: Mapping[str, Observable],
+    second: Mapping[str, Observable],
+    score: ScoreFunction,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> NullBand:
+    """Score two real samples against each other after exchanging whole blocks of events between them at random.
+
+    For samples whose event i has something in common (a signal event on which two pileups are overlaid): each side
+    keeps every i once, as in the comparison with a generated sample.
+
+    Parameters
+    ----------
+    first, second : mapping of str to Observable
+        Of as many events, in the same blocks (`Observable.blocks`; without them every event is exchanged by itself).
+    score : callable
+        `score(real, fake) -> Score`, that of the problem.
+    repetitions : int
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        Samples of different sizes or blocks.
+    """
+    one, other = (next(iter(side.values())) for side in (first, second))
+    n = one.n_events
+    blocks = [np.arange(n) if side.blocks is None else side.blocks for side in (one, other)]
+    if len(blocks[0]) != len(blocks[1]) or np.any(blocks[0] != blocks[1]):
+        raise ValueError("paired samples must have the same events in the same blocks")
+    numbers, inverse = np.unique(blocks[0], return_inverse=True)
+    joined = {name: Observable.concatenate([first[name], second[name]]) for name in first}
+    rng = np.random.default_rng(seed)
+    scores = []
+    for _ in range(repetitions):
+        exchanged = rng.integers(0, 2, len(numbers))[inverse.reshape(-1)]
+        sides = (np.arange(n) + n * exchanged, np.arange(n) + n * (1 - exchanged))
+        a, b = ({name: observable.take(side) for name, observable in joined.items()} for side in sides)
+        scores.append(score(a, b))
+    return _band(scores, n, n, 2 * n, None if one.blocks is None else len(numbers), seed)
+
+
+def _band(scores: list[Score], n: int, requested: int, pool: int, blocks: int | None, seed: int) -> NullBand:
     totals = np.array([s.total for s in scores])
     return NullBand(
-        n=size,
-        requested=n,
+        n=n,
+        requested=requested,
         pool=pool,
+        blocks=blocks,
         seed=seed,
         mean=float(totals.mean()),
         **_quantiles(totals),
@@ -129,6 +184,58 @@ def null_band(
         parts={part: _quantiles(np.array([s.parts[part] for s in scores])) for part in scores[0].parts},
         samples=totals.tolist(),
     )
+
+
+class Halves:
+    """Random splits of events into two disjoint samples; of dependent events, by whole blocks.
+
+    Parameters
+    ----------
+    observable : Observable
+        One quantity of the events.
+    n : int
+        Events on each side; fewer where there are not twice as many.
+
+    Attributes
+    ----------
+    n : int
+    blocks : int or None
+        Number of blocks; None for independent events.
+
+    Raises
+    ------
+    ValueError
+        A single block.
+    """
+
+    def __init__(self, observable: Observable, n: int) -> None:
+        self._events = observable.n_events
+        self._members: list[np.ndarray] | None = None
+        if observable.blocks is None:
+            self.n = min(n, self._events // 2)
+            return
+        _, inverse = np.unique(observable.blocks, return_inverse=True)
+        self._members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse.reshape(-1)))[:-1])
+        if len(self._members) < 2:
+            raise ValueError("no null band from a single block of events that depend on one another")
+        half = len(self._members) // 2
+        self.n = min(n, sum(sorted(len(members) for members in self._members)[:half]))
+
+    @property
+    def blocks(self) -> int | None:
+        return None if self._members is None else len(self._members)
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of `n` events for each side."""
+        if self._members is None:
+            drawn = rng.permutation(self._events)[: 2 * self.n]
+            return drawn[: self.n], drawn[self.n :]
+        order, half = rng.permutation(len(self._members)), len(self._members) // 2
+        first, second = (
+            rng.permutation(np.concatenate([self._members[block] for block in side]))[: self.n]
+            for side in (order[:half], order[half : 2 * half])
+        )
+        return first, second
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

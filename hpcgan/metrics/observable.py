@@ -21,13 +21,19 @@ class Observable:
         Number of values of each event; None means one each.
     unit : str
         Physical unit of the values, "" when dimensionless.
+    blocks : (events,) int array or None
+        Events with the same number are not independent of one another, those with different ones are; None means that
+        all are.
     """
 
     values: np.ndarray
     counts: np.ndarray | None = None
     unit: str = ""
+    blocks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.blocks is not None and len(self.blocks) != self.n_events:
+            raise ValueError(f"{len(self.blocks)} blocks are given for {self.n_events} events")
         if self.counts is None:
             return
         counts = np.asarray(self.counts, dtype=np.int64)
@@ -44,20 +50,32 @@ class Observable:
 
     def take(self, events: np.ndarray) -> Observable:
         """The observable of some of the events (integer indices), in the order given."""
+        blocks = None if self.blocks is None else self.blocks[events]
         if self.counts is None:
-            return Observable(self.values[events], unit=self.unit)
+            return Observable(self.values[events], unit=self.unit, blocks=blocks)
         counts = self.counts[events]
         starts = (np.cumsum(self.counts) - self.counts)[events]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Observable(self.values[np.repeat(starts, counts) + within], counts, self.unit)
+        return Observable(self.values[np.repeat(starts, counts) + within], counts, self.unit, blocks)
 
     @staticmethod
     def concatenate(parts: Sequence[Observable]) -> Observable:
-        """Join the events of several sets."""
+        """Join the events of several sets, which have no blocks in common."""
         values = np.concatenate([p.values for p in parts])
-        if parts[0].counts is None:
-            return Observable(values, unit=parts[0].unit)
-        return Observable(values, np.concatenate([p.counts for p in parts if p.counts is not None]), parts[0].unit)
+        blocks = _renumbered([p.blocks for p in parts if p.blocks is not None])
+        counts = None if parts[0].counts is None else np.concatenate([p.counts for p in parts if p.counts is not None])
+        return Observable(values, counts, parts[0].unit, blocks)
+
+
+def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Blocks of several sets, with numbers that differ from set to set."""
+    found: list[np.ndarray] = []
+    start = 0
+    for blocks in parts:
+        numbers, inverse = np.unique(blocks, return_inverse=True)
+        found.append(inverse.reshape(-1) + start)
+        start += len(numbers)
+    return np.concatenate(found) if found else None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 REAL = "#4d4d4d"
 FAKE = "#D55E00"
+BEFORE = "#0072B2"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 STYLE: Any = {
@@ -82,6 +83,8 @@ def histogram_ratio(
     edges: np.ndarray | None = None,
     log_x: bool = False,
     log_y: bool = False,
+    names: tuple[str, str] = ("Real", "Generated"),
+    before: tuple[str, Observable] | None = None,
 ) -> Figure:
     """Distribution of one quantity, real and generated, over the ratio generated / real.
 
@@ -101,6 +104,10 @@ def histogram_ratio(
     edges : (bins + 1,) array, optional
         Default: `bin_edges` of the real values.
     log_x, log_y : bool
+    names : (str, str)
+        What the legend calls the two.
+    before : (str, Observable), optional
+        A third distribution, by its name: a dashed line, without errors or ratio.
     """
     if edges is None:
         edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
@@ -108,8 +115,14 @@ def histogram_ratio(
     centres, filled = _centres(edges, log_x), b.counts > 0
     figure, main, ratio = _ratio_figure()
     mplhep.histplot(a.per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
-    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label="Real", flow="none")
+    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label=names[0], flow="none")
     _error_band(main, edges, a.per_event - a.errors[0], a.per_event + a.errors[1])
+    heights = [a.per_event, b.per_event]
+    if before is not None:
+        heights.append(_bin(before[1], edges).per_event)
+        mplhep.histplot(
+            heights[-1], edges, ax=main, histtype="step", color=BEFORE, ls="--", label=before[0], flow="none"
+        )
     main.errorbar(
         centres[filled],
         b.per_event[filled],
@@ -118,15 +131,15 @@ def histogram_ratio(
         ms=3.5,
         lw=1.1,
         color=FAKE,
-        label="Generated",
+        label=names[1],
     )
     width = edges[1] - edges[0]
     discrete = np.allclose(edges % 1, 0.5) and np.isclose(width, 1)
     per = "" if discrete else " / bin" if log_x else f" / {width:.3g} {real.unit}".rstrip()
     main.set_ylabel(f"{entries} per event{per}" if entries != "Events" else f"Fraction of events{per}")
-    heights = np.concatenate([a.per_event, b.per_event])
-    if np.any(heights > 0):
-        low, top = heights[heights > 0].min(), heights.max()
+    filling = np.concatenate(heights)
+    if np.any(filling > 0):
+        low, top = filling[filling > 0].min(), filling.max()
         main.set_ylim(*((0.5 * low, top * (top / low) ** 0.25) if log_y else (0, 1.3 * top)))
         main.set_yscale("log" if log_y else "linear")
     if log_x:

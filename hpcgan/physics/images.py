@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,35 @@ def image_attributes() -> dict[str, Any]:
         "phi_range": list(PHI_RANGE),
         "image_shape": [N_ETA, N_PHI],
     }
+
+
+def grid_difference(attributes: Mapping[str, Any]) -> str | None:
+    """What images of a file have different from ours, as far as its attributes say anything.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Those that :func:`image_attributes` makes, or some of them.
+
+    Returns
+    -------
+    str or None
+        For a message, e.g. ``units = GeV instead of MeV``.
+    """
+    for name, wanted in image_attributes().items():
+        found = attributes.get(name, wanted)
+        found = found.decode(errors="replace") if isinstance(found, bytes) else found
+        if isinstance(wanted, str):
+            same = found == wanted
+        else:
+            same = np.shape(found) == np.shape(wanted) and bool(np.allclose(found, wanted, rtol=1e-6, atol=1e-9))
+        if not same:
+            return f"{name} = {_plain(found)} instead of {_plain(wanted)}"
+    return None
+
+
+def _plain(value: Any) -> str:
+    return str(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:

@@ -108,7 +108,7 @@ def _sum_by(event: NDArray[np.int64], values: NDArray[np.float64], n: int) -> ND
     return np.bincount(event, weights=values, minlength=n).astype(np.float64)  # integers if there are no values
 
 
-def cluster(images: NDArray[Any]) -> JetCollection:
+def cluster(images: NDArray[Any], pt_min_gev: float = JET_PT_MIN_GEV) -> JetCollection:
     """Cluster images into jets.
 
     Parameters
@@ -116,11 +116,13 @@ def cluster(images: NDArray[Any]) -> JetCollection:
     images : (N, 64, 64) float
         Energy in MeV, axes [eta, phi]; also (N, 64, 64, 1) or (N, 1, 64, 64). Pixels at or below 100 MeV of
         transverse momentum are ignored, so small negative values do no harm. N may be 0.
+    pt_min_gev : float
+        Jets below are left out, GeV.
 
     Returns
     -------
     JetCollection
-        Anti-kt jets, R = 1.0, pT > 200 GeV, |eta| < 2.0.
+        Anti-kt jets, R = 1.0, pT > 200 GeV (or `pt_min_gev`), |eta| < 2.0.
 
     Raises
     ------
@@ -134,7 +136,8 @@ def cluster(images: NDArray[Any]) -> JetCollection:
         images = images.reshape(len(images), *(size for size in images.shape[1:] if size != 1))
     if images.shape[1:] != (N_ETA, N_PHI):
         raise InputError(f"jets: images of shape {images.shape[1:]} instead of ({N_ETA}, {N_PHI})")
-    parts = [_cluster_chunk(images[start : start + CHUNK_IMAGES]) for start in range(0, len(images), CHUNK_IMAGES)]
+    starts = range(0, len(images), CHUNK_IMAGES)
+    parts = [_cluster_chunk(images[start : start + CHUNK_IMAGES], pt_min_gev) for start in starts]
     if not parts:
         return JetCollection(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(4)))
     return JetCollection(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
@@ -143,7 +146,7 @@ def cluster(images: NDArray[Any]) -> JetCollection:
 _COLUMNS = ("counts", "pt", "eta", "phi", "mass")
 
 
-def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
+def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
     geometry = image_geometry()
     flat = images.reshape(len(images), -1)
     total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
@@ -165,11 +168,12 @@ def _cluster_chunk(images: NDArray[Any]) -> JetCollection:
         energy * geometry.pz[pixel],
         energy,
         sizes[filled],
+        pt_min_gev,
     )
     pt = np.hypot(px, py)
     eta = np.arcsinh(pz / pt)
     owner = np.repeat(filled, jets_in)
-    good = np.flatnonzero((pt > JET_PT_MIN_GEV) & (np.abs(eta) < JET_ETA_MAX))
+    good = np.flatnonzero((pt > pt_min_gev) & (np.abs(eta) < JET_ETA_MAX))
     good = good[np.lexsort((-pt[good], owner[good]))]
     counts += np.bincount(owner[good], minlength=len(images))
     mass2 = e * e - (px * px + py * py + pz * pz)
@@ -208,6 +212,7 @@ def _fastjet(
     pz: NDArray[np.float64],
     e: NDArray[np.float64],
     sizes: NDArray[np.int64],
+    pt_min_gev: float,
 ) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
     """Inclusive jets above the pT cut: px, py, pz, E in GeV, and the number of jets of each event."""
     try:
@@ -224,7 +229,7 @@ def _fastjet(
     particles = awkward.Array(awkward.contents.ListOffsetArray(offsets, record))
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)
     sequence = fastjet.ClusterSequence(particles, definition)
-    jets = sequence.inclusive_jets(JET_PT_MIN_GEV)
+    jets = sequence.inclusive_jets(pt_min_gev)
     columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
     return columns, awkward.to_numpy(awkward.num(jets))
 

@@ -174,9 +174,15 @@ class Problem(ABC):
         return None
 
 
+def file_of(path: Path, split: str) -> Path:
+    """The file of a split, or the path itself if it is a file."""
+    return path if path.is_file() else path / f"{split}.h5"
+
+
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
     "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
+    "pileup": "hpcgan.problems.pileup:PileupProblem",
     "rpv": "hpcgan.problems.rpv:RpvProblem",
 }
 

@@ -19,7 +19,7 @@ from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.physics import lognormal
-from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.base import Observables, Problem, file_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,14 +75,14 @@ class CosmoProblem(Problem):
         return map_schema(self.model.side)
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = _file_of(path, split)
+        file = file_of(path, split)
         if not file.is_file():
             raise InputError(f"{file}: no such file; make it with 'hpcgan data cosmo --out {path} ...'")
         self._check_side(file)
         return TensorSource(file, self.schema, cache_mb)
 
     def validate(self, path: Path, split: str) -> None:
-        file = _file_of(path, split)
+        file = file_of(path, split)
         self._check_side(file)
         tensors.validate(file, self.schema, self._check_maps)
 
@@ -187,8 +187,3 @@ class CosmoProblem(Problem):
 
         made = fake["kappa"]
         return cosmo_figures.maps_figure(made[:0] if real is None else real["kappa"], made)
-
-
-def _file_of(path: Path, split: str) -> Path:
-    """The file of a split, or the path itself if it is a file."""
-    return path if path.is_file() else path / f"{split}.h5"

@@ -18,7 +18,7 @@ from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.physics import images, jets
-from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.base import Observables, Problem, file_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,9 +131,14 @@ class RpvModel(ModelSection):
 
     @property
     def linear_to_pt(self) -> np.ndarray:
-        """PT in units of 100 GeV over (encoded intensity)^(1/exponent), as (64, 1)."""
+        """PT in units of `pt_unit_mev` over (encoded intensity)^(1/exponent), as (64, 1)."""
         cosh = np.cosh(jets.image_geometry().eta)[:, None]
-        return self.scale_mev / 1e5 * self.per_energy / cosh
+        return self.scale_mev / self.pt_unit_mev * self.per_energy / cosh
+
+    @property
+    def pt_unit_mev(self) -> float:
+        """Transverse momentum that the detector architecture counts as 1, MeV; an event should have some 28 of it."""
+        return 1e5
 
     @property
     def light_cone(self) -> np.ndarray:
@@ -168,13 +173,13 @@ class RpvProblem(Problem):
         return {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = _file_of(path, split)
+        file = file_of(path, split)
         if not file.is_file():
             raise InputError(f"{file}: no such file; make it with 'hpcgan data rpv --out {path} ...'")
         return ImageSource(file, cache_mb)
 
     def validate(self, path: Path, split: str) -> None:
-        hdf5.validate(_file_of(path, split))
+        hdf5.validate(file_of(path, split))
 
     @contextlib.contextmanager
     def writer(
@@ -244,11 +249,6 @@ class RpvProblem(Problem):
 
         made = fake["hist"]
         return rpv_figures.images_figure(made[:0] if real is None else real["hist"], made)
-
-
-def _file_of(path: Path, split: str) -> Path:
-    """The file of a split, or the path itself if it is a file."""
-    return path if path.is_file() else path / f"{split}.h5"
 
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from hpcgan.metrics import plots
 from hpcgan.metrics.ks import ks_test
 from hpcgan.metrics.observable import Observable
 from hpcgan.physics.images import ETA_RANGE, MEV_PER_GEV, PHI_RANGE
-from hpcgan.physics.jets import cluster
+from hpcgan.physics.jets import JET_PT_MIN_GEV, cluster
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ def image_quantities(images: np.ndarray) -> dict[str, Observable]:
     }
 
 
-def jet_observables(images: np.ndarray) -> dict[str, Observable]:
-    """Jet quantities of images (n, 64, 64) in MeV.
+def jet_observables(images: np.ndarray, pt_min_gev: float = JET_PT_MIN_GEV) -> dict[str, Observable]:
+    """Jet quantities of images (n, 64, 64) in MeV, of jets above a pT in GeV.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def jet_observables(images: np.ndarray) -> dict[str, Observable]:
         `jet_multiplicity`, `summed_jet_mass` (GeV), one value an event; `jet_pt` (GeV), one a jet;
         `leading_jet_pt` (GeV), one an event with a jet.
     """
-    jets = cluster(images)
+    jets = cluster(images, pt_min_gev)
     found = jets.counts > 0
     return {
         "jet_multiplicity": Observable(jets.counts),
@@ -64,20 +64,22 @@ def jet_observables(images: np.ndarray) -> dict[str, Observable]:
     }
 
 
-def figures(real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+def figures(real: Sample, fake: Sample, pt_min_gev: float = JET_PT_MIN_GEV) -> list[tuple[str, str, Figure]]:
     """All figures of a report on RPV-SUSY (or any other whole-detector) images.
 
     Parameters
     ----------
     real, fake : Sample
         `hist` (n, 64, 64) in MeV, axes [eta, phi]; the numbers of events may differ.
+    pt_min_gev : float
+        Jets below are left out.
 
     Returns
     -------
     list of (identifier, caption, Figure)
     """
     images = (real["hist"], fake["hist"])
-    jets = [jet_observables(side) for side in images]
+    jets = [jet_observables(side, pt_min_gev) for side in images]
     pixels = [image_quantities(side) for side in images]
     made: list[tuple[str, str, Figure]] = []
 

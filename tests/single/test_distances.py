@@ -10,6 +10,7 @@ from hpcgan.metrics.distances import (
     chi2_test,
     distances,
     histogram,
+    mean_error,
     separation_power,
     wasserstein,
     wasserstein_error,
@@ -130,3 +131,18 @@ def test_distances_of_a_quantity():
 def test_distances_of_nothing():
     found = distances(Observable(np.zeros(0), np.zeros(3, int)), Observable(np.ones(3)))
     assert (found.n_real, found.n_fake, found.wasserstein) == (0, 3, None)
+
+
+def test_errors_of_means_and_distances_allow_for_blocks():
+    """Ten values, each a hundred times: the error is that of ten, not of a thousand."""
+    rng = np.random.default_rng(2)
+    values, block = rng.normal(size=10), np.repeat(np.arange(10), 100)
+    copied = Observable(values[block], blocks=block)
+    mean, error = mean_error(copied)
+    assert mean == pytest.approx(values.mean())
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(10))
+    assert mean_error(Observable(values[block]))[1] == pytest.approx(values.std(ddof=1) / np.sqrt(1000), rel=0.06)
+    assert mean_error(Observable(np.ones(3), blocks=np.zeros(3, int))) == (1.0, None)
+    other = Observable(rng.normal(5.0, size=1000))
+    errors = [wasserstein_error(o, other) for o in (copied, Observable(values[block]))]
+    assert errors[0] > 5 * errors[1]

@@ -73,7 +73,7 @@ def test_masses_take_turns(two_masses: Path) -> None:
 def test_events_are_those_of_their_blocks(two_masses: Path) -> None:
     """Event i of the data set is event i // 2 of process i % 2, whatever it is mixed with."""
     images = np.concatenate([open_images(two_masses / f"{split}.h5").read() for split in SPLITS])
-    tables = module._plan([LIGHT], 21, 3, ATLAS)[0].tables
+    tables = module.plan([LIGHT], 21, 3, ATLAS)[0].tables
     second = make_block(Block(HEAVY, 3, 1, 2, ATLAS, tables))
     assert pack(images[17:20:2]) == second
 

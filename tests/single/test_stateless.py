@@ -51,3 +51,40 @@ def test_known_value_stays():
 def test_negative_arguments_are_refused():
     with pytest.raises(ValueError, match="must not be negative"):
         stateless.uniform(1, "noise", -1, 0, 1, 1)
+
+
+def test_scattered_samples_draw_what_consecutive_ones_do():
+    whole = stateless.uniform(3, "pileup", 7, 0, 20, 5)
+    indices = np.array([4, 19, 0, 4])
+    np.testing.assert_array_equal(stateless.uniform_at(3, "pileup", 7, indices, 5), whole[indices])
+    assert stateless.uniform_at(3, "pileup", 7, np.array([], int), 5).shape == (0, 5)
+
+
+@given(st.data())
+def test_subsets_are_drawn_without_replacement(data):
+    sizes = np.array(data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=5)))
+    counts = np.array([data.draw(st.integers(0, size)) for size in sizes.tolist()])
+    k = int(counts.max()) + data.draw(st.integers(0, 3))
+    uniforms = np.random.default_rng(data.draw(st.integers(0, 99))).random((len(sizes), k))
+    drawn = stateless.subsets(uniforms, counts, sizes)
+    assert drawn.shape == (len(sizes), k)
+    for row, count, size in zip(drawn, counts, sizes, strict=True):
+        assert len(set(row[:count].tolist())) == count
+        assert np.all((row[:count] >= 0) & (row[:count] < size))
+        assert np.all(row[count:] == -1)
+
+
+def test_all_subsets_are_equally_likely():
+    """Three of five, 20,000 times: each of the ten subsets 2,000 times, within what chi-squared allows."""
+    n = 20_000
+    drawn = stateless.subsets(stateless.uniform(1, "subset", 0, 0, n, 3), np.full(n, 3), np.full(n, 5))
+    kinds = np.bincount((1 << drawn).sum(axis=1), minlength=32)
+    found = kinds[kinds > 0]
+    assert len(found) == 10
+    assert stats.chisquare(found).pvalue > 0.001
+
+
+def test_more_than_there_are_cannot_be_drawn():
+    for counts, size in ((4, 3), (3, 9)):
+        with pytest.raises(ValueError, match="more are drawn"):
+            stateless.subsets(np.zeros((1, 2)), np.array([counts]), np.array([size]))

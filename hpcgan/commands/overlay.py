@@ -1,0 +1,59 @@
+"""`hpcgan overlay`: real and generated pileup on signal events, and what they do to the jets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hpcgan.errors import EXIT_DONE
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "overlay",
+        help="generated and real pileup on signal events: shift of the jets",
+        description="Add real and generated pileup to the same signal events, find jets, and report how jet "
+        "multiplicity and summed jet mass shift: one HTML page, one JSON file, figures as PNG.",
+    )
+    parser.add_argument(
+        "--pileup",
+        type=Path,
+        required=True,
+        metavar="RUN|FILE",
+        help="a run of 'problem: pileup', a file of generated pileup, or a pool",
+    )
+    parser.add_argument("--signal", type=Path, required=True, metavar="FILE", help="signal events, HDF5")
+    parser.add_argument(
+        "--real-pileup",
+        type=Path,
+        metavar="DIR",
+        help="folder with the pools test.h5 and val.h5 (default: the data of the RUN)",
+    )
+    parser.add_argument("--mu", type=int, required=True, metavar="M", help="minimum-bias events of a pileup")
+    parser.add_argument("--events", type=int, default=4096, metavar="N", help="signal events, at most (default: 4096)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "latest"), default="best", help="weights of a RUN (default: best)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the noise of a RUN (default: 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Overlay, write the report and print its summary."""
+    from hpcgan.evaluation import overlay
+
+    made = overlay.overlay(
+        args.pileup,
+        args.signal,
+        args.mu,
+        args.out,
+        real_pileup=args.real_pileup,
+        events=args.events,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(overlay.summary(made))
+    return EXIT_DONE

@@ -1,0 +1,238 @@
+"""Pools of minimum-bias events: sparse images, written atomically and read with checks.
+
+Layout: group ``pool`` with the compressed sparse rows of N images of 64 x 64 pixels, axes [eta, phi]: ``indptr``
+(N + 1,) int64, ``pixel`` (M,) uint16 (eta * 64 + phi, ascending within an event) and ``energy`` (M,) float32 in MeV.
+Event i is made of the entries indptr[i] ... indptr[i + 1] - 1; it may have none. Attributes of the group say how the
+events were made, and ``mu`` how many of them make a pileup unless somebody asks for another number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hpcgan.data import storage
+from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
+from hpcgan.errors import InputError
+from hpcgan.physics.images import grid_difference
+from hpcgan.physics.pileup import PIXELS, SparseImages
+
+GROUP = "pool"
+
+BYTES_PER_EVENT = 300
+"""Upper estimate of an event's size in a file (measured: 91 at 13 TeV, of 128 uncompressed)."""
+
+CHUNK = 1 << 15
+"""Entries of a chunk. A pool is read as a whole, so chunks are as large as compression likes them."""
+
+COLUMNS = {"indptr": "<i8", "pixel": "<u2", "energy": "<f4"}
+MU_MAX = 1000
+"""Events of a pileup, at most: more than any collider in sight, and few enough to draw quickly."""
+
+
+def check_mu(mu: int, what: str = "mu") -> None:
+    """Refuse a number of events of a pileup that is out of range.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 1 <= mu <= MU_MAX:
+        raise InputError(f"{what} = {mu}: events of a pileup, use 1 to {MU_MAX}")
+
+
+class Writer(storage.SplitWriter):
+    """Streams events into one pool a split (see :class:`hpcgan.data.storage.SplitWriter`).
+
+    Parameters
+    ----------
+    folder, sizes, attributes, force
+        As of the base class.
+
+    Raises
+    ------
+    InputError
+        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        sizes: Mapping[str, int],
+        attributes: Mapping[str, Any],
+        force: bool = False,
+    ) -> None:
+        super().__init__(folder, sizes, GROUP, attributes, force, BYTES_PER_EVENT, "events")
+
+    def _lay_out(self, group: h5py.Group, size: int) -> None:
+        compressed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        group.create_dataset("indptr", (size + 1,), COLUMNS["indptr"], chunks=(min(size + 1, CHUNK),), **compressed)
+        for name in ("pixel", "energy"):
+            group.create_dataset(name, (0,), COLUMNS[name], chunks=(CHUNK,), maxshape=(None,), **compressed)
+        group["energy"].attrs["units"] = "MeV"
+
+    def append(self, events: SparseImages) -> None:
+        """Add the next events, which go to the splits in order.
+
+        Raises
+        ------
+        HpcganError
+            The disk is full, or cannot be written.
+        """
+        for split, which in self._pieces(len(events)):
+            part = events.part(which)
+            at = self._filled[split]
+            with storage.signals_held():
+                group = self._files[split][GROUP]
+                stored = group["pixel"].shape[0]
+                group["indptr"][at : at + len(part) + 1] = part.indptr + stored
+                for name, values in (("pixel", part.pixel), ("energy", part.energy)):
+                    group[name].resize((stored + len(values),))
+                    group[name][stored:] = values
+            self._check_written()
+            self._filled[split] = at + len(part)
+
+
+def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
+    """Whether a folder already holds the pools that are about to be made: :func:`storage.check_target`."""
+    return storage.check_target(folder, settings, sizes, force, open_pool)
+
+
+class PoolFile(DataFile):
+    """An open pool; made by :func:`open_pool`.
+
+    Attributes
+    ----------
+    path : Path
+    n : int
+        Number of events.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
+        super().__init__(path, file, GROUP, int(columns["indptr"].shape[0]) - 1)
+        self._columns = dict(columns)
+
+    @property
+    def unit(self) -> Any:
+        """Unit of the energies, MeV where the file does not say."""
+        with readable(self.path, f"attributes of {GROUP}/energy"):
+            return self._columns["energy"].attrs.get("units", "MeV")
+
+    @property
+    def mu(self) -> int | None:
+        """Events of a pileup that the pool was made for; None where it does not say.
+
+        Raises
+        ------
+        InputError
+            Something else than a number in range stands there.
+        """
+        found = self.attrs.get("mu")
+        if found is None:
+            return None
+        if not isinstance(found, int) or not 1 <= found <= MU_MAX:
+            raise InputError(f"{self.path}: attribute mu of {GROUP} is {found!r}, not a number from 1 to {MU_MAX}")
+        return found
+
+    def read(self) -> SparseImages:
+        """All events, some 130 bytes each.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, or holds what cannot be images: rows that do not follow one another, pixels outside the
+            image, energies that are not finite or not positive.
+        """
+        found = {}
+        for name, data in self._columns.items():
+            with readable(self.path, f"{GROUP}/{name}"), np.errstate(over="ignore", invalid="ignore"):
+                found[name] = np.asarray(data[:])
+        indptr, pixel = found["indptr"], found["pixel"]
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite: refused
+            energy = found["energy"].astype(np.float32, copy=False)
+        where = f"{self.path}: {GROUP}"
+        if indptr[0] != 0 or indptr[-1] != len(pixel) or np.any(indptr[1:] < indptr[:-1]):
+            raise InputError(f"{where}/indptr does not lead from 0 to the {len(pixel)} entries without going back")
+        if len(pixel) and (pixel.min() < 0 or pixel.max() >= PIXELS):
+            bad = int(np.flatnonzero((pixel < 0) | (pixel >= PIXELS))[0])
+            raise InputError(f"{where}/pixel: entry {bad} is {pixel[bad]}; pixels are 0 to {PIXELS - 1}")
+        good = np.isfinite(energy) & (energy > 0)
+        if not good.all():
+            bad = int(np.flatnonzero(~good)[0])
+            event = int(np.searchsorted(indptr, bad, side="right")) - 1
+            raise InputError(f"{where}/energy: event {event} holds an energy of {energy[bad]:g} MeV")
+        return SparseImages(indptr.astype(np.int64, copy=False), pixel.astype(np.uint16, copy=False), energy)
+
+
+def holds_pool(path: Path) -> bool:
+    """Whether a file has this layout.
+
+    Raises
+    ------
+    InputError
+        No such file, or not HDF5.
+    """
+    with open_file(path) as file, readable(path, GROUP):
+        return GROUP in list(file.keys())
+
+
+def open_pool(path: str | os.PathLike[str]) -> PoolFile:
+    """Open a pool; use it in a ``with`` statement.
+
+    Raises
+    ------
+    InputError
+        No such file, not HDF5, cut short, unfinished, with data sets missing, of other shapes or types, or kept in
+        other files, or with images of another grid or unit. The contents are checked when they are read.
+    """
+    path = Path(path)
+    file = open_file(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        with readable(path, GROUP):
+            opened = PoolFile(path, file, _find_columns(path, file))
+        if not opened.complete:
+            raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
+        difference = grid_difference({"units": opened.unit, **opened.attrs})
+        if difference is not None:
+            raise InputError(f"{path}: holds other images: {difference}")
+        stack.pop_all()
+    return opened
+
+
+def _find_columns(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
+    if GROUP in list(file.keys()):  # `get` would hide damage as absence
+        refuse_foreign(path, file, GROUP, GROUP)
+    if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
+        raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
+    group = file[GROUP]
+    found: dict[str, h5py.Dataset] = {}
+    for name in COLUMNS:
+        where = f"{GROUP}/{name}"
+        if name in list(group.keys()):
+            refuse_foreign(path, group, name, where)
+        if name not in group or not isinstance(group[name], h5py.Dataset):
+            raise InputError(f"{path}: has no data set '{where}' (the group holds: {names(group)})")
+        data = group[name]
+        kinds = "fiu" if name == "energy" else "iu"
+        if data.dtype.kind not in kinds:
+            raise InputError(f"{path}: {where} does not hold {'numbers' if 'f' in kinds else 'whole numbers'}")
+        if data.shape is None or data.ndim != 1:
+            raise InputError(f"{path}: {where} has shape {data.shape}; needed is one dimension")
+        if data.size:
+            check_backed(path, data, where)
+        found[name] = data
+    if found["indptr"].shape[0] < 2:
+        raise InputError(f"{path}: {GROUP}/indptr has {found['indptr'].shape[0]} entries: the pool holds no events")
+    if found["pixel"].shape != found["energy"].shape:
+        raise InputError(
+            f"{path}: {GROUP}/pixel has {found['pixel'].shape[0]} entries but {GROUP}/energy has "
+            f"{found['energy'].shape[0]}"
+        )
+    return found

@@ -1,0 +1,79 @@
+"""What all reports have in common: when and with what they were made, figures, files, seconds."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+
+import hpcgan
+from hpcgan.errors import InputError
+from hpcgan.metrics.page import EmbeddedFigure
+from hpcgan.rundir import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Log = Callable[[str], None]
+
+
+def stamp() -> dict[str, Any]:
+    """When and with what: `created`, `versions`."""
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "hpcgan": hpcgan.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+    }
+
+
+def embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure:
+    """A figure for the page."""
+    from hpcgan.metrics import plots
+
+    return EmbeddedFigure(name, caption, plots.png(figure), group)
+
+
+def write(out: Path, files: Mapping[str, bytes | str]) -> None:
+    """Write files into a folder, which is made.
+
+    Raises
+    ------
+    InputError
+        It cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomic(out / name, content)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
+
+
+class Clock:
+    """Adds up the seconds of each step, and says what is going on."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._seconds = log, dict[str, float]()
+        self._started = time.monotonic()
+
+    @contextmanager
+    def __call__(self, step: str, message: str = "") -> Iterator[None]:
+        if message:
+            self._log(message)
+        started = time.monotonic()
+        yield
+        self._seconds[f"{step}_s"] = self._seconds.get(f"{step}_s", 0.0) + time.monotonic() - started
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._seconds, "total_s": time.monotonic() - self._started}
