@@ -155,6 +155,10 @@ class TensorFile(DataFile):
                 found[name][position] = self._read(name, index)
         return found
 
+    def column(self, name: str) -> np.ndarray:
+        """One tensor of all samples, (N, *shape) float32."""
+        return self._read(name, slice(0, self.n))
+
     def _read(self, name: str, which: slice | int) -> np.ndarray:
         with readable(self.path, f"{GROUP}/{name}"), np.errstate(over="ignore"):  # beyond float32 is infinite: refused
             return np.asarray(self._data[name][which]).astype(np.float32, copy=False)

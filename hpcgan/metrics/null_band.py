@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hpcgan.metrics import points
 from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.points import Point, ScoreFunction
 
-ScoreFunction = Callable[[dict[str, Observable], dict[str, Observable]], Score]
+
+@dataclass(frozen=True)
+class PointBand:
+    """Scores of one point of the conditions, in the same splits.
+
+    Attributes
+    ----------
+    conditions : dict of str to float
+    n : int
+        Events on each side.
+    median, p95, p99 : float
+    samples : list of float
+    """
+
+    conditions: dict[str, float]
+    n: int
+    median: float
+    p95: float
+    p99: float
+    samples: list[float]
+
+    def share_above(self, total: float) -> float:
+        """Share of real-against-real comparisons that score as high as this, or higher."""
+        return float(np.mean(np.asarray(self.samples) >= total))
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,10 @@ class NullBand:
         `median`, `p95`, `p99` of each part.
     samples : list of float
         The total scores, in the order drawn.
+    sizes : list of int
+        Events on each side, of each point of the conditions in the order asked for; [n] without conditions.
+    points : list of PointBand
+        Of each point of the conditions, where there are any.
     """
 
     n: int
@@ -49,6 +78,8 @@ class NullBand:
     p95_error: float
     parts: dict[str, dict[str, float]]
     samples: list[float]
+    sizes: list[int]
+    points: list[PointBand]
 
     @property
     def complete(self) -> bool:
@@ -75,7 +106,7 @@ class NullBand:
 def null_band(
     observables: Mapping[str, Observable],
     score: ScoreFunction,
-    n: int,
+    n: int | Mapping[Point, int],
     repetitions: int = 1000,
     seed: int = 0,
 ) -> NullBand:
@@ -94,41 +125,96 @@ def null_band(
         Of all real events available.
     score : callable
         `score(real, fake) -> Score`, that of the problem.
-    n : int
-        Events on each side.
+    n : int or mapping of Point to int
+        Events on each side, of all or of each point of the conditions. With too few at one point, all are reduced in
+        proportion.
     repetitions : int
     seed : int
 
     Raises
     ------
     ValueError
-        Fewer than two events, or observables of unequal numbers of events.
+        Fewer than two events (at a point), or observables of unequal numbers of events.
     """
-    sizes = {o.n_events for o in observables.values()}
-    if len(sizes) != 1:
-        raise ValueError(f"observables of one set of events differ in length: {sorted(sizes)}")
-    pool = sizes.pop()
-    if pool < 2 or n < 1 or repetitions < 1:
-        raise ValueError(f"no null band from {pool} events ({n} asked for, {repetitions} repetitions)")
-    size = min(n, pool // 2)
+    splitter = Splitter(observables, n)
+    if repetitions < 1:
+        raise ValueError(f"no null band of {repetitions} repetitions")
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(repetitions):
-        drawn = rng.permutation(pool)[: 2 * size]
-        first, second = ({k: o.take(half) for k, o in observables.items()} for half in (drawn[:size], drawn[size:]))
+        first, second = (points.take(observables, half) for half in splitter.split(rng))
         scores.append(score(first, second))
     totals = np.array([s.total for s in scores])
     return NullBand(
-        n=size,
-        requested=n,
-        pool=pool,
+        n=splitter.n,
+        requested=splitter.requested,
+        pool=splitter.pool,
         seed=seed,
         mean=float(totals.mean()),
         **_quantiles(totals),
         p95_error=_quantile_error(totals, 0.95),
         parts={part: _quantiles(np.array([s.parts[part] for s in scores])) for part in scores[0].parts},
         samples=totals.tolist(),
+        sizes=list(splitter.sizes),
+        points=_of_points(scores),
     )
+
+
+class Splitter:
+    """Draws two disjoint sets of events from a pool, with the numbers of events of each point that a score has.
+
+    Parameters
+    ----------
+    observables : mapping of str to Observable
+        Of the pool.
+    n : int or mapping of Point to int
+        As of `null_band`.
+
+    Attributes
+    ----------
+    n, requested, pool : int
+        Events on each side, those asked for, and those drawn from.
+    sizes : list of int
+        Events on each side, of each point.
+    """
+
+    def __init__(self, observables: Mapping[str, Observable], n: int | Mapping[Point, int]) -> None:
+        lengths = {o.n_events for o in observables.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"observables of one set of events differ in length: {sorted(lengths)}")
+        everything = np.arange(lengths.pop())
+        if isinstance(n, Mapping):
+            wanted = list(n.values())
+            self._members = [points.events_of(observables, point) for point in n]
+        else:
+            wanted, self._members = [n], [everything]
+        halves = [len(members) // 2 for members in self._members]
+        self.pool, self.requested = sum(len(members) for members in self._members), sum(wanted)
+        if min(halves) < 1 or min(wanted) < 1:
+            raise ValueError(f"no null band from {self.pool} events ({self.requested} asked for)")
+        # The scarcest point sets the scale for all, so that their proportions stay.
+        half, most = min(zip(halves, wanted, strict=True), key=lambda pair: min(1.0, pair[0] / pair[1]))
+        scale = (1, 1) if half >= most else (half, most)
+        self.sizes = [max(1, size * scale[0] // scale[1]) for size in wanted]
+        self.n = sum(self.sizes)
+
+    def split(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the events of both sets."""
+        first, second = [], []
+        for members, size in zip(self._members, self.sizes, strict=True):
+            drawn = rng.permutation(members)[: 2 * size]
+            first.append(drawn[:size])
+            second.append(drawn[size:])
+        return np.concatenate(first), np.concatenate(second)
+
+
+def _of_points(scores: Sequence[Score]) -> list[PointBand]:
+    """Bands of the single points, as `points.score_by_point` has recorded them."""
+    made = []
+    for i, point in enumerate(scores[0].details.get("points", [])):
+        totals = np.array([s.details["points"][i]["total"] for s in scores])
+        made.append(PointBand(point["conditions"], point["n"], **_quantiles(totals), samples=totals.tolist()))
+    return made
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

@@ -21,15 +21,20 @@ class Observable:
         Number of values of each event; None means one each.
     unit : str
         Physical unit of the values, "" when dimensionless.
+    condition : bool
+        What the events were asked for, one value an event: it says which events are compared, and is not compared.
     """
 
     values: np.ndarray
     counts: np.ndarray | None = None
     unit: str = ""
+    condition: bool = False
 
     def __post_init__(self) -> None:
         if self.counts is None:
             return
+        if self.condition:
+            raise ValueError("a condition has one value an event")
         counts = np.asarray(self.counts, dtype=np.int64)
         if np.any(counts < 0) or np.any(counts != self.counts):
             raise ValueError("counts must be whole numbers, not negative")
@@ -45,7 +50,7 @@ class Observable:
     def take(self, events: np.ndarray) -> Observable:
         """The observable of some of the events (integer indices), in the order given."""
         if self.counts is None:
-            return Observable(self.values[events], unit=self.unit)
+            return Observable(self.values[events], unit=self.unit, condition=self.condition)
         counts = self.counts[events]
         starts = (np.cumsum(self.counts) - self.counts)[events]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -56,7 +61,7 @@ class Observable:
         """Join the events of several sets."""
         values = np.concatenate([p.values for p in parts])
         if parts[0].counts is None:
-            return Observable(values, unit=parts[0].unit)
+            return Observable(values, unit=parts[0].unit, condition=parts[0].condition)
         return Observable(values, np.concatenate([p.counts for p in parts if p.counts is not None]), parts[0].unit)
 
 

@@ -144,6 +144,39 @@ def histogram_ratio(
 
 
 @styled
+def families(panels: Sequence[tuple[str, Sequence[tuple[str, Observable, Observable]]]], label: str) -> Figure:
+    """Distributions of one quantity under several conditions, real (filled) and generated (lines), a colour for each.
+
+    Parameters
+    ----------
+    panels : sequence of (title, curves)
+        Drawn side by side on the same axes; a curve is (name, real, generated), at most `len(COLOURS)` of them.
+    label : str
+        Name of the quantity; its unit is that of the observables.
+    """
+    curves = [curve for _, inside in panels for curve in inside]
+    values = np.concatenate([curve[1].values for curve in curves])
+    edges = bin_edges(values) if len(values) else np.linspace(0.0, 1.0, 13)
+    figure = new_figure((4.6 * len(panels) + 0.6, 4.4))
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, inside) in zip(drawn, panels, strict=True):
+        for (name, real, fake), colour in zip(inside, COLOURS):
+            a, b = _bin(real, edges), _bin(fake, edges)
+            panel.stairs(a.per_event, edges, fill=True, color=colour, alpha=0.2, lw=0)
+            panel.errorbar(
+                _centres(edges, False), a.per_event, yerr=a.errors, fmt="none", ecolor=colour, lw=1, alpha=0.6
+            )
+            panel.stairs(b.per_event, edges, color=colour, lw=1.5, label=name)
+        panel.set_title(title)
+        panel.set_xlabel(with_unit(label, curves[0][1].unit))
+        panel.legend(fontsize=8, loc="upper right")
+    drawn[0].set(xlim=(edges[0], edges[-1]))
+    drawn[0].set_ylim(0, 1.25 * drawn[0].get_ylim()[1])
+    drawn[0].set_ylabel("Fraction of events / bin")
+    return figure
+
+
+@styled
 def profile_ratio(
     edges: np.ndarray,
     real: np.ndarray,
