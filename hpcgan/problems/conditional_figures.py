@@ -33,7 +33,9 @@ def figures(
     -------
     list of (identifier, caption, Figure)
     """
-    here = [point for point in points.sizes(real) if point in points.sizes(fake)]
+    made = points.sizes(fake)
+    here = [point for point in points.sizes(real) if point in made]
+    gluinos = sorted({m_glu for m_glu, _ in here})
     panels = []
     for m_neu in _spread_out(sorted({m_neu for _, m_neu in here}), PANELS):
         curves = []
@@ -42,10 +44,11 @@ def figures(
             events = [points.events_of(side, (m_glu, m_neu)) for side in (real, fake)]
             sides = [side["summed_jet_mass"].take(which) for side, which in zip((real, fake), events, strict=True)]
             apart = ", left out" if masses in [dict(point) for point in left_out] else ""
-            curves.append((rf"$m_{{\tilde g}}$ = {m_glu:g} GeV{apart}", sides[0], sides[1]))
+            name = rf"$m_{{\tilde g}}$ = {m_glu:g} GeV{apart}"
+            curves.append((gluinos.index(m_glu), name, sides[0], sides[1]))
         panels.append((rf"$m_{{\tilde\chi}}$ = {m_neu:g} GeV", curves))
     caption = (
-        "Sum of the masses of an event's jets at several gluino and neutralino masses: real events filled, with "
+        "Sum of the masses of an event's jets at several gluino and neutralino masses: real events as points, with "
         "statistical errors, generated events as lines. Values beyond the axis are counted in the outermost bins."
     )
     return [("mass_dependence", caption, plots.families(panels, "Summed jet mass"))]
