@@ -69,8 +69,8 @@ def mass_points(
 ) -> list[tuple[float, float]]:
     """The mass points of `--mass` and `--mass-grid` options, in this order.
 
-    A point of a grid that is there already is not repeated; one whose neutralino is too heavy for its gluino is skipped,
-    and said, since a grid is rectangular and what is possible is not.
+    A point of a grid that is there already is not repeated. One whose neutralino is too heavy for its gluino is skipped
+    with a warning, since a grid is rectangular and what is possible is not.
 
     Raises
     ------
