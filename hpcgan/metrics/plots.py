@@ -144,13 +144,14 @@ def histogram_ratio(
 
 
 @styled
-def families(panels: Sequence[tuple[str, Sequence[tuple[int, str, Observable, Observable]]]], label: str) -> Figure:
+def families(panels: Sequence[tuple[str, Sequence[tuple[float, str, Observable, Observable]]]], label: str) -> Figure:
     """Distributions of one quantity under several conditions, real (points) and generated (lines).
 
     Parameters
     ----------
     panels : sequence of (title, curves)
-        Drawn side by side on the same axes; a curve is (number of its colour, name, real, generated).
+        Drawn side by side on the same axes; a curve is (place of its colour on a scale from 0 to 1, name, real,
+        generated).
     label : str
         Name of the quantity; its unit is that of the observables.
     """
@@ -161,8 +162,8 @@ def families(panels: Sequence[tuple[str, Sequence[tuple[int, str, Observable, Ob
     figure = new_figure((4.6 * len(panels) + 0.6, 4.4))
     drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for panel, (title, inside) in zip(drawn, panels, strict=True):
-        for number, name, real, fake in inside:
-            colour = COLOURS[number % len(COLOURS)]
+        for place, name, real, fake in inside:
+            colour = mpl.colormaps["plasma"](0.85 * place)
             a, b = _bin(real, edges), _bin(fake, edges)
             panel.errorbar(centres, a.per_event, yerr=a.errors, fmt="o", ms=3.5, lw=1, color=colour)
             panel.stairs(b.per_event, edges, color=colour, lw=1.5, label=name)

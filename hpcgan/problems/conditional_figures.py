@@ -35,7 +35,7 @@ def figures(
     """
     made = points.sizes(fake)
     here = [point for point in points.sizes(real) if point in made]
-    gluinos = sorted({m_glu for m_glu, _ in here})
+    lightest, heaviest = min(m_glu for m_glu, _ in here), max(m_glu for m_glu, _ in here)
     panels = []
     for m_neu in _spread_out(sorted({m_neu for _, m_neu in here}), PANELS):
         curves = []
@@ -45,7 +45,8 @@ def figures(
             sides = [side["summed_jet_mass"].take(which) for side, which in zip((real, fake), events, strict=True)]
             apart = ", left out" if masses in [dict(point) for point in left_out] else ""
             name = rf"$m_{{\tilde g}}$ = {m_glu:g} GeV{apart}"
-            curves.append((gluinos.index(m_glu), name, sides[0], sides[1]))
+            place = (m_glu - lightest) / ((heaviest - lightest) or 1.0)
+            curves.append((place, name, sides[0], sides[1]))
         panels.append((rf"$m_{{\tilde\chi}}$ = {m_neu:g} GeV", curves))
     caption = (
         "Sum of the masses of an event's jets at several gluino and neutralino masses: real events as points, with "

@@ -502,13 +502,9 @@ def test_the_figure_has_a_panel_for_each_neutralino_and_a_colour_for_each_gluino
     assert len(names) == 5
     assert "1200" in names[0]
     assert "1800" in names[-1]
-    # Points and line of one mass have one colour, the same in both panels; ten events at each make heights of tenths.
-    colours = {
-        axes: [line.get_color() for line in axes.get_lines() if line.get_marker() == "o"] for axes in figure.axes
-    }
-    assert len(set(colours[heavy])) == 5
-    heights = [line.get_ydata() for line in light.get_lines() if line.get_marker() == "o"][0]
-    assert heights.sum() == pytest.approx(1.0)
+    points_drawn = {a: [line for line in a.get_lines() if line.get_marker() == "o"] for a in figure.axes}
+    assert len({tuple(line.get_color()) for line in points_drawn[heavy]}) == 5
+    assert points_drawn[light][0].get_ydata().sum() == pytest.approx(1.0)  # fractions of events
     assert light.get_xlabel() == "Summed jet mass [GeV]"
     few = PROBLEM.points_figures(observed, {k: o.take(np.arange(80)[which == 7]) for k, o in observed.items()}, [])
     assert len(few[0][2].axes) == 1  # only what both sides have
