@@ -370,6 +370,11 @@ def _compare(
     from hpcgan.metrics import plots
 
     apart = apart or _LeftOut()
+    there = grouped.sizes(pool)
+    for point in grouped.sizes(real):
+        if there.get(point, 0) < 2:
+            where = grouped.label(grouped.described(real, point))
+            raise InputError(f"real events at {where}: {there.get(point, 0)} are too few for a null band")
 
     with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
         found = compare.compare(problem, real, fakes, pool, requested, repetitions)
@@ -379,6 +384,7 @@ def _compare(
             f"not at N={found.n}: only the score at N={found.band.n} may be held against it."
         )
     numbers = compare.to_json(found)
+    notices += apart.notices
     numbers["points"] = [*by_point.trained_rows(found), *apart.rows]
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
@@ -400,11 +406,12 @@ def _compare(
 
 @dataclass
 class _LeftOut:
-    """Points that a model was not trained on: table rows, and the events compared there (first samples)."""
+    """Points that a model was not trained on: table rows, the events compared there (first samples), and notices."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     real: list[Observables] = field(default_factory=list)
     fake: list[Observables] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
 
 def _score_left_out(
@@ -428,8 +435,12 @@ def _score_left_out(
     sizes = grouped.sizes(trained)
     candidates = [grouped.described(trained, point) for point in sizes]
     made = _LeftOut()
+    of_pool = grouped.sizes(pool)
     for point, available in grouped.sizes(there[split]).items():
-        where = grouped.described(pool, point)
+        where = grouped.described(there[split], point)
+        if of_pool.get(point, 0) < 2:
+            made.notices.append(f"Not scored at {grouped.label(where)}: too few real events for a null band.")
+            continue
         near = by_point.nearest_point(problem, where, candidates)
         near_point = tuple(near[name] for name in sorted(near))
         near_there = grouped.sizes(trained_pool)[near_point]

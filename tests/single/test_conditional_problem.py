@@ -33,6 +33,7 @@ from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
+from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
 from hpcgan.models import dcgan, detector, quantiles  # noqa: E402
 from hpcgan.models.layers import Initializer, Projection  # noqa: E402
@@ -627,6 +628,25 @@ def test_evaluate_a_run_with_a_point_left_out(run, tmp_path):
     check_numbers(page, json.loads(made.json.read_text()))
     keys = {key for key, _, _ in page.data}
     assert {"points.0.score.mean", "points.2.band.p95", "points.2.nearest.real.mean"} <= keys
+
+
+def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
+    """All events of the point are in the training split, which is scored on request."""
+    drawing = load_sampler(run.path)
+    observed = {}
+    for split in ("train", "val", "test"):
+        source = drawing.problem.open(folder, split)
+        observed[split] = drawing.problem.observables(source.read(np.arange(12)))
+        source.close()
+    apart = {split: grouped.take(found, grouped.events_of(found, (1400.0, 850.0))) for split, found in observed.items()}
+    loaded = {
+        split: report._Loaded(None, np.arange(12), observed["train"] if split == "train" else apart[split], 12)
+        for split in apart
+    }
+    trained = apart["train"]
+    made = report._score_left_out(drawing, loaded, "train", [POINT], trained, trained, 1, 1, 2)
+    assert made.rows == []
+    assert made.notices == ["Not scored at mGlu=1600, mNeu=850: too few real events for a null band."]
 
 
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
