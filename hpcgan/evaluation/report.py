@@ -173,6 +173,8 @@ def evaluate_sampler(
         if left_out:
             splits = {name: loaded.without(left_out) for name, loaded in splits.items()}
         held_out = splits[split]
+        if held_out.total < 2:
+            raise InputError(f"{held_out.source.path}: {held_out.total} events are left of data.leave_out, too few")
         n = min(events, held_out.total)
         real = grouped.take(held_out.observables, np.arange(n))
         pool = compare.join([splits["val"].observables, splits["test"].observables])
@@ -339,14 +341,15 @@ def _points_summary(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         name = grouped.label(row["conditions"])
         apart = "" if row["trained"] else ", left out of the training"
-        lines.append(f"  at {name}: {_spread(row['score'])} (real: 95% below {row['band']['p95']:.2f}){apart}")
+        level = f"real: 95% below {row['band']['p95']:.2f}"
+        lines.append(f"  at {name}: {_spread(row['score'])} at N={row['n']} ({level}){apart}")
         if row["nearest"] is not None:
             near, where = row["nearest"], grouped.label(row["nearest"]["conditions"])
             lines.append(
                 f"    instead of it, nearest trained {where}: {_spread(near['real'])} real, "
                 f"{_spread(near['generated'])} generated"
             )
-    return [f"score at each point, N={rows[0]['n']}:", *lines] if rows else []
+    return ["score at each point:", *lines] if rows else []
 
 
 def _spread(part: dict[str, Any]) -> str:
@@ -433,9 +436,9 @@ def _score_left_out(
         there[name] = grouped.take(loaded.observables, np.flatnonzero(fits))
     pool = compare.join([there["val"], there["test"]])
     sizes = grouped.sizes(trained)
-    candidates = [grouped.described(trained, point) for point in sizes]
+    of_pool, near_pool = grouped.sizes(pool), grouped.sizes(trained_pool)
+    candidates = [grouped.described(trained, point) for point in sizes if point in near_pool]
     made = _LeftOut()
-    of_pool = grouped.sizes(pool)
     for point, available in grouped.sizes(there[split]).items():
         where = grouped.described(there[split], point)
         if of_pool.get(point, 0) < 2:
@@ -443,7 +446,7 @@ def _score_left_out(
             continue
         near = by_point.nearest_point(problem, where, candidates)
         near_point = tuple(near[name] for name in sorted(near))
-        near_there = grouped.sizes(trained_pool)[near_point]
+        near_there = near_pool[near_point]
         n = min(available, near_there, round(sum(sizes.values()) / len(sizes)))
         real = grouped.take(there[split], grouped.first_events(there[split], {point: n}))
 

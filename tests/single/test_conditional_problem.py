@@ -620,8 +620,9 @@ def test_evaluate_a_run_with_a_point_left_out(run, tmp_path):
     assert list(data["distances"]) == ["jet_multiplicity", "summed_jet_mass", "jet_pt"]
     assert "mass_dependence" in [figure["name"] for figure in data["figures"]]
     text = report.summary(made)
-    assert "score at each point, N=10:" in text
+    assert "score at each point:\n  at mGlu=1400, mNeu=850: " in text
     assert "at mGlu=1600, mNeu=850:" in text
+    assert text.count(" at N=10 (real: 95% below ") == 3
     assert "left out of the training" in text
     assert "instead of it, nearest trained mGlu=1400, mNeu=850" in text
     page = Page(made.html.read_text())
