@@ -49,7 +49,7 @@ def test_scientific_notation_that_yaml_reads_as_text():
         (["training.generator.beta1=1.0"], "training.generator.beta1: .*less than 1"),
         (["training.loss=wgan"], "training.loss: input should be 'bce'"),
         (["model.latent_dim=-1"], "model.latent_dim: .*greater than or equal to 1"),
-        (["problem=rvp"], "problem 'rvp' does not exist; choose one of: cosmo, rpv"),
+        (["problem=rvp"], "problem 'rvp' does not exist; choose one of: .*cosmo, .*rpv"),
         (["data.augment=[mirror]"], "data.augment: 'mirror' is not a symmetry of 'rpv'; choices: eta_reflection"),
         (["scoring.weights=average"], "needs training.average_half_life"),
         (["seed=-1"], "seed: .*greater than or equal to 0"),
@@ -69,7 +69,7 @@ def test_bad_values_name_the_key_and_the_remedy(overrides, message):
 
 
 def test_missing_keys_are_named():
-    with pytest.raises(InputError, match="'problem' is missing; choose one of: cosmo, rpv"):
+    with pytest.raises(InputError, match=r"'problem' is missing; choose one of: .*cosmo, .*rpv"):
         config.load({"data": {"path": "x"}}, Problems())
     with pytest.raises(InputError, match="'data' is missing"):
         config.load({"problem": "rpv"}, Problems())
