@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
 from hpcgan import records
@@ -16,7 +17,7 @@ from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import Problems, open_split, problem_class
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -131,39 +132,72 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
         directory.check_config(config, directory.load_config(Problems()))
     problem = problem_class(config.problem)(config.model)
     for split in ("train", "val"):
-        source = problem.open(config.data.path, split)
+        source = open_split(problem, config.data, split)
         if split == "train":
             settings = config.training
             sharding.rank_batch(source.path, len(source), settings.batch_size, settings.global_batch_size, ranks)
         source.close()
 
 
-def generate(run: Path | str, n: int, *, seed: int = 1, checkpoint: Literal["best", "latest"] = "best") -> Sample:
+def generate(
+    run: Path | str,
+    n: int | None = None,
+    *,
+    seed: int = 1,
+    checkpoint: Literal["best", "latest"] = "best",
+    conditions: Mapping[str, Any] | Sequence[Mapping[str, float]] | None = None,
+) -> Sample:
     """Sample the generator of a run.
 
     Parameters
     ----------
     run : path
         Run directory.
-    n : int
-        Number of events.
+    n : int, optional
+        Number of events; default: that of `conditions`.
     seed : int
         Of the noise; the first events of a longer sample are those of a shorter one.
     checkpoint : "best" or "latest"
+    conditions : mapping, or sequence of mappings, optional
+        For a conditional model. A mapping has a number for all events or an array with one for each,
+        `{"mGlu": 1600.0, "mNeu": masses}`; several points, `[{"mGlu": 1400, "mNeu": 850}, ...]`, take turns. By default
+        an event has those of a random training event. Values beyond the training data's are warned of.
 
     Returns
     -------
     dict of str to array
-        The tensors of the problem in physical units; for `rpv`, `hist` (n, 64, 64) float32 in MeV.
+        The tensors of the problem in physical units, conditions included; for `rpv`, `hist` (n, 64, 64) float32 in MeV.
 
     Raises
     ------
     InputError
-        Not a run directory, no checkpoint yet, or n < 1.
+        Not a run directory, no checkpoint yet, n < 1, or conditions that are not the model's, that no event can have,
+        or of which there are not n.
     """
-    if n < 1:
+    if n is None and conditions is None:
+        raise InputError("n is missing: give the number of events")
+    if n is not None and n < 1:
         raise InputError(f"n={n}: give at least 1")
     quiet_tensorflow()
+    from hpcgan.evaluation import conditions as asking
     from hpcgan.evaluation.sample import load_sampler
 
-    return load_sampler(Path(run), checkpoint).sample(n, seed)
+    sampler = load_sampler(Path(run), checkpoint)
+    if conditions is None:
+        return sampler.sample(cast("int", n), seed)
+    problem = sampler.problem
+    if isinstance(conditions, Mapping):
+        values = asking.of_arrays(problem, conditions)
+        rows = len(next(iter(values.values())))
+        if n is not None and rows not in (1, n):
+            raise InputError(f"conditions: there are {rows}, n is {n}")
+        asked, n = asking.each(values), rows if n is None else n
+    else:
+        if not conditions:
+            raise InputError("conditions: give at least one point")
+        asking.check_points(problem, conditions, "conditions")
+        asked, n = asking.in_turn(conditions, problem.schema), len(conditions) if n is None else n
+        values = asked(0, len(conditions))
+    for text in asking.warnings(problem, sampler.config, values):
+        warnings.warn(text, stacklevel=2)
+    return sampler.sample(n, seed, conditions=asked)

@@ -32,7 +32,7 @@ from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.gan import Gan, Sampler
-from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.problems.base import Problem, Problems, open_split, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
 from hpcgan.training import checkpoint as checkpoints
@@ -66,8 +66,8 @@ def train(
     comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
     problem = problem_class(config.problem)(config.model)
     with agreed(comm):
-        training = problem.open(config.data.path, "train", config.data.cache_mb)
-        validation = problem.open(config.data.path, "val", config.data.cache_mb)
+        training = open_split(problem, config.data, "train")
+        validation = open_split(problem, config.data, "val")
         sharding = shard(config, comm, training)
         if comm.is_root:
             check_inputs(config, run, problem)
@@ -88,7 +88,9 @@ def train(
         if comm.is_root:
             if not restore(state, run):
                 method.calibrate(lambda: encoded(problem, training))
-            writers = open_writers(config, run, comm, state, problem, sampler)
+            shown = np.arange(sampler.batch_size) % len(validation)
+            asked = take(validation.conditions(), shown) if problem.conditions else None
+            writers = open_writers(config, run, comm, state, problem, sampler, asked)
     share(state, comm)
 
     outcome = "failed"
@@ -225,7 +227,7 @@ def epoch_scorer(
 ) -> Callable[[int], Any]:
     """Scoring of the generator after an epoch."""
     scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
-    return lambda epoch: scorer(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
+    return lambda epoch: scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
 
 
 def epoch_diversity(
@@ -233,13 +235,19 @@ def epoch_diversity(
 ) -> Callable[[int], Diversity | None]:
     """Diversity of the generator after an epoch, on the first of the events that are scored."""
     meter = DiversityMeter(problem, validation, comm, sampler.batch_size)
-    return lambda epoch: meter(lambda step, index: sampler.batch(config.seed, "score", step, index), epoch)
+    return lambda epoch: meter(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
 
 
 def open_writers(
-    config: Config, run: RunDirectory, comm: Comm, state: TrainState, problem: Problem, sampler: Sampler
+    config: Config,
+    run: RunDirectory,
+    comm: Comm,
+    state: TrainState,
+    problem: Problem,
+    sampler: Sampler,
+    conditions: Sample | None = None,
 ) -> Writers:
-    """Take the lease and open what rank 0 writes."""
+    """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
     try:
         lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
@@ -266,7 +274,7 @@ def open_writers(
             events.flush()
 
     def samples(epoch: int) -> None:
-        events = take(sampler.batch(config.seed, "score", epoch, 0), slice(0, SAMPLE_EVENTS))
+        events = take(sampler.batch(config.seed, "score", epoch, 0, conditions), slice(0, SAMPLE_EVENTS))
         count = len(next(iter(events.values())))
         path = run.samples / f"epoch-{epoch:04d}.h5"
         try:

@@ -64,6 +64,9 @@ class DataConfig(Section):
     path: Path = Field(description="folder with train.h5, val.h5 and test.h5")
     augment: tuple[str, ...] = Field((), description="symmetries of the problem applied at random to real samples")
     cache_mb: int = Field(1024, ge=0, description="memory a rank may use to hold a split, MiB")
+    leave_out: list[dict[str, float]] = Field(
+        [], description="points of the conditions whose events are neither trained on nor used for selection"
+    )
 
 
 class AdamConfig(Section):
@@ -305,6 +308,8 @@ class Config(Section):
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
+        if not plain["data"]["leave_out"]:  # runs from before the key keep their names
+            del plain["data"]["leave_out"]
         return plain
 
     def identity_hash(self) -> str:
@@ -324,6 +329,11 @@ class ProblemClass(Protocol):
     @property
     def symmetries(self) -> Sequence[str]:
         """What `data.augment` may name."""
+        ...
+
+    @property
+    def conditions(self) -> Sequence[str]:
+        """What `data.leave_out` may name."""
         ...
 
 
@@ -483,7 +493,26 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         if symmetry not in problem.symmetries:
             known = ", ".join(problem.symmetries) or "none"
             raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
+    _check_conditions(config, problem.conditions, where)
     return config
+
+
+def _check_conditions(config: Config, conditions: Sequence[str], where: str) -> None:
+    known = ", ".join(conditions) or "none"
+    for i, point in enumerate(config.data.leave_out):
+        for condition in point:
+            if condition not in conditions:
+                raise InputError(
+                    f"{where}: data.leave_out.{i}: '{condition}' is not a condition of '{config.problem}'; "
+                    f"choices: {known}"
+                )
+        if not point:
+            raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")
+    if conditions and config.scoring.statistics == "batch" and getattr(config.model, "normalisation", "") != "none":
+        raise InputError(
+            f"{where}: scoring.statistics=batch: batch normalisation over events of one condition takes out what the "
+            "condition does; use scoring.statistics=moving"
+        )
 
 
 def _sections() -> list[tuple[str, type[BaseModel]]]:

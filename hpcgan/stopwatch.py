@@ -36,7 +36,7 @@ from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
 from hpcgan.member import run_as_rank
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import Problems, open_split, problem_class
 from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
             size = config.training.global_batch_size or config.training.batch_size * comm.size
             training = SyntheticSource(problem.schema, max(4096, 32 * size), config.seed)
         else:
-            training = problem.open(config.data.path, "train", config.data.cache_mb)
+            training = open_split(problem, config.data, "train")
         sharding = attempt.shard(config, comm, training)
     method, state = attempt.make_method(config, problem, comm)
     with attempt.agreed(comm):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,17 @@ def write_data(folder: Path, n: int = EVENTS) -> Path:
     """Train, validation and test files."""
     with hdf5.Writer(folder, hdf5.split_sizes(n), {"settings": "{}"}) as writer:
         writer.append(images(n), 1.0, 1.0, 1400.0, 850.0)
+    return folder
+
+
+POINTS = ((1400.0, 850.0), (1600.0, 850.0), (1800.0, 850.0))  # mGlu, mNeu in GeV
+
+
+def write_conditional_data(folder: Path, n: int = 150, points: Sequence[tuple[float, float]] = POINTS) -> Path:
+    """The same with mass points in turn, and energies in proportion to the gluino mass."""
+    m_glu, m_neu = np.array([points[i % len(points)] for i in range(n)]).T
+    with hdf5.Writer(folder, hdf5.split_sizes(n), {"settings": "{}"}) as writer:
+        writer.append(images(n) * (m_glu / 1400.0).astype(np.float32)[:, None, None], 1.0, 1.0, m_glu, m_neu)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import time
@@ -17,6 +18,9 @@ from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
 
+GRID_LIMIT = 1000
+"""Masses of one axis of a grid, before what is possible is taken out of it."""
+
 
 def _masses(text: str) -> tuple[float, float]:
     try:
@@ -24,6 +28,73 @@ def _masses(text: str) -> tuple[float, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
     return gluino, neutralino
+
+
+def _axis(text: str) -> list[float]:
+    """Masses of one axis of a grid: a number, or START:STOP:STEP with both ends."""
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a mass nor START:STOP:STEP, for example 1400:1800:200")
+    if len(numbers) == 1:
+        return numbers
+    start, stop, step = numbers
+    if step <= 0 or stop < start:
+        raise argparse.ArgumentTypeError(f"'{text}': STOP must not be below START, and STEP above zero")
+    steps = (stop - start) / step
+    if steps > GRID_LIMIT:
+        raise argparse.ArgumentTypeError(f"'{text}' has more than {GRID_LIMIT} masses; use a larger STEP")
+    if abs(steps - round(steps)) > 1e-6:
+        ends = [start + step * whole for whole in (math.floor(steps), math.ceil(steps))]
+        raise argparse.ArgumentTypeError(
+            f"'{text}' does not arrive at {stop:g}; let it end at {ends[0]:g} or {ends[1]:g}"
+        )
+    return [start + step * i for i in range(round(steps) + 1)]
+
+
+def _grid(text: str) -> list[tuple[float, float]]:
+    """Points of `GLUINOS,NEUTRALINOS`, the neutralino mass running faster."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not GLUINOS,NEUTRALINOS, each a mass or START:STOP:STEP, for example 1400:1800:200,850"
+        )
+    gluinos, neutralinos = (_axis(part.strip()) for part in parts)
+    return [(gluino, neutralino) for gluino in gluinos for neutralino in neutralinos]
+
+
+def mass_points(
+    masses: Sequence[tuple[float, float]], grids: Sequence[Sequence[tuple[float, float]]]
+) -> list[tuple[float, float]]:
+    """The mass points of `--mass` and `--mass-grid` options, in this order.
+
+    A point of a grid that is there already is not repeated. One whose neutralino is too heavy for its gluino is skipped
+    with a warning, since a grid is rectangular and what is possible is not.
+
+    Raises
+    ------
+    InputError
+        No points, or a grid without a possible one.
+    """
+    from hpcgan.physics.pythia import MIN_SPLITTING_GEV
+
+    found = list(masses)
+    for grid in grids:
+        possible = [point for point in grid if point[0] - point[1] >= MIN_SPLITTING_GEV]
+        skipped = [f"{gluino:g},{neutralino:g}" for gluino, neutralino in grid if (gluino, neutralino) not in possible]
+        reason = f"the neutralino must be at least {MIN_SPLITTING_GEV:g} GeV lighter than the gluino"
+        if not possible:
+            raise InputError(f"--mass-grid: no point is left: {reason}")
+        if skipped:
+            more = f" and {len(skipped) - 6} more" if len(skipped) > 6 else ""
+            count = f"{len(skipped)} of {len(grid)} points skipped"
+            print(f"warning: --mass-grid: {count} ({reason}): {'; '.join(skipped[:6])}{more}", file=sys.stderr)
+        found += [point for point in possible if point not in found]
+    if not found:
+        raise InputError("give --mass M_GLUINO,M_NEUTRALINO or --mass-grid GLUINOS,NEUTRALINOS")
+    return found
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -56,9 +127,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--mass",
         type=_masses,
         action="append",
-        required=True,
+        default=[],
         metavar="M_GLUINO,M_NEUTRALINO",
         help="masses in GeV; repeat the option to mix mass points in equal shares",
+    )
+    rpv.add_argument(
+        "--mass-grid",
+        type=_grid,
+        action="append",
+        default=[],
+        metavar="GLUINOS,NEUTRALINOS",
+        help="all combinations of masses in GeV, each side a mass or START:STOP:STEP with both ends, e.g. "
+        "1400:1800:200,850; beside or instead of --mass",
     )
     _generation_options(rpv)
 
@@ -204,7 +284,7 @@ def _generate(args: argparse.Namespace) -> int:
 
     processes: Sequence[Process]
     if args.data_command == "rpv":
-        processes = [RpvProcess(*masses) for masses in args.mass]
+        processes = [RpvProcess(*masses) for masses in mass_points(args.mass, args.mass_grid)]
     else:
         processes = [QcdProcess(args.pt_hat_min)]
     start = time.monotonic()

@@ -196,6 +196,10 @@ def import_files(
     for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino), ("weight", weight)):
         if not np.isfinite(value) or (value < 0 and name != "weight"):
             raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
+    if 0 < m_gluino <= m_neutralino:
+        raise InputError(
+            f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"
+        )
     paths = [Path(file) for file in files]
     if not paths:
         raise InputError("no file to import")

@@ -33,6 +33,9 @@ IMAGES = "hist"
 COLUMNS = ("y", "weight", "mGlu", "mNeu")
 """One value an event, in the order of :meth:`Writer.append`."""
 
+UNKNOWN_AS_NAN = ("mGlu", "mNeu")
+"""Columns that may be NaN throughout, where nobody can say: generated events of a model that knows no masses."""
+
 COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV"}
 
 BYTES_PER_EVENT = 2500
@@ -314,6 +317,8 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
     with open_images(path, image_shape) as file:
         for name in COLUMNS:
             values = getattr(file, name)
+            if name in UNKNOWN_AS_NAN and values is not None and np.isnan(values).all():
+                continue
             if values is not None and not np.isfinite(values).all():
                 event = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise InputError(f"{path}: {GROUP}/{name} of event {event} is {values[event]}")

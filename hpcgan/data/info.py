@@ -180,6 +180,9 @@ def _columns(file: hdf5.ImageFile) -> list[str]:
         if values is None:
             lines.append(f"  {name:<18}not in the file")
             continue
+        if np.isnan(values).all():
+            lines.append(f"  {name:<18}not known")
+            continue
         distinct, counts = np.unique(values, return_counts=True)
         if len(distinct) <= 12:
             text = ", ".join(f"{value:g} ({count})" for value, count in zip(distinct, counts))
@@ -187,7 +190,7 @@ def _columns(file: hdf5.ImageFile) -> list[str]:
             text = f"{len(distinct)} values, {distinct[0]:g} to {distinct[-1]:g}"
         lines.append(f"  {name:<18}{text}")
     m_glu, m_neu = file.mGlu, file.mNeu
-    if m_glu is not None and m_neu is not None and m_glu.any():
+    if m_glu is not None and m_neu is not None and m_glu.any() and np.isfinite([m_glu, m_neu]).all():
         points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
         shown = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]
         more = f" and {points.shape[1] - 12} more" if points.shape[1] > 12 else ""

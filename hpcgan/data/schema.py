@@ -66,6 +66,11 @@ def sample_bytes(schema: Schema) -> int:
     return sum(4 * math.prod(spec.shape) for spec in schema.values())
 
 
+def conditions_of(sample: Sample, schema: Schema) -> Sample:
+    """The tensors of a batch that have the role of a condition."""
+    return {name: sample[name] for name, spec in schema.items() if spec.role == "condition"}
+
+
 def take(sample: Sample, indices: np.ndarray | slice) -> Sample:
     """The given samples of a batch."""
     return {name: array[indices] for name, array in sample.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from hpcgan import stateless
 from hpcgan.data import hdf5, tensors
-from hpcgan.data.schema import Sample, Schema, sample_bytes
+from hpcgan.data.schema import Sample, Schema, conditions_of, sample_bytes
+from hpcgan.errors import InputError
 
 
 class Source(Protocol):
@@ -23,6 +25,10 @@ class Source(Protocol):
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Samples in physical units, in the order of `indices`; `epoch` matters to sources that draw."""
+        ...
+
+    def conditions(self) -> Sample:
+        """Conditions of all samples, in physical units, without the data; empty where there are none."""
         ...
 
     def close(self) -> None:
@@ -49,16 +55,28 @@ class ImageSource:
     cache_mb : int
         Files that fit are read into memory at the first access (decompressing each image once instead of
         once an epoch); larger ones are read from disk every time.
+    columns : sequence of str
+        What is read of an event besides, out of `hdf5.COLUMNS`: its conditions.
 
     Raises
     ------
     InputError
-        Missing or broken file.
+        Missing or broken file, or one without these columns.
     """
 
-    def __init__(self, path: Path, cache_mb: int = 1024) -> None:
+    def __init__(self, path: Path, cache_mb: int = 1024, columns: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self._file = hdf5.open_images(self.path)
+        self._columns: Sample = {}
+        for name in columns:
+            values = getattr(self._file, name)
+            if values is None:
+                self._file.close()
+                raise InputError(
+                    f"{self.path}: has no data set '{hdf5.GROUP}/{name}' ({hdf5.COLUMN_UNITS[name]}, one an event), "
+                    "which the model is conditioned on; 'hpcgan data rpv' writes it"
+                )
+            self._columns[name] = values
         self._cacheable = self._file.n * 64 * 64 * 4 <= cache_mb << 20
         self._cache: np.ndarray | None = None
 
@@ -66,12 +84,15 @@ class ImageSource:
         return self._file.n
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        """Images (n, 64, 64) float32 in MeV as `hist`."""
+        """Images (n, 64, 64) float32 in MeV as `hist`, and the columns (n,) float32."""
         if self._cacheable and self._cache is None:
             self._cache = self._file.read(slice(0, self._file.n))
-        if self._cache is not None:
-            return {"hist": self._cache[indices]}
-        return {"hist": self._file.read(indices)}
+        images = self._file.read(indices) if self._cache is None else self._cache[indices]
+        return {"hist": images, **{name: values[indices] for name, values in self._columns.items()}}
+
+    def conditions(self) -> Sample:
+        """The columns, (N,) float32 each."""
+        return dict(self._columns)
 
     def close(self) -> None:
         """Close the file and drop the cache."""
@@ -83,7 +104,7 @@ class SyntheticSource:
     """Random samples of a schema, for measuring speed without data: made once, kept in memory.
 
     Every entry is drawn from an exponential distribution of mean 1 (in the tensor's unit), so that it suits
-    quantities that cannot be negative. The values mean nothing.
+    quantities that cannot be negative; conditions repeat after `POINTS` samples. The values mean nothing.
 
     Parameters
     ----------
@@ -94,14 +115,17 @@ class SyntheticSource:
     """
 
     DISTINCT = 256
+    POINTS = 4
     path = Path("synthetic data")
 
     def __init__(self, schema: Schema, n: int, seed: int) -> None:
-        self._n = n
+        self._n, self._schema = n, schema
         count = min(n, self.DISTINCT)
         self._samples: Sample = {}
         for name, spec in schema.items():
             uniforms = stateless.uniform(seed, f"synthetic/{name}", 0, 0, count, int(np.prod(spec.shape)))
+            if spec.role == "condition":
+                uniforms = uniforms[np.arange(count) % self.POINTS]
             self._samples[name] = (-np.log1p(-uniforms)).astype(spec.dtype).reshape(count, *spec.shape)
 
     def __len__(self) -> int:
@@ -110,6 +134,10 @@ class SyntheticSource:
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Samples by index modulo `DISTINCT`."""
         return {name: values[indices % len(values)] for name, values in self._samples.items()}
+
+    def conditions(self) -> Sample:
+        """Of all samples."""
+        return conditions_of(self.read(np.arange(self._n)), self._schema)
 
     def close(self) -> None:
         """Drop the samples."""
@@ -136,7 +164,7 @@ class TensorSource:
     """
 
     def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024, group: str = tensors.GROUP) -> None:
-        self.path = Path(path)
+        self.path, self._schema = Path(path), schema
         self._file = tensors.open_tensors(self.path, schema, group)
         self._cacheable = self._file.n * sample_bytes(schema) <= cache_mb << 20
         self._cache: Sample | None = None
@@ -152,7 +180,48 @@ class TensorSource:
             return {name: values[indices] for name, values in self._cache.items()}
         return self._file.read(indices)
 
+    def conditions(self) -> Sample:
+        """Tensors with the role of a condition, of all samples."""
+        return {name: self._file.column(name) for name, spec in self._schema.items() if spec.role == "condition"}
+
     def close(self) -> None:
         """Close the file and drop the cache."""
         self._cache = None
         self._file.close()
+
+
+class Subset:
+    """Some samples of a source, in their order.
+
+    Parameters
+    ----------
+    source : Source
+    kept : (k,) int array
+    """
+
+    def __init__(self, source: Source, kept: np.ndarray) -> None:
+        self.path, self._source, self._kept = source.path, source, kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """Samples by their place among those that are kept."""
+        return self._source.read(self._kept[indices], epoch)
+
+    def conditions(self) -> Sample:
+        """Of the samples that are kept."""
+        return {name: values[self._kept] for name, values in self._source.conditions().items()}
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def matching(conditions: Sample, point: Mapping[str, float]) -> np.ndarray:
+    """Which samples (n,) have all the values that a point names; conditions that it does not name may be any."""
+    fits = np.ones(len(next(iter(conditions.values()))), bool)
+    for name, value in point.items():
+        values = conditions[name].reshape(len(fits), -1)
+        fits &= (values == values.dtype.type(value)).all(axis=1)
+    return fits

@@ -88,7 +88,7 @@ class SumSource:
         return len(self._edges) - 1
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        """Sums (n, 64, 64) float32 in MeV as `hist`, and with several mu theirs (n, 1) as `mu`."""
+        """Sums (n, 64, 64) float32 in MeV as `hist`, and with several mu theirs (n,) as `mu`."""
         indices = np.asarray(indices, dtype=np.int64)
         kind = indices % len(self._mu)
         draws = stateless.uniform_at(self._seed, "pileup", 0 if self._held_out else epoch, indices, self._dim)
@@ -101,8 +101,14 @@ class SumSource:
         members = stateless.subsets(draws, counts, high - low)
         sample = {"hist": self._pool().sums(np.where(members >= 0, members + low[:, None], -1))}
         if len(self._mu) > 1:
-            sample["mu"] = np.asarray(self._mu, np.float32)[kind][:, None]
+            sample["mu"] = np.asarray(self._mu, np.float32)[kind]
         return sample
+
+    def conditions(self) -> Sample:
+        """With several mu, those of all sums, (n,)."""
+        if len(self._mu) == 1:
+            return {}
+        return {"mu": np.asarray(self._mu, np.float32)[np.arange(self._n) % len(self._mu)]}
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         """(n,) block of the pool that each sum takes its events from."""

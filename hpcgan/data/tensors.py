@@ -192,6 +192,10 @@ class TensorFile(DataFile):
                 found[name][position] = self._read(name, index)
         return found
 
+    def column(self, name: str) -> np.ndarray:
+        """One tensor of all samples, (N, *shape) float32."""
+        return self._read(name, slice(0, self.n))
+
     def _read(self, name: str, which: slice | int) -> np.ndarray:
         # What is beyond float32 becomes infinite, and is refused.
         with readable(self.path, place(self._name, name)), np.errstate(over="ignore"):

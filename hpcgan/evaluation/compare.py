@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from hpcgan.data.source import Dependent, Source
 from hpcgan.errors import InputError
+from hpcgan.metrics import points
 from hpcgan.metrics.distances import Distances, distances
-from hpcgan.metrics.null_band import Halves, NullBand, null_band
+from hpcgan.metrics.null_band import NullBand, Splitter, null_band
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.base import Observables, Problem
 
@@ -35,7 +36,7 @@ class Comparison:
     band_scores : list of Score
         The samples scored at the band's `n`: only these may be held against the band.
     distances : dict of str to Distances
-        Of each observable, first generated sample against real, at the band's `n`.
+        Of each observable that is no condition, first generated sample against real, at the band's `n`.
     reference : dict of str to dict
         Median `ks`, `wasserstein` and `separation` of each observable between disjoint real samples, at
         the band's `n`.
@@ -65,6 +66,8 @@ def compare(
 ) -> Comparison:
     """Score generated samples against real events and real events against each other.
 
+    Where events have conditions, all are compared with the numbers of events that each point has in `real`.
+
     Parameters
     ----------
     problem : Problem
@@ -72,7 +75,7 @@ def compare(
     real : Observables
         The real events generated ones are held against.
     fakes : sequence of Observables
-        Generated samples, each of as many events as `real`.
+        Generated samples, each of as many events as `real`, at every point.
     pool : Observables
         All real events the null band may be drawn from (`real` may be among them).
     requested : int
@@ -82,33 +85,30 @@ def compare(
     seed : int
         Of the splits and the bootstrap.
     """
-    n = n_events(real)
+    n, at = n_events(real), points.sizes(real)
     scores = [problem.score(real, fake) for fake in fakes]
-    band = null_band(pool, problem.score, n, repetitions, seed)
+    sizes = n if list(at) == [()] else at
+    band = null_band(pool, problem.score, sizes, repetitions, seed)
     if band.n == n:
         band_real, band_fakes, band_scores = real, list(fakes), scores
     else:
-        first = np.arange(band.n)
-        band_real, band_fakes = take_events(real, first), [take_events(fake, first) for fake in fakes]
+        wanted = dict(zip(at, band.sizes, strict=True))
+        band_real, *band_fakes = (points.take(side, points.first_events(side, wanted)) for side in (real, *fakes))
         band_scores = [problem.score(band_real, fake) for fake in band_fakes]
+    names = list(points.measured(real))
     return Comparison(
         requested=requested,
         scores=scores,
         band=band,
         band_scores=band_scores,
-        distances={name: distances(band_real[name], band_fakes[0][name], seed=seed) for name in real},
-        reference={name: _reference(pool[name], band.n, seed) for name in real},
+        distances={name: distances(band_real[name], band_fakes[0][name], seed=seed) for name in names},
+        reference=_reference(pool, names, sizes, seed),
     )
 
 
 def n_events(observables: Observables) -> int:
     """Number of events of a set of observables."""
     return next(iter(observables.values())).n_events
-
-
-def take_events(observables: Observables, events: np.ndarray) -> Observables:
-    """The observables of some of the events, in the order given."""
-    return {name: observable.take(events) for name, observable in observables.items()}
 
 
 def join(parts: Sequence[Observables]) -> Observables:
@@ -176,14 +176,20 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _reference(pool: Observable, n: int, seed: int) -> dict[str, float | None]:
-    rng = np.random.default_rng([seed, 1])
-    halves, found = Halves(pool, n), []
-    for _ in range(REFERENCE_SPLITS):
-        first, second = halves.draw(rng)
-        found.append(distances(pool.take(first), pool.take(second), bootstrap=0))
-    medians: dict[str, float | None] = {}
-    for name in ("ks", "wasserstein", "separation"):
-        values = [getattr(d, name) for d in found if getattr(d, name) is not None]
-        medians[name] = float(np.median(values)) if values else None
-    return medians
+def _reference(
+    pool: Observables, names: Sequence[str], sizes: int | Mapping[points.Point, int], seed: int
+) -> dict[str, dict[str, float | None]]:
+    splitter = Splitter(pool, sizes)
+    reference: dict[str, dict[str, float | None]] = {}
+    for observable in names:
+        rng = np.random.default_rng([seed, 1])
+        found = []
+        for _ in range(REFERENCE_SPLITS):
+            first, second = splitter.split(rng)
+            found.append(distances(pool[observable].take(first), pool[observable].take(second), bootstrap=0))
+        medians: dict[str, float | None] = {}
+        for name in ("ks", "wasserstein", "separation"):
+            values = [getattr(d, name) for d in found if getattr(d, name) is not None]
+            medians[name] = float(np.median(values)) if values else None
+        reference[observable] = medians
+    return reference

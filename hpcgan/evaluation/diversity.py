@@ -36,7 +36,7 @@ class DiversityMeter:
 
     The distance is the Euclidean one of encoded events over all tensors that a generator makes, each in units of the
     real events' root mean square distance in it, so it knows neither the problem nor its scale. Rank 0 makes and
-    compares the events, whatever the number of ranks.
+    compares the events, whatever the number of ranks. Each is asked for with the conditions of the real event of its number.
 
     Parameters
     ----------
@@ -49,8 +49,13 @@ class DiversityMeter:
     """
 
     def __init__(self, problem: Problem, source: Source, comm: Comm, batch_size: int) -> None:
-        self._problem, self._comm, self._batch = problem, comm, batch_size
+        self._problem, self._comm = problem, comm
         self._events = min(EVENTS, len(source))
+        conditions = source.conditions() if problem.conditions else {}
+        self._asked = [
+            take(conditions, (first + np.arange(batch_size)) % self._events)
+            for first in range(0, self._events, batch_size)
+        ]
         self._units: dict[str, float] = {}
         self._real: Diversity | None = None
         if comm.is_root:
@@ -62,8 +67,7 @@ class DiversityMeter:
         """The diversity, on every rank; None where it has no meaning (real events that are all alike, say)."""
         found = None
         if self._comm.is_root and self._real is not None:
-            batches = range(-(-self._events // self._batch))
-            made = concatenate([generate(epoch, index) for index in batches])
+            made = concatenate([generate(epoch, index, asked) for index, asked in enumerate(self._asked)])
             fake = self._means(self._flat(take(made, slice(0, self._events))))
             if fake is not None:
                 found = [fake.pairs / self._real.pairs, fake.nearest / self._real.nearest]

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, label, table, text
+from hpcgan.metrics.points import label as point_label
 
 
 def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
@@ -26,6 +27,7 @@ def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
         _header(page, title),
         _score(page),
         gallery(f for f in figures if f.group == "score"),
+        _points(page, [f for f in figures if f.group == "points"]),
         _distances(page),
         "<h2>Distributions and images</h2>",
         gallery(f for f in figures if f.group == "physics"),
@@ -102,6 +104,50 @@ def _score(page: Numbers) -> str:
         + "</div>\n"
         + table(head, rows, caption)
     )
+
+
+def _points(page: Numbers, figures: Sequence[EmbeddedFigure]) -> str:
+    """The score at each point of the conditions."""
+    rows, apart = [], []
+    for i, row in enumerate(page.report["points"]):
+        key = f"points.{i}"
+        cells = [
+            page.number(f"{key}.n", "d"),
+            page.spread(f"{key}.score"),
+            *(page.spread(f"{key}.parts.{part}") for part in row["parts"]),
+            *(page.number(f"{key}.band.{level}", ".2f") for level in ("median", "p95", "p99")),
+            page.number(f"{key}.share_above", ".1%"),
+        ]
+        rows.append([text(point_label(row["conditions"])) + ("" if row["trained"] else " (left out)"), *cells])
+        if row["nearest"] is not None:
+            apart.append(
+                [
+                    text(point_label(row["conditions"])),
+                    page.spread(f"{key}.score"),
+                    page.number(f"{key}.band.p95", ".2f"),
+                    text(point_label(row["nearest"]["conditions"])),
+                    page.spread(f"{key}.nearest.real"),
+                    page.spread(f"{key}.nearest.generated"),
+                ]
+            )
+    if not rows:
+        return ""
+    head = ["Point", "N", "Score", *(label(part) for part in page.report["points"][0]["parts"])]
+    caption = (
+        "Events of one point of the conditions, generated against real. The score above is the mean over the points "
+        "that the model was trained on. All at the numbers of events of the null band."
+    )
+    found = table([*head, "Real: median", "95%", "99%", "Real as high"], rows, caption)
+    if apart:
+        caption = (
+            "Points whose events the model has never seen, scored against real events there: what the model makes of "
+            "them, and what stands in for it without interpolation, the events of the nearest trained point (in the "
+            "conditions as the networks see them; of equally near ones that with the smallest values), real and "
+            "generated. The model is of use where its score is the lowest."
+        )
+        head = ["Left out", "Generated", "Real: 95%", "Nearest trained", "Its real events", "Its generated events"]
+        found += "\n" + table(head, apart, caption)
+    return "<h2>Conditions</h2>\n" + found + "\n" + gallery(figures)
 
 
 def _distances(page: Numbers) -> str:

@@ -6,7 +6,8 @@ Loading a run imports TensorFlow; comparing files does not.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,9 +20,11 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
-from hpcgan.evaluation import compare
+from hpcgan.evaluation import by_point, compare
+from hpcgan.evaluation.conditions import Conditions, each, in_turn
 from hpcgan.evaluation.html import render
 from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
+from hpcgan.metrics import points as grouped
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
 from hpcgan.rundir import RunDirectory
@@ -58,7 +61,7 @@ class Sampler(Protocol):
     config: Any
     checkpoint: Any
 
-    def sample(self, n: int, seed: int) -> Sample:
+    def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample:
         """The first `n` samples of the sequence of a seed, in physical units."""
         ...
 
@@ -159,27 +162,40 @@ def evaluate_sampler(
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     problem, folder = sampler.problem, Path(sampler.config.data.path)
+    left_out = sampler.config.data.leave_out if problem.conditions else []
     clock = Clock(log)
     with clock("real_events", f"reading real events of {folder}"):
         splits = {name: _read(problem, folder, name, POOL_FACTOR * events) for name in sorted({split, "val", "test"})}
+        whole = splits
+        if left_out:
+            splits = {name: loaded.without(left_out) for name, loaded in splits.items()}
         held_out = splits[split]
+        if held_out.total < 2:
+            raise InputError(f"{held_out.source.path}: {held_out.total} events are left of data.leave_out, too few")
         n = min(events, held_out.total)
-        real = compare.take_events(held_out.observables, np.arange(n))
+        real = grouped.take(held_out.observables, np.arange(n))
         pool = compare.join([splits["val"].observables, splits["test"].observables])
+    asked: dict[str, Any] = {}
+    if problem.conditions:
+        asked["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
     fakes: list[Observables] = []
     first: Sample = {}
     for i in range(samples):
         with clock("generated_events", f"generating sample {i + 1} of {samples}, {n} events"):
-            sample = sampler.sample(n, seed + i)
+            sample = sampler.sample(n, seed + i, **asked)
             fakes.append(_observables_of_sample(problem, sample))
             first = first or sample
     notices = _notices(n, events, f"the {split} split has {held_out.total} events")
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
+    apart = _LeftOut()
+    if left_out:
+        with clock("left_out", "scoring at the points that were left out of the training"):
+            apart = _score_left_out(sampler, whole, split, left_out, real, pool, samples, seed, repetitions)
     real_sample = held_out.source.read(held_out.order[:n])
     for loaded in splits.values():
         loaded.source.close()
-    data, figures = _compare(problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock)
+    data, figures = _compare(problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock, apart)
     info = sampler.checkpoint
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
@@ -256,20 +272,24 @@ def compare_files(
     with clock("generated_events", f"reading {fake}"):
         of_fake = _read(subject, fake, "test", samples * min(events, of_real.total))
     n = min(events, of_real.total, of_fake.total)
-    fakes = [
-        compare.take_events(of_fake.observables, np.arange(i * n, (i + 1) * n))
-        for i in range(min(samples, of_fake.total // n))
-    ]
-    notices = _notices(n, events, f"{real} has {of_real.total} events, {fake} {of_fake.total}")
+    on_real, on_fakes = np.arange(n), [np.arange(i * n, (i + 1) * n) for i in range(min(samples, of_fake.total // n))]
+    more: list[str] = []
+    if subject.conditions:
+        try:
+            on_real, on_fakes, more = by_point.match(of_real.observables, of_fake.observables, events, samples)
+        except ValueError as error:
+            raise InputError(f"{fake}: {error}") from None
+        n = len(on_real)
+    notices = [*_notices(n, events, f"{real} has {of_real.total} events, {fake} {of_fake.total}"), *more]
     if real.samefile(fake):
         notices.append("Real and generated events are the same file.")
     data, figures = _compare(
         subject,
-        compare.take_events(of_real.observables, np.arange(n)),
-        fakes,
+        grouped.take(of_real.observables, on_real),
+        [grouped.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
         of_real.observables,
-        of_real.source.read(of_real.order[:n]),
-        of_fake.source.read(of_fake.order[:n]),
+        of_real.source.read(of_real.order[on_real]),
+        of_fake.source.read(of_fake.order[on_fakes[0]]),
         events,
         repetitions,
         notices,
@@ -308,8 +328,25 @@ def summary(report: Report) -> str:
     ]
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
+    lines += _points_summary(data["points"])
     lines += [f"note: {notice}" for notice in data["notices"]]
     return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
+
+
+def _points_summary(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        name = grouped.label(row["conditions"])
+        apart = "" if row["trained"] else ", left out of the training"
+        level = f"real: 95% below {row['band']['p95']:.2f}"
+        lines.append(f"  at {name}: {_spread(row['score'])} at N={row['n']} ({level}){apart}")
+        if row["nearest"] is not None:
+            near, where = row["nearest"], grouped.label(row["nearest"]["conditions"])
+            lines.append(
+                f"    instead of it, nearest trained {where}: {_spread(near['real'])} real, "
+                f"{_spread(near['generated'])} generated"
+            )
+    return ["score at each point:", *lines] if rows else []
 
 
 def _spread(part: dict[str, Any]) -> str:
@@ -327,9 +364,17 @@ def _compare(
     repetitions: int,
     notices: list[str],
     clock: Clock,
+    apart: _LeftOut | None = None,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
     from hpcgan.metrics import plots
+
+    apart = apart or _LeftOut()
+    there = grouped.sizes(pool)
+    for point in grouped.sizes(real):
+        if there.get(point, 0) < 2:
+            where = grouped.label(grouped.described(real, point))
+            raise InputError(f"real events at {where}: {there.get(point, 0)} are too few for a null band")
 
     with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
         found = compare.compare(problem, real, fakes, pool, requested, repetitions)
@@ -344,6 +389,8 @@ def _compare(
             "error bars of figures and single KS tests do not."
         )
     numbers = compare.to_json(found)
+    notices += apart.notices
+    numbers["points"] = [*by_point.trained_rows(found), *apart.rows]
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
     with clock("figures", "drawing"):
@@ -353,9 +400,74 @@ def _compare(
             f"splits of real events, all at N = {found.band.n}."
         )
         figures = [embed("null_band", caption, figure, "score")]
+        if problem.conditions:
+            everywhere = (compare.join([real, *apart.real]), compare.join([fakes[0], *apart.fake]))
+            made = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
+            figures += [embed(name, text, drawn, "points") for name, text, drawn in made]
         made = problem.figures(real_sample, fake_sample)
         figures += [embed(name, text, drawn, "physics") for name, text, drawn in made]
     return {"notices": notices, **numbers}, figures
+
+
+@dataclass
+class _LeftOut:
+    """Points that a model was not trained on: table rows, the events compared there (first samples), and notices."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    real: list[Observables] = field(default_factory=list)
+    fake: list[Observables] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def _score_left_out(
+    sampler: Sampler,
+    splits: dict[str, _Loaded],
+    split: str,
+    left_out: list[dict[str, float]],
+    trained: Observables,
+    trained_pool: Observables,
+    samples: int,
+    seed: int,
+    repetitions: int,
+) -> _LeftOut:
+    """Score at each point that was left out, with about as many events as the trained points have each."""
+    problem = sampler.problem
+    there = {}
+    for name, loaded in splits.items():
+        fits = by_point.is_left_out(loaded.observables, left_out)
+        there[name] = grouped.take(loaded.observables, np.flatnonzero(fits))
+    pool = compare.join([there["val"], there["test"]])
+    sizes = grouped.sizes(trained)
+    of_pool, near_pool = grouped.sizes(pool), grouped.sizes(trained_pool)
+    candidates = [grouped.described(trained, point) for point in sizes if point in near_pool]
+    made = _LeftOut()
+    for point, available in grouped.sizes(there[split]).items():
+        where = grouped.described(there[split], point)
+        if of_pool.get(point, 0) < 2:
+            made.notices.append(f"Not scored at {grouped.label(where)}: too few real events for a null band.")
+            continue
+        near = by_point.nearest_point(problem, where, candidates)
+        near_point = tuple(near[name] for name in sorted(near))
+        near_there = near_pool[near_point]
+        n = min(available, near_there, round(sum(sizes.values()) / len(sizes)))
+        real = grouped.take(there[split], grouped.first_events(there[split], {point: n}))
+
+        def generated(at: Mapping[str, float], n: int) -> list[Observables]:
+            asked = in_turn([at], problem.schema)
+            made = (sampler.sample(n, seed + i, conditions=asked) for i in range(samples))
+            return [_observables_of_sample(problem, sample) for sample in made]
+
+        of_near = [
+            grouped.take(trained_pool, grouped.first_events(trained_pool, {near_point: n}, skip=i))
+            for i in range(min(samples, near_there // n))
+        ]
+        fakes = generated(where, n)
+        of_point = grouped.take(pool, grouped.events_of(pool, point))
+        nearest = (near, of_near, generated(near, n))
+        made.rows.append(by_point.left_out_row(problem, real, fakes, of_point, nearest, repetitions))
+        made.real.append(real)
+        made.fake.append(fakes[0])
+    return made
 
 
 def _training(
@@ -454,6 +566,11 @@ class _Loaded:
     order: np.ndarray
     observables: Observables
     total: int
+
+    def without(self, points: list[dict[str, float]]) -> _Loaded:
+        """The events of other points than these."""
+        kept = np.flatnonzero(~by_point.is_left_out(self.observables, points))
+        return _Loaded(self.source, self.order[kept], grouped.take(self.observables, kept), len(kept))
 
 
 def _read(problem: Problem, path: Path, split: str, limit: int) -> _Loaded:

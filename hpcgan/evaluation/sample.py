@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.errors import HpcganError
+from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
 from hpcgan.methods.gan import Sampler as NetworkSampler
 from hpcgan.methods.gan import build_network
 from hpcgan.problems.base import Problem, Problems, problem_class
@@ -39,22 +40,45 @@ class RunSampler:
     def __init__(self, problem: Problem, config: Config, checkpoint: CheckpointInfo, network: NetworkSampler) -> None:
         self.problem, self.config, self.checkpoint = problem, config, checkpoint
         self._network = network
+        self._available: Sample | None = None
 
     @property
     def batch_size(self) -> int:
         """Samples that are made at a time."""
         return self._network.batch_size
 
-    def sample(self, n: int, seed: int, first: int = 0) -> Sample:
+    def training_conditions(self) -> Sample:
+        """Conditions of the events that the model was trained on, in physical units; read once.
+
+        Raises
+        ------
+        InputError
+            The training data are not where they were.
+        """
+        if self._available is None:
+            self._available = training_conditions(self.problem, self.config)
+        return self._available
+
+    def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample:
         """Samples first ... first + n - 1 of the sequence of a seed, in physical units.
 
-        `first` must be a multiple of `batch_size`.
+        Parameters
+        ----------
+        n, seed, first : int
+            `first` must be a multiple of `batch_size`.
+        conditions : Conditions, optional
+            By default those of random training events, where the problem has any.
         """
         if first % self.batch_size:
             raise ValueError(f"first={first} is not a multiple of the batch size {self.batch_size}")
         start = first // self.batch_size
         count = -(-n // self.batch_size)
-        made = [self._network.batch(seed, "sample", 0, start + i) for i in range(count)]
+        if conditions is None and self.problem.conditions:
+            conditions = drawn(self.training_conditions(), seed)
+        made = []
+        for index in range(start, start + count):
+            asked = None if conditions is None else conditions(index * self.batch_size, self.batch_size)
+            made.append(self._network.batch(seed, "sample", 0, index, asked))
         return take(concatenate(made), slice(0, n))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,16 @@ from hpcgan.data.source import Source
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.base import Observables, Problem
 
-#: Batch number `index` of generated samples for an epoch: (epoch, index) -> samples in physical units.
-Generate = Callable[[int, int], Sample]
+#: Batch number `index` of generated samples for an epoch: (epoch, index, their conditions) -> samples; physical units.
+Generate = Callable[[int, int, Sample], Sample]
 
 
 class Scorer:
     """Scores generated samples against the first `events` real ones of a split.
 
     Every rank makes and reconstructs its share; rank 0 compares. Generated events are a function of
-    (seed, epoch, index), so the number of ranks does not change which events are compared.
+    (seed, epoch, index), so the number of ranks does not change which events are compared. Each is asked for with the
+    conditions of the real event of its number.
 
     Parameters
     ----------
@@ -42,6 +44,7 @@ class Scorer:
     ) -> None:
         self._problem, self._comm, self._batch, self._samples = problem, comm, batch_size, samples
         self.events = min(events, len(source))
+        self._conditions = source.conditions() if problem.conditions else {}
         share = np.array_split(np.arange(self.events), comm.size)[comm.rank]
         pieces = [problem.observables(source.read(share[i : i + 512])) for i in range(0, len(share), 512)]
         if not pieces:
@@ -62,13 +65,18 @@ class Scorer:
         mine = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
         for index in mine.tolist():
-            sample = generate(epoch, first + index)
+            sample = generate(epoch, first + index, self._asked(index))
             left = self.events - index * self._batch
             pieces.append(self._problem.observables(take(sample, slice(0, left))))
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
         if self._real is None or fake is None:
             return None
         return self._problem.score(self._real, fake)
+
+    def _asked(self, index: int) -> Sample:
+        """Conditions of a whole batch; what is beyond the last event starts over."""
+        events = (index * self._batch + np.arange(self._batch)) % self.events
+        return take(self._conditions, events)
 
     def _empty(self) -> Observables:
         shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}
@@ -94,5 +102,6 @@ def gather_observables(mine: Observables, comm: Comm) -> Observables | None:
         counts = mine[name].counts
         all_counts = None if counts is None else comm.gather_array(np.asarray(counts, np.int64))
         if values is not None:
-            whole[name] = Observable(np.concatenate(values), None if all_counts is None else np.concatenate(all_counts))
+            joined = None if all_counts is None else np.concatenate(all_counts)
+            whole[name] = dataclasses.replace(mine[name], values=np.concatenate(values), counts=joined)
     return whole if comm.is_root else None

@@ -300,9 +300,9 @@ class Gan:
     # --- gradients of this rank --------------------------------------------------------------------
 
     def _generate(self, conditions: Tensors, draws: Tensors, update: bool = True) -> Tensors:
-        """A fake batch, under the symmetries that were drawn."""
+        """A fake batch, under the symmetries that were drawn, with the conditions that it was asked for."""
         fake = self.networks["generator"](draws["noise"], conditions, training=True, update=update)
-        return permute(fake, draws)
+        return {**conditions, **permute(fake, draws)}
 
     def discriminator_gradients(
         self,
@@ -526,14 +526,24 @@ class Sampler:
             reduce_retracing=True,
         )
 
-    def batch(self, seed: int, stream: str, step: int, index: int) -> Sample:
-        """The samples of batch number `index` of a stream, in physical units."""
-        n = self.batch_size
+    def batch(self, seed: int, stream: str, step: int, index: int, conditions: Sample | None = None) -> Sample:
+        """The samples of batch number `index` of a stream, in physical units.
+
+        Parameters
+        ----------
+        seed, stream, step, index
+            What the noise derives from.
+        conditions : Sample, optional
+            Of each of the `batch_size` samples, in physical units, where the problem has any; they are part of the
+            result.
+        """
+        n, asked = self.batch_size, conditions or {}
         noise = stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim)
-        encoded = self._compiled(tf.constant(noise, self._dtype), {})
+        given = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(asked).items()}
+        encoded = self._compiled(tf.constant(noise, self._dtype), given)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
             columns = len(self._problem.symmetries)
             draws = stateless.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
             sample = self._problem.augment(sample, self._symmetries, draws)
-        return self._problem.decode(sample)
+        return {**self._problem.decode(sample), **asked}

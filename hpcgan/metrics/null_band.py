@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hpcgan.metrics import points
 from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.points import Point, ScoreFunction
 
-ScoreFunction = Callable[[dict[str, Observable], dict[str, Observable]], Score]
+
+@dataclass(frozen=True)
+class PointBand:
+    """Scores of one point of the conditions, in the same splits.
+
+    Attributes
+    ----------
+    conditions : dict of str to float
+    n : int
+        Events on each side.
+    median, p95, p99 : float
+    samples : list of float
+    """
+
+    conditions: dict[str, float]
+    n: int
+    median: float
+    p95: float
+    p99: float
+    samples: list[float]
+
+    def share_above(self, total: float) -> float:
+        """Share of real-against-real comparisons that score as high as this, or higher."""
+        return float(np.mean(np.asarray(self.samples) >= total))
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,10 @@ class NullBand:
         `median`, `p95`, `p99` of each part.
     samples : list of float
         The total scores, in the order drawn.
+    sizes : list of int
+        Events on each side, of each point of the conditions in the order asked for; [n] without conditions.
+    points : list of PointBand
+        Of each point of the conditions, where there are any.
     """
 
     n: int
@@ -52,6 +81,8 @@ class NullBand:
     p95_error: float
     parts: dict[str, dict[str, float]]
     samples: list[float]
+    sizes: list[int]
+    points: list[PointBand]
 
     @property
     def complete(self) -> bool:
@@ -78,7 +109,7 @@ class NullBand:
 def null_band(
     observables: Mapping[str, Observable],
     score: ScoreFunction,
-    n: int,
+    n: int | Mapping[Point, int],
     repetitions: int = 1000,
     seed: int = 0,
 ) -> NullBand:
@@ -102,29 +133,26 @@ def null_band(
         Of all real events available.
     score : callable
         `score(real, fake) -> Score`, that of the problem.
-    n : int
-        Events on each side.
+    n : int or mapping of Point to int
+        Events on each side, of all or of each point of the conditions. With too few at one point, all are reduced in
+        proportion.
     repetitions : int
     seed : int
 
     Raises
     ------
     ValueError
-        Fewer than two events or blocks, or observables of unequal numbers of events.
+        Fewer than two events (at a point), a single block, or observables of unequal numbers of events.
     """
-    sizes = {o.n_events for o in observables.values()}
-    if len(sizes) != 1:
-        raise ValueError(f"observables of one set of events differ in length: {sorted(sizes)}")
-    pool = sizes.pop()
-    if pool < 2 or n < 1 or repetitions < 1:
-        raise ValueError(f"no null band from {pool} events ({n} asked for, {repetitions} repetitions)")
-    halves = Halves(next(iter(observables.values())), n)
+    splitter = Splitter(observables, n)
+    if repetitions < 1:
+        raise ValueError(f"no null band of {repetitions} repetitions")
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(repetitions):
-        first, second = ({k: o.take(half) for k, o in observables.items()} for half in halves.draw(rng))
+        first, second = (points.take(observables, half) for half in splitter.split(rng))
         scores.append(score(first, second))
-    return _band(scores, halves.n, n, pool, halves.blocks, seed)
+    return _band(scores, splitter.sizes, splitter.requested, splitter.pool, splitter.blocks, seed)
 
 
 def paired_null_band(
@@ -167,13 +195,15 @@ def paired_null_band(
         sides = (np.arange(n) + n * exchanged, np.arange(n) + n * (1 - exchanged))
         a, b = ({name: observable.take(side) for name, observable in joined.items()} for side in sides)
         scores.append(score(a, b))
-    return _band(scores, n, n, 2 * n, None if one.blocks is None else len(numbers), seed)
+    return _band(scores, [n], n, 2 * n, None if one.blocks is None else len(numbers), seed)
 
 
-def _band(scores: list[Score], n: int, requested: int, pool: int, blocks: int | None, seed: int) -> NullBand:
+def _band(
+    scores: list[Score], sizes: Sequence[int], requested: int, pool: int, blocks: int | None, seed: int
+) -> NullBand:
     totals = np.array([s.total for s in scores])
     return NullBand(
-        n=n,
+        n=sum(sizes),
         requested=requested,
         pool=pool,
         blocks=blocks,
@@ -183,59 +213,103 @@ def _band(scores: list[Score], n: int, requested: int, pool: int, blocks: int | 
         p95_error=_quantile_error(totals, 0.95),
         parts={part: _quantiles(np.array([s.parts[part] for s in scores])) for part in scores[0].parts},
         samples=totals.tolist(),
+        sizes=list(sizes),
+        points=_of_points(scores),
     )
 
 
-class Halves:
-    """Random splits of events into two disjoint samples; of dependent events, by whole blocks.
+class Splitter:
+    """Draws two disjoint sets of events from a pool, with the numbers of events of each point that a score has.
+
+    Events that depend on one another go to the same set, whole blocks at a time.
 
     Parameters
     ----------
-    observable : Observable
-        One quantity of the events.
-    n : int
-        Events on each side; fewer where there are not twice as many.
+    observables : mapping of str to Observable
+        Of the pool.
+    n : int or mapping of Point to int
+        As of `null_band`.
 
     Attributes
     ----------
-    n : int
+    n, requested, pool : int
+        Events on each side, those asked for, and those drawn from.
+    sizes : list of int
+        Events on each side, of each point.
     blocks : int or None
         Number of blocks; None for independent events.
 
     Raises
     ------
     ValueError
-        A single block.
+        Fewer than two events (at a point), a single block, or observables of unequal numbers of events.
     """
 
-    def __init__(self, observable: Observable, n: int) -> None:
-        self._events = observable.n_events
-        self._members: list[np.ndarray] | None = None
-        if observable.blocks is None:
-            self.n = min(n, self._events // 2)
-            return
-        _, inverse = np.unique(observable.blocks, return_inverse=True)
-        self._members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse.reshape(-1)))[:-1])
-        if len(self._members) < 2:
-            raise ValueError("no null band from a single block of events that depend on one another")
-        half = len(self._members) // 2
-        self.n = min(n, sum(sorted(len(members) for members in self._members)[:half]))
+    def __init__(self, observables: Mapping[str, Observable], n: int | Mapping[Point, int]) -> None:
+        lengths = {o.n_events for o in observables.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"observables of one set of events differ in length: {sorted(lengths)}")
+        everything = np.arange(lengths.pop())
+        if isinstance(n, Mapping):
+            wanted = list(n.values())
+            self._members = [points.events_of(observables, point) for point in n]
+        else:
+            wanted, self._members = [n], [everything]
+        blocks = next((o.blocks for o in observables.values() if o.blocks is not None), None)
+        self._block_of, self.blocks = None, None
+        if blocks is not None:
+            numbers, inverse = np.unique(blocks, return_inverse=True)
+            self._block_of, self.blocks = inverse.reshape(-1), len(numbers)
+            if self.blocks < 2:
+                raise ValueError("no null band from a single block of events that depend on one another")
+        halves = [self._half(members) for members in self._members]
+        self.pool, self.requested = sum(len(members) for members in self._members), sum(wanted)
+        if min(halves) < 1 or min(wanted) < 1:
+            raise ValueError(f"no null band from {self.pool} events ({self.requested} asked for)")
+        # The scarcest point sets the scale for all, so that their proportions stay.
+        half, most = min(zip(halves, wanted, strict=True), key=lambda pair: min(1.0, pair[0] / pair[1]))
+        scale = (1, 1) if half >= most else (half, most)
+        self.sizes = [max(1, size * scale[0] // scale[1]) for size in wanted]
+        self.n = sum(self.sizes)
 
-    @property
-    def blocks(self) -> int | None:
-        return None if self._members is None else len(self._members)
+    def _half(self, members: np.ndarray) -> int:
+        """Events that each side is sure to have, whichever blocks it is given."""
+        if self._block_of is None or self.blocks is None:
+            return len(members) // 2
+        counts = np.sort(np.bincount(self._block_of[members], minlength=self.blocks))
+        return int(counts[: self.blocks // 2].sum())
 
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of `n` events for each side."""
-        if self._members is None:
-            drawn = rng.permutation(self._events)[: 2 * self.n]
-            return drawn[: self.n], drawn[self.n :]
-        order, half = rng.permutation(len(self._members)), len(self._members) // 2
-        first, second = (
-            rng.permutation(np.concatenate([self._members[block] for block in side]))[: self.n]
-            for side in (order[:half], order[half : 2 * half])
-        )
-        return first, second
+    def split(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the events of both sets."""
+        first, second = [], []
+        side = self._sides(rng)
+        for members, size in zip(self._members, self.sizes, strict=True):
+            if side is None:
+                drawn = rng.permutation(members)[: 2 * size]
+                mine, theirs = drawn[:size], drawn[size:]
+            else:
+                mine, theirs = (rng.permutation(members[side[members] == i])[:size] for i in (0, 1))
+            first.append(mine)
+            second.append(theirs)
+        return np.concatenate(first), np.concatenate(second)
+
+    def _sides(self, rng: np.random.Generator) -> np.ndarray | None:
+        """0 or 1 for each event, half of the blocks each (2 for one that is left over); None without blocks."""
+        if self._block_of is None or self.blocks is None:
+            return None
+        side = np.full(self.blocks, 2)
+        order, half = rng.permutation(self.blocks), self.blocks // 2
+        side[order[:half]], side[order[half : 2 * half]] = 0, 1
+        return side[self._block_of]
+
+
+def _of_points(scores: Sequence[Score]) -> list[PointBand]:
+    """Bands of the single points, as `points.score_by_point` has recorded them."""
+    made = []
+    for i, point in enumerate(scores[0].details.get("points", [])):
+        totals = np.array([s.details["points"][i]["total"] for s in scores])
+        made.append(PointBand(point["conditions"], point["n"], **_quantiles(totals), samples=totals.tolist()))
+    return made
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

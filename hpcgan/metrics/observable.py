@@ -24,18 +24,23 @@ class Observable:
     blocks : (events,) int array or None
         Events with the same number are not independent of one another, those with different ones are; None means that
         all are.
+    condition : bool
+        What the events were asked for, one value an event: it says which events are compared, and is not compared.
     """
 
     values: np.ndarray
     counts: np.ndarray | None = None
     unit: str = ""
     blocks: np.ndarray | None = None
+    condition: bool = False
 
     def __post_init__(self) -> None:
         if self.blocks is not None and len(self.blocks) != self.n_events:
             raise ValueError(f"{len(self.blocks)} blocks are given for {self.n_events} events")
         if self.counts is None:
             return
+        if self.condition:
+            raise ValueError("a condition has one value an event")
         counts = np.asarray(self.counts, dtype=np.int64)
         if np.any(counts < 0) or np.any(counts != self.counts):
             raise ValueError("counts must be whole numbers, not negative")
@@ -52,7 +57,7 @@ class Observable:
         """The observable of some of the events (integer indices), in the order given."""
         blocks = None if self.blocks is None else self.blocks[events]
         if self.counts is None:
-            return Observable(self.values[events], unit=self.unit, blocks=blocks)
+            return Observable(self.values[events], unit=self.unit, blocks=blocks, condition=self.condition)
         counts = self.counts[events]
         starts = (np.cumsum(self.counts) - self.counts)[events]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -64,7 +69,7 @@ class Observable:
         values = np.concatenate([p.values for p in parts])
         blocks = _renumbered([p.blocks for p in parts if p.blocks is not None])
         counts = None if parts[0].counts is None else np.concatenate([p.counts for p in parts if p.counts is not None])
-        return Observable(values, counts, parts[0].unit, blocks)
+        return Observable(values, counts, parts[0].unit, blocks, parts[0].condition)
 
 
 def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:

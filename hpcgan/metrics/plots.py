@@ -157,6 +157,39 @@ def histogram_ratio(
 
 
 @styled
+def families(panels: Sequence[tuple[str, Sequence[tuple[float, str, Observable, Observable]]]], label: str) -> Figure:
+    """Distributions of one quantity under several conditions, real (points) and generated (lines).
+
+    Parameters
+    ----------
+    panels : sequence of (title, curves)
+        Drawn side by side on the same axes; a curve is (place of its colour on a scale from 0 to 1, name, real,
+        generated).
+    label : str
+        Name of the quantity; its unit is that of the observables.
+    """
+    curves = [curve for _, inside in panels for curve in inside]
+    values = np.concatenate([real.values for _, _, real, _ in curves])
+    edges = bin_edges(values) if len(values) else np.linspace(0.0, 1.0, 13)
+    centres = _centres(edges, False)
+    figure = new_figure((4.6 * len(panels) + 0.6, 4.4))
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, inside) in zip(drawn, panels, strict=True):
+        for place, name, real, fake in inside:
+            colour = mpl.colormaps["plasma"](0.85 * place)
+            a, b = _bin(real, edges), _bin(fake, edges)
+            panel.errorbar(centres, a.per_event, yerr=a.errors, fmt="o", ms=3.5, lw=1, color=colour)
+            panel.stairs(b.per_event, edges, color=colour, lw=1.5, label=name)
+        panel.set_title(title)
+        panel.set_xlabel(with_unit(label, curves[0][2].unit))
+        panel.legend(fontsize=9, loc="upper right", title="Points real, lines generated", title_fontsize=9)
+    drawn[0].set_xlim(edges[0], edges[-1])
+    drawn[0].set_ylim(0, 1.3 * drawn[0].get_ylim()[1])
+    drawn[0].set_ylabel(f"Fraction of events / {edges[1] - edges[0]:.3g} {curves[0][2].unit}".rstrip())
+    return figure
+
+
+@styled
 def profile_ratio(
     edges: np.ndarray,
     real: np.ndarray,

@@ -22,9 +22,12 @@ from hpcgan.models.layers import (
     Initializer,
     MinibatchStddev,
     Network,
+    Projection,
     SpectralNorm,
     normalisation,
+    stacked,
 )
+from hpcgan.models.quantiles import fit, terms
 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
@@ -43,15 +46,17 @@ class Generator(Network):
     With `total_pt: drawn` the first latent number also fixes the event's summed transverse momentum, as the
     quantile of the training events' that it stands for, and the image is scaled to it: the network says how an
     event's momentum is shared among the pixels, the training sample how much there is. The table of quantiles is
-    a constant of the network, so it is in every checkpoint.
+    a constant of the network, so it is in every checkpoint. With conditions, which are more entries of the latent
+    vector, the quantiles are functions of them (`hpcgan.models.quantiles`).
     """
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("generator")
         init = Initializer(seed, dtype)
         widths = [8 * config.filters, 4 * config.filters, 2 * config.filters, config.filters]
-        self.latent_dim = config.latent_dim
-        self.project = init.he_uniform("generator/project", (config.latent_dim, 16 * widths[0]), config.latent_dim, 1)
+        self.latent_dim, self.conditions = config.latent_dim, config.conditions
+        inputs = config.latent_dim + len(self.conditions)
+        self.project = init.he_uniform("generator/project", (inputs, 16 * widths[0]), inputs, 1)
         self.norms = [normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)]
         self.ups = [
             ConvTranspose2D(
@@ -73,28 +78,40 @@ class Generator(Network):
         self.bias = init.constant("generator/bias", (), 0.0)
         self.threshold = tf.constant(config.encoded_threshold, dtype)
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
-        self.log_total_pt = (
-            init.constant("generator/log_total_pt", (config.total_pt_knots,), 0.0, trainable=False)
-            if config.total_pt == "drawn"
-            else None
-        )
+        drawn, k = config.total_pt == "drawn", len(self.conditions)
+        shape = (terms(np.zeros((1, k))).shape[1], config.total_pt_knots) if k else (config.total_pt_knots,)
+        self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if drawn else None
+        self.centre = init.constant("generator/centre", (k,), 0.0, trainable=False) if drawn and k else None
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The quantiles of ln(summed pT / 100 GeV), if it is drawn."""
-        return [] if self.log_total_pt is None else [self.log_total_pt]
+        """The quantiles of ln(summed pT / 100 GeV), if it is drawn, and where they are expanded in the conditions."""
+        return [variable for variable in (self.log_total_pt, self.centre) if variable is not None]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
-        if self.log_total_pt is not None:
-            totals = np.concatenate([self._total(batch["hist"]).numpy() for batch in batches]).astype(np.float64)
-            quantiles = np.quantile(totals, np.linspace(0.0, 1.0, self.log_total_pt.shape[0]))
-            self.log_total_pt.assign(np.log(np.maximum(quantiles, 1e-6)))
+        if self.log_total_pt is None:
+            return
+        found, conditions = [], []
+        for batch in batches:
+            found.append(self._total(batch["hist"]).numpy())
+            if self.conditions:
+                conditions.append(stacked(batch, self.conditions).numpy())
+        totals = np.concatenate(found).astype(np.float64)
+        knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
+        if self.centre is None:
+            self.log_total_pt.assign(np.log(np.maximum(np.quantile(totals, knots), 1e-6)))
+            return
+        table, centre = fit(np.log(np.maximum(totals, 1e-6)), np.concatenate(conditions).astype(np.float64), knots)
+        self.log_total_pt.assign(table)
+        self.centre.assign(centre)
 
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
-        x = tf.matmul(noise[:, : self.latent_dim], self.project)
+        latent = noise[:, : self.latent_dim]
+        given = stacked(conditions, self.conditions) if self.conditions else None
+        x = tf.matmul(latent if given is None else tf.concat([latent, given], axis=1), self.project)
         x = tf.reshape(x, [-1, 4, 4, x.shape[1] // 16])
         start = self.latent_dim
         for i, (norm, up) in enumerate(zip(self.norms, self.ups, strict=True)):
@@ -108,6 +125,8 @@ class Generator(Network):
         if self.log_total_pt is None:
             return {"hist": self._cut(t)}
         log_total = _quantile(self.log_total_pt, noise[:, 0])
+        if given is not None:  # (terms, n): a quantile is a sum over the terms in the conditions
+            log_total = tf.reduce_sum(log_total * tf.transpose(_terms(given - self.centre)), axis=0)
         # Twice: the threshold takes a little away. The second factor is never below one, so all that passed the
         # threshold stays above it.
         return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
@@ -128,17 +147,28 @@ class Generator(Network):
         return t * factor[:, None, None]
 
 
+def _terms(x: tf.Tensor) -> tf.Tensor:
+    """`hpcgan.models.quantiles.terms` of (n, c)."""
+    columns = tf.unstack(x, axis=1)
+    products = [a * b for i, a in enumerate(columns) for b in columns[i:]]
+    return tf.stack([tf.ones_like(columns[0]), *columns, *products], axis=1)
+
+
 def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
-    """The quantile that a standard normal number stands for, from a table of equidistant ones."""
-    last = table.shape[0] - 1
+    """The quantile that a standard normal number stands for, from a table of equidistant ones: of each row, if many."""
+    last = table.shape[-1] - 1
     place = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0)) * last
     below = tf.minimum(tf.cast(place, tf.int32), last - 1)
     fraction = place - tf.cast(below, place.dtype)
-    return (1.0 - fraction) * tf.gather(table, below) + fraction * tf.gather(table, below + 1)
+    return (1.0 - fraction) * tf.gather(table, below, axis=-1) + fraction * tf.gather(table, below + 1, axis=-1)
 
 
 class Discriminator(Network):
-    """{"hist": (n, 64, 64)} encoded -> logits (n,). With spectral norm every kernel has it."""
+    """{"hist": (n, 64, 64)} encoded -> logits (n,). With spectral norm every kernel has it.
+
+    Conditions are constant channels of the image and inputs of the hidden layers, or projected on all that the logit is
+    made of: the features of the head and the last hidden layer.
+    """
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
@@ -147,9 +177,10 @@ class Discriminator(Network):
         widths = [config.filters, 2 * config.filters, 4 * config.filters, 8 * config.filters]
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
         self.eta = tf.constant(np.broadcast_to(config.absolute_eta, (1, 64, 64)), dtype)
+        self.channels, self.projected = config.channel_conditions, config.projected_conditions
         self.downs = [
             Conv2D(init, f"discriminator/down{i}", a, b, padding=config.phi_padding, gain=2, spectral=spectral)
-            for i, (a, b) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
+            for i, (a, b) in enumerate(zip([3 + len(self.channels), *widths[:-1]], widths, strict=True))
         ]
         self.biases = [init.constant(f"discriminator/bias{i}", (w,), 0.0) for i, w in enumerate(widths)]
         self.windows = Windows(config.light_cone if config.pooled_mass or config.hidden_units else None, dtype)
@@ -168,7 +199,7 @@ class Discriminator(Network):
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; hidden layers on the sums do.
         units = config.hidden_units
-        inputs = last + SUMS
+        inputs = last + SUMS + len(self.channels)
         self.hidden = (
             [
                 init.he_uniform("discriminator/hidden", (inputs, units), inputs, 2),
@@ -179,6 +210,11 @@ class Discriminator(Network):
             ]
             if units
             else []
+        )
+        self.projection = (
+            Projection(init, "discriminator/projection", len(self.projected), features + units, spectral=spectral)
+            if self.projected
+            else None
         )
         self.sums_scale = (
             [
@@ -239,7 +275,8 @@ class Discriminator(Network):
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""
-        both = {"hist": tf.concat([real["hist"], fake["hist"]], axis=0)}
+        seen = ("hist", *self.channels, *self.projected)
+        both = {name: tf.concat([real[name], fake[name]], axis=0) for name in seen}
         logits = self(both, training=True, groups=2)
         half = tf.shape(real["hist"])[0]
         return logits[:half], logits[half:]
@@ -250,9 +287,10 @@ class Discriminator(Network):
         t = sample["hist"]
         pt = _power(t, self.power) * self.to_pt  # in units of 100 GeV
         windows = self.windows(pt) if self.pooled or self.hidden else []
+        levels = [sample[name] for name in self.channels]
         x = t
         for i, (down, bias) in enumerate(zip(self.downs, self.biases, strict=True)):
-            x = down(x) + bias if i else down.of_planes([t, pt, self.eta]) + bias
+            x = (down(x) if i else down.of_planes([t, pt, self.eta], levels)) + bias
             if self.pooled:
                 # Sums in the first layers, halved from layer to layer later on, keep the numbers near one.
                 window = [component * (1.0, 1.0, 0.5, 0.25)[i] for component in windows[i]]
@@ -271,10 +309,14 @@ class Discriminator(Network):
             kernel, bias, kernel2, bias2, out = self.hidden
             mean, deviation = self.sums_scale
             sums = (self._sums(t, pt, windows) - mean) / deviation
-            y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums], axis=1)
+            given = [level[:, None] for level in levels]
+            y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums, *given], axis=1)
             y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel)) + bias, 0.2)
             y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel2)) + bias2, 0.2)
             logits += tf.matmul(y, self._kernel(out))[:, 0]
+            features = tf.concat([features, y], axis=1) if self.projected else features
+        if self.projection is not None:
+            logits += self.projection(stacked(sample, self.projected), features)
         return logits
 
 

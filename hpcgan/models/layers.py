@@ -290,6 +290,28 @@ class Dense(tf.Module):
         return y if self.bias is None else y + self.bias
 
 
+class Projection(tf.Module):
+    """What a discriminator's features say of the conditions: c^T V phi(x), (n, c), (n, features) -> (n,).
+
+    Miyato and Koyama (arXiv:1802.05637), eq. 3, for conditions that are numbers: the exact form where the conditions
+    are normal around a function of the sample. With `spectral` V is divided by its spectral norm.
+    """
+
+    def __init__(self, init: Initializer, name: str, conditions: int, features: int, *, spectral: bool = False) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.kernel = init.kaiming_uniform(f"{name}/kernel", (conditions, features), features)
+        self.spectral = SpectralNorm(init, self.kernel) if spectral else None
+
+    def __call__(self, conditions: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+        kernel = self.kernel if self.spectral is None else self.spectral()
+        return tf.reduce_sum(tf.matmul(conditions, kernel) * features, axis=1)
+
+
+def stacked(tensors: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor:
+    """Scalar conditions (n,) of the given names as (n, number of names)."""
+    return tf.stack([tensors[name] for name in names], axis=1)
+
+
 class Conv2D(tf.Module):
     """Convolution of stride 2, 4x4 as a rule, that halves the size.
 
@@ -335,16 +357,22 @@ class Conv2D(tf.Module):
             y = tf.nn.conv2d(x, kernel, self.stride, "VALID")
         return y if self.bias is None else tf.nn.bias_add(y, self.bias)
 
-    def of_planes(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    def of_planes(self, planes: Sequence[tf.Tensor], levels: Sequence[tf.Tensor] = ()) -> tf.Tensor:
         """The same for channels that come one by one, each (n, h, w), or (1, h, w) if all samples have it alike.
 
-        Faster than stacking few channels, and what all samples have alike is convolved once.
+        Faster than stacking few channels, and what all samples have alike is convolved once. `levels`, (n,) each, are
+        channels that are constant over the image; they come last.
         """
         if self.padding != "zero":
             shape = tf.shape(planes[0])
-            return self(tf.stack([tf.broadcast_to(plane, shape) for plane in planes], axis=-1))
-        kernels = tf.split(self.kernel if self.spectral is None else self.spectral(), len(planes), axis=2)
-        parts = [self._with_zeros(plane[..., None], k) for plane, k in zip(planes, kernels, strict=True)]
+            whole = [*planes, *(level[:, None, None] for level in levels)]
+            return self(tf.stack([tf.broadcast_to(plane, shape) for plane in whole], axis=-1))
+        kernel = self.kernel if self.spectral is None else self.spectral()
+        kernels = tf.split(kernel, len(planes) + len(levels), axis=2)
+        parts = [self._with_zeros(plane[..., None], k) for plane, k in zip(planes, kernels)]
+        ones = tf.ones([1, *planes[0].shape[1:], 1], planes[0].dtype)
+        for level, k in zip(levels, kernels[len(planes) :]):
+            parts.append(level[:, None, None, None] * self._with_zeros(ones, k))
         y = functools.reduce(tf.add, parts)
         return y if self.bias is None else tf.nn.bias_add(y, self.bias)
 

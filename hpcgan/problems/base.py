@@ -18,11 +18,14 @@ import numpy as np
 from pydantic import BaseModel
 
 from hpcgan.data.schema import Sample, Schema
+from hpcgan.errors import InputError
+from hpcgan.metrics import points
 from hpcgan.metrics.observable import Observable, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hpcgan.config import DataConfig
     from hpcgan.data.source import Source
 
 Observables = dict[str, Observable]
@@ -43,6 +46,8 @@ class Problem(ABC):
     Model: ClassVar[type[BaseModel]]
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
+    #: Names of the tensors with the role of a condition: what a generator is asked for.
+    conditions: ClassVar[Sequence[str]] = ()
 
     def __init__(self, model: BaseModel) -> None:
         self.model = model
@@ -110,6 +115,21 @@ class Problem(ABC):
     def decode(self, sample: Sample) -> Sample:
         """What the generator makes to physical units."""
 
+    def encode_conditions(self, conditions: Sample) -> Sample:
+        """`encode` for the conditions alone, which a generator is given."""
+        if self.conditions:
+            raise NotImplementedError(f"problem '{self.name}' does not encode its conditions")
+        return {}
+
+    def check_conditions(self, conditions: Sample) -> None:
+        """Refuse conditions (n, ...), in physical units, that no event can have.
+
+        Raises
+        ------
+        InputError
+            Names the condition and its value.
+        """
+
     def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
         """Random symmetry operations of the data, as permutations of the cells of each tensor.
 
@@ -153,7 +173,7 @@ class Problem(ABC):
 
     @abstractmethod
     def observables(self, sample: Sample) -> Observables:
-        """What is compared between real and generated samples (physical units in)."""
+        """What is compared between real and generated samples (physical units in), and their conditions."""
 
     @abstractmethod
     def score(self, real: Observables, fake: Observables) -> Score:
@@ -161,6 +181,20 @@ class Problem(ABC):
 
     def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
         """Problem-specific plots for the report: (identifier, caption, matplotlib figure)."""
+        return []
+
+    def points_figures(
+        self, real: Observables, fake: Observables, left_out: Sequence[Mapping[str, float]]
+    ) -> list[tuple[str, str, Figure]]:
+        """Plots of how events change with their conditions, as `figures`.
+
+        Parameters
+        ----------
+        real, fake : Observables
+            Of events at all points, conditions among them.
+        left_out : sequence of mapping
+            The points that the model was not trained on.
+        """
         return []
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
@@ -181,6 +215,7 @@ def file_of(path: Path, split: str) -> Path:
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
+    "conditional": "hpcgan.problems.conditional:ConditionalProblem",
     "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
     "pileup": "hpcgan.problems.pileup:PileupProblem",
     "rpv": "hpcgan.problems.rpv:RpvProblem",
@@ -210,3 +245,40 @@ class Problems:
     def get(self, name: str) -> type[Problem]:
         """The class of a problem."""
         return problem_class(name)
+
+
+def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
+    """Open a split as it is trained on, or selected by: without the events of `data.leave_out`.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file; a point that no event of the training split has, or no event that is left.
+    """
+    source = problem.open(data.path, split, data.cache_mb)
+    if not data.leave_out:
+        return source
+    from hpcgan.data.source import Subset, matching
+
+    conditions = source.conditions()
+    kept = np.ones(len(source), bool)
+    for point in data.leave_out:
+        fits = matching(conditions, point)
+        if split == "train" and not fits.any():
+            source.close()
+            raise InputError(
+                f"{source.path}: data.leave_out: no event has {points.label(point)}; {_there(problem, conditions)}"
+            )
+        kept &= ~fits
+    if not kept.any():
+        source.close()
+        raise InputError(f"{source.path}: data.leave_out leaves no event")
+    return Subset(source, np.flatnonzero(kept))
+
+
+def _there(problem: Problem, conditions: Sample) -> str:
+    """The points of the conditions that there are, for a message."""
+    found = np.unique(np.stack([conditions[name].reshape(-1) for name in problem.conditions], axis=1), axis=0)
+    shown = [points.label(dict(zip(problem.conditions, row.tolist(), strict=True))) for row in found[:12]]
+    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+    return f"there are: {'; '.join(shown)}{more}"

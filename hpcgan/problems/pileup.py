@@ -111,7 +111,7 @@ class PileupProblem(RpvProblem):
     @property
     def schema(self) -> Schema:
         image = {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
-        return {**image, "mu": TensorSpec((1,), role="condition")} if self.conditional else image
+        return {**image, "mu": TensorSpec((), role="condition")} if self.conditional else image
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         """Sums drawn from the pool of a split; of a file with images, these."""

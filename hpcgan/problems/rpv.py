@@ -34,6 +34,7 @@ DETECTOR_OPTIONS = (
     "hidden_units",
     "total_pt",
 )
+MASSES = ("mGlu", "mNeu")
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
@@ -119,6 +120,21 @@ class RpvModel(ModelSection):
         return found
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions that the generator is given beside the noise."""
+        return ()
+
+    @property
+    def channel_conditions(self) -> tuple[str, ...]:
+        """Conditions that the discriminator sees as constant channels of the image."""
+        return ()
+
+    @property
+    def projected_conditions(self) -> tuple[str, ...]:
+        """Conditions that the discriminator multiplies with its features."""
+        return ()
+
+    @property
     def encoded_threshold(self) -> np.ndarray:
         """The threshold as the networks see it: a scalar, or (64, 1) where it depends on eta."""
         threshold = self.threshold_mev / self.per_energy
@@ -176,7 +192,7 @@ class RpvProblem(Problem):
         file = file_of(path, split)
         if not file.is_file():
             raise InputError(f"{file}: no such file; make it with 'hpcgan data rpv --out {path} ...'")
-        return ImageSource(file, cache_mb)
+        return ImageSource(file, cache_mb, self.conditions)
 
     def validate(self, path: Path, split: str) -> None:
         hdf5.validate(file_of(path, split))
@@ -188,13 +204,15 @@ class RpvProblem(Problem):
         if path.suffix != ".h5":
             raise InputError(f"{path}: give a name that ends in .h5")
         with hdf5.Writer(path.absolute().parent, {path.stem: n}, attributes, force) as writer:
-            # Generated events are signal of weight one; masses are a matter of the training data.
-            yield lambda sample: writer.append(sample["hist"], 1.0, 1.0, np.nan, np.nan)
+            # Generated events are signal of weight one; a model without conditions knows nothing of masses.
+            yield lambda sample: writer.append(
+                sample["hist"], 1.0, 1.0, *(sample.get(name, np.full((), np.nan)) for name in MASSES)
+            )
 
     def encode(self, sample: Sample) -> Sample:
         model = self.model
         scaled = sample["hist"] * (1.0 / (model.scale_mev * model.per_energy)).astype(sample["hist"].dtype)
-        return {"hist": _power(scaled, model.exponent)}
+        return {"hist": _power(scaled, model.exponent), **self.encode_conditions(sample)}
 
     def decode(self, sample: Sample) -> Sample:
         model = self.model
@@ -233,6 +251,10 @@ class RpvProblem(Problem):
             "jet_multiplicity": Observable(found.counts.astype(np.float64)),
             "summed_jet_mass": Observable(found.summed_mass, unit="GeV"),
             "jet_pt": Observable(found.pt, found.counts, unit="GeV"),
+            **{
+                name: Observable(sample[name].astype(np.float64), unit=self.schema[name].unit, condition=True)
+                for name in self.conditions
+            },
         }
 
     def score(self, real: Observables, fake: Observables) -> Score:

@@ -276,7 +276,8 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data):
     gan = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1)
     sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=BATCH)
 
-    def generate(epoch, index):
+    def generate(epoch, index, conditions):
+        assert conditions == {}
         made = sampler.batch(1, "score", epoch, index)
         return {"hist": made["hist"] * np.float32(0.2)}
 

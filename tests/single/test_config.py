@@ -99,7 +99,7 @@ def test_scientific_notation_that_yaml_reads_as_text():
         (["training.critic_steps=0"], "training.critic_steps: .*greater than or equal to 1"),
         (["training.rollback.diversity_below=1"], "training.rollback.diversity_below: .*less than 1"),
         (["model.latent_dim=-1"], "model.latent_dim: .*greater than or equal to 1"),
-        (["problem=rvp"], "problem 'rvp' does not exist; choose one of: cosmo, pileup, rpv"),
+        (["problem=rvp"], "problem 'rvp' does not exist; choose one of: .*cosmo, .*rpv"),
         (["data.augment=[mirror]"], "data.augment: 'mirror' is not a symmetry of 'rpv'; choices: eta_reflection"),
         (["scoring.weights=average"], "needs training.average_half_life"),
         (["seed=-1"], "seed: .*greater than or equal to 0"),
@@ -146,7 +146,7 @@ def test_what_goes_with_a_critic_and_with_noise_is_taken():
 
 
 def test_missing_keys_are_named():
-    with pytest.raises(InputError, match="'problem' is missing; choose one of: cosmo, pileup, rpv"):
+    with pytest.raises(InputError, match=r"'problem' is missing; choose one of: .*cosmo, .*rpv"):
         config.load({"data": {"path": "x"}}, Problems())
     with pytest.raises(InputError, match="'data' is missing"):
         config.load({"problem": "rpv"}, Problems())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hpcgan.commands import data
 from hpcgan.commands.data import main
 from hpcgan.data import generate
 from hpcgan.data.hdf5 import SPLITS, open_images
@@ -40,6 +45,46 @@ def test_rpv(rpv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert "5/5 events" in captured.err
     assert "5 events in" in captured.out
+
+
+def test_a_grid_is_its_points(rpv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Byte by byte what --mass makes of the same points; a part that is there already is not made twice."""
+    arguments = ["--events", "12", "--seed", "5", "--out"]
+    assert main(["data", "rpv", "--mass-grid", "1400:1600:200,850", *arguments, str(tmp_path)]) == 0
+    for split in SPLITS:
+        assert (tmp_path / f"{split}.h5").read_bytes() == (rpv / f"{split}.h5").read_bytes()
+    both = ["--mass", "1400,850", "--mass-grid", "1400:1600:200,850"]
+    assert main(["data", "rpv", *both, *arguments, str(tmp_path)]) == 0
+    assert "holds exactly these events already" in capsys.readouterr().out
+
+
+def test_points_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    grid = data._grid("400:800:200,300:700:200")
+    assert grid == [(g, n) for g in (400.0, 600.0, 800.0) for n in (300.0, 500.0, 700.0)]
+    assert data.mass_points([(1400.0, 850.0)], [data._grid("1400:1800:200,850"), data._grid("1600,250")]) == [
+        (1400.0, 850.0),
+        (1600.0, 850.0),
+        (1800.0, 850.0),
+        (1600.0, 250.0),
+    ]
+    assert capsys.readouterr().err == ""
+    assert len(data.mass_points([], [grid])) == 6
+    warning = capsys.readouterr().err
+    assert "3 of 9 points skipped" in warning
+    assert "400,500; 400,700; 600,700" in warning
+    assert len(warning.splitlines()) == 1
+
+
+@given(st.integers(1, 4000), st.integers(1, 400), st.integers(0, 9))
+def test_both_ends_belong_to_an_axis(start: int, step: int, steps: int) -> None:
+    axis = data._axis(f"{start / 4}:{(start + step * steps) / 4}:{step / 4}")
+    assert axis == pytest.approx([(start + step * i) / 4 for i in range(steps + 1)])
+
+
+@given(st.text(alphabet="0123456789:.,-e ", max_size=20))
+def test_any_text_is_a_grid_or_refused(text: str) -> None:
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        assert 1 <= len(data._grid(text)) <= (data.GRID_LIMIT + 1) ** 2
 
 
 def test_qcd(tmp_path: Path) -> None:
@@ -110,6 +155,11 @@ def test_info_of_files_of_other_people(tmp_path: Path, capsys: pytest.CaptureFix
         (["rpv", "--mass", "1400,850", "--events", "3"], "at least 5"),
         (["rpv", "--mass", "1400,850", "--events", "10", "--jobs", "0"], "jobs = 0"),
         (["rpv", "--mass", "1400,850", "--events", "10", "--seed", "-3"], "seed = -3"),
+        (["rpv", "--events", "10"], "give --mass M_GLUINO,M_NEUTRALINO or --mass-grid"),
+        (["rpv", "--mass-grid", "500,500:900:200", "--events", "10"], "--mass-grid: no point is left"),
+        (["rpv", "--mass-grid", "1400,0:200:200", "--events", "10"], "m_neutralino = 0 GeV"),
+        (["rpv", "--mass-grid", "5000:9000:500,850", "--events", "1000"], "too heavy"),
+        (["import", str(SAMPLE), "--mass", "850,1400"], "a gluino of 850 GeV cannot decay to it"),
         (["qcd", "--pt-hat-min", "1e9", "--events", "10"], "pt_hat_min"),
         (["import", "none.root"], r"none.root: no such file"),
         (["import", str(SAMPLE), str(SAMPLE)], "named twice"),
@@ -141,8 +191,15 @@ def test_bad_info(tmp_path: Path, rpv: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["rpv", "--events", "10"],
         ["rpv", "--mass", "1400", "--events", "10"],
+        ["rpv", "--mass-grid", "1400", "--events", "10"],
+        ["rpv", "--mass-grid", "1400:1800,850", "--events", "10"],
+        ["rpv", "--mass-grid", "1400:1800:0,850", "--events", "10"],
+        ["rpv", "--mass-grid", "1800:1400:200,850", "--events", "10"],
+        ["rpv", "--mass-grid", "1400:1700:200,850", "--events", "10"],
+        ["rpv", "--mass-grid", "1:6000:1e-9,1", "--events", "10"],
+        ["rpv", "--mass-grid", "1400:inf:1,850", "--events", "10"],
+        ["rpv", "--mass-grid", "nan,850", "--events", "10"],
         ["rpv", "--mass", "a,b", "--events", "10"],
         ["unknown"],
         [],

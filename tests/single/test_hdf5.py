@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hpcgan.data import hdf5
 from hpcgan.data.hdf5 import Writer, check_target, open_images, split_sizes, validate
+from hpcgan.data.info import describe
 from hpcgan.errors import HpcganError, InputError
 
 
@@ -309,6 +310,17 @@ def test_bad_contents(tmp_path: Path, datasets: dict[str, Any], message: str) ->
         validate(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_masses_that_nobody_knows(tmp_path: Path) -> None:
+    """What an unconditional model generates is valid; that its other columns are no numbers is not."""
+    path, nothing = tmp_path / "generated.h5", {"mGlu": np.full(4, np.nan), "mNeu": np.full(4, np.nan)}
+    validate(other_file(path, hist=GOOD, y=np.ones(4), **nothing))
+    said = describe(path)
+    assert "mGlu              not known" in said
+    assert "(mGlu, mNeu)" not in said
+    with pytest.raises(InputError, match="all_events/weight of event 0 is nan"):
+        validate(other_file(tmp_path / "weight.h5", hist=GOOD, weight=np.full(4, np.nan), **nothing))
 
 
 def test_bad_event_beyond_the_first_chunk(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""What a generator is asked for: the conditions of each event, as a function of its number. NumPy only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from hpcgan import stateless
+from hpcgan.config import Config
+from hpcgan.data.schema import Sample, Schema, take
+from hpcgan.errors import InputError
+from hpcgan.problems.base import Problem, open_split
+
+#: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
+Conditions = Callable[[int, int], Sample]
+Point = Mapping[str, float]
+
+
+def each(values: Sample) -> Conditions:
+    """Event i has row i; beyond the last they start over."""
+    rows = len(next(iter(values.values())))
+    return lambda first, n: take(values, np.arange(first, first + n) % rows)
+
+
+def in_turn(points: Sequence[Point], schema: Schema) -> Conditions:
+    """The points take turns: equal shares, whatever the number of events."""
+    names = [name for name, spec in schema.items() if spec.role == "condition"]
+    rows = {name: np.array([point[name] for point in points], np.float64) for name in names}
+    return each({name: _shaped(values, schema, name) for name, values in rows.items()})
+
+
+def drawn(available: Sample, seed: int) -> Conditions:
+    """Event i has the conditions of a random one of the available events."""
+    rows = len(next(iter(available.values())))
+
+    def draw(first: int, n: int) -> Sample:
+        uniforms = stateless.uniform(seed, "sample/conditions", 0, first, n, 1)[:, 0]
+        return take(available, np.minimum((uniforms * rows).astype(np.int64), rows - 1))
+
+    return draw
+
+
+def _shaped(values: np.ndarray, schema: Schema, name: str) -> np.ndarray:
+    """One number an event as the schema has it."""
+    shape = schema[name].shape
+    return np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (len(values), *shape)).astype(schema[name].dtype)
+
+
+def parse(text: str) -> dict[str, float]:
+    """A point from the command line, `mGlu=1600,mNeu=850`.
+
+    Raises
+    ------
+    InputError
+        Not of this form.
+    """
+    point: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = np.nan
+        if not name or not np.isfinite(number):
+            raise InputError(f"--condition {text}: write it as NAME=NUMBER,NAME=NUMBER")
+        if name in point:
+            raise InputError(f"--condition {text}: '{name}' is given twice")
+        point[name] = number
+    return point
+
+
+def check_points(problem: Problem, points: Sequence[Point], where: str = "--condition") -> None:
+    """Refuse points with other conditions than the problem's, and what no event can have.
+
+    Raises
+    ------
+    InputError
+        Begins with `where` and the point.
+    """
+    for point in points:
+        said = f"{where} {','.join(f'{name}={value:g}' for name, value in point.items())}"
+        _check_names(problem, list(point), said)
+        try:
+            problem.check_conditions(in_turn([point], problem.schema)(0, 1))
+        except InputError as error:
+            raise InputError(f"{said}: {error}") from None
+
+
+def _check_names(problem: Problem, given: Sequence[str], where: str) -> None:
+    known = ", ".join(problem.conditions)
+    if not known:
+        raise InputError(f"{where}: the generator of problem '{problem.name}' takes no conditions")
+    for name in given:
+        if name not in problem.conditions:
+            close = difflib.get_close_matches(name, list(problem.conditions), n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are: {known}"
+            raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'; {hint}")
+    missing = [name for name in problem.conditions if name not in given]
+    if missing:
+        raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {known}")
+
+
+def of_arrays(problem: Problem, values: Mapping[str, np.ndarray], where: str = "conditions") -> Sample:
+    """Conditions of each event from one array a condition, checked; a single number stands for all events.
+
+    Raises
+    ------
+    InputError
+        Other conditions than the problem's, arrays of another shape or unequal length, or what no event can have.
+    """
+    _check_names(problem, list(values), where)
+    arrays: Sample = {}
+    for name in problem.conditions:
+        spec = problem.schema[name]
+        try:
+            array = np.asarray(values[name], spec.dtype)
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: '{name}' does not hold numbers") from None
+        if array.ndim == 0:
+            array = _shaped(array.reshape(1), problem.schema, name)
+        if array.shape[1:] != spec.shape or not len(array):
+            needed = ", ".join(["n", *map(str, spec.shape)])
+            raise InputError(f"{where}: '{name}' has shape {array.shape}; needed is ({needed})")
+        arrays[name] = array
+    n = max(len(array) for array in arrays.values())
+    for name, array in arrays.items():
+        if len(array) == 1:
+            arrays[name] = np.repeat(array, n, axis=0)
+        elif len(array) != n:
+            raise InputError(f"{where}: '{name}' has {len(array)} values, another condition has {n}")
+    try:
+        problem.check_conditions(arrays)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return arrays
+
+
+def training_conditions(problem: Problem, config: Config) -> Sample:
+    """Conditions of the events that a model was trained on, in physical units.
+
+    Raises
+    ------
+    InputError
+        The training data are not where they were.
+    """
+    source = open_split(problem, config.data, "train")
+    try:
+        return source.conditions()
+    finally:
+        source.close()
+
+
+def warnings(problem: Problem, config: Config, asked: Sample) -> list[str]:
+    """What to warn of: conditions outside the range of the training data, or that these are not there to tell."""
+    try:
+        available = training_conditions(problem, config)
+    except InputError as error:
+        return [f"no telling whether this is an extrapolation: {error}"]
+    found = []
+    for name in problem.conditions:
+        low, high = float(available[name].min()), float(available[name].max())
+        least, most = float(asked[name].min()), float(asked[name].max())
+        unit = problem.schema[name].unit
+        if least < low or most > high:
+            value = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+            found.append(
+                f"{name}={value} {unit} is outside the training data's {low:g} to {high:g} {unit}: an extrapolation"
+            )
+    return found

@@ -1,0 +1,106 @@
+"""RPV-SUSY images for given gluino and neutralino masses (Farrell et al. 2019, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hpcgan.data import hdf5
+from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.errors import InputError
+from hpcgan.metrics.observable import Score
+from hpcgan.metrics.points import score_by_point
+from hpcgan.physics.pythia import check_masses
+from hpcgan.problems.base import Observables
+from hpcgan.problems.rpv import MASSES, RpvModel, RpvProblem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: (m - centre) / scale is what the networks see, GeV.
+ENCODING = {"mGlu": (1400.0, 500.0), "mNeu": (250.0, 1400.0)}
+MAX_POINTS = 100
+"""Mass points in a file: events are compared point by point, so there must be many of each."""
+
+
+class ConditionalModel(RpvModel):
+    """The networks of `rpv` with the two masses: beside the noise in the generator, and in the discriminator."""
+
+    conditioning: Literal["channels", "projection"] = Field(
+        "channels",
+        description="the discriminator sees the masses as constant channels, or multiplies them with its features "
+        "(Miyato and Koyama, arXiv:1802.05637)",
+    )
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return MASSES
+
+    @property
+    def channel_conditions(self) -> tuple[str, ...]:
+        return MASSES if self.conditioning == "channels" else ()
+
+    @property
+    def projected_conditions(self) -> tuple[str, ...]:
+        return MASSES if self.conditioning == "projection" else ()
+
+
+class ConditionalProblem(RpvProblem):
+    """Images as of `rpv`, each with its gluino mass `mGlu` and neutralino mass `mNeu` in GeV."""
+
+    name: ClassVar[str] = "conditional"
+    Model: ClassVar[type[ConditionalModel]] = ConditionalModel
+    conditions: ClassVar[Sequence[str]] = MASSES
+    model: ConditionalModel
+
+    @property
+    def schema(self) -> Schema:
+        return {**super().schema, **{name: TensorSpec((), "GeV", role="condition") for name in MASSES}}
+
+    def validate(self, path: Path, split: str) -> None:
+        super().validate(path, split)
+        source = self.open(path, split, cache_mb=0)
+        masses = source.conditions()
+        source.close()
+        rows = np.stack([masses[name] for name in MASSES], axis=1)
+        points, first = np.unique(rows, axis=0, return_index=True)
+        for event in np.sort(first).tolist():
+            try:
+                check_masses(*rows[event].tolist())
+            except InputError as error:
+                raise InputError(
+                    f"{source.path}: {hdf5.GROUP}/mGlu, mNeu of event {event}: {error}; "
+                    f"problem '{self.name}' is for signal events with known masses"
+                ) from None
+        if len(points) > MAX_POINTS:
+            raise InputError(
+                f"{source.path}: {len(points)} different mass points; problem '{self.name}' compares events point by "
+                f"point and takes at most {MAX_POINTS}"
+            )
+
+    def encode_conditions(self, conditions: Sample) -> Sample:
+        """Masses to c = [(m_gluino - 1400) / 500, (m_neutralino - 250) / 1400] (masses in GeV)."""
+        return {
+            name: ((conditions[name] - centre) / scale).astype(conditions[name].dtype)
+            for name, (centre, scale) in ENCODING.items()
+        }
+
+    def check_conditions(self, conditions: Sample) -> None:
+        rows = np.stack([np.asarray(conditions[name], np.float64) for name in MASSES], axis=1)
+        for row in np.unique(rows, axis=0).tolist():
+            check_masses(*row)
+
+    def score(self, real: Observables, fake: Observables) -> Score:
+        """Mean over the mass points of the score of `rpv` between the events of a point."""
+        return score_by_point(real, fake, super().score)
+
+    def points_figures(
+        self, real: Observables, fake: Observables, left_out: Sequence[Mapping[str, float]]
+    ) -> list[tuple[str, str, Figure]]:
+        from hpcgan.problems import conditional_figures
+
+        return conditional_figures.figures(real, fake, left_out)
