@@ -220,7 +220,7 @@ def test_manifold_is_that_of_prdc(monkeypatch, block):
     assert vars(manifold(X, Y)) == pytest.approx(PRDC, rel=1e-12)
 
 
-@given(st.integers(0, 2**32), st.integers(7, 40), st.integers(7, 40), st.integers(1, 6), st.integers(1, 4))
+@given(st.integers(0, 2**32), st.integers(8, 40), st.integers(8, 40), st.integers(1, 6), st.integers(1, 4))
 def test_manifold_is_that_of_prdc_where_installed(seed, n, m, k, d):
     prdc = pytest.importorskip("prdc")
     rng = np.random.default_rng(seed)
