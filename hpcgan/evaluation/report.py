@@ -27,6 +27,7 @@ from hpcgan.data.source import Source
 from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare
+from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation.html import render
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
@@ -93,6 +94,7 @@ def evaluate_run(
     out: Path | None = None,
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """Score a run's generator against held-out events and write the report.
@@ -114,6 +116,8 @@ def evaluate_run(
     seed : int
     repetitions : int
         Real-against-real comparisons of the null band.
+    distances : Options
+        Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     log : callable
         Hears of progress and warnings.
 
@@ -142,6 +146,7 @@ def evaluate_run(
         events=sampler.config.scoring.events if events is None else events,
         seed=seed,
         repetitions=repetitions,
+        distances=distances,
         log=log,
     )
 
@@ -158,6 +163,7 @@ def evaluate_sampler(
     events: int = 4096,
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
@@ -181,9 +187,31 @@ def evaluate_sampler(
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
     real_sample = held_out.source.read(held_out.order[:n])
+    more_real = None
+    if "cells" in distances.classifier:
+        other = splits["val" if split != "val" else "test"]
+        more_real = other.source.read(other.order[:n])
+    training = None
+    if distances.distances:
+        with clock("training_events", f"reading training events of {folder}"):
+            training = _training_events(problem, folder, splits.get("train"), POOL_FACTOR * events, notices)
     for loaded in splits.values():
         loaded.source.close()
-    data, figures = _compare(problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock)
+    data, figures = _compare(
+        problem,
+        real,
+        fakes,
+        pool,
+        real_sample,
+        first,
+        events,
+        repetitions,
+        notices,
+        clock,
+        distances,
+        training,
+        more_real,
+    )
     info = sampler.checkpoint
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
@@ -221,6 +249,7 @@ def compare_files(
     events: int = 4096,
     out: Path | None = None,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """Hold a file of generated events against a file of real ones.
@@ -237,8 +266,8 @@ def compare_files(
         Events on each side; fewer where a file has fewer.
     out : Path, optional
         Folder of the report; default: `NAME-report` beside the generated file.
-    repetitions, log
-        As for `evaluate_run`.
+    repetitions, distances, log
+        As for `evaluate_run`; what was trained on is not known here, so that memorisation is not looked for.
 
     Raises
     ------
@@ -278,6 +307,8 @@ def compare_files(
         repetitions,
         notices,
         clock,
+        distances,
+        more_real=of_real.source.read(of_real.order[n : 2 * n]) if "cells" in distances.classifier else None,
     )
     of_real.source.close()
     of_fake.source.close()
@@ -312,6 +343,7 @@ def summary(report: Report) -> str:
     ]
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
+    lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
     return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
 
@@ -331,6 +363,9 @@ def _compare(
     repetitions: int,
     notices: list[str],
     clock: _Clock,
+    distances: sample_distances.Options,
+    training: Observables | None = None,
+    more_real: Sample | None = None,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
     from hpcgan.metrics import plots
@@ -345,6 +380,15 @@ def _compare(
     numbers = compare.to_json(found)
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
+    cells = (real_sample, fake_sample) if more_real is None else (real_sample, fake_sample, more_real)
+    samples = sample_distances.Samples(found.band.n, real, fakes, pool, training, cells)
+    with clock("sample_distances", "distances between samples" if distances.distances else ""):
+        numbers["sample_distances"] = sample_distances.measure(samples, distances, clock.log)
+    if numbers["sample_distances"] is None and (distances.distances or distances.classifier):
+        notices.append(
+            f"No distances between samples: they take {sample_distances.LEAST} real events on each side, twice; "
+            f"there are {found.band.n}."
+        )
     with clock("figures", "drawing"):
         figure = plots.null_distribution(found.band.samples, [score.total for score in found.band_scores], found.band.n)
         caption = (
@@ -476,6 +520,21 @@ def _read(problem: Problem, path: Path, split: str, limit: int) -> _Loaded:
     return _Loaded(source, order, compare.observables_of(problem, source, order), total)
 
 
+def _training_events(
+    problem: Problem, folder: Path, loaded: _Loaded | None, limit: int, notices: list[str]
+) -> Observables | None:
+    """Observables of the training events; where they are not at hand, a notice says so."""
+    if loaded is not None:
+        return loaded.observables
+    try:
+        loaded = _read(problem, folder, "train", limit)
+    except InputError as error:
+        notices.append(f"Not checked for memorised training events: {error}")
+        return None
+    loaded.source.close()
+    return loaded.observables
+
+
 def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:
     n = len(next(iter(sample.values())))
     return compare.join([problem.observables(take(sample, indices)) for indices in compare.chunks(n)])
@@ -525,13 +584,13 @@ class _Clock:
     """Adds up the seconds of each step, and says what is going on."""
 
     def __init__(self, log: Log) -> None:
-        self._log, self._seconds = log, dict[str, float]()
+        self.log, self._seconds = log, dict[str, float]()
         self._started = time.monotonic()
 
     @contextmanager
     def __call__(self, step: str, message: str = "") -> Iterator[None]:
         if message:
-            self._log(message)
+            self.log(message)
         started = time.monotonic()
         yield
         self._seconds[f"{step}_s"] = self._seconds.get(f"{step}_s", 0.0) + time.monotonic() - started
