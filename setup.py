@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent
 
 BASE = [
     "numpy>=1.23",
-    "scipy>=1.9",
+    "scipy>=1.12",  # isotonic regression
     "h5py>=3.7",
     "pyyaml>=6",
     "pydantic>=2.5,<3",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcgan.errors import EXIT_DONE, InputError
+
+if TYPE_CHECKING:
+    from hpcgan.evaluation.distances import Options
 
 SPLITS = ("test", "val", "train")
 
@@ -33,6 +37,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="events on each side (default: scoring.events of the run, 4096 for files)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: RUN/report)")
+    parser.add_argument(
+        "--distances",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="FPD, KPD, precision, recall, density, coverage, memorisation (default: yes)",
+    )
+    parser.add_argument(
+        "--classifier",
+        choices=("features", "cells", "both"),
+        help="train classifiers to tell generated from real events, on observables, cells or both (minutes to hours)",
+    )
+    parser.add_argument("--classifier-units", type=int, metavar="N", help="units of its three layers (default: 2048)")
+    parser.add_argument("--classifier-epochs", type=int, metavar="N", help="epochs, at most (default: 50)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{missing} is missing: give --real FILE and --fake FILE together")
     if (args.run is None) == (args.real is None):
         raise InputError("give either a run directory, or --real FILE and --fake FILE")
+    distances = _distances(args)
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")
@@ -57,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             samples=args.samples,
             events=args.events,
             out=args.out,
+            distances=distances,
             log=log,
         )
     else:
@@ -70,7 +89,32 @@ def run(args: argparse.Namespace) -> int:
             samples=args.samples,
             events=4096 if args.events is None else args.events,
             out=args.out,
+            distances=distances,
             log=log,
         )
     print(report.summary(made))
     return EXIT_DONE
+
+
+def _distances(args: argparse.Namespace) -> Options:
+    """Which distances between samples are asked for."""
+    from hpcgan.evaluation.distances import DEFAULTS, Inputs, Options
+
+    inputs: dict[str | None, tuple[Inputs, ...]] = {
+        None: (),
+        "features": ("features",),
+        "cells": ("cells",),
+        "both": ("features", "cells"),
+    }
+    for name in ("classifier_units", "classifier_epochs"):
+        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        if value is not None and args.classifier is None:
+            raise InputError(f"{option} goes with --classifier")
+        if value is not None and value < 1:
+            raise InputError(f"{option} {value}: give at least 1")
+    return Options(
+        distances=args.distances,
+        classifier=inputs[args.classifier],
+        units=args.classifier_units or DEFAULTS.units,
+        epochs=args.classifier_epochs or DEFAULTS.epochs,
+    )

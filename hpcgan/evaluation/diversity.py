@@ -36,7 +36,7 @@ class DiversityMeter:
 
     The distance is the Euclidean one of encoded events over all tensors that a generator makes, each in units of the
     real events' root mean square distance in it, so it knows neither the problem nor its scale. Rank 0 makes and
-    compares the events, whatever the number of ranks. Each is asked for with the conditions of the real event of its number.
+    compares the events, whatever the number of ranks. Each has the conditions of the real event of its number.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from hpcgan.evaluation import distances
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, label, table, text
 from hpcgan.metrics.points import label as point_label
 
@@ -29,6 +30,7 @@ def render(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
         gallery(f for f in figures if f.group == "score"),
         _points(page, [f for f in figures if f.group == "points"]),
         _distances(page),
+        distances.section(page),
         "<h2>Distributions and images</h2>",
         gallery(f for f in figures if f.group == "physics"),
         _training(page, [f for f in figures if f.group == "training"]),

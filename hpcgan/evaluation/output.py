@@ -64,13 +64,13 @@ class Clock:
     """Adds up the seconds of each step, and says what is going on."""
 
     def __init__(self, log: Log) -> None:
-        self._log, self._seconds = log, dict[str, float]()
+        self.log, self._seconds = log, dict[str, float]()
         self._started = time.monotonic()
 
     @contextmanager
     def __call__(self, step: str, message: str = "") -> Iterator[None]:
         if message:
-            self._log(message)
+            self.log(message)
         started = time.monotonic()
         yield
         self._seconds[f"{step}_s"] = self._seconds.get(f"{step}_s", 0.0) + time.monotonic() - started

@@ -21,6 +21,7 @@ from hpcgan.data.source import Source
 from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
+from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation.conditions import Conditions, each, in_turn
 from hpcgan.evaluation.html import render
 from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
@@ -92,6 +93,7 @@ def evaluate_run(
     out: Path | None = None,
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """Score a run's generator against held-out events and write the report.
@@ -113,6 +115,8 @@ def evaluate_run(
     seed : int
     repetitions : int
         Real-against-real comparisons of the null band.
+    distances : Options
+        Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     log : callable
         Hears of progress and warnings.
 
@@ -141,6 +145,7 @@ def evaluate_run(
         events=sampler.config.scoring.events if events is None else events,
         seed=seed,
         repetitions=repetitions,
+        distances=distances,
         log=log,
     )
 
@@ -157,6 +162,7 @@ def evaluate_sampler(
     events: int = 4096,
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
@@ -193,9 +199,32 @@ def evaluate_sampler(
         with clock("left_out", "scoring at the points that were left out of the training"):
             apart = _score_left_out(sampler, whole, split, left_out, real, pool, samples, seed, repetitions)
     real_sample = held_out.source.read(held_out.order[:n])
+    more_real = None
+    if "cells" in distances.classifier:
+        other = splits["val" if split != "val" else "test"]
+        more_real = other.source.read(other.order[:n])
+    training = None
+    if distances.distances:
+        with clock("training_events", f"reading training events of {folder}"):
+            training = _training_events(problem, folder, splits.get("train"), POOL_FACTOR * events, notices)
     for loaded in splits.values():
         loaded.source.close()
-    data, figures = _compare(problem, real, fakes, pool, real_sample, first, events, repetitions, notices, clock, apart)
+    data, figures = _compare(
+        problem,
+        real,
+        fakes,
+        pool,
+        real_sample,
+        first,
+        events,
+        repetitions,
+        notices,
+        clock,
+        distances,
+        training,
+        more_real,
+        apart,
+    )
     info = sampler.checkpoint
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
@@ -233,6 +262,7 @@ def compare_files(
     events: int = 4096,
     out: Path | None = None,
     repetitions: int = NULL_SPLITS,
+    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """Hold a file of generated events against a file of real ones.
@@ -249,8 +279,8 @@ def compare_files(
         Events on each side; fewer where a file has fewer.
     out : Path, optional
         Folder of the report; default: `NAME-report` beside the generated file.
-    repetitions, log
-        As for `evaluate_run`.
+    repetitions, distances, log
+        As for `evaluate_run`; what was trained on is not known here, so that memorisation is not looked for.
 
     Raises
     ------
@@ -294,6 +324,8 @@ def compare_files(
         repetitions,
         notices,
         clock,
+        distances,
+        more_real=of_real.source.read(of_real.order[n : 2 * n]) if "cells" in distances.classifier else None,
     )
     of_real.source.close()
     of_fake.source.close()
@@ -329,6 +361,7 @@ def summary(report: Report) -> str:
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
     lines += _points_summary(data["points"])
+    lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
     return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
 
@@ -364,6 +397,9 @@ def _compare(
     repetitions: int,
     notices: list[str],
     clock: Clock,
+    distances: sample_distances.Options,
+    training: Observables | None = None,
+    more_real: Sample | None = None,
     apart: _LeftOut | None = None,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
@@ -393,6 +429,15 @@ def _compare(
     numbers["points"] = [*by_point.trained_rows(found), *apart.rows]
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
+    cells = (real_sample, fake_sample) if more_real is None else (real_sample, fake_sample, more_real)
+    samples = sample_distances.Samples(found.band.n, real, fakes, pool, training, cells)
+    with clock("sample_distances", "distances between samples" if distances.distances else ""):
+        numbers["sample_distances"] = sample_distances.measure(samples, distances, clock.log)
+    if numbers["sample_distances"] is None and (distances.distances or distances.classifier):
+        notices.append(
+            f"No distances between samples: they take {sample_distances.LEAST} real events on each side, twice; "
+            f"there are {found.band.n}."
+        )
     with clock("figures", "drawing"):
         figure = plots.null_distribution(found.band.samples, [score.total for score in found.band_scores], found.band.n)
         caption = (
@@ -581,6 +626,21 @@ def _read(problem: Problem, path: Path, split: str, limit: int) -> _Loaded:
         raise InputError(f"{source.path}: {total} events are too few to compare")
     order = compare.choose(min(total, limit), total)
     return _Loaded(source, order, compare.observables_of(problem, source, order), total)
+
+
+def _training_events(
+    problem: Problem, folder: Path, loaded: _Loaded | None, limit: int, notices: list[str]
+) -> Observables | None:
+    """Observables of the training events; where they are not at hand, a notice says so."""
+    if loaded is not None:
+        return loaded.observables
+    try:
+        loaded = _read(problem, folder, "train", limit)
+    except InputError as error:
+        notices.append(f"Not checked for memorised training events: {error}")
+        return None
+    loaded.source.close()
+    return loaded.observables
 
 
 def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:

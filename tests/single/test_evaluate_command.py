@@ -14,6 +14,7 @@ import tiny
 
 from hpcgan.commands import evaluate, generate
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.evaluation.distances import Options
 from hpcgan.problems.rpv import RpvModel, RpvProblem
 from hpcgan.rundir import RunDirectory
 
@@ -125,6 +126,8 @@ def test_generate_bad_arguments(sampler, tmp_path, monkeypatch, arguments, messa
         (["--real", "a", "--fake", "b", "--split", "val"], "--split goes with a run directory"),
         (["--real", "a", "--fake", "b", "--checkpoint", "best"], "--checkpoint goes with a run directory"),
         (["--real", "a.h5", "--fake", "b.h5"], "a.h5: no such file"),
+        (["RUN", "--classifier-units", "64"], "--classifier-units goes with --classifier"),
+        (["RUN", "--classifier", "cells", "--classifier-epochs", "0"], "--classifier-epochs 0: give at least 1"),
     ],
 )
 def test_evaluate_bad_arguments(arguments, message):
@@ -188,6 +191,11 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
         100,
         "--out",
         "somewhere",
+        "--no-distances",
+        "--classifier",
+        "both",
+        "--classifier-units",
+        64,
     ]
     evaluate.run(parse(evaluate, "runs/x", *options))
     del seen["log"]
@@ -198,4 +206,9 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
         "samples": 2,
         "events": 100,
         "out": Path("somewhere"),
+        "distances": Options(distances=False, classifier=("features", "cells"), units=64, epochs=50),
     }
+    evaluate.run(parse(evaluate, "runs/x"))
+    assert seen["distances"] == Options(distances=True, classifier=(), units=2048, epochs=50)
+    evaluate.run(parse(evaluate, "runs/x", "--classifier", "cells", "--classifier-epochs", 7))
+    assert seen["distances"] == Options(classifier=("cells",), epochs=7)

@@ -1,0 +1,310 @@
+"""Distances between whole samples of events, beside those between real ones: numbers, table and lines of a report.
+
+Imports TensorFlow only where a classifier is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hpcgan.console import quiet_tensorflow
+from hpcgan.data.schema import Sample
+from hpcgan.errors import InputError
+from hpcgan.metrics.cells import Cells
+from hpcgan.metrics.features import Features
+from hpcgan.metrics.frechet import GROUPS, fpd, fpd_value
+from hpcgan.metrics.kernel import kpd
+from hpcgan.metrics.manifold import NEIGHBOURS, manifold
+from hpcgan.metrics.memorisation import memorisation
+from hpcgan.metrics.page import Numbers, label, table, text
+from hpcgan.problems.base import Observables
+
+#: Least events on each side.
+LEAST = 4 * GROUPS
+#: Splits of real events for the numbers between real and real.
+NULL_SPLITS = 10
+
+Inputs = Literal["features", "cells"]
+Log = Callable[[str], None]
+
+NAMES = {
+    "fpd": "FPD",
+    "kpd": "KPD",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes
+    ----------
+    distances : bool
+        FPD, KPD, precision, recall, density, coverage and memorisation.
+    classifier : tuple of "features" and "cells"
+        What classifiers are trained on, if any.
+    units : int
+        Units of each of the classifier's three layers.
+    epochs : int
+        Epochs of the classifier, at most.
+    """
+
+    distances: bool = True
+    classifier: tuple[Inputs, ...] = ()
+    units: int = 2048
+    epochs: int = 50
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The events of a report.
+
+    Attributes
+    ----------
+    n : int
+        Events on each side.
+    real : Observables
+        Events generated ones are held against; the first `n` count.
+    fakes : sequence of Observables
+        Generated samples; the first `n` events of each count.
+    pool : Observables
+        All real events at hand that were not trained on.
+    training : Observables or None
+        Training events, if they are known.
+    cells : (real, generated) or (real, generated, more real) Samples, or None
+        Tensors of `real`, of the first of `fakes`, and of real events that are not among the former.
+    """
+
+    n: int
+    real: Observables
+    fakes: Sequence[Observables]
+    pool: Observables
+    training: Observables | None = None
+    cells: tuple[Sample, ...] | None = None
+
+
+def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict[str, Any] | None:
+    """All numbers as JSON-able types; None if nothing is asked for, or there are fewer than `LEAST` events.
+
+    Raises
+    ------
+    InputError
+        Observables or cells that are not finite, or no classifier without TensorFlow.
+    """
+    if samples.n < LEAST or not (options.distances or options.classifier):
+        return None
+    try:
+        features = Features.of(samples.pool)
+        real, *fakes = (features(side)[: samples.n] for side in (samples.real, *samples.fakes))
+        pool = features(samples.pool)
+        rng = np.random.default_rng(seed)
+        splits = [_split(pool, samples.n, rng) for _ in range(NULL_SPLITS)]
+        found: dict[str, Any] = {"n": samples.n, "features": list(features.names), "numbers": {}}
+        if options.distances:
+            found |= {"neighbours": NEIGHBOURS, "null_splits": NULL_SPLITS}
+            found["numbers"] = _numbers(real, fakes, splits, seed)
+        copies = None
+        if options.distances and samples.training is not None:
+            copies = dataclasses.asdict(memorisation(np.concatenate(fakes), pool, features(samples.training)))
+        found["memorisation"] = copies
+        found["classifier"] = {}
+        if "features" in options.classifier:
+            found["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
+        if "cells" in options.classifier and samples.cells is not None:
+            of_real, *others = samples.cells
+            cells = Cells.of(of_real)
+            first, second, *more = (cells(sample) for sample in (of_real, *others))
+            null = (first, more[0]) if more and len(more[0]) >= LEAST else None
+            found["classifier"]["cells"] = _classify((first, second), null, options, log, "cells")
+    except ValueError as error:
+        raise InputError(f"sample distances: {error}") from None
+    return found
+
+
+def _split(pool: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    drawn = rng.permutation(len(pool))[: 2 * n]
+    return pool[drawn[:n]], pool[drawn[n:]]
+
+
+def _numbers(
+    real: np.ndarray, fakes: Sequence[np.ndarray], splits: Sequence[tuple[np.ndarray, np.ndarray]], seed: int
+) -> dict[str, Any]:
+    """FPD, KPD and the rest: of each generated sample, and of real against real."""
+
+    def of(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        return {
+            "fpd": fpd_value(first, second, seed=seed),
+            "kpd": kpd(first, second, seed=seed).value,
+            **dataclasses.asdict(manifold(first, second)),
+        }
+
+    generated = [of(real, fake) for fake in fakes]
+    null = [of(first, second) for first, second in splits]
+    errors = {"fpd": fpd(real, fakes[0], seed=seed).error, "kpd": kpd(real, fakes[0], seed=seed).error}
+    return {
+        name: {
+            **_spread([row[name] for row in generated]),
+            "values": [row[name] for row in generated],
+            "error": errors.get(name),
+            "null": _spread([row[name] for row in null]),
+        }
+        for name in NAMES
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def _classify(
+    samples: tuple[np.ndarray, np.ndarray],
+    null: tuple[np.ndarray, np.ndarray] | None,
+    options: Options,
+    log: Log,
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """A classifier between real and generated events, and one between real and real."""
+    quiet_tensorflow()
+    try:
+        from hpcgan.evaluation.classifier import Settings, classifier_test
+    except ImportError as error:
+        raise InputError(f"--classifier needs TensorFlow: pip install 'hpcgan[train]' ({error})") from None
+
+    settings = Settings(hidden=(options.units,) * 3, epochs=options.epochs)
+    log(f"training a classifier on {inputs}")
+    test = classifier_test(*samples, settings, log, f"classifier on {inputs}, real against generated")
+    against = None
+    if null is not None:
+        against = dataclasses.asdict(
+            classifier_test(*null, settings, log, f"classifier on {inputs}, real against real")
+        )
+    return {**dataclasses.asdict(test), "inputs": samples[0].shape[1], "units": options.units, "null": against}
+
+
+# --- table and lines ---------------------------------------------------------------------------------
+
+
+def section(page: Numbers) -> str:
+    """The part of a page, as HTML; empty where nothing was measured."""
+    found = page.report["sample_distances"]
+    if found is None:
+        return ""
+    parts = ["<h2>Distances between samples</h2>"]
+    if found["numbers"]:
+        parts.append(_numbers_table(page))
+    if found["memorisation"] is not None:
+        parts.append(_memorisation_table(page))
+    if found["classifier"]:
+        parts.append(_classifier_table(page))
+    names = ", ".join(found["features"])
+    parts.append(f'<p class="soft">Features: {text(names)}; in units of the standard deviation of real events.</p>')
+    return "\n".join(parts)
+
+
+def _numbers_table(page: Numbers) -> str:
+    found = page.report["sample_distances"]
+    rows = []
+    for name, title in NAMES.items():
+        key = f"sample_distances.numbers.{name}"
+        error = page.number(f"{key}.error", ".2g")
+        rows.append([title, page.spread(key, ".3g"), error, page.spread(f"{key}.null", ".3g")])
+    samples = len(found["numbers"]["fpd"]["values"])
+    repeated = f"mean and standard deviation of {samples} samples" if samples > 1 else "one sample"
+    caption = (
+        f"N = {found['n']} events on each side. Generated: {repeated}; error: that of one sample. Real: "
+        f"{found['null_splits']} splits of real events. FPD and KPD are zero for equal distributions, lower is "
+        f"better. The others look at the {found['neighbours']} nearest neighbours: precision and density fall where "
+        "generated events are unlike real ones, recall and coverage where kinds of real events are missing."
+    )
+    return table(["Distance", "Generated", "Error", "Real against real"], rows, caption)
+
+
+def _memorisation_table(page: Numbers) -> str:
+    key = "sample_distances.memorisation"
+    rows = [
+        ["Median distance to the nearest", *(page.number(f"{key}.median_{w}") for w in ("generated", "held_out")), ""],
+        [
+            "Share of close events",
+            page.number(f"{key}.close", ".2%"),
+            page.number(f"{key}.close_expected", ".2%"),
+            page.number(f"{key}.close_p", ".2g"),
+        ],
+        ["Nearer than real ones, z", page.number(f"{key}.z", ".2f"), "0 ± 1", page.number(f"{key}.p", ".2g")],
+    ]
+    caption = (
+        f"Memorisation: distances of {page.number(f'{key}.n_generated', ',d')} generated and "
+        f"{page.number(f'{key}.n_held_out', ',d')} held-out real events to the nearest of "
+        f"{page.number(f'{key}.n_training', ',d')} training events. A z far below zero, or too many close events, "
+        "means copies of training events; a z far above zero, events off the real distribution."
+    )
+    head = ["Nearest training events", "Generated", "Held-out, or expected", "p"]
+    return f'<p class="soft">{caption}</p>\n' + table(head, rows, "")
+
+
+def _classifier_table(page: Numbers) -> str:
+    rows = []
+    for inputs, found in page.report["sample_distances"]["classifier"].items():
+        key = f"sample_distances.classifier.{inputs}"
+
+        def measured(path: str, name: str) -> str:
+            return f"{page.number(f'{path}.{name}', '.3f')} ± {page.number(f'{path}.{name}_error', '.3f')}"
+
+        null = ["–", "–"]
+        if found["null"] is not None:
+            null = [measured(f"{key}.null", "auc"), measured(f"{key}.null", "jsd")]
+        rows.append(
+            [
+                text(label(inputs)),
+                page.number(f"{key}.inputs", "d"),
+                measured(key, "auc"),
+                null[0],
+                measured(key, "jsd"),
+                null[1],
+                f"{page.number(f'{key}.epoch', 'd')} of {page.number(f'{key}.epochs', 'd')}",
+                page.number(f"{key}.n_test", "d"),
+            ]
+        )
+    head = ["Classifier on", "Inputs", "AUC", "(real)", "JSD [bit]", "(real)", "Epoch", "Test events"]
+    caption = (
+        "Classifiers trained to tell generated from real events, on others than they are tested on: AUC 0.5 and JSD 0 "
+        "where they cannot, 1 and 1 where they always can. Columns (real): the same between real and real events."
+    )
+    return table(head, rows, caption)
+
+
+def summary(found: dict[str, Any] | None) -> list[str]:
+    """What a terminal shows: a few lines."""
+    lines: list[str] = []
+    if found is None:
+        return lines
+    for name, number in found["numbers"].items():
+        error = f" +- {number['error']:.2g}" if number["error"] is not None else ""
+        null = f"real against real {number['null']['mean']:.3g} +- {number['null']['std']:.2g}"
+        lines.append(f"  {NAMES[name]:<20} {number['mean']:.3g}{error}; {null}")
+    if lines:
+        lines.insert(0, f"distances of {len(found['features'])} features at N={found['n']}:")
+    copies = found["memorisation"]
+    if copies is not None:
+        lines.append(
+            f"memorisation: z = {copies['z']:.2f} (copies: far below 0), {copies['close']:.1%} of generated events "
+            f"close to a training event, {copies['close_expected']:.1%} expected (p = {copies['close_p']:.2g})"
+        )
+    for inputs, test in found["classifier"].items():
+        against = "" if test["null"] is None else f"; real against real {test['null']['auc']:.3f}"
+        lines.append(
+            f"classifier on {inputs}: AUC {test['auc']:.3f} +- {test['auc_error']:.3f}{against}; "
+            f"JSD {test['jsd']:.3f} +- {test['jsd_error']:.3f} bit"
+        )
+    return lines

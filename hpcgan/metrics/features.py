@@ -1,0 +1,129 @@
+"""Observables of events as rows of numbers, in units of how real events scatter. NumPy only, a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcgan.metrics.observable import Observable
+
+#: Largest values of an event that become features, of an observable with several values an event.
+LEADING = 3
+
+
+def columns(name: str, observable: Observable, leading: int = LEADING) -> dict[str, np.ndarray]:
+    """Features of one observable, whose order within an event does not matter.
+
+    One value an event is a feature as it stands. Any number of values (jets, pixels) become their number,
+    mean, standard deviation and the `leading` largest in descending order: `NAME_count`, `NAME_mean`,
+    `NAME_std`, `NAME_1`, `NAME_2` ... What an event lacks is zero.
+
+    Parameters
+    ----------
+    name : str
+    observable : Observable
+    leading : int
+
+    Returns
+    -------
+    dict of str to (n_events,) float64
+    """
+    values = np.asarray(observable.values, dtype=np.float64)
+    if observable.counts is None:
+        return {name: values}
+    counts = observable.counts
+    events = np.repeat(np.arange(len(counts)), counts)
+    some = np.maximum(counts, 1)
+    mean = np.bincount(events, values, minlength=len(counts)) / some
+    spread = np.bincount(events, (values - mean[events]) ** 2, minlength=len(counts)) / some
+    found = {f"{name}_count": counts.astype(np.float64), f"{name}_mean": mean, f"{name}_std": np.sqrt(spread)}
+    descending = values[np.lexsort((-values, events))]
+    first = np.cumsum(counts) - counts
+    for rank in range(leading):
+        has = counts > rank
+        column = np.zeros(len(counts))
+        column[has] = descending[first[has] + rank]
+        found[f"{name}_{rank + 1}"] = column
+    return found
+
+
+@dataclass(frozen=True)
+class Features:
+    """Makes feature matrices of one layout and scale, those of a reference sample of real events.
+
+    Attributes
+    ----------
+    names : tuple of str
+        One a column.
+    mean, scale : (d,) arrays
+        Of the reference sample: features are (x - mean) / scale. The scale is the standard deviation; where that
+        is zero, the size of the value, or 1.
+    leading : int
+        As for `columns`.
+    """
+
+    names: tuple[str, ...]
+    mean: np.ndarray
+    scale: np.ndarray
+    leading: int = LEADING
+
+    @classmethod
+    def of(cls, reference: Mapping[str, Observable], leading: int = LEADING) -> Features:
+        """The layout and scale for a reference sample.
+
+        A varying column that repeats an earlier one in every reference event (a multiplicity that is an observable of
+        its own, say) is left out. So are columns of an observable with several values an event that no reference
+        event varies in: a number that is the same for all, places for more values than there ever are.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two events, no observables, values that are not finite.
+        """
+        names: list[str] = []
+        kept: list[np.ndarray] = []
+        for key, observable in reference.items():
+            for name, column in columns(key, observable, leading).items():
+                varies = len(column) > 0 and bool(np.any(column != column[0]))
+                if varies and any(np.array_equal(column, other) for other in kept):
+                    continue
+                if varies or observable.counts is None:
+                    names.append(name)
+                    kept.append(column)
+        if not kept:
+            raise ValueError("no observable of these events makes a feature")
+        matrix = _stack(names, kept)
+        if len(matrix) < 2:
+            raise ValueError(f"{len(matrix)} events are too few for features")
+        constant = np.all(matrix == matrix[0], axis=0)  # rounded, their standard deviation need not be 0
+        mean = np.where(constant, matrix[0], matrix.mean(axis=0))
+        size = np.where(mean == 0, 1.0, np.abs(mean))
+        return cls(tuple(names), mean, np.where(constant, size, matrix.std(axis=0)), leading)
+
+    def __call__(self, observables: Mapping[str, Observable]) -> np.ndarray:
+        """Feature matrix, (n_events, d) float64.
+
+        Raises
+        ------
+        ValueError
+            An observable is missing, or values are not finite; the message names it.
+        """
+        found: dict[str, np.ndarray] = {}
+        for key, observable in observables.items():
+            found.update(columns(key, observable, self.leading))
+        missing = [name for name in self.names if name not in found]
+        if missing:
+            raise ValueError(f"these events have no {', '.join(missing)}")
+        return (_stack(self.names, [found[name] for name in self.names]) - self.mean) / self.scale
+
+
+def _stack(names: list[str] | tuple[str, ...], found: list[np.ndarray]) -> np.ndarray:
+    lengths = {len(column) for column in found}
+    if len(lengths) > 1:
+        raise ValueError(f"observables of one set of events differ in length: {sorted(lengths)}")
+    for name, column in zip(names, found, strict=True):
+        if not np.all(np.isfinite(column)):
+            raise ValueError(f"{name}: values that are not finite")
+    return np.stack(found, axis=1)

@@ -1,0 +1,156 @@
+"""Frechet physics distance (Kansal et al. 2023, arXiv:2211.10295). NumPy only, a leaf."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcgan.metrics.estimate import Estimate
+
+SIZES = 10
+BATCHES = 20
+#: Smallest sample of the extrapolation in units of the whole one: 20,000 of 50,000 in the paper.
+SMALLEST = 0.4
+GROUPS = 10
+
+
+def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+    """Squared Wasserstein-2 distance of two Gaussians (Frechet distance), in squared units of the features.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982). The trace of the root is taken of the
+    symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: real, and not negative but for rounding, for
+    covariances of any rank.
+
+    Parameters
+    ----------
+    mean1, mean2 : (d,) arrays
+    cov1, cov2 : (d, d) arrays
+        Symmetric, positive semi-definite.
+    """
+    values, vectors = np.linalg.eigh(cov1)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov2 @ root), 0.0)).sum()
+    return float(np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2.0 * overlap)
+
+
+def sample_distance(real: np.ndarray, fake: np.ndarray) -> float:
+    """Frechet distance of the Gaussians with the mean and the (unbiased) covariance of two samples.
+
+    Between samples of n events of one distribution in d dimensions it is about (2 d + d (d + 1) / 2) / n, not zero.
+
+    Parameters
+    ----------
+    real, fake : (n, d), (m, d) arrays
+    """
+    mean1, mean2 = real.mean(axis=0), fake.mean(axis=0)
+    return frechet_distance(mean1, _covariance(real, mean1), mean2, _covariance(fake, mean2))
+
+
+def extrapolate(sizes: np.ndarray, distances: np.ndarray) -> Estimate:
+    """Value at 1/N = 0 of a straight line in 1/N through distances at sizes N, with the error of that fit."""
+    x = 1.0 / np.asarray(sizes, dtype=np.float64)
+    design = np.stack([np.ones_like(x), x], axis=1)
+    inverse = np.linalg.pinv(design)
+    intercept, slope = inverse @ distances
+    freedom = len(x) - 2
+    variance = np.sum((distances - intercept - slope * x) ** 2) / freedom if freedom > 0 else 0.0
+    return Estimate(float(intercept), float(np.sqrt(variance * np.sum(inverse[0] ** 2))))
+
+
+def fpd(
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    sizes: int = SIZES,
+    batches: int = BATCHES,
+    groups: int = GROUPS,
+    seed: int = 0,
+) -> Estimate:
+    """Frechet physics distance: the Frechet distance of the features, extrapolated to infinitely many events.
+
+    At each of `sizes` sample sizes, at equal steps in 1/N from 1/(0.4 n) to 1/n, the distance is averaged over random
+    subsamples; a straight line in 1/N through the averages gives the value at 1/N = 0. Samples of one distribution
+    scatter around zero, to both sides.
+
+    Two things differ from the authors' package `jetnet`. Subsamples are drawn without replacement: with
+    replacement, the extrapolation ends at the distance of the two samples at hand, bias of their size included, which
+    matters for samples below their 50,000. And the error is a jackknife over events, that of the sample, while the
+    fit's is only that of the average over subsamples of one sample (3 to 4 times less, by simulation).
+
+    Parameters
+    ----------
+    real, fake : (n, d), (m, d) arrays
+        Features; the larger sample is cut to the size of the smaller one.
+    sizes, batches : int
+        Sample sizes, and subsamples of each.
+    groups : int
+        Groups of events that the jackknife leaves out in turn.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        Less than four events a group, or features that differ in number.
+    """
+    n = _common_size(real, fake)
+    if n < 4 * groups:
+        raise ValueError(f"{n} events are too few for a Frechet physics distance with an error")
+    real, fake = real[:n], fake[:n]
+    orders = _orders(n, sizes, batches, seed)
+    every = np.ones(n, dtype=bool)
+    group = np.arange(n) % groups
+    found = np.array([_extrapolated(real, fake, orders, group != left_out) for left_out in range(groups)])
+    error = np.sqrt((groups - 1) * np.mean((found - found.mean()) ** 2))
+    return Estimate(_extrapolated(real, fake, orders, every), float(error))
+
+
+def fpd_value(
+    real: np.ndarray, fake: np.ndarray, *, sizes: int = SIZES, batches: int = BATCHES, seed: int = 0
+) -> float:
+    """`fpd` without its error, ten times as fast.
+
+    Raises
+    ------
+    ValueError
+        Less than five events, or features that differ in number.
+    """
+    n = _common_size(real, fake)
+    if n < 5:
+        raise ValueError(f"{n} events are too few for a Frechet physics distance")
+    return _extrapolated(real[:n], fake[:n], _orders(n, sizes, batches, seed), np.ones(n, dtype=bool))
+
+
+Orders = list[list[tuple[np.ndarray, np.ndarray]]]
+
+
+def _orders(n: int, sizes: int, batches: int, seed: int) -> Orders:
+    """Random orders of the real and the generated events, whose beginnings are the subsamples."""
+    rng = np.random.default_rng(seed)
+    return [[(rng.permutation(n), rng.permutation(n)) for _ in range(batches)] for _ in range(sizes)]
+
+
+def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, kept: np.ndarray) -> float:
+    """The value at 1/N = 0 from some of the events.
+
+    The jackknife keeps the orders, so that values differ by the events left out and not by other subsamples.
+    """
+    n = int(kept.sum())
+    counts = np.rint(1.0 / np.linspace(1.0 / (SMALLEST * n), 1.0 / n, len(orders))).astype(int)
+    averages = []
+    for count, pairs in zip(counts, orders, strict=True):
+        drawn = pairs if count < n else pairs[:1]  # all events are one subsample
+        averages.append(
+            np.mean([sample_distance(real[a[kept[a]][:count]], fake[b[kept[b]][:count]]) for a, b in drawn])
+        )
+    return extrapolate(counts, np.array(averages)).value
+
+
+def _common_size(real: np.ndarray, fake: np.ndarray) -> int:
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError(f"features of shape {real.shape} and {fake.shape} cannot be compared")
+    return min(len(real), len(fake))
+
+
+def _covariance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    centred = x - mean
+    found: np.ndarray = centred.T @ centred / (len(x) - 1)
+    return found
