@@ -306,7 +306,7 @@ def test_against_geant4(particle: str) -> None:
         return float(np.nanmean(made[name]) / np.nanmean(real[name]))
 
     assert ratio("total") == pytest.approx(0.997, abs=0.002)
-    assert 0.87 < ratio("fraction_0") < 1.0
+    assert 0.82 < ratio("fraction_0") < 1.0  # 0.93 for the full sample; 400 showers know it to 4%
     assert ratio("fraction_1") == pytest.approx(1.015, abs=0.015)
     assert np.nanstd(made["fraction_0"]) == pytest.approx(np.nanstd(real["fraction_0"]), rel=0.15)
     assert ratio("shower_depth_width") == pytest.approx(0.975, abs=0.03)
