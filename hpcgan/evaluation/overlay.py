@@ -6,6 +6,7 @@ changed is compared. Real against real is the same comparison with the test pool
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -107,22 +108,26 @@ def overlay(
     check_mu(mu, "--mu")
     if events < 2:
         raise InputError(f"--events {events}: give at least 2")
-    signals = open_signal(signal)
-    problem, config = settings_of(pileup, mu)
-    if real_pileup is None:
-        if config is None:
-            raise InputError("--real-pileup is missing: a folder made by 'hpcgan data pileup', to compare with")
-        real_pileup = config.data.path
-    n = min(events, signals.n or events)
-    real, other = open_real(real_pileup, problem, mu, n)
-    generated = open_generated(pileup, problem, mu, checkpoint, seed, log)
-    if generated.n is not None:
-        n = min(n, generated.n)
-    if n < 2:
-        raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
     clock = Clock(log)
-    with clock("jets", f"overlaying on {n} signal events and finding jets"):
-        found, shown = _reconstruct({"signal": signals, "real": real, "other": other, "generated": generated}, n)
+    with contextlib.ExitStack() as stack:
+        signals = open_signal(signal)
+        stack.callback(signals.close)
+        problem, config = settings_of(pileup, mu)
+        if real_pileup is None:
+            if config is None:
+                raise InputError("--real-pileup is missing: a folder made by 'hpcgan data pileup', to compare with")
+            real_pileup = config.data.path
+        n = min(events, signals.n or events)
+        real, other = open_real(real_pileup, problem, mu, n)
+        stack.callback(real.close)
+        stack.callback(other.close)
+        generated = open_generated(pileup, problem, mu, checkpoint, seed, log)
+        stack.callback(generated.close)
+        n = min(n, generated.n or n)
+        if n < 2:
+            raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
+        with clock("jets", f"overlaying on {n} signal events and finding jets"):
+            found, shown = _reconstruct({"signal": signals, "real": real, "other": other, "generated": generated}, n)
     with clock("score", f"scoring, and {repetitions} comparisons of real against real"):
         numbers = _compare(found, repetitions, seed)
     notices = _notices(n, events, signals, generated, real, numbers["band"]["blocks"])

@@ -12,7 +12,7 @@ import numpy as np
 from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import hdf5, pool
-from hpcgan.data.source import Source
+from hpcgan.data.source import ImageSource, Source
 from hpcgan.data.sums import BLOCKS, SumSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation.output import Log
@@ -38,6 +38,8 @@ class Images:
     step : int
     blocks : callable or None
         (first, count) -> (count,) which of them depend on one another (`hpcgan.data.source.Dependent`).
+    close : callable
+        Closes the file, if there is one.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Images:
     read: Callable[[int, int], np.ndarray]
     step: int = 1
     blocks: Callable[[int, int], np.ndarray] | None = None
+    close: Callable[[], None] = lambda: None
 
 
 def open_signal(path: Path) -> Images:
@@ -59,13 +62,14 @@ def open_signal(path: Path) -> Images:
     _refuse_missing(path)
     if pool.holds_pool(path):
         raise InputError(f"{path}: a pool of minimum-bias events, not signal events; give --signal a file of images")
-    file = hdf5.open_images(path)
-    difference = grid_difference(file.attrs)
+    with hdf5.open_images(path) as opened:
+        difference, kind = grid_difference(opened.attrs), opened.attrs.get("problem")
     if difference is not None:
         raise InputError(f"{path}: holds other images: {difference}")
-    if file.attrs.get("problem") == "pileup":
+    if kind == "pileup":
         raise InputError(f"{path}: holds pileup, not signal events")
-    return Images(f"signal: {path}", path, file.n, lambda first, count: file.read(slice(first, first + count)))
+    source = ImageSource(path, cache_mb=0)
+    return Images(f"signal: {path}", path, len(source), _reader(source), close=source.close)
 
 
 def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
@@ -110,7 +114,7 @@ def open_generated(
         source = problem.open(pileup, "")
         drawn = isinstance(source, SumSource)
         label = f"drawn from the pool {pileup}" if drawn else f"generated: {pileup}"
-        return Images(label, pileup, None if drawn else len(source), _reader(source))
+        return Images(label, pileup, None if drawn else len(source), _reader(source), close=source.close)
     quiet_tensorflow()
     from hpcgan.evaluation.sample import load_sampler
 
@@ -153,7 +157,7 @@ def _drawn(source: SumSource, label: str) -> Images:
     def blocks(first: int, count: int) -> np.ndarray:
         return source.blocks(np.arange(first, first + count))
 
-    return Images(label, source.path, None, _reader(source), blocks=blocks)
+    return Images(label, source.path, None, _reader(source), blocks=blocks, close=source.close)
 
 
 def _reader(source: Source) -> Callable[[int, int], np.ndarray]:

@@ -105,8 +105,10 @@ def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100
     """Bootstrap standard error of the Wasserstein-1 distance; None where it cannot be told.
 
     Events are resampled on both sides, not values: several values of one event are correlated. Of events that depend on
-    one another whole blocks are.
+    one another whole blocks are; a single block says nothing.
     """
+    if any(o.blocks is not None and len(np.unique(o.blocks)) < 2 for o in (real, fake)):
+        return None
     rng = np.random.default_rng(seed)
     distances = []
     for _ in range(repetitions):

@@ -129,6 +129,7 @@ class PileupProblem(RpvProblem):
         return SumSource(file, model.mus, n, model.sums_seed, model.counting, held_out)
 
     def validate(self, path: Path, split: str) -> None:
+        self._refuse_condition()
         file = file_of(path, split)
         if not pool.holds_pool(file):
             _check_images(file)
@@ -161,12 +162,15 @@ class PileupProblem(RpvProblem):
 
     @property
     def networks(self) -> Mapping[str, str]:
+        self._refuse_condition()
+        return super().networks
+
+    def _refuse_condition(self) -> None:
         if self.conditional:
             raise InputError(
                 f"model.mu: a model of several mu needs networks that take a condition, which "
                 f"model.architecture={self.model.architecture} does not; give one number"
             )
-        return super().networks
 
     # --- physics ---------------------------------------------------------------------------------
 

@@ -146,3 +146,4 @@ def test_errors_of_means_and_distances_allow_for_blocks():
     other = Observable(rng.normal(5.0, size=1000))
     errors = [wasserstein_error(o, other) for o in (copied, Observable(values[block]))]
     assert errors[0] > 5 * errors[1]
+    assert wasserstein_error(Observable(values, blocks=np.zeros(10, int)), other) is None

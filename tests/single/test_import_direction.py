@@ -266,7 +266,9 @@ print(json.dumps(sorted(sys.modules)))
         ["--version"],
         ["train", "--help"],
         ["data", "rpv", "--help"],
+        ["overlay", "--help"],
         ["train", str(PACKAGE.parent / "configs" / "rpv.yaml"), "--dry-run"],
+        ["train", str(PACKAGE.parent / "configs" / "pileup.yaml"), "--dry-run"],
     ],
     ids=" ".join,
 )

@@ -172,6 +172,8 @@ def test_a_list_of_mu_is_a_condition(folder: Path):
     assert occupancy[2::3].mean() > occupancy[0::3].mean()
     with pytest.raises(InputError, match="networks that take a condition"):
         several.networks  # noqa: B018
+    with pytest.raises(InputError, match="networks that take a condition"):  # before a run is made
+        several.validate(folder, "train")
 
 
 # --- encoding and networks ---------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def test_curves_show_the_band_only_at_its_own_size(made):
     band = {**made.data["band"], "n": 50}
     legends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
+        patch.setattr(report, "embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
         for n in (50, 49):
             report._training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
     shown = [[t.get_text() for t in legend.get_texts()] for legend in legends]
