@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--classifier",
         choices=("features", "cells", "both"),
-        help="train classifiers to tell generated from real events, on observables, cells or both (minutes to hours)",
+        help="train classifiers to tell generated from real events, on observables, cells or both (takes long)",
     )
     parser.add_argument("--classifier-units", type=int, metavar="N", help="units of its three layers (default: 2048)")
     parser.add_argument("--classifier-epochs", type=int, metavar="N", help="epochs, at most (default: 50)")
