@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +113,8 @@ def _distances(args: argparse.Namespace) -> Options:
             raise InputError(f"{option} goes with --classifier")
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: give at least 1")
+    if args.classifier is not None and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
+        raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(
         distances=args.distances,
         classifier=inputs[args.classifier],
