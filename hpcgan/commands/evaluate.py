@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--classifier",
         choices=("features", "cells", "both"),
-        help="train classifiers to tell generated from real events, on observables, cells or both (minutes to hours)",
+        help="train classifiers to tell generated from real events, on observables, cells or both (takes long)",
     )
     parser.add_argument("--classifier-units", type=int, metavar="N", help="units of its three layers (default: 2048)")
     parser.add_argument("--classifier-epochs", type=int, metavar="N", help="epochs, at most (default: 50)")
@@ -112,6 +113,8 @@ def _distances(args: argparse.Namespace) -> Options:
             raise InputError(f"{option} goes with --classifier")
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: give at least 1")
+    if args.classifier is not None and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
+        raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(
         distances=args.distances,
         classifier=inputs[args.classifier],

@@ -6,7 +6,7 @@ Loading a run imports TensorFlow; comparing files does not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -206,7 +206,7 @@ def evaluate_sampler(
     training = None
     if distances.distances:
         with clock("training_events", f"reading training events of {folder}"):
-            training = _training_events(problem, folder, splits.get("train"), POOL_FACTOR * events, notices)
+            training = _training_events(problem, folder, splits.get("train"), POOL_FACTOR * events, left_out, notices)
     for loaded in splits.values():
         loaded.source.close()
     data, figures = _compare(
@@ -629,7 +629,12 @@ def _read(problem: Problem, path: Path, split: str, limit: int) -> _Loaded:
 
 
 def _training_events(
-    problem: Problem, folder: Path, loaded: _Loaded | None, limit: int, notices: list[str]
+    problem: Problem,
+    folder: Path,
+    loaded: _Loaded | None,
+    limit: int,
+    left_out: Sequence[Mapping[str, float]],
+    notices: list[str],
 ) -> Observables | None:
     """Observables of the training events; where they are not at hand, a notice says so."""
     if loaded is not None:
@@ -640,7 +645,7 @@ def _training_events(
         notices.append(f"Not checked for memorised training events: {error}")
         return None
     loaded.source.close()
-    return loaded.observables
+    return (loaded.without(left_out) if left_out else loaded).observables
 
 
 def _observables_of_sample(problem: Problem, sample: Sample) -> Observables:

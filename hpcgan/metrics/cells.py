@@ -39,8 +39,8 @@ class Cells:
         for name, values in reference.items():
             filled = np.abs(values[values != 0])
             size[name] = float(np.median(filled)) if filled.size else 1.0
-            scaled = np.arcsinh(values.astype(np.float64) / size[name])
-            spread[name] = float(np.sqrt(np.mean(scaled**2))) if filled.size else 1.0
+            squares = np.square(np.arcsinh(values / size[name]))
+            spread[name] = float(np.sqrt(np.mean(squares, dtype=np.float64))) if filled.size else 1.0
         return cls(size, spread)
 
     def __call__(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -56,16 +56,19 @@ class Calibration:
 
     @classmethod
     def fit(cls, outputs: np.ndarray, labels: np.ndarray) -> Calibration:
-        """Isotonic regression of labels (0 or 1) on outputs (Zadrozny and Elkan 2002).
+        """Isotonic regression of labels (0 or 1) on outputs (Zadrozny and Elkan 2002), steps by the rule of succession.
 
-        Probabilities stay between 1 / (n + 2) and its complement, for n events: the fit has ends of exactly 0 and 1,
-        and one event there that is otherwise would make the cross-entropy infinite.
+        The regression is constant in steps of n events, k of them with label 1. Its own value there is k / n, which is
+        0 or 1 at the ends: a single event that is otherwise would make the cross-entropy infinite. Here it is
+        (k + 1) / (n + 2) (Laplace), which is the same for many events; steps that fall by that are joined.
         """
         knots, where, counts = np.unique(outputs, return_inverse=True, return_counts=True)
-        means = np.bincount(where, labels, minlength=len(knots)) / counts
-        fitted = isotonic_regression(means, weights=counts).x
-        least = 1.0 / (len(labels) + 2)
-        return cls(knots.astype(np.float64), np.clip(fitted, least, 1.0 - least))
+        ones = np.bincount(where, labels, minlength=len(knots))
+        fitted = isotonic_regression(ones / counts, weights=counts)
+        starts = fitted.blocks[:-1]
+        n, k = np.add.reduceat(counts, starts), np.add.reduceat(ones, starts)
+        steps = isotonic_regression((k + 1.0) / (n + 2.0), weights=n).x
+        return cls(knots.astype(np.float64), np.repeat(steps, np.diff(fitted.blocks)))
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
         """Probabilities of label 1."""

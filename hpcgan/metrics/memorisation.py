@@ -91,7 +91,7 @@ def memorisation(
         threshold=threshold,
         close=close / n,
         close_expected=rank / (m + 1),
-        close_p=float(stats.betabinom.sf(close - 1, n, rank, m + 1 - rank)),
+        close_p=min(1.0, float(stats.betabinom.pmf(np.arange(close, n + 1), n, rank, m + 1 - rank).sum())),
     )
 
 

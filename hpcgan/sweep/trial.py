@@ -173,7 +173,7 @@ class Trial:
     def _score(self, result: Result, log: IO[bytes]) -> int:
         """Score a trained trial on test events."""
         run = self.study.trial(self.number)
-        code = self._launch(["evaluate", str(run.path), "--samples", str(TEST_SAMPLES)], 1, None, log)
+        code = self._launch(["evaluate", str(run.path), "--samples", str(TEST_SAMPLES), "--no-distances"], 1, None, log)
         if code != EXIT_DONE or self.lost:
             return code or EXIT_FAILED
         try:

@@ -135,6 +135,12 @@ def test_evaluate_bad_arguments(arguments, message):
         evaluate.run(parse(evaluate, *arguments))
 
 
+def test_a_classifier_without_tensorflow_is_refused_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(InputError, match=r"--classifier needs TensorFlow: pip install 'hpcgan\[train\]'"):
+        evaluate.run(parse(evaluate, "--real", "a.h5", "--fake", "b.h5", "--classifier", "both"))
+
+
 def test_a_folder_without_a_run(tmp_path):
     for command in (evaluate, generate):
         options = ["-n", 1, "--out", tmp_path / "x.h5"] if command is generate else []

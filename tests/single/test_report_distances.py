@@ -92,6 +92,19 @@ def test_nothing_is_measured_where_nothing_can_be():
     assert distances.summary(None) == []
 
 
+def test_a_generator_that_makes_nothing():
+    """No objects in any event, and one mass: twins everywhere, a covariance of zero, numbers all the same."""
+    nothing = {"mass": Observable(np.full(60, 80.0)), "pt": Observable(np.zeros(0), np.zeros(60, int))}
+    given = Samples(60, events(1, 60), [nothing], events(4, 180), events(5, 200))
+    found = measure(given, Options(), silent)
+    json.dumps(found, allow_nan=False)
+    numbers = {name: number["mean"] for name, number in found["numbers"].items()}
+    assert numbers["recall"] == 0.0
+    assert numbers["coverage"] < 0.2
+    assert numbers["fpd"] > 5
+    assert found["memorisation"]["median_generated"] > 0
+
+
 def test_what_is_not_finite_is_named():
     given = samples(60)
     given.fakes[0]["mass"].values[7] = np.nan

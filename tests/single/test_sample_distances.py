@@ -138,7 +138,7 @@ def test_mmd_is_that_of_jetnet(monkeypatch):
 
 def test_kpd_closed_form():
     """One feature: (x y + 1)^4 = sum_j C(4, j) x^j y^j, so MMD^2 = sum_j C(4, j) (E x^j - E y^j)^2."""
-    m, n = 0.5, 20_000
+    m, n = 0.5, 6000
     moments = np.array([m, 1 + m**2, m**3 + 3 * m, m**4 + 6 * m**2 + 3]) - [0, 1, 0, 3]
     expected = np.sum([4, 6, 4, 1] * moments**2)
     rng = np.random.default_rng(6)
@@ -153,21 +153,32 @@ def test_kpd_of_one_distribution_is_zero():
     assert abs(found.value) < 2 * found.error < 0.2
 
 
-def test_kpd_takes_every_event_once(monkeypatch):
+def test_batches_of_the_kpd(monkeypatch):
+    """Ten, of half the smaller sample or of 5000 events, none twice in a batch."""
     taken = []
     monkeypatch.setattr("hpcgan.metrics.kernel.mmd2", lambda a, b: taken.append((a, b)) or float(len(taken)))
     rows = np.arange(53.0)[:, None]
-    found = kpd(rows, -rows)
+    found = kpd(rows, -rows[:41])
     assert found.value == 5.5
     assert found.error == pytest.approx(9 * 0.6745 / 2)  # quantiles of 1 ... 10 are linear
-    for side in (0, 1):
-        drawn = np.abs(np.concatenate([pair[side] for pair in taken])).ravel()
-        assert len(drawn) == len(set(drawn)) == 50
+    assert len(taken) == 10
+    for batch in (batch for pair in taken for batch in pair):
+        assert len(batch) == len(np.unique(batch)) == 20
+    taken.clear()
+    kpd(np.zeros((12_000, 1)), np.zeros((12_000, 1)))
+    assert [len(batch) for pair in taken for batch in pair] == [5000] * 20
+
+
+def test_error_of_the_kpd_is_that_of_the_sample():
+    rng = np.random.default_rng(11)
+    found = [kpd(rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + 0.5, seed=i) for i in range(60)]
+    values = [f.value for f in found]
+    assert np.mean([f.error for f in found]) == pytest.approx(np.std(values), rel=0.3)
 
 
 def test_kpd_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="19 events are too few for 10 batches"):
-        kpd(X[:19], Y)
+    with pytest.raises(ValueError, match="3 events are too few for a kernel physics distance"):
+        kpd(X[:3], Y)
     with pytest.raises(ValueError, match="1 events are too few"):
         mmd2(X[:1], Y)
     with pytest.raises(ValueError, match="cannot be compared"):
