@@ -6,7 +6,7 @@ Loading a run imports TensorFlow; comparing files does not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -633,7 +633,7 @@ def _training_events(
     folder: Path,
     loaded: _Loaded | None,
     limit: int,
-    left_out: Sequence[Mapping[str, float]],
+    left_out: list[dict[str, float]],
     notices: list[str],
 ) -> Observables | None:
     """Observables of the training events; where they are not at hand, a notice says so."""
