@@ -318,6 +318,15 @@ class Config(Section):
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
+class Conditional(Protocol):
+    """What this module needs to know of a problem with its model."""
+
+    @property
+    def conditions(self) -> Sequence[str]:
+        """What `data.leave_out` may name."""
+        ...
+
+
 class ProblemClass(Protocol):
     """What this module needs to know of a problem."""
 
@@ -331,9 +340,8 @@ class ProblemClass(Protocol):
         """What `data.augment` may name."""
         ...
 
-    @property
-    def conditions(self) -> Sequence[str]:
-        """What `data.leave_out` may name."""
+    def __call__(self, model: Any) -> Conditional:
+        """The problem with this `model:` section."""
         ...
 
 
@@ -493,7 +501,7 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         if symmetry not in problem.symmetries:
             known = ", ".join(problem.symmetries) or "none"
             raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
-    _check_conditions(config, problem.conditions, where)
+    _check_conditions(config, problem(model_config).conditions, where)
     return config
 
 

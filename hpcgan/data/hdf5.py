@@ -36,7 +36,8 @@ COLUMNS = ("y", "weight", "mGlu", "mNeu")
 UNKNOWN_AS_NAN = ("mGlu", "mNeu")
 """Columns that may be NaN throughout, where nobody can say: generated events of a model that knows no masses."""
 
-COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV"}
+COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV", "mu": ""}
+"""Of all columns that a file may have."""
 
 BYTES_PER_EVENT = 2500
 """Upper estimate of an event's size in a file (measured: about 1,120 at five percent of the pixels lit)."""
@@ -82,6 +83,8 @@ class Writer(storage.SplitWriter):
         As of the base class.
     compressed_bytes : int
         Expected bytes of an event, for the check of free space.
+    extra : sequence of str
+        Columns after `COLUMNS`, out of `COLUMN_UNITS`.
 
     Raises
     ------
@@ -96,39 +99,55 @@ class Writer(storage.SplitWriter):
         attributes: Mapping[str, Any],
         force: bool = False,
         compressed_bytes: int = BYTES_PER_EVENT,
+        extra: Sequence[str] = (),
     ) -> None:
+        self._columns = (*COLUMNS, *extra)
         super().__init__(folder, sizes, GROUP, attributes, force, compressed_bytes, "events")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         images = group.create_dataset(IMAGES, shape=(size, N_ETA, N_PHI), dtype="<f4", **STORAGE)
         images.attrs["units"] = "MeV"
         images.attrs["axes"] = "event, eta, phi"
-        for name in COLUMNS:
+        for name in self._columns:
             column = group.create_dataset(
                 name, shape=(size,), dtype="<f4", chunks=(min(max(size, 1), 4096),), compression="gzip"
             )
             column.attrs["units"] = COLUMN_UNITS[name]
 
-    def append(self, images: ArrayLike, y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike) -> None:
+    def append(
+        self,
+        images: ArrayLike,
+        y: ArrayLike,
+        weight: ArrayLike,
+        m_glu: ArrayLike,
+        m_neu: ArrayLike,
+        *extra: ArrayLike,
+    ) -> None:
         """Add the next events, which go to the splits in order.
 
         Parameters
         ----------
         images : (n, 64, 64) float, MeV.
-        y, weight, m_glu, m_neu : (n,) float or a single value.
+        y, weight, m_glu, m_neu, *extra : (n,) float or a single value.
 
         Raises
         ------
         HpcganError
             The disk is full, or cannot be written.
         """
-        self.append_packed(pack(images), y, weight, m_glu, m_neu)
+        self.append_packed(pack(images), y, weight, m_glu, m_neu, *extra)
 
     def append_packed(
-        self, chunks: Sequence[bytes], y: ArrayLike, weight: ArrayLike, m_glu: ArrayLike, m_neu: ArrayLike
+        self,
+        chunks: Sequence[bytes],
+        y: ArrayLike,
+        weight: ArrayLike,
+        m_glu: ArrayLike,
+        m_neu: ArrayLike,
+        *extra: ArrayLike,
     ) -> None:
         """Add the next events, their images compressed by :func:`pack` before; otherwise as :meth:`append`."""
-        columns = [np.broadcast_to(np.asarray(value), (len(chunks),)) for value in (y, weight, m_glu, m_neu)]
+        columns = [np.broadcast_to(np.asarray(value), (len(chunks),)) for value in (y, weight, m_glu, m_neu, *extra)]
         for split, which in self._pieces(len(chunks)):
             self._append_to(split, chunks[which], [values[which] for values in columns])
 
@@ -147,7 +166,7 @@ class Writer(storage.SplitWriter):
             images = group[IMAGES].id
             for position, chunk in enumerate(chunks, at):
                 images.write_direct_chunk((position, 0, 0), chunk)
-            for name, values in zip(COLUMNS, columns, strict=True):
+            for name, values in zip(self._columns, columns, strict=True):
                 group[name][at : at + len(chunks)] = values
         self._check_written()
         self._filled[split] = at + len(chunks)
@@ -207,7 +226,8 @@ class ImageFile(DataFile):
                 out[position] = images[int(index)]
             return out
 
-    def _column(self, name: str) -> NDArray[np.float32] | None:
+    def column(self, name: str) -> NDArray[np.float32] | None:
+        """(N,) one number an event; None if the file has no such column."""
         with readable(self.path, f"{GROUP}/{name}"):
             if name not in self._group:
                 return None
@@ -223,22 +243,22 @@ class ImageFile(DataFile):
     @property
     def y(self) -> NDArray[np.float32] | None:
         """(N,) label: 1 signal, 0 background; None if the file has none."""
-        return self._column("y")
+        return self.column("y")
 
     @property
     def weight(self) -> NDArray[np.float32] | None:
         """(N,) event weight; None if the file has none."""
-        return self._column("weight")
+        return self.column("weight")
 
     @property
     def mGlu(self) -> NDArray[np.float32] | None:
         """(N,) gluino mass, GeV; None if the file has none."""
-        return self._column("mGlu")
+        return self.column("mGlu")
 
     @property
     def mNeu(self) -> NDArray[np.float32] | None:
         """(N,) neutralino mass, GeV; None if the file has none."""
-        return self._column("mNeu")
+        return self.column("mNeu")
 
     def chunks(self, size: int = SCAN_IMAGES) -> Iterator[NDArray[np.float32]]:
         """All images, some at a time."""
@@ -286,7 +306,7 @@ def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h
         raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
     group = file[GROUP]
     present = list(group.keys())
-    for name in (IMAGES, *COLUMNS):
+    for name in (IMAGES, *COLUMN_UNITS):
         if name in present:
             refuse_foreign(path, group, name, f"{GROUP}/{name}")
     if IMAGES not in group or not isinstance(group[IMAGES], h5py.Dataset):
@@ -315,8 +335,8 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
         of another length or with values that are not finite. The message names file, data set and event.
     """
     with open_images(path, image_shape) as file:
-        for name in COLUMNS:
-            values = getattr(file, name)
+        for name in COLUMN_UNITS:
+            values = file.column(name)
             if name in UNKNOWN_AS_NAN and values is not None and np.isnan(values).all():
                 continue
             if values is not None and not np.isfinite(values).all():

@@ -56,7 +56,7 @@ class ImageSource:
         Files that fit are read into memory at the first access (decompressing each image once instead of
         once an epoch); larger ones are read from disk every time.
     columns : sequence of str
-        What is read of an event besides, out of `hdf5.COLUMNS`: its conditions.
+        What is read of an event besides, out of `hdf5.COLUMN_UNITS`: its conditions.
 
     Raises
     ------
@@ -69,12 +69,12 @@ class ImageSource:
         self._file = hdf5.open_images(self.path)
         self._columns: Sample = {}
         for name in columns:
-            values = getattr(self._file, name)
+            values = self._file.column(name)
             if values is None:
                 self._file.close()
                 raise InputError(
-                    f"{self.path}: has no data set '{hdf5.GROUP}/{name}' ({hdf5.COLUMN_UNITS[name]}, one an event), "
-                    "which the model is conditioned on; 'hpcgan data rpv' writes it"
+                    f"{self.path}: has no data set '{hdf5.GROUP}/{name}' (one number an event), which the model is "
+                    "conditioned on; 'hpcgan data' writes it"
                 )
             self._columns[name] = values
         self._cacheable = self._file.n * 64 * 64 * 4 <= cache_mb << 20

@@ -162,10 +162,10 @@ def warnings(problem: Problem, config: Config, asked: Sample) -> list[str]:
     for name in problem.conditions:
         low, high = float(available[name].min()), float(available[name].max())
         least, most = float(asked[name].min()), float(asked[name].max())
-        unit = problem.schema[name].unit
+        unit = f" {spec.unit}" if (spec := problem.schema[name]).unit else ""
         if least < low or most > high:
             value = f"{least:g}" if least == most else f"{least:g} to {most:g}"
             found.append(
-                f"{name}={value} {unit} is outside the training data's {low:g} to {high:g} {unit}: an extrapolation"
+                f"{name}={value}{unit} is outside the training data's {low:g} to {high:g}{unit}: an extrapolation"
             )
     return found

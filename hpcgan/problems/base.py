@@ -46,8 +46,6 @@ class Problem(ABC):
     Model: ClassVar[type[BaseModel]]
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
-    #: Names of the tensors with the role of a condition: what a generator is asked for.
-    conditions: ClassVar[Sequence[str]] = ()
 
     def __init__(self, model: BaseModel) -> None:
         self.model = model
@@ -71,6 +69,11 @@ class Problem(ABC):
     @abstractmethod
     def schema(self) -> Schema:
         """Tensors of a sample as they stand in the files, in physical units."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the tensors with the role of a condition: what a generator is asked for."""
+        return tuple(name for name, spec in self.schema.items() if spec.role == "condition")
 
     @abstractmethod
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from hpcgan.data import hdf5
 from hpcgan.data.schema import Sample, Schema, TensorSpec
@@ -16,7 +15,8 @@ from hpcgan.metrics.observable import Score
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.pythia import check_masses
 from hpcgan.problems.base import Observables
-from hpcgan.problems.rpv import MASSES, RpvModel, RpvProblem
+from hpcgan.problems.conditioned import ConditionedModel
+from hpcgan.problems.rpv import MASSES, RpvProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,26 +27,12 @@ MAX_POINTS = 100
 """Mass points in a file: events are compared point by point, so there must be many of each."""
 
 
-class ConditionalModel(RpvModel):
+class ConditionalModel(ConditionedModel):
     """The networks of `rpv` with the two masses: beside the noise in the generator, and in the discriminator."""
-
-    conditioning: Literal["channels", "projection"] = Field(
-        "channels",
-        description="the discriminator sees the masses as constant channels, or multiplies them with its features "
-        "(Miyato and Koyama, arXiv:1802.05637)",
-    )
 
     @property
     def conditions(self) -> tuple[str, ...]:
         return MASSES
-
-    @property
-    def channel_conditions(self) -> tuple[str, ...]:
-        return MASSES if self.conditioning == "channels" else ()
-
-    @property
-    def projected_conditions(self) -> tuple[str, ...]:
-        return MASSES if self.conditioning == "projection" else ()
 
 
 class ConditionalProblem(RpvProblem):
@@ -54,7 +40,6 @@ class ConditionalProblem(RpvProblem):
 
     name: ClassVar[str] = "conditional"
     Model: ClassVar[type[ConditionalModel]] = ConditionalModel
-    conditions: ClassVar[Sequence[str]] = MASSES
     model: ConditionalModel
 
     @property

@@ -19,10 +19,12 @@ from hpcgan.data.sums import SumSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.points import score_by_point
 from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, grid_difference
 from hpcgan.problems.base import Observables, file_of
-from hpcgan.problems.rpv import PIXELS, RpvModel, RpvProblem
+from hpcgan.problems.conditioned import ConditionedModel
+from hpcgan.problems.rpv import PIXELS, RpvProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +44,7 @@ UNITS_OF_AN_EVENT = 27.7
 QUANTITIES = ("total_pt", "occupancy", "pixel_pt", "jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
-class PileupModel(RpvModel):
+class PileupModel(ConditionedModel):
     """Networks and image encoding, as for whole events (`rpv`), and how sums are drawn.
 
     The defaults are the authors' DCGAN and their intensities, energy / 4e6 MeV, at which pileup is hard to see for a
@@ -78,6 +80,10 @@ class PileupModel(RpvModel):
         return (self.mu,) if isinstance(self.mu, int) else self.mu
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        return ("mu",) if len(self.mus) > 1 else ()
+
+    @property
     def pt_unit_mev(self) -> float:
         """Such that a mean pileup has as many units as a signal event, for which the architecture was tuned."""
         return MEAN_PT_MEV * float(np.mean(self.mus)) / UNITS_OF_AN_EVENT
@@ -104,14 +110,9 @@ class PileupProblem(RpvProblem):
     # --- data ------------------------------------------------------------------------------------
 
     @property
-    def conditional(self) -> bool:
-        """Whether mu is a condition of the samples."""
-        return len(self.model.mus) > 1
-
-    @property
     def schema(self) -> Schema:
         image = {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
-        return {**image, "mu": TensorSpec((), role="condition")} if self.conditional else image
+        return {**image, **{name: TensorSpec((), role="condition") for name in self.model.conditions}}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         """Sums drawn from the pool of a split; of a file with images, these."""
@@ -121,7 +122,7 @@ class PileupProblem(RpvProblem):
         if pool.holds_pool(file):
             return self._sums(file, split)
         _check_images(file)
-        return ImageSource(file, cache_mb)
+        return ImageSource(file, cache_mb, self.conditions)
 
     def _sums(self, file: Path, split: str) -> SumSource:
         model, held_out = self.model, split != "train"
@@ -129,7 +130,6 @@ class PileupProblem(RpvProblem):
         return SumSource(file, model.mus, n, model.sums_seed, model.counting, held_out)
 
     def validate(self, path: Path, split: str) -> None:
-        self._refuse_condition()
         file = file_of(path, split)
         if not pool.holds_pool(file):
             _check_images(file)
@@ -145,32 +145,25 @@ class PileupProblem(RpvProblem):
     ) -> Iterator[Callable[[Sample], None]]:
         if path.suffix != ".h5":
             raise InputError(f"{path}: give a name that ends in .h5")
-        said = {**({} if self.conditional else {"mu": self.model.mu}), **attributes, "problem": self.name}
+        said = {**({} if self.conditions else {"mu": self.model.mu}), **attributes, "problem": self.name}
         # Five bytes a lit pixel; at any mu half of the pixels are dark, or nearly.
-        with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force, compressed_bytes=12_000) as writer:
-            yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0)
+        names = self.conditions
+        with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force, 12_000, names) as writer:
+            yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0, *(sample[name] for name in names))
 
-    def encode(self, sample: Sample) -> Sample:
-        """Images as for whole events; mu from -1 for the smallest to 1 for the largest."""
-        encoded = super().encode(sample) if "hist" in sample else {}
-        if "mu" in sample:
-            low, high = self.model.mus[0], self.model.mus[-1]
-            encoded["mu"] = ((2.0 * sample["mu"] - (low + high)) / (high - low)).astype(np.float32)
-        return encoded
+    def encode_conditions(self, conditions: Sample) -> Sample:
+        """Mu from -1 for the smallest to 1 for the largest."""
+        low, high = self.model.mus[0], self.model.mus[-1]
+        return {
+            name: ((2.0 * conditions[name] - (low + high)) / (high - low)).astype(np.float32)
+            for name in self.conditions
+        }
 
-    # --- networks --------------------------------------------------------------------------------
-
-    @property
-    def networks(self) -> Mapping[str, str]:
-        self._refuse_condition()
-        return super().networks
-
-    def _refuse_condition(self) -> None:
-        if self.conditional:
-            raise InputError(
-                f"model.mu: a model of several mu needs networks that take a condition, which "
-                f"model.architecture={self.model.architecture} does not; give one number"
-            )
+    def check_conditions(self, conditions: Sample) -> None:
+        for name in self.conditions:
+            for mu in np.unique(conditions[name]).tolist():
+                if not 1 <= mu <= MU_MAX:
+                    raise InputError(f"mu = {mu:g}: must be from 1 to {MU_MAX}")
 
     # --- physics ---------------------------------------------------------------------------------
 
@@ -190,20 +183,27 @@ class PileupProblem(RpvProblem):
             "jet_multiplicity": Observable(found.counts.astype(np.float64)),
             "summed_jet_mass": Observable(found.summed_mass, unit="GeV"),
             "jet_pt": Observable(found.pt, found.counts, unit="GeV"),
+            **{name: Observable(sample[name].astype(np.float64), condition=True) for name in self.conditions},
         }
 
     def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over `QUANTITIES` of -ln p of a two-sample KS test.
+        """Sum over `QUANTITIES` of -ln p of a two-sample KS test; with several mu the mean over them.
 
         The tests take events for independent. Real sums are not, since they share minimum-bias events: only the null
         band, which allows for that, says what a score means (docs/pileup.md).
         """
-        return ks_score(real, fake, QUANTITIES)
+        if self.conditions:
+            return score_by_point(real, fake, _score)
+        return _score(real, fake)
 
     def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import rpv_figures
 
         return rpv_figures.figures(real, fake, JET_PT_MIN_GEV)
+
+
+def _score(real: Observables, fake: Observables) -> Score:
+    return ks_score(real, fake, QUANTITIES)
 
 
 def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

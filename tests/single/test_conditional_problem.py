@@ -119,7 +119,7 @@ def write(path: Path, **columns: np.ndarray) -> Path:
         ([1400, 0, 1400, 0], 850, "mGlu, mNeu of event 1: m_gluino = 0 GeV: a mass must be a positive number"),
         ([1400, 1400, 1400, -1], 850, "mGlu, mNeu of event 3: m_gluino = -1 GeV"),
         (1400, [850, 850, 1500, 850], "mGlu, mNeu of event 2: m_neutralino = 1500 GeV: must be at least 4 GeV below"),
-        (1400, None, "has no data set 'all_events/mNeu' \\(GeV, one an event\\).*'hpcgan data rpv' writes it"),
+        (1400, None, "has no data set 'all_events/mNeu' \\(one number an event\\).*'hpcgan data' writes it"),
         (None, None, "has no data set 'all_events/mGlu'"),
     ],
 )

@@ -11,7 +11,9 @@ from hpcgan.evaluation.diversity import EVENTS, Diversity, DiversityMeter
 
 SCHEMA = {"x": TensorSpec((1, 2)), "y": TensorSpec(()), "energy": TensorSpec((), role="condition")}
 #: Encoding doubles everything, so it must not matter.
-PROBLEM = SimpleNamespace(schema=SCHEMA, encode=lambda sample: {k: 2.0 * v for k, v in sample.items()})
+PROBLEM = SimpleNamespace(
+    schema=SCHEMA, conditions=("energy",), encode=lambda sample: {k: 2.0 * v for k, v in sample.items()}
+)
 
 
 def sample(x, y):
@@ -31,13 +33,18 @@ class Events:
     def read(self, indices):
         return {k: v[indices] for k, v in self.held.items()}
 
+    def conditions(self):
+        return {"energy": self.held["energy"]}
+
 
 #: Three points of a triangle with sides 3, 4 and 5; y says nothing.
 TRIANGLE = sample([[0, 0], [3, 0], [0, 4]], [7.0, 7.0, 7.0])
 
 
 def diversity(real, fake, batch=3):
-    def generate(epoch, index):
+    def generate(epoch, index, asked):
+        wanted = (index * batch + np.arange(batch)) % len(real["y"])  # a whole batch, with the real events' conditions
+        assert asked["energy"].tolist() == real["energy"][wanted].tolist()
         return {k: v[index * batch : (index + 1) * batch] for k, v in fake.items()}
 
     return DiversityMeter(PROBLEM, Events(real), SerialComm(), batch)(generate, 1)
@@ -79,7 +86,7 @@ def test_only_so_many_events_are_compared():
     real = sample(rng.normal(size=(EVENTS + 50, 2)), rng.normal(size=EVENTS + 50))
     asked = []
 
-    def generate(epoch, index):
+    def generate(epoch, index, _):
         asked.append((epoch, index))
         return {k: v[:50] for k, v in real.items()}
 

@@ -45,7 +45,7 @@ def test_the_shipped_configuration():
     assert isinstance(found.model, PileupModel)
     assert found.model.mus == (140,)
     assert config.load(found.dump(), Problems()).model == found.model
-    several = config.load(CONFIGS / "pileup.yaml", Problems(), ["model.mu=[140, 20, 60]"])
+    several = config.load(CONFIGS / "pileup.yaml", Problems(), ["model.mu=[140, 20, 60]", "scoring.statistics=moving"])
     assert several.model.mus == (20, 60, 140)
     assert config.load(several.dump(), Problems()).model == several.model
 
@@ -159,21 +159,19 @@ def test_damage_inside_a_pool_is_found_before_the_training(tmp_path: Path):
 def test_a_list_of_mu_is_a_condition(folder: Path):
     several = problem(mu=[2, 4, 6])
     assert several.schema["mu"].role == "condition"
-    assert several.schema["mu"].shape == (1,)
+    assert several.conditions == ("mu",)
     assert "mu" not in problem().schema
     sample = several.open(folder, "train").read(np.arange(6))
     assert sample["mu"].ravel().tolist() == [2, 4, 6, 2, 4, 6]
     encoded = several.encode(sample)
     assert encoded["mu"].ravel().tolist() == [-1, 0, 1, -1, 0, 1]
     assert encoded["mu"].dtype == np.float32
-    assert several.encode({"mu": sample["mu"][:1]})["mu"].tolist() == [[-1]]
+    assert several.encode_conditions({"mu": sample["mu"][:1]})["mu"].tolist() == [-1]
     np.testing.assert_array_equal(encoded["hist"], problem().encode({"hist": sample["hist"]})["hist"])
     occupancy = several.observables(sample)["occupancy"].values
     assert occupancy[2::3].mean() > occupancy[0::3].mean()
-    with pytest.raises(InputError, match="networks that take a condition"):
-        several.networks  # noqa: B018
-    with pytest.raises(InputError, match="networks that take a condition"):  # before a run is made
-        several.validate(folder, "train")
+    with pytest.raises(InputError, match="mu = 0: must be from 1 to 1000"):
+        several.check_conditions({"mu": np.zeros(1)})
 
 
 # --- encoding and networks ---------------------------------------------------------------------------------------
