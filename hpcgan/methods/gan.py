@@ -115,9 +115,8 @@ class Gan:
             for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
         }
         self._discriminator_loss, self._generator_loss = losses.LOSSES[config.loss]
-        if config.batch_norm == "synced" and comm.size > 1:
-            for network in (generator, discriminator):
-                synchronise(network, comm)
+        for network in (generator, discriminator):
+            synchronise(network, comm, "global" if config.batch_norm == "synced" else "local")
         # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
         self._whole = tf.function(self._step, autograph=False, reduce_retracing=True)
         penalised = functools.partial(self._step, penalise=True)
