@@ -18,7 +18,7 @@ def nearness(own: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """o[i, k] = sum over j of exp(-|own[i, k] - others[j, k]|_1).
 
     (n, kernels, dims), (m, kernels, dims) -> (n, kernels). Where two numbers are equal the derivative of their distance
-    counts as 0. Dimension by dimension, as all n * m * kernels * dims differences would be the network's largest tensor.
+    counts as 0. Dimension by dimension, as all n * m * kernels * dims differences would be the largest tensor of all.
     """
 
     @tf.custom_gradient
@@ -49,9 +49,9 @@ class MinibatchDiscrimination(BatchStatistic):
     """Nearness to the other samples of the batch, for several sets of features at once.
 
     M = f T + b, cut into kernels of so many dimensions, and o_i = sum over all samples j, i included, of
-    exp(-|M_i - M_j|_1) for each kernel. With `scope="global"`, after `synchronise`, the sum runs over the samples of
-    all ranks, whose M are gathered in one collective for all sets. The work of a rank then grows with the global batch:
-    (samples here) * (samples of all) * kernels * dims.
+    exp(-|M_i - M_j|_1) for each kernel (b, which CaloGAN has, is in none of the differences). With `scope="global"`,
+    after `synchronise`, the sum runs over the samples of all ranks, whose M are gathered in one collective for all
+    sets. The work of a rank then grows with the global batch: (samples here) * (samples of all) * kernels * dims.
 
     Parameters
     ----------

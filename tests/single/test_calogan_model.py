@@ -384,10 +384,14 @@ def test_every_weight_gets_a_gradient():
     sample = _tensors(_sample(16))
     with tf.GradientTape(persistent=True) as tape:
         made = generator(_noise(4), sample, training=True)
-        loss = tf.reduce_mean(tf.nn.softplus(-discriminator({**made, "energy": sample["energy"]}, training=True)))
+        # Logits of such weights are large: nothing that saturates.
+        loss = tf.reduce_mean(tf.sin(discriminator({**made, "energy": sample["energy"]}, training=True)))
     for network in (generator, discriminator):
         for weight, gradient in zip(network.weights, tape.gradient(loss, network.weights), strict=True):
-            assert np.any(gradient != 0), weight.name
+            if "minibatch" in weight.name and "bias" in weight.name:  # in none of the differences
+                np.testing.assert_allclose(gradient, np.zeros(100), atol=1e-12)
+            else:
+                assert np.abs(gradient).max() > 1e-12, weight.name
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
