@@ -84,7 +84,7 @@ def locally_connected(x: tf.Tensor, kernel: tf.Tensor, size: Pair, stride: Pair)
         return [tf.concat([to_cells(pieces[k], u, v) for k, u, v in phase], axis=3) for phase in phases]
 
     @tf.custom_gradient
-    def connected(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def connected(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, object]:
         def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             by_cells, by_kernel = [], {}
             for phase, cells, weight in zip(phases, _cells_of(x, stride), weights(kernel), strict=True):
