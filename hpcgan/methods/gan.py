@@ -123,9 +123,8 @@ class Gan:
         }
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
         self._noise_is_over = False
-        if config.batch_norm == "synced" and comm.size > 1:
-            for network in (generator, discriminator):
-                synchronise(network, comm)
+        for network in (generator, discriminator):
+            synchronise(network, comm, "global" if config.batch_norm == "synced" else "local")
         # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
         self._compiled = {
             (penalise, generate): tf.function(

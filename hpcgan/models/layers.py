@@ -15,12 +15,16 @@ from typing import Literal
 
 import numpy as np
 import tensorflow as tf
+from scipy.special import ndtr, ndtri
 
 from hpcgan import stateless
 from hpcgan.comm.base import Comm
 
 Padding = Literal["zero", "circular"]
 Upsampling = Literal["transposed", "nearest"]
+
+#: Standard deviation of a standard normal variable that is cut at -2 and 2.
+_STDDEV_CUT_AT_TWO = math.sqrt(1.0 - 4.0 * math.exp(-2.0) / math.sqrt(2.0 * math.pi) / math.erf(math.sqrt(2.0)))
 
 
 class Initializer:
@@ -46,6 +50,17 @@ class Initializer:
         """Uniform of variance gain / fan_in: gain 2 before a rectifier (He et al. 2015, eq. 10), else 1."""
         return self._symmetric(name, shape, math.sqrt(3.0 * gain / fan_in))
 
+    def glorot_uniform(self, name: str, shape: tuple[int, ...], fan_in: float, fan_out: float) -> tf.Variable:
+        """Uniform of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010, eq. 16)."""
+        return self._symmetric(name, shape, math.sqrt(6.0 / (fan_in + fan_out)))
+
+    def glorot_normal(self, name: str, shape: tuple[int, ...], fan_in: float, fan_out: float) -> tf.Variable:
+        """Normal of variance 2 / (fan_in + fan_out), cut at two standard deviations of the uncut one, as in Keras."""
+        tail = float(ndtr(-2.0))
+        draws = ndtri(tail + (1.0 - 2.0 * tail) * self._uniform(name, shape))
+        stddev = math.sqrt(2.0 / (fan_in + fan_out)) / _STDDEV_CUT_AT_TWO
+        return tf.Variable(draws * stddev, name=name, dtype=self.dtype)
+
     def normal(self, name: str, shape: tuple[int, ...], stddev: float) -> tf.Variable:
         """Normal around zero: 0.02 everywhere in the DCGAN of Radford et al. (arXiv:1511.06434)."""
         draws = stateless.normal(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
@@ -61,8 +76,11 @@ class Initializer:
         return tf.Variable(np.full(shape, value), name=name, dtype=self.dtype, trainable=trainable)
 
     def _symmetric(self, name: str, shape: tuple[int, ...], bound: float) -> tf.Variable:
-        draws = stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
+        draws = self._uniform(name, shape)
         return tf.Variable((2.0 * draws - 1.0) * bound, name=name, dtype=self.dtype)
+
+    def _uniform(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
 
 
 class Network(tf.Module):
@@ -258,8 +276,8 @@ _TINY = 1e-30  # squared norms of nothing
 class Dense(tf.Module):
     """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs).
 
-    With `stddev` the kernel is normal and the bias zero to begin with. With `spectral` the kernel is divided by its
-    spectral norm.
+    To begin with, the kernel is normal with `stddev` and Glorot's uniform one with `glorot`, and the bias then zero.
+    With `spectral` the kernel is divided by its spectral norm.
     """
 
     def __init__(
@@ -273,11 +291,15 @@ class Dense(tf.Module):
         fan_in: int | None = None,
         stddev: float | None = None,
         spectral: bool = False,
+        glorot: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         fan_in = fan_in or inputs
         self.bias: tf.Variable | None = None
-        if stddev is None:
+        if glorot:
+            self.kernel = init.glorot_uniform(f"{name}/kernel", (inputs, outputs), fan_in, outputs)
+            self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
+        elif stddev is None:
             self.kernel = init.kaiming_uniform(f"{name}/kernel", (inputs, outputs), fan_in)
             self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in) if bias else None
         else:
@@ -440,15 +462,32 @@ class ConvTranspose2D(tf.Module):
 
 
 class BatchStatistic(tf.Module):
-    """A layer that looks at a batch as a whole: at the rank's own, or after `synchronise` at that of all ranks."""
+    """A layer that looks at a batch as a whole: at the rank's own, or after `synchronise` at that of all ranks.
+
+    Attributes
+    ----------
+    comm : Comm or None
+        Way to the other ranks, if it sees theirs.
+    scope : "local", "global" or None
+        What the layer sees whatever holds for the others; None: as they.
+    """
 
     comm: Comm | None = None
+    scope: Literal["local", "global"] | None = None
 
 
-def synchronise(network: tf.Module, comm: Comm) -> None:
-    """Let the layers of a network that look at a batch as a whole see that of all ranks."""
+def synchronise(network: tf.Module, comm: Comm, scope: Literal["local", "global"] = "global") -> None:
+    """Let the layers of a network that look at a batch as a whole see that of all ranks.
+
+    Parameters
+    ----------
+    network : tf.Module
+    comm : Comm
+    scope : "local" or "global"
+        Of the layers that have none of their own.
+    """
     for module in network.submodules:
-        if isinstance(module, BatchStatistic):
+        if isinstance(module, BatchStatistic) and (module.scope or scope) == "global" and comm.size > 1:
             module.comm = comm
 
 

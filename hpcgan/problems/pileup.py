@@ -21,7 +21,7 @@ from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics import jets
-from hpcgan.physics.images import MEV_PER_GEV, grid_difference
+from hpcgan.physics.images import MEV_PER_GEV, grid_difference, image_attributes
 from hpcgan.problems.base import Observables, file_of
 from hpcgan.problems.conditioned import ConditionedModel
 from hpcgan.problems.rpv import PIXELS, RpvProblem
@@ -145,7 +145,12 @@ class PileupProblem(RpvProblem):
     ) -> Iterator[Callable[[Sample], None]]:
         if path.suffix != ".h5":
             raise InputError(f"{path}: give a name that ends in .h5")
-        said = {**({} if self.conditions else {"mu": self.model.mu}), **attributes, "problem": self.name}
+        said = {
+            **image_attributes(),
+            **({} if self.conditions else {"mu": self.model.mu}),
+            **attributes,
+            "problem": self.name,
+        }
         # Five bytes a lit pixel; at any mu half of the pixels are dark, or nearly.
         names = self.conditions
         with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force, 12_000, names) as writer:

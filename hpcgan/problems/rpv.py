@@ -203,7 +203,8 @@ class RpvProblem(Problem):
     ) -> Iterator[Callable[[Sample], None]]:
         if path.suffix != ".h5":
             raise InputError(f"{path}: give a name that ends in .h5")
-        with hdf5.Writer(path.absolute().parent, {path.stem: n}, attributes, force) as writer:
+        said = {**images.image_attributes(), **attributes}
+        with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force) as writer:
             # Generated events are signal of weight one; a model without conditions knows nothing of masses.
             yield lambda sample: writer.append(
                 sample["hist"], 1.0, 1.0, *(sample.get(name, np.full((), np.nan)) for name in MASSES)

@@ -1,0 +1,276 @@
+"""The networks of CaloGAN (Paganini, de Oliveira and Nachman 2018, PRL 120, 042003; arXiv:1712.10321).
+
+Showers in a calorimeter of several layers with grids of their own: each layer has its own generator, whose image may
+take over parts of the layer before, and its own tower in the discriminator, which sees besides what physicists would
+look at: energies, lit cells, and how they spread over the batch. Energies in the cells and of the incident particle
+are in GeV. What is not set here is as in Keras: Glorot-uniform weights, zero biases, batch norm with an epsilon of
+1e-3, a slope of 0.3 of the leaky ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import tensorflow as tf
+
+from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network
+from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
+from hpcgan.models.minibatch import MinibatchDiscrimination
+
+ENERGY = "energy"
+SLOPE = 0.3  # of the leaky ReLU
+MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
+ENERGY_SCALE = 100.0  # GeV: the highest of the published showers
+LAYER_SCALE = 10.0  # GeV
+WELL, OUTSIDE = 5.0, 10.0  # GeV by which the summed energy may be off, and what is counted when it is
+NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
+
+
+class CaloGanConfig(Protocol):
+    """What the networks ask of their configuration.
+
+    Attributes
+    ----------
+    latent_dim : int
+        Length of the noise vector.
+    shapes : sequence of (int, int)
+        Rows and columns of each layer's image. From layer to layer rows and columns must grow or shrink by whole
+        factors.
+    minibatch_discrimination : "local" or "global"
+        Whether it sees the rank's own batch or that of all ranks.
+    """
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    @property
+    def shapes(self) -> Sequence[Pair]: ...
+
+    @property
+    def minibatch_discrimination(self) -> Literal["local", "global"]: ...
+
+
+@dataclass(frozen=True)
+class CaloGan:
+    """The published sizes (`CaloGanConfig`)."""
+
+    latent_dim: int = 1024
+    shapes: Sequence[Pair] = ((3, 96), (12, 12), (12, 6))
+    minibatch_discrimination: Literal["local", "global"] = "local"
+
+
+def layer_name(layer: int) -> str:
+    """Name of a layer's image (n, rows, columns) in a sample."""
+    return f"layer_{layer}"
+
+
+# --- energies ------------------------------------------------------------------------------------------
+
+
+def layer_energies(images: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Summed energy of each layer: images (n, rows, columns) -> (n, layers), GeV."""
+    return tf.stack([tf.reduce_sum(image, axis=[1, 2]) for image in images], axis=1)
+
+
+def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Mean over the batch of |E_tot - E|, GeV, E_tot being the energy in all cells and E that of the particle.
+
+    The auxiliary loss of the generator, with a weight of 0.05.
+
+    Parameters
+    ----------
+    sample : mapping of str to tensor
+        `layer_<i>` (n, rows, columns) for i from 0 on, and `energy` (n, 1), in GeV.
+    """
+    total = tf.reduce_sum(layer_energies(_images(sample)), axis=1)
+    return tf.reduce_mean(tf.abs(total - sample[ENERGY][:, 0]))
+
+
+def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+    layers = 0
+    while layer_name(layers) in sample:
+        layers += 1
+    return [sample[layer_name(layer)] for layer in range(layers)]
+
+
+# --- generator -----------------------------------------------------------------------------------------
+
+
+class LayerGenerator(tf.Module):
+    """Latent vectors (n, latent_dim) -> energies before the final ReLU (rows, columns, n, 1)."""
+
+    def __init__(self, init: Initializer, name: str, latent_dim: int, shape: Pair) -> None:
+        super().__init__(name.replace("/", "_"))
+        rows, columns = self.start = (shape[0] + 2, shape[1] + 2)
+        self.project = Dense(init, f"{name}/project", latent_dim, rows * columns * 36, glorot=True)
+        self.conv = Conv2D(init, f"{name}/conv", 36, 16, kernel=2, stride=1, gain=2, bias=True)
+        self.norm = BatchNorm(init, f"{name}/norm", 16, momentum=MOMENTUM, epsilon=EPSILON)
+        self.local = LocallyConnected2D(
+            init, f"{name}/local", self.start, 16, 6, kernel=(2, 2), initial="he_uniform", bias=[0.0] * 6
+        )
+        self.out = LocallyConnected2D(
+            init, f"{name}/out", self.local.places, 6, 1, kernel=(2, 2), initial="glorot_normal"
+        )
+
+    def __call__(self, latent: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
+        x = tf.reshape(self.project(latent), [-1, *self.start, 36])
+        x = self.norm(tf.nn.leaky_relu(self.conv(x), SLOPE), training, update)
+        return self.out(tf.nn.leaky_relu(self.local(cells_first(x)), SLOPE))
+
+
+class Attention(tf.Module):
+    """What a layer takes over from the one before: two images (rows, columns, n, 1) -> one.
+
+    At every cell the weighted mean of both, with weights (a softmax) that the cell's surroundings in both images
+    decide. To begin with the second has a weight of e^-10.
+    """
+
+    def __init__(self, init: Initializer, name: str, shape: Pair) -> None:
+        super().__init__(name.replace("/", "_"))
+        padded = (shape[0] + 2, shape[1] + 2)
+        self.local = LocallyConnected2D(init, name, padded, 2, 2, kernel=(3, 3), bias=[0.0, NO_CARRY])
+
+    def __call__(self, primary: tf.Tensor, carry: tf.Tensor) -> tf.Tensor:
+        both = tf.concat([primary, carry], axis=-1)
+        first, second = tf.split(self.local(pad_cells(both, (1, 1), (1, 1))), 2, axis=-1)
+        return primary + tf.sigmoid(second - first) * (carry - primary)  # a softmax over two
+
+
+def resize(x: tf.Tensor, shape: Pair) -> tf.Tensor:
+    """An image (rows, columns, n, c) on another grid: cells repeated, or averaged, by whole factors.
+
+    Raises
+    ------
+    ValueError
+        The numbers of rows or of columns are no multiples of each other.
+    """
+    for axis, cells in enumerate(shape):
+        old = x.shape[axis]
+        if cells % old == 0:
+            x = tf.repeat(x, cells // old, axis=axis) if cells > old else x
+        elif old % cells == 0:
+            split = [*x.shape[:axis], cells, old // cells, *x.shape[axis + 1 : 2], tf.shape(x)[2], x.shape[3]]
+            x = tf.reduce_mean(tf.reshape(x, split), axis=axis + 1)
+        else:
+            raise ValueError(f"a grid of {tuple(x.shape[:2])} does not fit on one of {shape}: no whole factors")
+    return x
+
+
+class Generator(Network):
+    """Noise (n, latent_dim), `energy` (n, 1) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
+
+    The latent vector is the noise times energy / 100 GeV. A layer after the first takes over from the one before,
+    on its own grid, through `Attention`; the last operation is a ReLU.
+    """
+
+    def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
+        super().__init__("generator")
+        init = Initializer(seed, dtype)
+        self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
+        self.layers = [
+            LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
+        ]
+        self.attentions = [
+            Attention(init, f"generator/attention{i}", shape) for i, shape in enumerate(self.shapes[1:], start=1)
+        ]
+
+    def __call__(
+        self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
+    ) -> dict[str, tf.Tensor]:
+        latent = noise * (conditions[ENERGY] / ENERGY_SCALE)
+        images = [layer(latent, training, update) for layer in self.layers]
+        for i, attention in enumerate(self.attentions, start=1):
+            images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
+        return {layer_name(i): samples_first(tf.nn.relu(image[..., 0])) for i, image in enumerate(images)}
+
+
+# --- discriminator -------------------------------------------------------------------------------------
+
+
+class Tower(tf.Module):
+    """Image (n, rows, columns) -> features (n, `width`) of locally connected layers."""
+
+    def __init__(self, init: Initializer, name: str, shape: Pair) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.conv = SharedConv2D(init, f"{name}/conv", 1, 64, kernel=(2, 2))
+        self.locals: list[LocallyConnected2D] = []
+        self.norms: list[BatchNorm] = []
+        cells, inputs = shape, 64
+        for i, (outputs, kernel, stride) in enumerate(((16, (3, 3), (1, 2)), (8, (2, 2), (1, 1)), (8, (2, 2), (1, 2)))):
+            padded = (cells[0] + 2, cells[1] + 2)
+            layer = LocallyConnected2D(
+                init, f"{name}/local{i}", padded, inputs, outputs, kernel=kernel, stride=stride, bias=[0.0] * outputs
+            )
+            self.locals.append(layer)
+            self.norms.append(BatchNorm(init, f"{name}/norm{i}", outputs, momentum=MOMENTUM, epsilon=EPSILON))
+            cells, inputs = layer.places, outputs
+        self.width = cells[0] * cells[1] * inputs
+
+    def __call__(self, image: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
+        x = tf.nn.leaky_relu(self.conv(cells_first(image)[..., None]), SLOPE)
+        for local, norm in zip(self.locals, self.norms, strict=True):
+            x = norm(tf.nn.leaky_relu(local(pad_cells(x, (1, 1), (1, 1))), SLOPE), training, update)
+        return tf.reshape(samples_first(x), [-1, self.width])
+
+
+class Discriminator(Network):
+    """`layer_<i>` (n, rows, columns) and `energy` (n, 1), in GeV -> logits (n,).
+
+    Linear in, for each layer: the features of its `Tower`, the tanh of their nearness to those of the other samples
+    (`MinibatchDiscrimination`), the share of lit cells and the tanh of its nearness; and besides: E_l / 10 of each
+    layer, E_tot / 100, |E_tot - E|, 10 where that is above 5, and the tanh of the nearness of the E_l. The share of lit
+    cells and the step at 5 GeV have no gradient.
+    """
+
+    def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
+        super().__init__("discriminator")
+        init = Initializer(seed, dtype)
+        self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
+        layers = len(self.towers)
+        self.minibatch = MinibatchDiscrimination(
+            init,
+            "discriminator/minibatch",
+            [*(tower.width for tower in self.towers), *[1] * layers, layers],
+            scope=config.minibatch_discrimination,
+        )
+        near = self.minibatch.shape[0]
+        inputs = sum(tower.width + near + 1 + near for tower in self.towers) + layers + 3 + near
+        self.head = Dense(init, "discriminator/head", inputs, 1, glorot=True)
+
+    def features(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
+        """What the logit is linear in, (n, features), in the order of the class's description."""
+        images = [sample[layer_name(i)] for i in range(len(self.towers))]
+        seen = [tower(image, training, update) for tower, image in zip(self.towers, images, strict=True)]
+        lit = [occupancy(image) for image in images]
+        energies = layer_energies(images)
+        near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
+        layers = len(images)
+        found = []
+        for i in range(layers):
+            found += [seen[i], near[i], lit[i], near[layers + i]]
+        return tf.concat([*found, energy_features(energies, sample[ENERGY]), near[-1]], axis=1)
+
+    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits of both: separate passes, since neither batch norm nor the nearness may mix them."""
+        return self(real, training=True), self(fake, training=True)
+
+    def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
+        return self.head(self.features(sample, training, update))[:, 0]
+
+
+def occupancy(image: tf.Tensor) -> tf.Tensor:
+    """Share of the cells with energy, (n, rows, columns) -> (n, 1); without a gradient."""
+    return tf.reduce_mean(tf.cast(image > 0, image.dtype), axis=[1, 2])[:, None]
+
+
+def energy_features(energies: tf.Tensor, energy: tf.Tensor) -> tf.Tensor:
+    """Energies of the layers (n, layers) and of the particle (n, 1), GeV -> (n, layers + 3).
+
+    E_l / 10, E_tot / 100, |E_tot - E|, and 10 where that is above 5 GeV, which has no gradient.
+    """
+    total = tf.reduce_sum(energies, axis=1, keepdims=True)
+    off = tf.abs(total - energy)
+    outside = OUTSIDE * tf.cast(off > WELL, off.dtype)
+    return tf.concat([energies / LAYER_SCALE, total / ENERGY_SCALE, off, outside], axis=1)

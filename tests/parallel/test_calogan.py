@@ -1,0 +1,106 @@
+"""CaloGAN's discriminator on several ranks, over each backend, against one rank that has all samples."""
+
+import functools
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+pytest.importorskip("horovod")
+
+from hpcgan.models.calogan import CaloGan, Discriminator  # noqa: E402
+from hpcgan.models.layers import Initializer, synchronise  # noqa: E402
+from hpcgan.models.minibatch import MinibatchDiscrimination  # noqa: E402
+
+BATCH = 3
+SHAPES = ((2, 8), (4, 4), (4, 2))
+SEVERAL = [pytest.param(n, marks=pytest.mark.world_size(n)) for n in (2, 3)]
+
+
+@pytest.mark.parametrize("size", SEVERAL)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nearness_to_the_samples_of_all_ranks(each_comm, size, compiled):
+    """Outputs, gradients, and those of a penalty on the gradient; whatever holds for batch norm."""
+    comm, rng = each_comm, np.random.default_rng(1)
+    everybody = [rng.normal(size=(size * BATCH, width)) for width in (4, 1)]
+    mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
+
+    def layer(scope):
+        made = MinibatchDiscrimination(Initializer(1, "float64"), "mbd", [4, 1], kernels=3, dims=2, scope=scope)
+        holder = tf.Module()
+        holder.layer = made
+        synchronise(holder, comm, "local")
+        return made
+
+    def everything(layer, features, average):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(features)
+                near = tf.concat([tf.tanh(o) for o in layer(features)], axis=1)
+                # Of the kind of a mean over the batch; each sample has a weight of its own.
+                loss = tf.reduce_mean(tf.reduce_sum(near**3, axis=1) * tf.sin(features[0][:, 0]))
+            by_features = tape.gradient(loss, features)
+            slope = by_features[0] * tf.cast(tf.shape(near)[0], tf.float64)
+            penalty = tf.reduce_mean(tf.reduce_sum(slope**2, axis=1))
+        weights = layer.projections  # the biases are in none of the differences
+        first = average([loss, *tape.gradient(loss, weights)], "t.first")
+        second = average(outer.gradient(penalty, weights), "t.second")
+        return near, by_features, first, second
+
+    def on_ranks(scope):
+        parallel, features = layer(scope), [tf.constant(f[mine]) for f in everybody]
+        function = functools.partial(everything, parallel, features, comm.grouped_allreduce)
+        return (tf.function(function, autograph=False) if compiled else function)()
+
+    alone = MinibatchDiscrimination(Initializer(1, "float64"), "mbd", [4, 1], kernels=3, dims=2)
+    whole = everything(alone, [tf.constant(f) for f in everybody], lambda tensors, name: tensors)
+    near, by_features, first, second = on_ranks("global")
+    np.testing.assert_allclose(near, whole[0][mine], rtol=1e-12)
+    for ours, theirs in zip(by_features, whole[1], strict=True):
+        # What all losses feel of a feature; the whole loss is their mean.
+        np.testing.assert_allclose(ours / size, theirs[mine], rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip([*first, *second], [*whole[2], *whole[3]], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+        assert np.abs(theirs).max() > 1e-4
+    assert not np.allclose(on_ranks("local")[0], whole[0][mine], rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", SEVERAL)
+def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(each_comm, size):
+    """With synced batch norm and the nearness over all ranks: logits, gradients of weights and images, statistics."""
+    comm, rng = each_comm, np.random.default_rng(2)
+    everybody = {f"layer_{i}": np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
+    everybody["energy"] = rng.uniform(1, 20, (size * BATCH, 1))
+    mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
+
+    def network():
+        config = CaloGan(latent_dim=5, shapes=SHAPES, minibatch_discrimination="global")
+        made = Discriminator(config, 1, "float64")
+        draws = np.random.default_rng(3)
+        for weight in made.weights:
+            weight.assign(0.3 * draws.normal(size=weight.shape))
+        return made
+
+    def everything(network, sample, average):
+        images = {name: value for name, value in sample.items() if name != "energy"}
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            logits = network({**sample, **images}, training=True)
+            loss = tf.reduce_mean(tf.nn.softplus(-logits))
+        by_weights, by_images = tape.gradient(loss, [network.weights, images])
+        return logits, by_images, average(by_weights, "t.weights")
+
+    parallel, alone = network(), network()
+    synchronise(parallel, comm, "global")
+    sample = {name: tf.constant(value[mine]) for name, value in everybody.items()}
+    compiled = tf.function(lambda: everything(parallel, sample, comm.grouped_allreduce), autograph=False)
+    logits, by_images, by_weights = compiled()
+    whole = everything(alone, {k: tf.constant(v) for k, v in everybody.items()}, lambda tensors, name: tensors)
+    np.testing.assert_allclose(logits, whole[0][mine], rtol=1e-9)
+    for name, gradient in by_images.items():
+        np.testing.assert_allclose(gradient / size, whole[1][name][mine], rtol=1e-7, atol=1e-10)
+    for weight, ours, theirs in zip(parallel.weights, by_weights, whole[2], strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9 * max(scale, 1e-3), err_msg=weight.name)
+    for ours, theirs in zip(parallel.statistics, alone.statistics, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
