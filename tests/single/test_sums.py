@@ -159,7 +159,8 @@ def test_several_numbers_take_turns(tagged: Path):
     source = SumSource(tagged / "test.h5", [2, 5], 40, 1, held_out=True)
     indices = np.array([0, 1, 2, 17, 38])
     sample = source.read(indices)
-    assert sample["mu"].tolist() == [[2.0], [5.0], [2.0], [5.0], [2.0]]
+    assert sample["mu"].tolist() == [2.0, 5.0, 2.0, 5.0, 2.0]
+    assert source.conditions()["mu"].tolist() == [2.0, 5.0] * 20
     assert sample["mu"].dtype == np.float32
     assert [len(events) for events in members(sample["hist"])] == [2, 5, 2, 5, 2]
     # Each block has sums of all numbers.
