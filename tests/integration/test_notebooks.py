@@ -87,7 +87,7 @@ def test_a_sweep(setting, monkeypatch):
     assert f"trial {best['number']}: score {best['score']:.2f} in epoch {best['epoch']}" in said
     assert str(study / "report/report.html") in said
     assert (study / "report/report.html").is_file()
-    assert "'stopped'" in shown(book, "text/plain")
+    assert "'done'" in shown(book, "text/plain")
     assert len(shown(book, "image/png")) == 3  # the sweep, the best training, its samples
 
 
