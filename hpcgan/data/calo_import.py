@@ -397,13 +397,7 @@ def import_files(
         Files that cannot be used, named twice, or of different particles, a segmentation that they cannot be summed
         into, or an `out` that holds other data.
     """
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("no file to import")
-    resolved = [path.resolve() for path in paths]
-    for i, path in enumerate(resolved):
-        if path in resolved[:i]:
-            raise InputError(f"{paths[i]}: named twice")
+    paths = storage.to_import(files)
     kinds = [recognise(path) for path in paths]
     for path, kind in zip(paths, kinds):
         if kind != kinds[0]:

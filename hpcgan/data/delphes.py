@@ -200,13 +200,7 @@ def import_files(
         raise InputError(
             f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"
         )
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("no file to import")
-    resolved = [path.resolve() for path in paths]
-    for i, path in enumerate(resolved):
-        if path in resolved[:i]:
-            raise InputError(f"{paths[i]}: named twice")
+    paths = storage.to_import(files)
     counts = [count_events(path) for path in paths]
     total = sum(counts)
     sizes = storage.interleaved_sizes(total)

@@ -22,8 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcgan.data import storage
 from hpcgan.data.storage import SPLIT_EDGES as SPLIT_EDGES
 from hpcgan.data.storage import SPLITS as SPLITS
-from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
-from hpcgan.data.storage import signals_held as _signals_held
+from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign, signals_held
 from hpcgan.data.storage import split_sizes as split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.images import N_ETA, N_PHI
@@ -162,7 +161,7 @@ class Writer(storage.SplitWriter):
     def _append_to(self, split: str, chunks: Sequence[bytes], columns: Sequence[NDArray[Any]]) -> None:
         at = self._filled[split]
         group = self._files[split][GROUP]
-        with _signals_held():
+        with signals_held():
             images = group[IMAGES].id
             for position, chunk in enumerate(chunks, at):
                 images.write_direct_chunk((position, 0, 0), chunk)

@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -364,6 +364,24 @@ class DataFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def to_import(files: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files whose events are to be joined, as paths.
+
+    Raises
+    ------
+    InputError
+        None at all, or one that is named twice.
+    """
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise InputError("no file to import")
+    resolved = [path.resolve() for path in paths]
+    for i, path in enumerate(resolved):
+        if path in resolved[:i]:
+            raise InputError(f"{paths[i]}: named twice")
+    return paths
 
 
 def check_target(

@@ -9,7 +9,7 @@ import numpy as np
 from hpcgan.comm.base import Comm
 from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.data.source import Source
-from hpcgan.evaluation.score import Generate
+from hpcgan.evaluation.score import Generate, asked
 from hpcgan.problems.base import Problem
 
 EVENTS = 128  # of each kind: 8128 pairs; a few hundredths of error, for a few batches of generated events
@@ -53,8 +53,7 @@ class DiversityMeter:
         self._events = min(EVENTS, len(source))
         conditions = source.conditions() if problem.conditions else {}
         self._asked = [
-            take(conditions, (first + np.arange(batch_size)) % self._events)
-            for first in range(0, self._events, batch_size)
+            asked(conditions, index, batch_size, self._events) for index in range(-(-self._events // batch_size))
         ]
         self._units: dict[str, float] = {}
         self._real: Diversity | None = None
@@ -67,7 +66,7 @@ class DiversityMeter:
         """The diversity, on every rank; None where it has no meaning (real events that are all alike, say)."""
         found = None
         if self._comm.is_root and self._real is not None:
-            made = concatenate([generate(epoch, index, asked) for index, asked in enumerate(self._asked)])
+            made = concatenate([generate(epoch, index, asks) for index, asks in enumerate(self._asked)])
             fake = self._means(self._flat(take(made, slice(0, self._events))))
             if fake is not None:
                 found = [fake.pairs / self._real.pairs, fake.nearest / self._real.nearest]

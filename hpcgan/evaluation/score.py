@@ -65,7 +65,7 @@ class Scorer:
         mine = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
         for index in mine.tolist():
-            sample = generate(epoch, first + index, self._asked(index))
+            sample = generate(epoch, first + index, asked(self._conditions, index, self._batch, self.events))
             left = self.events - index * self._batch
             pieces.append(self._problem.observables(take(sample, slice(0, left))))
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
@@ -73,14 +73,14 @@ class Scorer:
             return None
         return self._problem.score(self._real, fake)
 
-    def _asked(self, index: int) -> Sample:
-        """Conditions of a whole batch; what is beyond the last event starts over."""
-        events = (index * self._batch + np.arange(self._batch)) % self.events
-        return take(self._conditions, events)
-
     def _empty(self) -> Observables:
         shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}
         return self._problem.observables(shapes)
+
+
+def asked(conditions: Sample, index: int, batch_size: int, events: int) -> Sample:
+    """Conditions of the whole batch number `index` out of those of `events`; what is beyond the last starts over."""
+    return take(conditions, (index * batch_size + np.arange(batch_size)) % events)
 
 
 def _join(pieces: list[Observables]) -> Observables:

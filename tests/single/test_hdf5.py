@@ -137,7 +137,7 @@ def test_signals_wait_for_hdf5() -> None:
 
     def held() -> None:
         nonlocal reached
-        with hdf5._signals_held():
+        with hdf5.signals_held():
             signal.raise_signal(signal.SIGINT)
             reached = True
 
