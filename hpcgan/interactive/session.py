@@ -169,6 +169,9 @@ class EngineTraining(Training):
             self._error = HpcganError(f"{self.run.path}: {self._why() or root_cause(error)}; {lost}")
         except Exception as error:  # the client was closed: nothing is known of the training any more
             self._error = HpcganError(f"{self.run.path}: not followed any more ({error}); attach() to it")
-        self._over.set()
-        if self._error is not None:
-            print(f"hpcgan: error: {self._error}", file=sys.stderr, flush=True)
+        try:
+            # Before anybody who waits is told: whoever sees that it has ended has seen why.
+            if self._error is not None:
+                print(f"hpcgan: error: {self._error}", file=sys.stderr, flush=True)
+        finally:
+            self._over.set()
