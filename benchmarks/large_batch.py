@@ -16,24 +16,19 @@ import argparse
 import csv
 import itertools
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import mean, stdev
 
 import numpy as np
+from trainings import outcome, train_all
 
 from hpcgan import config as configuration
-from hpcgan import records
-from hpcgan.config import Config
 from hpcgan.metrics import plots
 from hpcgan.problems.base import Problems, problem_class
-from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+from hpcgan.rundir import write_atomic
 
 
 @dataclass(frozen=True)
@@ -85,30 +80,6 @@ def points(ranks: Sequence[int], rules: Sequence[str], warmups: Sequence[float],
         for n, rule, warmup, seed in itertools.product(ranks, rules, warmups, seeds)
     ]
     return list(dict.fromkeys(listed))
-
-
-def outcome(run: Path, config: Config) -> dict[str, float | int | None]:
-    """What a training came to: its best score, that of its last epoch, and whether it got there."""
-    epochs = records.read(run / "metrics.jsonl", "epoch")
-    scores = [record["score"]["total"] for record in epochs if record["score"]]
-    whole = len(epochs) == config.training.epochs
-    return {
-        "samples": epochs[-1]["samples"] if epochs else 0,
-        "steps": epochs[-1]["step"] if epochs else 0,
-        "best": min(scores) if scores else None,
-        "last": scores[-1] if scores and whole else None,
-        "finished": int(whole),
-    }
-
-
-def train(config: Path, run: Path, overrides: Sequence[str], core: int) -> None:
-    """Train on one core; what it says goes to a log beside the run directory."""
-    if RunDirectory(run).exists and attempt_state(RunDirectory(run)) == "done":
-        return
-    command = [sys.executable, "-m", "hpcgan", "train", str(config), "--run", str(run), *overrides]
-    with open(run.with_suffix(".log"), "ab") as log:
-        # A training that ends in numbers that are not finite is a result of the study, not a failure of it.
-        subprocess.run(["taskset", "-c", str(core), *command], stdout=log, stderr=log, check=False)
 
 
 def figure(found: Sequence[Mapping[str, object]], batch: int, out: Path) -> None:
@@ -164,22 +135,10 @@ def main() -> None:
         [int(s) for s in args.seeds.split(",")],
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    cores: SimpleQueue[int] = SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-
-    def work(point: Point) -> None:
-        core = cores.get()
-        try:
-            train(args.config, args.out / point.folder, [*overrides, *point.overrides(batch)], core)
-            print(point.folder, outcome(args.out / point.folder, config), flush=True)
-        finally:
-            cores.put(core)
-
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        list(pool.map(work, every))
+    jobs = [(args.out / point.folder, [*overrides, *point.overrides(batch)]) for point in every]
+    train_all(args.config, jobs, lambda run: print(run.name, outcome(run, config.training.epochs), flush=True))
     found = [
-        {**asdict(p), "label": p.label, "global_batch": batch * p.ranks, **outcome(args.out / p.folder, config)}
+        {**asdict(p), "label": p.label, "global_batch": batch * p.ranks, **outcome(args.out / p.folder, args.epochs)}
         for p in every
     ]
     with open(args.out / "points.csv", "w", newline="", encoding="utf-8") as file:
