@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,26 +71,32 @@ class Running:
 
     def __init__(self, setting: Path, command: Sequence[str], env: dict[str, str] | None = None) -> None:
         self.mark = secrets.token_hex(8)
+        self._output = os.memfd_create("output")  # a pipe that nobody empties would fill up and stop its writers
+        weakref.finalize(self, os.close, self._output)
         root = HERE.parents[1]
         self.process = subprocess.Popen(
             list(command),
             cwd=setting,
             env={**os.environ, "PYTHONPATH": f"{root}:{HERE}", **(env or {}), MARK: self.mark},
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return os.pread(self._output, os.fstat(self._output).st_size, 0).decode(errors="replace")
 
     def finish(self, timeout: float = 120.0) -> tuple[int, str]:
         """Exit code and output; fails the test if there is no end, or if a process outlives it."""
         try:
-            output, _ = self.process.communicate(timeout=timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            output, _ = self.process.communicate()
-            pytest.fail(f"no end within {timeout} s:\n{output}")
-        wait_for(lambda: not self.processes(), 15.0, lambda: f"still there: {self.processes()}\n{output}")
-        return self.process.returncode, output
+            self.process.wait()
+            pytest.fail(f"no end within {timeout} s:\n{self.output()}")
+        wait_for(lambda: not self.processes(), 60.0, lambda: f"still there: {self.processes()}\n{self.output()}")
+        return code, self.output()
 
     def processes(self) -> list[psutil.Process]:
         """All processes of this job that live."""

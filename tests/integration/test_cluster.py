@@ -23,6 +23,9 @@ pytest.importorskip("ipyparallel")
 
 from hpcgan.interactive import Cluster, Session, attach
 
+#: Instead of none, as in `ENDLESS`: a score of the last epoch.
+SCORED = ("scoring.every_epochs=100000",)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
@@ -64,8 +67,17 @@ def test_only_its_user_can_read_the_keys_and_everything_is_encrypted(cluster):
     assert len(yaml.safe_load(cluster.connection_file.read_text())["curve_serverkey"]) == 40
 
 
-def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the_start(session, data, tmp_path):
-    training = session.train(tiny.config(data, *ENDLESS), run=tmp_path / "steered")
+def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the_start(
+    cluster, session, data, tmp_path
+):
+    """On engines that train twice, against a job of its own; a second training meanwhile is refused."""
+    raw = tiny.config(data).dump()
+    training = session.train(raw, ENDLESS, run=tmp_path / "steered")
+    assert training.state in ("starting", "running")
+    assert cluster.state == "busy"
+    with pytest.raises(InputError, match=f"the ranks of cluster {cluster.id} are busy"):
+        session.train(raw, run=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
     wait_until(lambda: training.state == "running")
     training.pause()
     assert training.state == "paused"
@@ -75,31 +87,17 @@ def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the
     training.stop()
     assert training.wait(60) == "stopped"
     short = a_little_further(tmp_path / "steered")
-    assert session.train(tiny.config(data, *ENDLESS, short), run=tmp_path / "steered").wait(120) == "done"
+    again = session.train(raw, [*SCORED, short], run=tmp_path / "steered")
+    assert again.wait(120) == "done"
     commands = training.metrics("command").set_index("name")
     assert list(commands.index) == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2  # of both ranks
     step = int(commands.loc["set", "step"])
     change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
-    command_line_run(data, tmp_path / "scheduled", *ENDLESS, short, change)
+    command_line_run(data, tmp_path / "scheduled", *SCORED, short, change)
     assert_same(tmp_path / "steered", tmp_path / "scheduled")
-
-
-def test_the_engines_train_again_and_a_second_training_meanwhile_is_refused(cluster, session, data, tmp_path):
-    raw = tiny.config(data).dump()
-    first = session.train(raw, ENDLESS, run=tmp_path / "first")
-    assert first.state in ("starting", "running")
-    assert cluster.state == "busy"
-    with pytest.raises(InputError, match=f"the ranks of cluster {cluster.id} are busy"):
-        session.train(raw, run=tmp_path / "second")
-    assert not (tmp_path / "second").exists()
-    first.stop()
-    assert first.wait(60) == "stopped"
-    second = session.train(raw, run=tmp_path / "second")
-    assert second.wait(60) == "done"
-    command_line_run(data, tmp_path / "alone")
-    assert_same(tmp_path / "second", tmp_path / "alone")
-    assert second.best == attach(tmp_path / "alone").best
+    assert again.best is not None
+    assert again.best == attach(tmp_path / "scheduled").best
 
 
 def test_bad_input_is_refused_before_the_ranks_begin_and_by_them_in_one_line(session, data, tmp_path, capfd):
@@ -120,7 +118,15 @@ def test_bad_input_is_refused_before_the_ranks_begin_and_by_them_in_one_line(ses
 def test_an_interrupt_of_the_kernel_reaches_the_ranks(session, data, tmp_path):
     training = session.train(tiny.config(data, *ENDLESS), run=tmp_path / "run")
     wait_until(lambda: training.state == "running")
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    over = training._over
+    wait = over.wait
+
+    def interrupted(timeout):
+        over.wait = wait
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return wait(timeout)
+
+    over.wait = interrupted  # the interrupt comes while it waits, not before
     assert training.wait(60) == "stopped"
     assert last_step(tmp_path / "run") > 0
 
@@ -157,10 +163,11 @@ def test_a_kernel_that_is_killed_finds_its_cluster_and_training_again(home, data
         Cluster.connect(name)
 
 
-def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, data, tmp_path, capfd):
+def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session, data, tmp_path, capfd):
     config = tiny.config(data, *ENDLESS, "checkpoint.every_epochs=1")
+    run = tmp_path / "run"
     with Cluster.start("mpi", 2) as cluster:
-        training = cluster.session().train(config, run=tmp_path / "run")
+        training = cluster.session().train(config, run=run)
         wait_until(lambda: training.epoch >= 2)
         os.kill(cluster.ranks[1]["pid"], signal.SIGKILL)
         with pytest.raises(HpcganError, match=r"rank 1 on .*: killed by signal 9.*to go on from its last checkpoint"):
@@ -169,19 +176,13 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(home, d
         assert "rank 1 on" in capfd.readouterr().err  # seen without asking
         assert cluster.state == "lost"
         with pytest.raises(InputError, match=f"cluster {cluster.id} is lost"):
-            cluster.session().train(config, run=tmp_path / "run")
-    with Cluster.start("mpi", 2) as cluster:
-        again = cluster.session().train(config, run=tmp_path / "run")
-        wait_until(lambda: again.state == "running")
-        attempts = records.read(tmp_path / "run" / "metrics.jsonl", "start")
-        assert attempts[-1]["step"] >= 7  # not from the beginning
-        # The end of the cluster is one that a training survives.
-        wait_until(lambda: again.metrics()["step"].max() > attempts[-1]["step"])
-    assert again.wait(60) == "interrupted"
-    short = a_little_further(tmp_path / "run")
-    for run in ("run", "whole"):
-        command_line_run(data, tmp_path / run, *ENDLESS, "checkpoint.every_epochs=1", short)
-    assert_same(tmp_path / "run", tmp_path / "whole")
+            cluster.session().train(config, run=run)
+    short = a_little_further(run)
+    for path in (run, tmp_path / "whole"):
+        assert session.train(config, [short], run=path).wait(120) == "done"
+    attempts = records.read(run / "metrics.jsonl", "start")
+    assert attempts[-1]["step"] >= 7  # not from the beginning
+    assert_same(run, tmp_path / "whole")
 
 
 def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tmp_path):
@@ -258,7 +259,12 @@ def test_the_magic_does_what_the_classes_do(home, data, tmp_path, capsys, monkey
     assert "invalid choice" in magic("begin")[1].err
     assert "training.epochs" in magic("train tiny.yaml training.epochs=x")[1].err
     assert "start" in magic("--help")[1].out
+    # The end of the cluster is one that a training survives.
+    training, _ = magic("train tiny.yaml training.epochs=100000 checkpoint.every_epochs=100000 --run stopped")
+    wait_until(lambda: training.epoch >= 1)
     magic("stop")
+    assert training.wait(60) == "interrupted"
+    assert last_step(tmp_path / "stopped") > 0
     assert cluster.state == "stopped"
     assert engines_of(cluster.id) == []
     assert "is stopped" in magic("train tiny.yaml")[1].err
