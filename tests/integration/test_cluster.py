@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import jobs
 import pytest
 import tiny
 import yaml
@@ -85,10 +86,10 @@ def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the
     training.checkpoint()
     training.resume()
     training.stop()
-    assert training.wait(60) == "stopped"
+    assert training.wait(jobs.PATIENCE) == "stopped"
     short = a_little_further(tmp_path / "steered")
     again = session.train(raw, [*SCORED, short], run=tmp_path / "steered")
-    assert again.wait(120) == "done"
+    assert again.wait(jobs.PATIENCE) == "done"
     commands = training.metrics("command").set_index("name")
     assert list(commands.index) == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2  # of both ranks
@@ -110,7 +111,7 @@ def test_bad_input_is_refused_before_the_ranks_begin_and_by_them_in_one_line(ses
     refused = tiny.config(copy, "training.accumulation=3")  # of a rank's batch of 4
     training = session.train(refused, run=tmp_path / "refused")
     with pytest.raises(InputError, match=r"^training\.accumulation: 3 parts of a rank's batch of 4"):
-        training.wait(60)
+        training.wait(jobs.PATIENCE)
     assert "training.accumulation: 3 parts" in training.error
     assert session.cluster.state == "ready"
 
@@ -127,7 +128,7 @@ def test_an_interrupt_of_the_kernel_reaches_the_ranks(session, data, tmp_path):
         return wait(timeout)
 
     over.wait = interrupted  # the interrupt comes while it waits, not before
-    assert training.wait(60) == "stopped"
+    assert training.wait(jobs.PATIENCE) == "stopped"
     assert last_step(tmp_path / "run") > 0
 
 
@@ -143,7 +144,7 @@ def test_a_kernel_that_is_killed_finds_its_cluster_and_training_again(home, data
         print(cluster.id, flush=True)
         os._exit(9)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(kernel)], cwd=tmp_path, timeout=120,
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(kernel)], cwd=tmp_path, timeout=jobs.PATIENCE,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 9, done.stderr
     name = done.stdout.split()[-1]
@@ -157,7 +158,7 @@ def test_a_kernel_that_is_killed_finds_its_cluster_and_training_again(home, data
     time.sleep(8)
     assert training.state == "running"
     training.stop()
-    assert training.wait(30) == "stopped"
+    assert training.wait(jobs.PATIENCE) == "stopped"
     wait_until(lambda: not engines_of(name))  # nobody has stopped the cluster
     with pytest.raises(InputError, match=f"no cluster '{name}' runs"):
         Cluster.connect(name)
@@ -171,7 +172,7 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
         wait_until(lambda: training.epoch >= 2)
         os.kill(cluster.ranks[1]["pid"], signal.SIGKILL)
         with pytest.raises(HpcganError, match=r"rank 1 on .*: killed by signal 9.*to go on from its last checkpoint"):
-            training.wait(90)
+            training.wait(jobs.PATIENCE)
         assert training.state == "lost"
         assert "rank 1 on" in capfd.readouterr().err  # seen without asking
         assert cluster.state == "lost"
@@ -179,7 +180,7 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
             cluster.session().train(config, run=run)
     short = a_little_further(run)
     for path in (run, tmp_path / "whole"):
-        assert session.train(config, [short], run=path).wait(120) == "done"
+        assert session.train(config, [short], run=path).wait(jobs.PATIENCE) == "done"
     attempts = records.read(run / "metrics.jsonl", "start")
     assert attempts[-1]["step"] >= 7  # not from the beginning
     assert_same(run, tmp_path / "whole")
@@ -193,7 +194,7 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
             if "hpcgan.interactive.controller" in process.cmdline():
                 process.kill()
         training.stop()  # which needs no controller
-        assert training.wait(60) == "stopped"
+        assert training.wait(jobs.PATIENCE) == "stopped"
         assert training.error is None
         with pytest.raises(HpcganError, match=f"cluster {cluster.id}: the controller does not answer"):
             cluster.session().train(tiny.config(data), run=tmp_path / "other")
@@ -253,7 +254,7 @@ def test_the_magic_does_what_the_classes_do(home, data, tmp_path, capsys, monkey
     assert shell.user_ns["cluster"] is cluster
     assert "%hpcgan stop first" in magic("start -n 1")[1].err
     training, _ = magic("train tiny.yaml training.epochs=1 --run run")
-    assert training.wait(60) == "done"
+    assert training.wait(jobs.PATIENCE) == "done"
     assert "<Training run: done, epoch 1 of 1>" in magic("status")[1].out
     assert magic("attach run")[0].best == training.best
     assert "invalid choice" in magic("begin")[1].err
@@ -263,7 +264,7 @@ def test_the_magic_does_what_the_classes_do(home, data, tmp_path, capsys, monkey
     training, _ = magic("train tiny.yaml training.epochs=100000 checkpoint.every_epochs=100000 --run stopped")
     wait_until(lambda: training.epoch >= 1)
     magic("stop")
-    assert training.wait(60) == "interrupted"
+    assert training.wait(jobs.PATIENCE) == "interrupted"
     assert last_step(tmp_path / "stopped") > 0
     assert cluster.state == "stopped"
     assert engines_of(cluster.id) == []

@@ -20,7 +20,7 @@ from hpcgan.training import checkpoint
 pytest.importorskip("horovod")
 
 ENDLESS = "training.epochs=100000"
-BOUND = 60.0  # seconds from a fault to the end of the job, on a busy machine
+BOUND = 120.0  # seconds from a fault to the end of the job, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,10 @@ def survivor(tmp_path_factory):
 
 
 def long_training(setting, run, *args, ranks=2):
-    """A training that does not end by itself, after its first new checkpoint; and where it went on from."""
+    """A training that does not end by itself, after its first new checkpoint."""
     before = jobs.newest_step(run)
     job = jobs.Running(setting, jobs.train_command(run, ENDLESS, *args, ranks=ranks))
     jobs.wait_for_step(run, before + 1, job)
-    assert (f"resuming at step {before}" in job.output()) == (before > 0), job.output()
     return job
 
 
@@ -108,11 +107,11 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(setting, refere
 
 def assert_as_if_nothing_had_been(setting, run):
     """A run goes on for two epochs, after which it has the bits of another one with as many."""
-    epochs = f"training.epochs={jobs.newest_step(run) // 7 + 2}"
-    whole = run.with_name("whole")
+    before, whole = jobs.newest_step(run), run.with_name("whole")
     for path in (run, whole):
-        code, output = jobs.Running(setting, jobs.train_command(path, epochs)).finish(600)
+        code, output = jobs.Running(setting, jobs.train_command(path, f"training.epochs={before // 7 + 2}")).finish()
         assert code == 0, output
+        assert (f"resuming at step {before}" in output) == (path == run)
     jobs.assert_same_end(run, whole)
 
 
@@ -122,7 +121,7 @@ def killed_many_times(setting, run, kills, seed, ranks):
     for number in range(kills):
         job = jobs.Running(setting, jobs.train_command(run, ENDLESS, ranks=ranks))
         if chance.random() < 0.3:  # at its start, or in its first steps
-            jobs.wait_for(lambda: len(job.ranks()) == ranks, 60.0)  # noqa: B023
+            jobs.wait_for(lambda: len(job.ranks()) == ranks)  # noqa: B023
             time.sleep(chance.uniform(0.0, 8.0))
         else:
             jobs.wait_for_step(run, jobs.newest_step(run) + 1, job)

@@ -29,7 +29,7 @@ def setting(tmp_path_factory):
     folder = jobs.make_setting(tmp_path_factory.mktemp("notebooks"), epochs=3)
     (folder / "configs").mkdir()
     jobs.make_sweep(folder)
-    code, output = jobs.Running(folder, jobs.train_command(folder / "runs/demo", ranks=1)).finish(120)
+    code, output = jobs.Running(folder, jobs.train_command(folder / "runs/demo", ranks=1)).finish()
     assert code == 0, output
     return folder
 

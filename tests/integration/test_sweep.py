@@ -46,7 +46,7 @@ def setting(tmp_path_factory):
 def reference(setting, tmp_path_factory):
     """An undisturbed study, with the best trial repeated and scored on test events."""
     path = tmp_path_factory.mktemp("reference") / "study"
-    code, output = jobs.Running(setting, jobs.sweep_command(path, *TRIALS, "--top", "1", "--repeats", "1")).finish(240)
+    code, output = jobs.Running(setting, jobs.sweep_command(path, *TRIALS, "--top", "1", "--repeats", "1")).finish()
     assert code == 0, output
     (path.parent / "output").write_text(output)
     return path
@@ -89,7 +89,7 @@ def test_the_repeated_winner_is_scored_on_test_events(reference):
 
 def test_run_again_it_trains_nothing(reference, setting):
     job = jobs.Running(setting, jobs.sweep_command(reference, *TRIALS, "--top", "1", "--repeats", "1"))
-    code, output = job.finish(60)
+    code, output = job.finish()
     assert code == 0, output
     assert "2 of 2 trials have ended before" in output
     assert len(list((StudyDirectory(reference).runner(0).attempts).glob("*.json"))) == 1
@@ -111,7 +111,7 @@ def trainings(job):
 
 
 def wait_for_training(job, study, number, step=1):
-    jobs.wait_for(lambda: job.process.poll() is not None or jobs.newest_step(study.trial(number).path) >= step, 120.0)
+    jobs.wait_for(lambda: job.process.poll() is not None or jobs.newest_step(study.trial(number).path) >= step)
     if job.process.poll() is not None:
         pytest.fail(job.finish()[1])
 
@@ -122,19 +122,19 @@ def test_killed_coordinators_and_workers_change_nothing(setting, reference, tmp_
     job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
     wait_for_training(job, study, 0)
     job.process.kill()
-    jobs.wait_for(lambda: not job.processes(), 60.0, lambda: str(job.processes()))
+    jobs.wait_for(lambda: not job.processes(), message=lambda: str(job.processes()))
     job.process.wait()
     assert [study.result(number) for number in (0, 1)] == [None, None]
 
     job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
-    jobs.wait_for(lambda: trainings(job)["train"], 60.0)
+    jobs.wait_for(lambda: trainings(job)["train"])
     number, victim = next(iter(trainings(job)["train"].items()))
     victim.kill()
-    jobs.wait_for(lambda: len(attempts(study, number)) > 2 or study.result(number) is not None, 60.0)
-    jobs.wait_for(lambda: trainings(job)["trial"] or job.process.poll() is not None, 60.0)
+    jobs.wait_for(lambda: len(attempts(study, number)) > 2 or study.result(number) is not None)
+    jobs.wait_for(lambda: trainings(job)["trial"] or job.process.poll() is not None)
     if found := trainings(job)["trial"]:
         next(iter(found.values())).kill()
-    code, output = job.finish(240)
+    code, output = job.finish()
     assert code == 0, output
     assert "was lost" in output
     assert sweeps.table(study.path) == searched(reference)
@@ -151,7 +151,7 @@ def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path):
     wait_for_training(job, study, 0)
     wait_for_training(job, study, 1)
     job.process.send_signal(signal.SIGINT)
-    code, output = job.finish(120)
+    code, output = job.finish()
     assert code == 75, output
     assert "run the same command to go on" in output
     assert "Traceback" not in output
@@ -167,7 +167,7 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     (setting / "rates.yaml").write_text(yaml.safe_dump(raw))
     options = ("training.epochs=18", "scoring.events=8", "--sampler", "grid", "--concurrency", "1", "--ranks", "2")
     options += ("--pruner", "halving")
-    code, output = jobs.Running(setting, jobs.sweep_command(study.path, *options, config="rates.yaml")).finish(300)
+    code, output = jobs.Running(setting, jobs.sweep_command(study.path, *options, config="rates.yaml")).finish()
     assert code == 0, output
     complete, failed, pruned = (study.result(number) for number in range(3))
     assert [r.params["training.generator.learning_rate"] for r in (complete, failed, pruned)] == RATES
@@ -211,7 +211,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(setting, tmp_path, mon
 
 
 def test_the_process_says_the_same(setting, tmp_path):
-    code, output = jobs.Running(setting, jobs.sweep_command(tmp_path / "study", "--trials", "0")).finish(60)
+    code, output = jobs.Running(setting, jobs.sweep_command(tmp_path / "study", "--trials", "0")).finish()
     assert code == 2, output
     assert "--trials 0: give at least 1" in output
     assert len(output.strip().splitlines()) == 1
@@ -220,7 +220,7 @@ def test_the_process_says_the_same(setting, tmp_path):
 
 def test_a_dry_run_prints_the_trials(setting, reference):
     command = jobs.sweep_command(Path("none"), "--trials", "2", "--dry-run")
-    code, output = jobs.Running(setting, command).finish(60)
+    code, output = jobs.Running(setting, command).finish()
     assert code == 0, output
     printed = [yaml.safe_load(line.split(": ", 1)[1]) for line in output.splitlines()]
     assert printed == [row[1] for row in searched(reference)]
@@ -244,20 +244,20 @@ def test_started_from_python_it_is_pruned_by_hand_stopped_and_goes_on(setting, r
         assert sweep.state == "running"
         with pytest.raises(InputError, match="another sweep is at work on this study"):
             start()
-        jobs.wait_for(lambda: len(sweep.table()) == 2, 60.0)
+        jobs.wait_for(lambda: len(sweep.table()) == 2)
         for number in (0, 1):
             sweep.trial(number).pause(wait=0)
-        jobs.wait_for(lambda: {sweep.trial(n).state for n in (0, 1)} == {"paused"}, 60.0, sweep.log.read_text)
+        jobs.wait_for(lambda: {sweep.trial(n).state for n in (0, 1)} == {"paused"}, message=sweep.log.read_text)
         sweep.prune(1)
         sweep.trial(1).resume()
-        jobs.wait_for(lambda: sweep.table()["state"][1] == "pruned", 60.0, sweep.log.read_text)
+        jobs.wait_for(lambda: sweep.table()["state"][1] == "pruned", message=sweep.log.read_text)
         sweep.stop()
         assert sweep.state == "stopped"
         assert sweep.table()["state"][0] == "queued"
         assert StudyDirectory(path).result(0) is None
         sweep.trial(0).resume(wait=0)  # obeyed when it goes on
         sweep = start()
-        assert sweep.wait(180) == "done", sweep.log.read_text()
+        assert sweep.wait(jobs.PATIENCE) == "done", sweep.log.read_text()
     finally:
         for process in jobs.marked(mark):
             process.kill()
@@ -287,7 +287,7 @@ def engines(setting, tmp_path):
     processes = [subprocess.Popen(controller, env=env, **options)]
     file = folder / "security" / "ipcontroller-client.json"
     try:
-        jobs.wait_for(lambda: file.is_file() and file.with_name("ipcontroller-engine.json").is_file(), 60.0)
+        jobs.wait_for(lambda: file.is_file() and file.with_name("ipcontroller-engine.json").is_file())
         engine = [sys.executable, "-m", "ipyparallel.engine", f"--file={file.with_name('ipcontroller-engine.json')}"]
         processes += [subprocess.Popen(engine, env={**env, **ranks}, **options) for _ in range(2)]
         import ipyparallel
@@ -315,7 +315,7 @@ def test_engines_give_the_same_table_though_one_is_killed(setting, reference, en
     job = jobs.Running(setting, command)
     wait_for_training(job, study, 0)
     processes[1].kill()
-    code, output = job.finish(240)
+    code, output = job.finish()
     assert code == 0, output
     assert sweeps.table(study.path) == searched(reference)
 
@@ -325,7 +325,7 @@ def test_a_trial_on_an_engine_can_have_two_ranks(setting, engines, tmp_path):
     file, _ = engines
     study = StudyDirectory(tmp_path / "study")
     options = ("--executor", "ipyparallel", "--cluster", str(file), "--ranks", "2")
-    code, output = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options)).finish(120)
+    code, output = jobs.Running(setting, jobs.sweep_command(study.path, "--trials", "1", *options)).finish()
     assert code == 0, output
     (entry,) = records.read_lines(study.trial(0).provenance_file)
     assert entry["ranks"] == 2
@@ -344,4 +344,4 @@ def test_a_controller_that_is_gone_ends_the_sweep_with_one_line(setting, engines
     assert code == 1, output
     assert "the IPython controller does not answer any more" in output.splitlines()[-1]
     study.stop_file.touch()  # what its engine still runs stops in order
-    jobs.wait_for(lambda: attempt_state(study.runner(0)) == "interrupted", 60.0)
+    jobs.wait_for(lambda: attempt_state(study.runner(0)) == "interrupted")

@@ -87,7 +87,7 @@ def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, run, 
     before, job = go_on(setting, run)
     sent = len(records.read(metrics, "command"))
     pause = [sys.executable, "-m", "hpcgan", "control", str(run), "pause"]
-    done = subprocess.run(pause, cwd=setting, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(pause, cwd=setting, capture_output=True, text=True, timeout=jobs.PATIENCE, check=True)
     assert "pause: obeyed by all ranks at step" in done.stdout
     size = metrics.stat().st_size
     time.sleep(1.5)  # several epochs of a training that goes on
