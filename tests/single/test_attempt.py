@@ -1,5 +1,7 @@
 """Whole trainings in one process: resume to the bit, faults, bad data."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -283,8 +285,9 @@ def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, t
     assert final_arrays(run).meta["global_batch"] == 6
     assert final_arrays(run).step == 10
     assert "global batch" not in capsys.readouterr().out
+    train(data, tmp_path / "2", "training.epochs=1")
+    shutil.copytree(tmp_path / "2", tmp_path / "3")
     for folder, before, now in (("2", 8, 4), ("3", 4, 4)):
-        train(data, tmp_path / folder, "training.epochs=1")
         path = checkpoint.path_of(RunDirectory(tmp_path / folder).checkpoints, 15)
         stored = checkpoint.load(path)
         meta = {**stored.meta, "global_batch": before}

@@ -229,7 +229,8 @@ def test_folders_that_sbatch_cannot_write_to(program, tmp_path, name):
     ],
 )
 def test_what_sbatch_refuses_is_said(program, tmp_path, monkeypatch, script, message):
-    monkeypatch.setattr(slurm, "TIMEOUT", 1.0)
+    if "sleep" in script:
+        monkeypatch.setattr(slurm, "TIMEOUT", 1.0)
     program("sbatch", script)
     with pytest.raises(HpcganError, match=message) as error:
         slurm.submit("", tmp_path)
