@@ -100,10 +100,18 @@ def of_one_rank(size):
     return found, network.statistics
 
 
-@pytest.mark.parametrize("size", SEVERAL)
-def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(each_comm, size):
+@pytest.mark.parametrize(
+    ("size", "backend"),
+    [
+        pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
+        pytest.param(3, "mpi", marks=pytest.mark.world_size(3)),
+        pytest.param(2, "mpi", marks=[pytest.mark.world_size(2), pytest.mark.faults]),
+        pytest.param(3, "horovod", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
+    ],
+)
+def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, size, backend):
     """With synced batch norm and the nearness over all ranks: logits, gradients of weights and images, statistics."""
-    comm, parallel = each_comm, discriminator()
+    comm, parallel = comm_of(backend), discriminator()
     mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
     synchronise(parallel, comm, "global")
     sample = {name: tf.constant(value[mine]) for name, value in showers(size).items()}

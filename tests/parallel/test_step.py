@@ -73,24 +73,43 @@ def assert_close(ours, theirs, rtol):
         assert mine == pytest.approx(whole, rel=rtol, abs=1e-12)
 
 
-def on(size, *values):
-    """Values of a test's parameters, on a number of ranks."""
-    return pytest.param(size, *values, marks=pytest.mark.world_size(size, timeout=300))
+def on(size, *values, faults=False):
+    """Values of a test's parameters, on a number of ranks; some only with `--faults`."""
+    marks = [pytest.mark.world_size(size, timeout=600), *([pytest.mark.faults] if faults else [])]
+    return pytest.param(size, *values, marks=marks)
 
 
-@pytest.mark.parametrize(("size", "update"), [on(2, "simultaneous"), on(3, "alternating")])
-def test_a_step_without_batch_statistics_is_that_of_one_rank(each_comm, size, update):
-    settings = {"update": update, "r1": {"weight": 0.1, "every": 2}}
-    assert_as_one_rank(each_comm, train(each_comm, **settings), lambda: alone(whole=size, **settings), rtol=1e-9)
+@pytest.mark.parametrize(
+    ("size", "backend", "update"),
+    [
+        on(2, "mpi", "simultaneous"),
+        on(3, "horovod", "alternating"),
+        on(2, "horovod", "simultaneous", faults=True),
+        on(3, "mpi", "alternating", faults=True),
+    ],
+)
+def test_a_step_without_batch_statistics_is_that_of_one_rank(comm_of, size, backend, update):
+    comm, settings = comm_of(backend), {"update": update, "r1": {"weight": 0.1, "every": 2}}
+    assert_as_one_rank(comm, train(comm, **settings), lambda: alone(whole=size, **settings), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("size", "model"), [on(2, DETECTOR), on(3, DCGAN)], ids=["2 detector", "3 dcgan"])
-def test_with_synced_batch_norm_a_step_is_that_of_one_rank(each_comm, size, model):
+@pytest.mark.parametrize(
+    ("size", "backend", "model"),
+    [
+        on(2, "horovod", DETECTOR),
+        on(3, "mpi", DCGAN),
+        on(2, "mpi", DETECTOR, faults=True),
+        on(3, "horovod", DCGAN, faults=True),
+    ],
+    ids=["detector", "mpi-dcgan", "mpi-detector", "dcgan"],
+)
+def test_with_synced_batch_norm_a_step_is_that_of_one_rank(comm_of, size, backend, model):
     """Batch norm of both networks (dcgan), or of one and the minibatch statistic."""
-    ours = train(each_comm, model, batch_norm="synced")
-    assert_as_one_rank(each_comm, ours, lambda: alone(model, whole=size), rtol=1e-8)
-    if each_comm.backend == "horovod":
-        local = train(each_comm, model)[0]
+    comm = comm_of(backend)
+    ours = train(comm, model, batch_norm="synced")
+    assert_as_one_rank(comm, ours, lambda: alone(model, whole=size), rtol=1e-8)
+    if backend == "horovod":
+        local = train(comm, model)[0]
         assert any(not np.allclose(local[name], value, rtol=1e-4) for name, value in ours[0].items())
 
 
@@ -176,8 +195,10 @@ def test_directions_of_spectral_norms_are_the_same_bits_on_all_ranks(comm):
 
 
 @pytest.mark.world_size(2)
-def test_accumulated_gradients_on_two_ranks(each_comm):
-    assert_as_one_rank(each_comm, train(each_comm, accumulation=2), lambda: alone(whole=2), rtol=1e-9)
+def test_accumulated_gradients_on_two_ranks(comm_of):
+    """Over mpi4py; over Horovod there is one with stabilisers."""
+    comm = comm_of("mpi")
+    assert_as_one_rank(comm, train(comm, accumulation=2), lambda: alone(whole=2), rtol=1e-9)
 
 
 @pytest.mark.world_size(2)
