@@ -5,7 +5,7 @@
 #   make test            the environment, the linters, all tests but those of the next line
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
 #   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
-#   make test-faults     all tests of faults, also those that take an hour
+#   make test-faults     all tests of faults, all variants of all others, ten times as many examples: some hours
 SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -39,8 +39,7 @@ test-slurm: setup-dev
 test-faults: setup-dev
 	@tools/slurm.sh
 	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
-		tests/integration/test_sweep.py \
-		tests/single/test_checkpoint.py tests/single/test_attempt.py
+		tests/integration/test_sweep.py tests/integration/test_train_command.py tests/parallel tests/single
 
 # TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.
 test-tf218:

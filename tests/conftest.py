@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Of the millions of objects that imports make, hardly one is garbage, and looking for it takes long.
+gc.set_threshold(100_000, 50, 50)
 
 # Before TensorFlow or matplotlib are imported by a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,12 +27,24 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Other processes may share the cores, so an example's duration says nothing; failures must reproduce.
-settings.register_profile(
-    "hpcgan", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
-settings.load_profile("hpcgan")
+for name, examples in (("quick", 30), ("thorough", 300)):
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+        max_examples=examples,
+    )
+settings.load_profile("quick")
 
 PARALLEL = Path(__file__).parent / "parallel"
+#: What takes longest begins first, or one process would be left with it in the end.
+LONGEST = (
+    *("tests/parallel", "test_faults.py", "test_sweep.py", "test_cluster.py", "test_train_command.py"),
+    *("test_notebooks.py", "test_parallel_plugin.py", "test_jupyter.py", "test_scaling_command.py", "test_jobs.py"),
+    *("test_attempt.py", "test_dashboard.py", "test_overlay.py", "test_stabilisers.py", "test_pileup_problem.py"),
+)
 
 
 @pytest.fixture
@@ -71,7 +88,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="also the tests marked `faults` (make test-faults)")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--faults"):
+        settings.load_profile("thorough")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("numprocesses", None):
+        items.sort(key=lambda item: _place(item.nodeid))
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("faults")]
         config.hook.pytest_deselected(items=left_out)
@@ -81,3 +105,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("world_size") and PARALLEL not in item.path.parents:
             raise pytest.UsageError(f"{item.nodeid}: tests with world_size belong in tests/parallel")
+
+
+def _place(nodeid: str) -> int:
+    """Of a test's file in the order of their beginnings."""
+    path = nodeid.split("::")[0]
+    return next((i for i, long in enumerate(LONGEST) if long in path), len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is there now stays
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, one process has all of tests/parallel: it starts one job for each number of ranks."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/parallel" if nodeid.startswith("tests/parallel/") else nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)

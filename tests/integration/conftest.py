@@ -8,8 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jobs
 import pytest
 from slurm_cluster import SlurmCluster, missing
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on() -> Iterator[None]:
+    yield
+    jobs.end_all()
 
 
 @pytest.fixture(scope="session")

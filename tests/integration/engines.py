@@ -55,8 +55,8 @@ def engines_of(cluster):
     return found
 
 
-def wait_until(condition, timeout=60.0):
-    jobs.wait_for(condition, timeout)
+def wait_until(condition):
+    jobs.wait_for(condition)
 
 
 def last_step(run):
@@ -74,4 +74,4 @@ def command_line_run(data, run, *overrides):
     file = run.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(tiny.config(data, *overrides).dump()))
     command = [sys.executable, "-m", "hpcgan", "train", str(file), "--run", str(run), "--ranks", "2"]
-    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=jobs.PATIENCE, stdout=subprocess.DEVNULL)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from hpcgan.training import checkpoint
 
 MARK = "HPCGAN_TEST_JOB"  # in the environment of every process of a job
 HERE = Path(__file__).parent
+#: Seconds for which a test waits for what has to come, on a machine that is ten times slower than this one.
+PATIENCE = 400.0
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
 
 
@@ -55,6 +58,18 @@ def sweep_command(study: Path, *args: str, config: str = "sweep.yaml") -> list[s
     return [sys.executable, "-m", "hpcgan", "sweep", config, "--threads", "1", "--out", str(study), *args]
 
 
+started: list[Running] = []  # in this test, or by what it shares with others
+
+
+def end_all() -> None:
+    """End what a test that has failed has left behind: some trainings would never end."""
+    while started:
+        job = started.pop()
+        if job.process.poll() is None:
+            job.kill()
+            job.process.wait()
+
+
 class Running:
     """A command that has been started.
 
@@ -70,26 +85,33 @@ class Running:
 
     def __init__(self, setting: Path, command: Sequence[str], env: dict[str, str] | None = None) -> None:
         self.mark = secrets.token_hex(8)
+        self._output = os.memfd_create("output")  # a pipe that nobody empties would fill up and stop its writers
+        weakref.finalize(self, os.close, self._output)
         root = HERE.parents[1]
         self.process = subprocess.Popen(
             list(command),
             cwd=setting,
             env={**os.environ, "PYTHONPATH": f"{root}:{HERE}", **(env or {}), MARK: self.mark},
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        started.append(self)
 
-    def finish(self, timeout: float = 120.0) -> tuple[int, str]:
+    def output(self) -> str:
+        """What it has printed so far."""
+        return os.pread(self._output, os.fstat(self._output).st_size, 0).decode(errors="replace")
+
+    def finish(self, timeout: float = PATIENCE) -> tuple[int, str]:
         """Exit code and output; fails the test if there is no end, or if a process outlives it."""
         try:
-            output, _ = self.process.communicate(timeout=timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            output, _ = self.process.communicate()
-            pytest.fail(f"no end within {timeout} s:\n{output}")
-        wait_for(lambda: not self.processes(), 15.0, lambda: f"still there: {self.processes()}\n{output}")
-        return self.process.returncode, output
+            self.process.wait()
+            pytest.fail(f"no end within {timeout} s:\n{self.output()}")
+        wait_for(lambda: not self.processes(), 60.0, lambda: f"still there: {self.processes()}\n{self.output()}")
+        return code, self.output()
 
     def processes(self) -> list[psutil.Process]:
         """All processes of this job that live."""
@@ -140,7 +162,7 @@ def faulty_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
     return [sys.executable, "-c", program, str(ranks), "train", "tiny.yaml", *args, "--run", str(run)]
 
 
-def wait_for(what: Callable[[], Any], seconds: float, message: Callable[[], str] = lambda: "") -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE, message: Callable[[], str] = lambda: "") -> Any:
     """The first true value of `what()`; fails the test after some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -155,7 +177,7 @@ def newest_step(run: Path) -> int:
     return max(checkpoint.steps(run / "checkpoints"), default=0)
 
 
-def wait_for_step(run: Path, step: int, job: Running, seconds: float = 90.0) -> None:
+def wait_for_step(run: Path, step: int, job: Running) -> None:
     """Until a checkpoint of that step or a later one is there."""
 
     def there() -> bool:
@@ -163,7 +185,7 @@ def wait_for_step(run: Path, step: int, job: Running, seconds: float = 90.0) -> 
             pytest.fail(f"ended before step {step} with {job.process.returncode}: {job.finish()[1]}")
         return newest_step(run) >= step
 
-    wait_for(there, seconds, lambda: f"step {newest_step(run)} of {step}")
+    wait_for(there, message=lambda: f"step {newest_step(run)} of {step}")
 
 
 def assert_same_end(ours: Path, theirs: Path) -> None:

@@ -26,6 +26,9 @@ try:
 except HpcganError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+#: Seconds for what has to come, on a machine that has much else to do.
+PATIENCE = 120.0
+
 # A rank that needs no MPI: it says that it is there, and ends as it is told.
 RANK = """
     import json, os, signal, sys, time
@@ -87,7 +90,7 @@ def folder(tmp_path, monkeypatch):
             os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
 
 
-def wait_for(what, seconds=30.0):
+def wait_for(what, seconds=PATIENCE):
     """The first true value of `what()`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -131,8 +134,8 @@ def mpirun_of(process):
     return None
 
 
-def finish(process, timeout=30):
-    out, err = process.communicate(timeout=timeout)
+def finish(process):
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 
@@ -186,7 +189,7 @@ def test_ranks_that_do_not_listen_are_ended_after_the_grace(folder):
     code, _, err = finish(process)
     assert code == 128 + signal.SIGTERM
     assert "did not stop within 1 s" in err
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
+    wait_for(lambda: all(gone(t["pid"]) for t in up))
 
 
 def test_without_grace_the_job_is_ended_at_once(folder):
@@ -194,18 +197,20 @@ def test_without_grace_the_job_is_ended_at_once(folder):
     up = wait_for(lambda: told(folder, "up"))
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 128 + signal.SIGINT
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
+    wait_for(lambda: all(gone(t["pid"]) for t in up))
 
 
 def test_a_second_interrupt_ends_the_job(folder):
     process = start(folder, "deaf")
     up = wait_for(lambda: told(folder, "up"))
     process.send_signal(signal.SIGINT)
+    while "press Ctrl-C again" not in process.stderr.readline():  # it has taken notice of the first
+        pass
     time.sleep(1.3)  # a second one means it only after a second: Ctrl-C may be sent twice by accident
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert finish(process, 15)[0] == 128 + signal.SIGINT
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
+    assert finish(process)[0] == 128 + signal.SIGINT
+    wait_for(lambda: all(gone(t["pid"]) for t in up))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -216,7 +221,7 @@ def test_a_killed_launcher_takes_its_job_along(folder, frozen):
         process.send_signal(signal.SIGSTOP)
     process.kill()
     process.wait()
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
+    wait_for(lambda: all(gone(t["pid"]) for t in up))
 
 
 def test_a_killed_mpirun_takes_its_ranks_along(folder):
@@ -224,15 +229,15 @@ def test_a_killed_mpirun_takes_its_ranks_along(folder):
     up = wait_for(lambda: told(folder, "up"))
     mpirun_of(process).kill()
     assert finish(process)[0] == 128 + signal.SIGKILL
-    wait_for(lambda: all(gone(t["pid"]) for t in up), 60)
+    wait_for(lambda: all(gone(t["pid"]) for t in up))
 
 
 def test_the_time_is_limited(folder):
     before = time.monotonic()
-    with pytest.raises(JobTimeout, match="after 3 s"):
-        launch(["run"], 2, module="jobrank", timeout=3, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert time.monotonic() - before < 15
-    wait_for(lambda: all(gone(t["pid"]) for t in told(folder, "up") or []), 5)
+    with pytest.raises(JobTimeout, match="after 2 s"):
+        launch(["run"], 2, module="jobrank", timeout=2, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert time.monotonic() - before < 50  # its ranks would run for a minute
+    wait_for(lambda: all(gone(t["pid"]) for t in told(folder, "up") or []))
 
 
 def test_handlers_are_put_back(folder):
@@ -281,13 +286,13 @@ ABORT = """
 def test_a_rank_that_aborts_ends_a_job_that_waits_for_it(folder, capfd):
     pytest.importorskip("horovod")
     (folder / "aborts.py").write_text(textwrap.dedent(ABORT))
-    code = launch([], 2, module="aborts", timeout=120)
+    code = launch([], 2, module="aborts", timeout=PATIENCE)
     ended = time.time() - float((folder / "left").read_text())
     out, err = capfd.readouterr()
     assert code == 1
     assert "hpcgan: rank 1: the loss is not finite in step 17" in err
     assert "rank 0 went on" not in out
-    assert ended < 10  # measured: 1 s; other jobs may have the cores
+    assert ended < 60  # measured: 1 s; other jobs may have the cores
 
 
 def test_another_world_than_promised_is_refused_by_real_mpi():
@@ -300,6 +305,6 @@ def test_another_world_than_promised_is_refused_by_real_mpi():
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     code = "from hpcgan.comm.select import make_comm; make_comm('auto')"
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert "HpcganError: mpirun started 2 ranks, but MPI reports a world of 1" in done.stderr

@@ -94,7 +94,7 @@ def run(folder: Path, text: str, *args: str, **env: str) -> subprocess.Completed
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 

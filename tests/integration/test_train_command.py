@@ -1,6 +1,10 @@
-"""`hpcgan train` as users start it: several ranks, signals, resume, bad input, exit codes."""
+"""`hpcgan train` as users start it: several ranks, signals, commands, resume, bad input, exit codes.
 
-import json
+The tests of interruptions have one run in common, which each goes on with from wherever it stands.
+"""
+
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -8,212 +12,159 @@ import sys
 import time
 from pathlib import Path
 
+import jobs
 import numpy as np
-import psutil
 import pytest
-import tiny
 import yaml
 
 from hpcgan import records
+from hpcgan.cli import main
 from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
 
-LONG = "training.epochs=400"  # far longer than the test lets it run
+ENDLESS = "training.epochs=100000"
+STEPS = 7  # of an epoch on two ranks
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-    """A folder with data and a configuration in it."""
-    folder = tmp_path_factory.mktemp("setting")
-    tiny.write_data(folder / "data")
-    raw = tiny.config(folder / "data").dump()
+    """A folder with data and a configuration in it, of a training that is not scored."""
+    folder = jobs.make_setting(tmp_path_factory.mktemp("setting"))
+    raw = yaml.safe_load((folder / "tiny.yaml").read_text())
     raw["scoring"]["every_epochs"] = 0
-    raw["training"]["epochs"] = 3
     (folder / "tiny.yaml").write_text(yaml.safe_dump(raw))
     return folder
 
 
-def start(setting, *args, launcher=(), env=None):
-    return subprocess.Popen(
-        [*launcher, sys.executable, "-m", "hpcgan", "train", "tiny.yaml", *args],
-        cwd=setting,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tmp_path_factory.mktemp("interrupted") / "run"
 
 
-def finish(process, timeout=120):
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, _ = process.communicate()
-        pytest.fail(f"no end within {timeout} s:\n{output}")
-    return process.returncode, output
+def go_on(setting, run):
+    """The step that a run stands at, and a training on two ranks that has come further."""
+    before = jobs.newest_step(run)
+    job = jobs.Running(setting, jobs.train_command(run, ENDLESS))
+    jobs.wait_for_step(run, before + 1, job)
+    return before, job
 
 
-def wait_for_step(run: Path, step: int, timeout=90):
-    """Until the metrics stream shows that a step is done."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if any(r["step"] >= step for r in records.read(run / "metrics.jsonl", "step")):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"{run} did not reach step {step} in {timeout} s")
-
-
-def ranks_of(process):
-    """The rank processes of a running job, by rank."""
-    found = {}
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            rank = child.environ().get("OMPI_COMM_WORLD_RANK")
-            if rank is not None and "hpcgan" in child.cmdline():
-                found[int(rank)] = child
-        except psutil.Error:
-            continue
-    return found
-
-
-def arrays(run: Path):
-    return checkpoint.load_latest(run / "checkpoints", pytest.fail).arrays
+def assert_interrupted(job, run, before):
+    """It ended in order, having begun where the run stood before."""
+    code, output = job.finish()
+    assert code == 75, output
+    assert "Traceback" not in output
+    assert (f"resuming at step {before}" in output) == (before > 0)
+    found = checkpoint.load_latest(run / "checkpoints", pytest.fail)
+    assert found.step > before
+    assert found.meta["samples"] == found.step * 8
+    return output
 
 
 @pytest.mark.parametrize(
     ("number", "whom"),
-    [(signal.SIGINT, "launcher"), (signal.SIGUSR1, 0), (signal.SIGTERM, 1)],
-    ids=["INT-launcher", "USR1-rank0", "TERM-rank1"],
+    [
+        pytest.param(signal.SIGINT, None, id="INT-launcher"),
+        pytest.param(signal.SIGTERM, 1, id="TERM-rank1"),
+        pytest.param(signal.SIGUSR1, 0, id="USR1-rank0", marks=pytest.mark.faults),
+    ],
 )
-def test_a_signal_stops_both_ranks_with_a_checkpoint(setting, tmp_path, number, whom):
-    run = tmp_path / "run"
-    process = start(setting, LONG, "--ranks", "2", "--run", str(run))
-    wait_for_step(run, 50)
-    if whom == "launcher":
-        process.send_signal(number)
-    else:
-        ranks_of(process)[whom].send_signal(number)
-    code, output = finish(process)
-    assert code == 75, output
-    assert "run the same command to resume" in output
-    assert "Traceback" not in output
-    (step,) = checkpoint.steps(run / "checkpoints")[-1:]
-    assert checkpoint.load_latest(run / "checkpoints", pytest.fail).meta["samples"] == step * 8
+def test_a_signal_stops_both_ranks_with_a_checkpoint(setting, run, number, whom):
+    before, job = go_on(setting, run)
+    (job.process if whom is None else job.ranks()[whom]).send_signal(number)
+    assert "run the same command to resume" in assert_interrupted(job, run, before)
 
 
-def command(setting, run, *words):
+def command(capsys, run, *words):
     """`hpcgan control`, which has to succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcgan", "control", str(run), *words],
-        cwd=setting, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert main(["control", str(run), *words]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
 
 
-def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, tmp_path):
-    run = tmp_path / "run"
-    process = start(setting, LONG, "--ranks", "2", "--run", str(run))
-    wait_for_step(run, 50)
-    assert "pause: obeyed by all ranks at step" in command(setting, run, "pause")
-    sizes = []
-    for _ in range(2):
-        sizes.append((run / "metrics.jsonl").stat().st_size)
-        time.sleep(3)
-    assert sizes[0] == sizes[1]
-    command(setting, run, "set", "generator=1e-5")
-    command(setting, run, "resume")
-    wait_for_step(run, max(r["step"] for r in records.read(run / "metrics.jsonl")) + 1)
-    command(setting, run, "stop")
-    code, output = finish(process)
-    assert code == 75, output
-    assert "Traceback" not in output
-    found = records.read(run / "metrics.jsonl", "command")
+def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, run, capsys):
+    metrics = run / "metrics.jsonl"
+    before, job = go_on(setting, run)
+    sent = len(records.read(metrics, "command"))
+    pause = [sys.executable, "-m", "hpcgan", "control", str(run), "pause"]
+    done = subprocess.run(pause, cwd=setting, capture_output=True, text=True, timeout=jobs.PATIENCE, check=True)
+    assert "pause: obeyed by all ranks at step" in done.stdout
+    size = metrics.stat().st_size
+    time.sleep(1.5)  # several epochs of a training that goes on
+    assert metrics.stat().st_size == size
+    command(capsys, run, "set", "generator=1e-5")
+    command(capsys, run, "resume")
+    jobs.wait_for_step(run, jobs.newest_step(run) + 1, job)
+    assert "stop: obeyed by all ranks" in command(capsys, run, "stop")
+    assert_interrupted(job, run, before)
+    found = records.read(metrics, "command")[sent:]
     assert [r["name"] for r in found] == ["pause", "set", "resume", "stop"]
     assert found[1]["learning_rates"] == [{"generator": 1e-5, "discriminator": 1e-4}] * 2
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(setting, tmp_path):
-    run = tmp_path / "run"
-    process = start(setting, LONG, "--ranks", "2", "--run", str(run))
-    wait_for_step(run, 50)
-    process.terminate()
-    code, output = finish(process)
-    assert code == 75, output
-    assert "run the same command to resume" in output
-    stopped = checkpoint.steps(run / "checkpoints")[-1]
-    more = f"training.epochs={stopped // 7 + 2}"
-    for folder, message in ((run, f"resuming at step {stopped}"), (tmp_path / "whole", "")):
-        code, output = finish(start(setting, more, "--ranks", "2", "--run", str(folder)))
-        assert code == 0, output
-        assert message in output
-    ours, theirs = arrays(run), arrays(tmp_path / "whole")
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-
-
-def test_a_bare_mpirun_trains_the_same_run(setting, tmp_path):
+def test_under_a_bare_mpirun_it_goes_on_to_the_bits_of_a_run_that_nothing_has_happened_to(setting, run):
+    """That one is in the default directory, its rates are those that were set on the way."""
+    if not run.exists():  # none of the tests above was selected
+        _, job = go_on(setting, run)
+        job.process.terminate()
+        job.finish()
+    before = jobs.newest_step(run)
+    more = f"training.epochs={before // STEPS + 2}"
     mpirun = Path(sys.executable).with_name("mpirun")
     launcher = [str(mpirun) if mpirun.exists() else "mpirun", "-np", "2", "--bind-to", "none"]
     if os.geteuid() == 0:
         launcher.append("--allow-run-as-root")
-    code, output = finish(start(setting, "--run", str(tmp_path / "bare"), launcher=launcher))
+    bare = [*launcher, sys.executable, "-m", "hpcgan", "train", "tiny.yaml", more, "--run", str(run)]
+    code, output = jobs.Running(setting, bare).finish()
     assert code == 0, output
-    code, output = finish(start(setting, "--ranks", "2", "--run", str(tmp_path / "own")))
-    assert code == 0, output
-    ours, theirs = arrays(tmp_path / "bare"), arrays(tmp_path / "own")
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    attempts = [json.loads(line) for line in (tmp_path / "own" / "provenance.jsonl").read_text().splitlines()]
-    assert [(a["ranks"], a["backend"]) for a in attempts] == [(2, "horovod")]
+    assert f"resuming at step {before}" in output
 
-
-def test_the_default_directory_is_name_and_hash(setting):
-    code, output = finish(start(setting, "training.epochs=1"))
+    changes = [{"step": r["step"], **r["rates"]} for r in records.read(run / "metrics.jsonl", "command") if r["rates"]]
+    own = [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", more, f"training.schedule.changes={changes}"]
+    code, output = jobs.Running(setting, [*own, "--ranks", "2"]).finish()
     assert code == 0, output
-    (run,) = (setting / "runs").iterdir()
-    assert run.name.startswith("tiny-")
-    assert f"run: runs/{run.name}" in output
+    (whole,) = (setting / "runs").iterdir()
+    assert whole.name.startswith("tiny-")
+    assert f"run: runs/{whole.name}" in output
+    (attempt,) = records.read_lines(whole / "provenance.jsonl")
+    assert (attempt["ranks"], attempt["backend"]) == (2, "horovod")
+    ours, theirs = (checkpoint.load_latest(path / "checkpoints", pytest.fail) for path in (run, whole))
+    assert ours.step == theirs.step == (before // STEPS + 2) * STEPS
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'"),
-        (["data.path=absent"], "absent/train.h5: no such file"),
         (["training.batch_size=64", "--ranks", "2"], "60 events are fewer than a global batch of 128"),
         (["--ranks", "0"], "--ranks 0: give at least 1"),
         (["model.filters=0"], "model.filters: input should be greater than or equal to 1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_written(setting, tmp_path, args, message):
+def test_bad_input_is_one_line_exit_2_and_nothing_written(setting, tmp_path, monkeypatch, capfd, args, message):
+    monkeypatch.chdir(setting)
     run = tmp_path / "run"
-    code, output = finish(start(setting, *args, "--run", str(run)))
-    assert code == 2
-    assert message in output
-    assert len(output.strip().splitlines()) == 1
+    assert main(["train", "tiny.yaml", *args, "--run", str(run)]) == 2
+    out, err = capfd.readouterr()
+    assert message in err
+    assert len((out + err).strip().splitlines()) == 1
     assert not run.exists()
 
 
-def test_dry_run_prints_the_resolved_configuration(setting):
-    code, output = finish(start(setting, "--dry-run", "training.epochs=9"))
-    assert code == 0
-    assert yaml.safe_load(output)["training"]["epochs"] == 9
+def test_the_process_says_the_same(setting, tmp_path):
+    job = jobs.Running(setting, jobs.train_command(tmp_path / "run", "data.path=absent"))
+    code, output = job.finish()
+    assert code == 2
+    assert "absent/train.h5: no such file" in output
+    assert len(output.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
-def test_killed_ranks_end_the_job_and_the_run_resumes(setting, tmp_path):
-    run = tmp_path / "run"
-    process = start(setting, LONG, "--ranks", "2", "--run", str(run))
-    wait_for_step(run, 50)
-    ranks = ranks_of(process)
-    ranks[1].kill()
-    code, output = finish(process)
-    assert code not in (0, 75), output
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks.values())
-    before = checkpoint.steps(run / "checkpoints")[-1]
-    code, output = finish(start(setting, f"training.epochs={before // 7 + 1}", "--ranks", "2", "--run", str(run)))
-    assert code == 0, output
-    assert f"resuming at step {before}" in output
+def test_dry_run_prints_the_resolved_configuration(setting, monkeypatch, capsys):
+    monkeypatch.chdir(setting)
+    assert main(["train", "tiny.yaml", "--dry-run", "training.epochs=9"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["training"]["epochs"] == 9

@@ -206,6 +206,8 @@ class Jobs:
         argv = ["-q", f"--rootdir={root}", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
         if self.config.inipath is not None:
             argv += ["-c", str(self.config.inipath)]
+        if self.config.getoption("--faults", False):
+            argv.append("--faults")
         argv += [str(root / nodeid) for nodeid in tests]
         output = folder / "output.txt"
         with output.open("wb") as file:

@@ -65,42 +65,64 @@ def test_nearness_to_the_samples_of_all_ranks(each_comm, size, compiled):
     assert not np.allclose(on_ranks("local")[0], whole[0][mine], rtol=1e-3)
 
 
-@pytest.mark.parametrize("size", SEVERAL)
-def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(each_comm, size):
+def discriminator():
+    config = CaloGan(latent_dim=5, shapes=SHAPES, minibatch_discrimination="global")
+    made = Discriminator(config, 1, "float64")
+    draws = np.random.default_rng(3)
+    for weight in made.weights:
+        weight.assign(0.3 * draws.normal(size=weight.shape))
+    return made
+
+
+def showers(size):
+    """Those of all ranks."""
+    rng = np.random.default_rng(2)
+    made = {f"layer_{i}": np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
+    return {**made, "energy": rng.uniform(1, 20, (size * BATCH, 1))}
+
+
+def slopes(network, sample, average):
+    """Logits, and gradients of a loss by images and, averaged, by weights."""
+    images = {name: value for name, value in sample.items() if name != "energy"}
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = network({**sample, **images}, training=True)
+        loss = tf.reduce_mean(tf.nn.softplus(-logits))
+    by_weights, by_images = tape.gradient(loss, [network.weights, images])
+    return logits, by_images, average(by_weights, "t.weights")
+
+
+@functools.cache
+def of_one_rank(size):
+    """`slopes` on one rank that has the whole batch, and the batch norm's statistics after it."""
+    network = discriminator()
+    found = slopes(network, {k: tf.constant(v) for k, v in showers(size).items()}, lambda tensors, name: tensors)
+    return found, network.statistics
+
+
+@pytest.mark.parametrize(
+    ("size", "backend"),
+    [
+        pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
+        pytest.param(3, "mpi", marks=pytest.mark.world_size(3)),
+        pytest.param(2, "mpi", marks=[pytest.mark.world_size(2), pytest.mark.faults]),
+        pytest.param(3, "horovod", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
+    ],
+)
+def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, size, backend):
     """With synced batch norm and the nearness over all ranks: logits, gradients of weights and images, statistics."""
-    comm, rng = each_comm, np.random.default_rng(2)
-    everybody = {f"layer_{i}": np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
-    everybody["energy"] = rng.uniform(1, 20, (size * BATCH, 1))
+    comm, parallel = comm_of(backend), discriminator()
     mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
-
-    def network():
-        config = CaloGan(latent_dim=5, shapes=SHAPES, minibatch_discrimination="global")
-        made = Discriminator(config, 1, "float64")
-        draws = np.random.default_rng(3)
-        for weight in made.weights:
-            weight.assign(0.3 * draws.normal(size=weight.shape))
-        return made
-
-    def everything(network, sample, average):
-        images = {name: value for name, value in sample.items() if name != "energy"}
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            logits = network({**sample, **images}, training=True)
-            loss = tf.reduce_mean(tf.nn.softplus(-logits))
-        by_weights, by_images = tape.gradient(loss, [network.weights, images])
-        return logits, by_images, average(by_weights, "t.weights")
-
-    parallel, alone = network(), network()
     synchronise(parallel, comm, "global")
-    sample = {name: tf.constant(value[mine]) for name, value in everybody.items()}
-    compiled = tf.function(lambda: everything(parallel, sample, comm.grouped_allreduce), autograph=False)
+    sample = {name: tf.constant(value[mine]) for name, value in showers(size).items()}
+    compiled = tf.function(lambda: slopes(parallel, sample, comm.grouped_allreduce), autograph=False)
     logits, by_images, by_weights = compiled()
-    whole = everything(alone, {k: tf.constant(v) for k, v in everybody.items()}, lambda tensors, name: tensors)
+    whole, statistics = of_one_rank(size)
     np.testing.assert_allclose(logits, whole[0][mine], rtol=1e-9)
     for name, gradient in by_images.items():
         np.testing.assert_allclose(gradient / size, whole[1][name][mine], rtol=1e-7, atol=1e-10)
     for weight, ours, theirs in zip(parallel.weights, by_weights, whole[2], strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9 * max(scale, 1e-3), err_msg=weight.name)
-    for ours, theirs in zip(parallel.statistics, alone.statistics, strict=True):
+    for ours, theirs in zip(parallel.statistics, statistics, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)

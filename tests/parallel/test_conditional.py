@@ -1,5 +1,7 @@
 """A conditional model on several ranks: the step of one rank, and a score that the ranks do not change."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tiny
@@ -50,16 +52,25 @@ def train(comm, problem, whole, steps=2):
 @pytest.mark.world_size(2)
 @pytest.mark.parametrize(
     "model",
-    [{}, {"conditioning": "projection"}, DETECTOR, {**DETECTOR, "conditioning": "projection"}],
-    ids=["dcgan channels", "dcgan projection", "detector channels", "detector projection"],
+    [
+        pytest.param({}, id="dcgan channels", marks=pytest.mark.faults),
+        pytest.param({"conditioning": "projection"}, id="dcgan projection"),
+        pytest.param(DETECTOR, id="detector channels"),
+        pytest.param({**DETECTOR, "conditioning": "projection"}, id="detector projection", marks=pytest.mark.faults),
+    ],
 )
 def test_a_step_with_masses_is_that_of_one_rank(comm, model):
-    ours, theirs = (train(c, problem_of(**model), 2) for c in (comm, SerialComm()))
-    assert ours[0].keys() == theirs[0].keys()
-    for name, value in theirs[0].items():
-        np.testing.assert_allclose(ours[0][name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max(), err_msg=name)
-    for mine, whole in zip(ours[1], theirs[1], strict=True):
-        assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
+    ours = train(comm, problem_of(**model), 2)
+    everybody = comm.gather_json([hashlib.sha256(value.tobytes()).hexdigest() for value in ours[0].values()])
+    if comm.is_root:
+        assert everybody[1] == everybody[0]
+        theirs = train(SerialComm(), problem_of(**model), 2)
+        assert ours[0].keys() == theirs[0].keys()
+        for name, value in theirs[0].items():
+            np.testing.assert_allclose(ours[0][name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max(), err_msg=name)
+        for mine, whole in zip(ours[1], theirs[1], strict=True):
+            assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
+    comm.barrier()
 
 
 @pytest.mark.world_size(2)

@@ -45,6 +45,14 @@ def data(comm, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(comm, data, tmp_path_factory):
+    """A training of two epochs that nothing has happened to."""
+    folder = shared_folder(comm, tmp_path_factory, "whole")
+    _train(comm, data, folder)
+    return folder
+
+
 def _gradients(comm, size, first, n):
     """Averaged gradients of both networks for samples first ... first + n - 1 of a global batch."""
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
@@ -91,10 +99,9 @@ class VerdictAt(StopRequest):
 
 
 @pytest.mark.world_size(2)
-def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, tmp_path_factory):
+def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, whole, tmp_path_factory):
     """Epochs are 7 steps. Each rank returns, none waits for another; started again, the run is still ended."""
     run = RunDirectory(shared_folder(comm, tmp_path_factory, "verdict"))
-    whole = shared_folder(comm, tmp_path_factory, "whole")
     stop = VerdictAt(10 if comm.is_root else 1000, run)
     for _ in range(2):
         best = attempt.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
@@ -106,8 +113,6 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, t
         assert [r["outcome"] for r in found if r["kind"] == "end"] == ["pruned", "pruned"]
         assert attempt_state(run) == "pruned"
         assert checkpoint.steps(run.checkpoints)[-1] == 14
-    _train(comm, data, whole, "training.epochs=2")
-    if comm.is_root:
         ours, theirs = (checkpoint.load_latest(p / "checkpoints", pytest.fail) for p in (run.path, whole))
         for name, array in theirs.arrays.items():
             np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
@@ -153,10 +158,9 @@ def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_facto
 
 
 @pytest.mark.world_size(2)
-def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp_path_factory):
+def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, whole, tmp_path_factory):
     """Only one rank is asked to stop, each time another one; in an epoch's middle and at its end."""
-    whole, pieces = (shared_folder(comm, tmp_path_factory, n) for n in ("whole", "pieces"))
-    _train(comm, data, whole)
+    pieces = shared_folder(comm, tmp_path_factory, "pieces")
     for rank, step in ((1, 3), (0, 4), (1, 2)):
         with pytest.raises(Interrupted, match="checkpoint written"):
             _train(comm, data, pieces, stop=tiny.StopAt(step) if comm.rank == rank else None)
@@ -173,11 +177,10 @@ def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, tmp
 
 
 @pytest.mark.world_size(2)
-def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, tmp_path_factory):
+def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, whole, tmp_path_factory):
     """Scores, checkpoints and an interruption included: it goes on over the other backend."""
     horovod, mpi = comm_of("horovod"), comm_of("mpi")
-    whole, pieces = (shared_folder(horovod, tmp_path_factory, n) for n in ("horovod", "mpi"))
-    _train(horovod, data, whole)
+    pieces = shared_folder(horovod, tmp_path_factory, "mpi")
     with pytest.raises(Interrupted):
         _train(mpi, data, pieces, stop=tiny.StopAt(5))
     _train(mpi, data, pieces)
@@ -189,10 +192,9 @@ def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, tmp_path_
 
 
 @pytest.mark.world_size(2)
-def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data, tmp_path_factory):
+def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data, whole, tmp_path_factory):
     """Rank 1 looks into a stale copy, with a checkpoint of another step: all go on from what rank 0 read."""
-    whole, run, stale = (shared_folder(comm, tmp_path_factory, n) for n in ("whole", "run", "stale"))
-    _train(comm, data, whole)
+    run, stale = (shared_folder(comm, tmp_path_factory, n) for n in ("run", "stale"))
     for folder, step in ((stale, 3), (run, 9)):
         with pytest.raises(Interrupted):
             _train(comm, data, folder, stop=tiny.StopAt(step))

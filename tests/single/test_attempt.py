@@ -1,5 +1,7 @@
 """Whole trainings in one process: resume to the bit, faults, bad data."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -62,19 +64,27 @@ def test_a_run_leaves_what_other_tools_read(reference):
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
 
 
-@pytest.mark.parametrize("stops", [[1], [7], [15], [20, 3], [29]], ids=str)
-def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, stops):
-    """In the first step, the middle of an epoch, at its end, twice, before the last step."""
-    for step in stops:
-        with pytest.raises(Interrupted, match="checkpoint written"):
-            train(data, tmp_path, stop=tiny.StopAt(step))
-    run = train(data, tmp_path)
-    ours, theirs = final_arrays(run), final_arrays(reference)
+def assert_same_end(ours, theirs):
+    """Weights, optimizers, counters, and the records of all epochs."""
+    assert_same_state(final_arrays(ours), final_arrays(theirs))
+    assert epochs(ours) == epochs(theirs)
+
+
+def assert_same_state(ours, theirs):
     assert ours.meta == theirs.meta
     assert ours.arrays.keys() == theirs.arrays.keys()
     for name, array in theirs.arrays.items():
         np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
-    assert epochs(run) == epochs(reference)
+
+
+@pytest.mark.parametrize("stops", [[1, 14], [7, 13, 9]], ids=str)
+def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, stops):
+    """In the first step and at the end of an epoch; in the middle of one, of the next, and before the last step."""
+    for step in stops:
+        with pytest.raises(Interrupted, match="checkpoint written"):
+            train(data, tmp_path, stop=tiny.StopAt(step))
+    assert final_arrays(RunDirectory(tmp_path)).step == sum(stops)
+    assert_same_end(train(data, tmp_path), reference)
 
 
 DETECTOR = (
@@ -98,10 +108,7 @@ def test_an_interrupted_run_of_the_detector_model_ends_with_the_same_bits(data, 
     whole = final_arrays(train(data, tmp_path / "whole", *DETECTOR))
     with pytest.raises(Interrupted):
         train(data, tmp_path / "run", *DETECTOR, stop=tiny.StopAt(7))
-    ours = final_arrays(train(data, tmp_path / "run", *DETECTOR))
-    assert ours.meta == whole.meta
-    for name, array in whole.arrays.items():
-        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    assert_same_state(final_arrays(train(data, tmp_path / "run", *DETECTOR)), whole)
     names = [name for name in whole.arrays if name.endswith("log_total_pt")]
     assert names == ["network/generator/generator/log_total_pt", "network/generator_average/generator/log_total_pt"]
     with hdf5.open_images(data / "train.h5") as file:
@@ -123,16 +130,11 @@ def test_an_interrupted_run_of_a_critic_ends_with_the_same_bits(data, tmp_path):
     """Turns of the generator, instance noise and power iterations go on where they were, noise ends within."""
     reference = train(data, tmp_path / "whole", *CRITIC)
     whole = final_arrays(reference)
-    for stop in (7, 13, 6):  # between two turns of the generator, before the end of the noise, after it
-        with pytest.raises(Interrupted):
-            train(data, tmp_path / "run", *CRITIC, stop=tiny.StopAt(stop))
+    with pytest.raises(Interrupted):  # between two turns of the generator, and before the end of the noise
+        train(data, tmp_path / "run", *CRITIC, stop=tiny.StopAt(20))
     run = train(data, tmp_path / "run", *CRITIC)
-    ours = final_arrays(run)
-    assert ours.meta == whole.meta
     assert sum(name.endswith("/direction") for name in whole.arrays) == 5
-    for name, array in whole.arrays.items():
-        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
-    assert epochs(run) == epochs(reference)
+    assert_same_end(run, reference)
     for epoch in epochs(run):
         assert 0.0 < epoch["collapse"]["diversity"] < 5.0
         assert -1.0 <= epoch["collapse"]["saturation"] <= 1.0
@@ -161,8 +163,7 @@ def test_a_damaged_checkpoint_falls_back_says_so_and_ends_the_same(data, referen
         file.write(b"\xff\x00\xff")
     run = train(data, tmp_path)
     assert "step-000000020" in capsys.readouterr().err
-    for name, array in final_arrays(reference).arrays.items():
-        np.testing.assert_array_equal(final_arrays(run).arrays[name], array, err_msg=name)
+    assert_same_state(final_arrays(run), final_arrays(reference))
 
 
 def test_another_configuration_is_refused_and_nothing_changes(data, reference):
@@ -208,10 +209,7 @@ def test_an_interrupted_run_with_a_rollback_ends_with_the_same_bits(data, tmp_pa
     for stop in (19, 5):  # before and after the rollback
         with pytest.raises(Interrupted):
             train(data, tmp_path / "run", *ROLLBACK, stop=tiny.StopAt(stop))
-    ours = final_arrays(train(data, tmp_path / "run", *ROLLBACK))
-    assert ours.meta == whole.meta
-    for name, array in whole.arrays.items():
-        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
+    assert_same_state(final_arrays(train(data, tmp_path / "run", *ROLLBACK)), whole)
 
 
 def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch):
@@ -287,8 +285,9 @@ def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, t
     assert final_arrays(run).meta["global_batch"] == 6
     assert final_arrays(run).step == 10
     assert "global batch" not in capsys.readouterr().out
+    train(data, tmp_path / "2", "training.epochs=1")
+    shutil.copytree(tmp_path / "2", tmp_path / "3")
     for folder, before, now in (("2", 8, 4), ("3", 4, 4)):
-        train(data, tmp_path / folder, "training.epochs=1")
         path = checkpoint.path_of(RunDirectory(tmp_path / folder).checkpoints, 15)
         stored = checkpoint.load(path)
         meta = {**stored.meta, "global_batch": before}
@@ -313,9 +312,7 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
     disk.empty()
-    for name, array in final_arrays(reference).arrays.items():
-        np.testing.assert_array_equal(final_arrays(train(data, folder)).arrays[name], array, err_msg=name)
-    assert epochs(RunDirectory(folder)) == epochs(reference)
+    assert_same_end(train(data, folder), reference)
 
 
 @pytest.mark.parametrize("what", ["samples", "checkpoint"])

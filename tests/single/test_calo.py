@@ -224,7 +224,7 @@ def test_bad_files(tmp_path: Path, folder: Path) -> None:
         assert name in str(error.value)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_error_or_the_right_showers(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
     """Cut anywhere, or with bytes changed: never another exception, and never other numbers."""

@@ -189,7 +189,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_error_or_the_right_showers(data: st.DataObject, small: Path, tmp_path: Path) -> None:
     path = tmp_path / "damaged.h5"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.errors import HpcganError, InputError
@@ -53,7 +53,6 @@ def _files(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_or_cut_is_detected_and_the_one_before_is_used(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("checkpoints")

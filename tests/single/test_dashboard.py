@@ -27,10 +27,18 @@ from hpcgan.interactive.dashboard import TrainingDashboard
 PNG = b"\x89PNG"
 
 
+panels: list[TrainingDashboard] = []  # those of this test
+
+
 def poll(condition, timeout=60.0):
-    """Until it holds."""
+    """Until it holds, and no panel is in the middle of showing something new."""
     end = time.monotonic() + timeout
-    while not condition():
+    while True:
+        with contextlib.ExitStack() as stack:
+            for panel in panels:
+                stack.enter_context(panel._lock)
+            if condition():
+                return
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.02)
 
@@ -44,16 +52,19 @@ def enabled(panel):
 
 
 @pytest.fixture
-def opened():
-    """Panels, closed in the end."""
+def opened(monkeypatch):
+    """Panels, closed in the end, whose painters never rest."""
+    monkeypatch.setattr(dashboard.common, "PAUSE_OF_PAINTER", 0)
     with contextlib.ExitStack() as stack:
 
         def make(run, every=0.05):
             panel = TrainingDashboard(attach(run.path), every)
+            panels.append(panel)
             stack.callback(panel.close)
             return panel
 
         yield make
+    panels.clear()
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +138,8 @@ def trained(data, run, *overrides):
 
 
 @pytest.mark.slow
-def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened, monkeypatch):
+def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened):
     pytest.importorskip("tensorflow")
-    monkeypatch.setattr(dashboard.common, "PAUSE_OF_PAINTER", 0)  # its rests would be most of this test
     panel = opened(run)
     assert "not started" in panel.header.value
     assert "the first epoch that is done" in panel._note.value

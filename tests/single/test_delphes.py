@@ -177,7 +177,7 @@ def test_unusable_files(tmp_path: Path, make: Callable[[Path], None], message: s
     assert not list((tmp_path).glob("out/*"))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_never_give_another_exception(data: st.DataObject, tmp_path: Path) -> None:
     whole = tmp_path / "whole.root"

@@ -364,7 +364,7 @@ def test_other_image_sizes_can_be_asked_for(tmp_path: Path) -> None:
         assert file.read().shape == (2, 8, 9)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_error_or_the_right_images(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
     """Cut anywhere, or with bytes changed: never another exception, and never other images."""

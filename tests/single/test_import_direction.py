@@ -273,7 +273,7 @@ print(json.dumps(sorted(sys.modules)))
     ids=" ".join,
 )
 def test_help_and_configurations_load_nothing_heavy(command):
-    done = subprocess.run([sys.executable, "-c", LOADS, *command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", LOADS, *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     heavy = {"tensorflow", "keras", "horovod", "mpi4py", "matplotlib", "mplhep", "hist", "pythia8mc", "pythia8"}
@@ -290,5 +290,5 @@ for name in ("tensorflow", "keras", "horovod", "mpi4py"):
 for name in sys.argv[1:]:
     importlib.import_module(name)
 """
-    done = subprocess.run([sys.executable, "-c", code, *light], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *light], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -78,7 +78,7 @@ def test_generated_events_stand_beside_real_ones_if_there_are_any(data, training
 
 
 def test_a_running_training_is_paused_changed_and_stopped_by_another_thread(data, tmp_path):
-    run, failures = RunDirectory(tmp_path / "run"), []
+    run, failures, stop = RunDirectory(tmp_path / "run"), [], StopRequest()
 
     def steer():
         try:
@@ -99,11 +99,12 @@ def test_a_running_training_is_paused_changed_and_stopped_by_another_thread(data
             assert it.wait(30.0) == "stopped"
         except BaseException as error:  # to be seen in the test's own thread
             failures.append(error)
+            stop.requested = "SIGTERM"  # the training has no other end
 
     thread = threading.Thread(target=steer)
     thread.start()
     with pytest.raises(Interrupted):
-        train(data, run, None, "training.epochs=100000", "scoring.every_epochs=0")
+        train(data, run, stop, "training.epochs=100000", "scoring.every_epochs=0")
     thread.join(60)
     assert not failures
     commands = attach(run.path).metrics("command")

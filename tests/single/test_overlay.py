@@ -296,7 +296,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
             "hidden_units": 4,
             "pooled_pt": True,
         },
-        "training": {"epochs": 2, "batch_size": 8},
+        "training": {"epochs": 1, "batch_size": 8},
         "scoring": {"events": 24},
     }
     settings = config.load(raw, Problems())

@@ -240,8 +240,8 @@ def test_the_spectrum_sees_all_pixels_whatever_the_batch():
     assert seen.max() < 30
     for values, steps in ((rows, 8), (columns, 1)):
         assert np.array_equal(np.diff(values[:, ::steps][:, :8], axis=1), np.full((600, 7), 8))
-    whole = problem().observables({"hist": images})["pixel_pt"]
-    parts = [problem().observables({"hist": part})["pixel_pt"] for part in (images[:7], images[7:])]
+    whole = problem().observables({"hist": images[:20]})["pixel_pt"]
+    parts = [problem().observables({"hist": part})["pixel_pt"] for part in (images[:7], images[7:20])]
     np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), whole.values)
     cosh = np.cosh(jets.image_geometry().eta)
     first = images[0, rows[0], columns[0]] / cosh[rows[0]] * 1e-3

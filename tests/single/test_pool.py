@@ -232,7 +232,7 @@ def test_data_of_other_files_are_not_opened(tmp_path: Path, name: str):
         open_pool(path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_error_or_the_right_events(data: st.DataObject, folder: Path, tmp_path: Path):
     """Cut anywhere, or with bytes changed: never another exception, and never other numbers."""

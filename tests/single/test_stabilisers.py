@@ -172,8 +172,17 @@ def test_layers_divide_by_sigma():
     np.testing.assert_allclose(normal.of_planes(planes), plain(x) / sigma, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("model", [{}, DETECTOR], ids=["dcgan", "detector"])
-@pytest.mark.parametrize("training", [{}, {"accumulation": 2}, {"critic_steps": 2}], ids=str)
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [
+        pytest.param({}, {}, id="dcgan"),
+        pytest.param({}, {"accumulation": 2}, id="dcgan accumulation"),
+        pytest.param({}, {"critic_steps": 2}, id="dcgan critic", marks=pytest.mark.faults),
+        pytest.param(DETECTOR, {}, id="detector", marks=pytest.mark.faults),
+        pytest.param(DETECTOR, {"accumulation": 2}, id="detector accumulation", marks=pytest.mark.faults),
+        pytest.param(DETECTOR, {"critic_steps": 2}, id="detector critic"),
+    ],
+)
 def test_a_step_is_one_power_iteration_of_every_kernel(model, training):
     """At the weights before the update, with penalties, parts and the generator's update or not; none elsewhere."""
     problem = rpv(**model, discriminator_normalisation="spectral")
@@ -255,7 +264,7 @@ def test_after_its_end_there_is_no_noise_and_none_is_drawn():
 # --- turns -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_the_generator_is_updated_in_every_third_step(accumulation):
     gan = make(rpv(), critic_steps=3, average_half_life=100.0, accumulation=accumulation)
     changed = []

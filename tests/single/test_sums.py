@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pools import dense, write_pool
 
@@ -73,7 +73,6 @@ def test_a_sum_is_the_sum_of_its_events(folder: Path):
         np.testing.assert_array_equal(image, expected.astype(np.float32))
 
 
-@settings(max_examples=25)
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=12), st.integers(0, 5), st.booleans())
 def test_a_sum_depends_on_seed_epoch_and_index_only(indices: list[int], epoch: int, poisson: bool):
     path = test_a_sum_depends_on_seed_epoch_and_index_only.folder / "train.h5"  # type: ignore[attr-defined]

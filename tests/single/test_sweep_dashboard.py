@@ -22,10 +22,18 @@ from hpcgan.interactive.sweep_dashboard import SweepDashboard
 PNG = b"\x89PNG"
 
 
+panels: list[SweepDashboard] = []  # those of this test
+
+
 def poll(condition, timeout=60.0):
-    """Until it holds."""
+    """Until it holds, and no panel is in the middle of showing something new."""
     end = time.monotonic() + timeout
-    while not condition():
+    while True:
+        with contextlib.ExitStack() as stack:
+            for panel in panels:
+                stack.enter_context(panel._lock)
+            if condition():
+                return
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.02)
 
@@ -46,16 +54,19 @@ def study(tmp_path):
 
 
 @pytest.fixture
-def opened():
-    """Panels, closed in the end."""
+def opened(monkeypatch):
+    """Panels, closed in the end, whose painters never rest."""
+    monkeypatch.setattr(sweep_dashboard.common, "PAUSE_OF_PAINTER", 0)
     with contextlib.ExitStack() as stack:
 
         def make(study, every=0.05):
             panel = SweepDashboard(Sweep.attach(study.path), every)
+            panels.append(panel)
             stack.callback(panel.close)
             return panel
 
         yield make
+    panels.clear()
 
 
 def test_it_shows_what_comes_and_ends_with_the_sweep(study, opened):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import sweeps
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.errors import InputError, Interrupted
@@ -404,7 +404,6 @@ def test_a_damaged_line_the_ledger_is_made_again_and_nothing_lost(damaged, whole
     assert StudyDirectory(damaged).path.joinpath("journal.log.damaged-1").is_file()
 
 
-@settings(max_examples=25)
 @given(st.data())
 def test_whatever_happens_to_the_journal_the_study_goes_on(whole, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "study"

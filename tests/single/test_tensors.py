@@ -314,7 +314,7 @@ def test_data_of_other_files_are_not_opened(tmp_path: Path, kind: str, message: 
         open_tensors(tmp_path / "a.h5", schema)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_error_or_the_right_samples(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
     """Cut anywhere, or with bytes changed: never another exception, and never other numbers."""

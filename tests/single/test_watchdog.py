@@ -71,10 +71,10 @@ def test_a_rank_that_does_not_answer_is_named(tmp_path, capfd):
 def test_who_is_only_a_little_behind_is_not_called_silent(tmp_path, capfd):
     """Its own time is not up, but it hears that others have given up."""
     folder = tmp_path / "stalled"
-    late = Peer(0, 2, folder, None, timeout=20.0)
-    late.dog.beat("the data of step 3")
-    first = Peer(1, 2, folder, "discriminator", timeout=2.0)
+    late, first = Peer(0, 2, folder, None, timeout=3.0), Peer(1, 2, folder, "discriminator", timeout=3.0)
     first.dog.beat("step 3")
+    time.sleep(1.0)
+    late.dog.beat("the data of step 3")
     assert first.ended.wait(40)
     assert late.ended.wait(40)
     said = capfd.readouterr().err
@@ -84,7 +84,7 @@ def test_who_is_only_a_little_behind_is_not_called_silent(tmp_path, capfd):
 def test_progress_keeps_it_quiet_and_nothing_is_written(tmp_path):
     folder = tmp_path / "stalled"
     peer = Peer(0, 2, folder, timeout=1.0)
-    end = time.monotonic() + 3
+    end = time.monotonic() + 1.6
     while time.monotonic() < end:
         peer.dog.beat("step")
         time.sleep(0.05)
