@@ -21,6 +21,8 @@ from hpcgan.problems.base import Problems, open_split, problem_class
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from hpcgan.data.schema import Sample
 
 
@@ -145,9 +147,12 @@ def generate(
     *,
     seed: int = 1,
     checkpoint: Literal["best", "latest"] = "best",
-    conditions: Mapping[str, Any] | Sequence[Mapping[str, float]] | None = None,
+    conditions: Mapping[str, Any] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
+    batch_size: int | None = None,
 ) -> Sample:
     """Sample the generator of a run.
+
+    Samples are made in full batches, each of which may hold any mixture of conditions.
 
     Parameters
     ----------
@@ -158,10 +163,14 @@ def generate(
     seed : int
         Of the noise; the first events of a longer sample are those of a shorter one.
     checkpoint : "best" or "latest"
-    conditions : mapping, or sequence of mappings, optional
-        For a conditional model. A mapping has a number for all events or an array with one for each,
-        `{"mGlu": 1600.0, "mNeu": masses}`; several points, `[{"mGlu": 1400, "mNeu": 850}, ...]`, take turns. By default
-        an event has those of a random training event. Values beyond the training data's are warned of.
+    conditions : array, mapping, or sequence of mappings, optional
+        For a conditional model, in physical units. An array (n, k) has a row for each event and a column for each of
+        the problem's conditions, in the order of its schema (`conditional`: mGlu, mNeu); with one condition (n,) will
+        do. A mapping has a number for all events or an array with one for each, `{"mGlu": 1600.0, "mNeu": masses}`;
+        several points, `[{"mGlu": 1400, "mNeu": 850}, ...]`, take turns. By default an event has those of a random
+        training event. Values beyond the training data's are warned of.
+    batch_size : int, optional
+        Events made at a time; by default `training.batch_size` of the run.
 
     Returns
     -------
@@ -171,8 +180,8 @@ def generate(
     Raises
     ------
     InputError
-        Not a run directory, no checkpoint yet, n < 1, or conditions that are not the model's, that no event can have,
-        or of which there are not n.
+        Not a run directory, no checkpoint yet, n < 1, conditions that are not the model's, that are not finite, that no
+        event can have, or of which there are not n, or a batch size that the run's statistics do not allow.
     """
     if n is None and conditions is None:
         raise InputError("n is missing: give the number of events")
@@ -182,22 +191,26 @@ def generate(
     from hpcgan.evaluation import conditions as asking
     from hpcgan.evaluation.sample import load_sampler
 
-    sampler = load_sampler(Path(run), checkpoint)
+    sampler = load_sampler(Path(run), checkpoint, batch_size=batch_size)
     if conditions is None:
         return sampler.sample(cast("int", n), seed)
     problem = sampler.problem
-    if isinstance(conditions, Mapping):
-        values = asking.of_arrays(problem, conditions)
+    if isinstance(conditions, Sequence) and all(isinstance(point, Mapping) for point in conditions):
+        points = cast("Sequence[Mapping[str, float]]", conditions)
+        if not points:
+            raise InputError("conditions: give at least one point")
+        asking.check_points(problem, points, "conditions")
+        asked, n = asking.in_turn(points, problem.schema), len(points) if n is None else n
+        values = asked(0, len(points))
+    else:
+        if isinstance(conditions, Mapping):
+            values = asking.of_arrays(problem, conditions)
+        else:
+            values = asking.of_rows(problem, cast("ArrayLike", conditions))
         rows = len(next(iter(values.values())))
         if n is not None and rows not in (1, n):
             raise InputError(f"conditions: there are {rows}, n is {n}")
         asked, n = asking.each(values), rows if n is None else n
-    else:
-        if not conditions:
-            raise InputError("conditions: give at least one point")
-        asking.check_points(problem, conditions, "conditions")
-        asked, n = asking.in_turn(conditions, problem.schema), len(conditions) if n is None else n
-        values = asked(0, len(conditions))
     for text in asking.warnings(problem, sampler.config, values):
         warnings.warn(text, stacklevel=2)
     return sampler.sample(n, seed, conditions=asked)

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 import hpcgan
 from hpcgan.allocation import current_job
+from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.control import Inbox
@@ -131,26 +132,6 @@ def _close(writers: Writers, step: int, outcome: str) -> None:
     writers.metrics.close()
     with contextlib.suppress(*hidden):
         writers.lease.release(outcome)
-
-
-@contextlib.contextmanager
-def agreed(comm: Comm) -> Iterator[None]:
-    """Run a block on all ranks; if it fails on some, all raise the first failure, named with its rank.
-
-    Only for blocks without collectives, in which a failing rank would leave the others waiting.
-    """
-    failure: HpcganError | None = None
-    try:
-        yield
-    except HpcganError as error:
-        failure = error
-    mine = None if failure is None else {"bad_input": isinstance(failure, InputError), "text": str(failure)}
-    everyone = comm.broadcast_json(comm.gather_json(mine))
-    failed = [(rank, entry) for rank, entry in enumerate(everyone) if entry]
-    if failed:
-        rank, first = failed[0]
-        where = "" if len(failed) == comm.size else f"rank {rank}: "
-        raise (InputError if first["bad_input"] else HpcganError)(where + first["text"], collective=True)
 
 
 def shard(config: Config, comm: Comm, training: Source) -> Sharding:

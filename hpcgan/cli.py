@@ -21,6 +21,7 @@ COMMANDS = (
     "data",
     "train",
     "generate",
+    "export",
     "evaluate",
     "overlay",
     "scaling",

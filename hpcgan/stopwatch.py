@@ -31,6 +31,7 @@ import numpy as np
 
 import hpcgan
 from hpcgan import config as configuration
+from hpcgan.comm.agreement import agreed
 from hpcgan.config import Config, TrainingConfig
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
@@ -91,7 +92,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
     from hpcgan.data.source import Source, SyntheticSource
 
     problem = problem_class(config.problem)(config.model)
-    with attempt.agreed(comm):
+    with agreed(comm):
         training: Source
         if request["synthetic"]:
             size = config.training.global_batch_size or config.training.batch_size * comm.size
@@ -100,7 +101,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
             training = open_split(problem, config.data, "train")
         sharding = attempt.shard(config, comm, training)
     method, state = attempt.make_method(config, problem, comm)
-    with attempt.agreed(comm):
+    with agreed(comm):
         if comm.is_root:
             method.calibrate(lambda: attempt.encoded(problem, training))
     attempt.share(state, comm)

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from hpcgan.data.schema import sample_bytes
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    from hpcgan.data.schema import Sample
+    from hpcgan.comm.base import Comm
+    from hpcgan.config import Config
     from hpcgan.evaluation.conditions import Conditions
     from hpcgan.problems.base import Problem
-
-CHUNK_BYTES = 64 << 20  # of samples in memory at a time, about: 4,096 detector images
-
-
-class Sampler(Protocol):
-    """What generation needs of a trained run (`hpcgan.evaluation.sample.RunSampler`)."""
-
-    problem: Problem
-
-    @property
-    def batch_size(self) -> int: ...
-
-    def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample: ...
+    from hpcgan.training.control import StopRequest
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,9 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Sample a run's generator into a file of the same layout as the training data.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("-n", "--events", type=int, required=True, metavar="N", help="number of events")
+    parser.add_argument("-n", "--events", type=int, metavar="N", help="number of events (with --conditions: its rows)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="HDF5 file to write")
-    parser.add_argument(
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument(
         "--condition",
         action="append",
         default=[],
@@ -51,30 +40,111 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what a conditional model shall make, e.g. mGlu=1600,mNeu=850 (GeV); repeat the option for equal shares "
         "of several points, in turn (default: as in random training events)",
     )
+    asked.add_argument(
+        "--conditions",
+        type=Path,
+        metavar="FILE",
+        help="the conditions of each event: .csv with a line of names, .npy (n, k), or .h5 with a data set a condition",
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the noise (default: 1)")
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+    parser.add_argument("--ranks", type=int, metavar="R", help="start R ranks under mpirun, which share the work")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="B", help="events made at a time (default: that of the training)"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate and write."""
-    if args.events < 1:
-        raise InputError(f"-n {args.events}: give at least 1")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed}: must not be negative")
+    """Generate and write, here or on several ranks."""
+    from hpcgan.launch.world import expected_world
+
+    _check_numbers(args)
+    promised = expected_world(os.environ)
+    if promised is not None:
+        if args.ranks not in (None, promised.size):
+            raise InputError(
+                f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out"
+            )
+        return _as_rank(args)
     check_target(args.out, args.force)
     if not RunDirectory(args.run).exists:  # said before TensorFlow takes its seconds to load
         raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
-    asked = _asked(args.run, args.condition) if args.condition else None
+    if args.ranks in (None, 1):
+        from hpcgan.comm.base import SerialComm
+
+        _generate(args, SerialComm())
+        return EXIT_DONE
+    from hpcgan.launch.start import launch
+
+    _asked(args)
+    return launch(_arguments(args), args.ranks)
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if args.events is None and args.conditions is None:
+        raise InputError("-n is missing: give the number of events")
+    for option, value in (("-n", args.events), ("--ranks", args.ranks), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} {value}: give at least 1")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: must not be negative")
+
+
+def _arguments(args: argparse.Namespace) -> list[str]:
+    """The command line of a rank."""
+    said = ["generate", str(args.run), "--out", str(args.out), "--seed", str(args.seed)]
+    said += ["--checkpoint", args.checkpoint, *(["--force"] if args.force else [])]
+    for option, value in (("-n", args.events), ("--conditions", args.conditions), ("--batch-size", args.batch_size)):
+        said += [] if value is None else [option, str(value)]
+    for text in args.condition:
+        said += ["--condition", text]
+    return said
+
+
+def _as_rank(args: argparse.Namespace) -> int:
+    """Generate as the rank this process is."""
+    from hpcgan.training.control import StopRequest
+
+    stop = StopRequest()
+    stop.install()  # before the slow imports: a signal during them must not be lost
+    from hpcgan.member import run_as_rank
+
+    def make() -> Comm:
+        from hpcgan.comm.select import make_comm
+
+        backend = _read_run(args.run)[0].comm.backend
+        return make_comm("auto" if backend == "serial" else backend)  # which says how it was trained, no more
+
+    return run_as_rank(make, lambda comm: _generate(args, comm, stop), stop.retire)
+
+
+def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = None) -> None:
+    """Generate on all ranks of `comm`."""
+    from hpcgan.comm.agreement import agreed
+
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with agreed(comm):
+        if comm.is_root:
+            check_target(args.out, args.force)
+        config, _ = _read_run(args.run)
+        asked, n, warnings = _asked(args)
+        for warning in warnings if comm.is_root else ():
+            warn(f"warning: {warning}")
 
     from rich.console import Console
     from rich.progress import Progress
 
     import hpcgan
+    from hpcgan.evaluation import stream
     from hpcgan.evaluation.sample import load_sampler
+    from hpcgan.launch.world import stdout_is_terminal
 
-    console = Console(stderr=True)
-    sampler = load_sampler(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
+    token = comm.broadcast_json(secrets.token_hex(8))
+    comm.watch(config.comm.timeout_s, args.out.absolute().parent / f".{args.out.name}.stalled-{token}")
+    sampler = load_sampler(args.run, args.checkpoint, warn=warn, comm=comm, batch_size=args.batch_size)
     info = sampler.checkpoint
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",
@@ -86,44 +156,73 @@ def run(args: argparse.Namespace) -> int:
     }
     if sampler.problem.conditions:
         of_data = f"those of random training events of {sampler.config.data.path}"
-        attributes["conditions"] = "; ".join(args.condition) or of_data
+        of_file = None if args.conditions is None else f"those of {args.conditions}"
+        attributes["conditions"] = of_file or "; ".join(args.condition) or of_data
     started = time.monotonic()
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("generating", total=args.events)
-        generate(
+    console = Console(stderr=True)
+    shown = comm.is_root and console.is_terminal and (comm.size == 1 or stdout_is_terminal())
+    with Progress(console=console, disable=not shown) as bar:
+        task = bar.add_task("generating", total=n)
+        stream.write_samples(
             sampler,
-            args.events,
+            n,
             args.seed,
             args.out,
             attributes,
-            args.force,
-            lambda done: bar.update(task, completed=done),
-            asked,
+            force=args.force,
+            conditions=asked,
+            comm=comm,
+            progress=lambda done: bar.update(task, completed=done),
+            stopping=lambda: None if stop is None else stop.requested,
         )
-    rate = args.events / (time.monotonic() - started)
-    print(f"{args.out}: {args.events} events from epoch {info.epoch} ({rate:.0f} events/s)")
-    return EXIT_DONE
+    if stop is not None:
+        stop.retire()
+    if comm.is_root:
+        rate = n / (time.monotonic() - started)
+        print(f"{args.out}: {n} events from epoch {info.epoch} ({rate:.0f} events/s)", flush=True)
 
 
-def _asked(run: Path, texts: Sequence[str]) -> Conditions:
-    """What the options say, checked before TensorFlow takes its seconds to load; warns of extrapolations.
+def _read_run(run: Path) -> tuple[Config, Problem]:
+    """Configuration and problem of a run.
 
     Raises
     ------
     InputError
-        Not a condition of the run's problem, one that is missing, or what no event can have.
+        Not a run directory.
     """
-    from hpcgan.evaluation import conditions
     from hpcgan.problems.base import Problems, problem_class
 
     config = RunDirectory(run).load_config(Problems())
-    problem = problem_class(config.problem)(config.model)
-    points = [conditions.parse(text) for text in texts]
-    conditions.check_points(problem, points)
-    asked = conditions.in_turn(points, problem.schema)
-    for warning in conditions.warnings(problem, config, asked(0, len(points))):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return asked
+    return config, problem_class(config.problem)(config.model)
+
+
+def _asked(args: argparse.Namespace) -> tuple[Conditions | None, int, list[str]]:
+    """What the options say, checked without TensorFlow: conditions, number of events, extrapolations to warn of.
+
+    Raises
+    ------
+    InputError
+        Not a condition of the run's problem, one that is missing, what no event can have, or a file with another number
+        of events than -n.
+    """
+    if not args.condition and args.conditions is None:
+        return None, args.events, []
+    from hpcgan.evaluation import conditions
+
+    config, problem = _read_run(args.run)
+    if args.conditions is None:
+        points = [conditions.parse(text) for text in args.condition]
+        conditions.check_points(problem, points)
+        asked = conditions.in_turn(points, problem.schema)
+        return asked, args.events, conditions.warnings(problem, config, asked(0, len(points)))
+    from hpcgan.evaluation.requests import read_conditions
+
+    values = read_conditions(problem, args.conditions)
+    rows = len(next(iter(values.values())))
+    if args.events is not None and rows not in (1, args.events):
+        raise InputError(f"{args.conditions}: has conditions of {rows} events, -n is {args.events}")
+    n = rows if args.events is None else args.events
+    return conditions.each(values), n, conditions.warnings(problem, config, values)
 
 
 def check_target(path: Path, force: bool) -> None:
@@ -142,44 +241,3 @@ def check_target(path: Path, force: bool) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}")
     if not os.access(path.absolute().parent, os.W_OK):
         raise InputError(f"{path}: the folder is not writable")
-
-
-def generate(
-    sampler: Sampler,
-    n: int,
-    seed: int,
-    path: Path,
-    attributes: Mapping[str, Any],
-    force: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
-    conditions: Conditions | None = None,
-) -> None:
-    """Write the first `n` samples of the sequence of a seed, some megabytes in memory at a time.
-
-    Parameters
-    ----------
-    sampler : Sampler
-    n, seed : int
-    path : Path
-    attributes : mapping
-        Written into the file.
-    force : bool
-        Replace an existing file, which stays until the new one is complete.
-    progress : callable
-        Hears the number of samples done.
-    conditions : Conditions, optional
-        What the events are asked for; default: the sampler's.
-
-    Raises
-    ------
-    InputError
-        The file cannot be written, or exists.
-    """
-    limit = CHUNK_BYTES // sample_bytes(sampler.problem.schema)
-    size = sampler.batch_size * max(1, limit // sampler.batch_size)
-    with sampler.problem.writer(path, n, attributes, force) as append:
-        for first in range(0, n, size):
-            count = min(size, n - first)
-            given = {} if conditions is None else {"conditions": conditions}
-            append(sampler.sample(count, seed, first, **given))
-            progress(first + count)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hpcgan import stateless
 from hpcgan.config import Config
@@ -80,6 +83,8 @@ def check_points(problem: Problem, points: Sequence[Point], where: str = "--cond
         Begins with `where` and the point.
     """
     for point in points:
+        for name, value in point.items():
+            _numbers(value, where, name, "float64")
         said = f"{where} {','.join(f'{name}={value:g}' for name, value in point.items())}"
         _check_names(problem, list(point), said)
         try:
@@ -102,24 +107,32 @@ def _check_names(problem: Problem, given: Sequence[str], where: str) -> None:
         raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {known}")
 
 
-def of_arrays(problem: Problem, values: Mapping[str, np.ndarray], where: str = "conditions") -> Sample:
+def of_arrays(problem: Problem, values: Mapping[str, ArrayLike], where: str = "conditions") -> Sample:
     """Conditions of each event from one array a condition, checked; a single number stands for all events.
+
+    Parameters
+    ----------
+    problem : Problem
+    values : mapping of str to (n, *shape) array or number
+        In physical units; where an event has one number, (n,) and (n, 1) are the same.
+    where : str
+        What messages begin with.
 
     Raises
     ------
     InputError
-        Other conditions than the problem's, arrays of another shape or unequal length, or what no event can have.
+        Other conditions than the problem's, arrays of another shape or unequal length, values that are not finite, or
+        what no event can have.
     """
     _check_names(problem, list(values), where)
     arrays: Sample = {}
     for name in problem.conditions:
         spec = problem.schema[name]
-        try:
-            array = np.asarray(values[name], spec.dtype)
-        except (TypeError, ValueError):
-            raise InputError(f"{where}: '{name}' does not hold numbers") from None
+        array = _numbers(values[name], where, name, spec.dtype)
         if array.ndim == 0:
             array = _shaped(array.reshape(1), problem.schema, name)
+        elif math.prod(spec.shape) == 1 and array.size == len(array):
+            array = array.reshape(-1, *spec.shape)
         if array.shape[1:] != spec.shape or not len(array):
             needed = ", ".join(["n", *map(str, spec.shape)])
             raise InputError(f"{where}: '{name}' has shape {array.shape}; needed is ({needed})")
@@ -135,6 +148,60 @@ def of_arrays(problem: Problem, values: Mapping[str, np.ndarray], where: str = "
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return arrays
+
+
+def of_rows(problem: Problem, rows: ArrayLike, where: str = "conditions") -> Sample:
+    """Conditions of each event from one array, checked.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : (n, k) array
+        A column for each of `problem.conditions`, in that order and in physical units; (n,) where there is one.
+    where : str
+        What messages begin with.
+
+    Raises
+    ------
+    InputError
+        As `of_arrays`.
+    """
+    _check_names(problem, problem.conditions, where)
+    widths = [math.prod(problem.schema[name].shape) for name in problem.conditions]
+    array = _numbers(rows, where, None, "float64")
+    if array.ndim < 2 and sum(widths) == 1:
+        array = array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[1] != sum(widths):
+        alone = "(n,) or " if sum(widths) == 1 else ""
+        raise InputError(
+            f"{where}: the array has shape {array.shape}; needed is {alone}(n, {sum(widths)}), a column for each of "
+            f"{', '.join(problem.conditions)}"
+        )
+    parts = np.split(array, np.cumsum(widths)[:-1], axis=1)
+    shaped = {
+        name: part.reshape(-1, *problem.schema[name].shape)
+        for name, part in zip(problem.conditions, parts, strict=True)
+    }
+    return of_arrays(problem, shaped, where)
+
+
+def _numbers(values: Any, where: str, name: str | None, dtype: str) -> np.ndarray:
+    """Finite numbers of a type, or an error that says whose they are not."""
+    whose = where if name is None else f"{where}: '{name}'"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of unequal length
+        array = np.asarray(None)
+    if array.size and array.dtype.kind not in "iuf":
+        raise InputError(f"{whose} does not hold numbers")
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = np.argwhere(~finite)[0].tolist()
+        event = f" of event {index[0]}" if index else ""
+        raise InputError(f"{whose}{event} is {array[tuple(index)]:g}: give finite numbers")
+    return array
 
 
 def training_conditions(problem: Problem, config: Config) -> Sample:

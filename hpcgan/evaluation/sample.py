@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from hpcgan.comm.agreement import agreed
+from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
-from hpcgan.data.schema import Sample, concatenate, take
-from hpcgan.errors import HpcganError
+from hpcgan.data.schema import Sample
+from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
 from hpcgan.methods.gan import Sampler as NetworkSampler
 from hpcgan.methods.gan import build_network
+from hpcgan.models.layers import BatchNorm, Network
 from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory
 from hpcgan.training import checkpoint as checkpoints
+from hpcgan.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,36 @@ class CheckpointInfo:
     score: float | None
 
 
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """A run's generator with the weights of a checkpoint.
+
+    Attributes
+    ----------
+    problem : Problem
+    config : Config
+    checkpoint : CheckpointInfo
+    network : Network
+        The averaged generator where the run scores that one.
+    symmetries : tuple of str
+        Symmetries that are applied to its samples at random: those under which the discriminator saw them, since what
+        was trained is the distribution after them.
+    """
+
+    problem: Problem
+    config: Config
+    checkpoint: CheckpointInfo
+    network: Network
+    symmetries: tuple[str, ...]
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether the samples of a batch depend on one another, as they do in a training."""
+        return self.config.scoring.statistics == "batch" and any(
+            isinstance(module, BatchNorm) for module in self.network.submodules
+        )
+
+
 class RunSampler:
     """Draws samples from a run's generator.
 
@@ -37,9 +73,16 @@ class RunSampler:
     checkpoint : CheckpointInfo
     """
 
-    def __init__(self, problem: Problem, config: Config, checkpoint: CheckpointInfo, network: NetworkSampler) -> None:
-        self.problem, self.config, self.checkpoint = problem, config, checkpoint
-        self._network = network
+    def __init__(self, made: TrainedGenerator, batch_size: int) -> None:
+        self.problem, self.config, self.checkpoint = made.problem, made.config, made.checkpoint
+        self._network = NetworkSampler(
+            made.problem,
+            made.network,
+            statistics=made.config.scoring.statistics,
+            batch_size=batch_size,
+            symmetries=made.symmetries,
+            dtype=made.config.training.dtype,
+        )
         self._available: Sample | None = None
 
     @property
@@ -75,15 +118,25 @@ class RunSampler:
         count = -(-n // self.batch_size)
         if conditions is None and self.problem.conditions:
             conditions = drawn(self.training_conditions(), seed)
-        made = []
+        made: Sample = {}
         for index in range(start, start + count):
             asked = None if conditions is None else conditions(index * self.batch_size, self.batch_size)
-            made.append(self._network.batch(seed, "sample", 0, index, asked))
-        return take(concatenate(made), slice(0, n))
+            batch = self._network.batch(seed, "sample", 0, index, asked)
+            done = (index - start) * self.batch_size
+            for name, values in batch.items():
+                if name not in made:
+                    made[name] = np.empty((n, *values.shape[1:]), values.dtype)
+                made[name][done : done + self.batch_size] = values[: n - done]
+        return made
 
 
-def load_sampler(run_dir: Path, checkpoint: Literal["best", "latest"] = "best", warn: Any = print) -> RunSampler:
-    """Load the generator of a run.
+def load_generator(
+    run_dir: Path, checkpoint: Literal["best", "latest"] = "best", warn: Any = print, comm: Comm | None = None
+) -> TrainedGenerator:
+    """Load the generator of a run: on rank 0, which hands its weights to the others.
+
+    A run that is still being trained gets new checkpoints, of which ranks that read for themselves could find
+    different ones.
 
     Raises
     ------
@@ -92,31 +145,78 @@ def load_sampler(run_dir: Path, checkpoint: Literal["best", "latest"] = "best", 
     HpcganError
         Every checkpoint is damaged.
     """
-    run = RunDirectory(Path(run_dir))
-    config = run.load_config(Problems())
-    problem = problem_class(config.problem)(config.model)
+    comm = SerialComm() if comm is None else comm
+    said = None
+    with agreed(comm):
+        run = RunDirectory(Path(run_dir))
+        config = run.load_config(Problems())
+        problem = problem_class(config.problem)(config.model)
+        network = build_network(problem, "generator", config.seed, config.training.dtype)
+        if comm.is_root:
+            found = _find(run, checkpoint, warn)
+            prefix = f"network/{scored_network(config)}/"
+            for name, variable in network.named.items():
+                try:
+                    variable.assign(found.arrays[prefix + name])
+                except (KeyError, ValueError):
+                    raise HpcganError(
+                        f"{found.path}: belongs to another model than {run.config_file} ('{name}')"
+                    ) from None
+            said = {"path": str(found.path), "step": found.step, "epoch": found.meta["epoch"], "score": found.score}
+    comm.broadcast_variables(list(network.named.values()))
+    said = comm.broadcast_json(said)
+    info = CheckpointInfo(Path(said["path"]), said["step"], said["epoch"], said["score"])
+    symmetries = tuple(config.data.augment) if config.training.augment_generated else ()
+    return TrainedGenerator(problem, config, info, network, symmetries)
+
+
+def _find(run: RunDirectory, checkpoint: Literal["best", "latest"], warn: Any) -> Checkpoint:
     if checkpoint == "best":
-        found = checkpoints.load_best(run.checkpoints, warn)
-    else:
-        latest = checkpoints.load_latest(run.checkpoints, warn)
-        found = latest if latest is not None else checkpoints.load_best(run.checkpoints, warn)
-    network = build_network(problem, "generator", config.seed, config.training.dtype)
-    prefix = f"network/{scored_network(config)}/"
-    for name, variable in network.named.items():
-        try:
-            variable.assign(found.arrays[prefix + name])
-        except (KeyError, ValueError):
-            raise HpcganError(f"{found.path}: belongs to another model than {run.config_file} ('{name}')") from None
-    sampler = NetworkSampler(
-        problem,
-        network,
-        statistics=config.scoring.statistics,
-        batch_size=config.training.batch_size,
-        symmetries=config.data.augment if config.training.augment_generated else (),
-        dtype=config.training.dtype,
-    )
-    info = CheckpointInfo(found.path, found.step, found.meta["epoch"], found.score)
-    return RunSampler(problem, config, info, sampler)
+        return checkpoints.load_best(run.checkpoints, warn)
+    latest = checkpoints.load_latest(run.checkpoints, warn)
+    return latest if latest is not None else checkpoints.load_best(run.checkpoints, warn)
+
+
+def load_sampler(
+    run_dir: Path,
+    checkpoint: Literal["best", "latest"] = "best",
+    warn: Any = print,
+    comm: Comm | None = None,
+    batch_size: int | None = None,
+) -> RunSampler:
+    """Load a run's generator to draw samples from, on all ranks alike.
+
+    Parameters
+    ----------
+    run_dir : Path
+    checkpoint : "best" or "latest"
+    warn : callable
+        Takes a line about a damaged checkpoint.
+    comm : Comm, optional
+        By default this process is alone.
+    batch_size : int, optional
+        Samples made at a time; by default `training.batch_size` of the run. The samples are the same, to rounding.
+
+    Raises
+    ------
+    InputError
+        Not a run directory, no checkpoint yet, a batch size below one, or another one than the run's where it scores
+        with the statistics of batches of that size.
+    HpcganError
+        Every checkpoint is damaged.
+    """
+    comm = SerialComm() if comm is None else comm
+    made = load_generator(run_dir, checkpoint, warn, comm)
+    trained = made.config.training.batch_size
+    with agreed(comm):
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch size {batch_size}: give at least 1")
+        if batch_size not in (None, trained) and made.uses_batch_statistics:
+            raise InputError(
+                f"batch size {batch_size}: the run generates with the statistics of batches of {trained} "
+                "(scoring.statistics=batch), so no other size will do"
+            )
+    return RunSampler(made, batch_size or trained)
 
 
 def scored_network(config: Config) -> str:

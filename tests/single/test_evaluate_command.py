@@ -14,6 +14,7 @@ import tiny
 
 from hpcgan.commands import evaluate, generate
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.evaluation import stream
 from hpcgan.evaluation.distances import Options
 from hpcgan.problems.rpv import RpvModel, RpvProblem
 from hpcgan.rundir import RunDirectory
@@ -46,10 +47,11 @@ class Sampler:
 def sampler(monkeypatch):
     made = Sampler()
     monkeypatch.setattr(RunDirectory, "exists", True)
+    monkeypatch.setattr(generate, "_read_run", lambda run: (tiny.config(Path("data")), made.problem))
     module = ModuleType("hpcgan.evaluation.sample")
-    module.load_sampler = lambda run, checkpoint, warn: made
+    module.load_sampler = lambda run, checkpoint, warn, comm, batch_size: made
     monkeypatch.setitem(sys.modules, "hpcgan.evaluation.sample", module)
-    monkeypatch.setattr(generate, "CHUNK_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
+    monkeypatch.setattr(stream, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
     return made
 
 
@@ -102,6 +104,11 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(sampler, tmp_path)
     ("arguments", "message"),
     [
         (["-n", "0"], "-n 0: give at least 1"),
+        ([], "-n is missing: give the number of events"),
+        (["-n", "1", "--ranks", "0"], "--ranks 0: give at least 1"),
+        (["-n", "1", "--batch-size", "0"], "--batch-size 0: give at least 1"),
+        (["-n", "1", "--conditions", "c.npy"], "c.npy: no such file"),
+        (["-n", "1", "--conditions", "c.txt"], r"c.txt: conditions are read from files that end in .h5, .csv, .npy"),
         (["-n", "1", "--seed", "-1"], "--seed -1: must not be negative"),
         (["-n", "1", "--out", "."], "is a folder; give --out a file name"),
         (["-n", "1", "--out", "x.hdf5"], "ends in .h5"),

@@ -1,0 +1,57 @@
+"""`hpcgan export`: the generator of a run as a SavedModel."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.rundir import RunDirectory
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "export",
+        help="the generator of a run as a SavedModel, for TensorFlow without hpcgan",
+        description="Write a run's generator as a SavedModel that takes noise and conditions and gives samples in "
+        "physical units, in batches of any size. TensorFlow and TensorFlow Serving run it without hpcgan.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to make; for TensorFlow Serving MODEL/VERSION, e.g. models/gamma/1",
+    )
+    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export."""
+    if args.out.exists():  # said before TensorFlow takes its seconds to load
+        raise InputError(f"{args.out}: exists already; give --out a folder that does not")
+    if not RunDirectory(args.run).exists:
+        raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
+    from hpcgan.evaluation.export import SIGNATURE, export
+    from hpcgan.evaluation.sample import load_generator
+
+    made = load_generator(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
+    said = export(made, args.run, args.out)
+    if said["statistics"] == "batch":
+        print(
+            f"warning: this run generates with the statistics of batches of {said['batch_size']} "
+            "(scoring.statistics=batch), and so does the model: what it gives for a sample depends on the others of "
+            f"the request; send {said['batch_size']} at a time",
+            file=sys.stderr,
+            flush=True,
+        )
+    print(f"{args.out}: {said['problem']}, epoch {said['epoch']}, {said['weights']}, signature {SIGNATURE}")
+    for kind in ("input", "output"):
+        for name, tensor in said[f"{kind}s"].items():
+            shape = ", ".join("n" if length is None else str(length) for length in tensor["shape"])
+            what = tensor.get("unit") or tensor.get("distribution", "")
+            print(f"  {kind:6} {name} ({shape}) {tensor['dtype']} {what}".rstrip())
+    return EXIT_DONE

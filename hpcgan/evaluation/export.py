@@ -1,0 +1,244 @@
+"""A run's generator as a SavedModel, which TensorFlow or TensorFlow Serving runs without hpcgan."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import tensorflow as tf
+
+import hpcgan
+from hpcgan import stateless
+from hpcgan.data.schema import Sample
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.evaluation.conditions import drawn, each, training_conditions
+from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
+from hpcgan.methods.traced import Traced, UntraceableError, untraced
+
+SIGNATURE = "serving_default"
+NOISE, SYMMETRIES = "noise", "symmetries"
+DESCRIPTION = Path("assets.extra", "hpcgan.json")
+"""What the model is and takes; the folder is the one that the format leaves to the users of a model."""
+
+_CHECKED = 16
+"""Samples by which a model is compared with the run it was made of."""
+
+
+class Serving(tf.Module):
+    """A generator between physical units: noise and conditions in, decoded samples out, in batches of any size.
+
+    Parameters
+    ----------
+    made : TrainedGenerator
+    """
+
+    def __init__(self, made: TrainedGenerator) -> None:
+        super().__init__("serving")
+        self.network = made.network
+        self._problem, self._symmetries = made.problem, made.symmetries
+        self._training = made.config.scoring.statistics == "batch"
+        self._dtype = made.config.training.dtype
+
+    @property
+    def inputs(self) -> dict[str, tf.TensorSpec]:
+        """Tensors of the signature, by name; the first axis of each runs over the samples.
+
+        `noise` (standard normal), each condition, and with symmetries of generated samples `symmetries` (uniform in
+        [0, 1)).
+        """
+        problem = self._problem
+        found = {NOISE: tf.TensorSpec([None, problem.noise_dim], self._dtype, NOISE)}
+        for name in problem.conditions:
+            if name in (NOISE, SYMMETRIES):
+                raise HpcganError(f"problem '{problem.name}' cannot be exported: a condition is named '{name}'")
+            spec = problem.schema[name]
+            found[name] = tf.TensorSpec([None, *spec.shape], spec.dtype, name)
+        if self._symmetries:
+            found[SYMMETRIES] = tf.TensorSpec([None, len(problem.symmetries)], "float64", SYMMETRIES)
+        return found
+
+    def concrete(self) -> Any:
+        """The signature's function.
+
+        Raises
+        ------
+        HpcganError
+            The problem encodes or decodes with what cannot become part of a graph.
+        """
+        # Without autograph, which has nothing to do here but would lose the names in messages.
+        function = tf.function(lambda **inputs: self._generate(inputs), autograph=False)
+        try:
+            return function.get_concrete_function(**self.inputs)
+        except UntraceableError as error:
+            raise HpcganError(f"problem '{self._problem.name}' cannot be exported: {error}") from None
+
+    def _generate(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """As `hpcgan.methods.gan.Sampler.batch`."""
+        problem = self._problem
+        asked = {name: Traced(inputs[name]) for name in problem.conditions}
+        encoded = problem.encode_conditions(cast("Sample", asked))
+        given = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
+        sample = self.network(inputs[NOISE], given, training=self._training, update=False)
+        if self._symmetries:
+            sample = self._permuted(sample, inputs[SYMMETRIES])
+        decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))
+        return {name: untraced(value) for name, value in decoded.items()}
+
+    def _permuted(self, sample: dict[str, tf.Tensor], uniforms: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Samples under the symmetry operations that the uniform numbers (n, columns) stand for."""
+
+        def orders(row: tf.Tensor) -> dict[str, tf.Tensor]:
+            # One sample at a time, since NumPy code has to know how many there are.
+            found = self._problem.permutations(self._symmetries, cast("np.ndarray", Traced(row[None])))
+            return {name: untraced(order)[0] for name, order in found.items()}
+
+        changed = dict(sample)
+        for name, order in tf.vectorized_map(orders, uniforms).items():
+            flat = tf.reshape(sample[name], tf.shape(order))
+            changed[name] = tf.reshape(tf.gather(flat, order, axis=1, batch_dims=1), tf.shape(sample[name]))
+            changed[name] = tf.ensure_shape(changed[name], sample[name].shape)
+        return changed
+
+
+def describe(made: TrainedGenerator, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
+    """What a model says of itself: where it comes from, its inputs and outputs with shapes and units."""
+    config, problem = made.config, made.problem
+    inputs, outputs = (
+        {name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for name, spec in specs.items()}
+        for specs in (serving.inputs, function.structured_outputs)
+    )
+    inputs[NOISE]["distribution"] = "standard normal"
+    if SYMMETRIES in inputs:
+        inputs[SYMMETRIES]["distribution"] = "uniform in [0, 1)"
+        inputs[SYMMETRIES]["operations"] = list(made.symmetries)
+    try:
+        trained = training_conditions(problem, config) if problem.conditions else {}
+    except InputError:  # the data have gone; the model does not need them
+        trained = {}
+    for name in problem.conditions:
+        inputs[name]["unit"] = problem.schema[name].unit
+        if name in trained:
+            inputs[name]["trained_range"] = [float(trained[name].min()), float(trained[name].max())]
+    for name, tensor in outputs.items():
+        tensor["unit"] = problem.schema[name].unit
+    statistics = "batch" if made.uses_batch_statistics else "moving"
+    return {
+        "format": 1,
+        "written_by": f"hpcgan {hpcgan.__version__}",
+        "problem": problem.name,
+        "run": str(run),
+        "step": made.checkpoint.step,
+        "epoch": made.checkpoint.epoch,
+        "validation_score": made.checkpoint.score,
+        "weights": scored_network(config),
+        "statistics": statistics,
+        **({"batch_size": config.training.batch_size} if statistics == "batch" else {}),
+        "signature": SIGNATURE,
+        "noise_dim": problem.noise_dim,
+        "inputs": inputs,
+        "outputs": outputs,
+        "model": problem.model.model_dump(mode="json"),
+    }
+
+
+def check_target(path: Path) -> None:
+    """Refuse a folder that is there already.
+
+    Raises
+    ------
+    InputError
+    """
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path}: exists already; give --out a folder that does not")
+
+
+def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
+    """Write a SavedModel, which appears under its name when it is complete and gives what the run gives.
+
+    Parameters
+    ----------
+    made : TrainedGenerator
+    run : Path
+        Run directory, for the description.
+    path : Path
+        Folder of the model; the folders above it are made. TensorFlow Serving wants a number for its last part, a
+        version of the model.
+
+    Returns
+    -------
+    dict
+        The description that was written with it.
+
+    Raises
+    ------
+    InputError
+        The folder is there already, or cannot be written.
+    HpcganError
+        The problem cannot be exported.
+    """
+    check_target(path)
+    serving = Serving(made)
+    function = serving.concrete()
+    said = describe(made, run, serving, function)
+    absolute = path.absolute()
+    temporary = absolute.parent / f".{absolute.name}.{secrets.token_hex(4)}.part"
+    try:
+        absolute.parent.mkdir(parents=True, exist_ok=True)
+        tf.saved_model.save(serving, str(temporary), signatures={SIGNATURE: function})
+        description = temporary / DESCRIPTION
+        description.parent.mkdir()
+        description.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        _compare(made, temporary)
+        check_target(path)
+        os.rename(temporary, absolute)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except tf.errors.OpError as error:
+        raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return said
+
+
+def request(made: TrainedGenerator, n: int, seed: int, conditions: Sample | None = None) -> dict[str, np.ndarray]:
+    """What a model is sent to give the first n samples of `hpcgan.generate(run, n, seed=seed)`.
+
+    Parameters
+    ----------
+    made : TrainedGenerator
+    n, seed : int
+    conditions : Sample, optional
+        (n, ...) in physical units, for a conditional model.
+    """
+    problem = made.problem
+    noise = stateless.normal(seed, "sample", 0, 0, n, problem.noise_dim)
+    sent = {NOISE: noise.astype(made.config.training.dtype), **(conditions or {})}
+    if made.symmetries:
+        sent[SYMMETRIES] = stateless.uniform(seed, "sample/symmetries", 0, 0, n, len(problem.symmetries))
+    return sent
+
+
+def _compare(made: TrainedGenerator, path: Path) -> None:
+    """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
+    n, conditions = _CHECKED, None
+    if made.problem.conditions:
+        try:
+            conditions = drawn(training_conditions(made.problem, made.config), 1)(0, n)
+        except InputError:
+            shapes = {name: made.problem.schema[name] for name in made.problem.conditions}
+            conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
+    asked = None if conditions is None else each(conditions)
+    expected = RunSampler(made, n).sample(n, 1, conditions=asked)
+    function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
+    sent = request(made, n, 1, conditions)
+    given = function(**{name: tf.constant(value) for name, value in sent.items()})
+    for name, values in given.items():
+        wanted = expected[name]
+        # A pixel at a threshold may fall on either side of it.
+        if not np.allclose(values.numpy(), wanted, rtol=1e-3, atol=1e-3 * float(np.abs(wanted).max())):
+            raise HpcganError(f"problem '{made.problem.name}' cannot be exported: the model gives another '{name}'")

@@ -1,0 +1,123 @@
+"""Generated samples into a file, at constant memory, by one rank or several."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hpcgan.comm.base import Comm, SerialComm
+from hpcgan.data.schema import sample_bytes, take
+from hpcgan.errors import HpcganError
+
+if TYPE_CHECKING:
+    from hpcgan.data.schema import Sample
+    from hpcgan.evaluation.conditions import Conditions
+    from hpcgan.problems.base import Problem
+
+ROUND_BYTES = 64 << 20
+"""Samples in memory at a time on rank 0, about, whatever the number of ranks: 4,096 detector images."""
+
+
+class Sampler(Protocol):
+    """What generation needs of a trained run (`hpcgan.evaluation.sample.RunSampler`)."""
+
+    problem: Problem
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample: ...
+
+
+def write_samples(
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    path: Path,
+    attributes: Mapping[str, Any],
+    *,
+    force: bool = False,
+    conditions: Conditions | None = None,
+    comm: Comm | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    stopping: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Write the first `n` samples of the sequence of a seed; to be called on all ranks.
+
+    In each round every rank makes the batches next to those of the rank before it, and rank 0 writes them in order,
+    while the others make their next ones. Batches are cut at multiples of the batch size, wherever they are made, and
+    are written one by one: the file has the same bytes on any number of ranks (with the same threads, whose number may
+    change roundings).
+
+    Parameters
+    ----------
+    sampler : Sampler
+    n, seed : int
+    path : Path
+    attributes : mapping
+        Written into the file.
+    force : bool
+        Replace an existing file, which stays until the new one is complete.
+    conditions : Conditions, optional
+        What the events are asked for; default: the sampler's.
+    comm : Comm, optional
+        By default this process is alone.
+    progress : callable
+        Hears on rank 0 the number of samples written.
+    stopping : callable
+        Name of the signal that has asked this rank to stop, or None.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written, or exists.
+    HpcganError
+        Some rank was asked to stop; nothing is left.
+    """
+    comm = SerialComm() if comm is None else comm
+    size = sampler.batch_size
+    share = max(1, ROUND_BYTES // (comm.size * size * sample_bytes(sampler.problem.schema))) * size
+    given: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
+    names: list[str] = []
+    with contextlib.ExitStack() as stack:
+        append: Callable[[Sample], None] | None = None
+        if comm.is_root:
+            append = stack.enter_context(sampler.problem.writer(path, n, attributes, force))
+        for start in range(0, n, share * comm.size):
+            comm.beat(f"the samples from {start} on")
+            _stop_together(comm, stopping(), path)
+            first = start + comm.rank * share
+            count = max(0, min(share, n - first))
+            made = sampler.sample(count, seed, first, **given) if count else {}
+            names = names or comm.broadcast_json(list(made))  # of the first round, in which rank 0 has a share
+            parts = {name: comm.gather_array(made.get(name, np.empty(0))) for name in names}
+            if append is not None:
+                done = _append(append, parts, size)
+                progress(min(n, start) + done)
+
+
+def _append(append: Callable[[Sample], None], parts: Mapping[str, list[np.ndarray] | None], size: int) -> int:
+    """Write what the ranks have made, batch by batch, and count it."""
+    done = 0
+    for arrays in zip(*(part or [] for part in parts.values()), strict=True):
+        sample = dict(zip(parts, arrays, strict=True))
+        count = len(arrays[0])
+        for first in range(0, count, size):
+            append(take(sample, slice(first, first + size)))
+        done += count
+    return done
+
+
+def _stop_together(comm: Comm, signal: str | None, path: Path) -> None:
+    """End on all ranks if one was asked to; without a rank's own message, one would wait for the others for ever."""
+    if comm.size == 1:
+        asked = [signal]
+    else:
+        asked = comm.broadcast_json(comm.gather_json(signal))
+    named = next((name for name in asked if name), None)
+    if named is not None:
+        raise HpcganError(f"{path}: stopped by {named}; nothing was kept", collective=True)

@@ -1,0 +1,36 @@
+"""Run directories that were never trained: a configuration and a checkpoint of weights to sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcgan.config import Config
+from hpcgan.rundir import RunDirectory
+
+
+def untrained(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] = ()) -> RunDirectory:
+    """A run with the generator's initial weights, and moving statistics unlike those that it begins with.
+
+    `batches` (encoded) are what a network that takes constants from the data is calibrated with.
+    """
+    from hpcgan.evaluation.sample import scored_network
+    from hpcgan.methods.gan import build_network
+    from hpcgan.problems.base import problem_class
+    from hpcgan.training import checkpoint
+
+    problem = problem_class(config.problem)(config.model)
+    network = build_network(problem, "generator", config.seed, config.training.dtype)
+    network.calibrate(batches)
+    rng = np.random.default_rng(1)
+    for variable in network.statistics:  # narrow ones: noise shows in the samples, as after a training
+        spread = "variance" in variable.name
+        variable.assign(rng.uniform(0.01, 0.05, variable.shape) if spread else rng.normal(0.0, 0.02, variable.shape))
+    arrays = {f"network/{scored_network(config)}/{name}": v.numpy() for name, v in network.named.items()}
+    run = RunDirectory(folder)
+    run.create(config)
+    checkpoint.save(run.checkpoints, 40, arrays, {"epoch": 3}, 2.5)
+    return run
