@@ -10,8 +10,8 @@ from hpcgan.config import Config
 from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.errors import HpcganError
 from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
-from hpcgan.methods.gan import Sampler as NetworkSampler
-from hpcgan.methods.gan import build_network
+from hpcgan.methods.base import build_network, method_class
+from hpcgan.methods.sampler import Sampler as NetworkSampler
 from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory
 from hpcgan.training import checkpoint as checkpoints
@@ -100,21 +100,15 @@ def load_sampler(run_dir: Path, checkpoint: Literal["best", "latest"] = "best", 
     else:
         latest = checkpoints.load_latest(run.checkpoints, warn)
         found = latest if latest is not None else checkpoints.load_best(run.checkpoints, warn)
-    network = build_network(problem, "generator", config.seed, config.training.dtype)
+    method = method_class(config.method)
+    network = build_network(problem, method.sampled, config.seed, config.training.dtype)
     prefix = f"network/{scored_network(config)}/"
     for name, variable in network.named.items():
         try:
             variable.assign(found.arrays[prefix + name])
         except (KeyError, ValueError):
             raise HpcganError(f"{found.path}: belongs to another model than {run.config_file} ('{name}')") from None
-    sampler = NetworkSampler(
-        problem,
-        network,
-        statistics=config.scoring.statistics,
-        batch_size=config.training.batch_size,
-        symmetries=config.data.augment if config.training.augment_generated else (),
-        dtype=config.training.dtype,
-    )
+    sampler = method.sampler(problem, network, config)
     info = CheckpointInfo(found.path, found.step, found.meta["epoch"], found.score)
     return RunSampler(problem, config, info, sampler)
 
@@ -124,4 +118,5 @@ def scored_network(config: Config) -> str:
     averaged = config.scoring.weights == "average" or (
         config.scoring.weights == "auto" and config.training.average_half_life > 0
     )
-    return "generator_average" if averaged else "generator"
+    name = method_class(config.method).sampled
+    return f"{name}_average" if averaged else name

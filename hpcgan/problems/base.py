@@ -44,6 +44,8 @@ class Problem(ABC):
     name: ClassVar[str]
     #: pydantic schema of the `model:` section.
     Model: ClassVar[type[BaseModel]]
+    #: Methods that train its networks, by their names in the configuration; the first is the default.
+    methods: ClassVar[Sequence[str]] = ("gan",)
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
 
