@@ -603,14 +603,14 @@ def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> s
     """The method that is asked for, or the problem's first one."""
     if name is None:
         return of_problem[0]
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"{where}: method '{name}' does not exist{_nearest(str(name), METHODS, 'methods')}")
     if name not in of_problem:
         raise InputError(
             f"{where}: method '{name}' does not train the networks of problem '{problem}'; "
             f"choose one of: {', '.join(of_problem)}"
         )
-    return str(name)
+    return name
 
 
 def _check_conditions(config: Config, conditions: Sequence[str], where: str) -> None:

@@ -13,13 +13,13 @@ from hpcgan.problems.base import Problem
 
 
 class Sampler:
-    """Draws samples from a generator; needs no training state.
+    """Draws samples from a network that makes them of noise; needs no training state.
 
     Parameters
     ----------
     problem : Problem
     network : Network
-        A generator.
+        A generator, or whatever takes (noise, conditions) as one does.
     statistics : "moving" or "batch"
         What batch normalisation uses. Batches are cut at multiples of `batch_size` of the global sample
         index, so that the result does not depend on who draws which batch.

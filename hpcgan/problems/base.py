@@ -220,6 +220,7 @@ def file_of(path: Path, split: str) -> Path:
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
+    "calo_layer": "hpcgan.problems.calo_layer:CaloLayerProblem",
     "conditional": "hpcgan.problems.conditional:ConditionalProblem",
     "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
     "pileup": "hpcgan.problems.pileup:PileupProblem",
