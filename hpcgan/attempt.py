@@ -32,7 +32,8 @@ from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, 
 from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
-from hpcgan.methods.gan import Gan, Sampler
+from hpcgan.methods.base import Method, method_class
+from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.problems.base import Problem, Problems, open_split, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
@@ -76,14 +77,7 @@ def train(
         if comm.is_root:
             run.create(config)
     method, state = make_method(config, problem, comm)
-    sampler = Sampler(
-        problem,
-        method.networks[scored_network(config)],
-        statistics=config.scoring.statistics,
-        batch_size=config.training.batch_size,
-        symmetries=config.data.augment if config.training.augment_generated else (),
-        dtype=config.training.dtype,
-    )
+    sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = None
     with agreed(comm):
         if comm.is_root:
@@ -96,7 +90,7 @@ def train(
 
     outcome = "failed"
     done = state.counters.epoch + state.counters.position / sharding.n
-    reporter = Reporter(comm.is_root, terminal, config.training.epochs, done)
+    reporter = Reporter(comm.is_root, terminal, config.training.epochs, method.losses, done)
     try:
         _announce(reporter, config, run, comm, sharding, state, len(validation))
         state.counters.global_batch = sharding.global_batch
@@ -152,9 +146,10 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
     return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
 
 
-def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Gan, TrainState]:
+def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Method, TrainState]:
     """Networks and optimizers with their initial weights, and the step over the ranks of `comm`."""
-    method = Gan(problem, config.training, comm, config.seed, config.data.augment, config.comm.compression)
+    make: Callable[..., Method] = method_class(config.method)
+    method = make(problem, config.training, comm, config.seed, config.data.augment, config.comm.compression)
     return method, TrainState(method.networks, method.optimizers)
 
 
@@ -165,7 +160,7 @@ def share(state: TrainState, comm: Comm) -> None:
     state.check_equal(comm)
 
 
-def make_pipeline(config: Config, problem: Problem, training: Source, sharding: Sharding, method: Gan) -> Pipeline:
+def make_pipeline(config: Config, problem: Problem, training: Source, sharding: Sharding, method: Method) -> Pipeline:
     """Batches of this rank, with the method's random numbers."""
     return Pipeline(training, problem, sharding, config.data.augment, method.draws)
 

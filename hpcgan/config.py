@@ -1,7 +1,8 @@
 """The configuration: one YAML, one schema, the same names on the command line.
 
 Sections are pydantic models; the `model:` section is the problem's own schema, found through the registry
-that the caller passes in. Every error is one line with the path of the key, and the valid choices.
+that the caller passes in, and the `training:` section is that of the method. Every error is one line with the path of
+the key, and the valid choices.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import yaml
 from pydantic import (
@@ -102,15 +103,13 @@ class InstanceNoiseConfig(Section):
     epochs: Positive | None = Field(None, description="epoch at which it has faded out; null: training.epochs")
 
 
-class ChangeConfig(Section):
-    """Other learning rates from a step on, before scaling and decay."""
+class ChangeSection(Section):
+    """Other learning rates from a step on, before scaling and decay: one key a network that is trained."""
 
     step: int = Field(ge=0, description="number of the first step, from 0, with these rates")
-    generator: Positive | None = None
-    discriminator: Positive | None = None
 
 
-class ScheduleConfig(Section):
+class ScheduleSection(Section):
     """Learning rates over the training; see `hpcgan.schedule.learning_rate`."""
 
     scaling: Scaling = Field("none", description="factor for a batch N times as large: none 1, sqrt N^(1/2), linear N")
@@ -124,7 +123,36 @@ class ScheduleConfig(Section):
     decay_start: NonNegative = Field(0.0, description="epoch at which the decay begins")
     decay_epochs: Positive | None = Field(None, description="epoch at which it ends; null: training.epochs")
     final_fraction: Fraction = Field(0.0, description="rate at the end of the decay, as a fraction")
+    changes: Sequence[ChangeSection] = Field(
+        (), description="other rates from given steps on; the last that holds counts"
+    )
+
+
+class ChangeConfig(ChangeSection):
+    """Rates of the adversarial networks."""
+
+    generator: Positive | None = None
+    discriminator: Positive | None = None
+
+
+class ScheduleConfig(ScheduleSection):
+    """Learning rates of an adversarial training."""
+
     changes: list[ChangeConfig] = Field([], description="other rates from given steps on; the last that holds counts")
+
+
+class DensityChangeConfig(ChangeSection):
+    """Rate of a density."""
+
+    density: Positive
+
+
+class DensityScheduleConfig(ScheduleSection):
+    """Learning rates of a training by likelihood."""
+
+    changes: list[DensityChangeConfig] = Field(
+        [], description="other rates from given steps on; the last that holds counts"
+    )
 
 
 class RollbackConfig(Section):
@@ -144,14 +172,48 @@ class RollbackConfig(Section):
     )
 
 
-class TrainingConfig(Section):
-    """The method and its optimizers. `batch_size` is per rank."""
+class TrainingSection(Section):
+    """Base of the `training:` sections: what the engine has to know of a training, whatever the method.
+
+    A network that is trained has a section of its own name, with its optimizer. `batch_size` is per rank.
+    """
+
+    #: Names of the networks that are trained.
+    networks: ClassVar[tuple[str, ...]]
+    #: What plots call the losses.
+    loss_label: ClassVar[str] = "Mean loss of an epoch"
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")
     global_batch_size: int | None = Field(
         None, ge=1, description="samples of a step over all ranks, however many they are, instead of batch_size a rank"
     )
+    accumulation: int = Field(
+        1, ge=1, description="parts of a rank's batch that are worked off one after the other, for less memory"
+    )
+    average_half_life: NonNegative = Field(
+        0.0, description="half-life in samples of the averaged network that is sampled; 0: no averaging"
+    )
+    schedule: ScheduleSection = ScheduleSection()
+    rollback: RollbackConfig = RollbackConfig()
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @property
+    def optimizers(self) -> dict[str, AdamConfig]:
+        """Settings of the optimizer of each network that is trained."""
+        return {name: getattr(self, name) for name in self.networks}
+
+    @property
+    def cadences(self) -> tuple[int, int]:
+        """Steps between those with a penalty (0: there is none), and steps to one that updates every network."""
+        return 0, 1
+
+
+class TrainingConfig(TrainingSection):
+    """The adversarial method and its optimizers."""
+
+    networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
     loss: Literal["bce", "wgan_gp", "hinge", "least_squares"] = Field(
@@ -173,21 +235,13 @@ class TrainingConfig(Section):
         "alternating",
         description="the generator's gradient is taken after the discriminator's update, or at the weights before it",
     )
-    accumulation: int = Field(
-        1, ge=1, description="parts of a rank's batch that are worked off one after the other, for less memory"
-    )
     batch_norm: Literal["local", "synced"] = Field(
         "local", description="batch statistics (also minibatch_stddev) of a rank's own batch, or of all ranks'"
     )
     augment_generated: bool = Field(
         False, description="show generated samples to the discriminator under data.augment's symmetries, too"
     )
-    average_half_life: NonNegative = Field(
-        0.0, description="half-life of the averaged generator in samples; 0: no averaging"
-    )
     schedule: ScheduleConfig = ScheduleConfig()
-    rollback: RollbackConfig = RollbackConfig()
-    dtype: Literal["float32", "float64"] = "float32"
 
     @property
     def penalty_weight(self) -> float | None:
@@ -195,6 +249,24 @@ class TrainingConfig(Section):
         if self.loss != "wgan_gp":
             return None
         return self.gradient_penalty.weight or 10.0  # Gulrajani et al., section 4
+
+    @property
+    def cadences(self) -> tuple[int, int]:
+        return self.r1.every if self.r1.weight > 0 else 0, self.critic_steps
+
+
+class LikelihoodConfig(TrainingSection):
+    """Maximum likelihood: one density and its optimizer."""
+
+    networks: ClassVar[tuple[str, ...]] = ("density",)
+    loss_label: ClassVar[str] = "Negative log-likelihood [nats an event]"
+
+    density: AdamConfig = AdamConfig(learning_rate=1.0e-3, beta1=0.9)
+    schedule: DensityScheduleConfig = DensityScheduleConfig()
+
+
+#: Schema of the `training:` section of each method (`hpcgan.methods.base.REGISTRY` has the methods themselves).
+METHODS: dict[str, type[TrainingSection]] = {"gan": TrainingConfig, "nll": LikelihoodConfig}
 
 
 class ScoringConfig(Section):
@@ -233,10 +305,11 @@ class Config(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run directory")
     problem: str
+    method: str = Field("gan", description="how the networks are trained; by default, the first that the problem names")
     seed: int = Field(1, ge=0, lt=2**63)
     data: DataConfig
     model: SerializeAsAny[BaseModel]
-    training: TrainingConfig = TrainingConfig()
+    training: SerializeAsAny[TrainingSection] = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
     comm: CommConfig = CommConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -250,22 +323,27 @@ class Config(Section):
     def _settings_fit_together(self) -> Config:
         if self.scoring.weights == "average" and self.training.average_half_life == 0:
             raise ValueError("scoring.weights=average needs training.average_half_life > 0")
-        if self.training.batch_norm == "synced" and self.scoring.statistics == "batch":
-            raise ValueError(
-                "scoring.statistics=batch generates on each rank by itself, which training.batch_norm=synced cannot: "
-                "use scoring.statistics=moving"
-            )
+        if isinstance(self.training, TrainingConfig):
+            self._batch_statistics_fit_together(self.training)
         schedule = self.training.schedule
         if self.training.global_batch_size is not None and schedule.scaling != "none" and not schedule.reference_batch:
             raise ValueError(
                 "training.schedule.scaling is for a batch that grows with the ranks, not for "
                 "training.global_batch_size: set it to none, or training.schedule.reference_batch"
             )
-        self._loss_and_stabilisers_fit_together()
+        if isinstance(self.training, TrainingConfig):
+            self._loss_and_stabilisers_fit_together(self.training)
         return self
 
-    def _loss_and_stabilisers_fit_together(self) -> None:
-        training, loss = self.training, self.training.loss
+    def _batch_statistics_fit_together(self, training: TrainingConfig) -> None:
+        if training.batch_norm == "synced" and self.scoring.statistics == "batch":
+            raise ValueError(
+                "scoring.statistics=batch generates on each rank by itself, which training.batch_norm=synced cannot: "
+                "use scoring.statistics=moving"
+            )
+
+    def _loss_and_stabilisers_fit_together(self, training: TrainingConfig) -> None:
+        loss = training.loss
         if training.gradient_penalty.weight is not None and loss != "wgan_gp":
             raise ValueError(
                 f"training.gradient_penalty.weight is of training.loss=wgan_gp, not {loss}: set it to null "
@@ -310,6 +388,8 @@ class Config(Section):
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
         if not plain["data"]["leave_out"]:  # runs from before the key keep their names
             del plain["data"]["leave_out"]
+        if plain["method"] == "gan":  # these, too
+            del plain["method"]
         return plain
 
     def identity_hash(self) -> str:
@@ -338,6 +418,11 @@ class ProblemClass(Protocol):
     @property
     def symmetries(self) -> Sequence[str]:
         """What `data.augment` may name."""
+        ...
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """What `method` may be; the first is the default."""
         ...
 
     def __call__(self, model: Any) -> Conditional:
@@ -407,13 +492,17 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return raw
 
 
-def schema(registry: Registry, problem: str) -> dict[str, Any]:
-    """JSON schema of the configuration of one problem."""
+def schema(registry: Registry, problem: str, method: str | None = None) -> dict[str, Any]:
+    """JSON schema of the configuration of one problem, for one of its methods (default: the first)."""
     whole = Config.model_json_schema()
-    own = registry.get(problem).Model.model_json_schema()
-    whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
-    whole["properties"]["model"] = own
+    problem_class = registry.get(problem)
+    method = method or problem_class.methods[0]
+    for section, model in (("model", problem_class.Model), ("training", METHODS[method])):
+        own = model.model_json_schema()
+        whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
+        whole["properties"][section] = own
     whole["properties"]["problem"] = {"const": problem}
+    whole["properties"]["method"] = {"const": method, "default": problem_class.methods[0]}
     return whole
 
 
@@ -484,6 +573,7 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(registry.names())}")
     problem = registry.get(name)
     model_schema = problem.Model
+    method = _method(raw.get("method"), problem.methods, str(name), where)
     for section, model in (("model", model_schema), *_sections()):
         if section in raw and raw[section] is None:
             raw[section] = {}
@@ -494,7 +584,11 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
     try:
-        config = Config.model_validate({**raw, "model": model_config})
+        training = METHODS[method].model_validate(raw.get("training") or {})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, METHODS[method], ('training',))}") from None
+    try:
+        config = Config.model_validate({**raw, "method": method, "model": model_config, "training": training})
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error, Config, ())}") from None
     for symmetry in config.data.augment:
@@ -503,6 +597,20 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
             raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
     _check_conditions(config, problem(model_config).conditions, where)
     return config
+
+
+def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> str:
+    """The method that is asked for, or the problem's first one."""
+    if name is None:
+        return of_problem[0]
+    if not isinstance(name, str) or name not in METHODS:
+        raise InputError(f"{where}: method '{name}' does not exist{_nearest(str(name), METHODS, 'methods')}")
+    if name not in of_problem:
+        raise InputError(
+            f"{where}: method '{name}' does not train the networks of problem '{problem}'; "
+            f"choose one of: {', '.join(of_problem)}"
+        )
+    return name
 
 
 def _check_conditions(config: Config, conditions: Sequence[str], where: str) -> None:
@@ -570,8 +678,8 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any]) -> str:
+def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any], what: str = "keys") -> str:
     close = difflib.get_close_matches(key, list(keys), n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; the keys here are: {', '.join(keys)}" if keys else ""
+    return f"; the {what} here are: {', '.join(keys)}" if keys else ""

@@ -13,18 +13,17 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpcgan import records
+from hpcgan.config import METHODS
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
 
 COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")
-#: Networks whose learning rates `set` changes.
-NETWORKS = ("generator", "discriminator")
 #: The largest learning rate that a command may set: beyond it Adam's steps are larger than any weight here.
 LARGEST_RATE = 1.0
 #: States of a run that nobody will go on with by itself.
@@ -51,8 +50,23 @@ class Command:
     rates: dict[str, float] = field(default_factory=dict)
 
 
-def check(name: str, rates: Mapping[str, Any]) -> None:
-    """Refuse what no training can do.
+def networks_of(run: RunDirectory) -> tuple[str, ...]:
+    """The networks of a run whose learning rates `set` changes.
+
+    Raises
+    ------
+    InputError
+        There is no run here, or one of a method that this version does not know.
+    """
+    name = run.read_config().get("method", "gan")  # which runs of older versions do not say
+    method = METHODS.get(name) if isinstance(name, str) else None
+    if method is None:
+        raise InputError(f"{run.config_file}: method '{name}' does not exist")
+    return method.networks
+
+
+def check(name: str, rates: Mapping[str, Any], networks: Sequence[str]) -> None:
+    """Refuse what no training of these networks can do.
 
     Raises
     ------
@@ -64,10 +78,10 @@ def check(name: str, rates: Mapping[str, Any]) -> None:
     if name != "set" and rates:
         raise InputError(f"command '{name}' takes no learning rates")
     if name == "set" and not rates:
-        raise InputError("command 'set' needs a learning rate, e.g. generator=1e-4")
+        raise InputError(f"command 'set' needs a learning rate, e.g. {networks[0]}=1e-4")
     for network, rate in rates.items():
-        if network not in NETWORKS:
-            raise InputError(f"set {network}: choose one of {', '.join(NETWORKS)}")
+        if network not in networks:
+            raise InputError(f"set {network}: choose one of {', '.join(networks)}")
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if not (number and math.isfinite(rate) and 0 < rate <= LARGEST_RATE):
             raise InputError(f"set {network}={rate}: a learning rate is above 0 and at most {LARGEST_RATE:g}")
@@ -87,8 +101,7 @@ def send(run: RunDirectory, name: str, rates: Mapping[str, float] | None = None)
         The command is none, there is no run here, it has ended, or its directory cannot be written.
     """
     rates = dict(rates or {})
-    check(name, rates)
-    run.read_config()
+    check(name, rates, networks_of(run))
     if (state := attempt_state(run)) in _ENDED:
         raise InputError(f"{run.path}: the training has ended ({state}); there is nothing to {name}")
     command = Command(f"{time.time_ns():020d}-{secrets.token_hex(4)}", name, rates)
@@ -143,7 +156,7 @@ class Inbox:
     """
 
     def __init__(self, run: RunDirectory, every: float = 0.5) -> None:
-        self._folder, self._every, self._next = run.commands, every, 0.0
+        self._run, self._folder, self._every, self._next = run, run.commands, every, 0.0
 
     def waiting(self) -> bool:
         """Whether there is a command; looks seldom."""
@@ -155,7 +168,8 @@ class Inbox:
 
     def read(self) -> list[dict[str, Any]]:
         """All commands that wait, the first one first, as plain values with `refused` where one is none."""
-        return [_read(path) for path in self._files()]
+        networks = networks_of(self._run)
+        return [_read(path, networks) for path in self._files()]
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take commands away that were obeyed, or refused."""
@@ -169,13 +183,13 @@ class Inbox:
             return []
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, networks: Sequence[str]) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         name, rates = raw["name"], raw.get("rates", {})
         if not isinstance(rates, dict):
             raise TypeError
-        check(name, rates)
+        check(name, rates, networks)
     except InputError as error:
         return {"id": path.stem, "name": str(name), "rates": {}, "refused": str(error)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

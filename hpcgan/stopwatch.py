@@ -32,7 +32,7 @@ import numpy as np
 import hpcgan
 from hpcgan import config as configuration
 from hpcgan.comm.agreement import agreed
-from hpcgan.config import Config, TrainingConfig
+from hpcgan.config import Config, TrainingSection
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
     from hpcgan.data.schema import Sample
     from hpcgan.data.sharding import Sharding
-    from hpcgan.methods.gan import Gan
+    from hpcgan.methods.base import Method
 
 SHORTEST_BLOCK = 10  # steps
 Batch = tuple["Sample", dict[str, np.ndarray]]
@@ -63,9 +63,10 @@ def block_length(steps: int, every: int) -> int:
     return min(steps, every * -(-SHORTEST_BLOCK // every))
 
 
-def period(settings: TrainingConfig) -> int:
-    """Steps after which R1 penalties and updates of the generator come again in the same order; 1: all are alike."""
-    return math.lcm(settings.r1.every if settings.r1.weight > 0 else 1, settings.critic_steps)
+def period(settings: TrainingSection) -> int:
+    """Steps after which penalties and updates of all networks come again in the same order; 1: all are alike."""
+    penalty_every, turns = settings.cadences
+    return math.lcm(penalty_every or 1, turns)
 
 
 def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         alone, alone_state = attempt.make_method(config, problem, SerialComm())
         alone_state.load_variables(state.arrays())
         steppers["local"] = _Stepper(alone, config, sharding)
-    r1 = config.training.r1
+    penalty_every, turns = config.training.cadences
     length = block_length(request["steps"], period(config.training))
     count = -(-request["steps"] // length)
     pipeline = attempt.make_pipeline(config, problem, training, sharding, method)
@@ -132,8 +133,8 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         "backend": comm.backend,
         "batch_size": sharding.batch_size,
         "block_steps": length,
-        "penalty_every": r1.every if r1.weight > 0 else 0,
-        "critic_steps": config.training.critic_steps,
+        "penalty_every": penalty_every,
+        "critic_steps": turns,
         "first_step": request["warm_up"],
         "payload_bytes": payload(method, config.training.dtype),
         "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},
@@ -146,7 +147,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
 class _Stepper:
     """One of two trainings side by side."""
 
-    def __init__(self, method: Gan, config: Config, sharding: Sharding) -> None:
+    def __init__(self, method: Method, config: Config, sharding: Sharding) -> None:
         self._method, self._settings, self._sharding = method, config.training, sharding
         self._step = 0
         self.finite = True
@@ -201,14 +202,14 @@ def _wait_for_all(folder: Path, processes: int) -> None:
         time.sleep(0.01)
 
 
-def payload(method: Gan, dtype: str) -> dict[str, int]:
+def payload(method: Method, dtype: str) -> dict[str, int]:
     """Bytes that each collective of a step averages: gradients, moving statistics and metrics."""
-    metrics = {"discriminator": 5, "generator": 2}
-    return {
-        name: (_elements(network.weights) + _elements(network.statistics) + metrics[name]) * np.dtype(dtype).itemsize
-        for name, network in method.networks.items()
-        if name in metrics
-    }
+    sizes = {}
+    for name, network in method.networks.items():
+        if name in method.reported:
+            numbers = _elements(network.weights) + _elements(network.statistics) + method.reported[name]
+            sizes[name] = numbers * np.dtype(dtype).itemsize
+    return sizes
 
 
 def _elements(variables: Any) -> int:

@@ -18,7 +18,7 @@ def untrained(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]]
     `batches` (encoded) are what a network that takes constants from the data is calibrated with.
     """
     from hpcgan.evaluation.sample import scored_network
-    from hpcgan.methods.gan import build_network
+    from hpcgan.methods.base import build_network
     from hpcgan.problems.base import problem_class
     from hpcgan.training import checkpoint
 

@@ -218,6 +218,7 @@ def check_sample(sample: Sample, path: str, first: int = 0) -> None:
     Parameters
     ----------
     sample : Sample
+        Energies, and some of the other tensors.
     path : str
         What the message calls the file.
     first : int
@@ -228,7 +229,7 @@ def check_sample(sample: Sample, path: str, first: int = 0) -> None:
     InputError
         The message names file, data set and shower.
     """
-    for name in (*LAYERS, OVERFLOW):
+    for name in (name for name in (*LAYERS, OVERFLOW) if name in sample):
         flat = sample[name].reshape(len(sample[name]), -1)
         bad = np.flatnonzero((flat < 0).any(axis=1))
         if bad.size:

@@ -15,6 +15,7 @@ import numpy as np
 import pydantic
 
 from hpcgan import records
+from hpcgan.config import METHODS
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
@@ -229,7 +230,7 @@ def evaluate_sampler(
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
     with clock("figures"):
-        figures += _training_figures(epochs, info, data["band"])
+        figures += _training_figures(epochs, info, data["band"], METHODS[config.get("method", "gan")].loss_label)
     return _write(
         {
             "title": config["name"],
@@ -541,7 +542,9 @@ def _training(
     }
 
 
-def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any]) -> list[EmbeddedFigure]:
+def _training_figures(
+    epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any], loss_label: str
+) -> list[EmbeddedFigure]:
     """Loss and score curves."""
     from hpcgan.metrics import plots
 
@@ -574,16 +577,21 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
             levels=levels,
         )
         figures.append(embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
-    figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
+    figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
     lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}
     lines = {text: values for text, values in lines.items() if any(value is not None for value in values)}
     if lines:  # runs of older versions have none
         caption = (
             "Signs of a collapse: mean distances among generated events over those among real ones (1: as diverse; "
-            "near 0: alike), and by how much the discriminator takes real events rather than generated ones for real "
-            "(0: it cannot tell; near 1: it is certain, and teaches little)."
+            "near 0: alike)"
         )
+        if COLLAPSE["saturation"] in lines:
+            caption += (
+                ", and by how much the discriminator takes real events rather than generated ones for real "
+                "(0: it cannot tell; near 1: it is certain, and teaches little)"
+            )
+        caption += "."
         figures.append(embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
     return figures
 

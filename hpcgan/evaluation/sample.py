@@ -14,8 +14,8 @@ from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
-from hpcgan.methods.gan import Sampler as NetworkSampler
-from hpcgan.methods.gan import build_network
+from hpcgan.methods.base import build_network, method_class
+from hpcgan.methods.sampler import make_sampler
 from hpcgan.models.layers import BatchNorm, Network
 from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory
@@ -75,14 +75,7 @@ class RunSampler:
 
     def __init__(self, made: TrainedGenerator, batch_size: int) -> None:
         self.problem, self.config, self.checkpoint = made.problem, made.config, made.checkpoint
-        self._network = NetworkSampler(
-            made.problem,
-            made.network,
-            statistics=made.config.scoring.statistics,
-            batch_size=batch_size,
-            symmetries=made.symmetries,
-            dtype=made.config.training.dtype,
-        )
+        self._network = make_sampler(made.config, made.problem, made.network, batch_size)
         self._available: Sample | None = None
 
     @property
@@ -151,7 +144,8 @@ def load_generator(
         run = RunDirectory(Path(run_dir))
         config = run.load_config(Problems())
         problem = problem_class(config.problem)(config.model)
-        network = build_network(problem, "generator", config.seed, config.training.dtype)
+        method = method_class(config.method)
+        network = build_network(problem, method.sampled, config.seed, config.training.dtype)
         if comm.is_root:
             found = _find(run, checkpoint, warn)
             prefix = f"network/{scored_network(config)}/"
@@ -166,8 +160,7 @@ def load_generator(
     comm.broadcast_variables(list(network.named.values()))
     said = comm.broadcast_json(said)
     info = CheckpointInfo(Path(said["path"]), said["step"], said["epoch"], said["score"])
-    symmetries = tuple(config.data.augment) if config.training.augment_generated else ()
-    return TrainedGenerator(problem, config, info, network, symmetries)
+    return TrainedGenerator(problem, config, info, network, method.symmetries(config))
 
 
 def _find(run: RunDirectory, checkpoint: Literal["best", "latest"], warn: Any) -> Checkpoint:
@@ -224,4 +217,5 @@ def scored_network(config: Config) -> str:
     averaged = config.scoring.weights == "average" or (
         config.scoring.weights == "auto" and config.training.average_half_life > 0
     )
-    return "generator_average" if averaged else "generator"
+    name = method_class(config.method).sampled
+    return f"{name}_average" if averaged else name

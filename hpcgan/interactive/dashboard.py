@@ -157,9 +157,9 @@ class TrainingDashboard(common.Panel):
             network: widgets.Text(
                 description=network,
                 style={"description_width": "initial"},
-                layout=layout(width=width, margin="2px 8px 2px 0"),
+                layout=layout(width="164px" if len(network) > 9 else "150px", margin="2px 8px 2px 0"),
             )
-            for network, width in zip(control.NETWORKS, ("150px", "164px"), strict=True)
+            for network in self._config.training.networks
         }
         label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 12px"))
         self.status = widgets.HTML(layout=layout(margin="0 0 4px", min_height="28px"))

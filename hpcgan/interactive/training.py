@@ -152,28 +152,27 @@ class Training:
         """End a pause."""
         self._send("resume", {}, wait)
 
-    def set(self, lr: float | None = None, *, generator: float | None = None, discriminator: float | None = None,
-            wait: float = 60.0) -> None:  # fmt: skip
+    def set(self, lr: float | None = None, *, wait: float = 60.0, **rates: float | None) -> None:
         """Learning rates from the next step on, before scaling by ranks and decay.
 
         Parameters
         ----------
         lr : float, optional
-            Of both networks; `generator` and `discriminator` go before it.
-        generator, discriminator : float, optional
+            Of all networks; those that are named go before it.
         wait : float
             Seconds for the answer; 0: not at all.
+        rates : float, optional
+            By network, `generator` and `discriminator` of an adversarial training.
 
         Raises
         ------
         InputError
-            No rate, or one that is out of range; the training has ended.
+            No rate, one that is out of range, or of a network that is not trained; the training has ended.
         HpcganError
             No answer; the command stays.
         """
-        given = {"generator": lr if generator is None else generator,
-                 "discriminator": lr if discriminator is None else discriminator}  # fmt: skip
-        self._send("set", {k: v for k, v in given.items() if v is not None}, wait)
+        given = {**dict.fromkeys(self.config.training.networks, lr), **rates}
+        self._send("set", {k: rate for k, v in given.items() if (rate := lr if v is None else v) is not None}, wait)
 
     def checkpoint(self, wait: float = 60.0) -> None:
         """Have one written now."""
@@ -206,7 +205,7 @@ class Training:
         x = [record["epoch"] for record in found]
         losses: Lines = {name: [record["losses"][name] for record in found] for name in found[0]["losses"]}
         rates: Lines = {"all ranks": [record["samples_per_second"] for record in found]}
-        panels: list[tuple[str, Lines, bool]] = [("Mean loss of an epoch", losses, False)]
+        panels: list[tuple[str, Lines, bool]] = [(self.config.training.loss_label, losses, False)]
         scores = [record.get("score") for record in found]
         if any(scores):
             sizes = ", ".join(str(n) for n in sorted({score["n"] for score in scores if score}))

@@ -11,28 +11,27 @@ global batch; only batch normalisation sees each rank's batch by itself.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan import stateless
 from hpcgan.comm.base import Comm
-from hpcgan.config import TrainingConfig
+from hpcgan.config import Config, TrainingConfig
 from hpcgan.data.schema import Sample
-from hpcgan.errors import InputError
 from hpcgan.methods import instance_noise
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
+from hpcgan.methods.base import Loss, Method, StepResult, build_network
+from hpcgan.methods.exchange import Exchange, Tensors, accumulate
+from hpcgan.methods.exchange import finite as all_finite
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.models.layers import Network, synchronise
 from hpcgan.problems.base import Problem
-
-Tensors = Mapping[str, tf.Tensor]
 
 #: Averaged over all ranks in every step, in this order.
 METRICS = (
@@ -46,36 +45,11 @@ METRICS = (
 #: What follows from them: how much more the discriminator takes real samples for real than fake ones, 1 at most.
 SATURATION = "saturation"
 
-
 #: Place of "not finite" among the metrics that each network's update averages.
 BAD = {"discriminator": 3, "generator": 1}
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What a step says.
-
-    Attributes
-    ----------
-    metrics : dict
-        `METRICS`, averaged over all ranks, and `SATURATION`: the same numbers everywhere. In a step without an update
-        of the generator its loss is that of the discriminator's fake batch, before the discriminator's update.
-    finite_here : bool
-        False if this rank's own losses or gradients were not finite.
-    """
-
-    metrics: dict[str, float]
-    finite_here: bool
-
-
-def build_network(problem: Problem, name: str, seed: int, dtype: str) -> Network:
-    """Build one of the problem's networks; the weights are a function of seed and variable name."""
-    module, _, builder = problem.networks[name].partition(":")
-    network: Network = getattr(importlib.import_module(module), builder)(problem.model, seed, dtype)
-    return network
-
-
-class Gan:
+class Gan(Method):
     """Networks and optimizers of one adversarial training, and its step.
 
     Parameters
@@ -96,6 +70,11 @@ class Gan:
     optimizers : dict of str to Adam
     """
 
+    sampled = "generator"
+    losses = (Loss("discriminator", "discriminator_loss", "D"), Loss("generator", "generator_loss", "G"))
+    probabilities: ClassVar[Mapping[str, str]] = {"real": "real_probability", "fake": "fake_probability"}
+    reported: ClassVar[Mapping[str, int]] = {"discriminator": 5, "generator": 2}
+
     def __init__(
         self,
         problem: Problem,
@@ -107,9 +86,7 @@ class Gan:
     ) -> None:
         self._problem, self._config, self._comm, self._seed = problem, config, comm, seed
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
-        self._half = compression == "fp16" and comm.size > 1
-        if self._half and comm.backend == "mpi":
-            raise InputError("comm.compression: fp16 needs Horovod: MPI has no half precision; use none")
+        self._exchange = Exchange(comm, compression)
         generator = build_network(problem, "generator", seed, config.dtype)
         discriminator = build_network(problem, "discriminator", seed, config.dtype)
         self.networks: dict[str, Network] = {"generator": generator, "discriminator": discriminator}
@@ -137,13 +114,6 @@ class Gan:
         }
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
-        """Let the networks measure their constants.
-
-        Parameters
-        ----------
-        batches : callable
-            Gives the encoded samples of the training split, batch by batch, each time it is called.
-        """
         for name in ("generator", "discriminator"):
             network = self.networks[name]
             if network.constants:
@@ -178,6 +148,13 @@ class Gan:
                 made[f"order/{name}"], made[f"inverse/{name}"] = order, inverse(order)
         return made
 
+    # --- sampling ----------------------------------------------------------------------------------
+
+    @classmethod
+    def symmetries(cls, config: Config) -> tuple[str, ...]:
+        """Those under which the discriminator saw generated samples."""
+        return tuple(config.data.augment) if cast(TrainingConfig, config.training).augment_generated else ()
+
     # --- training ----------------------------------------------------------------------------------
 
     def step(
@@ -193,22 +170,8 @@ class Gan:
     ) -> StepResult:
         """Update the discriminator once, and the generator if it is its turn.
 
-        Parameters
-        ----------
-        step : int
-            Number of the step, from 0.
-        real : Sample
-            Encoded samples of this rank.
-        draws : mapping
-            From `draws`.
-        learning_rates : mapping
-            Scheduled rates of `generator` and `discriminator`.
-        samples : int
-            Samples seen by all ranks, this step's included (paces the averaged generator).
-        attention : bool
-            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
-        epochs : float
-            Epochs done before the step (paces the instance noise).
+        The metrics are `METRICS` and `SATURATION`. In a step without an update of the generator its loss is that of the
+        discriminator's fake batch, before the discriminator's update.
         """
         dtype, turns = self._config.dtype, self._config.critic_steps
         step_samples = len(draws["noise"]) * self._comm.size
@@ -386,13 +349,13 @@ class Gan:
         else:
             found = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
         gradients, (loss, on_real, on_fake, *more) = found[:count], found[count:]
-        finite = _finite(loss, gradients)
+        finite = all_finite(loss, gradients)
         metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention, *more]
         return self._pack("discriminator", gradients, metrics), finite
 
     def _generator_local(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """What this rank contributes to the generator's update, packed; whether it is finite."""
-        finite = _finite(loss, gradients)
+        finite = all_finite(loss, gradients)
         return self._pack("generator", gradients, [loss, 1.0 - tf.cast(finite, loss.dtype)]), finite
 
     def _generator_accumulated(self, real: Tensors, draws: Tensors) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -413,136 +376,23 @@ class Gan:
         self, part: Callable[[Tensors, Tensors], list[tf.Tensor]], real: Tensors, draws: Tensors
     ) -> list[tf.Tensor]:
         """Mean of what `part` gives for each of `training.accumulation` equal parts of the batch, one at a time."""
-        count = self._config.accumulation
-        shared = {k: v for k, v in draws.items() if v.shape.rank == 0}
-        sliced = {k: v for k, v in draws.items() if k not in shared}
-
-        def cut(tensors: Tensors, number: tf.Tensor) -> Tensors:
-            size = {k: tf.shape(v)[0] // count for k, v in tensors.items()}
-            return {k: v[number * size[k] : (number + 1) * size[k]] for k, v in tensors.items()}
-
-        def again(number: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            more = part(cut(real, number), {**shared, **cut(sliced, number)})
-            return number + 1, [s + m for s, m in zip(sums, more, strict=True)]
-
-        # The first one by itself: it says which tensors there are. A loop, so that one part is in memory at a time.
-        first = part(cut(real, tf.constant(0)), {**shared, **cut(sliced, tf.constant(0))})
-        _, sums = tf.while_loop(
-            lambda number, sums: number < count, again, (tf.constant(1), first), parallel_iterations=1
-        )
-        return [s / count for s in sums]
+        return accumulate(self._config.accumulation, part, real, draws)
 
     # --- over the ranks ----------------------------------------------------------------------------
 
     def _pack(self, name: str, gradients: Sequence[tf.Tensor], metrics: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Gradients, moving statistics and metrics of a network's update as one flat buffer.
-
-        With `comm.compression: fp16` the gradients are a buffer of their own, in half precision.
-        """
-        statistics = [s.read_value() for s in self.networks[name].statistics]
-        if not self._half:
-            return [_flat([*gradients, *statistics, tf.stack(metrics)])]
-        return [tf.cast(_flat(gradients), tf.float16), _flat([*statistics, tf.stack(metrics)])]
+        return self._exchange.pack(self.networks[name], gradients, metrics)
 
     def _begin_mean(self, name: str, local: list[tf.Tensor]) -> Callable[[], list[tf.Tensor]]:
-        """Start to average a packed contribution over the ranks; what is returned waits for it."""
-        begun = [self._comm.begin_average(tensor, name) for tensor in local]
-        return lambda: [finish() for finish in begun]
+        return self._exchange.begin(name, local)
 
     def _apply(self, name: str, mean: list[tf.Tensor], rate: tf.Tensor, kept: tf.Tensor | None = None) -> tf.Tensor:
         """Update a network by the averages over all ranks; the averaged metrics."""
-        network = self.networks[name]
-        weights, statistics = network.weights, network.statistics
-        count = sum(weight.shape.num_elements() for weight in weights)
-        gradients, rest = (mean[0][:count], mean[0][count:]) if len(mean) == 1 else mean
-        self.optimizers[name].apply(_like(tf.cast(gradients, rest.dtype), weights), rate)
-        start = sum(statistic.shape.num_elements() for statistic in statistics)
-        for statistic, value in zip(statistics, _like(rest[:start], statistics), strict=True):
-            statistic.assign(value)
+        gradients, metrics = self._exchange.unpack(self.networks[name], mean, BAD[name])
+        self.optimizers[name].apply(gradients, rate)
         if kept is not None and self._average is not None:
             self._average.update(kept)
-        metrics = rest[start:]
-        if len(mean) > 1:  # half precision ends at 65504: a sum beyond is not finite
-            bad = 1.0 - tf.cast(tf.reduce_all(tf.math.is_finite(gradients)), rest.dtype)
-            place = tf.one_hot(BAD[name], tf.shape(metrics)[0], dtype=rest.dtype)
-            metrics += bad * place
         return metrics
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
-
-
-def _flat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-
-
-def _like(flat: tf.Tensor, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """A flat buffer cut into tensors of the variables' shapes."""
-    sizes = [variable.shape.num_elements() for variable in variables]
-    parts = tf.split(flat, sizes) if sizes else []
-    return [tf.reshape(part, variable.shape) for part, variable in zip(parts, variables, strict=True)]
-
-
-def _finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Whether a loss and the norm of its gradients are finite numbers."""
-    return tf.math.is_finite(loss + tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
-
-
-class Sampler:
-    """Draws samples from a generator; needs no training state.
-
-    Parameters
-    ----------
-    problem : Problem
-    network : Network
-        A generator.
-    statistics : "moving" or "batch"
-        What batch normalisation uses. Batches are cut at multiples of `batch_size` of the global sample
-        index, so that the result does not depend on who draws which batch.
-    batch_size : int
-    symmetries : sequence of str
-        Applied at random to each sample: those under which the discriminator saw generated samples, since
-        what was trained is the distribution after them.
-    dtype : str
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        network: Network,
-        *,
-        statistics: str,
-        batch_size: int,
-        symmetries: Sequence[str] = (),
-        dtype: str = "float32",
-    ) -> None:
-        self._problem, self._network, self._dtype = problem, network, dtype
-        self._symmetries = tuple(symmetries)
-        self.batch_size = batch_size
-        self._compiled = tf.function(
-            lambda noise, conditions: network(noise, conditions, training=statistics == "batch", update=False),
-            autograph=False,
-            reduce_retracing=True,
-        )
-
-    def batch(self, seed: int, stream: str, step: int, index: int, conditions: Sample | None = None) -> Sample:
-        """The samples of batch number `index` of a stream, in physical units.
-
-        Parameters
-        ----------
-        seed, stream, step, index
-            What the noise derives from.
-        conditions : Sample, optional
-            Of each of the `batch_size` samples, in physical units, where the problem has any; they are part of the
-            result.
-        """
-        n, asked = self.batch_size, conditions or {}
-        noise = stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim)
-        given = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(asked).items()}
-        encoded = self._compiled(tf.constant(noise, self._dtype), given)
-        sample = {k: v.numpy() for k, v in encoded.items()}
-        if self._symmetries:
-            columns = len(self._problem.symmetries)
-            draws = stateless.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
-            sample = self._problem.augment(sample, self._symmetries, draws)
-        return {**self._problem.decode(sample), **asked}

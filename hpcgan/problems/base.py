@@ -44,6 +44,8 @@ class Problem(ABC):
     name: ClassVar[str]
     #: pydantic schema of the `model:` section.
     Model: ClassVar[type[BaseModel]]
+    #: Methods that train its networks, by their names in the configuration; the first is the default.
+    methods: ClassVar[Sequence[str]] = ("gan",)
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
 
@@ -218,6 +220,7 @@ def file_of(path: Path, split: str) -> Path:
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
+    "calo_layer": "hpcgan.problems.calo_layer:CaloLayerProblem",
     "conditional": "hpcgan.problems.conditional:ConditionalProblem",
     "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
     "pileup": "hpcgan.problems.pileup:PileupProblem",

@@ -15,12 +15,13 @@ import numpy as np
 
 from hpcgan import schedule
 from hpcgan.comm.base import Comm
-from hpcgan.config import Config, TrainingConfig
+from hpcgan.config import Config, TrainingSection
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import HpcganError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity
+from hpcgan.methods.base import Method, StepResult
 from hpcgan.metrics.observable import Score
 from hpcgan.records import MetricsWriter
 from hpcgan.rundir import Lease
@@ -31,32 +32,6 @@ from hpcgan.training.state import TrainState
 
 RECORD_EVERY = 50  # steps between `step` records
 PAUSED_S = 1.0  # between two looks of a paused training
-
-
-class StepResult(Protocol):
-    """See `hpcgan.methods.gan.StepResult`."""
-
-    @property
-    def metrics(self) -> dict[str, float]: ...
-    @property
-    def finite_here(self) -> bool: ...
-
-
-class Method(Protocol):
-    """What the loop needs of a method."""
-
-    def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]: ...
-    def step(
-        self,
-        step: int,
-        real: Sample,
-        draws: Mapping[str, np.ndarray],
-        *,
-        learning_rates: Mapping[str, float],
-        samples: int,
-        attention: bool,
-        epochs: float,
-    ) -> StepResult: ...
 
 
 class Inbox(Protocol):
@@ -231,7 +206,7 @@ class Trainer:
                 "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
             )
             return False
-        worst = max(metrics["discriminator_loss"], metrics["generator_loss"])
+        worst = max(metrics[loss.metric] for loss in self._method.losses)
         if limit is not None and worst > limit:
             self._go_back(
                 f"a loss of {worst:.4g} at step {self._state.counters.step} (training.rollback.loss_above: {limit:g})",
@@ -322,8 +297,8 @@ class Trainer:
         record: dict[str, Any] = {
             "epoch": epoch,
             "samples": counters.samples,
-            "losses": {k: means.get(f"{k}_loss") for k in ("discriminator", "generator")},
-            "probabilities": {k: means.get(f"{k}_probability") for k in ("real", "fake")},
+            "losses": {loss.name: means.get(loss.metric) for loss in self._method.losses},
+            "probabilities": {name: means.get(metric) for name, metric in self._method.probabilities.items()},
             "collapse": {
                 "diversity": None if diversity is None else diversity.pairs,
                 "nearest": None if diversity is None else diversity.nearest,
@@ -459,7 +434,7 @@ class Trainer:
 
 
 def learning_rates(
-    settings: TrainingConfig,
+    settings: TrainingSection,
     epochs: float,
     sharding: Sharding,
     step: int,
@@ -467,11 +442,11 @@ def learning_rates(
     rollbacks: int = 0,
     changes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
-    """Rates of both networks.
+    """Rate of each network that is trained.
 
     Parameters
     ----------
-    settings : TrainingConfig
+    settings : TrainingSection
     epochs : float
         Epochs done.
     sharding : Sharding
@@ -498,7 +473,7 @@ def learning_rates(
             decay_epochs=settings.schedule.decay_epochs or float(settings.epochs),
             final_fraction=settings.schedule.final_fraction,
         )
-        for name, adam in (("generator", settings.generator), ("discriminator", settings.discriminator))
+        for name, adam in settings.optimizers.items()
     }
 
 

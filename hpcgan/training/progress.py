@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hpcgan.methods.base import Loss
 
 _LINE_EVERY_S = 30.0
 
@@ -24,12 +26,14 @@ class Reporter:
         Whether a person watches: a rank's own output is a pipe, only the launcher knows.
     epochs : int
         Epochs of the whole training.
+    losses : sequence of Loss
+        What is shown beside the rate.
     done : float
         Epochs done before this attempt.
     """
 
-    def __init__(self, active: bool, terminal: bool, epochs: int, done: float = 0.0) -> None:
-        self._active, self._epochs = active, epochs
+    def __init__(self, active: bool, terminal: bool, epochs: int, losses: Sequence[Loss], done: float = 0.0) -> None:
+        self._active, self._epochs, self._losses = active, epochs, losses
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
         self._started, self._first = time.monotonic(), done
         self._shown = self._started
@@ -66,7 +70,8 @@ class Reporter:
         """
         if not self._active:
             return
-        text = f"{rate:.0f} samples/s  D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
+        losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
+        text = f"{rate:.0f} samples/s  {losses}"
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
@@ -78,11 +83,9 @@ class Reporter:
         """After every epoch, with its record."""
         if not self._active:
             return
-        losses, score = record["losses"], record["score"]
-        line = (
-            f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s"
-            f"  D {_loss(losses['discriminator'])}  G {_loss(losses['generator'])}"
-        )
+        losses = "  ".join(f"{loss.short} {_loss(record['losses'][loss.name])}" for loss in self._losses)
+        line = f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s  {losses}"
+        score = record["score"]
         if score:
             parts = ", ".join(f"{name} {value:.2f}" for name, value in score["parts"].items())
             mark = "  best" if record["is_best"] else ""

@@ -15,7 +15,8 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
-from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
+from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory  # noqa: E402

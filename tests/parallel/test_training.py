@@ -14,7 +14,8 @@ from hpcgan.comm.select import make_comm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
-from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
+from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
 from hpcgan.training import checkpoint, loop  # noqa: E402

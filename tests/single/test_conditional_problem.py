@@ -32,7 +32,8 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
-from hpcgan.methods.gan import Gan, Sampler  # noqa: E402
+from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
 from hpcgan.models import dcgan, detector, quantiles  # noqa: E402

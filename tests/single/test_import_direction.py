@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "hpcgan.launch.topology": {"hpcgan.launch.world", "hpcgan.launch.tuned"},
     "hpcgan.launch.tuned": {"hpcgan.rundir"},
     "hpcgan.samples": {"hpcgan.rundir", "hpcgan.problems"},
-    "hpcgan.control": {"hpcgan.rundir", "hpcgan.records"},
+    "hpcgan.control": {"hpcgan.config", "hpcgan.rundir", "hpcgan.records"},
     "hpcgan.rundir": {"hpcgan.config", "hpcgan.records"},
     "hpcgan.config": {"hpcgan.schedule"},
     "hpcgan.records": set(),
@@ -94,7 +94,7 @@ TENSORFLOW = (
     "hpcgan.comm.selftest",
 )
 # Parts of these that must be importable without it all the same: inside functions only.
-LAZY = ("hpcgan.comm", "hpcgan.training.control", "hpcgan.training.progress")
+LAZY = ("hpcgan.comm", "hpcgan.training.control", "hpcgan.training.progress", "hpcgan.methods.base")
 ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",)}
 
 

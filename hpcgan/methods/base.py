@@ -1,0 +1,172 @@
+"""What the engine asks of a method, and the registry of those that exist. No TensorFlow here.
+
+A method owns the networks and optimizers of a training, the updates of a step and how samples are drawn. The engine
+feeds it batches, records what it says, scores what it makes and saves its variables, and knows no network by name. A
+new method is a subclass of :class:`Method`, a schema of its `training:` section in :data:`hpcgan.config.METHODS` and a
+line in :data:`REGISTRY`; problems say in `Problem.methods` which of them train their networks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from hpcgan.data.schema import Sample
+
+if TYPE_CHECKING:
+    from hpcgan.config import Config
+    from hpcgan.models.layers import Network
+    from hpcgan.problems.base import Problem
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One of the losses of a method.
+
+    Attributes
+    ----------
+    name : str
+        In the records of epochs, and in reports.
+    metric : str
+        Among the metrics of a step.
+    short : str
+        On a terminal.
+    """
+
+    name: str
+    metric: str
+    short: str
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step says.
+
+    Attributes
+    ----------
+    metrics : dict
+        Averaged over all ranks, the same numbers everywhere. `nonfinite` is above 0 if a loss or gradient of any rank
+        was not finite, `attention` if any rank has something to say; the others are the method's own.
+    finite_here : bool
+        False if this rank's own losses or gradients were not finite.
+    """
+
+    metrics: dict[str, float]
+    finite_here: bool
+
+
+class Method(ABC):
+    """Networks and optimizers of a training, and its step.
+
+    A subclass is made with (problem, config, comm, seed, symmetries, compression): the problem, the `training:` section
+    of its own schema, the other ranks, the seed of the run, `data.augment` and `comm.compression`.
+
+    Attributes
+    ----------
+    networks : dict of str to Network
+        All that a checkpoint has to hold; with averaging also `NAME_average` of the one that is sampled.
+    optimizers : dict of str to object with `named`
+        One for each network that is trained, by its name.
+    """
+
+    #: The network that samples are drawn from.
+    sampled: ClassVar[str]
+    #: The losses, in the order in which they are shown.
+    losses: ClassVar[Sequence[Loss]]
+    #: Other metrics that the records of epochs have, under `probabilities`: name there to name of the metric.
+    probabilities: ClassVar[Mapping[str, str]] = {}
+    #: Numbers that travel beside gradients and moving statistics in the average of each network's update.
+    reported: ClassVar[Mapping[str, int]]
+
+    networks: dict[str, Network]
+    optimizers: dict[str, Any]
+
+    @abstractmethod
+    def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
+        """Let the networks measure their constants.
+
+        Parameters
+        ----------
+        batches : callable
+            Gives the encoded samples of the training split, batch by batch, each time it is called.
+        """
+
+    @abstractmethod
+    def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
+        """Random numbers of this rank's share of a step, functions of (seed, step, global sample index).
+
+        Parameters
+        ----------
+        step : int
+        first, n : int
+            Position of the share in the global batch, and its size.
+        """
+
+    @abstractmethod
+    def step(
+        self,
+        step: int,
+        real: Sample,
+        draws: Mapping[str, np.ndarray],
+        *,
+        learning_rates: Mapping[str, float],
+        samples: int,
+        attention: bool,
+        epochs: float = 0.0,
+    ) -> StepResult:
+        """Take a step on all ranks together, after which all hold the same bits.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, from 0.
+        real : Sample
+            Encoded samples of this rank.
+        draws : mapping
+            From `draws`.
+        learning_rates : mapping
+            Scheduled rate of each network that is trained.
+        samples : int
+            Samples seen by all ranks, this step's included.
+        attention : bool
+            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
+        epochs : float
+            Epochs done before the step.
+        """
+
+    @classmethod
+    def symmetries(cls, config: Config) -> tuple[str, ...]:
+        """Symmetries that belong to the samples: what was trained is the distribution after them."""
+        return ()
+
+
+def build_network(problem: Problem, name: str, seed: int, dtype: str) -> Network:
+    """Build one of the problem's networks; the weights are a function of seed and variable name."""
+    module, _, builder = problem.networks[name].partition(":")
+    network: Network = getattr(importlib.import_module(module), builder)(problem.model, seed, dtype)
+    return network
+
+
+#: Every method: name -> "module:class". Its `training:` section is `hpcgan.config.METHODS` of the same name.
+REGISTRY: dict[str, str] = {
+    "gan": "hpcgan.methods.gan:Gan",
+    "nll": "hpcgan.methods.nll:Likelihood",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises
+    ------
+    KeyError
+        Unknown name.
+    """
+    module, _, attribute = REGISTRY[name].partition(":")
+    cls: type[Method] = getattr(importlib.import_module(module), attribute)
+    return cls
