@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import yaml
 from pydantic import (
@@ -44,8 +44,15 @@ class Section(BaseModel):
 class ModelSection(Section):
     """Base of the `model:` sections: what training settings have to know of the networks, whatever the problem.
 
-    Both properties map settings of the section, as a user would write them, to those that mend it.
+    Two properties map settings of the section, as a user would write them, to those that mend it.
+
+    Attributes
+    ----------
+    indifferent : tuple of str
+        Keys that weights do not depend on: a training may start from weights that were trained with another value.
     """
+
+    indifferent: ClassVar[tuple[str, ...]] = ()
 
     @property
     def batch_coupling(self) -> dict[str, str]:
@@ -169,6 +176,20 @@ class TrainingConfig(Section):
         ge=1,
         description="steps, each an update of D on samples of its own, to one update of the generator",
     )
+    generator_steps: int = Field(
+        1,
+        ge=1,
+        description="updates of the generator when it is its turn; 1: on the samples that D was shown, more: each on "
+        "noise of its own",
+    )
+    discriminator_update: Literal["joint", "apart"] = Field(
+        "joint", description="one update of D on real and generated samples, or two: on real ones, then on generated"
+    )
+    start_from: Path | None = Field(
+        None,
+        description="run whose weights to begin with (of its best checkpoint), or one of its checkpoints; optimizers, "
+        "rates and progress begin anew",
+    )
     update: Literal["alternating", "simultaneous"] = Field(
         "alternating",
         description="the generator's gradient is taken after the discriminator's update, or at the weights before it",
@@ -195,6 +216,10 @@ class TrainingConfig(Section):
         if self.loss != "wgan_gp":
             return None
         return self.gradient_penalty.weight or 10.0  # Gulrajani et al., section 4
+
+
+#: Keys that are no part of a run's identity while they have their default.
+LATER_TRAINING_KEYS = ("generator_steps", "discriminator_update", "start_from")
 
 
 class ScoringConfig(Section):
@@ -261,6 +286,14 @@ class Config(Section):
                 "training.schedule.scaling is for a batch that grows with the ranks, not for "
                 "training.global_batch_size: set it to none, or training.schedule.reference_batch"
             )
+        if self.training.update == "simultaneous":
+            for key, simple in (("generator_steps", 1), ("discriminator_update", "joint")):
+                value = getattr(self.training, key)
+                if value != simple:
+                    raise ValueError(
+                        f"training.{key}={value} are updates one after the other, training.update=simultaneous is not: "
+                        f"set training.update=alternating, or {key} to {simple}"
+                    )
         self._loss_and_stabilisers_fit_together()
         return self
 
@@ -280,6 +313,11 @@ class Config(Section):
             raise ValueError(
                 "training.label_flip would drive the critic of training.loss=wgan_gp away from its optimum without "
                 "bound: set it to 0"
+            )
+        if training.discriminator_update == "apart" and loss == "wgan_gp":
+            raise ValueError(
+                "training.discriminator_update=apart: the penalty of training.loss=wgan_gp is between real and "
+                "generated samples, which one update must see: set it to joint"
             )
         model = self.model if isinstance(self.model, ModelSection) else ModelSection()
         if loss == "wgan_gp":
@@ -308,8 +346,12 @@ class Config(Section):
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
-        if not plain["data"]["leave_out"]:  # runs from before the key keep their names
+        # Runs from before a key keep their names.
+        if not plain["data"]["leave_out"]:
             del plain["data"]["leave_out"]
+        for key in LATER_TRAINING_KEYS:
+            if plain["training"][key] == TrainingConfig.model_fields[key].default:
+                del plain["training"][key]
         return plain
 
     def identity_hash(self) -> str:

@@ -133,6 +133,8 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         "block_steps": length,
         "penalty_every": r1.every if r1.weight > 0 else 0,
         "critic_steps": config.training.critic_steps,
+        "generator_steps": config.training.generator_steps,
+        "discriminator_updates": 1 + (config.training.discriminator_update == "apart"),
         "first_step": request["warm_up"],
         "payload_bytes": payload(method, config.training.dtype),
         "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},
@@ -202,7 +204,8 @@ def _wait_for_all(folder: Path, processes: int) -> None:
 
 def payload(method: Gan, dtype: str) -> dict[str, int]:
     """Bytes that each collective of a step averages: gradients, moving statistics and metrics."""
-    metrics = {"discriminator": 5, "generator": 2}
+    auxiliary = int(method.networks["generator"].has_auxiliary_loss)
+    metrics = {"discriminator": 5, "generator": 2 + auxiliary}
     return {
         name: (_elements(network.weights) + _elements(network.statistics) + metrics[name]) * np.dtype(dtype).itemsize
         for name, network in method.networks.items()
