@@ -365,6 +365,11 @@ class Conditional(Protocol):
 
     @property
     def conditions(self) -> Sequence[str]:
+        """What a generator is asked for."""
+        ...
+
+    @property
+    def point_conditions(self) -> Sequence[str]:
         """What `data.leave_out` may name."""
         ...
 
@@ -543,18 +548,21 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         if symmetry not in problem.symmetries:
             known = ", ".join(problem.symmetries) or "none"
             raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
-    _check_conditions(config, problem(model_config).conditions, where)
+    _check_conditions(config, problem(model_config), where)
     return config
 
 
-def _check_conditions(config: Config, conditions: Sequence[str], where: str) -> None:
-    known = ", ".join(conditions) or "none"
+def _check_conditions(config: Config, problem: Conditional, where: str) -> None:
+    conditions, with_points = problem.conditions, problem.point_conditions
+    known = ", ".join(with_points) or "none"
     for i, point in enumerate(config.data.leave_out):
         for condition in point:
-            if condition not in conditions:
+            if condition not in with_points:
+                kind = "is not a condition"
+                if condition in conditions:
+                    kind = "has another value in every event"
                 raise InputError(
-                    f"{where}: data.leave_out.{i}: '{condition}' is not a condition of '{config.problem}'; "
-                    f"choices: {known}"
+                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {known}"
                 )
         if not point:
             raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")
