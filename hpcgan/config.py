@@ -45,8 +45,15 @@ class Section(BaseModel):
 class ModelSection(Section):
     """Base of the `model:` sections: what training settings have to know of the networks, whatever the problem.
 
-    Both properties map settings of the section, as a user would write them, to those that mend it.
+    Two properties map settings of the section, as a user would write them, to those that mend it.
+
+    Attributes
+    ----------
+    indifferent : tuple of str
+        Keys that weights do not depend on: a training may start from weights that were trained with another value.
     """
+
+    indifferent: ClassVar[tuple[str, ...]] = ()
 
     @property
     def batch_coupling(self) -> dict[str, str]:
@@ -194,6 +201,11 @@ class TrainingSection(Section):
     average_half_life: NonNegative = Field(
         0.0, description="half-life in samples of the averaged network that is sampled; 0: no averaging"
     )
+    start_from: Path | None = Field(
+        None,
+        description="run whose weights to begin with (of its best checkpoint), or one of its checkpoints; optimizers, "
+        "rates and progress begin anew",
+    )
     schedule: ScheduleSection = ScheduleSection()
     rollback: RollbackConfig = RollbackConfig()
     dtype: Literal["float32", "float64"] = "float32"
@@ -207,6 +219,11 @@ class TrainingSection(Section):
     def cadences(self) -> tuple[int, int]:
         """Steps between those with a penalty (0: there is none), and steps to one that updates every network."""
         return 0, 1
+
+    @property
+    def updates(self) -> dict[str, float]:
+        """Updates of each network that is trained, in a mean step: so many collectives there are of it."""
+        return dict.fromkeys(self.networks, 1.0)
 
 
 class TrainingConfig(TrainingSection):
@@ -231,6 +248,15 @@ class TrainingConfig(TrainingSection):
         ge=1,
         description="steps, each an update of D on samples of its own, to one update of the generator",
     )
+    generator_steps: int = Field(
+        1,
+        ge=1,
+        description="updates of the generator when it is its turn; 1: on the samples that D was shown, more: each on "
+        "noise of its own",
+    )
+    discriminator_update: Literal["joint", "apart"] = Field(
+        "joint", description="one update of D on real and generated samples, or two: on real ones, then on generated"
+    )
     update: Literal["alternating", "simultaneous"] = Field(
         "alternating",
         description="the generator's gradient is taken after the discriminator's update, or at the weights before it",
@@ -254,6 +280,13 @@ class TrainingConfig(TrainingSection):
     def cadences(self) -> tuple[int, int]:
         return self.r1.every if self.r1.weight > 0 else 0, self.critic_steps
 
+    @property
+    def updates(self) -> dict[str, float]:
+        return {
+            "generator": self.generator_steps / self.critic_steps,
+            "discriminator": 2.0 if self.discriminator_update == "apart" else 1.0,
+        }
+
 
 class LikelihoodConfig(TrainingSection):
     """Maximum likelihood: one density and its optimizer."""
@@ -267,6 +300,9 @@ class LikelihoodConfig(TrainingSection):
 
 #: Schema of the `training:` section of each method (`hpcgan.methods.base.REGISTRY` has the methods themselves).
 METHODS: dict[str, type[TrainingSection]] = {"gan": TrainingConfig, "nll": LikelihoodConfig}
+
+#: Keys that are no part of a run's identity while they have their default.
+LATER_TRAINING_KEYS = ("generator_steps", "discriminator_update", "start_from")
 
 
 class ScoringConfig(Section):
@@ -332,6 +368,7 @@ class Config(Section):
                 "training.global_batch_size: set it to none, or training.schedule.reference_batch"
             )
         if isinstance(self.training, TrainingConfig):
+            self._updates_fit_together(self.training)
             self._loss_and_stabilisers_fit_together(self.training)
         return self
 
@@ -341,6 +378,16 @@ class Config(Section):
                 "scoring.statistics=batch generates on each rank by itself, which training.batch_norm=synced cannot: "
                 "use scoring.statistics=moving"
             )
+
+    def _updates_fit_together(self, training: TrainingConfig) -> None:
+        if training.update == "simultaneous":
+            for key, simple in (("generator_steps", 1), ("discriminator_update", "joint")):
+                value = getattr(training, key)
+                if value != simple:
+                    raise ValueError(
+                        f"training.{key}={value} are updates one after the other, training.update=simultaneous is not: "
+                        f"set training.update=alternating, or {key} to {simple}"
+                    )
 
     def _loss_and_stabilisers_fit_together(self, training: TrainingConfig) -> None:
         loss = training.loss
@@ -358,6 +405,11 @@ class Config(Section):
             raise ValueError(
                 "training.label_flip would drive the critic of training.loss=wgan_gp away from its optimum without "
                 "bound: set it to 0"
+            )
+        if training.discriminator_update == "apart" and loss == "wgan_gp":
+            raise ValueError(
+                "training.discriminator_update=apart: the penalty of training.loss=wgan_gp is between real and "
+                "generated samples, which one update must see: set it to joint"
             )
         model = self.model if isinstance(self.model, ModelSection) else ModelSection()
         if loss == "wgan_gp":
@@ -386,10 +438,15 @@ class Config(Section):
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
-        if not plain["data"]["leave_out"]:  # runs from before the key keep their names
+        # Runs from before a key keep their names.
+        if not plain["data"]["leave_out"]:
             del plain["data"]["leave_out"]
-        if plain["method"] == "gan":  # these, too
+        if plain["method"] == "gan":
             del plain["method"]
+        for key in LATER_TRAINING_KEYS:
+            field = type(self.training).model_fields.get(key)
+            if field is not None and plain["training"][key] == field.default:
+                del plain["training"][key]
         return plain
 
     def identity_hash(self) -> str:
@@ -403,6 +460,11 @@ class Conditional(Protocol):
 
     @property
     def conditions(self) -> Sequence[str]:
+        """What a generator is asked for."""
+        ...
+
+    @property
+    def point_conditions(self) -> Sequence[str]:
         """What `data.leave_out` may name."""
         ...
 
@@ -595,7 +657,7 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         if symmetry not in problem.symmetries:
             known = ", ".join(problem.symmetries) or "none"
             raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
-    _check_conditions(config, problem(model_config).conditions, where)
+    _check_conditions(config, problem(model_config), where)
     return config
 
 
@@ -613,14 +675,17 @@ def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> s
     return name
 
 
-def _check_conditions(config: Config, conditions: Sequence[str], where: str) -> None:
-    known = ", ".join(conditions) or "none"
+def _check_conditions(config: Config, problem: Conditional, where: str) -> None:
+    conditions, with_points = problem.conditions, problem.point_conditions
+    known = ", ".join(with_points) or "none"
     for i, point in enumerate(config.data.leave_out):
         for condition in point:
-            if condition not in conditions:
+            if condition not in with_points:
+                kind = "is not a condition"
+                if condition in conditions:
+                    kind = "has another value in every event"
                 raise InputError(
-                    f"{where}: data.leave_out.{i}: '{condition}' is not a condition of '{config.problem}'; "
-                    f"choices: {known}"
+                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {known}"
                 )
         if not point:
             raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")

@@ -135,6 +135,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         "block_steps": length,
         "penalty_every": penalty_every,
         "critic_steps": turns,
+        "updates": config.training.updates,
         "first_step": request["warm_up"],
         "payload_bytes": payload(method, config.training.dtype),
         "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pydantic
@@ -17,19 +17,23 @@ import pydantic
 from hpcgan import records
 from hpcgan.config import METHODS
 from hpcgan.console import quiet_tensorflow
+from hpcgan.data.calo import holds_showers
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.evaluation import distances as sample_distances
-from hpcgan.evaluation.conditions import Conditions, each, in_turn
+from hpcgan.evaluation.conditions import Conditions, each, in_turn, training_conditions
 from hpcgan.evaluation.html import render
 from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
 from hpcgan.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -41,6 +45,8 @@ COLLAPSE = {
     "saturation": "discriminator's certainty",
 }
 NULL_SPLITS = 2000
+#: Events at each of the points at which a problem has the generator probed.
+PROBE_EVENTS = 256
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
 
@@ -200,6 +206,8 @@ def evaluate_sampler(
         with clock("left_out", "scoring at the points that were left out of the training"):
             apart = _score_left_out(sampler, whole, split, left_out, real, pool, samples, seed, repetitions)
     real_sample = held_out.source.read(held_out.order[:n])
+    with clock("probes"):
+        probed = _probe(sampler, real_sample, seed, notices)
     more_real = None
     if "cells" in distances.classifier:
         other = splits["val" if split != "val" else "test"]
@@ -225,6 +233,7 @@ def evaluate_sampler(
         training,
         more_real,
         apart,
+        probed,
     )
     info = sampler.checkpoint
     config = sampler.config.dump()
@@ -295,7 +304,7 @@ def compare_files(
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-    problem = problem or problem_of(real) or "rpv"
+    problem = problem or problem_of(real) or ("calogan" if holds_showers(real) else "rpv")
     subject = _problem(problem, real)
     clock = Clock(log)
     with clock("real_events", f"reading {real}"):
@@ -402,11 +411,12 @@ def _compare(
     training: Observables | None = None,
     more_real: Sample | None = None,
     apart: _LeftOut | None = None,
+    probed: _Probed | None = None,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
     from hpcgan.metrics import plots
 
-    apart = apart or _LeftOut()
+    apart, probed = apart or _LeftOut(), probed or _Probed()
     there = grouped.sizes(pool)
     for point in grouped.sizes(real):
         if there.get(point, 0) < 2:
@@ -451,8 +461,43 @@ def _compare(
             made = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
             figures += [embed(name, text, drawn, "points") for name, text, drawn in made]
         made = problem.figures(real_sample, fake_sample)
-        figures += [embed(name, text, drawn, "physics") for name, text, drawn in made]
+        figures += [embed(name, text, drawn, "physics") for name, text, drawn in [*made, *probed.figures]]
+    numbers["measurements"] = problem.measurements(real_sample, fake_sample)
+    numbers["probes"] = probed.rows
     return {"notices": notices, **numbers}, figures
+
+
+@dataclass
+class _Probed:
+    """What a generator makes at points that its problem asks for: numbers and figures."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
+
+
+def _probe(sampler: Sampler, real: Sample, seed: int, notices: list[str]) -> _Probed:
+    """Make `PROBE_EVENTS` events at each of the problem's probes."""
+    problem, probed = sampler.problem, _Probed()
+    if not problem.conditions:
+        return probed
+    try:
+        trained = training_conditions(problem, sampler.config)
+    except InputError as error:
+        notices.append(f"Not probed beyond the training events' conditions: {error}")
+        return probed
+    made = []
+    for i, point in enumerate(problem.probes(trained)):
+        sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=in_turn([point], problem.schema))
+        found = _observables_of_sample(problem, sample)
+        values = {name: observable.values for name, observable in grouped.measured(found).items()}
+        spreads = {
+            name: {"mean": float(x.mean()), "std": float(x.std())} if len(x) else None for name, x in values.items()
+        }
+        probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
+        made.append((point, found))
+    if made:
+        probed.figures = problem.probe_figures(trained, real, made)
+    return probed
 
 
 @dataclass

@@ -72,19 +72,21 @@ class Method(ABC):
         All that a checkpoint has to hold; with averaging also `NAME_average` of the one that is sampled.
     optimizers : dict of str to object with `named`
         One for each network that is trained, by its name.
+    losses : sequence of Loss
+        In the order in which they are shown.
+    reported : dict of str to int
+        Numbers that travel beside gradients and moving statistics in the average of each network's update.
     """
 
     #: The network that samples are drawn from.
     sampled: ClassVar[str]
-    #: The losses, in the order in which they are shown.
-    losses: ClassVar[Sequence[Loss]]
     #: Other metrics that the records of epochs have, under `probabilities`: name there to name of the metric.
-    probabilities: ClassVar[Mapping[str, str]] = {}
-    #: Numbers that travel beside gradients and moving statistics in the average of each network's update.
-    reported: ClassVar[Mapping[str, int]]
+    probabilities: Mapping[str, str] = {}
 
     networks: dict[str, Network]
     optimizers: dict[str, Any]
+    losses: Sequence[Loss]
+    reported: Mapping[str, int]
 
     @abstractmethod
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:

@@ -2,7 +2,9 @@
 
 A step is the discriminator's update on a real and a fake batch, then the generator's against the updated
 discriminator with the same fake batch (reference of the paper's authors). With `training.critic_steps` the
-generator has its update in every so many steps only. Each update averages gradients,
+generator has its turn in every so many steps only, with `training.generator_steps` it then has several updates, each on
+noise of its own, and with `training.discriminator_update: apart` the discriminator has one on the real batch and one on
+the fake (CaloGAN's step is 2 and apart). Each update averages gradients,
 moving statistics and metrics over all ranks in one collective, so all ranks hold the same bits after it.
 The loss is a mean over the rank's own batch and the average over equally large ranks is the mean over the
 global batch; only batch normalisation sees each rank's batch by itself.
@@ -12,7 +14,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -42,11 +45,41 @@ METRICS = (
     "nonfinite",
     "attention",
 )
+#: Averaged besides, where the generator's network has such a loss; it is a part of the generator's.
+AUXILIARY = "auxiliary_loss"
 #: What follows from them: how much more the discriminator takes real samples for real than fake ones, 1 at most.
 SATURATION = "saturation"
 
 #: Place of "not finite" among the metrics that each network's update averages.
 BAD = {"discriminator": 3, "generator": 1}
+#: What the discriminator's updates of a step are on, and how their collectives are told apart.
+HALVES = {"joint": ("",), "apart": ("real", "fake")}
+
+
+@dataclass
+class _Update:
+    """One update of a network: its contribution on the way to the other ranks, and what came of it.
+
+    Attributes
+    ----------
+    network : str
+    mean : callable
+        Waits for the averages over all ranks.
+    finite : tensor
+        Whether this rank's contribution is finite.
+    metrics : tensor
+        Averaged, once it is applied.
+    """
+
+    network: str
+    mean: Callable[[], list[tf.Tensor]]
+    finite: tf.Tensor
+    metrics: tf.Tensor | None = None
+
+    @property
+    def bad(self) -> tf.Tensor:
+        """Above zero if any rank's contribution was not finite."""
+        return tf.gather(self.metrics, BAD[self.network])
 
 
 class Gan(Method):
@@ -71,9 +104,7 @@ class Gan(Method):
     """
 
     sampled = "generator"
-    losses = (Loss("discriminator", "discriminator_loss", "D"), Loss("generator", "generator_loss", "G"))
-    probabilities: ClassVar[Mapping[str, str]] = {"real": "real_probability", "fake": "fake_probability"}
-    reported: ClassVar[Mapping[str, int]] = {"discriminator": 5, "generator": 2}
+    probabilities: Mapping[str, str] = {"real": "real_probability", "fake": "fake_probability"}
 
     def __init__(
         self,
@@ -98,6 +129,12 @@ class Gan(Method):
             name: Adam(name, {k: v for k, v in self.networks[name].named.items() if v.trainable}, settings)
             for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
         }
+        self.losses = [Loss("discriminator", "discriminator_loss", "D"), Loss("generator", "generator_loss", "G")]
+        self._names: tuple[str, ...] = METRICS
+        if generator.has_auxiliary_loss:
+            self.losses.append(Loss("auxiliary", AUXILIARY, "auxiliary"))
+            self._names += (AUXILIARY,)
+        self.reported = {"discriminator": 5, "generator": len(self.losses)}  # "not finite" among them
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
         self._noise_is_over = False
         for network in (generator, discriminator):
@@ -137,6 +174,10 @@ class Gan(Method):
         flip = stateless.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype
         made = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
+        if self._config.generator_steps > 1 and self._is_turn(step):
+            for turn in range(self._config.generator_steps):
+                noise = stateless.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
+                made[_noise_of(turn)] = noise.astype(dtype)
         if self._config.penalty_weight is not None:
             made["epsilon"] = stateless.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
         if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
@@ -155,6 +196,10 @@ class Gan(Method):
         """Those under which the discriminator saw generated samples."""
         return tuple(config.data.augment) if cast(TrainingConfig, config.training).augment_generated else ()
 
+    def _is_turn(self, step: int) -> bool:
+        """Whether the generator is updated in a step."""
+        return step % self._config.critic_steps == self._config.critic_steps - 1
+
     # --- training ----------------------------------------------------------------------------------
 
     def step(
@@ -168,16 +213,17 @@ class Gan(Method):
         attention: bool,
         epochs: float = 0.0,
     ) -> StepResult:
-        """Update the discriminator once, and the generator if it is its turn.
+        """Update the discriminator, and the generator if it is its turn.
 
-        The metrics are `METRICS` and `SATURATION`. In a step without an update of the generator its loss is that of the
-        discriminator's fake batch, before the discriminator's update.
+        The metrics are `METRICS`, possibly `AUXILIARY`, and `SATURATION`. The generator's losses are means over its
+        updates of the step. In a step without any they are those of the discriminator's fake batch, before the
+        discriminator's update.
         """
         dtype, turns = self._config.dtype, self._config.critic_steps
         step_samples = len(draws["noise"]) * self._comm.size
         kept = decay(self._config.average_half_life, samples, step_samples * turns)
         due = self._config.r1.weight > 0 and step % self._config.r1.every == 0
-        compiled = self._compiled[due, step % turns == turns - 1]
+        compiled = self._compiled[due, self._is_turn(step)]
         draws = self._with_noise_of(draws, epochs)
         metrics, finite = compiled(
             {k: tf.constant(v, dtype) for k, v in real.items()},
@@ -186,7 +232,7 @@ class Gan(Method):
             tf.constant(kept, dtype),
             tf.constant(float(attention), dtype),
         )
-        said = dict(zip(METRICS, metrics.numpy().tolist(), strict=True))
+        said = dict(zip(self._names, metrics.numpy().tolist(), strict=True))
         said[SATURATION] = said["real_probability"] - said["fake_probability"]
         return StepResult(said, bool(finite.numpy()))
 
@@ -211,53 +257,69 @@ class Gan(Method):
         update_generator: bool = True,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The whole step, as it is compiled."""
-        self.networks["discriminator"].iterate()
-        if not update_generator:
-            return self._discriminator_step(real, draws, rates, attention, penalise)
-        weights = self.networks["generator"].weights
-        simultaneous, accumulating = self._config.update == "simultaneous", self._config.accumulation > 1
+        settings, conditions = self._config, self._conditions(real)
+        simultaneous, accumulating = settings.update == "simultaneous", settings.accumulation > 1
+        # Whether the generator is updated on the samples that the discriminator is shown.
+        shared = update_generator and settings.generator_steps == 1
         fake: Tensors = {}
         if not accumulating:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                fake = self._generate(self._conditions(real), draws)
+            fake, tape = self._recorded(conditions, draws, update=shared)
 
-        d_local, d_finite = self._discriminator_local(real, fake, draws, attention, penalise)
-        d_mean = self._begin_mean("discriminator", d_local)
-        if not simultaneous:
-            d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
-        if accumulating:
-            g_local, g_finite = self._generator_accumulated(real, draws)
-        else:
-            upstream, g_loss = self._upstream(real, fake, draws)
-            gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
-            g_local, g_finite = self._generator_local(gradients, g_loss)
-        g_mean = self._begin_mean("generator", g_local)
-        if simultaneous:  # the discriminator's average was under way beside the generator's gradients
-            d_metrics = self._apply("discriminator", d_mean(), rates["discriminator"])
-        g_metrics = self._apply("generator", g_mean(), rates["generator"], kept)
+        discriminator: list[_Update] = []
+        for half in HALVES[settings.discriminator_update]:
+            self.networks["discriminator"].iterate()
+            heard = tf.zeros_like(attention) if discriminator else attention
+            local, finite = self._discriminator_local(
+                real, fake, draws, heard, penalise, half, shared=shared, with_generator_loss=not update_generator
+            )
+            update = _Update("discriminator", self._begin_mean("discriminator", local, half), finite)
+            if not simultaneous:
+                update.metrics = self._apply("discriminator", update.mean(), rates["discriminator"])
+            discriminator.append(update)
 
-        d_loss, probability_real, probability_fake, d_bad, attending = tf.unstack(d_metrics)
-        g_loss, g_bad = tf.unstack(g_metrics)
-        probabilities = self._loss.probabilities(probability_real, probability_fake)
-        metrics = tf.stack([d_loss, g_loss, *probabilities, d_bad + g_bad, attending])
-        # A bad discriminator update spoils the generator's on every rank: only its origin is to blame.
-        return metrics, tf.where(d_bad > 0, d_finite, g_finite)
+        generator: list[_Update] = []
+        for turn in range(settings.generator_steps if update_generator else 0):
+            given = draws if shared else {**draws, "noise": draws[_noise_of(turn)]}
+            if accumulating:
+                local, finite = self._generator_accumulated(real, given, update=not shared)
+            else:
+                if not shared:
+                    fake, tape = self._recorded(conditions, given)
+                upstream, losses = self._upstream(real, fake, given)
+                weights = self.networks["generator"].weights
+                gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
+                local, finite = self._generator_local(gradients, losses)
+            update = _Update("generator", self._begin_mean("generator", local, str(turn or "")), finite)
+            if simultaneous:  # the discriminator's average was under way beside the generator's gradients
+                self._finish(discriminator, rates)
+            last = turn == settings.generator_steps - 1
+            update.metrics = self._apply("generator", update.mean(), rates["generator"], kept if last else None)
+            generator.append(update)
+        self._finish(discriminator, rates)
+        return self._said(discriminator, generator)
 
-    def _discriminator_step(
-        self, real: Tensors, draws: Tensors, rates: Tensors, attention: tf.Tensor, penalise: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """A step in which the generator only makes samples; its statistics follow its own updates."""
-        fake: Tensors = {}
-        if self._config.accumulation == 1:
-            fake = self._generate(self._conditions(real), draws, update=False)
-        local, finite = self._discriminator_local(real, fake, draws, attention, penalise, with_generator_loss=True)
-        mean = self._begin_mean("discriminator", local)
-        d_loss, on_real, on_fake, bad, attending, g_loss = tf.unstack(
-            self._apply("discriminator", mean(), rates["discriminator"])
-        )
+    def _finish(self, updates: Sequence[_Update], rates: Tensors) -> None:
+        """Apply the discriminator's updates that are still under way."""
+        for update in updates:
+            if update.metrics is None:
+                update.metrics = self._apply(update.network, update.mean(), rates[update.network])
+
+    def _said(self, discriminator: Sequence[_Update], generator: Sequence[_Update]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Metrics of a step out of those of its updates; False if this rank was the first that was not finite."""
+        d_loss, on_real, on_fake, bad, attending, *of_generator = _sum(discriminator)
+        if generator:
+            g_loss, g_bad, *auxiliary = _sum(generator)
+            of_generator, bad = [g_loss, *auxiliary], bad + g_bad
+            if len(generator) > 1:
+                of_generator = [loss / len(generator) for loss in of_generator]
+        g_loss, *auxiliary = of_generator
         probabilities = self._loss.probabilities(on_real, on_fake)
-        return tf.stack([d_loss, g_loss, *probabilities, bad, attending]), finite
+        # A bad update spoils all that come after it, on every rank: only its origin is to blame.
+        *earlier, last = [*discriminator, *generator]
+        finite = last.finite
+        for update in reversed(earlier):
+            finite = tf.where(update.bad > 0, update.finite, finite)
+        return tf.stack([d_loss, g_loss, *probabilities, bad, attending, *auxiliary]), finite
 
     # --- gradients of this rank --------------------------------------------------------------------
 
@@ -265,6 +327,13 @@ class Gan(Method):
         """A fake batch, under the symmetries that were drawn, with the conditions that it was asked for."""
         fake = self.networks["generator"](draws["noise"], conditions, training=True, update=update)
         return {**conditions, **permute(fake, draws)}
+
+    def _recorded(self, conditions: Tensors, draws: Tensors, update: bool = True) -> tuple[Tensors, tf.GradientTape]:
+        """A fake batch, and the tape for gradients of the generator's weights."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.networks["generator"].weights)
+            fake = self._generate(conditions, draws, update)
+        return fake, tape
 
     def discriminator_gradients(
         self,
@@ -292,6 +361,20 @@ class Gan(Method):
                 objective += gradient_penalty(self._critic_given(real), *made, epsilon, settings.penalty_weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
 
+    def half_gradients(
+        self, half: str, sample: Tensors, flip: tf.Tensor, penalise: bool = False
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Local gradients, loss (without penalties) and logits of the discriminator on `real` or `fake` samples."""
+        network, r1 = self.networks["discriminator"], self._config.r1
+        sample = {k: tf.stop_gradient(v) for k, v in sample.items()}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(network.weights)
+            logits = network(sample, training=True)
+            loss = objective = (self._loss.on_real if half == "real" else self._loss.on_fake)(logits, flip)
+            if penalise and half == "real":
+                objective = loss + r1.every * r1_penalty(self._critic_given(sample), self._made(sample), r1.weight)
+        return tape.gradient(objective, network.weights), loss, logits
+
     def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:
         """The discriminator as a function of the tensors that a generator makes, under the conditions of `real`."""
         conditions = self._conditions(real)
@@ -308,18 +391,27 @@ class Gan(Method):
         self, real: Tensors, fake: Tensors, generator_tape: tf.GradientTape, draws: Tensors | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Local gradients and loss of the generator, whose forward pass `generator_tape` has recorded."""
-        upstream, loss = self._upstream(real, fake, draws or {})
+        upstream, (loss, *_) = self._upstream(real, fake, draws or {})
         weights = self.networks["generator"].weights
         return generator_tape.gradient(self._made(fake), weights, output_gradients=upstream), loss
 
-    def _upstream(self, real: Tensors, fake: Tensors, draws: Tensors) -> tuple[Tensors, tf.Tensor]:
-        """Gradient of the generator's loss with respect to what it made, and the loss."""
+    def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> list[tf.Tensor]:
+        """The generator's loss; with an auxiliary one, their sum and the auxiliary one."""
+        loss, network = self._loss.generator(logits), self.networks["generator"]
+        if not network.has_auxiliary_loss:
+            return [loss]
+        auxiliary = network.auxiliary_loss(fake)
+        return [loss + auxiliary, auxiliary]
+
+    def _upstream(self, real: Tensors, fake: Tensors, draws: Tensors) -> tuple[Tensors, list[tf.Tensor]]:
+        """Gradient of the generator's loss with respect to what it made, and its losses."""
         made = self._made(fake)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(made.values()))
             # Its statistics follow the discriminator's own update only.
-            loss = self._loss.generator(self._critic(instance_noise.add({**fake, **made}, draws, "fake")))
-        return tape.gradient(loss, made), loss
+            logits = self._critic(instance_noise.add({**fake, **made}, draws, "fake"))
+            losses = self._generator_losses(logits, {**fake, **made})
+        return tape.gradient(losses[0], made), losses
 
     def _discriminator_local(
         self,
@@ -327,24 +419,48 @@ class Gan(Method):
         fake: Tensors,
         draws: Tensors,
         attention: tf.Tensor,
-        penalise: bool = False,
-        with_generator_loss: bool = False,
+        penalise: bool,
+        half: str,
+        *,
+        shared: bool,
+        with_generator_loss: bool,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What this rank contributes to the discriminator's update, packed; whether it is finite."""
+        """What this rank contributes to an update of the discriminator, packed; whether it is finite.
+
+        `half` is of `HALVES`. Without a `fake` batch, each part of the real one (`training.accumulation`) has one made,
+        which the generator's statistics follow if the generator's own update is on the same (`shared`).
+        """
         count = len(self.networks["discriminator"].weights)
 
         def part(real: Tensors, draws: Tensors, fake: Tensors) -> list[tf.Tensor]:
-            if not fake:
-                fake = self._generate(self._conditions(real), draws, update=not with_generator_loss)
+            if not fake and half != "real":
+                fake = self._generate(self._conditions(real), draws, update=shared)
+            made = fake
             real, fake = instance_noise.add(real, draws, "real"), instance_noise.add(fake, draws, "fake")
-            gradients, loss, on_real, on_fake = self.discriminator_gradients(
-                real, fake, draws["flip"], penalise, draws.get("epsilon")
-            )
-            beliefs = [tf.reduce_mean(self._loss.belief(logits)) for logits in (on_real, on_fake)]
-            more = [self._loss.generator(on_fake)] if with_generator_loss else []
+            believed = {}
+            if half:
+                gradients, loss, believed[half] = self.half_gradients(
+                    half, real if half == "real" else fake, draws["flip"], penalise
+                )
+            else:
+                gradients, loss, believed["real"], believed["fake"] = self.discriminator_gradients(
+                    real, fake, draws["flip"], penalise, draws.get("epsilon")
+                )
+            none = tf.zeros_like(loss)
+            beliefs = [
+                tf.reduce_mean(self._loss.belief(believed[kind])) if kind in believed else none
+                for kind in ("real", "fake")
+            ]
+            more: list[tf.Tensor] = []
+            if with_generator_loss:
+                more = (
+                    self._generator_losses(believed["fake"], made)
+                    if half != "real"
+                    else [none] * (len(self.losses) - 1)
+                )
             return [*gradients, loss, *beliefs, *more]
 
-        if fake:
+        if fake or self._config.accumulation == 1:
             found = part(real, draws, fake)
         else:
             found = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
@@ -353,24 +469,26 @@ class Gan(Method):
         metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention, *more]
         return self._pack("discriminator", gradients, metrics), finite
 
-    def _generator_local(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What this rank contributes to the generator's update, packed; whether it is finite."""
+    def _generator_local(
+        self, gradients: Sequence[tf.Tensor], losses: Sequence[tf.Tensor]
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """What this rank contributes to an update of the generator, packed; whether it is finite."""
+        loss, *auxiliary = losses
         finite = all_finite(loss, gradients)
-        return self._pack("generator", gradients, [loss, 1.0 - tf.cast(finite, loss.dtype)]), finite
+        return self._pack("generator", gradients, [loss, 1.0 - tf.cast(finite, loss.dtype), *auxiliary]), finite
 
-    def _generator_accumulated(self, real: Tensors, draws: Tensors) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _generator_accumulated(self, real: Tensors, draws: Tensors, update: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
         """The same, part by part of the batch, with a forward pass of its own for each."""
-        weights = self.networks["generator"].weights
+        count = len(self.networks["generator"].weights)
 
         def part(real: Tensors, draws: Tensors) -> list[tf.Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                fake = self._generate(self._conditions(real), draws, update=False)
-            gradients, loss = self.generator_gradients(real, fake, tape, draws)
-            return [*gradients, loss]
+            fake, tape = self._recorded(self._conditions(real), draws, update)
+            upstream, losses = self._upstream(real, fake, draws)
+            weights = self.networks["generator"].weights
+            return [*tape.gradient(self._made(fake), weights, output_gradients=upstream), *losses]
 
-        *gradients, loss = self._accumulate(part, real, draws)
-        return self._generator_local(gradients, loss)
+        found = self._accumulate(part, real, draws)
+        return self._generator_local(found[:count], found[count:])
 
     def _accumulate(
         self, part: Callable[[Tensors, Tensors], list[tf.Tensor]], real: Tensors, draws: Tensors
@@ -383,8 +501,9 @@ class Gan(Method):
     def _pack(self, name: str, gradients: Sequence[tf.Tensor], metrics: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return self._exchange.pack(self.networks[name], gradients, metrics)
 
-    def _begin_mean(self, name: str, local: list[tf.Tensor]) -> Callable[[], list[tf.Tensor]]:
-        return self._exchange.begin(name, local)
+    def _begin_mean(self, name: str, local: list[tf.Tensor], which: str = "") -> Callable[[], list[tf.Tensor]]:
+        """Start to average a contribution over the ranks; `which` tells the collectives of several updates apart."""
+        return self._exchange.begin(f"{name}_{which}" if which else name, local)
 
     def _apply(self, name: str, mean: list[tf.Tensor], rate: tf.Tensor, kept: tf.Tensor | None = None) -> tf.Tensor:
         """Update a network by the averages over all ranks; the averaged metrics."""
@@ -396,3 +515,14 @@ class Gan(Method):
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
+
+
+def _noise_of(turn: int) -> str:
+    """Name among the draws of the noise of one of several updates of the generator."""
+    return f"noise/{turn}"
+
+
+def _sum(updates: Sequence[_Update]) -> list[tf.Tensor]:
+    """Sums of the metrics of updates of one network."""
+    found = [tf.unstack(update.metrics) for update in updates]
+    return [functools.reduce(lambda a, b: a + b, values) for values in zip(*found, strict=True)]

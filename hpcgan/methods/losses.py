@@ -3,39 +3,44 @@
 `flip` swaps what the discriminator is told is real and fake (0 or 1, one draw a batch); the generator's
 loss is never flipped. `smoothing` makes the target of what is told real 1 - smoothing (Salimans et al. 2016,
 arXiv:1606.03498, section 3.4); only the losses that have a target take it.
+
+The discriminator's loss is the sum of a half on real and a half on generated samples, which may be taken apart: two
+updates of the discriminator, one on each.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-DiscriminatorLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 GeneratorLoss = Callable[[tf.Tensor], tf.Tensor]
 
 
-# --- binary cross-entropy ------------------------------------------------------------------------------
+# --- binary cross-entropy (Goodfellow et al. 2014) ------------------------------------------------------
 
 
-def bce_discriminator(real: tf.Tensor, fake: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Binary cross-entropy (Goodfellow et al. 2014), the sum of the real and the fake half.
+def bce_on_real(real: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Half of the discriminator's loss, -mean ln sigmoid(real).
 
     Parameters
     ----------
-    real, fake : (n,) logits
+    real : (n,) logits
     flip : scalar
         1 swaps the labels, 0 leaves them.
     smoothing : float
         s: -(1 - s) ln sigmoid(x) - s ln sigmoid(-x) for what is told real.
     """
-    sign = 1.0 - 2.0 * flip
-    loss = tf.reduce_mean(tf.nn.softplus(-sign * real)) + tf.reduce_mean(tf.nn.softplus(sign * fake))
-    if smoothing:
-        loss += smoothing * ((1.0 - flip) * tf.reduce_mean(real) + flip * tf.reduce_mean(fake))
-    return loss
+    loss = tf.reduce_mean(tf.nn.softplus(-(1.0 - 2.0 * flip) * real))
+    return loss + smoothing * (1.0 - flip) * tf.reduce_mean(real) if smoothing else loss
+
+
+def bce_on_fake(fake: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """The other half, -mean ln sigmoid(-fake); parameters as of `bce_on_real`."""
+    loss = tf.reduce_mean(tf.nn.softplus((1.0 - 2.0 * flip) * fake))
+    return loss + smoothing * flip * tf.reduce_mean(fake) if smoothing else loss
 
 
 def bce_generator(fake: tf.Tensor) -> tf.Tensor:
@@ -46,18 +51,23 @@ def bce_generator(fake: tf.Tensor) -> tf.Tensor:
 # --- Wasserstein distance ------------------------------------------------------------------------------
 
 
-def wgan_discriminator(real: tf.Tensor, fake: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """Minus the critic's estimate of the Wasserstein distance: mean(fake) - mean(real).
+def wgan_on_real(real: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """-mean(real): with `wgan_on_fake` minus the critic's estimate of the Wasserstein distance.
 
     The first two terms of Gulrajani et al. (arXiv:1704.00028), eq. 3; the third is `penalties.gradient_penalty`.
 
     Parameters
     ----------
-    real, fake : (n,) critic's values
+    real : (n,) critic's values
     flip : scalar
         Not used: a critic that is told the opposite is driven away from its optimum, without bound.
     """
-    return tf.reduce_mean(fake) - tf.reduce_mean(real)
+    return -tf.reduce_mean(real)
+
+
+def wgan_on_fake(fake: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """The other term, mean(fake); parameters as of `wgan_on_real`."""
+    return tf.reduce_mean(fake)
 
 
 def wgan_generator(fake: tf.Tensor) -> tf.Tensor:
@@ -68,19 +78,23 @@ def wgan_generator(fake: tf.Tensor) -> tf.Tensor:
 # --- hinge ---------------------------------------------------------------------------------------------
 
 
-def hinge_discriminator(real: tf.Tensor, fake: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """Hinge loss: mean max(0, 1 - real) + mean max(0, 1 + fake).
+def hinge_on_real(real: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """Half of the hinge loss: mean max(0, 1 - real).
 
     Lim and Ye 2017 (arXiv:1705.02894); minus eq. 16 of Miyato et al. 2018 (arXiv:1802.05957).
 
     Parameters
     ----------
-    real, fake : (n,) logits
+    real : (n,) logits
     flip : scalar
         1 swaps the sides of the margin, 0 leaves them.
     """
-    sign = 1.0 - 2.0 * flip
-    return tf.reduce_mean(tf.nn.relu(1.0 - sign * real)) + tf.reduce_mean(tf.nn.relu(1.0 + sign * fake))
+    return tf.reduce_mean(tf.nn.relu(1.0 - (1.0 - 2.0 * flip) * real))
+
+
+def hinge_on_fake(fake: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """The other half, mean max(0, 1 + fake); parameters as of `hinge_on_real`."""
+    return tf.reduce_mean(tf.nn.relu(1.0 + (1.0 - 2.0 * flip) * fake))
 
 
 def hinge_generator(fake: tf.Tensor) -> tf.Tensor:
@@ -91,22 +105,23 @@ def hinge_generator(fake: tf.Tensor) -> tf.Tensor:
 # --- least squares -------------------------------------------------------------------------------------
 
 
-def least_squares_discriminator(real: tf.Tensor, fake: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Least squares: mean (real - b)^2 / 2 + mean (fake - a)^2 / 2 with a = 0 and b = 1.
-
-    Mao et al. 2017 (arXiv:1611.04076), eq. 9.
+def least_squares_on_real(real: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Half of the least-squares loss, mean (real - b)^2 / 2 with b = 1 (Mao et al. 2017, arXiv:1611.04076, eq. 9).
 
     Parameters
     ----------
-    real, fake : (n,) values
+    real : (n,) values
     flip : scalar
         1 swaps the targets a and b, 0 leaves them.
     smoothing : float
         s: b = 1 - s.
     """
-    high = 1.0 - smoothing
-    halves = tf.reduce_mean(tf.square(real - (1.0 - flip) * high)) + tf.reduce_mean(tf.square(fake - flip * high))
-    return 0.5 * halves
+    return 0.5 * tf.reduce_mean(tf.square(real - (1.0 - flip) * (1.0 - smoothing)))
+
+
+def least_squares_on_fake(fake: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """The other half, mean (fake - a)^2 / 2 with a = 0; parameters as of `least_squares_on_real`."""
+    return 0.5 * tf.reduce_mean(tf.square(fake - flip * (1.0 - smoothing)))
 
 
 def least_squares_generator(fake: tf.Tensor) -> tf.Tensor:
@@ -147,8 +162,8 @@ class Loss:
 
     Attributes
     ----------
-    discriminator : callable
-        (real logits, fake logits, flip) -> scalar.
+    on_real, on_fake : callable
+        (logits, flip) -> scalar: the halves of the discriminator's loss.
     generator : callable
         (fake logits) -> scalar.
     belief : callable
@@ -157,23 +172,28 @@ class Loss:
         These averages over real and over fake samples to two probabilities of being real.
     """
 
-    discriminator: Callable[..., tf.Tensor]
+    on_real: Callable[..., tf.Tensor]
+    on_fake: Callable[..., tf.Tensor]
     generator: GeneratorLoss
     belief: Callable[[tf.Tensor], tf.Tensor] = tf.sigmoid
     probabilities: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] = _unchanged
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+        """The discriminator's loss: (real logits, fake logits, flip) -> scalar."""
+        return self.on_real(real, flip) + self.on_fake(fake, flip)
 
     def smoothed(self, smoothing: float) -> Loss:
         """The same with smoothed labels; itself for 0."""
         if not smoothing:
             return self
-        told = functools.partial(self.discriminator, smoothing=smoothing)
-        return Loss(told, self.generator, self.belief, self.probabilities)
+        on_real, on_fake = (functools.partial(half, smoothing=smoothing) for half in (self.on_real, self.on_fake))
+        return replace(self, on_real=on_real, on_fake=on_fake)
 
 
 #: By name in the configuration.
 LOSSES: Mapping[str, Loss] = {
-    "bce": Loss(bce_discriminator, bce_generator),
-    "wgan_gp": Loss(wgan_discriminator, wgan_generator, tf.identity, wgan_probabilities),
-    "hinge": Loss(hinge_discriminator, hinge_generator, hinge_belief),
-    "least_squares": Loss(least_squares_discriminator, least_squares_generator, unit_belief),
+    "bce": Loss(bce_on_real, bce_on_fake, bce_generator),
+    "wgan_gp": Loss(wgan_on_real, wgan_on_fake, wgan_generator, tf.identity, wgan_probabilities),
+    "hinge": Loss(hinge_on_real, hinge_on_fake, hinge_generator, hinge_belief),
+    "least_squares": Loss(least_squares_on_real, least_squares_on_fake, least_squares_generator, unit_belief),
 }

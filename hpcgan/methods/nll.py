@@ -9,7 +9,7 @@ in one collective.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -53,7 +53,7 @@ class Likelihood(Method):
 
     sampled = NAME
     losses = (Loss("nll", "nll", "NLL"),)
-    reported: ClassVar[Mapping[str, int]] = {NAME: len(METRICS)}
+    reported: Mapping[str, int] = {NAME: len(METRICS)}
 
     def __init__(
         self,

@@ -282,6 +282,8 @@ def mean_images(
     extent: tuple[float, float, float, float],
     value: str,
     axes: tuple[str, str],
+    *,
+    log: bool = False,
 ) -> Figure:
     """Mean image of real and of generated events, their relative difference and its significance.
 
@@ -295,6 +297,8 @@ def mean_images(
         Label of the colour scale.
     axes : (str, str)
         Labels of the axes.
+    log : bool
+        A logarithmic colour scale for the means, of at most six decades.
     """
     means = [images.mean(axis=0, dtype=np.float64) for images in (real, fake)]
     variances = [images.var(axis=0, ddof=1, dtype=np.float64) / len(images) for images in (real, fake)]
@@ -303,7 +307,9 @@ def mean_images(
         relative = np.where(means[0] > 0, difference / means[0], np.nan)
         pull = difference / np.sqrt(variances[0] + variances[1])
     positive = means[0][means[0] > 0]
-    scale = Normalize(*np.quantile(positive, [0.0, 1.0])) if len(positive) else Normalize(0, 1)
+    low, high = np.quantile(positive, [0.0, 1.0]).tolist() if len(positive) else (0.0, 1.0)
+    logarithmic = log and len(positive) > 0
+    scale = LogNorm(max(low, 1e-6 * high), 1.001 * high) if logarithmic else Normalize(low, high)
     finite = np.abs(relative[np.isfinite(relative)])
     limit = float(np.clip(np.quantile(finite, 0.95), 0.05, 1.0)) if len(finite) else 1.0
     figure = new_figure((8.6, 8.0))
@@ -394,6 +400,166 @@ def image_grid(
                     panel.set_ylabel(axes[1])
         if drawn is not None:
             figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="both" if linear else "min")
+    return figure
+
+
+@styled
+def image_table(
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]],
+    columns: Sequence[str],
+    extent: tuple[float, float, float, float],
+    value: str,
+    axes: tuple[str, str],
+    *,
+    rule: int | None = None,
+) -> Figure:
+    """Images in a table, each column on a logarithmic colour scale of its own; zeros are white.
+
+    Parameters
+    ----------
+    rows : sequence of (name, images)
+        One image (rows, columns) a column of the table; first axes of images are drawn horizontally. Shapes may differ
+        from column to column.
+    columns : sequence of str
+        Their titles.
+    extent, value, axes
+        As in `mean_images`, the same for all.
+    rule : int, optional
+        Leave a gap after so many rows.
+    """
+    gap = [] if rule is None or not 0 < rule < len(rows) else [rule]
+    lines: list[tuple[str, Sequence[np.ndarray]] | None] = list(rows)
+    for place in gap:
+        lines.insert(place, None)
+    heights = [0.15 if line is None else 1.0 for line in lines]
+    figure = new_figure((3.1 * len(columns) + 0.6, 1.15 * sum(heights) + 1.1))
+    with mpl.rc_context({"font.size": 9, "xtick.minor.visible": False, "ytick.minor.visible": False}):
+        panels = figure.subplots(
+            len(lines), len(columns), squeeze=False, sharex=True, sharey=True, height_ratios=heights
+        )
+        for j, title in enumerate(columns):
+            lit = np.concatenate([image[image > 0] for _, images in rows for image in [images[j]]])
+            low, high = (float(np.quantile(lit, 0.05)), float(lit.max())) if len(lit) else (1.0, 10.0)
+            norm, drawn = LogNorm(low, max(high, 1.001 * low)), None
+            for panel, line in zip(panels[:, j], lines, strict=True):
+                if line is None:
+                    panel.set_axis_off()
+                    continue
+                name, images = line
+                drawn = _draw_image(panel, np.where(images[j] > 0, images[j], np.nan), extent, "viridis", norm)
+                if j == 0:
+                    panel.set_ylabel(name, fontsize=8)
+            panels[0, j].set_title(title)
+            panels[-1, j].set_xlabel(axes[0])
+            if drawn is not None:
+                figure.colorbar(drawn, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
+        figure.supylabel(axes[1], fontsize=9)
+    return figure
+
+
+@styled
+def histogram_grid(
+    cells: Sequence[tuple[str, Observable, Observable, str]], columns: int, *, entries: str = "events"
+) -> Figure:
+    """Distributions of many quantities, real (filled) and generated (line), each on axes of its own.
+
+    Parameters
+    ----------
+    cells : sequence of (label, real, generated, note)
+        Row after row; the note is written above the panel.
+    columns : int
+    entries : str
+        What each side is a fraction of, for the axis label.
+    """
+    rows = -(-len(cells) // columns)
+    figure = new_figure((3.4 * columns + 0.4, 2.7 * rows + 0.4))
+    with mpl.rc_context({"font.size": 9}):
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for panel in panels.flat[len(cells) :]:
+            panel.set_axis_off()
+        for panel, (label, real, fake, note) in zip(panels.flat, cells, strict=False):
+            edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
+            a, b = _bin(real, edges), _bin(fake, edges)
+            panel.stairs(a.per_event, edges, fill=True, color=REAL, alpha=0.25, label="Real")
+            _error_band(panel, edges, a.per_event - a.errors[0], a.per_event + a.errors[1])
+            panel.stairs(b.per_event, edges, color=FAKE, lw=1.4, label="Generated")
+            panel.set_xlim(edges[0], edges[-1])
+            panel.set_ylim(0, 1.15 * max(float(a.per_event.max()), float(b.per_event.max())) or 1.0)
+            panel.set_xlabel(with_unit(label, real.unit))
+            panel.set_title(note, fontsize=7.5)
+            if not len(fake.values):
+                panel.text(0.5, 0.5, "no generated value", transform=panel.transAxes, ha="center", color=FAKE)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(f"Fraction of {entries}")
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@dataclass(frozen=True)
+class Band:
+    """A quantity at several values of a coordinate: mean and central 68%, each (n,).
+
+    Attributes
+    ----------
+    x, mean, low, high : (n,) arrays
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, groups: Sequence[tuple[float, np.ndarray]]) -> Band:
+        """From (coordinate, values); groups without values are left out."""
+        there = [(x, values) for x, values in groups if len(values)]
+        quantiles = [np.quantile(values, [0.16, 0.84]) for _, values in there]
+        return cls(
+            np.array([x for x, _ in there], np.float64),
+            np.array([np.mean(values, dtype=np.float64) for _, values in there]),
+            np.array([q[0] for q in quantiles]),
+            np.array([q[1] for q in quantiles]),
+        )
+
+
+@styled
+def dependence(
+    panels: Sequence[tuple[str, Band, Band]], label: str, span: tuple[float, float], note: str, *, log_x: bool = True
+) -> Figure:
+    """Quantities against what was asked for, real (grey) and generated (points), within and beyond a range.
+
+    Parameters
+    ----------
+    panels : sequence of (label, real, generated)
+    label : str
+        Of the coordinate.
+    span : (float, float)
+        A range of the coordinate that is shaded.
+    note : str
+        What the legend calls the range.
+    log_x : bool
+    """
+    figure = new_figure((4.4 * len(panels) + 0.4, 3.8))
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
+    for panel, (name, real, fake) in zip(drawn, panels, strict=True):
+        panel.axvspan(*span, color="#009E73", alpha=0.10, lw=0, label=note)
+        panel.fill_between(real.x, real.low, real.high, color=REAL, alpha=0.25, lw=0)
+        panel.plot(real.x, real.mean, color=REAL, lw=1.3, label="Real: mean, central 68%")
+        ends = np.stack([fake.mean - fake.low, fake.high - fake.mean])  # the mean of a skew quantity may be outside
+        panel.errorbar(
+            fake.x,
+            fake.mean,
+            yerr=np.maximum(ends, 0.0),
+            fmt="o",
+            ms=4,
+            lw=1.2,
+            color=FAKE,
+            label="Generated: the same",
+        )
+        if log_x:
+            panel.set_xscale("log")
+        panel.set(xlabel=label, ylabel=name)
+    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

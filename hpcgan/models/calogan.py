@@ -40,6 +40,8 @@ class CaloGanConfig(Protocol):
         factors.
     minibatch_discrimination : "local" or "global"
         Whether it sees the rank's own batch or that of all ranks.
+    energy_mismatch : float
+        Weight of `energy_mismatch` in the generator's loss.
     """
 
     @property
@@ -51,6 +53,9 @@ class CaloGanConfig(Protocol):
     @property
     def minibatch_discrimination(self) -> Literal["local", "global"]: ...
 
+    @property
+    def energy_mismatch(self) -> float: ...
+
 
 @dataclass(frozen=True)
 class CaloGan:
@@ -59,6 +64,7 @@ class CaloGan:
     latent_dim: int = 1024
     shapes: Sequence[Pair] = ((3, 96), (12, 12), (12, 6))
     minibatch_discrimination: Literal["local", "global"] = "local"
+    energy_mismatch: float = 0.05
 
 
 def layer_name(layer: int) -> str:
@@ -77,15 +83,20 @@ def layer_energies(images: Sequence[tf.Tensor]) -> tf.Tensor:
 def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Mean over the batch of |E_tot - E|, GeV, E_tot being the energy in all cells and E that of the particle.
 
-    The auxiliary loss of the generator, with a weight of 0.05.
+    The auxiliary loss of the generator, in the published training with a weight of 0.05.
 
     Parameters
     ----------
     sample : mapping of str to tensor
-        `layer_<i>` (n, rows, columns) for i from 0 on, and `energy` (n, 1), in GeV.
+        `layer_<i>` (n, rows, columns) for i from 0 on, and `energy` (n,) or (n, 1), in GeV.
     """
     total = tf.reduce_sum(layer_energies(_images(sample)), axis=1)
-    return tf.reduce_mean(tf.abs(total - sample[ENERGY][:, 0]))
+    return tf.reduce_mean(tf.abs(total - _column(sample[ENERGY])[:, 0]))
+
+
+def _column(energy: tf.Tensor) -> tf.Tensor:
+    """One number a sample, (n,) or (n, 1), as (n, 1)."""
+    return tf.reshape(energy, [-1, 1])
 
 
 def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
@@ -159,7 +170,7 @@ def resize(x: tf.Tensor, shape: Pair) -> tf.Tensor:
 
 
 class Generator(Network):
-    """Noise (n, latent_dim), `energy` (n, 1) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
+    """Noise (n, latent_dim), `energy` (n,) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
 
     The latent vector is the noise times energy / 100 GeV. A layer after the first takes over from the one before,
     on its own grid, through `Attention`; the last operation is a ReLU.
@@ -169,6 +180,7 @@ class Generator(Network):
         super().__init__("generator")
         init = Initializer(seed, dtype)
         self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
+        self.energy_mismatch = config.energy_mismatch
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -179,11 +191,19 @@ class Generator(Network):
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
-        latent = noise * (conditions[ENERGY] / ENERGY_SCALE)
+        latent = noise * (_column(conditions[ENERGY]) / ENERGY_SCALE)
         images = [layer(latent, training, update) for layer in self.layers]
         for i, attention in enumerate(self.attentions, start=1):
             images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
         return {layer_name(i): samples_first(tf.nn.relu(image[..., 0])) for i, image in enumerate(images)}
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        return self.energy_mismatch > 0
+
+    def auxiliary_loss(self, made: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The weighted `energy_mismatch`."""
+        return self.energy_mismatch * energy_mismatch(made)
 
 
 # --- discriminator -------------------------------------------------------------------------------------
@@ -216,7 +236,7 @@ class Tower(tf.Module):
 
 
 class Discriminator(Network):
-    """`layer_<i>` (n, rows, columns) and `energy` (n, 1), in GeV -> logits (n,).
+    """`layer_<i>` (n, rows, columns) and `energy` (n,), in GeV -> logits (n,).
 
     Linear in, for each layer: the features of its `Tower`, the tanh of their nearness to those of the other samples
     (`MinibatchDiscrimination`), the share of lit cells and the tanh of its nearness; and besides: E_l / 10 of each
@@ -250,7 +270,7 @@ class Discriminator(Network):
         found = []
         for i in range(layers):
             found += [seen[i], near[i], lit[i], near[layers + i]]
-        return tf.concat([*found, energy_features(energies, sample[ENERGY]), near[-1]], axis=1)
+        return tf.concat([*found, energy_features(energies, _column(sample[ENERGY])), near[-1]], axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since neither batch norm nor the nearness may mix them."""

@@ -129,6 +129,21 @@ class Network(tf.Module):
         """
 
     @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether a generator is trained on an `auxiliary_loss` besides what the discriminator says."""
+        return False
+
+    def auxiliary_loss(self, made: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What is added to the generator's loss: a mean over the samples, with its weight.
+
+        Parameters
+        ----------
+        made : mapping of str to tensor
+            Generated samples as the discriminator sees them, without noise, and their conditions.
+        """
+        raise NotImplementedError(f"{self.name} has no auxiliary loss")
+
+    @property
     def named(self) -> dict[str, tf.Variable]:
         """All variables by name.
 

@@ -77,6 +77,11 @@ class Problem(ABC):
         """Names of the tensors with the role of a condition: what a generator is asked for."""
         return tuple(name for name, spec in self.schema.items() if spec.role == "condition")
 
+    @property
+    def point_conditions(self) -> tuple[str, ...]:
+        """Conditions of which there are points with many events each (masses, but not an energy that is drawn)."""
+        return self.conditions
+
     @abstractmethod
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         """Open one split (`train`, `val`, `test`) of the data folder, or the file itself.
@@ -202,6 +207,35 @@ class Problem(ABC):
         """
         return []
 
+    def measurements(self, real: Sample, fake: Sample) -> dict[str, Any]:
+        """Problem-specific numbers for the report's JSON, as plain values."""
+        return {}
+
+    def probes(self, trained: Sample) -> list[Mapping[str, float]]:
+        """Points of the conditions at which a report has the generator make events besides.
+
+        Parameters
+        ----------
+        trained : Sample
+            Conditions of the training events.
+        """
+        return []
+
+    def probe_figures(
+        self, trained: Sample, real: Sample, made: Sequence[tuple[Mapping[str, float], Observables]]
+    ) -> list[tuple[str, str, Figure]]:
+        """Plots of what the generator made of the `probes`, as `figures`.
+
+        Parameters
+        ----------
+        trained : Sample
+            Conditions of the training events.
+        real : Sample
+            Real events, in physical units.
+        made : sequence of (point, observables)
+        """
+        return []
+
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         """Single samples to look at, beside real ones if there are any: caption and figure; None if they are no images.
 
@@ -221,6 +255,7 @@ def file_of(path: Path, split: str) -> Path:
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
     "calo_layer": "hpcgan.problems.calo_layer:CaloLayerProblem",
+    "calogan": "hpcgan.problems.calogan:CaloganProblem",
     "conditional": "hpcgan.problems.conditional:ConditionalProblem",
     "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
     "pileup": "hpcgan.problems.pileup:PileupProblem",

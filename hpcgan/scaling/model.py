@@ -353,7 +353,7 @@ def extrapolate(
             raise InputError(f"a strong study ends at {setting.batch} ranks, one sample each: give fewer nodes")
     first = point[0]["ranks_measured"][0]
     payload = first["payload_bytes"]
-    share = {"generator": 1.0 / first.get("critic_steps", 1)}  # of the steps in which there is this collective
+    share = first.get("updates", {"generator": 1 / first.get("critic_steps", 1)})  # so many of each collective a step
     collectives = [(size, share.get(network, 1.0)) for network, size in payload.items()]
     batches = _batch_law(mine) if setting.mode == "strong" else None
     extreme = expected_maximum(ranks)
@@ -488,7 +488,7 @@ def _step(
     observed: Observed,
     batches: tuple[float, float] | None,
 ) -> dict[str, np.ndarray]:
-    """A step on each number of ranks; `collectives` are bytes, and the share of the steps that have it."""
+    """A step on each number of ranks; `collectives` are bytes, and how many there are in a step."""
     if wanted is None:
         alpha, beta, fixed = inputs["alpha_s"], inputs["beta_s_per_byte"], 0.0
     else:

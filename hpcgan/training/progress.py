@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from hpcgan.methods.base import Loss
 
 _LINE_EVERY_S = 30.0
+_PARTS_SHOWN = 6  # of a score, in a line
 
 
 class Reporter:
@@ -87,7 +88,7 @@ class Reporter:
         line = f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s  {losses}"
         score = record["score"]
         if score:
-            parts = ", ".join(f"{name} {value:.2f}" for name, value in score["parts"].items())
+            parts = _parts(score["parts"])
             mark = "  best" if record["is_best"] else ""
             line += f"  score {score['total']:.2f} at N={score['n']} ({parts}){mark}"
         self.message(f"{line}  left {self._left(float(record['epoch']))}")
@@ -103,6 +104,13 @@ class Reporter:
         if progressed <= 0:
             return "?"
         return str(timedelta(seconds=round(elapsed / progressed * (self._epochs - done))))
+
+
+def _parts(parts: Mapping[str, float]) -> str:
+    """The parts of a score; the largest ones of many."""
+    shown = parts if len(parts) <= _PARTS_SHOWN else dict(sorted(parts.items(), key=lambda p: -p[1])[:_PARTS_SHOWN])
+    text = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
+    return text + (f" and {len(parts) - len(shown)} smaller ones" if len(shown) < len(parts) else "")
 
 
 def _loss(value: float | None) -> str:

@@ -27,7 +27,7 @@ def _sigmoid(x):
     ],
 )
 def test_bce_discriminator_by_hand(flip, expected):
-    value = losses.bce_discriminator(tf.constant(REAL), tf.constant(FAKE), tf.constant(flip, tf.float64))
+    value = losses.LOSSES["bce"].discriminator(tf.constant(REAL), tf.constant(FAKE), tf.constant(flip, tf.float64))
     assert float(value) == pytest.approx(expected, abs=1e-9)
     by_definition = np.mean(_bce(_sigmoid(REAL), flip == 0)) + np.mean(_bce(_sigmoid(FAKE), flip == 1))
     assert float(value) == pytest.approx(by_definition, abs=1e-12)

@@ -1,0 +1,94 @@
+"""Calorimeter showers as a training sees them: images and incident energy, possibly of several particles.
+
+`energy` (N, 1) of the files becomes a number a shower, and the overflow, which no generator makes, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hpcgan.data import calo
+from hpcgan.data.calo import ENERGY, LAYERS, OVERFLOW
+from hpcgan.data.schema import Sample
+from hpcgan.data.source import TensorSource
+from hpcgan.data.tensors import ROOT
+from hpcgan.physics.calorimeter import Segmentation
+
+PARTICLE = "particle"
+PDG = {"gamma": 22.0, "eplus": -11.0, "piplus": 211.0}
+"""Particles by the numbers of the Particle Data Group."""
+
+
+class ShowerSource:
+    """Showers of one file, or of one file for each of several particles.
+
+    Of several, showers take turns as long as there are any of a particle, so that the first ones of the source are a
+    mixture in equal shares, and each comes with its `particle`.
+
+    Parameters
+    ----------
+    files : mapping of str to Path
+        File of each particle (one of `PDG`); a single one may be "", which is not looked at.
+    segmentation : Segmentation
+    cache_mb : int
+        Files that fit, all together, are read into memory at the first access.
+
+    Attributes
+    ----------
+    path : Path
+        The file; of several, the first.
+
+    Raises
+    ------
+    InputError
+        Missing or broken files, or of another segmentation.
+    """
+
+    def __init__(self, files: Mapping[str, Path], segmentation: Segmentation, cache_mb: int = 1024) -> None:
+        self.path = next(iter(files.values()))
+        schema = {name: spec for name, spec in calo.schema_of(segmentation).items() if name != OVERFLOW}
+        self._sources: list[TensorSource] = []
+        try:
+            for file in files.values():
+                calo.open_showers(file, segmentation).close()
+                self._sources.append(TensorSource(file, schema, cache_mb // len(files), ROOT))
+        except BaseException:
+            self.close()
+            raise
+        self._pdg = np.array([PDG[name] for name in files], np.float32) if len(files) > 1 else None
+        turns = np.concatenate([np.arange(len(source)) for source in self._sources])
+        of = np.repeat(np.arange(len(self._sources)), [len(source) for source in self._sources])
+        order = np.lexsort((of, turns))
+        self._of, self._within = of[order], turns[order]
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """Images (n, rows, columns) float32 in MeV, `energy` (n,) in GeV; of several particles `particle` (n,)."""
+        of, within = self._of[indices], self._within[indices]
+        found: Sample = {}
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(of == number)
+            for name, values in source.read(within[mine]).items():
+                whole = found.setdefault(name, np.empty((len(of), *values.shape[1:]), values.dtype))
+                whole[mine] = values
+        return {**{name: found[name] for name in LAYERS}, **self._asked(found[ENERGY], of)}
+
+    def conditions(self) -> Sample:
+        """`energy` (N,) in GeV of all showers; of several particles also `particle` (N,)."""
+        energy = np.concatenate([source.conditions()[ENERGY] for source in self._sources])
+        starts = np.cumsum([0, *(len(source) for source in self._sources)])
+        return self._asked(energy[starts[self._of] + self._within], self._of)
+
+    def _asked(self, energy: np.ndarray, of: np.ndarray) -> Sample:
+        particle = {} if self._pdg is None else {PARTICLE: self._pdg[of]}
+        return {ENERGY: energy[:, 0], **particle}
+
+    def close(self) -> None:
+        """Close the files and drop the caches."""
+        for source in self._sources:
+            source.close()
