@@ -43,10 +43,10 @@ def survivor(tmp_path_factory):
     return tmp_path_factory.mktemp("survivor") / "run"
 
 
-def long_training(setting, run, *args, ranks=2):
+def long_training(setting, run):
     """A training that does not end by itself, after its first new checkpoint."""
     before = jobs.newest_step(run)
-    job = jobs.Running(setting, jobs.train_command(run, ENDLESS, *args, ranks=ranks))
+    job = jobs.Running(setting, jobs.train_command(run, ENDLESS))
     jobs.wait_for_step(run, before + 1, job)
     return job
 
@@ -159,11 +159,14 @@ def test_ranks_are_killed_at_random_times(setting, survivor, kills):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting, survivor, rank):
-    job = long_training(setting, survivor, "comm.timeout_s=20")
+    before = jobs.newest_step(survivor)
+    command = jobs.faulty_command(survivor, ENDLESS, "comm.timeout_s=300")
+    job = jobs.Running(setting, command, {"HPCGAN_PATIENCE": "0.05"})
+    jobs.wait_for_step(survivor, before + 1, job)
     jobs.stop(job.ranks()[rank])
-    code, output = job.finish(20 + BOUND)
+    code, output = job.finish(15 + BOUND)
     assert code not in (0, 75), output
-    (line,) = [line for line in output.splitlines() if "no progress for 20 s" in line]
+    (line,) = [line for line in output.splitlines() if "no progress for 15 s" in line]
     assert re.search(rf"rank {rank} does not answer .*; rank {1 - rank} is waiting in '[\w .]+' \(", line), line
 
 
