@@ -1,8 +1,8 @@
 """`python -m faulty ARGS`: hpcgan with a fault, for the ranks of a test's job.
 
 `HPCGAN_FAULT` says which: {"rank": 1, "phase": "data", "step": 20}. The rank raises when it gets there.
-`HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would. `HPCGAN_PATIENCE=0.05` makes
-`comm.timeout_s` that much shorter once the ranks are in their second step: the first one takes long.
+`HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would.
+`HPCGAN_PATIENCE=0.05` makes `comm.timeout_s` that much shorter in the second step: the first one takes long.
 """
 
 from __future__ import annotations
