@@ -94,7 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("numprocesses", None):
+    if hasattr(config, "workerinput"):  # one of several processes (pytest-xdist)
         items.sort(key=lambda item: _place(item.nodeid))
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("faults")]

@@ -33,14 +33,14 @@ def executed(name, preset, folder, monkeypatch):
     program = (
         "import sys, nbformat, nbclient\n"
         "book = nbformat.read(sys.argv[1], as_version=4)\n"
-        "nbclient.NotebookClient(book, timeout=300, resources={'metadata': {'path': sys.argv[3]}}).execute()\n"
+        "nbclient.NotebookClient(book, timeout=900, resources={'metadata': {'path': sys.argv[3]}}).execute()\n"
         "nbformat.write(book, sys.argv[2])\n"
     )
     arguments = [sys.executable, "-c", program, str(source), str(target), str(folder)]
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=400, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=jobs.PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
-        jobs.wait_for(lambda: not jobs.marked(mark), 20.0, lambda: f"outlive the notebook: {jobs.marked(mark)}")
+        jobs.wait_for(lambda: not jobs.marked(mark), message=lambda: f"outlive the notebook: {jobs.marked(mark)}")
     finally:
         for process in jobs.marked(mark):
             process.kill()

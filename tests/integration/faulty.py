@@ -2,6 +2,7 @@
 
 `HPCGAN_FAULT` says which: {"rank": 1, "phase": "data", "step": 20}. The rank raises when it gets there.
 `HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would.
+`HPCGAN_PATIENCE=0.05` makes `comm.timeout_s` that much shorter in the second step: the first one takes long.
 """
 
 from __future__ import annotations
@@ -77,6 +78,22 @@ def stop_after(steps: int) -> None:
     Gan.step = step  # type: ignore[method-assign]
 
 
+def shorten(factor: float) -> None:
+    """Have a watchdog wait for a part of its time from the second step on."""
+    from hpcgan.comm.watchdog import Watchdog
+
+    whole, steps = Watchdog.beat, [0]
+
+    def beat(self: Any, activity: str) -> None:
+        steps[0] += activity.startswith("step ")
+        if steps[0] == 2:
+            steps[0] += 1
+            self._timeout *= factor
+        whole(self, activity)
+
+    Watchdog.beat = beat  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     fault = json.loads(os.environ.get("HPCGAN_FAULT", "null"))
     world = expected_world(os.environ)
@@ -84,6 +101,8 @@ if __name__ == "__main__":
         install(fault["phase"], fault["step"])
     if "HPCGAN_STOP_AT" in os.environ:
         stop_after(int(os.environ["HPCGAN_STOP_AT"]))
+    if "HPCGAN_PATIENCE" in os.environ:
+        shorten(float(os.environ["HPCGAN_PATIENCE"]))
     from hpcgan.cli import main
 
     sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -43,10 +44,10 @@ def survivor(tmp_path_factory):
     return tmp_path_factory.mktemp("survivor") / "run"
 
 
-def long_training(setting, run, *args, ranks=2):
+def long_training(setting, run):
     """A training that does not end by itself, after its first new checkpoint."""
     before = jobs.newest_step(run)
-    job = jobs.Running(setting, jobs.train_command(run, ENDLESS, *args, ranks=ranks))
+    job = jobs.Running(setting, jobs.train_command(run, ENDLESS))
     jobs.wait_for_step(run, before + 1, job)
     return job
 
@@ -152,18 +153,21 @@ def test_an_exception_on_one_rank_ends_the_job_and_is_named_first(setting, survi
     fail(setting, survivor, "data", 1, start + 9, ENDLESS)
 
 
-@pytest.mark.parametrize("kills", [3])
-def test_ranks_are_killed_at_random_times(setting, survivor, kills):
-    killed_many_times(setting, survivor, kills, seed=kills, ranks=2)
+def test_ranks_are_killed_at_random_times(setting, survivor):
+    """One at its start, another one in the middle of an epoch."""
+    killed_many_times(setting, survivor, 2, seed=4, ranks=2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting, survivor, rank):
-    job = long_training(setting, survivor, "comm.timeout_s=20")
+    before = jobs.newest_step(survivor)
+    command = jobs.faulty_command(survivor, ENDLESS, "comm.timeout_s=300")
+    job = jobs.Running(setting, command, {"HPCGAN_PATIENCE": "0.05"})
+    jobs.wait_for_step(survivor, before + 1, job)
     jobs.stop(job.ranks()[rank])
-    code, output = job.finish(20 + BOUND)
+    code, output = job.finish(15 + BOUND)
     assert code not in (0, 75), output
-    (line,) = [line for line in output.splitlines() if "no progress for 20 s" in line]
+    (line,) = [line for line in output.splitlines() if "no progress for 15 s" in line]
     assert re.search(rf"rank {rank} does not answer .*; rank {1 - rank} is waiting in '[\w .]+' \(", line), line
 
 
@@ -187,28 +191,50 @@ def test_it_ends_as_if_nothing_had_been(setting, survivor):
 # ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stops", [((2, 3),), pytest.param(((4, 3), (2, 8)), marks=pytest.mark.faults)], ids=str)
-def test_ranks_from_one_to_three_see_the_same_curve_with_a_fixed_global_batch(tmp_path, stops):
-    """Some ranks are stopped in the middle of an epoch, 3 go on, against one rank all the way."""
-    setting = jobs.make_setting(
-        tmp_path, epochs=4, global_batch_size=12, label_flip=0.0, average_half_life=0.0, dtype="float64"
-    )
-    steps = ("model.normalisation=none", "scoring.statistics=moving", "training.rollback.limit=0")
-    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
-    code, output = jobs.Running(setting, jobs.train_command(whole, *steps, ranks=1)).finish()
+STATELESS = (
+    *("training.global_batch_size=12", "training.label_flip=0.0", "training.average_half_life=0.0"),
+    *("training.dtype=float64", "model.normalisation=none", "scoring.statistics=moving", "training.rollback.limit=0"),
+)
+
+
+@pytest.fixture(scope="module")
+def one_rank(setting, tmp_path_factory):
+    """A run of two epochs of five steps on one rank, with a global batch that is fixed."""
+    run = tmp_path_factory.mktemp("one") / "run"
+    code, output = jobs.Running(setting, jobs.train_command(run, *STATELESS, "training.epochs=2", ranks=1)).finish()
     assert code == 0, output
-    for ranks, stop in stops:
-        fault = {"HPCGAN_STOP_AT": str(stop)}
-        code, output = jobs.Running(setting, jobs.faulty_command(pieces, *steps, ranks=ranks), fault).finish()
-        assert code == 75, output
-        assert f"stopped on request at step {stop}," in output
-    code, output = jobs.Running(setting, jobs.train_command(pieces, *steps, ranks=3)).finish()
+    return run
+
+
+def ends_as_on_one_rank(setting, run, one_rank):
+    """A run goes on, on three ranks, to where that of one rank ended."""
+    code, output = jobs.Running(setting, jobs.train_command(run, *STATELESS, "training.epochs=2", ranks=3)).finish()
     assert code == 0, output
     assert "on this number of ranks" not in output  # the global batch is what it was
-    ours, theirs = (checkpoint.load_latest(run / "checkpoints", pytest.fail) for run in (pieces, whole))
-    assert ours.step == theirs.step == 20
+    ours, theirs = (checkpoint.load_latest(path / "checkpoints", pytest.fail) for path in (run, one_rank))
+    assert ours.step == theirs.step == 10
     for name, array in theirs.arrays.items():
         assert ours.arrays[name] == pytest.approx(array, rel=1e-6, abs=1e-9), name
+
+
+def test_ranks_from_one_to_three_see_the_same_curve_with_a_fixed_global_batch(setting, one_rank, tmp_path):
+    """Three ranks go on from the checkpoint that one rank has written after the first epoch."""
+    run = tmp_path / "run"
+    shutil.copytree(one_rank, run)
+    shutil.rmtree(checkpoint.path_of(run / "checkpoints", 10))
+    ends_as_on_one_rank(setting, run, one_rank)
+
+
+@pytest.mark.faults
+def test_four_two_and_three_ranks_see_the_same_curve_with_a_fixed_global_batch(setting, one_rank, tmp_path):
+    """Each stopped in the middle of an epoch."""
+    run = tmp_path / "run"
+    for ranks, stop in ((4, 3), (2, 8)):
+        command = jobs.faulty_command(run, *STATELESS, "training.epochs=2", ranks=ranks)
+        code, output = jobs.Running(setting, command, {"HPCGAN_STOP_AT": str(stop)}).finish()
+        assert code == 75, output
+        assert f"stopped on request at step {stop}," in output
+    ends_as_on_one_rank(setting, run, one_rank)
 
 
 def test_no_rank_of_another_world_is_let_in(setting, tmp_path):

@@ -27,7 +27,7 @@ except HpcganError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 #: Seconds for what has to come, on a machine that has much else to do.
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 # A rank that needs no MPI: it says that it is there, and ends as it is told.
 RANK = """

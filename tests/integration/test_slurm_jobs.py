@@ -60,7 +60,8 @@ def submit(cluster, setting, run, *args, launcher="srun", **env):
 
 def submitted(job):
     """Number of a job that was submitted without --wait."""
-    output, _ = job.process.communicate(timeout=60)
+    job.process.wait(60)
+    output = job.output()
     found = re.search(r"^job (\d+): run ", output, re.MULTILINE)
     assert found, output
     return found[1]
@@ -313,7 +314,8 @@ def test_a_sweep_on_four_nodes_gives_the_table_of_one_machine_though_its_coordin
     job = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"})
     jobs.wait_for(lambda: jobs.newest_step(study.trial(0).path) > 0 or job.process.poll() is not None, 120)
     job.process.kill()
-    output, _ = job.process.communicate()
+    job.process.wait()
+    output = job.output()
     assert re.search(r"job \d+: 3 trials, 2 at a time", output), output
     code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(240)
     assert code == 0, output
@@ -401,7 +403,8 @@ def test_what_the_cluster_does_not_have_is_said_in_seconds(clean, setting, outsi
 
 def test_a_job_that_the_cluster_will_never_start_is_taken_with_a_warning(clean, setting, outside):
     job = submit(clean, setting, outside / "never", "--time", "10", "--nodes", "5")
-    output, _ = job.process.communicate(timeout=60)
+    job.process.wait(60)
+    output = job.output()
     assert job.process.returncode == 0, output
     assert re.search(r"warning: job \d+ waits for Partition\w+: .* 'scancel \d+'", output), output
 

@@ -30,7 +30,7 @@ PNG = b"\x89PNG"
 panels: list[TrainingDashboard] = []  # those of this test
 
 
-def poll(condition, timeout=60.0):
+def poll(condition, timeout=600.0):
     """Until it holds, and no panel is in the middle of showing something new."""
     end = time.monotonic() + timeout
     while True:
@@ -98,7 +98,7 @@ class Played:
 
     def answer(self, run, refused=None, paused=False):
         """Obey the command that waits."""
-        poll(lambda: list(run.commands.glob("*.json")), 5.0)
+        poll(lambda: list(run.commands.glob("*.json")))
         (path,) = run.commands.glob("*.json")
         self.metrics.write("command", 15, id=path.stem, name="pause", rates={}, refused=refused, paused=paused,
                            learning_rates=[{}])  # fmt: skip
@@ -134,7 +134,7 @@ def trained(data, run, *overrides):
         yield
     finally:
         stop.requested = "SIGTERM"
-        thread.join(60)
+        thread.join(600)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ PNG = b"\x89PNG"
 panels: list[SweepDashboard] = []  # those of this test
 
 
-def poll(condition, timeout=60.0):
+def poll(condition, timeout=600.0):
     """Until it holds, and no panel is in the middle of showing something new."""
     end = time.monotonic() + timeout
     while True:
