@@ -83,25 +83,32 @@ def write_samples(
     share = max(1, ROUND_BYTES // (comm.size * size * sample_bytes(sampler.problem.schema))) * size
     given: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
     names: list[str] = []
+
+    def make_round(start: int) -> dict[str, list[np.ndarray] | None]:
+        """What each rank makes from sample `start` on, by tensor: on rank 0, None elsewhere."""
+        first = start + comm.rank * share
+        count = max(0, min(share, n - first))
+        made = sampler.sample(count, seed, first, **given) if count else {}
+        if not names:  # of the first round, in which rank 0 has a share
+            names.extend(comm.broadcast_json(list(made)))
+        return {name: comm.gather_array(made.pop(name, np.empty(0))) for name in names}
+
     with contextlib.ExitStack() as stack:
         append: Callable[[Sample], None] | None = None
         if comm.is_root:
             append = stack.enter_context(sampler.problem.writer(path, n, attributes, force))
+        done = 0
         for start in range(0, n, share * comm.size):
             comm.beat(f"the samples from {start} on")
             _stop_together(comm, stopping(), path)
-            first = start + comm.rank * share
-            count = max(0, min(share, n - first))
-            made = sampler.sample(count, seed, first, **given) if count else {}
-            names = names or comm.broadcast_json(list(made))  # of the first round, in which rank 0 has a share
-            parts = {name: comm.gather_array(made.get(name, np.empty(0))) for name in names}
-            if append is not None:
-                done = _append(append, parts, size)
-                progress(min(n, start) + done)
+            done += _append(append, make_round(start), size)
+            progress(done)
 
 
-def _append(append: Callable[[Sample], None], parts: Mapping[str, list[np.ndarray] | None], size: int) -> int:
-    """Write what the ranks have made, batch by batch, and count it."""
+def _append(append: Callable[[Sample], None] | None, parts: Mapping[str, list[np.ndarray] | None], size: int) -> int:
+    """On rank 0, write what the ranks have made, batch by batch; how many samples."""
+    if append is None:
+        return 0
     done = 0
     for arrays in zip(*(part or [] for part in parts.values()), strict=True):
         sample = dict(zip(parts, arrays, strict=True))
