@@ -187,6 +187,36 @@ class Gan:
         if self._average is not None:
             self._average.reset()
 
+    def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Begin with the weights and moving statistics of another training; what networks have measured stays.
+
+        The averaged generator gets those of an averaged generator, or of the generator where there was none.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            By the names of a checkpoint.
+
+        Raises
+        ------
+        InputError
+            Networks of other variables or shapes.
+        """
+        owners = {name.split("/")[1] for name in arrays if name.startswith("network/")}
+        for owner, network in self.networks.items():
+            prefix = f"network/{owner if owner in owners else owner.removesuffix('_average')}/"
+            theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            odd = network.named.keys() ^ theirs.keys()
+            if odd:
+                raise InputError(f"has other networks: '{prefix}{min(odd)}' is only in one of them")
+            measured = {variable.ref() for variable in network.constants}
+            for name, variable in network.named.items():
+                if variable.ref() in measured:
+                    continue
+                if tuple(variable.shape) != theirs[name].shape:
+                    raise InputError(f"has other networks: '{prefix}{name}' has another shape")
+                variable.assign(theirs[name].astype(variable.dtype.as_numpy_dtype))
+
     # --- random draws: functions of seed, step and global sample index -----------------------------
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
