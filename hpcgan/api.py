@@ -19,6 +19,8 @@ from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems.base import Problems, open_split, problem_class
 from hpcgan.rundir import RunDirectory
+from hpcgan.training import checkpoint as checkpoints
+from hpcgan.training import origin
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -132,6 +134,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
         raise InputError(f"--ranks {ranks}: give at least 1")
     if directory.exists:
         directory.check_config(config, directory.load_config(Problems()))
+    if not checkpoints.steps(directory.checkpoints):  # a run that goes on needs it no more
+        origin.check(config)
     problem = problem_class(config.problem)(config.model)
     for split in ("train", "val"):
         source = open_split(problem, config.data, split)

@@ -38,6 +38,7 @@ from hpcgan.problems.base import Problem, Problems, open_split, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
 from hpcgan.training import checkpoint as checkpoints
+from hpcgan.training import origin
 from hpcgan.training.control import StopRequest, verdict
 from hpcgan.training.loop import Trainer, Writers
 from hpcgan.training.progress import Reporter
@@ -78,14 +79,13 @@ def train(
             run.create(config)
     method, state = make_method(config, problem, comm)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
-    writers = None
+    writers = started_from = None
     with agreed(comm):
         if comm.is_root:
-            if not restore(state, run):
-                method.calibrate(lambda: encoded(problem, training))
+            started_from = None if restore(state, run) else begin(config, method, problem, training)
             shown = np.arange(sampler.batch_size) % len(validation)
             asked = take(validation.conditions(), shown) if problem.conditions else None
-            writers = open_writers(config, run, comm, state, problem, sampler, asked)
+            writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from)
     share(state, comm)
 
     outcome = "failed"
@@ -93,6 +93,8 @@ def train(
     reporter = Reporter(comm.is_root, terminal, config.training.epochs, method.losses, done)
     try:
         _announce(reporter, config, run, comm, sharding, state, len(validation))
+        if started_from is not None:
+            reporter.message(f"starting from the weights of {started_from}")
         state.counters.global_batch = sharding.global_batch
         pipeline = make_pipeline(config, problem, training, sharding, method)
         scorer = diversity = None
@@ -171,25 +173,50 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
     Raises
     ------
     InputError
-        A run of another configuration is there, or the data cannot be trained on.
+        A run of another configuration is there, the data cannot be trained on, or `training.start_from` is of no use.
     """
     if run.exists:
         run.check_config(config, run.load_config(Problems()))
     if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
+        origin.check(config)
         for split in ("train", "val"):
             problem.validate(config.data.path, split)
 
 
+def begin(config: Config, method: Method, problem: Problem, training: Source) -> Path | None:
+    """Give the networks of a new run their constants and, with `training.start_from`, the weights of another.
+
+    Returns
+    -------
+    Path or None
+        The checkpoint of the other run.
+
+    Raises
+    ------
+    InputError
+        Its networks are others.
+    """
+    method.calibrate(lambda: encoded(problem, training))
+    if config.training.start_from is None:
+        return None
+    found = origin.load(config, config.training.start_from, _warn)
+    try:
+        method.adopt(found.arrays)
+    except InputError as error:
+        raise InputError(f"{origin.KEY}: {found.path} {error}") from None
+    return found.path
+
+
 def restore(state: TrainState, run: RunDirectory) -> bool:
     """Load the newest intact checkpoint; False if there is none."""
-
-    def warn(text: str) -> None:
-        print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
-
-    found = checkpoints.load_latest(run.checkpoints, warn)
+    found = checkpoints.load_latest(run.checkpoints, _warn)
     if found is not None:
         state.load(found.arrays, found.meta)
     return found is not None
+
+
+def _warn(text: str) -> None:
+    print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
 
 
 def encoded(problem: Problem, source: Source, batch: int = 512) -> Iterator[Sample]:
@@ -222,13 +249,16 @@ def open_writers(
     problem: Problem,
     sampler: Sampler,
     conditions: Sample | None = None,
+    started_from: Path | None = None,
 ) -> Writers:
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
     try:
         lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
         metrics = MetricsWriter(run.metrics_file, lease.attempt)
-        append(run.provenance_file, provenance(config, comm, lease.attempt, state.counters.step))
+        origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
+        said = provenance(config, comm, lease.attempt, state.counters.step)
+        append(run.provenance_file, {**said, **origin_of_weights})
         metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
         with _written_by_tensorflow(run.tensorboard):
             events = tf.summary.create_file_writer(str(run.tensorboard))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hpcgan.data.schema import Sample
+from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
@@ -140,6 +141,36 @@ class Method(ABC):
         epochs : float
             Epochs done before the step.
         """
+
+    def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Begin with the weights and moving statistics of another training; what networks have measured stays.
+
+        An averaged network gets those of an averaged one, or of the network itself where there was none.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            By the names of a checkpoint.
+
+        Raises
+        ------
+        InputError
+            Networks of other variables or shapes.
+        """
+        owners = {name.split("/")[1] for name in arrays if name.startswith("network/")}
+        for owner, network in self.networks.items():
+            prefix = f"network/{owner if owner in owners else owner.removesuffix('_average')}/"
+            theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            odd = network.named.keys() ^ theirs.keys()
+            if odd:
+                raise InputError(f"has other networks: '{prefix}{min(odd)}' is only in one of them")
+            measured = {variable.ref() for variable in network.constants}
+            for name, variable in network.named.items():
+                if variable.ref() in measured:
+                    continue
+                if tuple(variable.shape) != theirs[name].shape:
+                    raise InputError(f"has other networks: '{prefix}{name}' has another shape")
+                variable.assign(theirs[name].astype(variable.dtype.as_numpy_dtype))
 
     @classmethod
     def symmetries(cls, config: Config) -> tuple[str, ...]:

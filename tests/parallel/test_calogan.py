@@ -8,9 +8,13 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
 
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.config import TrainingConfig  # noqa: E402
+from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.models.calogan import CaloGan, Discriminator  # noqa: E402
 from hpcgan.models.layers import Initializer, synchronise  # noqa: E402
 from hpcgan.models.minibatch import MinibatchDiscrimination  # noqa: E402
+from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
 
 BATCH = 3
 SHAPES = ((2, 8), (4, 4), (4, 2))
@@ -126,3 +130,46 @@ def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, siz
         np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9 * max(scale, 1e-3), err_msg=weight.name)
     for ours, theirs in zip(parallel.statistics, statistics, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def whole_steps(comm, size, scope="global", steps=2):
+    """Weights, statistics and metrics after steps of the published kind; the ranks share batches of `size` * BATCH."""
+    model = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5, minibatch_discrimination=scope)
+    problem, mine = CaloganProblem(model), size * BATCH // comm.size
+    training = {"generator_steps": 2, "discriminator_update": "apart", "batch_norm": "synced"}
+    config = TrainingConfig(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
+    gan, rng = Gan(problem, config, comm, seed=1), np.random.default_rng(4)
+    # As they are drawn first, all generated cells hold nothing to speak of, and the nearness of all pairs is 1.
+    for network in (gan.networks["generator"], gan.networks["discriminator"]):
+        for weight in network.weights:
+            weight.assign(0.3 * rng.normal(size=weight.shape))
+    first, metrics = comm.rank * mine, []
+    for step in range(steps):
+        whole = {f"layer_{i}": 1e3 * np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
+        whole["energy"] = rng.uniform(1, 20, size * BATCH)
+        real = problem.encode({name: values[first : first + mine] for name, values in whole.items()})
+        rates = {"generator": 1e-3, "discriminator": 1e-3}
+        draws = gan.draws(step, first, mine)
+        done = gan.step(step, real, draws, learning_rates=rates, samples=9 * step + 9, attention=False)
+        metrics.append(done.metrics)
+    return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, metrics
+
+
+@pytest.mark.parametrize("size", SEVERAL)
+def test_the_whole_step_is_that_of_one_rank_with_the_whole_batch(each_comm, size):
+    """Discriminator on real and on generated showers, generator twice: to nine digits, with the nearness over all."""
+    ours, theirs = whole_steps(each_comm, size), whole_steps(SerialComm(), size)
+    for name, value in theirs[0].items():
+        np.testing.assert_allclose(
+            ours[0][name], value, rtol=1e-9, atol=1e-9 * max(np.abs(value).max(), 1e-3), err_msg=name
+        )
+    for mine, whole in zip(ours[1], theirs[1], strict=True):
+        assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
+        assert mine["auxiliary_loss"] > 0.1
+    if each_comm.backend == "horovod":
+        local = whole_steps(each_comm, size, "local")[0]
+        assert not np.allclose(
+            local["discriminator/discriminator/head/kernel"],
+            theirs[0]["discriminator/discriminator/head/kernel"],
+            rtol=1e-4,
+        )
