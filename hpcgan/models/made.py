@@ -75,8 +75,8 @@ class MadeConfig(Protocol):
 def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     """Degrees of the hidden units: (units,) whole numbers from 0 to cells - 1, ascending.
 
-    One random number in each of `units` equal parts of [0, cells), rounded down: with at least as many units as cells
-    every degree occurs. The first one is 0, so that the first cell knows of the conditions.
+    One random number in each of `units` equal parts of [0, cells), rounded down: with at least twice as many units as
+    cells every degree occurs. The first one is 0, so that the first cell knows of the conditions.
     """
     u = stateless.uniform(seed, "made/degrees", 0, 0, 1, units)[0]
     found = np.minimum((cells * (np.arange(units) + u) / units).astype(np.int64), cells - 1)
