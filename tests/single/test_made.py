@@ -40,7 +40,7 @@ def images(n, shape=(2, 3), seed=0):
     }
 
 
-@pytest.mark.parametrize(("cells", "units"), [(6, 12), (6, 40), (144, 512), (5, 2), (1, 3)])
+@pytest.mark.parametrize(("cells", "units"), [(6, 13), (6, 40), (144, 512), (5, 2), (1, 3)])
 def test_degrees_are_ascending_and_cover_all_cells_where_there_are_units_enough(cells, units):
     found = degrees(3, cells, units)
     assert len(found) == units
