@@ -15,7 +15,7 @@ import numpy as np
 import pydantic
 
 from hpcgan import records
-from hpcgan.config import METHODS
+from hpcgan.config import METHODS, TrainingSection
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data.calo import holds_showers
 from hpcgan.data.schema import Sample, take
@@ -588,7 +588,10 @@ def _training(
 
 
 def _training_figures(
-    epochs: list[dict[str, Any]], info: CheckpointInfo, band: dict[str, Any], loss_label: str
+    epochs: list[dict[str, Any]],
+    info: CheckpointInfo,
+    band: dict[str, Any],
+    loss_label: str = TrainingSection.loss_label,
 ) -> list[EmbeddedFigure]:
     """Loss and score curves."""
     from hpcgan.metrics import plots

@@ -75,8 +75,8 @@ class MadeConfig(Protocol):
 def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     """Degrees of the hidden units: (units,) whole numbers from 0 to cells - 1, ascending.
 
-    One random number in each of `units` equal parts of [0, cells), rounded down: with at least as many units as cells
-    every degree occurs. The first one is 0, so that the first cell knows of the conditions.
+    One random number in each of `units` equal parts of [0, cells), rounded down: with at least twice as many units as
+    cells every degree occurs. The first one is 0, so that the first cell knows of the conditions.
     """
     u = stateless.uniform(seed, "made/degrees", 0, 0, 1, units)[0]
     found = np.minimum((cells * (np.arange(units) + u) / units).astype(np.int64), cells - 1)
@@ -151,7 +151,7 @@ class Made(Density):
         The logit of q_d relative to its beginning; logits of the weights, means and widths (before softplus) of the
         components.
         """
-        lit = x > 0
+        lit = self._lit(x)
         features = tf.reshape(self._features(lit, self._standardised(x, lit)), [-1, 2 * self.cells])
         kernel = tf.reshape(self.hidden * self._sees, [2 * self.cells, -1])
         hidden = tf.nn.relu(tf.matmul(features, kernel) + self._from_conditions(conditions, tf.shape(x)[0]))
@@ -160,7 +160,7 @@ class Made(Density):
 
     def log_prob(self, sample: Tensors) -> tf.Tensor:
         x = tf.reshape(sample[self.tensor], [-1, self.cells])
-        lit, parameters = x > 0, self.factors(x, sample)
+        lit, parameters = self._lit(x), self.factors(x, sample)
         t = self._standardised(x, lit)
         lit_logit, weights, means, widths = self._split(parameters, self.lit_logit)
         z = (t[:, :, None] - means) / widths
@@ -206,6 +206,11 @@ class Made(Density):
         return {self.tensor: tf.reshape(tf.transpose(made.stack()), [n, *self.shape])}
 
     # --- parts -------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _lit(x: tf.Tensor) -> tf.Tensor:
+        """Whether there is a deposit. One that is none (negative, not a number) counts, so that the loss shows it."""
+        return tf.not_equal(x, 0.0)
 
     def _standardised(self, x: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
         """t_d, 0 where there is no deposit."""

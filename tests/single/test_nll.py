@@ -124,12 +124,12 @@ def test_two_runs_of_the_same_seed_are_the_same_bits_and_traced_once():
         np.testing.assert_array_equal(value, runs[1][name], err_msg=name)
 
 
-def test_a_wish_to_stop_and_a_nan_come_back_in_the_metrics():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_wish_to_stop_and_a_deposit_that_is_none_come_back_in_the_metrics(bad):
     method = likelihood()
     assert step(method, attention=True).metrics["attention"] == 1.0
     real = encoded(8)
-    real["layer_2"][2] = np.nan
-    real["energy"][2] = np.nan
+    real["layer_2"][2, 0, 3] = bad
     result = step(method, 1, real)
     assert not result.finite_here
     assert result.metrics["nonfinite"] == 1.0
