@@ -20,7 +20,8 @@ from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
 
-ENDLESS = "training.epochs=100000"
+SCORING = "scoring.every_epochs=5"
+ENDLESS = ("training.epochs=100000", SCORING)
 BOUND = 120.0  # seconds from a fault to the end of the job, on a busy machine
 
 
@@ -47,7 +48,7 @@ def survivor(tmp_path_factory):
 def long_training(setting, run):
     """A training that does not end by itself, after its first new checkpoint."""
     before = jobs.newest_step(run)
-    job = jobs.Running(setting, jobs.train_command(run, ENDLESS))
+    job = jobs.Running(setting, jobs.train_command(run, *ENDLESS))
     jobs.wait_for_step(run, before + 1, job)
     return job
 
@@ -97,7 +98,7 @@ def test_an_exception_on_one_rank_in_any_phase(setting, reference, tmp_path, pha
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(setting, reference, tmp_path, rank):
     run = tmp_path / "run"
-    job = jobs.Running(setting, jobs.train_command(run, ENDLESS))
+    job = jobs.Running(setting, jobs.train_command(run, *ENDLESS))
     jobs.wait_for_step(run, 7, job)
     job.ranks()[rank].kill()
     code, output = job.finish(BOUND)
@@ -110,7 +111,8 @@ def assert_as_if_nothing_had_been(setting, run):
     """A run goes on for two epochs, after which it has the bits of another one with as many."""
     before, whole = jobs.newest_step(run), run.with_name("whole")
     for path in (run, whole):
-        code, output = jobs.Running(setting, jobs.train_command(path, f"training.epochs={before // 7 + 2}")).finish()
+        command = jobs.train_command(path, f"training.epochs={before // 7 + 2}", SCORING)
+        code, output = jobs.Running(setting, command).finish()
         assert code == 0, output
         assert (f"resuming at step {before}" in output) == (path == run)
     jobs.assert_same_end(run, whole)
@@ -120,7 +122,7 @@ def killed_many_times(setting, run, kills, seed, ranks):
     """A training without an end, started again after each of `kills` SIGKILLs of a random rank at random times."""
     chance = random.Random(seed)
     for number in range(kills):
-        job = jobs.Running(setting, jobs.train_command(run, ENDLESS, ranks=ranks))
+        job = jobs.Running(setting, jobs.train_command(run, *ENDLESS, ranks=ranks))
         if chance.random() < 0.3:  # at its start, or in its first steps
             jobs.wait_for(lambda: len(job.ranks()) == ranks)  # noqa: B023
             time.sleep(chance.uniform(0.0, 8.0))
@@ -147,10 +149,10 @@ def test_a_training_killed_twenty_times_ends_as_if_nothing_had_been(setting, tmp
 def test_an_exception_on_one_rank_ends_the_job_and_is_named_first(setting, survivor):
     """Between collectives of the others, while the step is being traced; with the data; in rank 0's files."""
     start = jobs.newest_step(survivor)
-    fail(setting, survivor, "discriminator", 1, 0, ENDLESS)
-    fail(setting, survivor, "checkpoint", 0, start + 10, ENDLESS)
+    fail(setting, survivor, "discriminator", 1, 0, *ENDLESS)
+    fail(setting, survivor, "checkpoint", 0, start + 10, *ENDLESS)
     assert jobs.newest_step(survivor) == start + 7
-    fail(setting, survivor, "data", 1, start + 9, ENDLESS)
+    fail(setting, survivor, "data", 1, start + 9, *ENDLESS)
 
 
 def test_ranks_are_killed_at_random_times(setting, survivor):
@@ -161,7 +163,7 @@ def test_ranks_are_killed_at_random_times(setting, survivor):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting, survivor, rank):
     before = jobs.newest_step(survivor)
-    command = jobs.faulty_command(survivor, ENDLESS, "comm.timeout_s=300")
+    command = jobs.faulty_command(survivor, *ENDLESS, "comm.timeout_s=300")
     job = jobs.Running(setting, command, {"HPCGAN_PATIENCE": "0.05"})
     jobs.wait_for_step(survivor, before + 1, job)
     jobs.stop(job.ranks()[rank])
@@ -173,7 +175,7 @@ def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting,
 
 def test_another_writer_is_refused_and_a_killed_launcher_leaves_nothing_behind(setting, survivor):
     job = long_training(setting, survivor)
-    code, output = jobs.Running(setting, jobs.train_command(survivor, ENDLESS)).finish()
+    code, output = jobs.Running(setting, jobs.train_command(survivor, *ENDLESS)).finish()
     assert code == 2, output
     assert re.search(r"process \d+ on .* is at work in it \(attempt \d+\)", output), output
     before = jobs.newest_step(survivor)

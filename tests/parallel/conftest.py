@@ -11,7 +11,7 @@ crashes or hangs:
 - when a job ends without any progress (it does not start, or cannot collect the tests), all tests left fail
   with what it printed. A test that never ran has failed.
 
-The time-out of a test is 120 seconds unless the mark says otherwise: `world_size(2, timeout=30)`.
+The time-out of a test is 600 seconds unless the mark says otherwise: `world_size(2, timeout=30)`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from hpcgan.launch.start import launch
 from hpcgan.launch.world import expected_world
 
 RESULTS = "HPCGAN_TEST_RESULTS"  # set for the ranks: the folder they write to
-DEFAULT_TIMEOUT = 120.0
-START_TIME = 120.0  # for imports and MPI, on a busy machine
+DEFAULT_TIMEOUT = 600.0
+START_TIME = 600.0  # for imports and MPI, on a busy machine
 #: Between a failure and the end of the job, so that ranks that fail the same way can say so.
 FAIL_DELAY = 2.0
 

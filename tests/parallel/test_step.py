@@ -75,7 +75,7 @@ def assert_close(ours, theirs, rtol):
 
 def on(size, *values, faults=False):
     """Values of a test's parameters, on a number of ranks; some only with `--faults`."""
-    marks = [pytest.mark.world_size(size, timeout=600), *([pytest.mark.faults] if faults else [])]
+    marks = [pytest.mark.world_size(size), *([pytest.mark.faults] if faults else [])]
     return pytest.param(size, *values, marks=marks)
 
 

@@ -7,6 +7,7 @@ Horovod and MPI only where it says so. A module that is not covered fails, so th
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache  # each file is asked for a hundred times
 def imports(source: str, module: str, is_package: bool) -> list[tuple[str, bool]]:
     """Absolute names of what is imported, and whether that happens when the module is."""
     found: list[tuple[str, bool]] = []
