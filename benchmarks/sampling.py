@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from together import run_all, spread, total_rate, wait_for_all, write_rate
 
+from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory, write_atomic
@@ -108,6 +109,7 @@ def use_cores(cores: int) -> None:
 def time_batches(args: argparse.Namespace) -> None:
     """Write a line for each batch size: its seconds a batch, in each repeat."""
     use_cores(args.cores)
+    quiet_tensorflow()
     import tensorflow as tf
 
     from hpcgan.evaluation.conditions import drawn, each
