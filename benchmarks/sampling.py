@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from together import run_all, spread, total_rate, wait_for_all, write_rate
 
+from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.rundir import RunDirectory, write_atomic
@@ -108,6 +109,7 @@ def use_cores(cores: int) -> None:
 def time_batches(args: argparse.Namespace) -> None:
     """Write a line for each batch size: its seconds a batch, in each repeat."""
     use_cores(args.cores)
+    quiet_tensorflow()
     import tensorflow as tf
 
     from hpcgan.evaluation.conditions import drawn, each
@@ -259,7 +261,7 @@ def figure(
     """Time of a sample against the batch size; horizontal lines for what it is compared with."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(7, 4.5), layout="constrained")
+    drawn = Figure(figsize=(8, 4.5), layout="constrained")
     axes = drawn.subplots()
     for number, cores in enumerate(sorted({row.cores for row in rows})):
         mine, colour = [row for row in rows if row.cores == cores], f"C{number}"
@@ -272,8 +274,11 @@ def figure(
             axes.axhline(1e6 / simulation[cores], color=colour, ls="--", label=f"simulation, {label}")
         if reference is not None:
             axes.axhline(1e6 / (reference[1] * cores), color=colour, ls=":", label=f"{reference[0]}, {label}")
+    sizes = sorted({row.batch_size for row in rows})
     axes.set(xscale="log", yscale="log", xlabel="Batch size", ylabel="Time a sample [µs]", title=title)
-    axes.legend(fontsize="small")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    drawn.legend(loc="outside right upper", fontsize="small")
     return drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import sys
@@ -113,7 +114,9 @@ def _as_rank(args: argparse.Namespace) -> int:
     def make() -> Comm:
         from hpcgan.comm.select import make_comm
 
-        backend = _read_run(args.run)[0].comm.backend
+        backend = "auto"
+        with contextlib.suppress(InputError):  # said below, by all ranks together
+            backend = _read_run(args.run)[0].comm.backend
         return make_comm("auto" if backend == "serial" else backend)  # which says how it was trained, no more
 
     return run_as_rank(make, lambda comm: _generate(args, comm, stop), stop.retire)

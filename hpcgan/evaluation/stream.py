@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hpcgan.problems.base import Problem
 
 ROUND_BYTES = 64 << 20
-"""Samples in memory at a time on rank 0, about, whatever the number of ranks: 4,096 detector images."""
+"""Samples in memory at a time on rank 0, about (4,096 detector images), but at least a batch of each rank."""
 
 
 class Sampler(Protocol):

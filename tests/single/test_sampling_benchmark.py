@@ -60,12 +60,12 @@ def test_table_and_plot(sampling, tmp_path):
     assert said["simulation_samples_per_s"] == {"1": 50.0, "2": 100.0}
     assert said["reference"] == {"name": "Geant4", "samples_per_s_core": 2.5}
     assert (tmp_path / "sampling.png").read_bytes().startswith(b"\x89PNG")
-    drawn = sampling.figure(rows, {1: 50.0}, ("Geant4", 2.5), "title").axes[0]
-    lines = {text.get_text() for text in drawn.get_legend().get_texts()}
+    figure = sampling.figure(rows, {1: 50.0}, ("Geant4", 2.5), "title")
+    lines = {text.get_text() for text in figure.legends[0].get_texts()}
     assert lines == {
         "generator, 1 core", "generator, 2 cores", "simulation, 1 core", "Geant4, 1 core", "Geant4, 2 cores",
     }  # fmt: skip
-    levels = sorted(line.get_ydata()[0] for line in drawn.get_lines() if line.get_linestyle() in ("--", ":"))
+    levels = sorted(line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_linestyle() in ("--", ":"))
     assert levels == pytest.approx([20_000.0, 200_000.0, 400_000.0])
 
 
