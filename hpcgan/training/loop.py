@@ -322,7 +322,7 @@ class Trainer:
         record: dict[str, Any] = {
             "epoch": epoch,
             "samples": counters.samples,
-            "losses": {k: means.get(f"{k}_loss") for k in ("discriminator", "generator")},
+            "losses": _losses(means),
             "probabilities": {k: means.get(f"{k}_probability") for k in ("real", "fake")},
             "collapse": {
                 "diversity": None if diversity is None else diversity.pairs,
@@ -500,6 +500,12 @@ def learning_rates(
         )
         for name, adam in (("generator", settings.generator), ("discriminator", settings.discriminator))
     }
+
+
+def _losses(means: Mapping[str, float]) -> dict[str, float | None]:
+    """Losses by name out of an epoch's metrics: those of both networks, None without any, and what else there is."""
+    named = {name.removesuffix("_loss"): value for name, value in means.items() if name.endswith("_loss")}
+    return {"discriminator": None, "generator": None, **named}
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
