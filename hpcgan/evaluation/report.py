@@ -596,7 +596,9 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
     selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
-    losses = {name: [np.nan if (v := r["losses"][name]) is None else v for r in epochs] for name in epochs[0]["losses"]}
+    losses = {
+        name: [np.nan if (v := r["losses"].get(name)) is None else v for r in epochs] for name in epochs[0]["losses"]
+    }
     x = np.array([r["samples"] for r in epochs], dtype=np.float64)
     figures = []
     scored = [r for r in epochs if r.get("score")]
