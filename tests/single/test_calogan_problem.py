@@ -408,7 +408,8 @@ def test_evaluate(run, folder, tmp_path):
     check_numbers(page, json.loads(made.json.read_text()))
 
 
-def test_files_are_compared_by_their_layout(run, folder, tmp_path):
+def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
     generate(run, tmp_path / "fake.h5", "-n", "20").close()
     made = report.compare_files(folder / "test.h5", tmp_path / "fake.h5", repetitions=5, log=lambda text: None)
     assert made.data["problem"] == "calogan"
@@ -562,7 +563,8 @@ def test_networks_heed_the_particle():
     assert not np.allclose(*logits)
 
 
-def test_a_training_on_several_particles(mixture, tmp_path):
+def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
+    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")
     (record,) = records.read(run.metrics_file, "epoch")
