@@ -44,6 +44,8 @@ COLLAPSE = {
     "saturation": "discriminator's certainty",
 }
 NULL_SPLITS = 2000
+#: Parts of a score in the figure of its curve, at most.
+PARTS_SHOWN = 6
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256
 #: Real events read from one file, at most, in units of the events on each side.
@@ -605,7 +607,9 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
     if scored:
         sizes = {r["score"]["n"] for r in scored}
         lines = {"total": [r["score"]["total"] for r in scored]}
-        for part in scored[0]["score"]["parts"]:
+        last = scored[-1]["score"]["parts"]
+        shown = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
+        for part in shown:
             lines[part.replace("_", " ")] = [r["score"]["parts"][part] for r in scored]
         levels = None
         if sizes == {band["n"]}:
@@ -620,7 +624,10 @@ def _training_figures(epochs: list[dict[str, Any]], info: CheckpointInfo, band: 
             mark=mark,
             levels=levels,
         )
-        figures.append(embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
+        caption = "Score on validation events after each epoch."
+        if len(shown) < len(last):
+            caption += f" Of its {len(last)} parts, the {len(shown)} that are largest at the end."
+        figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, "Mean loss of an epoch", mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
     lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}

@@ -36,7 +36,7 @@ ENERGY_LIMITS = (0.1, 1000.0)
 PROBES = (0.5, 0.75, 1.25, 1.5, 2.0)
 """Energies of a report outside of those trained on, in units of the lowest and of the highest."""
 
-WHOLE = ("total", "response", "depth_weighted", "depth", "shower_depth", "shower_depth_width")
+WHOLE = ("total_energy", "response", "depth_weighted", "depth", "shower_depth", "shower_depth_width")
 OF_LAYER = ("fraction", "width_eta", "width_phi", "ratio", "occupancy")
 QUANTITIES = (*WHOLE, *(f"{name}_{layer}" for name in OF_LAYER for layer in range(N_LAYERS)))
 """What is compared: the paper's shower-shape variables, and `response`, the energy in all cells over that asked for.
@@ -44,8 +44,8 @@ QUANTITIES = (*WHOLE, *(f"{name}_{layer}" for name in OF_LAYER for layer in rang
 Both sides are compared at the same energies; a generator that does not heed them would show in `response`.
 """
 
-UNITS = {"total": "GeV", "depth_weighted": "GeV", "width_eta": "mm", "width_phi": "mm"}
-ALWAYS = ("total", "response", "depth_weighted", "occupancy")
+UNITS = {"total_energy": "GeV", "depth_weighted": "GeV", "width_eta": "mm", "width_phi": "mm"}
+ALWAYS = ("total_energy", "response", "depth_weighted", "occupancy")
 """What every shower has; the others take energy in the calorimeter, or in a layer."""
 
 
@@ -282,7 +282,8 @@ class CaloganProblem(Problem):
     def observables(self, sample: Sample) -> Observables:
         """`QUANTITIES` of each shower; a shower has no width of a layer without energy, say."""
         found = shower_shapes(calo.images(sample), self.model.cells)
-        found["response"] = found["total"] / sample[ENERGY]
+        found["total_energy"] = found.pop("total")  # the total of a score is something else
+        found["response"] = found["total_energy"] / sample[ENERGY]
         shapes = {name: _observable(name, found[name]) for name in QUANTITIES}
         if self.model.classes:
             shapes[PARTICLE] = Observable(sample[PARTICLE].astype(np.float64), condition=True)

@@ -28,7 +28,7 @@ NEIGHBOURS = 5
 ENERGY_BINS = 12
 
 LABELS = {
-    "total": "Energy in all cells",
+    "total_energy": "Energy in all cells",
     "response": "Energy in all cells / requested",
     "depth_weighted": "Depth-weighted energy $l_d$",
     "depth": "Last layer with energy $d$",
@@ -41,7 +41,7 @@ LABELS = {
     "occupancy": "Occupancy, layer {}",
 }
 DEPTHS = (
-    "total", "response", "depth_weighted", "fraction_0", "fraction_1", "fraction_2", "depth", "shower_depth",
+    "total_energy", "response", "depth_weighted", "fraction_0", "fraction_1", "fraction_2", "depth", "shower_depth",
     "shower_depth_width",
 )  # fmt: skip
 SHAPES = tuple(f"{name}_{layer}" for name in ("width_eta", "width_phi", "ratio", "occupancy") for layer in range(3))
