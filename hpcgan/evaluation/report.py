@@ -45,7 +45,7 @@ COLLAPSE = {
 }
 NULL_SPLITS = 2000
 #: Parts of a score in the figure of its curve, at most.
-PARTS_SHOWN = 6
+PARTS_SHOWN = 5
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256
 #: Real events read from one file, at most, in units of the events on each side.
