@@ -83,6 +83,8 @@ class Writer(tensors.Writer):
         One of the particles of :mod:`hpcgan.physics.showers`, or "" where it is not known.
     attributes : mapping
         What else the file is to say; ``settings`` identifies the data.
+    more : Schema, optional
+        Further tensors of a shower.
 
     Raises
     ------
@@ -98,6 +100,7 @@ class Writer(tensors.Writer):
         particle: str,
         attributes: Mapping[str, Any],
         force: bool = False,
+        more: Schema | None = None,
     ) -> None:
         said = {
             "contents": f"calorimeter showers of {TITLES.get(particle, 'particles')}",
@@ -108,7 +111,7 @@ class Writer(tensors.Writer):
             "layer_edges_mm": list(LAYER_EDGES),
             **attributes,
         }
-        super().__init__(folder, sizes, schema_of(segmentation), said, force, ROOT, "showers")
+        super().__init__(folder, sizes, {**schema_of(segmentation), **(more or {})}, said, force, ROOT, "showers")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         super()._lay_out(group, size)

@@ -10,16 +10,41 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan.data import calo
+from hpcgan.data import calo, tensors
 from hpcgan.data.calo import ENERGY, LAYERS, OVERFLOW
-from hpcgan.data.schema import Sample
+from hpcgan.data.schema import Sample, Schema, TensorSpec, concatenate, take
 from hpcgan.data.source import TensorSource
+from hpcgan.data.storage import open_file, readable
 from hpcgan.data.tensors import ROOT
+from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Segmentation
 
 PARTICLE = "particle"
 PDG = {"gamma": 22.0, "eplus": -11.0, "piplus": 211.0}
 """Particles by the numbers of the Particle Data Group."""
+
+LABEL: Schema = {PARTICLE: TensorSpec((), role="condition")}
+"""What a file with showers of several particles has besides: the number of each."""
+
+
+def particles_in(path: Path) -> tuple[str, ...]:
+    """Particles of a file that says of each shower which it is of; () of any other.
+
+    Raises
+    ------
+    InputError
+        Not HDF5, damaged, or a number that is none of `PDG`.
+    """
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        if PARTICLE not in list(file.keys()):
+            return ()
+    with tensors.open_tensors(path, LABEL, ROOT) as opened:
+        numbers = opened.column(PARTICLE)
+    bad = np.flatnonzero(~np.isin(numbers, list(PDG.values())))
+    if bad.size:
+        known = ", ".join(f"{number:g} ({name})" for name, number in PDG.items())
+        raise InputError(f"{path}: {PARTICLE} of shower {bad[0]} is {numbers[bad[0]]:g}; known are {known}")
+    return tuple(name for name, number in PDG.items() if number in numbers)
 
 
 class ShowerSource:
@@ -35,6 +60,8 @@ class ShowerSource:
     segmentation : Segmentation
     cache_mb : int
         Files that fit, all together, are read into memory at the first access.
+    labelled : bool
+        A single file says itself which `particle` each shower is of.
 
     Attributes
     ----------
@@ -47,9 +74,13 @@ class ShowerSource:
         Missing or broken files, or of another segmentation.
     """
 
-    def __init__(self, files: Mapping[str, Path], segmentation: Segmentation, cache_mb: int = 1024) -> None:
+    def __init__(
+        self, files: Mapping[str, Path], segmentation: Segmentation, cache_mb: int = 1024, labelled: bool = False
+    ) -> None:
         self.path = next(iter(files.values()))
         schema = {name: spec for name, spec in calo.schema_of(segmentation).items() if name != OVERFLOW}
+        if labelled:
+            schema |= LABEL
         self._sources: list[TensorSource] = []
         try:
             for file in files.values():
@@ -76,17 +107,21 @@ class ShowerSource:
             for name, values in source.read(within[mine]).items():
                 whole = found.setdefault(name, np.empty((len(of), *values.shape[1:]), values.dtype))
                 whole[mine] = values
-        return {**{name: found[name] for name in LAYERS}, **self._asked(found[ENERGY], of)}
+        return {**{name: found[name] for name in LAYERS}, **self._asked(found, of)}
 
     def conditions(self) -> Sample:
         """`energy` (N,) in GeV of all showers; of several particles also `particle` (N,)."""
-        energy = np.concatenate([source.conditions()[ENERGY] for source in self._sources])
+        whole = concatenate([source.conditions() for source in self._sources])
         starts = np.cumsum([0, *(len(source) for source in self._sources)])
-        return self._asked(energy[starts[self._of] + self._within], self._of)
+        return self._asked(take(whole, starts[self._of] + self._within), self._of)
 
-    def _asked(self, energy: np.ndarray, of: np.ndarray) -> Sample:
-        particle = {} if self._pdg is None else {PARTICLE: self._pdg[of]}
-        return {ENERGY: energy[:, 0], **particle}
+    def _asked(self, found: Sample, of: np.ndarray) -> Sample:
+        asked = {ENERGY: found[ENERGY][:, 0]}
+        if self._pdg is not None:
+            asked[PARTICLE] = self._pdg[of]
+        elif PARTICLE in found:
+            asked[PARTICLE] = found[PARTICLE]
+        return asked
 
     def close(self) -> None:
         """Close the files and drop the caches."""

@@ -45,6 +45,8 @@ COLLAPSE = {
     "saturation": "discriminator's certainty",
 }
 NULL_SPLITS = 2000
+#: Parts of a score in the figure of its curve, at most.
+PARTS_SHOWN = 5
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256
 #: Real events read from one file, at most, in units of the events on each side.
@@ -602,14 +604,18 @@ def _training_figures(
     selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
-    losses = {name: [np.nan if (v := r["losses"][name]) is None else v for r in epochs] for name in epochs[0]["losses"]}
+    losses = {
+        name: [np.nan if (v := r["losses"].get(name)) is None else v for r in epochs] for name in epochs[0]["losses"]
+    }
     x = np.array([r["samples"] for r in epochs], dtype=np.float64)
     figures = []
     scored = [r for r in epochs if r.get("score")]
     if scored:
         sizes = {r["score"]["n"] for r in scored}
         lines = {"total": [r["score"]["total"] for r in scored]}
-        for part in scored[0]["score"]["parts"]:
+        last = scored[-1]["score"]["parts"]
+        shown = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
+        for part in shown:
             lines[part.replace("_", " ")] = [r["score"]["parts"][part] for r in scored]
         levels = None
         if sizes == {band["n"]}:
@@ -624,7 +630,10 @@ def _training_figures(
             mark=mark,
             levels=levels,
         )
-        figures.append(embed("score_curve", "Score on validation events after each epoch.", figure, "training"))
+        caption = "Score on validation events after each epoch."
+        if len(shown) < len(last):
+            caption += f" Of its {len(last)} parts, the {len(shown)} that are largest at the end."
+        figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
     lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}

@@ -203,7 +203,7 @@ class Training:
         if not found:
             raise InputError(f"{self.run.path}: no epoch is done yet")
         x = [record["epoch"] for record in found]
-        losses: Lines = {name: [record["losses"][name] for record in found] for name in found[0]["losses"]}
+        losses: Lines = {name: [record["losses"].get(name) for record in found] for name in found[0]["losses"]}
         rates: Lines = {"all ranks": [record["samples_per_second"] for record in found]}
         panels: list[tuple[str, Lines, bool]] = [(self.config.training.loss_label, losses, False)]
         scores = [record.get("score") for record in found]

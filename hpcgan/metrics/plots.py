@@ -452,7 +452,8 @@ def image_table(
             panels[0, j].set_title(title)
             panels[-1, j].set_xlabel(axes[0])
             if drawn is not None:
-                figure.colorbar(drawn, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
+                bar = figure.colorbar(drawn, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
+                bar.ax.xaxis.set_minor_formatter(NullFormatter())
         figure.supylabel(axes[1], fontsize=9)
     return figure
 

@@ -15,16 +15,18 @@ from typing import Literal, Protocol
 
 import tensorflow as tf
 
-from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network
+from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection
 from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
 from hpcgan.models.minibatch import MinibatchDiscrimination
 
 ENERGY = "energy"
+PARTICLE = "particle"
 SLOPE = 0.3  # of the leaky ReLU
 MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
 ENERGY_SCALE = 100.0  # GeV: the highest of the published showers
 LAYER_SCALE = 10.0  # GeV
 WELL, OUTSIDE = 5.0, 10.0  # GeV by which the summed energy may be off, and what is counted when it is
+EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
 
 
@@ -42,6 +44,8 @@ class CaloGanConfig(Protocol):
         Whether it sees the rank's own batch or that of all ranks.
     energy_mismatch : float
         Weight of `energy_mismatch` in the generator's loss.
+    classes : sequence of float
+        Values of `particle`, if there are several.
     """
 
     @property
@@ -56,6 +60,9 @@ class CaloGanConfig(Protocol):
     @property
     def energy_mismatch(self) -> float: ...
 
+    @property
+    def classes(self) -> Sequence[float]: ...
+
 
 @dataclass(frozen=True)
 class CaloGan:
@@ -65,6 +72,7 @@ class CaloGan:
     shapes: Sequence[Pair] = ((3, 96), (12, 12), (12, 6))
     minibatch_discrimination: Literal["local", "global"] = "local"
     energy_mismatch: float = 0.05
+    classes: Sequence[float] = ()
 
 
 def layer_name(layer: int) -> str:
@@ -97,6 +105,11 @@ def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
 def _column(energy: tf.Tensor) -> tf.Tensor:
     """One number a sample, (n,) or (n, 1), as (n, 1)."""
     return tf.reshape(energy, [-1, 1])
+
+
+def one_hot(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
+    """Which of the classes samples are of, (n,) -> (n, classes)."""
+    return tf.cast(tf.equal(particle[:, None], tf.constant(classes, particle.dtype)), particle.dtype)
 
 
 def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
@@ -172,8 +185,9 @@ def resize(x: tf.Tensor, shape: Pair) -> tf.Tensor:
 class Generator(Network):
     """Noise (n, latent_dim), `energy` (n,) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
 
-    The latent vector is the noise times energy / 100 GeV. A layer after the first takes over from the one before,
-    on its own grid, through `Attention`; the last operation is a ReLU.
+    The latent vector is the noise times energy / 100 GeV and, of several classes, times a vector of the class, as LAGAN
+    has it (`particle` (n,) is another condition then); to begin with its entries are near 1. A layer after the first
+    takes over from the one before, on its own grid, through `Attention`; the last operation is a ReLU.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
@@ -181,6 +195,11 @@ class Generator(Network):
         init = Initializer(seed, dtype)
         self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
         self.energy_mismatch = config.energy_mismatch
+        self.classes, self.embedding = tuple(config.classes), None
+        if self.classes:
+            shape = (len(self.classes), config.latent_dim)
+            self.embedding = init.normal("generator/embedding", shape, EMBEDDING_SPREAD)
+            self.embedding.assign_add(tf.ones_like(self.embedding))
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -192,6 +211,8 @@ class Generator(Network):
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
         latent = noise * (_column(conditions[ENERGY]) / ENERGY_SCALE)
+        if self.embedding is not None:
+            latent *= tf.matmul(one_hot(conditions[PARTICLE], self.classes), self.embedding)
         images = [layer(latent, training, update) for layer in self.layers]
         for i, attention in enumerate(self.attentions, start=1):
             images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
@@ -241,7 +262,8 @@ class Discriminator(Network):
     Linear in, for each layer: the features of its `Tower`, the tanh of their nearness to those of the other samples
     (`MinibatchDiscrimination`), the share of lit cells and the tanh of its nearness; and besides: E_l / 10 of each
     layer, E_tot / 100, |E_tot - E|, 10 where that is above 5, and the tanh of the nearness of the E_l. The share of lit
-    cells and the step at 5 GeV have no gradient.
+    cells and the step at 5 GeV have no gradient. Of several classes each has weights of its own besides those of all
+    (`Projection` of Miyato and Koyama).
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
@@ -258,6 +280,9 @@ class Discriminator(Network):
         near = self.minibatch.shape[0]
         inputs = sum(tower.width + near + 1 + near for tower in self.towers) + layers + 3 + near
         self.head = Dense(init, "discriminator/head", inputs, 1, glorot=True)
+        self.classes, self.projection = tuple(config.classes), None
+        if self.classes:
+            self.projection = Projection(init, "discriminator/projection", len(self.classes), inputs)
 
     def features(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         """What the logit is linear in, (n, features), in the order of the class's description."""
@@ -277,7 +302,11 @@ class Discriminator(Network):
         return self(real, training=True), self(fake, training=True)
 
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
-        return self.head(self.features(sample, training, update))[:, 0]
+        features = self.features(sample, training, update)
+        logits = self.head(features)[:, 0]
+        if self.projection is not None:
+            logits += self.projection(one_hot(sample[PARTICLE], self.classes), features)
+        return logits
 
 
 def occupancy(image: tf.Tensor) -> tf.Tensor:

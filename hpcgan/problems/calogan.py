@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from hpcgan.config import ModelSection, NonNegative
 from hpcgan.data import calo
 from hpcgan.data.calo import ENERGY, LAYERS, OVERFLOW
-from hpcgan.data.calo_source import PARTICLE, PDG, ShowerSource
+from hpcgan.data.calo_source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
@@ -36,7 +36,7 @@ ENERGY_LIMITS = (0.1, 1000.0)
 PROBES = (0.5, 0.75, 1.25, 1.5, 2.0)
 """Energies of a report outside of those trained on, in units of the lowest and of the highest."""
 
-WHOLE = ("total", "response", "depth_weighted", "depth", "shower_depth", "shower_depth_width")
+WHOLE = ("total_energy", "response", "depth_weighted", "depth", "shower_depth", "shower_depth_width")
 OF_LAYER = ("fraction", "width_eta", "width_phi", "ratio", "occupancy")
 QUANTITIES = (*WHOLE, *(f"{name}_{layer}" for name in OF_LAYER for layer in range(N_LAYERS)))
 """What is compared: the paper's shower-shape variables, and `response`, the energy in all cells over that asked for.
@@ -44,8 +44,8 @@ QUANTITIES = (*WHOLE, *(f"{name}_{layer}" for name in OF_LAYER for layer in rang
 Both sides are compared at the same energies; a generator that does not heed them would show in `response`.
 """
 
-UNITS = {"total": "GeV", "depth_weighted": "GeV", "width_eta": "mm", "width_phi": "mm"}
-ALWAYS = ("total", "response", "depth_weighted", "occupancy")
+UNITS = {"total_energy": "GeV", "depth_weighted": "GeV", "width_eta": "mm", "width_phi": "mm"}
+ALWAYS = ("total_energy", "response", "depth_weighted", "occupancy")
 """What every shower has; the others take energy in the calorimeter, or in a layer."""
 
 
@@ -130,7 +130,8 @@ class CaloganProblem(Problem):
     def of_file(cls, path: Path) -> CaloganProblem:
         """The problem for showers of the segmentation that a file holds."""
         with calo.open_showers(path) as file:
-            return cls(CaloganModel(segmentation=str(calo.segmentation_of(file))))
+            segmentation = str(calo.segmentation_of(file))
+        return cls(CaloganModel(segmentation=segmentation, particles=particles_in(path)))
 
     # --- data ------------------------------------------------------------------------------------
 
@@ -139,20 +140,18 @@ class CaloganProblem(Problem):
         whole = calo.schema_of(self.model.cells)
         found = {name: whole[name] for name in LAYERS}
         found[ENERGY] = TensorSpec((), "GeV", role="condition")
-        if self.model.classes:
-            found[PARTICLE] = TensorSpec((), role="condition")
-        return found
+        return {**found, **(LABEL if self.model.classes else {})}
 
     @property
     def point_conditions(self) -> tuple[str, ...]:
         return (PARTICLE,) if self.model.classes else ()
 
     def _files(self, path: Path, split: str) -> dict[str, Path]:
-        """File of each particle, "" for any."""
-        if not self.model.classes:
-            files = {(*self.model.particles, "")[0]: file_of(path, split)}
-        elif path.is_file():
-            raise InputError(f"{path}: is a file; with several model.particles give a folder with one for each")
+        """File of each particle, "" for any: in a folder for each of several, unless it is a file with labels."""
+        if len(self.model.particles) == 1:
+            files = {self.model.particles[0]: file_of(path, split)}
+        elif not self.model.classes or path.is_file():
+            files = {"": file_of(path, split)}
         else:
             files = {name: path / name / f"{split}.h5" for name in self.model.particles}
         for particle, file in files.items():
@@ -165,10 +164,31 @@ class CaloganProblem(Problem):
         files = self._files(path, split)
         for particle, file in files.items():
             self._check(file, particle)
-        return ShowerSource(files, self.model.cells, cache_mb)
+        return ShowerSource(files, self.model.cells, cache_mb, labelled=self._is_labelled(files))
+
+    def _is_labelled(self, files: Mapping[str, Path]) -> bool:
+        """Whether there is one file for several particles, which then must be those of the model.
+
+        Raises
+        ------
+        InputError
+            It is not.
+        """
+        if not self.model.classes or len(files) > 1:
+            return False
+        file = files[""]
+        held = particles_in(file)
+        if not held or not set(held) <= set(self.model.particles):
+            raise InputError(
+                f"{file}: holds showers of {', '.join(held) or 'a single particle'}, the model is for "
+                f"{', '.join(self.model.particles)} (model.particles): give a folder with one for each"
+            )
+        return True
 
     def validate(self, path: Path, split: str) -> None:
-        for particle, file in self._files(path, split).items():
+        files = self._files(path, split)
+        self._is_labelled(files)
+        for particle, file in files.items():
             self._check(file, particle)
             calo.validate(file, self.model.cells)
             with calo.open_showers(file) as opened:
@@ -200,17 +220,15 @@ class CaloganProblem(Problem):
     ) -> Iterator[Callable[[Sample], None]]:
         if path.suffix != ".h5":
             raise InputError(f"{path}: give a name that ends in .h5")
-        if self.model.classes:
-            raise NotImplementedError
+        model, more = self.model, LABEL if self.model.classes else {}
         said = {"overflow_means": "nothing: a generator makes none", **attributes}
-        particle = (*self.model.particles, "")[0]
-        with calo.Writer(path.absolute().parent, {path.stem: n}, self.model.cells, particle, said, force) as writer:
-            yield lambda sample: writer.append(_in_file(sample))
+        particle = model.particles[0] if len(model.particles) == 1 else ""
+        with calo.Writer(path.absolute().parent, {path.stem: n}, model.cells, particle, said, force, more) as writer:
+            yield lambda sample: writer.append({**_in_file(sample), **{name: sample[name] for name in more}})
 
     def encode(self, sample: Sample) -> Sample:
         """Energies in the cells in GeV, as the particle's."""
-        per_mev = np.float32(1.0 / MEV_PER_GEV)
-        made = {name: (sample[name] * per_mev).astype(sample[name].dtype) for name in LAYERS}
+        made = {name: sample[name] * sample[name].dtype.type(1.0 / MEV_PER_GEV) for name in LAYERS}
         return {**made, **self.encode_conditions(sample)}
 
     def decode(self, sample: Sample) -> Sample:
@@ -264,7 +282,8 @@ class CaloganProblem(Problem):
     def observables(self, sample: Sample) -> Observables:
         """`QUANTITIES` of each shower; a shower has no width of a layer without energy, say."""
         found = shower_shapes(calo.images(sample), self.model.cells)
-        found["response"] = found["total"] / sample[ENERGY]
+        found["total_energy"] = found.pop("total")  # the total of a score is something else
+        found["response"] = found["total_energy"] / sample[ENERGY]
         shapes = {name: _observable(name, found[name]) for name in QUANTITIES}
         if self.model.classes:
             shapes[PARTICLE] = Observable(sample[PARTICLE].astype(np.float64), condition=True)
@@ -275,27 +294,31 @@ class CaloganProblem(Problem):
         return score_by_point(real, fake, _score) if self.model.classes else _score(real, fake)
 
     def probes(self, trained: Sample) -> list[Mapping[str, float]]:
-        """Energies over the range trained on, and beyond both of its ends; of the first of several particles."""
+        """Energies over the range trained on, and beyond both of its ends; for each of several particles."""
         low, high = float(trained[ENERGY].min()), float(trained[ENERGY].max())
         inside = np.geomspace(low, high, 4)[:-1].tolist() + np.linspace(low, high, 5)[1:].tolist()
         outside = [factor * (low if factor < 1 else high) for factor in PROBES]
         least, most = ENERGY_LIMITS
         energies = sorted({float(f"{e:.3g}") for e in (*inside, *outside) if least <= e <= most})
-        particle = {PARTICLE: self.model.classes[0]} if self.model.classes else {}
-        return [{ENERGY: energy, **particle} for energy in energies]
+        particles: list[dict[str, float]] = [{PARTICLE: number} for number in self.model.classes] or [{}]
+        return [{ENERGY: energy, **particle} for particle in particles for energy in energies]
 
     def probe_figures(
         self, trained: Sample, real: Sample, made: Sequence[tuple[Mapping[str, float], Observables]]
     ) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import calogan_figures
 
-        events = self.observables(real)
-        if self.model.classes:
-            chosen = np.flatnonzero(real[PARTICLE] == self.model.classes[0])
-            events = {name: observable.take(chosen) for name, observable in events.items()}
-            real = {name: values[chosen] for name, values in real.items()}
-        span = float(trained[ENERGY].min()), float(trained[ENERGY].max())
-        return [calogan_figures.response(span, real[ENERGY], events, [(at[ENERGY], o) for at, o in made])]
+        span, events = (float(trained[ENERGY].min()), float(trained[ENERGY].max())), self.observables(real)
+        drawn = []
+        for number, name in zip(self.model.classes or (None,), self.model.particles or ("",), strict=True):
+            chosen = np.flatnonzero(real[PARTICLE] == number) if number is not None else np.arange(len(real[ENERGY]))
+            if not len(chosen):
+                continue
+            mine = {key: observable.take(chosen) for key, observable in events.items()}
+            made_of_it = [(at[ENERGY], found) for at, found in made if at.get(PARTICLE) == number]
+            which = name if number is not None else ""
+            drawn.append(calogan_figures.response(span, real[ENERGY][chosen], mine, made_of_it, which))
+        return drawn
 
     def measurements(self, real: Sample, fake: Sample) -> dict[str, Any]:
         from hpcgan.problems import calogan_figures

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcgan.data.calo import ENERGY, LAYERS
+from hpcgan.data.calo import TITLES as TITLES_OF
 from hpcgan.data.schema import Sample
 from hpcgan.metrics import plots
 from hpcgan.metrics.distances import distances
@@ -27,7 +28,7 @@ NEIGHBOURS = 5
 ENERGY_BINS = 12
 
 LABELS = {
-    "total": "Energy in all cells",
+    "total_energy": "Energy in all cells",
     "response": "Energy in all cells / requested",
     "depth_weighted": "Depth-weighted energy $l_d$",
     "depth": "Last layer with energy $d$",
@@ -40,7 +41,7 @@ LABELS = {
     "occupancy": "Occupancy, layer {}",
 }
 DEPTHS = (
-    "total", "response", "depth_weighted", "fraction_0", "fraction_1", "fraction_2", "depth", "shower_depth",
+    "total_energy", "response", "depth_weighted", "fraction_0", "fraction_1", "fraction_2", "depth", "shower_depth",
     "shower_depth_width",
 )  # fmt: skip
 SHAPES = tuple(f"{name}_{layer}" for name in ("width_eta", "width_phi", "ratio", "occupancy") for layer in range(3))
@@ -116,6 +117,7 @@ def response(
     energy: np.ndarray,
     real: Mapping[str, Observable],
     made: Sequence[tuple[float, Mapping[str, Observable]]],
+    particle: str = "",
 ) -> tuple[str, str, Figure]:
     """How showers follow the energy that is asked for.
 
@@ -128,6 +130,8 @@ def response(
     real : mapping of str to Observable
     made : sequence of (energy, shower shapes)
         Generated at single energies.
+    particle : str
+        Which it is, if there are several.
     """
     edges = np.geomspace(energy.min(), energy.max() * (1 + 1e-6), ENERGY_BINS + 1)
     bins = np.clip(np.searchsorted(edges, energy, side="right") - 1, 0, ENERGY_BINS - 1)
@@ -137,11 +141,16 @@ def response(
         of_real = [(float(energy[which].mean()), real[name].take(which).values) for which in groups if len(which)]
         of_fake = [(at, observables[name].values) for at, observables in made]
         panels.append((plots.with_unit(label(name), real[name].unit), Band.of(of_real), Band.of(of_fake)))
+    of = f" of {TITLES_OF[particle]}" if particle else ""
     caption = (
-        f"Showers at single requested energies, within the range of the training showers (shaded, {span[0]:.3g} to "
+        f"Showers{of} at single requested energies, within the range of the training showers (shaded, {span[0]:.3g} to "
         f"{span[1]:.3g} GeV) and beyond it, beside real ones in bins of energy."
     )
-    return "response", caption, plots.dependence(panels, "Requested energy [GeV]", span, "Trained on")
+    return (
+        f"response_{particle}" if particle else "response",
+        caption,
+        plots.dependence(panels, "Requested energy [GeV]", span, "Trained on"),
+    )
 
 
 def label(name: str) -> str:

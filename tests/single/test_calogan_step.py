@@ -8,7 +8,7 @@ tf = pytest.importorskip("tensorflow")
 from hpcgan import stateless  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
-from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan  # noqa: E402
+from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan, _Update  # noqa: E402
 from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -185,13 +185,36 @@ def test_the_steps_are_those_of_any_problem_also_in_parts(loss):
 
 
 @pytest.mark.usefixtures("eager")
-def test_only_the_first_bad_update_blames_a_rank():
-    """Of a generator that makes NaN: the update on real events is well, that on generated ones is not."""
-    gan = make(RPV, **PUBLISHED)
-    gan.networks["generator"].weights[0].assign(np.full(gan.networks["generator"].weights[0].shape, np.nan))
-    result = step(gan, 0, images())
-    assert result.metrics["nonfinite"] == 3  # on generated events, and both of the generator's
+def test_updates_that_are_not_finite_are_counted():
+    spoilt = images()
+    spoilt["hist"][1, 5, 5] = np.nan
+    result = step(make(RPV, **PUBLISHED), 0, spoilt)
+    assert result.metrics["nonfinite"] == 4  # the discriminator's on real events, and all that follow
     assert not result.finite_here
+
+
+def test_only_the_origin_of_a_bad_step_is_to_blame():
+    """Averages over the ranks of (loss, belief in real, in fake, bad, attention) and of (loss, bad)."""
+    gan = make(RPV, **PUBLISHED)
+
+    def blamed(*updates):
+        made = []
+        for i, (bad, finite) in enumerate(updates):
+            network = "discriminator" if i < 2 else "generator"
+            metrics = [1.0, 0.5, 0.5, bad, 0.0] if i < 2 else [2.0, bad]
+            made.append(_Update(network, list, tf.constant(finite), tf.constant(metrics, tf.float64)))
+        metrics, finite = gan._said(made[:2], made[2:])
+        assert metrics[4] == sum(bad for bad, _ in updates)
+        assert metrics[1] == 2.0
+        return not bool(finite)
+
+    well = (0.0, True)
+    assert not blamed(well, well, well, well)
+    assert blamed(well, well, well, (0.5, False))
+    assert not blamed(well, well, well, (0.5, True))  # another rank's
+    assert not blamed(well, (0.5, True), (1.0, False), (1.0, False))  # what another rank began
+    assert blamed((0.5, False), (1.0, False), (1.0, False), (1.0, False))
+    assert blamed(well, (0.5, False), (1.0, False), (1.0, False))
 
 
 @pytest.mark.usefixtures("eager")
