@@ -3,7 +3,7 @@
 What is timed is what `hpcgan.generate` does for a batch: noise, network, decoding to physical units. Loading and
 compiling are not. The simulation of the run's problem makes the same kind of samples, on one core and on all of them (a
 process each): PYTHIA and the detector for detector images (gluinos of 1400 GeV for `rpv` and `conditional`; for a sum
-of mu minimum-bias events, mu times an event's time), parametrised showers for `calogan`, lognormal maps for `cosmo`.
+of mu minimum-bias events, mu times an event's time), parametrised showers for calorimeters, lognormal maps for `cosmo`.
 With `--reference` a rate of something else, samples a second and core, is compared, too.
 
     python benchmarks/sampling.py RUN --out DIR --reference 2.5 --reference-name Geant4
@@ -215,6 +215,7 @@ SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
     "conditional": _collisions,
     "pileup": _collisions,
     "calogan": _showers,
+    "calo_layer": _showers,
     "cosmo": _maps,
 }
 

@@ -8,6 +8,7 @@ protocols that NumPy has for such types (NEP 13 and 18). What is not known here 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ _UFUNCS: dict[np.ufunc, Callable[..., tf.Tensor]] = {
     np.exp: tf.exp,
     np.expm1: tf.math.expm1,
     np.log: tf.math.log,
+    np.log10: lambda x: tf.math.log(x) * tf.constant(1.0 / math.log(10.0), x.dtype),
     np.log1p: tf.math.log1p,
     np.tanh: tf.tanh,
     np.minimum: tf.minimum,

@@ -58,7 +58,9 @@ assert not [name for name in sys.modules if name.startswith("hpcgan.")]
 
 def configuration(name, data):
     problem, model, augment, more = CASES[name]
-    training = {"epochs": 1, "batch_size": N, "average_half_life": 50, "augment_generated": bool(augment)}
+    training = {"epochs": 1, "batch_size": N, "average_half_life": 50}
+    if augment:
+        training["augment_generated"] = True
     raw = {
         "problem": problem,
         "name": "tiny",
@@ -139,7 +141,7 @@ def test_the_description_is_that_of_the_signature(exported, name):
         made.problem.name, 40, 3, 2.5,
     )  # fmt: skip
     assert written["noise_dim"] == written["inputs"]["noise"]["shape"][1] == made.problem.noise_dim
-    assert written["weights"] == "generator_average"
+    assert written["weights"].endswith("_average")
     for tensor, spec in written["outputs"].items():
         assert [N, *spec["shape"][1:]] == list(expected[tensor].shape)
         assert spec["unit"] == made.problem.schema[tensor].unit
