@@ -18,12 +18,12 @@ def untrained(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]]
     `batches` (encoded) are what a network that takes constants from the data is calibrated with.
     """
     from hpcgan.evaluation.sample import scored_network
-    from hpcgan.methods.base import build_network
+    from hpcgan.methods.base import build_network, method_class
     from hpcgan.problems.base import problem_class
     from hpcgan.training import checkpoint
 
     problem = problem_class(config.problem)(config.model)
-    network = build_network(problem, "generator", config.seed, config.training.dtype)
+    network = build_network(problem, method_class(config.method).sampled, config.seed, config.training.dtype)
     network.calibrate(batches)
     rng = np.random.default_rng(1)
     for variable in network.statistics:  # narrow ones: noise shows in the samples, as after a training

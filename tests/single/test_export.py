@@ -39,6 +39,8 @@ CASES = {
     "detector": ("rpv", DETECTOR, ["phi_rotation"], {}),
     "conditional": ("conditional", DETECTOR, IMAGE, {}),
     "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
+    "calogan": ("calogan", {"segmentation": "2x8,4x4,4x2", "latent_dim": 5}, [], {}),
+    "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
     "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
 }  # fmt: skip
 CASES |= {name: (name, {}, [], {}) for name in Problems().names() if name not in {case[0] for case in CASES.values()}}
