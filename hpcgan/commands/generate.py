@@ -38,8 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         metavar="NAME=VALUE,...",
-        help="what a conditional model shall make, e.g. mGlu=1600,mNeu=850 or energy=50 (GeV); repeat it for equal shares "
-        "of several points, in turn (default: as in random training events)",
+        help="what a conditional model shall make, e.g. mGlu=1600,mNeu=850 or energy=50 (GeV); repeat it "
+        "for equal shares of several points, in turn (default: as in random training events)",
     )
     asked.add_argument(
         "--conditions",
