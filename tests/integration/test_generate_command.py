@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import runs
 import tiny
+import untrained
 
 pytest.importorskip("horovod")
 
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
         "training": {"epochs": 1, "batch_size": 8, "average_half_life": 50},
         "comm": {"backend": "serial"},  # how it was trained does not matter
     }
-    return runs.untrained(folder / "run", config.load(raw, Problems())).path
+    return untrained.make_run(folder / "run", config.load(raw, Problems())).path
 
 
 def start(run, *options, launcher=()):

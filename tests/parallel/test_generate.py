@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 import tiny
+import untrained
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
@@ -40,7 +40,7 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
     }
     config = configuration.load(raw, Problems())
     if comm.is_root:
-        runs.untrained(folder / "run", config)
+        untrained.make_run(folder / "run", config)
     else:  # another checkpoint may be there by the time it looks: it must not look
         monkeypatch.setattr(checkpoint, "load_best", lambda *_: pytest.fail("a rank reads for itself"))
     comm.barrier()
@@ -68,7 +68,7 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
 def test_a_run_that_rank_0_cannot_read_is_bad_input_on_all(comm, folder):
     config = tiny.config(folder / "nothing")
     if comm.is_root:
-        runs.untrained(folder / "run", config)
+        untrained.make_run(folder / "run", config)
         for path in (folder / "run" / "checkpoints").iterdir():
             path.rename(folder / path.name)
     comm.barrier()

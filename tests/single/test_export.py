@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 import tiny
+import untrained
 
 tf = pytest.importorskip("tensorflow")
 
@@ -103,7 +103,7 @@ def exported(tmp_path_factory):
             sample = {"hist": tiny.images(12), "mGlu": np.repeat(np.float32([1400, 1600, 1800]), 4)}
             encoded = problem.encode({**sample, "mNeu": np.full(12, 850, np.float32)})
             batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
-        run = runs.untrained(place / "run", made_config, batches)
+        run = untrained.make_run(place / "run", made_config, batches)
         made = load_generator(run.path)
         said = exporting.export(made, run.path, place / "model" / "1")
         asked = conditions_of(made.problem)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-import runs
 import tiny
+import untrained
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -335,7 +335,7 @@ def run(tmp_path_factory):
         "model": {"filters": 2, "latent_dim": 3},
         "training": {"epochs": 1, "batch_size": 10, "average_half_life": 50},
     }
-    return runs.untrained(folder / "run", config.load(raw, Problems()))
+    return untrained.make_run(folder / "run", config.load(raw, Problems()))
 
 
 def test_generate_for_an_array(run):
@@ -391,7 +391,7 @@ def test_batch_statistics_allow_one_batch_size(run, tmp_path):
     raw = run.load_config(Problems()).dump()
     raw["problem"], raw["scoring"]["statistics"] = "rpv", "batch"
     raw["model"].pop("conditioning")
-    other = runs.untrained(tmp_path / "run", config.load(raw, Problems()))
+    other = untrained.make_run(tmp_path / "run", config.load(raw, Problems()))
     assert len(hpcgan.generate(other.path, 3, batch_size=10)["hist"]) == 3
     with pytest.raises(InputError, match=r"batch size 4: the run generates with the statistics of batches of 10"):
         hpcgan.generate(other.path, 3, batch_size=4)

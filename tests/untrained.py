@@ -12,7 +12,7 @@ from hpcgan.config import Config
 from hpcgan.rundir import RunDirectory
 
 
-def untrained(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] = ()) -> RunDirectory:
+def make_run(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] = ()) -> RunDirectory:
     """A run with the generator's initial weights, and moving statistics unlike those that it begins with.
 
     `batches` (encoded) are what a network that takes constants from the data is calibrated with.
