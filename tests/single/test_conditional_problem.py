@@ -31,6 +31,8 @@ from hpcgan.data.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
+from hpcgan.evaluation.left_out import score_left_out  # noqa: E402
+from hpcgan.evaluation.loading import Loaded  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
@@ -642,11 +644,11 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
         source.close()
     apart = {split: grouped.take(found, grouped.events_of(found, (1400.0, 850.0))) for split, found in observed.items()}
     loaded = {
-        split: report._Loaded(None, np.arange(12), observed["train"] if split == "train" else apart[split], 12)
+        split: Loaded(None, np.arange(12), observed["train"] if split == "train" else apart[split], 12)
         for split in apart
     }
     trained = apart["train"]
-    made = report._score_left_out(drawing, loaded, "train", [POINT], trained, trained, 1, 1, 2)
+    made = score_left_out(drawing, loaded, "train", [POINT], trained, trained, 1, 1, 2)
     assert made.rows == []
     assert made.notices == ["Not scored at mGlu=1600, mNeu=850: too few real events for a null band."]
 

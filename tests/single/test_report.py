@@ -13,7 +13,7 @@ from pages import Page
 
 from hpcgan.data import hdf5
 from hpcgan.errors import InputError
-from hpcgan.evaluation import compare, report
+from hpcgan.evaluation import compare, curves, report
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.rpv import RpvModel, RpvProblem
 
@@ -205,9 +205,9 @@ def test_curves_show_the_band_only_at_its_own_size(made):
     band = {**made.data["band"], "n": 50}
     legends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
+        patch.setattr(curves, "embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
         for n in (50, 49):
-            report._training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
+            curves.training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
     shown = [[t.get_text() for t in legend.get_texts()] for legend in legends]
     assert sum("real against real" in text for text in shown[0]) == 2
     assert sum("real against real" in text for text in shown[2]) == 0

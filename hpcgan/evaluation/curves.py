@@ -1,0 +1,97 @@
+"""Figures of a training in its report: scores, losses, signs of a collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hpcgan.config import TrainingSection
+from hpcgan.evaluation.output import embed
+from hpcgan.evaluation.protocols import CheckpointInfo
+from hpcgan.metrics.page import EmbeddedFigure
+
+#: Signs of a collapse in an epoch's record, as the figure names them.
+COLLAPSE = {
+    "diversity": "distance of generated pairs",
+    "nearest": "distance to the nearest",
+    "saturation": "discriminator's certainty",
+}
+#: Parts of a score in the figure of its curve, at most.
+PARTS_SHOWN = 5
+
+
+def training_figures(
+    epochs: list[dict[str, Any]],
+    info: CheckpointInfo,
+    band: dict[str, Any],
+    loss_label: str = TrainingSection.loss_label,
+) -> list[EmbeddedFigure]:
+    """Curves of scores, losses and signs of a collapse; none without epochs.
+
+    Parameters
+    ----------
+    epochs : list of dict
+        `epoch` records of the metrics stream.
+    info : CheckpointInfo
+        Of the weights that the report is about: its epoch is marked.
+    band : dict
+        Null band of the report, shown where the scores have its N.
+    loss_label : str
+        What the losses are.
+    """
+    from hpcgan.metrics import plots
+
+    if not epochs:
+        return []
+    label = "Samples seen by all ranks"
+    selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
+    mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
+    # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
+    losses = {
+        name: [np.nan if (v := r["losses"].get(name)) is None else v for r in epochs] for name in epochs[0]["losses"]
+    }
+    x = np.array([r["samples"] for r in epochs], dtype=np.float64)
+    figures = []
+    scored = [r for r in epochs if r.get("score")]
+    if scored:
+        sizes = {r["score"]["n"] for r in scored}
+        lines = {"total": [r["score"]["total"] for r in scored]}
+        last = scored[-1]["score"]["parts"]
+        shown = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
+        for part in shown:
+            lines[part.replace("_", " ")] = [r["score"]["parts"][part] for r in scored]
+        levels = None
+        if sizes == {band["n"]}:
+            levels = {"real against real: median": band["median"], "real against real: 95%": band["p95"]}
+        at = ", ".join(str(size) for size in sorted(sizes))
+        figure = plots.curves(
+            np.array([r["samples"] for r in scored], dtype=np.float64),
+            lines,
+            label,
+            f"Score (N = {at})",
+            log_y=True,
+            mark=mark,
+            levels=levels,
+        )
+        caption = "Score on validation events after each epoch."
+        if len(shown) < len(last):
+            caption += f" Of its {len(last)} parts, the {len(shown)} that are largest at the end."
+        figures.append(embed("score_curve", caption, figure, "training"))
+    figure = plots.curves(x, losses, label, loss_label, mark=mark)
+    figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
+    lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}
+    lines = {text: values for text, values in lines.items() if any(value is not None for value in values)}
+    if lines:  # runs of older versions have none
+        caption = (
+            "Signs of a collapse: mean distances among generated events over those among real ones (1: as diverse; "
+            "near 0: alike)"
+        )
+        if COLLAPSE["saturation"] in lines:
+            caption += (
+                ", and by how much the discriminator takes real events rather than generated ones for real "
+                "(0: it cannot tell; near 1: it is certain, and teaches little)"
+            )
+        caption += "."
+        figures.append(embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
+    return figures

@@ -1,0 +1,73 @@
+"""Real events of one file, with their observables; observables of generated ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpcgan.data.schema import Sample, take
+from hpcgan.data.source import Source
+from hpcgan.errors import InputError
+from hpcgan.evaluation import by_point, compare
+from hpcgan.metrics import points as grouped
+from hpcgan.problems.base import Observables, Problem
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Events of one file: `order` are those read, at random, and `observables` theirs; `total` are there."""
+
+    source: Source
+    order: np.ndarray
+    observables: Observables
+    total: int
+
+    def without(self, points: list[dict[str, float]]) -> Loaded:
+        """The events of other points than these."""
+        kept = np.flatnonzero(~by_point.is_left_out(self.observables, points))
+        return Loaded(self.source, self.order[kept], grouped.take(self.observables, kept), len(kept))
+
+
+def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
+    """Read at most `limit` events of a file or of a folder's split, at random.
+
+    Raises
+    ------
+    InputError
+        Missing or broken data, or fewer than two events.
+    """
+    problem.validate(path, split)
+    source = problem.open(path, split)
+    total = len(source)
+    if total < 2:
+        raise InputError(f"{source.path}: {total} events are too few to compare")
+    order = compare.choose(min(total, limit), total)
+    return Loaded(source, order, compare.observables_of(problem, source, order), total)
+
+
+def training_events(
+    problem: Problem,
+    folder: Path,
+    loaded: Loaded | None,
+    limit: int,
+    left_out: list[dict[str, float]],
+    notices: list[str],
+) -> Observables | None:
+    """Observables of the training events; where they are not at hand, a notice says so."""
+    if loaded is not None:
+        return loaded.observables
+    try:
+        loaded = read(problem, folder, "train", limit)
+    except InputError as error:
+        notices.append(f"Not checked for memorised training events: {error}")
+        return None
+    loaded.source.close()
+    return (loaded.without(left_out) if left_out else loaded).observables
+
+
+def observables_of_sample(problem: Problem, sample: Sample) -> Observables:
+    """Observables of a sample in physical units, some events at a time."""
+    n = len(next(iter(sample.values())))
+    return compare.join([problem.observables(take(sample, indices)) for indices in compare.chunks(n)])
