@@ -13,9 +13,7 @@ The same command goes on where it was interrupted. It writes `points.csv`, `poin
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +21,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from trainings import outcome, train_all
+from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
 from hpcgan.metrics import plots
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import Problems
 from hpcgan.rundir import write_atomic
 
 
@@ -122,12 +120,11 @@ def main() -> None:
     batch = config.training.batch_size
     if config.training.batch_norm != "local" or config.training.global_batch_size is not None:
         sys.exit(f"{args.config}: parts of a batch stand for ranks with batch_norm: local and batch_size only")
-    source = problem_class(config.problem)(config.model).open(config.data.path, "train")
+    events = training_events(config)
     ranks = sorted({int(part) for part in args.ranks.split(",")})
-    uneven = [n for n in ranks if len(source) % (n * batch)]
-    source.close()
+    uneven = [n for n in ranks if events % (n * batch)]
     if uneven:
-        sys.exit(f"{config.data.path}: {len(source)} training events are no multiple of {uneven[0]} x {batch}")
+        sys.exit(f"{config.data.path}: {events} training events are no multiple of {uneven[0]} x {batch}")
     every = points(
         ranks,
         args.rules.split(","),
@@ -141,11 +138,7 @@ def main() -> None:
         {**asdict(p), "label": p.label, "global_batch": batch * p.ranks, **outcome(args.out / p.folder, args.epochs)}
         for p in every
     ]
-    with open(args.out / "points.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found[0]))
-        writer.writeheader()
-        writer.writerows(found)
-    write_atomic(args.out / "points.json", json.dumps(found, indent=1).encode())
+    write_table(args.out, "points", found)
     figure(found, batch, args.out / "large_batch.png")
     for label, group in itertools.groupby(
         sorted(found, key=lambda row: (str(row["label"]), row["ranks"])), lambda row: row["label"]

@@ -11,7 +11,6 @@ The same command goes on where it was interrupted. It writes `losses.csv`, `loss
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trainings import outcome, train_all
+from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
 from hpcgan import records
@@ -124,8 +123,7 @@ def main() -> None:
     config = configuration.load(args.config, Problems(), args.overrides)
     args.out.mkdir(parents=True, exist_ok=True)
     step_s = costs(args.config, args.overrides, args.out)
-    events = len_of_training(config)
-    steps = events // config.training.batch_size
+    steps = training_events(config) // config.training.batch_size
     epochs = {name: max(2, int(60 * args.minutes / (steps * step_s[name]))) for name in VARIANTS}
     decay = config.training.schedule.decay_start / config.training.epochs
     runs = {name: args.out / name for name in VARIANTS}
@@ -149,26 +147,10 @@ def main() -> None:
         if row["best"] is not None:
             row |= evaluate(run)
         found.append(row)
-    columns = list(dict.fromkeys(key for row in found for key in row))
-    with open(args.out / "losses.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(found)
-    write_atomic(args.out / "losses.json", json.dumps(found, indent=1).encode())
+    write_table(args.out, "losses", found)
     figure(runs, step_s, next(row["null_p95"] for row in found if "null_p95" in row), args.out / "losses.png")
     for row in found:
         print(row)
-
-
-def len_of_training(config: configuration.Config) -> int:
-    """Events of the training split."""
-    from hpcgan.problems.base import open_split, problem_class
-
-    source = open_split(problem_class(config.problem)(config.model), config.data, "train")
-    try:
-        return len(source)
-    finally:
-        source.close()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from report_figures import COLOURS, sheet
 
 import hpcgan
 from hpcgan.evaluation.sample import load_sampler
@@ -31,28 +32,11 @@ def main(run: Path, target: Path) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, facecolor="white", bbox_inches="tight")
         drawn[name] = Image.open(buffer).convert("RGB")
-    rows = [["jet_multiplicity", "summed_jet_mass", "jet_pt"], ["images"]]
-    names = list(drawn)
-    missing = [name for row in rows for name in row if name not in drawn]
+    names = ["jet_multiplicity", "summed_jet_mass", "jet_pt", "images"]
+    missing = [name for name in names if name not in drawn]
     if missing:
-        sys.exit(f"no figure {missing}; there are {names}")
-    strips = []
-    for row in rows:
-        images = [drawn[name] for name in row]
-        height = min(image.height for image in images)
-        scaled = [image.resize((image.width * height // image.height, height)) for image in images]
-        strip = Image.new("RGB", (sum(image.width for image in scaled), height), "white")
-        at = 0
-        for image in scaled:
-            strip.paste(image, (at, 0))
-            at += image.width
-        strips.append(strip.resize((WIDTH, strip.height * WIDTH // strip.width)))
-    sheet = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)), "white")
-    at = 0
-    for strip in strips:
-        sheet.paste(strip, (0, at))
-        at += strip.height
-    sheet.quantize(128).save(target, optimize=True)
+        sys.exit(f"no figure {missing}; there are {list(drawn)}")
+    sheet([drawn[name] for name in names], 3, WIDTH).quantize(COLOURS).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size // 1024} KB, epoch {sampler.checkpoint.epoch}")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
 from hpcgan import records
-from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.config import Config
+from hpcgan.problems.base import open_split, problem_class
+from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
 
 Job = tuple[Path, Sequence[str]]  # run directory, overrides
 
@@ -57,3 +61,21 @@ def outcome(run: Path, epochs: int) -> dict[str, float | int | None]:
         "last": scores[-1] if scores and whole else None,
         "finished": int(whole),
     }
+
+
+def training_events(config: Config) -> int:
+    """Events of the training split."""
+    source = open_split(problem_class(config.problem)(config.model), config.data, "train")
+    try:
+        return len(source)
+    finally:
+        source.close()
+
+
+def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as `NAME.csv` and `NAME.json`; a cell that a row lacks is empty."""
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    write_atomic(folder / f"{name}.json", json.dumps(rows, indent=1).encode())
