@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from one_rank import eagerly
 
 # Of the millions of objects that imports make, hardly one is garbage, and looking for it takes long.
 gc.set_threshold(100_000, 50, 50)
@@ -45,6 +46,13 @@ LONGEST = (
     *("test_notebooks.py", "test_parallel_plugin.py", "test_jupyter.py", "test_scaling_command.py", "test_jobs.py"),
     *("test_attempt.py", "test_dashboard.py", "test_overlay.py", "test_stabilisers.py", "test_pileup_problem.py"),
 )
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """TensorFlow without graphs."""
+    with eagerly():
+        yield
 
 
 @pytest.fixture

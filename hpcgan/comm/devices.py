@@ -5,10 +5,10 @@ No GPU was at hand when this was written: the pinning is tested with a stand-in 
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
+from hpcgan.comm import lean
 from hpcgan.comm.base import Comm
 from hpcgan.errors import HpcganError
 
@@ -36,7 +36,7 @@ def configure_devices(comm: Comm, threads: int, tensorflow: Any = None) -> list[
     HpcganError
         If the node has GPUs but fewer than ranks, or TensorFlow has already started.
     """
-    tf: Any = tensorflow if tensorflow is not None else importlib.import_module("tensorflow")
+    tf: Any = tensorflow if tensorflow is not None else lean.tensorflow()
     try:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcgan.comm import lean
 from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
@@ -42,7 +43,8 @@ class HorovodComm(TensorComm):
         expected = prepare(os.environ if env is None else env)
         try:
             super().__init__()
-            import horovod.tensorflow as hvd
+            with lean.for_horovod(self._tf):
+                import horovod.tensorflow as hvd
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error

@@ -10,12 +10,27 @@ from pathlib import Path
 import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
+PRESETS = {
+    "01_train_interactively": {
+        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=100000"], "run": "runs/training",
+        "engines": "mpi", "n": 2, "job": {}, "rate": 1e-3,
+    },
+    "02_sweep": {
+        "root": ".", "config": "sweep.yaml", "overrides": [], "trials": 2, "concurrency": 2, "study": "runs/study",
+    },
+    "03_analyse_results": {"root": ".", "run": "runs/demo", "events": 20, "samples": 2, "splits": 30},
+    "04_weak_scaling": {  # on the study of `test_scaling_command`
+        "root": ".", "config": "tiny.yaml", "overrides": ["--mode", "strong", "--warm-up", "3", "--synthetic-data"],
+        "ranks": "1,2", "steps": 20, "repeats": 1, "study": "study", "interconnect": "10GbE", "nodes": "1..64",
+    },
+}  # fmt: skip
 
 
-def executed(name, preset, folder, monkeypatch):
-    """A notebook with its parameters replaced by the preset, after it was run in that folder."""
+def executed(name, folder, monkeypatch):
+    """A notebook with its parameters replaced by those for tests, after it was run in that folder."""
     import nbformat
 
+    preset = PRESETS[name]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day

@@ -1,14 +1,15 @@
-"""The notebooks, run from top to bottom on data and trainings small enough for tests."""
+"""The notebooks, run from top to bottom on data and trainings small enough for tests.
+
+That of weak scaling is in `test_scaling_command`, where there is a study.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 
 import jobs
 import pytest
-import yaml
-from books import ROOT, executed, shown
+from books import PRESETS, ROOT, executed, shown
 from engines import stopped_after
 
 from hpcgan import records
@@ -20,7 +21,7 @@ pytest.importorskip("ipywidgets")
 pytest.importorskip("horovod")
 pytest.importorskip("optuna")
 
-TRIALS = 3
+TRIALS = PRESETS["02_sweep"]["trials"]
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +35,6 @@ def setting(tmp_path_factory):
     return folder
 
 
-PRESETS = {
-    "01_train_interactively": {
-        "root": ".", "config": "tiny.yaml", "overrides": ["training.epochs=100000"], "run": "runs/training",
-        "engines": "mpi", "n": 2, "job": {}, "rate": 1e-3,
-    },
-    "02_sweep": {
-        "root": ".", "config": "sweep.yaml", "overrides": [], "trials": TRIALS, "concurrency": 2, "study": "runs/study",
-    },
-    "03_analyse_results": {"root": ".", "run": "runs/demo", "events": 20, "samples": 2, "splits": 30},
-    "04_weak_scaling": {
-        "root": ".", "config": "tiny.yaml", "overrides": [], "ranks": "1,2", "steps": 10, "repeats": 1,
-        "study": "runs/scaling", "interconnect": "10GbE", "nodes": "1..64",
-    },
-}  # fmt: skip
-
-
 def test_every_notebook_has_a_preset():
     assert set(PRESETS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
@@ -58,7 +43,7 @@ def test_a_training(setting, monkeypatch):
     pytest.importorskip("ipyparallel")
     run = setting / "runs/training"
     with stopped_after(run, "resume"):
-        book = executed("01_train_interactively", PRESETS["01_train_interactively"], setting, monkeypatch)
+        book = executed("01_train_interactively", setting, monkeypatch)
     commands = records.read(run / "metrics.jsonl", "command")
     assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
@@ -69,7 +54,7 @@ def test_a_training(setting, monkeypatch):
 
 
 def test_a_sweep(setting, monkeypatch):
-    book = executed("02_sweep", PRESETS["02_sweep"], setting, monkeypatch)
+    book = executed("02_sweep", setting, monkeypatch)
     study = setting / "runs/study"
     results = [json.loads((study / f"trials/{n:04d}/result.json").read_text()) for n in range(TRIALS)]
     assert [result["state"] for result in results] == ["complete"] * TRIALS
@@ -85,7 +70,7 @@ def test_a_sweep(setting, monkeypatch):
 
 
 def test_an_analysis(setting, monkeypatch):
-    book = executed("03_analyse_results", PRESETS["03_analyse_results"], setting, monkeypatch)
+    book = executed("03_analyse_results", setting, monkeypatch)
     epochs = records.read(setting / "runs/demo/metrics.jsonl", "epoch")
     said = shown(book, "stream")
     assert "tensorflow" not in said
@@ -100,18 +85,3 @@ def test_an_analysis(setting, monkeypatch):
     # The training, the null band, four distributions, samples of two epochs.
     assert len(shown(book, "image/png")) == 8
     assert "<th>best against last</th>" in " ".join(shown(book, "text/html"))
-
-
-def test_weak_scaling(setting, monkeypatch):
-    raw = yaml.safe_load((setting / "tiny.yaml").read_text())
-    assert "global_batch_size" not in raw["training"] or raw["training"]["global_batch_size"] is None
-    book = executed("04_weak_scaling", PRESETS["04_weak_scaling"], setting, monkeypatch)
-    made = json.loads((setting / "runs/scaling/study.json").read_text())
-    (two,) = (point for point in made["points"] if point["ranks"] == 2)
-    assert two["repeats"] == 1
-    assert two["efficiency"]["value"] > 0
-    (table,) = shown(book, "text/html")
-    assert f"{two['efficiency']['value']:.3f}".rstrip("0") in table
-    assert "A model, not a measurement." in shown(book, "stream")
-    assert len(shown(book, "image/png")) == 2
-    assert os.path.isfile(setting / "runs/scaling/report.html")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from books import executed, shown
 
 pytest.importorskip("horovod")
 
@@ -100,6 +101,22 @@ def test_bare_collectives_were_timed_and_the_model_takes_them(folder):
     model = json.loads((folder / "study" / "model-measured.json").read_text())
     assert model["parameters"]["beta_s_per_byte"] > 0
     assert (folder / "study" / "model-measured.png").is_file()
+
+
+def test_a_notebook_shows_a_study_that_is_measured(folder, monkeypatch):
+    for name in ("nbformat", "nbclient", "ipykernel"):
+        pytest.importorskip(name)
+    kept = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "study" / "points").iterdir())
+    book = executed("04_weak_scaling", folder, monkeypatch)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "study" / "points").iterdir()) == kept
+    (two,) = (point for point in points(folder) if point["ranks"] == 2)
+    (table,) = shown(book, "text/html")
+    assert f"{two['efficiency']['value']:.3f}".rstrip("0") in table
+    said = shown(book, "stream")
+    assert "2 of 2 points are measured already" in said
+    assert "A model, not a measurement." in said
+    assert str(folder / "study" / "report.html") in said
+    assert len(shown(book, "image/png")) == 2
 
 
 def test_a_backend_that_cannot_start_is_a_failed_point_and_the_rest_is_not_measured_again(folder):

@@ -160,12 +160,12 @@ def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path):
 
 
 def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tmp_path):
-    """Two ranks each. Successive halving of 18 epochs: the first look is after epoch 2, when the better one goes on."""
+    """Successive halving of 18 epochs: the first look is after epoch 2, when the better one goes on."""
     study = StudyDirectory(tmp_path / "study")
     raw = yaml.safe_load((setting / "sweep.yaml").read_text())
     raw["search"] = {"training.generator.learning_rate": {"choice": RATES}}
     (setting / "rates.yaml").write_text(yaml.safe_dump(raw))
-    options = ("training.epochs=18", "scoring.events=8", "--sampler", "grid", "--concurrency", "1", "--ranks", "2")
+    options = ("training.epochs=18", "scoring.events=8", "--sampler", "grid", "--concurrency", "1")
     options += ("--pruner", "halving")
     code, output = jobs.Running(setting, jobs.sweep_command(study.path, *options, config="rates.yaml")).finish()
     assert code == 0, output
@@ -178,9 +178,16 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     assert 2 <= pruned.epochs < 18
     assert pruned.reason.startswith("halving pruning after epoch ")
     assert records.read_lines(study.trial(2).metrics_file)[-1]["outcome"] == "pruned"
-    for number in range(3):
-        (entry,) = records.read_lines(study.trial(number).provenance_file)
-        assert entry["ranks"] == 2
+
+
+def test_a_trial_can_have_two_ranks(setting, tmp_path):
+    study = StudyDirectory(tmp_path / "study")
+    options = ("training.epochs=1", "--trials", "1", "--ranks", "2")
+    code, output = jobs.Running(setting, jobs.sweep_command(study.path, *options)).finish()
+    assert code == 0, output
+    assert study.result(0).state == "complete"
+    (entry,) = records.read_lines(study.trial(0).provenance_file)
+    assert entry["ranks"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """CaloGAN's discriminator on several ranks, over each backend, against one rank that has all samples."""
 
+import contextlib
 import functools
 
 import numpy as np
 import pytest
+from one_rank import assert_as_one_rank, eagerly
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
@@ -155,15 +157,6 @@ def whole_steps(comm, size, scope="global", steps=2):
     return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, metrics
 
 
-@pytest.fixture
-def graphs(compiled):
-    """Without graphs the first step of networks as small as these comes much sooner."""
-    tf.config.run_functions_eagerly(not compiled)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.mark.usefixtures("graphs")
 @pytest.mark.parametrize(
     ("size", "backend", "compiled"),
     [
@@ -176,13 +169,10 @@ def graphs(compiled):
 def test_the_whole_step_is_that_of_one_rank_with_the_whole_batch(comm_of, size, backend, compiled):
     """Discriminator on real and on generated showers, generator twice: to nine digits, with the nearness over all."""
     comm = comm_of(backend)
-    ours, theirs = whole_steps(comm, size), whole_steps(SerialComm(), size)
-    for name, value in theirs[0].items():
-        scale = max(np.abs(value).max(), 1e-3)
-        np.testing.assert_allclose(ours[0][name], value, rtol=1e-9, atol=1e-9 * scale, err_msg=name)
-    for mine, whole in zip(ours[1], theirs[1], strict=True):
-        assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
-        assert mine["auxiliary_loss"] > 0.1
-    if not compiled:
-        local, head = whole_steps(comm, size, "local")[0], "discriminator/discriminator/head/kernel"
-        assert not np.allclose(local[head], theirs[0][head], rtol=1e-4)
+    with contextlib.nullcontext() if compiled else eagerly():
+        ours = whole_steps(comm, size)
+        assert all(metrics["auxiliary_loss"] > 0.1 for metrics in ours[1])
+        if not compiled:
+            local, head = whole_steps(comm, size, "local")[0], "discriminator/discriminator/head/kernel"
+            assert not np.allclose(local[head], ours[0][head], rtol=1e-4)
+    assert_as_one_rank(comm, ours, lambda: whole_steps(SerialComm(), size), rtol=1e-9, floor=1e-3)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import tiny
+from one_rank import eagerly
 from pages import Page, check_numbers
 
 tf = pytest.importorskip("tensorflow")
@@ -40,10 +41,9 @@ CELLS = "2x8,4x4,4x2"
 
 @pytest.fixture(scope="module", autouse=True)
 def _eager():
-    """Graphs of networks as small as these take longer to make than the steps; test_calogan_step.py compiles one."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """Graphs of networks as small as these take longer to make than the steps; parallel/test_calogan.py compiles one."""
+    with eagerly():
+        yield
 
 
 TINY = parse_segmentation(CELLS)

@@ -19,14 +19,6 @@ PUBLISHED = {"generator_steps": 2, "discriminator_update": "apart"}
 N = 4
 
 
-@pytest.fixture
-def eager():
-    """Graphs of networks as small as these take longer to make than the steps."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def make(problem=PROBLEM, **training):
     gan = Gan(problem, TrainingConfig(batch_size=N, dtype="float64", **training), SerialComm(), seed=1)
     rng = np.random.default_rng(7)
@@ -70,6 +62,7 @@ class HandAdam:
             weight.assign_sub(rate * self.m[i] / (np.sqrt(self.v[i]) + 1e-8))
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_published_step_by_hand():
     """D on the real showers, D on generated ones, then the generator twice, on showers of other noise each.
 

@@ -388,6 +388,7 @@ def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioni
         assert analytic == pytest.approx((values[0] - values[1]) / (2 * h), rel=5e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_penalised_step_with_masses():
     gan = Gan(PROBLEM, TrainingConfig(batch_size=3, r1={"weight": 0.1, "every": 2}), SerialComm(), 1)
     sample = {"hist": tiny.images(3), **masses((1400, 850), (1600, 250), (1800, 850))}

@@ -219,6 +219,7 @@ def test_reordering_and_its_gradient():
     assert float(np.sum(back * x)) == pytest.approx(float(total))
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_penalty_comes_every_few_steps_and_changes_the_update():
     def weights_after(steps, weight):
         config = TrainingConfig(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)

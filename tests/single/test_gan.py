@@ -50,6 +50,7 @@ def test_adam_by_hand():
         np.testing.assert_allclose(w.numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("eager")
 def test_first_losses_are_those_of_the_initial_networks():
     gan = _gan(label_flip=0.0)
     networks = _gan(label_flip=0.0).networks  # the same weights, untouched
@@ -95,6 +96,7 @@ def test_gradients_are_those_of_numerical_differentiation():
         assert analytic == pytest.approx(numerical, rel=2e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_both_networks_their_statistics_and_nothing_else_change_in_a_step():
     gan = _gan(average_half_life=100.0)
     before = _values(gan)
@@ -103,6 +105,7 @@ def test_both_networks_their_statistics_and_nothing_else_change_in_a_step():
     assert changed == set(before)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_generator_step_leaves_the_statistics_of_the_discriminator_alone():
     gan = _gan()
     real = {k: tf.constant(v) for k, v in _real().items()}
@@ -150,6 +153,7 @@ def test_averaging_keeps_half_after_a_half_life():
     assert average.decay(0.0, 100, 50) == 0.0
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_average_follows_the_generator():
     gan = _gan(average_half_life=100.0)
     current, averaged = gan.networks["generator"].named, gan.networks["generator_average"].named
@@ -184,6 +188,7 @@ def test_batch_statistics_differ_from_moving_ones():
     assert not np.allclose(*images)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole():
     """Without batch norm, in which each part would see itself only."""
     found = []
@@ -201,6 +206,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole():
             assert mine == pytest.approx(whole, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_simultaneous_update_takes_the_generator_gradient_at_the_old_discriminator():
     """The generator after one step does not depend on the discriminator's rate; alternating, it does."""
     for update, same in (("simultaneous", True), ("alternating", False)):

@@ -90,8 +90,7 @@ TENSORFLOW = (
     "hpcgan.evaluation.export",
     "hpcgan.evaluation.classifier",
     "hpcgan.comm.horovod",
-    "hpcgan.comm.collectives",
-    "hpcgan.comm.devices",
+    "hpcgan.comm.lean",
     "hpcgan.comm.selftest",
 )
 # Parts of these that must be importable without it all the same: inside functions only.

@@ -172,6 +172,7 @@ def test_layers_divide_by_sigma():
     np.testing.assert_allclose(normal.of_planes(planes), plain(x) / sigma, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("model", "training"),
     [
@@ -231,6 +232,7 @@ def test_instance_noise_fades_out_linearly():
     assert instance_noise.sigma(whole, 30.0) == pytest.approx(0.1)
 
 
+@pytest.mark.usefixtures("eager")
 def test_instance_noise_is_on_real_and_fake_samples_of_both_updates():
     """Losses of a step are those of the networks on noisy samples, worked out from the draws."""
     problem = rpv(normalisation="none")
@@ -250,6 +252,7 @@ def test_instance_noise_is_on_real_and_fake_samples_of_both_updates():
     assert found["generator_loss"] == pytest.approx(np.mean(np.log1p(np.exp(-on_fake))), rel=1e-10)
 
 
+@pytest.mark.usefixtures("eager")
 def test_after_its_end_there_is_no_noise_and_none_is_drawn():
     problem = rpv()
     gan, plain = make(problem, epochs=2, instance_noise={"sigma": 0.5, "epochs": 1}), make(problem, epochs=2)
@@ -264,6 +267,7 @@ def test_after_its_end_there_is_no_noise_and_none_is_drawn():
 # --- turns -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_the_generator_is_updated_in_every_third_step(accumulation):
     gan = make(rpv(), critic_steps=3, average_half_life=100.0, accumulation=accumulation)
@@ -284,6 +288,7 @@ def test_the_generator_is_updated_in_every_third_step(accumulation):
     assert changed == [every, every, third, every, every, third, every]
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_step_without_the_generator_is_the_discriminators_part_of_one_with():
     """The discriminator's update comes first; the generator's loss is then that of the same samples before it."""
     with_generator, without = make(rpv()), make(rpv(), critic_steps=2)
@@ -298,6 +303,7 @@ def test_a_step_without_the_generator_is_the_discriminators_part_of_one_with():
         np.testing.assert_allclose(without.networks["discriminator"].named[name], value, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_average_counts_the_samples_of_all_steps_between():
     """Three steps of four samples: 0.5^(12 / 100) of the average is kept."""
     gan = make(rpv(), critic_steps=3, average_half_life=100.0)

@@ -1,0 +1,70 @@
+"""TensorFlow and Horovod without Keras, which nothing here uses.
+
+TensorFlow imports Keras, and Keras pandas, when it is imported itself, and Horovod asks for a layer of Keras and for
+TensorFlow's estimators: a fifth of what the start of a rank takes, and a thousand files that every rank would read.
+What wants Keras later in the same process gets it as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+_KERAS = "keras.src"  # all of Keras is in it; `keras` itself has to be found, or TensorFlow would never look for it
+_LAYER = "horovod.tensorflow.sync_batch_norm"
+
+
+def tensorflow() -> Any:
+    """TensorFlow.
+
+    Raises
+    ------
+    ImportError
+        It is not installed.
+    """
+    if "tensorflow" in sys.modules or "keras" in sys.modules:
+        return importlib.import_module("tensorflow")
+    with _in_place_of(_KERAS, None):  # TensorFlow goes on without
+        module = importlib.import_module("tensorflow")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
+        del sys.modules[name]  # what was imported before it came to what was not there
+    return module
+
+
+@contextlib.contextmanager
+def for_horovod(tf: Any) -> Iterator[None]:
+    """Horovod is imported in here without its batch norm for Keras.
+
+    Parameters
+    ----------
+    tf : module
+        TensorFlow.
+    """
+    if "keras" in sys.modules or "horovod.tensorflow" in sys.modules:
+        yield
+        return
+    layer = ModuleType(_LAYER)
+    layer.SyncBatchNormalization = None  # type: ignore[attr-defined]
+    estimators = vars(tf).get("estimator")  # imports Keras when it is asked for anything; gone in TensorFlow 2.16
+    if estimators is not None:
+        tf.estimator = SimpleNamespace(SessionRunHook=tf.compat.v1.train.SessionRunHook)
+    try:
+        with _in_place_of(_LAYER, layer):
+            yield
+    finally:
+        if estimators is not None:
+            tf.estimator = estimators
+
+
+@contextlib.contextmanager
+def _in_place_of(name: str, module: ModuleType | None) -> Iterator[None]:
+    """Whoever imports this name meanwhile gets the module; None: an ImportError."""
+    sys.modules[name] = module  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)

@@ -1,0 +1,49 @@
+"""Several ranks against one that has all samples."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+#: Weights by name, and the metrics of each step.
+Trained = tuple[dict[str, np.ndarray], list[dict[str, float]]]
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Without graphs: of networks as small as those of tests they take longer to make than a few steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def assert_as_one_rank(
+    comm: Any, ours: Trained, theirs: Callable[[], Trained], rtol: float, floor: float = 0.0
+) -> None:
+    """Rank 0 works out what one rank comes to and compares; all others have to have its bits.
+
+    Weights agree to `rtol` of the largest of an array, or of `floor`.
+    """
+    weights, metrics = ours
+    mine = hashlib.sha256(repr(metrics).encode() + b"".join(w.tobytes() for w in weights.values())).hexdigest()
+    everybody = comm.gather_json([list(weights), mine])
+    if comm.is_root:
+        assert everybody == [[list(weights), mine]] * comm.size
+        with eagerly():
+            whole = theirs()
+        assert weights.keys() == whole[0].keys()
+        for name, value in whole[0].items():
+            scale = max(np.abs(value).max(), floor)
+            np.testing.assert_allclose(weights[name], value, rtol=rtol, atol=rtol * scale, err_msg=name)
+        for said, expected in zip(metrics, whole[1], strict=True):
+            assert said == pytest.approx(expected, rel=rtol, abs=1e-12)
+    comm.barrier()

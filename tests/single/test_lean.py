@@ -1,0 +1,50 @@
+"""TensorFlow and Horovod as ranks import them: without Keras, which is there for whoever wants it later."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LOADED = """
+import json, sys
+from hpcgan.comm import lean
+tf = lean.tensorflow()
+if "horovod" in sys.argv:
+    with lean.for_horovod(tf):
+        import horovod.tensorflow as hvd
+    assert callable(hvd.allreduce)
+found = {name.split(".")[0] for name in sys.modules} & {"keras", "pandas", "tensorflow_estimator"}
+assert float(tf.reduce_sum(tf.constant([1.0, 2.0]))) == 3.0
+import keras
+from tensorflow.keras.layers import Dense
+assert tf.keras.layers.Dense is keras.layers.Dense is Dense
+assert lean.tensorflow() is tf
+print(json.dumps(sorted(found)))
+"""
+
+
+@pytest.mark.parametrize("what", ["tensorflow", "horovod"])
+def test_neither_imports_keras_and_it_can_be_imported_afterwards(what):
+    pytest.importorskip(what)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", LOADED, what], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_keras_that_is_there_already_stays():
+    code = (
+        "import keras; from hpcgan.comm import lean; assert lean.tensorflow().keras.layers.Dense is keras.layers.Dense"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
