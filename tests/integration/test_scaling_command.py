@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jobs
 import pytest
 import tiny
 from books import executed, shown
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def scaling(folder, *args):
     command = [sys.executable, "-m", "hpcgan", "scaling", *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=jobs.PATIENCE)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

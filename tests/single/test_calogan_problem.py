@@ -41,7 +41,7 @@ CELLS = "2x8,4x4,4x2"
 
 @pytest.fixture(scope="module", autouse=True)
 def _eager():
-    """Graphs of networks as small as these take longer to make than the steps; parallel/test_calogan.py compiles one."""
+    """Graphs of networks as small as these take longer to make than the steps; test_calogan_step.py compiles one."""
     with eagerly():
         yield
 
@@ -65,7 +65,7 @@ def configuration(folder: Path, *overrides: str) -> config.Config:
         "data": {"path": str(folder), "augment": ["eta_reflection", "phi_reflection"]},
         "model": {"segmentation": CELLS, "latent_dim": 5},
         "training": {
-            "epochs": 2, "batch_size": 10, "average_half_life": 50, "generator_steps": 2,
+            "epochs": 2, "batch_size": 20, "average_half_life": 50, "generator_steps": 2,
             "discriminator_update": "apart",
         },
         "scoring": {"events": 20},
@@ -350,7 +350,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(run, folder, tmp_path):
     with pytest.raises(Interrupted):
         train(made, tmp_path / "again", tiny.StopAt(4))
     again = train(made, tmp_path / "again")
-    ours, theirs = (checkpoints.load(checkpoints.path_of(r.checkpoints, 12)) for r in (again, run))
+    ours, theirs = (checkpoints.load(checkpoints.path_of(r.checkpoints, 6)) for r in (again, run))
     assert ours.meta == theirs.meta
     for name, value in theirs.arrays.items():
         np.testing.assert_array_equal(ours.arrays[name], value, err_msg=name)
@@ -478,10 +478,10 @@ def test_an_average_begins_where_the_generator_was_if_there_was_none(run, folder
 
 
 def test_one_checkpoint_can_be_named_and_what_is_there_is_checked(run, folder, tmp_path):
-    latest = checkpoints.path_of(run.checkpoints, 12)
+    latest = checkpoints.path_of(run.checkpoints, 6)
     named = configuration(folder, f"training.start_from={latest}", "seed=2")
     origin.check(named)
-    assert origin.load(named, latest, print).step == 12
+    assert origin.load(named, latest, print).step == 6
 
     def refused(message, *overrides, start=run.path):
         with pytest.raises(InputError, match=message) as error:

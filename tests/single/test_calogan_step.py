@@ -62,7 +62,6 @@ class HandAdam:
             weight.assign_sub(rate * self.m[i] / (np.sqrt(self.v[i]) + 1e-8))
 
 
-@pytest.mark.usefixtures("eager")
 def test_a_published_step_by_hand():
     """D on the real showers, D on generated ones, then the generator twice, on showers of other noise each.
 
