@@ -127,7 +127,7 @@ class Training:
         return self.state
 
     def reach(self, epoch: int, timeout: float | None = None, every: float = 0.5) -> str:
-        """Until an epoch is done or the training has ended; how it stands then.
+        """Until an epoch is done, its samples included, or the training has ended; how it stands then.
 
         Raises
         ------
@@ -138,7 +138,12 @@ class Training:
         """
         if not 1 <= epoch <= self.config.training.epochs:
             raise InputError(f"{self.run.path}: epoch {epoch} is none of its 1 to {self.config.training.epochs}")
-        if not until(lambda: self.epoch >= epoch or self.state in RESTS, timeout, every):
+
+        def reached() -> bool:
+            done = self.epoch  # recorded before the samples are written
+            return done > epoch or (done == epoch and epoch in samples.epochs(self.run)) or self.state in RESTS
+
+        if not until(reached, timeout, every):
             raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
         return self.state
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRIALS = ("--trials", "2", "--concurrency", "2")
 EPOCHS = 4
 #: Learning rates: of a training, of one that ends at once, and of one that is worse than the first after two epochs.
-RATES = [5e-4, 1e30, 1e-3]
+RATES = [1e-3, 1e30, 3e-2]
 ENDLESS = "training.epochs=100000"
 
 

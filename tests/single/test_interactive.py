@@ -77,6 +77,19 @@ def test_generated_events_stand_beside_real_ones_if_there_are_any(data, training
         hidden.rename(data)
 
 
+def test_an_epoch_is_reached_when_there_are_samples_of_it(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(training), "state", "running")
+    assert [training.reach(1), training.reach(2)] == ["running"] * 2
+    there = training.run.samples / "epoch-0002.h5"
+    hidden = there.rename(tmp_path / there.name)
+    try:
+        assert training.reach(1) == "running"  # long ago, whatever there is of it now
+        with pytest.raises(HpcganError, match="in epoch 3 after 0 s"):
+            training.reach(2, timeout=0.0)
+    finally:
+        hidden.rename(there)
+
+
 def test_a_running_training_is_paused_changed_and_stopped_by_another_thread(data, tmp_path):
     run, failures, stop = RunDirectory(tmp_path / "run"), [], StopRequest()
 
