@@ -78,10 +78,18 @@ def comm() -> Any:
     return _comm("horovod")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def comm_of() -> Any:
     """The communicator of this rank over the backend of a name."""
     return _comm
+
+
+@pytest.fixture(autouse=True)
+def _unwatched() -> Iterator[None]:
+    """No watchdog of a training outlives its test: it would take the next ones for a standstill."""
+    yield
+    for made in _comms.values():
+        made.unwatch()
 
 
 @pytest.fixture(params=["horovod", "mpi"])

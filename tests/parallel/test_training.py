@@ -11,7 +11,6 @@ tf = pytest.importorskip("tensorflow")
 
 from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.comm.select import make_comm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
@@ -26,8 +25,8 @@ BATCH = 4
 
 
 @pytest.fixture(scope="module")
-def comm():
-    return make_comm("auto")
+def comm(comm_of):
+    return comm_of("horovod")
 
 
 def shared_folder(comm, tmp_path_factory, name):
