@@ -80,7 +80,7 @@ def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the
         session.train(raw, run=tmp_path / "second")
     assert not (tmp_path / "second").exists()
     wait_until(lambda: training.state == "running")
-    training.pause()
+    training.pause(wait=jobs.PATIENCE)  # its first step takes long
     assert training.state == "paused"
     training.set(lr=0.01)
     training.checkpoint()
