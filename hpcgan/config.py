@@ -209,6 +209,18 @@ class TrainingSection(Section):
     schedule: ScheduleSection = ScheduleSection()
     rollback: RollbackConfig = RollbackConfig()
     dtype: Literal["float32", "float64"] = "float32"
+    steps_per_call: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="most steps in one call of the compiled function; fewer where that many would take more than half a "
+        "second, or 32 MiB of batches; auto: 64",
+    )
+
+    @field_validator("steps_per_call", mode="before")
+    @classmethod
+    def _steps_are_counted(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError("take a whole number from 1 on, or auto")
+        return value
 
     @property
     def optimizers(self) -> dict[str, AdamConfig]:
@@ -434,10 +446,11 @@ class Config(Section):
         return yaml.safe_dump(self.dump(), sort_keys=False)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: everything but lengths, cadences and communication."""
+        """What makes two runs the same run: everything but lengths, cadences, communication and calls."""
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
+        del plain["training"]["steps_per_call"]
         # Runs from before a key keep their names.
         if not plain["data"]["leave_out"]:
             del plain["data"]["leave_out"]

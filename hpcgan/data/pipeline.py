@@ -1,9 +1,10 @@
-"""Batches of one rank, prepared one step ahead in a thread."""
+"""Batches of one rank, prepared ahead in a thread."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,11 @@ class Pipeline:
         Symmetries that are switched on.
     draws : Draws
         The method's random numbers, drawn along with the data.
+
+    Attributes
+    ----------
+    ahead : int
+        Batches that are prepared before they are asked for, while others are worked on; may change at any time.
     """
 
     def __init__(
@@ -46,19 +52,18 @@ class Pipeline:
     ) -> None:
         self._source, self._encoder, self._sharding = source, encoder, sharding
         self._augment, self._draws = tuple(augment), draws
+        self.ahead = 1
 
     def rest_of_epoch(self, epoch: int, position: int, step: int) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
         """Batches of an epoch from `position` (in samples) on, whose first is used in step `step`."""
         order = self._sharding.order(epoch)
         count, size = self._sharding.steps_left(position), self._sharding.global_batch
         with ThreadPoolExecutor(1, thread_name_prefix="pipeline") as pool:
-            submitted = [
-                pool.submit(self._batch, order, epoch, position + i * size, step + i) for i in range(min(count, 1))
-            ]
+            waiting: deque[Future[tuple[Sample, dict[str, np.ndarray]]]] = deque()
             for i in range(count):
-                if i + 1 < count:
-                    submitted.append(pool.submit(self._batch, order, epoch, position + (i + 1) * size, step + i + 1))
-                yield submitted.pop(0).result()
+                for j in range(i + len(waiting), min(i + 1 + max(1, self.ahead), count)):
+                    waiting.append(pool.submit(self._batch, order, epoch, position + j * size, step + j))
+                yield waiting.popleft().result()
 
     def _batch(self, order: np.ndarray, epoch: int, position: int, step: int) -> tuple[Sample, dict[str, np.ndarray]]:
         first, n = self._sharding.rank * self._sharding.batch_size, self._sharding.batch_size

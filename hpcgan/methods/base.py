@@ -9,6 +9,7 @@ line in :data:`REGISTRY`; problems say in `Problem.methods` which of them train 
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from hpcgan.config import Config
     from hpcgan.models.layers import Network
     from hpcgan.problems.base import Problem
+
+
+#: Metrics of every method's step; see `StepResult`.
+NONFINITE, ATTENTION = "nonfinite", "attention"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,18 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class StepInput:
+    """What a step is given; see `Method.step`."""
+
+    step: int
+    real: Sample
+    draws: Mapping[str, np.ndarray]
+    learning_rates: Mapping[str, float]
+    samples: int
+    epochs: float
+
+
+@dataclass(frozen=True)
 class StepResult:
     """What a step says.
 
@@ -59,6 +76,22 @@ class StepResult:
 
     metrics: dict[str, float]
     finite_here: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether losses and gradients of all ranks were finite."""
+        return self.metrics[NONFINITE] <= 0 and all(math.isfinite(value) for value in self.metrics.values())
+
+    def worst(self, losses: Iterable[Loss]) -> float:
+        """The largest of the losses."""
+        return max(self.metrics[loss.metric] for loss in losses)
+
+    def is_ordinary(self, losses: Iterable[Loss], loss_above: float) -> bool:
+        """Whether nobody has to look at the step before the next one is taken.
+
+        No rank has something to say, all is finite, and no loss is above the limit.
+        """
+        return self.metrics[ATTENTION] <= 0 and self.is_finite and self.worst(losses) <= loss_above
 
 
 class Method(ABC):
@@ -141,6 +174,43 @@ class Method(ABC):
         epochs : float
             Epochs done before the step.
         """
+
+    def steps(
+        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
+    ) -> list[StepResult]:
+        """Take some of the steps that are next, in one call where a method has a loop of its own.
+
+        Parameters
+        ----------
+        inputs : sequence of StepInput
+            At least one, of consecutive steps. Ranks may give different numbers of them.
+        attention : bool
+            This rank has something to say in the first of them.
+        loss_above : float
+            A loss above it ends the call.
+
+        Returns
+        -------
+        list of StepResult
+            Of the steps that were taken, from the first on; at least one. None follows one that is not ordinary
+            (`StepResult.is_ordinary`).
+        """
+        results = []
+        for given in inputs:
+            results.append(
+                self.step(
+                    given.step,
+                    given.real,
+                    given.draws,
+                    learning_rates=given.learning_rates,
+                    samples=given.samples,
+                    attention=attention,
+                    epochs=given.epochs,
+                )
+            )
+            if not results[-1].is_ordinary(self.losses, loss_above):
+                break
+        return results
 
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Begin with the weights and moving statistics of another training; what networks have measured stays.

@@ -13,6 +13,8 @@ global batch; only batch normalisation sees each rank's batch by itself.
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -27,12 +29,13 @@ from hpcgan.data.schema import Sample
 from hpcgan.methods import instance_noise
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
-from hpcgan.methods.base import Loss, Method, StepResult, build_network
+from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
 from hpcgan.methods.exchange import Exchange, Tensors, accumulate
 from hpcgan.methods.exchange import finite as all_finite
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
+from hpcgan.methods.repeat import Arguments, Repeated
 from hpcgan.models.layers import Network, synchronise
 from hpcgan.problems.base import Problem
 
@@ -42,8 +45,8 @@ METRICS = (
     "generator_loss",
     "real_probability",
     "fake_probability",
-    "nonfinite",
-    "attention",
+    NONFINITE,
+    ATTENTION,
 )
 #: Averaged besides, where the generator's network has such a loss; it is a part of the generator's.
 AUXILIARY = "auxiliary_loss"
@@ -149,6 +152,10 @@ class Gan(Method):
             for penalise in (False, True)
             for generate in (False, True)
         }
+        losses = [loss.metric for loss in self.losses]
+        self._repeated = {
+            kind: Repeated(compiled, self._names, losses, config.dtype) for kind, compiled in self._compiled.items()
+        }
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         for name in ("generator", "discriminator"):
@@ -219,22 +226,39 @@ class Gan(Method):
         updates of the step. In a step without any they are those of the discriminator's fake batch, before the
         discriminator's update.
         """
-        dtype, turns = self._config.dtype, self._config.critic_steps
-        step_samples = len(draws["noise"]) * self._comm.size
-        kept = decay(self._config.average_half_life, samples, step_samples * turns)
-        due = self._config.r1.weight > 0 and step % self._config.r1.every == 0
-        compiled = self._compiled[due, self._is_turn(step)]
-        draws = self._with_noise_of(draws, epochs)
-        metrics, finite = compiled(
-            {k: tf.constant(v, dtype) for k, v in real.items()},
-            {k: tf.constant(v) for k, v in draws.items()},
-            {k: tf.constant(v, dtype) for k, v in learning_rates.items()},
-            tf.constant(kept, dtype),
-            tf.constant(float(attention), dtype),
+        kind, arguments = self._prepared(StepInput(step, real, draws, learning_rates, samples, epochs))
+        tensors = tf.nest.map_structure(tf.constant, arguments)
+        metrics, finite = self._compiled[kind](*tensors, tf.constant(float(attention), self._config.dtype))
+        return self._result(metrics.numpy().tolist(), bool(finite.numpy()))
+
+    def steps(
+        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
+    ) -> list[StepResult]:
+        """As many of them in one call as are of one kind: with or without a penalty, an update of the generator."""
+        if self._config.steps_per_call == 1:
+            return super().steps(inputs, attention=attention, loss_above=loss_above)
+        prepared = [self._prepared(given) for given in inputs]
+        kind = prepared[0][0]
+        alike = [arguments for _, arguments in itertools.takewhile(lambda one: one[0] == kind, prepared)]
+        return [self._result(*said) for said in self._repeated[kind](alike, attention, loss_above)]
+
+    def _prepared(self, given: StepInput) -> tuple[tuple[bool, bool], Arguments]:
+        """Which of the compiled steps is to be taken, and the arrays that it takes."""
+        settings, step_samples = self._config, len(given.draws["noise"]) * self._comm.size
+        kept = decay(settings.average_half_life, given.samples, step_samples * settings.critic_steps)
+        due = settings.r1.weight > 0 and given.step % settings.r1.every == 0
+        arguments = (
+            {k: np.asarray(v, settings.dtype) for k, v in given.real.items()},
+            dict(self._with_noise_of(given.draws, given.epochs)),
+            {k: np.asarray(v, settings.dtype) for k, v in given.learning_rates.items()},
+            np.asarray(kept, settings.dtype),
         )
-        said = dict(zip(self._names, metrics.numpy().tolist(), strict=True))
+        return (due, self._is_turn(given.step)), arguments
+
+    def _result(self, metrics: Sequence[float], finite_here: bool) -> StepResult:
+        said = dict(zip(self._names, metrics, strict=True))
         said[SATURATION] = said["real_probability"] - said["fake_probability"]
-        return StepResult(said, bool(finite.numpy()))
+        return StepResult(said, finite_here)
 
     def _with_noise_of(self, draws: Mapping[str, np.ndarray], epochs: float) -> Mapping[str, np.ndarray]:
         """The draws with the strength of the instance noise; without any of it from its end on."""

@@ -8,6 +8,7 @@ in one collective.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -19,15 +20,16 @@ from hpcgan.config import LikelihoodConfig
 from hpcgan.data.schema import Sample
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
-from hpcgan.methods.base import Loss, Method, StepResult, build_network
+from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
 from hpcgan.methods.exchange import Exchange, Tensors, accumulate, finite
+from hpcgan.methods.repeat import Arguments, Repeated
 from hpcgan.models.density import Density
 from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
 
 NAME = "density"
 #: Averaged over all ranks in every step, in this order; the first is in nats an event, for the units of the encoding.
-METRICS = ("nll", "nonfinite", "attention")
+METRICS = ("nll", NONFINITE, ATTENTION)
 
 
 class Likelihood(Method):
@@ -75,6 +77,7 @@ class Likelihood(Method):
         trained = {name: v for name, v in self._density.named.items() if v.trainable}
         self.optimizers = {NAME: Adam(NAME, trained, config.density)}
         self._compiled = tf.function(self._step, autograph=False, reduce_retracing=True)
+        self._repeated = Repeated(self._compiled, METRICS, [loss.metric for loss in self.losses], config.dtype)
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         if self._density.constants:
@@ -98,15 +101,27 @@ class Likelihood(Method):
         epochs: float = 0.0,
     ) -> StepResult:
         """Update the density once; the metrics are `METRICS`."""
+        arguments = self._prepared(StepInput(step, real, draws, learning_rates, samples, epochs))
+        tensors = tf.nest.map_structure(tf.constant, arguments)
+        metrics, finite_here = self._compiled(*tensors, tf.constant(float(attention), self._config.dtype))
+        return _result(metrics.numpy().tolist(), bool(finite_here.numpy()))
+
+    def steps(
+        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
+    ) -> list[StepResult]:
+        """All of them in one call."""
+        if self._config.steps_per_call == 1:
+            return super().steps(inputs, attention=attention, loss_above=loss_above)
+        prepared = [self._prepared(given) for given in inputs]
+        return [_result(*said) for said in self._repeated(prepared, attention, loss_above)]
+
+    def _prepared(self, given: StepInput) -> Arguments:
+        """The arrays that the compiled step takes."""
         dtype = self._config.dtype
-        step_samples = len(next(iter(real.values()))) * self._comm.size
-        metrics, finite_here = self._compiled(
-            {k: tf.constant(v, dtype) for k, v in real.items()},
-            tf.constant(learning_rates[NAME], dtype),
-            tf.constant(decay(self._config.average_half_life, samples, step_samples), dtype),
-            tf.constant(float(attention), dtype),
-        )
-        return StepResult(dict(zip(METRICS, metrics.numpy().tolist(), strict=True)), bool(finite_here.numpy()))
+        step_samples = len(next(iter(given.real.values()))) * self._comm.size
+        kept = decay(self._config.average_half_life, given.samples, step_samples)
+        real = {k: np.asarray(v, dtype) for k, v in given.real.items()}
+        return real, np.asarray(given.learning_rates[NAME], dtype), np.asarray(kept, dtype)
 
     def gradients(self, real: Tensors) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients on this rank, and the mean negative log-likelihood of its samples."""
@@ -130,8 +145,12 @@ class Likelihood(Method):
         finite_here = finite(nll, gradients)
         metrics = [nll, 1.0 - tf.cast(finite_here, nll.dtype), attention]
         mean = self._exchange.begin(NAME, self._exchange.pack(self._density, gradients, metrics))()
-        averaged, everywhere = self._exchange.unpack(self._density, mean, METRICS.index("nonfinite"))
+        averaged, everywhere = self._exchange.unpack(self._density, mean, METRICS.index(NONFINITE))
         self.optimizers[NAME].apply(averaged, rate)
         if self._average is not None:
             self._average.update(kept)
         return everywhere, finite_here
+
+
+def _result(metrics: Sequence[float], finite_here: bool) -> StepResult:
+    return StepResult(dict(zip(METRICS, metrics, strict=True)), finite_here)

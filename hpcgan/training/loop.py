@@ -5,7 +5,10 @@ Knows neither the problem nor the method. Progress is counted in samples seen by
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +24,19 @@ from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import HpcganError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity
-from hpcgan.methods.base import Method, StepResult
+from hpcgan.methods.base import ATTENTION, NONFINITE, Method, StepInput, StepResult
 from hpcgan.metrics.observable import Score
 from hpcgan.records import MetricsWriter
 from hpcgan.rundir import Lease
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training.control import StopRequest
+from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Reporter
 from hpcgan.training.state import TrainState
 
 RECORD_EVERY = 50  # steps between `step` records
+#: Samples of this rank, encoded, and the method's random numbers.
+Batch = tuple[Sample, dict[str, np.ndarray]]
 PAUSED_S = 1.0  # between two looks of a paused training
 
 
@@ -116,6 +122,9 @@ class Trainer:
         self._diversity, self._folder, self._writers = diversity, checkpoint_folder, writers
         self._stop, self._reporter = stop, reporter
         self._saved_step: int | None = None
+        above = config.training.rollback.loss_above
+        self._loss_above = math.inf if above is None else above
+        self._pace = Pace(config.training.steps_per_call)
 
     def run(self) -> str | None:
         """Train to the end.
@@ -155,50 +164,82 @@ class Trainer:
         counters = self._state.counters
         self._clock, self._clock_samples = time.monotonic(), counters.samples
         self._comm.beat(f"the data of epoch {counters.epoch + 1}")
-        for real, draws in self._batches():
+        batches, waiting = self._batches(), deque[Batch]()
+        while self._fetch(batches, waiting):
             self._comm.beat(f"step {counters.step}")
             stop = self._stop.requested is not None
-            result = self._method.step(
-                counters.step,
-                real,
-                draws,
-                learning_rates=self._learning_rates(),
-                samples=counters.samples + self._sharding.global_batch,
+            results = self._method.steps(
+                self._planned(waiting),
                 attention=stop or (self._writers is not None and self._writers.inbox.waiting()),
-                epochs=self._epochs_done(),
+                loss_above=self._loss_above,
             )
-            counters.step += 1
-            counters.samples += self._sharding.global_batch
-            counters.position += self._sharding.global_batch
-            if self._is_sound(result):
-                self._record_step(result.metrics)
-            if result.metrics["attention"] > 0:
-                self._attend(stop)
+            self._pace.took(len(results), time.monotonic() - self._fetching)
+            for result in results:
+                waiting.popleft()
+                self._count(result, stop)
             self._comm.beat(f"the data of step {counters.step}")
 
-    def _batches(self) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
+    def _count(self, result: StepResult, stop: bool) -> None:
+        """A step is done: record it, and hear what there is to say; `stop` if this rank said that it is asked to."""
+        counters = self._state.counters
+        counters.step += 1
+        counters.samples += self._sharding.global_batch
+        counters.position += self._sharding.global_batch
+        if self._is_sound(result):
+            self._record_step(result.metrics)
+        if result.metrics[ATTENTION] > 0:
+            self._attend(stop)
+
+    def _batches(self) -> Iterator[Batch]:
         counters = self._state.counters
         return self._pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
 
-    def _learning_rates(self) -> dict[str, float]:
+    def _fetch(self, batches: Iterator[Batch], waiting: deque[Batch]) -> bool:
+        """Have the batches of the next call wait, fewer at the end of the epoch; False if it is over."""
+        self._fetching = time.monotonic()
+        if not waiting:
+            waiting.extend(itertools.islice(batches, 1))
+        if waiting:
+            wanted = self._pace.steps(sum(array.nbytes for part in waiting[0] for array in part.values()))
+            self._pipeline.ahead = wanted
+            waiting.extend(itertools.islice(batches, max(0, wanted - len(waiting))))
+        return bool(waiting)
+
+    def _planned(self, waiting: Iterable[Batch]) -> list[StepInput]:
+        """The next steps, as they are if nothing happens in between."""
+        counters, size = self._state.counters, self._sharding.global_batch
+        return [
+            StepInput(
+                counters.step + ahead,
+                real,
+                draws,
+                self._learning_rates(ahead),
+                counters.samples + (ahead + 1) * size,
+                self._epochs_done(ahead),
+            )
+            for ahead, (real, draws) in enumerate(waiting)
+        ]
+
+    def _learning_rates(self, ahead: int = 0) -> dict[str, float]:
         counters = self._state.counters
         return learning_rates(
             self._config.training,
-            self._epochs_done(),
+            self._epochs_done(ahead),
             self._sharding,
-            counters.step,
+            counters.step + ahead,
             rollbacks=counters.rollbacks,
             changes=counters.changes,
         )
 
-    def _epochs_done(self) -> float:
-        return self._state.counters.epoch + self._state.counters.position / self._sharding.n
+    def _epochs_done(self, ahead: int = 0) -> float:
+        """Epochs, fractional, when `ahead` more steps of this one are done."""
+        counters = self._state.counters
+        return counters.epoch + (counters.position + ahead * self._sharding.global_batch) / self._sharding.n
 
     def _is_sound(self, result: StepResult) -> bool:
         """False if the step was bad and the training has gone back to its best state."""
         # The averages are the same numbers on every rank, and so are all decisions.
-        metrics, limit = result.metrics, self._config.training.rollback.loss_above
-        if metrics["nonfinite"] > 0 or not all(np.isfinite(v) for v in metrics.values()):
+        if not result.is_finite:
             flags = self._comm.broadcast_json(self._comm.gather_json(result.finite_here))
             ranks = ", ".join(str(rank) for rank, finite in enumerate(flags) if not finite) or "?"
             self._go_back(
@@ -206,8 +247,8 @@ class Trainer:
                 "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
             )
             return False
-        worst = max(metrics[loss.metric] for loss in self._method.losses)
-        if limit is not None and worst > limit:
+        worst, limit = result.worst(self._method.losses), self._loss_above
+        if worst > limit:
             self._go_back(
                 f"a loss of {worst:.4g} at step {self._state.counters.step} (training.rollback.loss_above: {limit:g})",
                 "Lower the learning rates",
@@ -264,7 +305,7 @@ class Trainer:
         counters.count += 1
         for name, value in metrics.items():
             counters.sums[name] = counters.sums.get(name, 0.0) + value
-        shown = {k: v for k, v in metrics.items() if k not in ("nonfinite", "attention")}
+        shown = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
         self._reporter.step(self._epochs_done(), self._rate(), shown)
         if self._writers is not None and counters.step % RECORD_EVERY == 0:
             self._writers.metrics.write(
