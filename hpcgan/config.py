@@ -211,7 +211,7 @@ class TrainingSection(Section):
     dtype: Literal["float32", "float64"] = "float32"
     steps_per_call: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1,
-        description="most steps in one call of the compiled function; fewer where that many would take more than half a "
+        description="most steps in one call of the compiled function; fewer where so many would take more than half a "
         "second, or 32 MiB of batches; auto: 64",
     )
 

@@ -51,14 +51,30 @@ class Loss:
 
 @dataclass(frozen=True)
 class StepInput:
-    """What a step is given; see `Method.step`."""
+    """What a step is given.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step, from 0.
+    real : Sample
+        Encoded samples of this rank.
+    draws : mapping
+        From `Method.draws`.
+    learning_rates : mapping
+        Scheduled rate of each network that is trained.
+    samples : int
+        Samples seen by all ranks, this step's included.
+    epochs : float
+        Epochs done before the step.
+    """
 
     step: int
     real: Sample
     draws: Mapping[str, np.ndarray]
     learning_rates: Mapping[str, float]
     samples: int
-    epochs: float
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,13 +101,6 @@ class StepResult:
     def worst(self, losses: Iterable[Loss]) -> float:
         """The largest of the losses."""
         return max(self.metrics[loss.metric] for loss in losses)
-
-    def is_ordinary(self, losses: Iterable[Loss], loss_above: float) -> bool:
-        """Whether nobody has to look at the step before the next one is taken.
-
-        No rank has something to say, all is finite, and no loss is above the limit.
-        """
-        return self.metrics[ATTENTION] <= 0 and self.is_finite and self.worst(losses) <= loss_above
 
 
 class Method(ABC):
@@ -144,6 +153,30 @@ class Method(ABC):
         """
 
     @abstractmethod
+    def steps(
+        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
+    ) -> list[StepResult]:
+        """Take some of the steps that are next, on all ranks together; after each, all ranks hold the same bits.
+
+        What a step does depends on nothing but its input: not on how many there are in a call.
+
+        Parameters
+        ----------
+        inputs : sequence of StepInput
+            At least one, of consecutive steps. Ranks may give different numbers of them.
+        attention : bool
+            This rank has something to say (a signal, a command); all ranks learn of it in the first step's own
+            collective.
+        loss_above : float
+            A loss above it ends the call.
+
+        Returns
+        -------
+        list of StepResult
+            Of the steps that were taken, from the first on; at least one. None follows one that is not ordinary: of
+            which a rank has something to say, or a number is not finite, or a loss is above the limit.
+        """
+
     def step(
         self,
         step: int,
@@ -152,65 +185,12 @@ class Method(ABC):
         *,
         learning_rates: Mapping[str, float],
         samples: int,
-        attention: bool,
+        attention: bool = False,
         epochs: float = 0.0,
     ) -> StepResult:
-        """Take a step on all ranks together, after which all hold the same bits.
-
-        Parameters
-        ----------
-        step : int
-            Number of the step, from 0.
-        real : Sample
-            Encoded samples of this rank.
-        draws : mapping
-            From `draws`.
-        learning_rates : mapping
-            Scheduled rate of each network that is trained.
-        samples : int
-            Samples seen by all ranks, this step's included.
-        attention : bool
-            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
-        epochs : float
-            Epochs done before the step.
-        """
-
-    def steps(
-        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
-    ) -> list[StepResult]:
-        """Take some of the steps that are next, in one call where a method has a loop of its own.
-
-        Parameters
-        ----------
-        inputs : sequence of StepInput
-            At least one, of consecutive steps. Ranks may give different numbers of them.
-        attention : bool
-            This rank has something to say in the first of them.
-        loss_above : float
-            A loss above it ends the call.
-
-        Returns
-        -------
-        list of StepResult
-            Of the steps that were taken, from the first on; at least one. None follows one that is not ordinary
-            (`StepResult.is_ordinary`).
-        """
-        results = []
-        for given in inputs:
-            results.append(
-                self.step(
-                    given.step,
-                    given.real,
-                    given.draws,
-                    learning_rates=given.learning_rates,
-                    samples=given.samples,
-                    attention=attention,
-                    epochs=given.epochs,
-                )
-            )
-            if not results[-1].is_ordinary(self.losses, loss_above):
-                break
-        return results
+        """Take one step; the parameters are those of `StepInput`, and `attention` of `steps`."""
+        (result,) = self.steps([StepInput(step, real, draws, learning_rates, samples, epochs)], attention=attention)
+        return result
 
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Begin with the weights and moving statistics of another training; what networks have measured stays.

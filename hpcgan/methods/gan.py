@@ -209,34 +209,16 @@ class Gan(Method):
 
     # --- training ----------------------------------------------------------------------------------
 
-    def step(
-        self,
-        step: int,
-        real: Sample,
-        draws: Mapping[str, np.ndarray],
-        *,
-        learning_rates: Mapping[str, float],
-        samples: int,
-        attention: bool,
-        epochs: float = 0.0,
-    ) -> StepResult:
-        """Update the discriminator, and the generator if it is its turn.
-
-        The metrics are `METRICS`, possibly `AUXILIARY`, and `SATURATION`. The generator's losses are means over its
-        updates of the step. In a step without any they are those of the discriminator's fake batch, before the
-        discriminator's update.
-        """
-        kind, arguments = self._prepared(StepInput(step, real, draws, learning_rates, samples, epochs))
-        tensors = tf.nest.map_structure(tf.constant, arguments)
-        metrics, finite = self._compiled[kind](*tensors, tf.constant(float(attention), self._config.dtype))
-        return self._result(metrics.numpy().tolist(), bool(finite.numpy()))
-
     def steps(
         self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
     ) -> list[StepResult]:
-        """As many of them in one call as are of one kind: with or without a penalty, an update of the generator."""
-        if self._config.steps_per_call == 1:
-            return super().steps(inputs, attention=attention, loss_above=loss_above)
+        """Update the discriminator, and the generator if it is its turn, in each step.
+
+        The steps of a call are of one kind: with or without a penalty, with or without an update of the generator. The
+        metrics are `METRICS`, possibly `AUXILIARY`, and `SATURATION`. The generator's losses are means over its updates
+        of the step. In a step without any they are those of the discriminator's fake batch, before the discriminator's
+        update.
+        """
         prepared = [self._prepared(given) for given in inputs]
         kind = prepared[0][0]
         alike = [arguments for _, arguments in itertools.takewhile(lambda one: one[0] == kind, prepared)]

@@ -89,29 +89,10 @@ class Likelihood(Method):
         """None: a step takes no random numbers."""
         return {}
 
-    def step(
-        self,
-        step: int,
-        real: Sample,
-        draws: Mapping[str, np.ndarray],
-        *,
-        learning_rates: Mapping[str, float],
-        samples: int,
-        attention: bool,
-        epochs: float = 0.0,
-    ) -> StepResult:
-        """Update the density once; the metrics are `METRICS`."""
-        arguments = self._prepared(StepInput(step, real, draws, learning_rates, samples, epochs))
-        tensors = tf.nest.map_structure(tf.constant, arguments)
-        metrics, finite_here = self._compiled(*tensors, tf.constant(float(attention), self._config.dtype))
-        return _result(metrics.numpy().tolist(), bool(finite_here.numpy()))
-
     def steps(
         self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
     ) -> list[StepResult]:
-        """All of them in one call."""
-        if self._config.steps_per_call == 1:
-            return super().steps(inputs, attention=attention, loss_above=loss_above)
+        """Update the density once in each step; the metrics are `METRICS`."""
         prepared = [self._prepared(given) for given in inputs]
         return [_result(*said) for said in self._repeated(prepared, attention, loss_above)]
 

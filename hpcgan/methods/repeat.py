@@ -1,9 +1,12 @@
-"""Several steps in one call: a loop, compiled around the compiled step.
+"""Several steps in one call: a loop, compiled around the step.
 
-Python then runs once a call, not once a step. The batches of a call are stacked, the loop hands one of them after the
+Python runs once a call, not once a step. The batches of a call are stacked, the loop hands one of them after the
 other to the step, and it ends early, after the first step that the engine has to look at before the next one is taken:
 so nothing is updated that would not have been, step by step. All ranks end at the same step, since they decide by the
 same averages, however many steps each was given.
+
+A single step is a loop of one. Called without the loop, TensorFlow would simplify the graph of some steps (with R1, or
+with `training.accumulation`) in another way and add up in another order, and bits would depend on `steps_per_call`.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ import tensorflow as tf
 
 from hpcgan.methods.base import ATTENTION, NONFINITE
 
-#: What a step takes but for the attention flag: arrays, and mappings of them.
+#: What a step takes but for the attention flag: arrays, and dictionaries of them.
 Arguments = tuple[Any, ...]
 
 
 def kind_of(arguments: Arguments) -> Any:
     """Names, shapes and types of what a step takes: only steps that are alike in them go into one loop."""
-    return tf.nest.map_structure(lambda array: (array.shape, array.dtype.str), arguments)
+    return [
+        {k: (v.shape, v.dtype) for k, v in part.items()} if isinstance(part, dict) else (part.shape, part.dtype)
+        for part in arguments
+    ]
 
 
 class Repeated:
@@ -61,7 +67,7 @@ class Repeated:
             rank's own contribution was finite.
         """
         kind = kind_of(steps[0])
-        steps = list(itertools.takewhile(lambda arguments: kind_of(arguments) == kind, steps))
+        steps = [steps[0], *itertools.takewhile(lambda arguments: kind_of(arguments) == kind, steps[1:])]
         stacked = tf.nest.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *steps)
         arguments = (stacked, tf.constant(float(attention), self._dtype), tf.constant(loss_above, tf.float64))
         if kind not in self._traced:
@@ -75,7 +81,7 @@ class Repeated:
     def _several(
         self, stacked: Any, attention: tf.Tensor, loss_above: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Number of steps taken, their metrics in rows (zeros behind the last), whether the last one was finite here."""
+        """Number of steps taken, their metrics in rows (zeros behind the last), whether the last was finite here."""
         given = tf.shape(tf.nest.flatten(stacked)[0])[0]
 
         def more(number: tf.Tensor, ordinary: tf.Tensor, *_: Any) -> tf.Tensor:
@@ -92,7 +98,7 @@ class Repeated:
         return done, said.stack(), finite
 
     def _is_ordinary(self, metrics: tf.Tensor, loss_above: tf.Tensor) -> tf.Tensor:
-        """Whether the next step may follow without the engine: see `StepResult.is_ordinary`."""
+        """Whether the next step may follow without the engine: see `Method.steps`."""
         quiet = tf.reduce_all(tf.gather(metrics, self._flags) <= 0)
         finite = tf.reduce_all(tf.math.is_finite(metrics))
         worst = tf.reduce_max(tf.cast(tf.gather(metrics, self._losses), tf.float64))

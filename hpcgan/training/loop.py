@@ -165,11 +165,11 @@ class Trainer:
         self._clock, self._clock_samples = time.monotonic(), counters.samples
         self._comm.beat(f"the data of epoch {counters.epoch + 1}")
         batches, waiting = self._batches(), deque[Batch]()
-        while self._fetch(batches, waiting):
+        while following := self._fetch(batches, waiting):
             self._comm.beat(f"step {counters.step}")
             stop = self._stop.requested is not None
             results = self._method.steps(
-                self._planned(waiting),
+                self._planned(following),
                 attention=stop or (self._writers is not None and self._writers.inbox.waiting()),
                 loss_above=self._loss_above,
             )
@@ -194,16 +194,17 @@ class Trainer:
         counters = self._state.counters
         return self._pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
 
-    def _fetch(self, batches: Iterator[Batch], waiting: deque[Batch]) -> bool:
-        """Have the batches of the next call wait, fewer at the end of the epoch; False if it is over."""
+    def _fetch(self, batches: Iterator[Batch], waiting: deque[Batch]) -> list[Batch]:
+        """The batches of the next call, which go on waiting: fewer at the end of the epoch, none if it is over."""
         self._fetching = time.monotonic()
         if not waiting:
             waiting.extend(itertools.islice(batches, 1))
-        if waiting:
-            wanted = self._pace.steps(sum(array.nbytes for part in waiting[0] for array in part.values()))
-            self._pipeline.ahead = wanted
-            waiting.extend(itertools.islice(batches, max(0, wanted - len(waiting))))
-        return bool(waiting)
+        if not waiting:
+            return []
+        wanted = self._pace.steps(sum(array.nbytes for part in waiting[0] for array in part.values()))
+        self._pipeline.ahead = wanted
+        waiting.extend(itertools.islice(batches, max(0, wanted - len(waiting))))
+        return list(itertools.islice(waiting, wanted))
 
     def _planned(self, waiting: Iterable[Batch]) -> list[StepInput]:
         """The next steps, as they are if nothing happens in between."""
