@@ -3,7 +3,7 @@
     taskset -c 0 python benchmarks/steps_per_call.py configs/rpv.yaml [key=value ...] [--pairs 20]
 
 The samples are made up; they and the random numbers are prepared beforehand, so what is timed is the method alone, on
-one thread. A pair is the same steps (without a penalty) taken one a call and all in one, half a second of them or 64. The
+one thread. A pair is the same steps (without a penalty), one a call and all in one, half a second of them or 64. The
 ratio of processor times hardly depends on what else the machine does, that of wall-clock times does.
 """
 
