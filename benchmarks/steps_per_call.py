@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     comm = SerialComm()
     configure_devices(comm, 1)
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, Problems(), [*args.overrides, "training.steps_per_call=auto"])
     problem, size = problem_class(config.problem)(config.model), config.training.batch_size
     method, _ = attempt.make_method(config, problem, comm)
     source = SyntheticSource(problem.schema, max(64, size), config.seed)

@@ -223,6 +223,11 @@ class TrainingSection(Section):
         return value
 
     @property
+    def takes_several(self) -> bool:
+        """Whether a call may take several steps."""
+        return self.steps_per_call != 1
+
+    @property
     def optimizers(self) -> dict[str, AdamConfig]:
         """Settings of the optimizer of each network that is trained."""
         return {name: getattr(self, name) for name in self.networks}
@@ -446,11 +451,16 @@ class Config(Section):
         return yaml.safe_dump(self.dump(), sort_keys=False)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: everything but lengths, cadences, communication and calls."""
+        """What makes two runs the same run: everything but lengths, cadences and communication.
+
+        Of `training.steps_per_call` it is whether there are several, on which last bits depend, not how many.
+        """
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
         del plain["training"]["steps_per_call"]
+        if self.training.takes_several:
+            plain["training"]["takes_several"] = True
         # Runs from before a key keep their names.
         if not plain["data"]["leave_out"]:
             del plain["data"]["leave_out"]

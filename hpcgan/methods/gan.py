@@ -154,7 +154,8 @@ class Gan(Method):
         }
         losses = [loss.metric for loss in self.losses]
         self._repeated = {
-            kind: Repeated(compiled, self._names, losses, config.dtype) for kind, compiled in self._compiled.items()
+            kind: Repeated(compiled, self._names, losses, config.dtype, config.takes_several)
+            for kind, compiled in self._compiled.items()
         }
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:

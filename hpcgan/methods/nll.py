@@ -77,7 +77,8 @@ class Likelihood(Method):
         trained = {name: v for name, v in self._density.named.items() if v.trainable}
         self.optimizers = {NAME: Adam(NAME, trained, config.density)}
         self._compiled = tf.function(self._step, autograph=False, reduce_retracing=True)
-        self._repeated = Repeated(self._compiled, METRICS, [loss.metric for loss in self.losses], config.dtype)
+        losses = [loss.metric for loss in self.losses]
+        self._repeated = Repeated(self._compiled, METRICS, losses, config.dtype, config.takes_several)
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         if self._density.constants:

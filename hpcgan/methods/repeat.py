@@ -5,8 +5,9 @@ other to the step, and it ends early, after the first step that the engine has t
 so nothing is updated that would not have been, step by step. All ranks end at the same step, since they decide by the
 same averages, however many steps each was given.
 
-A single step is a loop of one. Called without the loop, TensorFlow would simplify the graph of some steps (with R1, or
-with `training.accumulation`) in another way and add up in another order, and bits would depend on `steps_per_call`.
+In a training that takes several steps a call, a single one is a loop of one: without the loop, TensorFlow simplifies
+the graph of some steps (with R1, or with `training.accumulation`) in another way and adds up in another order. In a
+training that never does, there is no loop, which would take half a millisecond a step and a second to compile.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ class Repeated:
     losses : sequence of str
         Those of them that `loss_above` is about.
     dtype : str
+    several : bool
+        Whether there is a loop: without it a call takes one step.
     """
 
-    def __init__(self, step: Callable[..., Any], metrics: Sequence[str], losses: Sequence[str], dtype: str) -> None:
-        self._step, self._dtype, self._width = step, dtype, len(metrics)
+    def __init__(
+        self, step: Callable[..., Any], metrics: Sequence[str], losses: Sequence[str], dtype: str, several: bool
+    ) -> None:
+        self._step, self._dtype, self._width, self._is_several = step, dtype, len(metrics), several
         self._flags = [metrics.index(name) for name in (NONFINITE, ATTENTION)]
         self._losses = [metrics.index(name) for name in losses]
         self._traced: list[Any] = []
@@ -66,6 +71,10 @@ class Repeated:
             Metrics of the steps that were taken, up to the first that the engine has to look at, and whether this
             rank's own contribution was finite.
         """
+        if not self._is_several:
+            arguments = tf.nest.map_structure(tf.constant, steps[0])
+            metrics, finite = self._step(*arguments, tf.constant(float(attention), self._dtype))
+            return [(metrics.numpy().tolist(), bool(finite.numpy()))]
         kind = kind_of(steps[0])
         steps = [steps[0], *itertools.takewhile(lambda arguments: kind_of(arguments) == kind, steps[1:])]
         stacked = tf.nest.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *steps)

@@ -23,7 +23,8 @@ def showers(rank, step):
 def train(comm, most, *, bad=None, attention_at=None):
     """Metrics, calls and final weights of this rank, which gives at most so many steps to a call."""
     problem = CaloLayerProblem(CaloLayerModel(layer="layer_2", hidden_units=6, components=1))
-    method = Likelihood(problem, LikelihoodConfig(batch_size=BATCH, average_half_life=50.0), comm, 1)
+    config = LikelihoodConfig(batch_size=BATCH, average_half_life=50.0, steps_per_call="auto")
+    method = Likelihood(problem, config, comm, 1)
     method.calibrate(lambda: [showers(0, 100)])
     results, calls = [], []
     while len(results) < STEPS:
