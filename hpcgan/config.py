@@ -51,9 +51,12 @@ class ModelSection(Section):
     ----------
     indifferent : tuple of str
         Keys that weights do not depend on: a training may start from weights that were trained with another value.
+    later : tuple of str
+        Keys that are no part of a run's identity while they have their default.
     """
 
     indifferent: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[tuple[str, ...]] = ()
 
     @property
     def batch_coupling(self) -> dict[str, str]:
@@ -470,6 +473,10 @@ class Config(Section):
             field = type(self.training).model_fields.get(key)
             if field is not None and plain["training"][key] == field.default:
                 del plain["training"][key]
+        if isinstance(self.model, ModelSection):
+            for key in self.model.later:
+                if plain["model"][key] == type(self.model).model_fields[key].default:
+                    del plain["model"][key]
         return plain
 
     def identity_hash(self) -> str:

@@ -27,12 +27,15 @@ from hpcgan.models.layers import (
     normalisation,
     stacked,
 )
+from hpcgan.models.pixels import PARTS, Pixels
 from hpcgan.models.quantiles import fit, terms
 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
 
 SUMS = 23  # entries of `Discriminator.sums`
+_LEVEL = 0.25  # between intensities at which pixels are counted
+_BANDS = 4  # of |eta|
 _NOISE_STRENGTH = 0.3  # of each channel at the start; trained
 
 
@@ -48,6 +51,9 @@ class Generator(Network):
     event's momentum is shared among the pixels, the training sample how much there is. The table of quantiles is
     a constant of the network, so it is in every checkpoint. With conditions, which are more entries of the latent
     vector, the quantiles are functions of them (`hpcgan.models.quantiles`).
+
+    With `pixel_channels` there is one more layer, at full resolution, with noise of its own, and its pixels are lit at
+    random (`hpcgan.models.pixels`).
     """
 
     def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
@@ -57,7 +63,9 @@ class Generator(Network):
         self.latent_dim, self.conditions = config.latent_dim, config.conditions
         inputs = config.latent_dim + len(self.conditions)
         self.project = init.he_uniform("generator/project", (inputs, 16 * widths[0]), inputs, 1)
-        self.norms = [normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in enumerate(widths)]
+        last = [config.pixel_channels] if config.pixel_channels else []
+        layers = list(enumerate([*widths, *last]))
+        self.norms = [normalisation(init, f"generator/norm{i}", w, config.normalisation) for i, w in layers]
         self.ups = [
             ConvTranspose2D(
                 init,
@@ -66,16 +74,21 @@ class Generator(Network):
                 b,
                 padding="circular",
                 upsampling=config.upsampling,
-                gain=2 if i < 3 else 1,
+                gain=2 if i < 3 or last else 1,
             )
-            for i, (a, b) in enumerate(zip(widths, [*widths[1:], 1], strict=True))
+            for i, (a, b) in enumerate(zip(widths, [*widths[1:], *(last or [1])], strict=True))
         ]
         self.strengths = (
-            [init.constant(f"generator/noise{i}", (w,), _NOISE_STRENGTH) for i, w in enumerate(widths)]
+            [init.constant(f"generator/noise{i}", (w,), _NOISE_STRENGTH) for i, w in layers]
             if config.pixel_noise
             else []
         )
-        self.bias = init.constant("generator/bias", (), 0.0)
+        self.pixels = (
+            Pixels(init, "generator/pixels", last[0], config.encoded_thresholds, dtype)
+            if config.pixel_channels
+            else None
+        )
+        self.bias = None if config.pixel_channels else init.constant("generator/bias", (), 0.0)
         self.threshold = tf.constant(config.encoded_threshold, dtype)
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
         drawn, k = config.total_pt == "drawn", len(self.conditions)
@@ -114,19 +127,25 @@ class Generator(Network):
         x = tf.matmul(latent if given is None else tf.concat([latent, given], axis=1), self.project)
         x = tf.reshape(x, [-1, 4, 4, x.shape[1] // 16])
         start = self.latent_dim
-        for i, (norm, up) in enumerate(zip(self.norms, self.ups, strict=True)):
+        for i, norm in enumerate(self.norms):
             if self.strengths:
                 size = x.shape[1]
                 pixels = tf.reshape(noise[:, start : start + size * size], [-1, size, size, 1])
                 x = x + pixels * self.strengths[i]
                 start += size * size
-            x = up(tf.nn.relu(norm(x, training, update)))
-        t = tf.nn.relu(x[..., 0] + self.bias)
+            x = tf.nn.relu(norm(x, training, update))
+            x = self.ups[i](x) if i < len(self.ups) else x
+        if self.pixels is None:
+            t = tf.nn.relu(x[..., 0] + self.bias)
+        else:
+            parts = self.pixels(x, tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]]))
         if self.log_total_pt is None:
-            return {"hist": self._cut(t)}
+            return {"hist": self._cut(t) if self.pixels is None else tf.add_n(parts)}
         log_total = _quantile(self.log_total_pt, noise[:, 0])
         if given is not None:  # (terms, n): a quantile is a sum over the terms in the conditions
             log_total = tf.reduce_sum(log_total * tf.transpose(_terms(given - self.centre)), axis=0)
+        if self.pixels is not None:
+            return {"hist": self.pixels.scaled(parts, lambda image: self._factor(image, log_total))}
         # Twice: the threshold takes a little away. The second factor is never below one, so all that passed the
         # threshold stays above it.
         return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
@@ -142,9 +161,12 @@ class Generator(Network):
 
     def _scale(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
         """All energies of an image times one factor, so that the summed pT is exp(log_total) 100 GeV."""
+        return t * self._factor(t, log_total)[:, None, None]
+
+    def _factor(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
+        """This factor, (n,), for encoded intensities."""
         # An empty image stays empty.
-        factor = tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
-        return t * factor[:, None, None]
+        return tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
 
 
 def _terms(x: tf.Tensor) -> tf.Tensor:
@@ -199,7 +221,10 @@ class Discriminator(Network):
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; hidden layers on the sums do.
         units = config.hidden_units
-        inputs = last + SUMS + len(self.channels)
+        levels = _LEVEL * np.arange(1, config.pixel_levels + 1)
+        self.levels = tf.constant(levels, dtype) if config.pixel_levels else None
+        sums = SUMS + _BANDS * max(config.pixel_levels - 1, 0)
+        inputs = last + sums + len(self.channels)
         self.hidden = (
             [
                 init.he_uniform("discriminator/hidden", (inputs, units), inputs, 2),
@@ -218,8 +243,8 @@ class Discriminator(Network):
         )
         self.sums_scale = (
             [
-                init.constant("discriminator/sums_mean", (SUMS,), 0.0, trainable=False),
-                init.constant("discriminator/sums_deviation", (SUMS,), 1.0, trainable=False),
+                init.constant("discriminator/sums_mean", (sums,), 0.0, trainable=False),
+                init.constant("discriminator/sums_deviation", (sums,), 1.0, trainable=False),
             ]
             if units
             else []
@@ -242,14 +267,17 @@ class Discriminator(Network):
         if self.sums_scale:
             sums = np.concatenate([self.sums(batch["hist"]).numpy() for batch in batches]).astype(np.float64)
             self.sums_scale[0].assign(sums.mean(axis=0))
-            self.sums_scale[1].assign(np.maximum(sums.std(axis=0), 1e-3))
+            least = np.full(sums.shape[1], 1e-3)
+            least[SUMS:] = _LEVEL  # a spectrum hardly varies, and in its units any generator would be far off at first
+            self.sums_scale[1].assign(np.maximum(sums.std(axis=0), least))
 
     def sums(self, t: tf.Tensor) -> tf.Tensor:
-        """What is summed over an image, (n, SUMS); mostly logarithms, as a few events have many times the others'.
+        """What is summed over an image, (n, SUMS or more); mostly logarithms: a few events have many times the others'.
 
         The encoded intensity and its lower part (which counts lit pixels), the transverse momentum in four bands
         of |eta|, and for windows of 2, 4, 8 and 16 pixels a side their squared momenta (large when few jets hold
-        the momentum), their masses, squared masses, and how many are hard.
+        the momentum), their masses, squared masses, and how many are hard. With `pixel_levels`, the spectrum of the
+        pixels (`spectrum`).
         """
         pt = _power(t, self.power) * self.to_pt
         return self._sums(t, pt, self.windows(pt))
@@ -271,7 +299,20 @@ class Discriminator(Network):
                 _log(tf.reduce_sum(tf.square(mass), axis=[1, 2])),
                 tf.reduce_sum(momentum / (momentum + 1.0), axis=[1, 2]),
             ]
-        return tf.stack(found, axis=1)
+        summed = tf.stack(found, axis=1)
+        return summed if self.levels is None else tf.concat([summed, self.spectrum(t)], axis=1)
+
+    def spectrum(self, t: tf.Tensor) -> tf.Tensor:
+        """The spectrum of an image's pixels in four bands of |eta|, (n, 4 * (levels - 1)), however many are lit.
+
+        Sums of min(t, level) over a band for all levels but the first, over that of the first: linear combinations are
+        means over lit pixels of any function of t that is linear between the levels.
+        """
+        half, count = t.shape[1] // 2, self.levels.shape[0]
+        folded = tf.concat([t[:, :half], tf.reverse(t[:, half:], [1])], axis=2)
+        bands = tf.reshape(folded, [-1, _BANDS, half // _BANDS * folded.shape[2]])
+        sums = [tf.reduce_sum(tf.minimum(bands, self.levels[i]), axis=2) for i in range(count)]
+        return tf.concat([later / (sums[0] + _LEVEL) for later in sums[1:]], axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""

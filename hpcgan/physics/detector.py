@@ -112,6 +112,23 @@ class Grid:
             bins[np.searchsorted(self.eta_edges, segment.eta_edges)] = segment.phi_bins
         return bins
 
+    def least_energy(self, low: Floats, high: Floats) -> Floats:
+        """Energy below which no tower between two values of eta (r,) passes the cuts, GeV: (r,).
+
+        Energies E with E >= energy_min and E >= significance_min * sigma(E), the latter from the root of a quadratic
+        equation; of several rows of towers in between, the lowest.
+        """
+        centre = np.abs(0.5 * (self.eta_edges[1:] + self.eta_edges[:-1]))
+        least = np.full(len(centre), self.energy_min)
+        for resolution in reversed(self.resolution):  # the first that reaches to a row holds
+            a = 1.0 - (self.significance_min * resolution.constant) ** 2
+            b = (self.significance_min * resolution.stochastic) ** 2
+            c = (self.significance_min * resolution.noise) ** 2
+            root = (b + np.sqrt(b * b + 4.0 * a * c)) / (2.0 * a)
+            least[centre <= resolution.eta_max] = max(self.energy_min, root)
+        between = (self.eta_edges[None, 1:] > low[:, None]) & (self.eta_edges[None, :-1] < high[:, None])
+        return np.where(between, least, np.inf).min(axis=1)
+
 
 @dataclass(frozen=True)
 class MuonTracks:

@@ -18,6 +18,7 @@ from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.physics import images, jets
+from hpcgan.physics.detector import ATLAS
 from hpcgan.problems.base import Observables, Problem, file_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
 DETECTOR_OPTIONS = (
     "upsampling",
     "pixel_noise",
+    "pixel_channels",
     "pooled_pt",
     "pooled_mass",
     "minibatch_stddev",
     "hidden_units",
+    "pixel_levels",
     "total_pt",
 )
 MASSES = ("mGlu", "mNeu")
@@ -44,6 +47,8 @@ class RpvModel(ModelSection):
     A pixel of energy E is encoded as (E / scale_mev)^exponent, or with `intensity: pt` as
     (E / cosh(eta) / scale_mev)^exponent.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_levels")
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
@@ -63,6 +68,13 @@ class RpvModel(ModelSection):
         "transposed", description="detector: how the generator doubles the size"
     )
     pixel_noise: bool = Field(False, description="detector: noise images at every resolution of the generator")
+    pixel_channels: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="detector: channels of one more layer of the generator, at full resolution, whose pixels are lit "
+        "at random, by the calorimeters of hpcgan's detector; 0: none",
+    )
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
     pooled_mass: bool = Field(False, description="detector: with pooled_pt, also the invariant mass of each window")
     minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
@@ -73,6 +85,13 @@ class RpvModel(ModelSection):
         description="detector: units of two layers between sums over the image and the discriminator's logit; 0: none",
     )
 
+    pixel_levels: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="detector: with hidden_units, intensities (of 0.25 each) at which the spectrum of the pixels is "
+        "shown to the discriminator; 0: it is not",
+    )
     total_pt: Literal["free", "drawn"] = Field(
         "free",
         description="detector: an event's summed pT is left to the network, or drawn from the training events'",
@@ -84,6 +103,12 @@ class RpvModel(ModelSection):
             for option in DETECTOR_OPTIONS:
                 if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
+        if self.pixel_levels == 1:
+            raise ValueError("model.pixel_levels must be 0, or 2 and more: a spectrum is relative to its first level")
+        if self.pixel_levels and not self.hidden_units:
+            raise ValueError("model.pixel_levels needs model.hidden_units > 0")
+        if self.pixel_channels and not self.pixel_noise:
+            raise ValueError("model.pixel_channels needs model.pixel_noise=true")
         if self.pooled_mass and not self.pooled_pt:
             raise ValueError("model.pooled_mass needs model.pooled_pt=true")
         if self.architecture == "detector" and self.discriminator_normalisation in ("batch", "layer"):
@@ -139,6 +164,17 @@ class RpvModel(ModelSection):
         """The threshold as the networks see it: a scalar, or (64, 1) where it depends on eta."""
         threshold = self.threshold_mev / self.per_energy
         return np.asarray((threshold / self.scale_mev) ** self.exponent)
+
+    @property
+    def encoded_thresholds(self) -> np.ndarray:
+        """Of the electromagnetic and of the hadronic calorimeter, as the networks see them, (2, 64, 1).
+
+        The latter is that of `hpcgan.physics.detector`: 3.8 GeV up to |eta| = 1.7, 2 GeV beyond, where noise decides.
+        """
+        edges = np.linspace(*images.ETA_RANGE, PIXELS + 1)
+        hadronic = images.MEV_PER_GEV * ATLAS.hcal.least_energy(edges[:-1], edges[1:])[:, None]
+        encoded = (hadronic / self.per_energy / self.scale_mev) ** self.exponent
+        return np.stack(np.broadcast_arrays(self.encoded_threshold, encoded))
 
     @property
     def per_energy(self) -> np.ndarray:
@@ -241,8 +277,10 @@ class RpvProblem(Problem):
 
     @property
     def noise_dim(self) -> int:
-        pixels = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
-        return self.model.latent_dim + pixels
+        images = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
+        # One for the features at full resolution, and whether a pixel of either calorimeter is lit.
+        images += (1 + 2) * PIXELS * PIXELS if self.model.pixel_channels else 0
+        return self.model.latent_dim + images
 
     # --- physics ---------------------------------------------------------------------------------
 

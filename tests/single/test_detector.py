@@ -300,6 +300,30 @@ def test_threshold_and_significance_cuts() -> None:
     assert edge == pytest.approx(2 * np.sqrt((0.0302 * edge) ** 2 + 0.5205**2 * edge + 1.59**2), abs=0.05)
 
 
+def test_least_energy_of_a_tower_by_hand() -> None:
+    """E >= 2 sigma(E): with a stochastic term alone E = 4 S^2 / (1 - 4 C^2); 1.59 GeV of noise make it 3.8 GeV."""
+    low, high = np.array([-0.05, 1.65, 1.75, -2.5]), np.array([0.05, 1.75, 1.78, -2.4])
+    central = ATLAS.hcal.least_energy(low, high)
+    assert central[0] == pytest.approx(3.7757, abs=1e-4)
+    assert central[0] ** 2 == pytest.approx(4 * ((0.0302 * central[0]) ** 2 + 0.5205**2 * central[0] + 1.59**2))
+    assert central[1] == central[2] == pytest.approx(4 * 0.706**2 / (1 - 4 * 0.05**2))  # the lower of both rows
+    assert central[3] == central[2]
+    np.testing.assert_array_equal(ATLAS.ecal.least_energy(low, high), 0.5)  # its sigma is small
+
+
+def test_no_tower_has_less_than_the_least_energy() -> None:
+    rng = np.random.default_rng(4)
+    rows = [
+        (i, 2112, pt, eta, 0.3)
+        for i, (pt, eta) in enumerate(zip(rng.uniform(0.5, 6.0, 4000), rng.uniform(-1.5, 1.5, 4000), strict=True))
+    ]
+    towers = simulate(particles(*rows))
+    least = float(ATLAS.hcal.least_energy(np.array([-1.0]), np.array([1.0]))[0])
+    central = towers.energy[np.abs(towers.eta) < 1.4]
+    assert least <= central.min() < 1.02 * least
+    assert central.size > 500
+
+
 def test_muons_are_seen_as_tracks() -> None:
     n = 20_000
     sample = particles(*((event, 13 - 26 * (event % 2), 20.0, 1.0, 0.5) for event in range(n)), mass=0.10566)
