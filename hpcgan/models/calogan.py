@@ -9,15 +9,17 @@ are in GeV. What is not set here is as in Keras: Glorot-uniform weights, zero bi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection
 from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
 from hpcgan.models.minibatch import MinibatchDiscrimination
+from hpcgan.models.response import Response, class_numbers
 
 ENERGY = "energy"
 PARTICLE = "particle"
@@ -46,6 +48,8 @@ class CaloGanConfig(Protocol):
         Weight of `energy_mismatch` in the generator's loss.
     classes : sequence of float
         Values of `particle`, if there are several.
+    total_energy : "free" or "drawn"
+        Whether a shower's total energy is left to the network or drawn from the response of the training showers.
     """
 
     @property
@@ -63,6 +67,9 @@ class CaloGanConfig(Protocol):
     @property
     def classes(self) -> Sequence[float]: ...
 
+    @property
+    def total_energy(self) -> Literal["free", "drawn"]: ...
+
 
 @dataclass(frozen=True)
 class CaloGan:
@@ -73,6 +80,7 @@ class CaloGan:
     minibatch_discrimination: Literal["local", "global"] = "local"
     energy_mismatch: float = 0.05
     classes: Sequence[float] = ()
+    total_energy: Literal["free", "drawn"] = "free"
 
 
 def layer_name(layer: int) -> str:
@@ -188,6 +196,10 @@ class Generator(Network):
     The latent vector is the noise times energy / 100 GeV and, of several classes, times a vector of the class, as LAGAN
     has it (`particle` (n,) is another condition then); to begin with its entries are near 1. A layer after the first
     takes over from the one before, on its own grid, through `Attention`; the last operation is a ReLU.
+
+    With `total_energy: drawn` the first number of the noise also fixes the response, as the quantile of the training
+    showers' that it stands for at this energy, and the images are scaled to it: the network says how the energy is
+    shared among layers and cells, the training sample how much of it there is. The published network leaves it free.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
@@ -196,10 +208,12 @@ class Generator(Network):
         self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
         self.energy_mismatch = config.energy_mismatch
         self.classes, self.embedding = tuple(config.classes), None
+        drawn = config.total_energy == "drawn"
         if self.classes:
             shape = (len(self.classes), config.latent_dim)
             self.embedding = init.normal("generator/embedding", shape, EMBEDDING_SPREAD)
             self.embedding.assign_add(tf.ones_like(self.embedding))
+        self.response = Response(init, "generator/response", max(1, len(self.classes))) if drawn else None
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -216,7 +230,36 @@ class Generator(Network):
         images = [layer(latent, training, update) for layer in self.layers]
         for i, attention in enumerate(self.attentions, start=1):
             images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
-        return {layer_name(i): samples_first(tf.nn.relu(image[..., 0])) for i, image in enumerate(images)}
+        showers = [samples_first(tf.nn.relu(image[..., 0])) for image in images]
+        if self.response is not None:
+            which = (
+                tf.argmax(one_hot(conditions[PARTICLE], self.classes), axis=1, output_type=tf.int32)
+                if self.classes
+                else None
+            )
+            energy = _column(conditions[ENERGY])[:, 0]
+            wanted = energy * self.response(noise[:, 0], energy, which)
+            # A shower without any energy stays without.
+            factor = wanted / (tf.reduce_sum(layer_energies(showers), axis=1) + 1e-6)
+            showers = [shower * factor[:, None, None] for shower in showers]
+        return {layer_name(i): shower for i, shower in enumerate(showers)}
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The response of the training showers, if it is drawn."""
+        return [] if self.response is None else self.response.constants
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Measure the response of the training showers."""
+        if self.response is None:
+            return
+        totals, energies, which = [], [], []
+        for batch in batches:
+            totals.append(tf.reduce_sum(layer_energies(_images(batch)), axis=1).numpy())
+            energies.append(_column(batch[ENERGY])[:, 0].numpy())
+            labels = batch[PARTICLE].numpy() if self.classes else np.zeros(len(totals[-1]))
+            which.append(class_numbers(labels, self.classes or (0.0,)))
+        self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
 
     @property
     def has_auxiliary_loss(self) -> bool:

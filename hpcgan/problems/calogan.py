@@ -54,6 +54,8 @@ class CaloganModel(ModelSection):
 
     indifferent: ClassVar[tuple[str, ...]] = ("particles", "minibatch_discrimination", "energy_mismatch")
 
+    later: ClassVar[tuple[str, ...]] = ("total_energy",)
+
     particles: tuple[str, ...] = Field(
         (),
         description="gamma, eplus or piplus: files of others are refused; none: whatever the files hold; several: a "
@@ -68,6 +70,11 @@ class CaloganModel(ModelSection):
     )
     energy_mismatch: NonNegative = Field(
         0.05, description="weight of the mean |E_tot - E| (GeV) of generated showers in the generator's loss"
+    )
+    total_energy: Literal["free", "drawn"] = Field(
+        "free",
+        description="a shower's energy in all cells is left to the network, or drawn from the training showers' of its "
+        "energy",
     )
 
     @field_validator("particles")
