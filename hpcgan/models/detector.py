@@ -221,8 +221,7 @@ class Discriminator(Network):
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; hidden layers on the sums do.
         units = config.hidden_units
-        levels = _LEVEL * np.arange(1, config.pixel_levels + 1)
-        self.levels = tf.constant(levels, dtype) if config.pixel_levels else None
+        self.levels = [_LEVEL * (i + 1) for i in range(config.pixel_levels)]
         sums = SUMS + _BANDS * max(config.pixel_levels - 1, 0)
         inputs = last + sums + len(self.channels)
         self.hidden = (
@@ -300,7 +299,7 @@ class Discriminator(Network):
                 tf.reduce_sum(momentum / (momentum + 1.0), axis=[1, 2]),
             ]
         summed = tf.stack(found, axis=1)
-        return summed if self.levels is None else tf.concat([summed, self.spectrum(t)], axis=1)
+        return tf.concat([summed, self.spectrum(t)], axis=1) if self.levels else summed
 
     def spectrum(self, t: tf.Tensor) -> tf.Tensor:
         """The spectrum of an image's pixels in four bands of |eta|, (n, 4 * (levels - 1)), however many are lit.
@@ -308,10 +307,10 @@ class Discriminator(Network):
         Sums of min(t, level) over a band for all levels but the first, over that of the first: linear combinations are
         means over lit pixels of any function of t that is linear between the levels.
         """
-        half, count = t.shape[1] // 2, self.levels.shape[0]
+        half = t.shape[1] // 2
         folded = tf.concat([t[:, :half], tf.reverse(t[:, half:], [1])], axis=2)
         bands = tf.reshape(folded, [-1, _BANDS, half // _BANDS * folded.shape[2]])
-        sums = [tf.reduce_sum(tf.minimum(bands, self.levels[i]), axis=2) for i in range(count)]
+        sums = [tf.reduce_sum(tf.minimum(bands, level), axis=2) for level in self.levels]
         return tf.concat([later / (sums[0] + _LEVEL) for later in sums[1:]], axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
