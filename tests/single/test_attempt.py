@@ -132,6 +132,7 @@ CRITIC = (
 )
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_killed_run_of_a_critic_ends_with_the_same_bits(data, tmp_path):
     """Between two turns of the generator; instance noise and power iterations go on where they were, noise ends."""
     reference = train(data, tmp_path / "whole", *CRITIC)

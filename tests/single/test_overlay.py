@@ -275,6 +275,7 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: A
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     """A training on minimum-bias events of PYTHIA; the run and a file of what it generates give the same report."""
     minbias.generate(tmp_path / "pool", 200, mu=3, seed=2)
