@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
 
 SUMS = 23  # entries of `Discriminator.sums`
-_LEVEL = 0.25  # between intensities at which pixels are counted
-_BANDS = 4  # of |eta|
 _NOISE_STRENGTH = 0.3  # of each channel at the start; trained
 
 
@@ -221,9 +219,7 @@ class Discriminator(Network):
         # A head that is linear in the features of 4x4 places compares means of what is counted over the image,
         # such as jets or total momentum, but not their spread; hidden layers on the sums do.
         units = config.hidden_units
-        self.levels = [_LEVEL * (i + 1) for i in range(config.pixel_levels)]
-        sums = SUMS + _BANDS * max(config.pixel_levels - 1, 0)
-        inputs = last + sums + len(self.channels)
+        inputs = last + SUMS + len(self.channels)
         self.hidden = (
             [
                 init.he_uniform("discriminator/hidden", (inputs, units), inputs, 2),
@@ -242,8 +238,8 @@ class Discriminator(Network):
         )
         self.sums_scale = (
             [
-                init.constant("discriminator/sums_mean", (sums,), 0.0, trainable=False),
-                init.constant("discriminator/sums_deviation", (sums,), 1.0, trainable=False),
+                init.constant("discriminator/sums_mean", (SUMS,), 0.0, trainable=False),
+                init.constant("discriminator/sums_deviation", (SUMS,), 1.0, trainable=False),
             ]
             if units
             else []
@@ -266,17 +262,14 @@ class Discriminator(Network):
         if self.sums_scale:
             sums = np.concatenate([self.sums(batch["hist"]).numpy() for batch in batches]).astype(np.float64)
             self.sums_scale[0].assign(sums.mean(axis=0))
-            least = np.full(sums.shape[1], 1e-3)
-            least[SUMS:] = _LEVEL  # a spectrum hardly varies, and in its units any generator would be far off at first
-            self.sums_scale[1].assign(np.maximum(sums.std(axis=0), least))
+            self.sums_scale[1].assign(np.maximum(sums.std(axis=0), 1e-3))
 
     def sums(self, t: tf.Tensor) -> tf.Tensor:
-        """What is summed over an image, (n, SUMS or more); mostly logarithms: a few events have many times the others'.
+        """What is summed over an image, (n, SUMS); mostly logarithms, as a few events have many times the others'.
 
         The encoded intensity and its lower part (which counts lit pixels), the transverse momentum in four bands
         of |eta|, and for windows of 2, 4, 8 and 16 pixels a side their squared momenta (large when few jets hold
-        the momentum), their masses, squared masses, and how many are hard. With `pixel_levels`, the spectrum of the
-        pixels (`spectrum`).
+        the momentum), their masses, squared masses, and how many are hard.
         """
         pt = _power(t, self.power) * self.to_pt
         return self._sums(t, pt, self.windows(pt))
@@ -298,20 +291,7 @@ class Discriminator(Network):
                 _log(tf.reduce_sum(tf.square(mass), axis=[1, 2])),
                 tf.reduce_sum(momentum / (momentum + 1.0), axis=[1, 2]),
             ]
-        summed = tf.stack(found, axis=1)
-        return tf.concat([summed, self.spectrum(t)], axis=1) if self.levels else summed
-
-    def spectrum(self, t: tf.Tensor) -> tf.Tensor:
-        """The spectrum of an image's pixels in four bands of |eta|, (n, 4 * (levels - 1)), however many are lit.
-
-        Sums of min(t, level) over a band for all levels but the first, over that of the first: linear combinations are
-        means over lit pixels of any function of t that is linear between the levels.
-        """
-        half = t.shape[1] // 2
-        folded = tf.concat([t[:, :half], tf.reverse(t[:, half:], [1])], axis=2)
-        bands = tf.reshape(folded, [-1, _BANDS, half // _BANDS * folded.shape[2]])
-        sums = [tf.reduce_sum(tf.minimum(bands, level), axis=2) for level in self.levels]
-        return tf.concat([later / (sums[0] + _LEVEL) for later in sums[1:]], axis=1)
+        return tf.stack(found, axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""

@@ -34,7 +34,6 @@ DETECTOR_OPTIONS = (
     "pooled_mass",
     "minibatch_stddev",
     "hidden_units",
-    "pixel_levels",
     "total_pt",
 )
 MASSES = ("mGlu", "mNeu")
@@ -48,7 +47,7 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_levels")
+    later: ClassVar[tuple[str, ...]] = ("pixel_channels",)
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
@@ -85,13 +84,6 @@ class RpvModel(ModelSection):
         description="detector: units of two layers between sums over the image and the discriminator's logit; 0: none",
     )
 
-    pixel_levels: int = Field(
-        0,
-        ge=0,
-        le=64,
-        description="detector: with hidden_units, intensities (of 0.25 each) at which the spectrum of the pixels is "
-        "shown to the discriminator; 0: it is not",
-    )
     total_pt: Literal["free", "drawn"] = Field(
         "free",
         description="detector: an event's summed pT is left to the network, or drawn from the training events'",
@@ -103,10 +95,6 @@ class RpvModel(ModelSection):
             for option in DETECTOR_OPTIONS:
                 if getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"model.{option} needs model.architecture=detector")
-        if self.pixel_levels == 1:
-            raise ValueError("model.pixel_levels must be 0, or 2 and more: a spectrum is relative to its first level")
-        if self.pixel_levels and not self.hidden_units:
-            raise ValueError("model.pixel_levels needs model.hidden_units > 0")
         if self.pixel_channels and not self.pixel_noise:
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
         if self.pooled_mass and not self.pooled_pt:

@@ -296,6 +296,8 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
             "total_pt": "drawn",
             "hidden_units": 4,
             "pooled_pt": True,
+            "pixel_noise": True,
+            "pixel_channels": 2,
         },
         "training": {"epochs": 1, "batch_size": 8},
         "scoring": {"events": 24},

@@ -8,10 +8,12 @@ from scipy import stats
 
 tf = pytest.importorskip("tensorflow")
 
-from hpcgan.models.detector import Discriminator, Generator  # noqa: E402
+from hpcgan import config  # noqa: E402
+from hpcgan.models.detector import Generator  # noqa: E402
 from hpcgan.models.layers import Initializer  # noqa: E402
 from hpcgan.models.pixels import Pixels, logistic  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
+from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 
 MODEL = RpvModel(
@@ -174,36 +176,9 @@ def test_without_noise_images_it_is_refused():
         RpvModel(**{**MODEL.model_dump(), "pixel_noise": False})
 
 
-def test_the_spectrum_by_hand():
-    """Sums of min(t, level) over those of the first level, in four bands of |eta|; 0.25 keeps empty bands at zero."""
-    network = Discriminator(MODEL.model_copy(update={"hidden_units": 2, "pixel_levels": 3}), 1)
-    images = np.zeros((2, 64, 64), np.float32)
-    images[0, 0, 3] = images[0, 63, 9] = 0.6  # the outermost band, on both sides
-    images[0, 31, 3], images[0, 24, 5] = 3.0, 0.3  # the innermost
-    found = network.spectrum(tf.constant(images)).numpy().reshape(2, 2, 4)  # levels, bands
-    np.testing.assert_allclose(found[0, :, 0], np.array([0.5 + 0.5, 0.6 + 0.6]) / (0.25 + 0.25 + 0.25), rtol=1e-6)
-    np.testing.assert_allclose(found[0, :, 3], np.array([0.5 + 0.3, 0.75 + 0.3]) / (0.25 + 0.25 + 0.25), rtol=1e-6)
-    assert not found[0, :, 1:3].any()
-    assert not found[1].any()
-    assert network.sums(tf.constant(images)).shape == (2, 23 + 8)
-
-
-def test_the_spectrum_is_measured_in_units_that_no_generator_is_far_off_in():
-    network = Discriminator(MODEL.model_copy(update={"hidden_units": 2, "pixel_levels": 3}), 1)
-    images = np.random.default_rng(0).random((40, 64, 64)).astype(np.float32)
-    network.calibrate([{"hist": tf.constant(images)}])
-    deviation = network.sums_scale[1].numpy()
-    assert (deviation[:23] < 0.25).any()
-    np.testing.assert_allclose(deviation[23:], 0.25)  # the spectra of these images are alike
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pixel_levels": 4}, r"model\.pixel_levels needs model\.hidden_units > 0"),
-        ({"pixel_levels": 1, "hidden_units": 4}, "must be 0, or 2 and more"),
-    ],
-)
-def test_levels_that_cannot_be_shown(changes, message):
-    with pytest.raises(ValueError, match=message):
-        RpvModel(**{**MODEL.model_dump(), **changes})
+def test_runs_without_it_keep_the_names_that_they_had_before_there_was_such_a_key():
+    raw = {"problem": "rpv", "data": {"path": "data"}, "model": MODEL.model_dump()}
+    raw["model"].pop("pixel_channels")
+    assert "pixel_channels" not in config.load(raw, Problems()).identity()["model"]
+    with_it = config.load(raw, Problems(), ["model.pixel_channels=4"])
+    assert with_it.identity()["model"]["pixel_channels"] == 4
