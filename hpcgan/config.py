@@ -37,7 +37,15 @@ Decrement = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only."""
+    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only.
+
+    Attributes
+    ----------
+    later : tuple of str
+        Keys that are no part of a run's identity while they have their default: runs from before them keep their names.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -51,12 +59,9 @@ class ModelSection(Section):
     ----------
     indifferent : tuple of str
         Keys that weights do not depend on: a training may start from weights that were trained with another value.
-    later : tuple of str
-        Keys that are no part of a run's identity while they have their default.
     """
 
     indifferent: ClassVar[tuple[str, ...]] = ()
-    later: ClassVar[tuple[str, ...]] = ()
 
     @property
     def batch_coupling(self) -> dict[str, str]:
@@ -192,6 +197,7 @@ class TrainingSection(Section):
     networks: ClassVar[tuple[str, ...]]
     #: What plots call the losses.
     loss_label: ClassVar[str] = "Mean loss of an epoch"
+    later: ClassVar[tuple[str, ...]] = ("start_from",)
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")
@@ -250,6 +256,7 @@ class TrainingConfig(TrainingSection):
     """The adversarial method and its optimizers."""
 
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+    later: ClassVar[tuple[str, ...]] = (*TrainingSection.later, "generator_steps", "discriminator_update")
 
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)
@@ -320,9 +327,6 @@ class LikelihoodConfig(TrainingSection):
 
 #: Schema of the `training:` section of each method (`hpcgan.methods.base.REGISTRY` has the methods themselves).
 METHODS: dict[str, type[TrainingSection]] = {"gan": TrainingConfig, "nll": LikelihoodConfig}
-
-#: Keys that are no part of a run's identity while they have their default.
-LATER_TRAINING_KEYS = ("generator_steps", "discriminator_update", "start_from")
 
 
 class ScoringConfig(Section):
@@ -469,14 +473,11 @@ class Config(Section):
             del plain["data"]["leave_out"]
         if plain["method"] == "gan":
             del plain["method"]
-        for key in LATER_TRAINING_KEYS:
-            field = type(self.training).model_fields.get(key)
-            if field is not None and plain["training"][key] == field.default:
-                del plain["training"][key]
-        if isinstance(self.model, ModelSection):
-            for key in self.model.later:
-                if plain["model"][key] == type(self.model).model_fields[key].default:
-                    del plain["model"][key]
+        for name in ("model", "training"):
+            section = getattr(self, name)
+            for key in section.later if isinstance(section, Section) else ():
+                if plain[name][key] == type(section).model_fields[key].default:
+                    del plain[name][key]
         return plain
 
     def identity_hash(self) -> str:

@@ -18,9 +18,8 @@ import tensorflow as tf
 from hpcgan.models.layers import Conv2D, Initializer
 
 PARTS = 2  # electromagnetic and hadronic calorimeter
-_TEMPERATURE = (
-    0.5  # of the relaxed draw: at most 2/3 has a density without peaks inside (Maddison et al., appendix C.3)
-)
+#: Of the relaxed draw: at most 2/3 has a density without peaks inside (Maddison et al., appendix C.3).
+_TEMPERATURE = 0.5
 _LIT = (-2.0, -4.0)  # initial logits: of eight electromagnetic pixels one, of fifty hadronic ones
 _SPREAD = -1.0  # ln(e^s - 1), s = 0.3 being the mean distance to the threshold in units of it, to begin with
 _HALVINGS = 6  # of the interval in which a factor is looked for; what is left is made up for in the end
@@ -70,7 +69,7 @@ class Pixels(tf.Module):
         factor : callable
             What an image (n, 64, 64) is to be multiplied with, (n,). It falls when the image grows.
         """
-        first = tf.stop_gradient(self._factor([tf.stop_gradient(part) for part in parts], factor))
+        first = tf.stop_gradient(self._factor(parts, factor))
         image = self._passing(parts, first)
         return _times(image, tf.minimum(factor(image), _MOST))
 
