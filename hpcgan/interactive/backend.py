@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 MISSING = "clusters need ipyparallel: pip install 'hpcgan[interactive]'"
 
+_SRUN = r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$"
+_NAMED = 4  # lines of srun that are told
+
 #: Lines of a job's output that say why it ended, the surest first, and what is shown of them.
 _CAUSES = (
     (r"^hpcgan: (?:error: )?((?:rank \d+: |no progress for ).+)$", r"\1"),
     (r"^hpcgan: error: (.+)$", r"\1"),
     (r"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
-    (r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$", r"rank \2 on \1: \3"),
+    (_SRUN, r"rank \2 on \1: \3"),
     (r"^(?:srun|slurmstepd\S*): error: (.+)$", r"\1"),
 )
 
@@ -174,5 +177,17 @@ def find_cause(log: str, *, sure: bool = False) -> str | None:
     """
     for pattern, shown in _CAUSES[:-1] if sure else _CAUSES:
         if found := re.search(pattern, log, re.MULTILINE):
-            return found.expand(shown).strip()
+            return _with_others(found, log) if pattern == _SRUN else found.expand(shown).strip()
     return None
+
+
+def _with_others(first: re.Match[str], log: str) -> str:
+    """The ranks of which srun says the same, in its order.
+
+    Slurm kills the others of a step as the one was killed whom it ends the step for, and its nodes are not always heard
+    of in the order in which their ranks died.
+    """
+    reason = first[3]
+    same = [f"rank {found[2]} on {found[1]}" for found in re.finditer(_SRUN, log, re.MULTILINE) if found[3] == reason]
+    more = f" and {len(same) - _NAMED} lines more" if len(same) > _NAMED else ""
+    return f"{', '.join(same[:_NAMED])}{more}: {reason}".strip()

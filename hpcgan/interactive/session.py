@@ -134,6 +134,7 @@ class EngineTraining(Training):
     def _why(self) -> str | None:
         """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
         until(lambda: self._cluster.cause(self._logged, sure=True) is not None, SETTLE, 0.2)
+        time.sleep(1.0)  # what the launcher says of other ranks
         return self._cluster.cause(self._logged)
 
     def _answered(self) -> bool:

@@ -26,11 +26,11 @@ PRESETS = {
 }  # fmt: skip
 
 
-def executed(name, folder, monkeypatch):
-    """A notebook with its parameters replaced by those for tests, after it was run in that folder."""
+def executed(name, folder, monkeypatch, preset=None):
+    """A notebook with its parameters replaced by those for tests or given, after it was run in that folder."""
     import nbformat
 
-    preset = PRESETS[name]
+    preset = preset or PRESETS[name]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HPCGAN_CLUSTERS", str(folder / "clusters"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # or a warning says that it will be so some day

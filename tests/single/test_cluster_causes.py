@@ -28,7 +28,10 @@ WATCHDOG = "hpcgan: error: no progress for 30 s: rank 1 does not answer (stopped
 
 @pytest.mark.parametrize(("log", "cause"), [
     (MPIRUN, "rank 1 on vm: killed by signal 9 (Killed)"),
-    (SRUN, "rank 1 on n2: Killed"),
+    (SRUN, "rank 1 on n2, rank 0 on n1: Killed"),  # whichever died first: both lines say the same
+    (SRUN.replace("task 0: Killed", "task 0: Exited with exit code 14"), "rank 1 on n2: Killed"),
+    ("".join(f"srun: error: n{n}: tasks {2 * n}-{2 * n + 1}: Killed\n" for n in range(6)),
+     "rank 0-1 on n0, rank 2-3 on n1, rank 4-5 on n2, rank 6-7 on n3 and 2 lines more: Killed"),
     (RANK + MPIRUN, "rank 0: MemoryError: Unable to allocate 2 GiB"),
     (MPIRUN + RANK, "rank 0: MemoryError: Unable to allocate 2 GiB"),  # the ranks know best
     (WATCHDOG + SRUN, "no progress for 30 s: rank 1 does not answer (stopped, or node lost); resume"),
