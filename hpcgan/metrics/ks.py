@@ -17,7 +17,8 @@ MAX_PART = 700.0
 def ks_test(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
     """Two-sample Kolmogorov-Smirnov distance and its asymptotic p-value.
 
-    `scipy.stats.ks_2samp(method="asymp")`, except for one value against one value, where SciPy's
+    To the bit that of `scipy.stats.ks_2samp(method="asymp")`, whose checks take three times as long as the test of some
+    hundred values, and a null band has thousands of them; except for one value against one value, where SciPy's
     effective sample size rounds to zero and the p-value is exactly 1.
 
     Parameters
@@ -33,8 +34,11 @@ def ks_test(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
         return float(real[0] != fake[0]), 1.0
     from scipy import stats  # half a second, which whoever only reads a configuration need not wait
 
-    test = stats.ks_2samp(real, fake, method="asymp")
-    return float(test.statistic), float(test.pvalue)
+    n, m = len(real), len(fake)
+    values = np.concatenate([real, fake])
+    shares = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (real, fake)]
+    distance = float(np.max(np.abs(shares[0] - shares[1])))
+    return distance, float(np.clip(stats.kstwo.sf(distance, np.round(n * m / (n + m))), 0.0, 1.0))
 
 
 def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> Score:

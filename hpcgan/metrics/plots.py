@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from hpcgan.metrics.distances import bin_edges, histogram
@@ -64,7 +65,11 @@ def styled(function: Function) -> Function:
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    figure.set_dpi(dpi)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()  # `Figure.savefig` gives the same bytes, but works out the layout twice
+    nobody: Any = {"Software": None}
+    imsave(buffer, canvas.buffer_rgba(), format="png", dpi=dpi, metadata=nobody)
     return buffer.getvalue()
 
 

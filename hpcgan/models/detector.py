@@ -27,7 +27,7 @@ from hpcgan.models.layers import (
     normalisation,
     stacked,
 )
-from hpcgan.models.pixels import PARTS, Pixels
+from hpcgan.models.pixels import PARTS, Pixels, to_power
 from hpcgan.models.quantiles import fit, terms
 
 if TYPE_CHECKING:
@@ -82,7 +82,15 @@ class Generator(Network):
             else []
         )
         self.pixels = (
-            Pixels(init, "generator/pixels", last[0], config.encoded_thresholds, dtype)
+            Pixels(
+                init,
+                "generator/pixels",
+                last[0],
+                config.encoded_thresholds,
+                1.0 / config.exponent,
+                config.linear_to_pt,
+                dtype,
+            )
             if config.pixel_channels
             else None
         )
@@ -133,20 +141,26 @@ class Generator(Network):
                 start += size * size
             x = tf.nn.relu(norm(x, training, update))
             x = self.ups[i](x) if i < len(self.ups) else x
-        if self.pixels is None:
-            t = tf.nn.relu(x[..., 0] + self.bias)
-        else:
-            parts = self.pixels(x, tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]]))
-        if self.log_total_pt is None:
-            return {"hist": self._cut(t) if self.pixels is None else tf.add_n(parts)}
-        log_total = _quantile(self.log_total_pt, noise[:, 0])
-        if given is not None:  # (terms, n): a quantile is a sum over the terms in the conditions
-            log_total = tf.reduce_sum(log_total * tf.transpose(_terms(given - self.centre)), axis=0)
+        log_total = self._log_total(noise[:, 0], given)
         if self.pixels is not None:
-            return {"hist": self.pixels.scaled(parts, lambda image: self._factor(image, log_total))}
+            drawn = tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]])
+            return {"hist": self.pixels(x, drawn, None if log_total is None else tf.exp(log_total))}
+        t = tf.nn.relu(x[..., 0] + self.bias)
+        if log_total is None:
+            return {"hist": self._cut(t)}
         # Twice: the threshold takes a little away. The second factor is never below one, so all that passed the
         # threshold stays above it.
         return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
+
+    def _log_total(self, normal: tf.Tensor, given: tf.Tensor | None) -> tf.Tensor | None:
+        """The ln(summed pT / 100 GeV) that standard normal numbers stand for, (n,); None if it is not drawn."""
+        if self.log_total_pt is None:
+            return None
+        log_total = _quantile(self.log_total_pt, normal)
+        if given is None:
+            return log_total
+        # (terms, n): a quantile is a sum over the terms in the conditions
+        return tf.reduce_sum(log_total * tf.transpose(_terms(given - self.centre)), axis=0)
 
     def _cut(self, t: tf.Tensor) -> tf.Tensor:
         """Zero under the threshold, but with the gradient of the identity: a pixel can come back."""
@@ -155,16 +169,13 @@ class Generator(Network):
 
     def _total(self, t: tf.Tensor) -> tf.Tensor:
         """Summed pT in 100 GeV of encoded images."""
-        return tf.reduce_sum(_power(t, self.power) * self.to_pt, axis=[1, 2])
+        return tf.reduce_sum(to_power(t, self.power) * self.to_pt, axis=[1, 2])
 
     def _scale(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
         """All energies of an image times one factor, so that the summed pT is exp(log_total) 100 GeV."""
-        return t * self._factor(t, log_total)[:, None, None]
-
-    def _factor(self, t: tf.Tensor, log_total: tf.Tensor) -> tf.Tensor:
-        """This factor, (n,), for encoded intensities."""
         # An empty image stays empty.
-        return tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
+        factor = tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
+        return t * factor[:, None, None]
 
 
 def _terms(x: tf.Tensor) -> tf.Tensor:
@@ -271,7 +282,7 @@ class Discriminator(Network):
         of |eta|, and for windows of 2, 4, 8 and 16 pixels a side their squared momenta (large when few jets hold
         the momentum), their masses, squared masses, and how many are hard.
         """
-        pt = _power(t, self.power) * self.to_pt
+        pt = to_power(t, self.power) * self.to_pt
         return self._sums(t, pt, self.windows(pt))
 
     def _sums(self, t: tf.Tensor, pt: tf.Tensor, windows: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
@@ -305,7 +316,7 @@ class Discriminator(Network):
         self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True, groups: int = 1
     ) -> tf.Tensor:
         t = sample["hist"]
-        pt = _power(t, self.power) * self.to_pt  # in units of 100 GeV
+        pt = to_power(t, self.power) * self.to_pt  # in units of 100 GeV
         windows = self.windows(pt) if self.pooled or self.hidden else []
         levels = [sample[name] for name in self.channels]
         x = t
@@ -342,17 +353,6 @@ class Discriminator(Network):
 
 def _log(x: tf.Tensor) -> tf.Tensor:
     return tf.math.log(x + 0.1)
-
-
-def _power(x: tf.Tensor, exponent: float) -> tf.Tensor:
-    """x^exponent; whole exponents by multiplication, which is faster and has a gradient at zero."""
-    whole = round(exponent)
-    if abs(exponent - whole) > 1e-9:
-        return tf.pow(x, exponent)
-    y = x
-    for _ in range(whole - 1):
-        y = y * x
-    return y
 
 
 def _mass(momenta: Sequence[tf.Tensor]) -> tf.Tensor:

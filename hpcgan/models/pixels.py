@@ -10,7 +10,7 @@ et al., arXiv:1611.01144; with a hard value forward, as in section 2.2 of the la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,15 +21,15 @@ PARTS = 2  # electromagnetic and hadronic calorimeter
 #: Of the relaxed draw: at most 2/3 has a density without peaks inside (Maddison et al., appendix C.3).
 _TEMPERATURE = 0.5
 _LIT = (-2.0, -4.0)  # initial logits: of eight electromagnetic pixels one, of fifty hadronic ones
-_SPREAD = -1.0  # ln(e^s - 1), s = 0.3 being the mean distance to the threshold in units of it, to begin with
-_HALVINGS = 6  # of the interval in which a factor is looked for; what is left is made up for in the end
-_MOST = 2.0  # factor of the energies at the end; more would be asked of images with hardly a lit pixel only
+_SPREAD = -1.5  # ln(e^s - 1), s = 0.2 being the mean encoded distance to the threshold to begin with
+_LEAST, _MOST = 0.25, 4.0  # what energies above the thresholds may be multiplied with
+_BRIGHTER = 2.0  # factor of all energies where that is not enough: of images with hardly a lit pixel only
 
 
 class Pixels(tf.Module):
-    """Features (n, 64, 64, inputs) and noise (n, 2, 64, 64) -> encoded energies of both calorimeters, (n, 64, 64) each.
+    """Features (n, 64, 64, inputs) and noise (n, 2, 64, 64) -> encoded images (n, 64, 64) of both calorimeters.
 
-    Each is zero or above its threshold.
+    Every |eta| has a logit and a distance to the threshold of its own, besides what the features say.
 
     Parameters
     ----------
@@ -38,69 +38,91 @@ class Pixels(tf.Module):
     inputs : int
     thresholds : (2, 64, 1) array
         Encoded.
+    power : float
+        An encoded intensity to this power is proportional to energy.
+    weights : (64, 1) array
+        What to multiply that with for transverse momenta.
     dtype : str
     """
 
-    def __init__(self, init: Initializer, name: str, inputs: int, thresholds: np.ndarray, dtype: str) -> None:
+    def __init__(
+        self,
+        init: Initializer,
+        name: str,
+        inputs: int,
+        thresholds: np.ndarray,
+        power: float,
+        weights: np.ndarray,
+        dtype: str,
+    ) -> None:
         super().__init__(name.replace("/", "_"))
         self.last = Conv2D(init, f"{name}/last", inputs, 2 * PARTS, kernel=3, stride=1, padding="circular", gain=1)
-        self.lit_bias = init.constant(f"{name}/lit_bias", (PARTS,), 0.0)
-        self.lit_bias.assign(_LIT)
-        self.spread_bias = init.constant(f"{name}/spread_bias", (PARTS,), _SPREAD)
-        self.thresholds = [tf.constant(threshold, dtype) for threshold in thresholds]
+        rows = thresholds.shape[1] // 2
+        self.lit_bias = init.constant(f"{name}/lit_bias", (PARTS, rows), 0.0)
+        self.lit_bias.assign(np.repeat(np.array(_LIT)[:, None], rows, axis=1))
+        self.spread_bias = init.constant(f"{name}/spread_bias", (PARTS, rows), _SPREAD)
+        self.thresholds = tf.constant(thresholds, dtype)
+        self.power, self.weights = power, tf.constant(weights, dtype)
 
-    def __call__(self, x: tf.Tensor, noise: tf.Tensor) -> list[tf.Tensor]:
-        planes, parts = tf.unstack(self.last(x), axis=-1), []
-        for i, threshold in enumerate(self.thresholds):
-            margin = planes[i] + self.lit_bias[i] + logistic(noise[:, i])
+    def __call__(self, x: tf.Tensor, noise: tf.Tensor, total: tf.Tensor | None = None) -> tf.Tensor:
+        """Images whose summed transverse momentum is `total` (n,), if it is given."""
+        lit, above = self.draws(x, noise)
+        return self.image(lit, above, total)
+
+    def draws(self, x: tf.Tensor, noise: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Which pixels are lit in either calorimeter, 0 or 1, and how far above the threshold they are, encoded."""
+        planes, lit, above = tf.unstack(self.last(x), axis=-1), [], []
+        for i in range(PARTS):
+            margin = planes[i] + _mirrored(self.lit_bias[i]) + logistic(noise[:, i])
             relaxed = tf.sigmoid(margin / _TEMPERATURE)
-            lit = relaxed + tf.stop_gradient(tf.cast(margin > 0, x.dtype) - relaxed)
+            lit.append(relaxed + tf.stop_gradient(tf.cast(margin > 0, x.dtype) - relaxed))
             # How far the draw went beyond what it took is a random number of its own, exponential where few are lit.
-            spread = tf.nn.softplus(planes[PARTS + i] + self.spread_bias[i])
-            parts.append(lit * threshold * (1.0 + spread * tf.nn.relu(margin)))
-        return parts
+            above.append(tf.nn.softplus(planes[PARTS + i] + _mirrored(self.spread_bias[i])) * tf.nn.relu(margin))
+        return lit, above
 
-    def scaled(self, parts: Sequence[tf.Tensor], factor: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """Images (n, 64, 64) of both parts, all energies times one number, so that `factor` is 1 for them.
+    def image(self, lit: Sequence[tf.Tensor], above: Sequence[tf.Tensor], total: tf.Tensor | None = None) -> tf.Tensor:
+        """Encoded sum of the energies in both calorimeters, (n, 64, 64).
 
-        Parameters
-        ----------
-        parts : sequence of (n, 64, 64) tensor
-        factor : callable
-            What an image (n, 64, 64) is to be multiplied with, (n,). It falls when the image grows.
+        For a given total what pixels have beyond their thresholds is multiplied with one number an image: so no pixel
+        falls below a threshold, and none is missing just above. Where this number would not be between 1/4 and 4, all
+        energies are multiplied with another one.
         """
-        first = tf.stop_gradient(self._factor(parts, factor))
-        image = self._passing(parts, first)
-        return _times(image, tf.minimum(factor(image), _MOST))
-
-    def _passing(self, parts: Sequence[tf.Tensor], factor: tf.Tensor) -> tf.Tensor:
-        """The parts times a factor (n,), each without what is below its threshold then, as one image (n, 64, 64)."""
-        scaled = [_times(part, factor) for part in parts]
-        passing = [
-            tf.where(part >= threshold, part, tf.zeros_like(part))
-            for part, threshold in zip(scaled, self.thresholds, strict=True)
+        least = [to_power(threshold, self.power) for threshold in tf.unstack(self.thresholds)]
+        more = [
+            to_power(threshold + distance, self.power) - low
+            for threshold, distance, low in zip(tf.unstack(self.thresholds), above, least, strict=True)
         ]
-        return tf.add_n(passing)
+        if total is not None:
+            sums = [
+                tf.reduce_sum(
+                    self.weights * tf.add_n([on * x for on, x in zip(lit, energies, strict=True)]), axis=[1, 2]
+                )
+                for energies in (least, more)
+            ]
+            factor = tf.clip_by_value((total - sums[0]) / (sums[1] + 1e-6), _LEAST, _MOST)
+            more = [_times(x, factor) for x in more]
+            rest = tf.minimum(total / (sums[0] + factor * sums[1] + 1e-6), _BRIGHTER**self.power)
+        first, second = (tf.pow(low + x, 1.0 / self.power) for low, x in zip(least, more, strict=True))
+        both = tf.pow(least[0] + least[1] + more[0] + more[1], 1.0 / self.power)
+        # Linear in whether the one is lit and in whether the other is: the gradient of either is what it would change.
+        made = lit[0] * first + lit[1] * second + lit[0] * lit[1] * (both - first - second)
+        return made if total is None else _times(made, tf.pow(rest, 1.0 / self.power))
 
-    def _factor(self, parts: Sequence[tf.Tensor], factor: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """What to multiply the parts with, (n,), so that what passes the thresholds then needs no factor any more.
 
-        With a larger factor more passes, in leaps of one pixel each: the largest, to `_HALVINGS` halvings of an
-        interval, with which it is not yet too much.
-        """
-        # If all that is lit is enough, what passes is no more than that (and the same, if the factor is 1 or more).
-        # Times what is then missing, it is enough, if anything passes: the brightest, just above its threshold, at
-        # least.
-        low = factor(tf.add_n(parts))
-        ratios = [part / threshold for part, threshold in zip(parts, self.thresholds, strict=True)]
-        brightest = tf.reduce_max(tf.maximum(*ratios), axis=[1, 2]) + 1e-12
-        high = tf.maximum(low, 1.001 / brightest)
-        high = high * tf.maximum(factor(self._passing(parts, high)), 1.0)
-        for _ in range(_HALVINGS):
-            middle = tf.sqrt(low * high)
-            enough = factor(self._passing(parts, middle)) < 1.0
-            low, high = tf.where(enough, low, middle), tf.where(enough, middle, high)
-        return low
+def _mirrored(rows: tf.Tensor) -> tf.Tensor:
+    """Numbers of 32 |eta|, the smallest first, as those of 64 rows in eta, (64, 1)."""
+    return tf.concat([rows[::-1], rows], axis=0)[:, None]
+
+
+def to_power(x: tf.Tensor, exponent: float) -> tf.Tensor:
+    """x^exponent; whole exponents by multiplication, which is faster and has a gradient at zero."""
+    whole = round(exponent)
+    if abs(exponent - whole) > 1e-9:
+        return tf.pow(x, exponent)
+    y = x
+    for _ in range(whole - 1):
+        y = y * x
+    return y
 
 
 def logistic(normal: tf.Tensor) -> tf.Tensor:

@@ -29,11 +29,12 @@ PATIENCE = 900.0
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
 
 
-def make_setting(folder: Path, **training: Any) -> Path:
+def make_setting(folder: Path, backend: str = "auto", **training: Any) -> Path:
     """Data and `tiny.yaml` in a folder: epochs of 7 steps on two ranks, scored and saved after each."""
     tiny.write_data(folder / "data")
     raw = tiny.config(folder / "data").dump()
     raw["training"].update(training)
+    raw["comm"]["backend"] = backend
     (folder / "tiny.yaml").write_text(yaml.safe_dump(raw))
     return folder
 

@@ -27,9 +27,10 @@ ENDLESS = ("training.epochs=100000", SCORING)
 BOUND = 120.0  # seconds from a fault to the end of the job, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory):
-    return jobs.make_setting(tmp_path_factory.mktemp("faults"), epochs=3)
+@pytest.fixture(scope="module", params=["horovod", pytest.param("mpi", marks=pytest.mark.faults)])
+def setting(tmp_path_factory, request):
+    """What happens to the ranks does not depend on what averages their gradients."""
+    return jobs.make_setting(tmp_path_factory.mktemp("faults"), backend=request.param, epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def reference(setting, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def survivor(tmp_path_factory):
+def survivor(setting, tmp_path_factory):
     """A run without an end to which one thing after another happens; the last test of it compares it with another."""
     return tmp_path_factory.mktemp("survivor") / "run"
 

@@ -110,8 +110,10 @@ def trainings(job):
     return found
 
 
-def wait_for_training(job, study, number, step=1):
-    jobs.wait_for(lambda: job.process.poll() is not None or jobs.newest_step(study.trial(number).path) >= step)
+def wait_for_training(job, study, *numbers):
+    """Until one of these trials has its first checkpoint."""
+    paths = [study.trial(number).path for number in numbers]
+    jobs.wait_for(lambda: job.process.poll() is not None or any(jobs.newest_step(path) >= 1 for path in paths))
     if job.process.poll() is not None:
         pytest.fail(job.finish()[1])
 
@@ -120,11 +122,11 @@ def test_killed_coordinators_and_workers_change_nothing(setting, reference, tmp_
     """The coordinator, a trial's process and a training are killed, each at another time."""
     study = StudyDirectory(tmp_path / "study")
     job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
-    wait_for_training(job, study, 0)
+    wait_for_training(job, study, 0, 1)
     job.process.kill()
     jobs.wait_for(lambda: not job.processes(), message=lambda: str(job.processes()))
     job.process.wait()
-    assert [study.result(number) for number in (0, 1)] == [None, None]
+    assert None in [study.result(number) for number in (0, 1)]  # the other trial's training may have ended meanwhile
 
     job = jobs.Running(setting, jobs.sweep_command(study.path, *TRIALS))
     jobs.wait_for(lambda: trainings(job)["train"])

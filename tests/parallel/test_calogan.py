@@ -161,7 +161,7 @@ def whole_steps(comm, size, scope="global", steps=2):
     ("size", "backend", "compiled"),
     [
         pytest.param(2, "horovod", False, marks=pytest.mark.world_size(2)),
-        pytest.param(3, "mpi", False, marks=pytest.mark.world_size(3)),
+        pytest.param(3, "mpi", False, marks=[pytest.mark.world_size(3), pytest.mark.faults]),
         pytest.param(2, "horovod", True, marks=[pytest.mark.world_size(2), pytest.mark.faults]),
         pytest.param(2, "mpi", True, marks=[pytest.mark.world_size(2), pytest.mark.faults]),
         pytest.param(3, "horovod", False, marks=[pytest.mark.world_size(3), pytest.mark.faults]),

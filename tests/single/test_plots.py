@@ -180,6 +180,15 @@ def test_null_distribution_shows_every_score():
     assert high > 700
 
 
+def test_png_is_that_of_matplotlib():
+    with mpl.rc_context(plots.STYLE):
+        expected = io.BytesIO()
+        plots.curves(np.arange(3.0), {"a": [1, 2, 3]}, "x", "y").savefig(
+            expected, format="png", dpi=90, metadata={"Software": None}
+        )
+    assert plots.png(plots.curves(np.arange(3.0), {"a": [1, 2, 3]}, "x", "y"), dpi=90) == expected.getvalue()
+
+
 def test_png_is_reproducible():
     figure = plots.curves(np.arange(3.0), {"a": [1, 2, 3]}, "x", "y")
     first = plots.png(figure)
