@@ -22,7 +22,9 @@ PARTS = 2  # electromagnetic and hadronic calorimeter
 _TEMPERATURE = 0.5
 _LIT = (-2.0, -4.0)  # initial logits: of eight electromagnetic pixels one, of fifty hadronic ones
 _SPREAD = -1.5  # ln(e^s - 1), s = 0.2 being the mean encoded distance to the threshold to begin with
-_LEAST, _MOST = 0.25, 4.0  # what energies above the thresholds may be multiplied with
+#: What energies above the thresholds may be multiplied with. Far apart: a common factor of all distances is without
+#: consequence as long as this number makes up for it, so nothing keeps it near 1.
+_LEAST, _MOST = 0.02, 50.0
 _BRIGHTER = 2.0  # factor of all energies where that is not enough: of images with hardly a lit pixel only
 
 
@@ -73,18 +75,20 @@ class Pixels(tf.Module):
         """Which pixels are lit in either calorimeter, 0 or 1, and how far above the threshold they are, encoded."""
         planes, lit, above = tf.unstack(self.last(x), axis=-1), [], []
         for i in range(PARTS):
-            margin = planes[i] + _mirrored(self.lit_bias[i]) + logistic(noise[:, i])
-            relaxed = tf.sigmoid(margin / _TEMPERATURE)
-            lit.append(relaxed + tf.stop_gradient(tf.cast(margin > 0, x.dtype) - relaxed))
-            # How far the draw went beyond what it took is a random number of its own, exponential where few are lit.
-            above.append(tf.nn.softplus(planes[PARTS + i] + _mirrored(self.spread_bias[i])) * tf.nn.relu(margin))
+            logit, drawn = planes[i] + _mirrored(self.lit_bias[i]), logistic(noise[:, i])
+            relaxed = tf.sigmoid((logit + drawn) / _TEMPERATURE)
+            lit.append(relaxed + tf.stop_gradient(tf.cast(logit + drawn > 0, x.dtype) - relaxed))
+            # How far the draw went beyond what it took is a random number of its own: -ln of the share of the draws
+            # that would have lit the pixel and go further, so exponential of mean 1 whatever the logit is.
+            beyond = tf.nn.relu(tf.nn.softplus(drawn) - tf.nn.softplus(-logit))
+            above.append(tf.nn.softplus(planes[PARTS + i] + _mirrored(self.spread_bias[i])) * beyond)
         return lit, above
 
     def image(self, lit: Sequence[tf.Tensor], above: Sequence[tf.Tensor], total: tf.Tensor | None = None) -> tf.Tensor:
         """Encoded sum of the energies in both calorimeters, (n, 64, 64).
 
         For a given total what pixels have beyond their thresholds is multiplied with one number an image: so no pixel
-        falls below a threshold, and none is missing just above. Where this number would not be between 1/4 and 4, all
+        falls below a threshold, and none is missing just above. Where this number would not be between 1/50 and 50, all
         energies are multiplied with another one.
         """
         least = [to_power(threshold, self.power) for threshold in tf.unstack(self.thresholds)]
