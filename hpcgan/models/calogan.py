@@ -9,7 +9,7 @@ are in GeV. What is not set here is as in Keras: Glorot-uniform weights, zero bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,6 +29,7 @@ ENERGY_SCALE = 100.0  # GeV: the highest of the published showers
 LAYER_SCALE = 10.0  # GeV
 WELL, OUTSIDE = 5.0, 10.0  # GeV by which the summed energy may be off, and what is counted when it is
 EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
+ROOT_FLOOR = 1e-4  # added to energies under a root, or its gradient would be infinite at zero
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
 
 
@@ -50,6 +51,8 @@ class CaloGanConfig(Protocol):
         Values of `particle`, if there are several.
     total_energy : "free" or "drawn"
         Whether a shower's total energy is left to the network or drawn from the response of the training showers.
+    cell_encoding : "linear" or "root"
+        Whether convolutions see energies in GeV, or the square root of energies in units of the layer's mean lit cell.
     """
 
     @property
@@ -70,6 +73,9 @@ class CaloGanConfig(Protocol):
     @property
     def total_energy(self) -> Literal["free", "drawn"]: ...
 
+    @property
+    def cell_encoding(self) -> Literal["linear", "root"]: ...
+
 
 @dataclass(frozen=True)
 class CaloGan:
@@ -81,6 +87,7 @@ class CaloGan:
     energy_mismatch: float = 0.05
     classes: Sequence[float] = ()
     total_energy: Literal["free", "drawn"] = "free"
+    cell_encoding: Literal["linear", "root"] = "linear"
 
 
 def layer_name(layer: int) -> str:
@@ -125,6 +132,43 @@ def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
     while layer_name(layers) in sample:
         layers += 1
     return [sample[layer_name(layer)] for layer in range(layers)]
+
+
+class CellEncoding(tf.Module):
+    """Energies in the cells as the convolutions of the networks have them, of `cell_encoding: root`.
+
+    A cell of the last layer has a thousandth of what the core of a shower has, and batch norm's epsilon is a thousandth
+    squared: in GeV neither such a layer nor a halo can be seen. Here a cell is the root of its energy in units of the
+    mean lit cell of its layer in the training showers.
+
+    Parameters
+    ----------
+    init : Initializer
+    name : str
+    layers : int
+    """
+
+    def __init__(self, init: Initializer, name: str, layers: int) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.unit = init.constant(f"{name}/unit", (layers,), 1.0, trainable=False)
+
+    def encode(self, image: tf.Tensor, layer: int) -> tf.Tensor:
+        """GeV -> what a convolution sees; zero stays zero."""
+        return tf.sqrt(image / self.unit[layer] + ROOT_FLOOR) - ROOT_FLOOR**0.5
+
+    def energies(self, image: tf.Tensor, layer: int) -> tf.Tensor:
+        """What a network makes, not negative -> GeV."""
+        return self.unit[layer] * tf.square(image)
+
+    def fit(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> Iterator[Mapping[str, tf.Tensor]]:
+        """Measure the units on training showers, which are handed on."""
+        sums, lit = np.zeros(self.unit.shape), np.zeros(self.unit.shape)
+        for batch in batches:
+            for i, image in enumerate(_images(batch)):
+                sums[i] += np.sum(image.numpy(), dtype=np.float64)
+                lit[i] += np.count_nonzero(image.numpy())
+            yield batch
+        self.unit.assign(np.where(sums > 0, sums / np.maximum(lit, 1), 1.0))
 
 
 # --- generator -----------------------------------------------------------------------------------------
@@ -214,6 +258,8 @@ class Generator(Network):
             self.embedding = init.normal("generator/embedding", shape, EMBEDDING_SPREAD)
             self.embedding.assign_add(tf.ones_like(self.embedding))
         self.response = Response(init, "generator/response", max(1, len(self.classes))) if drawn else None
+        root = config.cell_encoding == "root"
+        self.cells = CellEncoding(init, "generator/cells", len(self.shapes)) if root else None
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -231,6 +277,8 @@ class Generator(Network):
         for i, attention in enumerate(self.attentions, start=1):
             images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
         showers = [samples_first(tf.nn.relu(image[..., 0])) for image in images]
+        if self.cells is not None:
+            showers = [self.cells.energies(shower, i) for i, shower in enumerate(showers)]
         if self.response is not None:
             which = (
                 tf.argmax(one_hot(conditions[PARTICLE], self.classes), axis=1, output_type=tf.int32)
@@ -246,20 +294,21 @@ class Generator(Network):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The response of the training showers, if it is drawn."""
-        return [] if self.response is None else self.response.constants
+        """The response of the training showers, if it is drawn, and the units of the cells, if they have any."""
+        units = [] if self.cells is None else [self.cells.unit]
+        return [*units, *([] if self.response is None else self.response.constants)]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
-        """Measure the response of the training showers."""
-        if self.response is None:
-            return
+        """Measure the response of the training showers and the units of the cells."""
+        showers = batches if self.cells is None else self.cells.fit(batches)
         totals, energies, which = [], [], []
-        for batch in batches:
+        for batch in showers:
             totals.append(tf.reduce_sum(layer_energies(_images(batch)), axis=1).numpy())
             energies.append(_column(batch[ENERGY])[:, 0].numpy())
             labels = batch[PARTICLE].numpy() if self.classes else np.zeros(len(totals[-1]))
             which.append(class_numbers(labels, self.classes or (0.0,)))
-        self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
+        if self.response is not None:
+            self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
 
     @property
     def has_auxiliary_loss(self) -> bool:
@@ -314,6 +363,7 @@ class Discriminator(Network):
         init = Initializer(seed, dtype)
         self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
         layers = len(self.towers)
+        self.cells = CellEncoding(init, "discriminator/cells", layers) if config.cell_encoding == "root" else None
         self.minibatch = MinibatchDiscrimination(
             init,
             "discriminator/minibatch",
@@ -327,10 +377,21 @@ class Discriminator(Network):
         if self.classes:
             self.projection = Projection(init, "discriminator/projection", len(self.classes), inputs)
 
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The units of the cells, if they have any."""
+        return [] if self.cells is None else [self.cells.unit]
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Measure the units of the cells."""
+        for _ in self.cells.fit(batches) if self.cells is not None else ():
+            pass
+
     def features(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
-        seen = [tower(image, training, update) for tower, image in zip(self.towers, images, strict=True)]
+        shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
+        seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
         lit = [occupancy(image) for image in images]
         energies = layer_energies(images)
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]

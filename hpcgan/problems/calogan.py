@@ -54,7 +54,7 @@ class CaloganModel(ModelSection):
 
     indifferent: ClassVar[tuple[str, ...]] = ("particles", "minibatch_discrimination", "energy_mismatch")
 
-    later: ClassVar[tuple[str, ...]] = ("total_energy",)
+    later: ClassVar[tuple[str, ...]] = ("total_energy", "cell_encoding")
 
     particles: tuple[str, ...] = Field(
         (),
@@ -75,6 +75,11 @@ class CaloganModel(ModelSection):
         "free",
         description="a shower's energy in all cells is left to the network, or drawn from the training showers' of its "
         "energy",
+    )
+    cell_encoding: Literal["linear", "root"] = Field(
+        "linear",
+        description="convolutions see the energies of cells in GeV, or their square roots in units of the layer's mean "
+        "lit cell",
     )
 
     @field_validator("particles")
