@@ -14,6 +14,10 @@ from hpcgan.errors import HpcganError
 from hpcgan.launch.job import rank_command
 from hpcgan.launch.topology import OPEN_MPI_4, OPEN_MPI_5, Topology, mpi_flavour
 
+#: mpirun of Open MPI 5 does not start where an earlier one that was killed has left its folder, and has had the process
+#: number that it gets itself: "The PMIx server's listener thread failed to start". `exec` keeps the number.
+_FRESH = ("sh", "-c", 'rm -rf "${TMPDIR:-${TEMP:-${TMP:-/tmp}}}/ompi.$$"; exec "$@"', "sh")
+
 
 @dataclass(frozen=True)
 class Mpirun:
@@ -30,7 +34,8 @@ class Mpirun:
             # Ranks on other nodes get no variables but those that are named.
             exported = [part for name in sorted(topology.env) for part in ("-x", name)]
         ranks = ["-np", str(topology.ranks)]
-        return [self.path, *ranks, *topology.mpirun_args, *exported, *rank_command(argv, module)]
+        fresh = _FRESH if self.flavour == OPEN_MPI_5 else ()
+        return [*fresh, self.path, *ranks, *topology.mpirun_args, *exported, *rank_command(argv, module)]
 
 
 def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:

@@ -20,6 +20,7 @@ from hpcgan.errors import HpcganError
 from hpcgan.launch.job import JobTimeout
 from hpcgan.launch.mpirun import find_mpirun
 from hpcgan.launch.start import launch
+from hpcgan.launch.topology import plan
 
 try:
     find_mpirun()
@@ -230,6 +231,24 @@ def test_a_killed_mpirun_takes_its_ranks_along(folder):
     mpirun_of(process).kill()
     assert finish(process)[0] == 128 + signal.SIGKILL
     wait_for(lambda: all(gone(t["pid"]) for t in up))
+
+
+def test_what_a_killed_mpirun_has_left_behind_is_in_nobodys_way(tmp_path):
+    """Its folder bears its process number, which another mpirun gets sooner or later: here at once, by `exec`."""
+    mpirun = find_mpirun()
+    if mpirun.flavour != "Open MPI 5":
+        pytest.skip(f"{mpirun.version} keeps nothing by that name")
+    layout = plan(1, 1, flavour=mpirun.flavour)
+    env = {**layout.environment(os.environ), "TMPDIR": str(tmp_path)}
+    left = f'mkdir "$TMPDIR/ompi.$$"; touch "$TMPDIR/ompi.$$/pmix.{os.uname().nodename}.tool.$$"; exec "$@"'
+    command = mpirun.command(layout, [], "hpcgan.launch.world")
+    bare = command[command.index(mpirun.path) :]
+    for argv, fine in ((bare, False), (command, True)):
+        done = subprocess.run(
+            ["sh", "-c", left, "sh", *argv], env=env, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode == 0) == fine, done.stdout + done.stderr
+        assert ("listener thread failed to start" in done.stdout + done.stderr) != fine
 
 
 def test_the_time_is_limited(folder):

@@ -110,7 +110,7 @@ def of_one_rank(size):
     ("size", "backend"),
     [
         pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
-        pytest.param(3, "mpi", marks=pytest.mark.world_size(3)),
+        pytest.param(3, "mpi", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
         pytest.param(2, "mpi", marks=[pytest.mark.world_size(2), pytest.mark.faults]),
         pytest.param(3, "horovod", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
     ],

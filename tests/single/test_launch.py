@@ -218,7 +218,9 @@ def test_no_or_broken_mpirun_is_an_error_with_a_remedy(tmp_path, monkeypatch):
 
 def test_command_line():
     args = Mpirun("/m/mpirun", OPEN_MPI_5, "").command(plan(3, 4), ["train", "a b.yaml", "x=1"], "hpcgan")
-    assert args[:7] == ["/m/mpirun", "-np", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
+    begin = args.index("/m/mpirun")
+    assert args[begin:][:7] == ["/m/mpirun", "-np", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
+    assert args[begin - 2 : begin][0].endswith('exec "$@"')  # see test_jobs.py
     assert args[-7:] == [sys.executable, "-m", "hpcgan.launch.rank", "hpcgan", "train", "a b.yaml", "x=1"]
 
 
