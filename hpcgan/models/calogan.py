@@ -29,7 +29,8 @@ ENERGY_SCALE = 100.0  # GeV: the highest of the published showers
 LAYER_SCALE = 10.0  # GeV
 WELL, OUTSIDE = 5.0, 10.0  # GeV by which the summed energy may be off, and what is counted when it is
 EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
-ROOT_FLOOR = 1e-4  # added to energies under a root, or its gradient would be infinite at zero
+HIGHEST = 20.0  # encoded: half a million of the mean lit cell
+DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
 
 
@@ -51,8 +52,8 @@ class CaloGanConfig(Protocol):
         Values of `particle`, if there are several.
     total_energy : "free" or "drawn"
         Whether a shower's total energy is left to the network or drawn from the response of the training showers.
-    cell_encoding : "linear" or "root"
-        Whether convolutions see energies in GeV, or the square root of energies in units of the layer's mean lit cell.
+    cell_encoding : "linear" or "log"
+        Whether convolutions see energies in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's mean lit cell.
     """
 
     @property
@@ -74,7 +75,7 @@ class CaloGanConfig(Protocol):
     def total_energy(self) -> Literal["free", "drawn"]: ...
 
     @property
-    def cell_encoding(self) -> Literal["linear", "root"]: ...
+    def cell_encoding(self) -> Literal["linear", "log"]: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class CaloGan:
     energy_mismatch: float = 0.05
     classes: Sequence[float] = ()
     total_energy: Literal["free", "drawn"] = "free"
-    cell_encoding: Literal["linear", "root"] = "linear"
+    cell_encoding: Literal["linear", "log"] = "linear"
 
 
 def layer_name(layer: int) -> str:
@@ -135,11 +136,12 @@ def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
 
 
 class CellEncoding(tf.Module):
-    """Energies in the cells as the convolutions of the networks have them, of `cell_encoding: root`.
+    """Energies in the cells as the convolutions of the networks have them, of `cell_encoding: log`.
 
-    A cell of the last layer has a thousandth of what the core of a shower has, and batch norm's epsilon is a thousandth
-    squared: in GeV neither such a layer nor a halo can be seen. Here a cell is the root of its energy in units of the
-    mean lit cell of its layer in the training showers.
+    A cell in the core of a shower has 10 GeV, half of the lit cells have less than a hundredth of the mean, those of
+    the last layer a thousandth of that, and batch norm's epsilon is 1e-3: in GeV neither such a layer nor a halo can be
+    seen. Here a cell is ln(1 + E / E_0), E_0 being a thousandth of the mean lit cell of its layer in the training
+    showers: from 0 for a dark one to 10.
 
     Parameters
     ----------
@@ -150,15 +152,15 @@ class CellEncoding(tf.Module):
 
     def __init__(self, init: Initializer, name: str, layers: int) -> None:
         super().__init__(name.replace("/", "_"))
-        self.unit = init.constant(f"{name}/unit", (layers,), 1.0, trainable=False)
+        self.unit = init.constant(f"{name}/unit", (layers,), DIM, trainable=False)
 
     def encode(self, image: tf.Tensor, layer: int) -> tf.Tensor:
-        """GeV -> what a convolution sees; zero stays zero."""
-        return tf.sqrt(image / self.unit[layer] + ROOT_FLOOR) - ROOT_FLOOR**0.5
+        """GeV -> what a convolution sees."""
+        return tf.math.log1p(image / self.unit[layer])
 
     def energies(self, image: tf.Tensor, layer: int) -> tf.Tensor:
         """What a network makes, not negative -> GeV."""
-        return self.unit[layer] * tf.square(image)
+        return self.unit[layer] * tf.math.expm1(tf.minimum(image, HIGHEST))
 
     def fit(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> Iterator[Mapping[str, tf.Tensor]]:
         """Measure the units on training showers, which are handed on."""
@@ -168,7 +170,7 @@ class CellEncoding(tf.Module):
                 sums[i] += np.sum(image.numpy(), dtype=np.float64)
                 lit[i] += np.count_nonzero(image.numpy())
             yield batch
-        self.unit.assign(np.where(sums > 0, sums / np.maximum(lit, 1), 1.0))
+        self.unit.assign(DIM * np.where(sums > 0, sums / np.maximum(lit, 1), 1.0))
 
 
 # --- generator -----------------------------------------------------------------------------------------
@@ -258,8 +260,8 @@ class Generator(Network):
             self.embedding = init.normal("generator/embedding", shape, EMBEDDING_SPREAD)
             self.embedding.assign_add(tf.ones_like(self.embedding))
         self.response = Response(init, "generator/response", max(1, len(self.classes))) if drawn else None
-        root = config.cell_encoding == "root"
-        self.cells = CellEncoding(init, "generator/cells", len(self.shapes)) if root else None
+        log = config.cell_encoding == "log"
+        self.cells = CellEncoding(init, "generator/cells", len(self.shapes)) if log else None
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -363,7 +365,7 @@ class Discriminator(Network):
         init = Initializer(seed, dtype)
         self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
         layers = len(self.towers)
-        self.cells = CellEncoding(init, "discriminator/cells", layers) if config.cell_encoding == "root" else None
+        self.cells = CellEncoding(init, "discriminator/cells", layers) if config.cell_encoding == "log" else None
         self.minibatch = MinibatchDiscrimination(
             init,
             "discriminator/minibatch",
@@ -391,8 +393,9 @@ class Discriminator(Network):
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
         shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
+        pairs = list(zip(images, shown, strict=True))
         seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
-        lit = [occupancy(image) for image in images]
+        lit = [occupancy(image) if self.cells is None else near_occupancy(cells) for image, cells in pairs]
         energies = layer_energies(images)
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
         layers = len(images)
@@ -416,6 +419,14 @@ class Discriminator(Network):
 def occupancy(image: tf.Tensor) -> tf.Tensor:
     """Share of the cells with energy, (n, rows, columns) -> (n, 1); without a gradient."""
     return tf.reduce_mean(tf.cast(image > 0, image.dtype), axis=[1, 2])[:, None]
+
+
+def near_occupancy(cells: tf.Tensor) -> tf.Tensor:
+    """The same of encoded cells with a gradient, (n, rows, columns) -> (n, 1): a cell counts as its hyperbolic tangent.
+
+    The discriminator tells showers apart by a number that has no gradient, and the generator learns nothing of it.
+    """
+    return tf.reduce_mean(tf.tanh(cells), axis=[1, 2])[:, None]
 
 
 def energy_features(energies: tf.Tensor, energy: tf.Tensor) -> tf.Tensor:

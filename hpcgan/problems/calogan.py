@@ -76,10 +76,10 @@ class CaloganModel(ModelSection):
         description="a shower's energy in all cells is left to the network, or drawn from the training showers' of its "
         "energy",
     )
-    cell_encoding: Literal["linear", "root"] = Field(
+    cell_encoding: Literal["linear", "log"] = Field(
         "linear",
-        description="convolutions see the energies of cells in GeV, or their square roots in units of the layer's mean "
-        "lit cell",
+        description="convolutions see the energies of cells in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's "
+        "mean lit cell",
     )
 
     @field_validator("particles")

@@ -1,4 +1,6 @@
-"""Cells of CaloGAN as roots of energies in units of their layer's mean."""
+"""Cells of CaloGAN as logarithms of energies."""
+
+import math
 
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.calogan import CaloGan, CellEncoding, Discriminator, Generator  # noqa: E402
+from hpcgan.models.calogan import CaloGan, CellEncoding, Discriminator, Generator, near_occupancy  # noqa: E402
 from hpcgan.models.layers import Initializer  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
 
 SHAPES = ((2, 4), (2, 2), (2, 1))
-SMALL = CaloGan(latent_dim=3, shapes=SHAPES, cell_encoding="root")
+SMALL = CaloGan(latent_dim=3, shapes=SHAPES, cell_encoding="log")
 
 
 def _showers(n, seed=1):
@@ -35,32 +37,48 @@ def test_by_hand():
     images[0][0, 0, :2], images[1][1, 1, 1] = [3.0, 5.0], 2.0
     batch = {f"layer_{i}": tf.constant(image) for i, image in enumerate(images)}
     assert list(cells.fit([batch])) == [batch]
-    np.testing.assert_allclose(cells.unit.numpy(), [4.0, 2.0, 1.0])
-    energies = tf.constant([0.0, 1.0, 4.0, 16.0])
-    np.testing.assert_allclose(cells.encode(energies, 0), [0.0, 0.490099, 0.99005, 1.990025], atol=1e-6)
-    np.testing.assert_allclose(cells.energies(tf.constant([0.0, 0.5, 2.0]), 0), [0.0, 1.0, 16.0])
+    np.testing.assert_allclose(cells.unit.numpy(), [4e-3, 2e-3, 1e-3])
+    energies = tf.constant([0.0, 4e-3, 4.0])
+    encoded = [0.0, math.log(2.0), math.log(1001.0)]
+    np.testing.assert_allclose(cells.encode(energies, 0), encoded, rtol=1e-6)
+    np.testing.assert_allclose(cells.energies(tf.constant(encoded), 0), energies, rtol=1e-5)
+    assert np.isfinite(cells.energies(tf.constant([1e6]), 0)).all()
+    assert near_occupancy(cells.encode(tf.constant([[[0.0, 4e-3], [0.0, 1e3]]]), 0)).numpy() == pytest.approx(0.4)
+
+
+def test_lit_cells_have_a_gradient():
+    """What is lit of a shower changes the logit, and by how much it should is known."""
+    network = Discriminator(SMALL, 1)
+    for weight in network.weights:
+        if "head" not in weight.name:
+            weight.assign(tf.zeros_like(weight))
+    showers = _showers(8)
+    with tf.GradientTape() as tape:
+        tape.watch(showers)
+        logits = network(showers, training=True)
+    assert (np.abs(tape.gradient(logits, showers["layer_2"]).numpy()) > 0).any()
 
 
 def test_the_units_are_those_of_all_batches_and_both_networks_and_the_average_have_them():
-    model = CaloganModel(latent_dim=2, segmentation="2x4,2x2,2x1", cell_encoding="root")
+    model = CaloganModel(latent_dim=2, segmentation="2x4,2x2,2x1", cell_encoding="log")
     gan = Gan(CaloganProblem(model), TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
     parts = [{k: v.numpy() for k, v in _showers(20, seed).items()} for seed in (1, 2)]
     gan.calibrate(lambda: iter(parts))
     both = np.concatenate([part["layer_1"] for part in parts])
     for name, network in gan.networks.items():
         unit = network.named[f"{name.removesuffix('_average')}/cells/unit"].numpy()
-        assert unit[1] == pytest.approx(both[both > 0].mean(), rel=1e-5)
-        assert unit[2] == pytest.approx(1e-6, rel=0.5)
+        assert unit[1] == pytest.approx(1e-3 * both[both > 0].mean(), rel=1e-5)
+        assert unit[2] == pytest.approx(1e-9, rel=0.5)
 
 
 def test_with_a_drawn_total_both_are_measured():
-    network = Generator(CaloGan(latent_dim=3, shapes=SHAPES, cell_encoding="root", total_energy="drawn"), 1)
+    network = Generator(CaloGan(latent_dim=3, shapes=SHAPES, cell_encoding="log", total_energy="drawn"), 1)
     network.calibrate(iter([_showers(50)]))
     assert len(network.constants) == 3
     assert all(np.ptp(constant.numpy()) > 0 for constant in network.constants)
 
 
-def test_the_generator_makes_squares_in_these_units_with_gradients():
+def test_the_generator_makes_logarithms_in_these_units_with_gradients():
     network, linear = Generator(SMALL, 1), Generator(CaloGan(latent_dim=3, shapes=SHAPES), 1)
     network.cells.unit.assign([2.0, 1e-3, 1e-6])
     noise = tf.constant(np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32))
@@ -70,7 +88,7 @@ def test_the_generator_makes_squares_in_these_units_with_gradients():
         loss = tf.add_n([tf.reduce_sum(image) for image in made.values()])
     plain = linear(noise, conditions, training=True)  # of the same initial weights
     for (name, image), unit in zip(made.items(), (2.0, 1e-3, 1e-6), strict=True):
-        np.testing.assert_allclose(image, unit * plain[name].numpy() ** 2, rtol=1e-5)
+        np.testing.assert_allclose(image, unit * np.expm1(plain[name].numpy()), rtol=1e-5, atol=1e-7 * unit)
     assert all(np.isfinite(g).all() for g in tape.gradient(loss, network.weights) if g is not None)
 
 
