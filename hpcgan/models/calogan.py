@@ -393,9 +393,8 @@ class Discriminator(Network):
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
         shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
-        pairs = list(zip(images, shown, strict=True))
         seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
-        lit = [occupancy(image) if self.cells is None else near_occupancy(cells) for image, cells in pairs]
+        lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in shown]
         energies = layer_energies(images)
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
         layers = len(images)
