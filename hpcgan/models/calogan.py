@@ -305,6 +305,8 @@ class Generator(Network):
         showers = batches if self.cells is None else self.cells.fit(batches)
         totals, energies, which = [], [], []
         for batch in showers:
+            if self.response is None:
+                continue  # the units are measured as showers go by
             totals.append(tf.reduce_sum(layer_energies(_images(batch)), axis=1).numpy())
             energies.append(_column(batch[ENERGY])[:, 0].numpy())
             labels = batch[PARTICLE].numpy() if self.classes else np.zeros(len(totals[-1]))
