@@ -476,7 +476,7 @@ class Config(Section):
         for name in ("model", "training"):
             section = getattr(self, name)
             for key in section.later if isinstance(section, Section) else ():
-                if plain[name][key] == type(section).model_fields[key].default:
+                if getattr(section, key) == type(section).model_fields[key].default:
                     del plain[name][key]
         return plain
 

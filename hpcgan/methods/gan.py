@@ -361,8 +361,7 @@ class Gan(Method):
             real_logits, fake_logits = network.pair(real, fake)
             loss = objective = self._loss.discriminator(real_logits, fake_logits, flip)
             if penalise:
-                r1 = settings.r1
-                objective = loss + r1.every * r1_penalty(self._critic_given(real), self._made(real), r1.weight)
+                objective = loss + self._r1(real)
             if settings.penalty_weight is not None and epsilon is not None:
                 made = self._made(real), self._made(fake)
                 objective += gradient_penalty(self._critic_given(real), *made, epsilon, settings.penalty_weight)
@@ -372,15 +371,21 @@ class Gan(Method):
         self, half: str, sample: Tensors, flip: tf.Tensor, penalise: bool = False
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Local gradients, loss (without penalties) and logits of the discriminator on `real` or `fake` samples."""
-        network, r1 = self.networks["discriminator"], self._config.r1
+        network = self.networks["discriminator"]
         sample = {k: tf.stop_gradient(v) for k, v in sample.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
             logits = network(sample, training=True)
             loss = objective = (self._loss.on_real if half == "real" else self._loss.on_fake)(logits, flip)
             if penalise and half == "real":
-                objective = loss + r1.every * r1_penalty(self._critic_given(sample), self._made(sample), r1.weight)
+                objective = loss + self._r1(sample)
         return tape.gradient(objective, network.weights), loss, logits
+
+    def _r1(self, real: Tensors) -> tf.Tensor:
+        """R1 in the discriminator's own coordinates, for all the steps until it is due again."""
+        r1, critic = self._config.r1, self._critic_given(real)
+        seen, back = self.networks["discriminator"].coordinates(self._made(real))
+        return r1.every * r1_penalty(lambda there: critic(back(there)), seen, r1.weight)
 
     def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:
         """The discriminator as a function of the tensors that a generator makes, under the conditions of `real`."""

@@ -9,14 +9,15 @@ are in GeV. What is not set here is as in Keras: Glorot-uniform weights, zero bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection
+from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection, Tensors
 from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
 from hpcgan.models.minibatch import MinibatchDiscrimination
 from hpcgan.models.response import Response, class_numbers
@@ -24,12 +25,15 @@ from hpcgan.models.response import Response, class_numbers
 ENERGY = "energy"
 PARTICLE = "particle"
 SLOPE = 0.3  # of the leaky ReLU
+HIDDEN_SLOPE = 0.2  # of that behind the discriminator's hidden layers
 MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
 ENERGY_SCALE = 100.0  # GeV: the highest of the published showers
 LAYER_SCALE = 10.0  # GeV
 WELL, OUTSIDE = 5.0, 10.0  # GeV by which the summed energy may be off, and what is counted when it is
 EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
 HIGHEST = 20.0  # encoded: half a million of the mean lit cell
+MIDDLE = 30.0  # GeV: energies are told as logarithms of their ratio to it
+NO_SHARE = 1e-3  # of the energy: where the logarithm of a layer's ends
 DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
 
@@ -54,6 +58,10 @@ class CaloGanConfig(Protocol):
         Whether a shower's total energy is left to the network or drawn from the response of the training showers.
     cell_encoding : "linear" or "log"
         Whether convolutions see energies in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's mean lit cell.
+    conditioning : "scaled" or "joined"
+        Whether the noise is scaled by the energy, or its logarithm takes the place of the last number of the noise.
+    discriminator_hidden : sequence of int
+        Widths of layers between the discriminator's features and its logit.
     """
 
     @property
@@ -77,6 +85,12 @@ class CaloGanConfig(Protocol):
     @property
     def cell_encoding(self) -> Literal["linear", "log"]: ...
 
+    @property
+    def conditioning(self) -> Literal["scaled", "joined"]: ...
+
+    @property
+    def discriminator_hidden(self) -> Sequence[int]: ...
+
 
 @dataclass(frozen=True)
 class CaloGan:
@@ -89,6 +103,8 @@ class CaloGan:
     classes: Sequence[float] = ()
     total_energy: Literal["free", "drawn"] = "free"
     cell_encoding: Literal["linear", "log"] = "linear"
+    conditioning: Literal["scaled", "joined"] = "scaled"
+    discriminator_hidden: Sequence[int] = ()
 
 
 def layer_name(layer: int) -> str:
@@ -121,6 +137,11 @@ def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
 def _column(energy: tf.Tensor) -> tf.Tensor:
     """One number a sample, (n,) or (n, 1), as (n, 1)."""
     return tf.reshape(energy, [-1, 1])
+
+
+def log_energy(energy: tf.Tensor) -> tf.Tensor:
+    """ln(E / 30 GeV), between -3.4 and 1.2 for the published energies."""
+    return tf.math.log(energy / MIDDLE)
 
 
 def one_hot(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
@@ -240,7 +261,9 @@ class Generator(Network):
     """Noise (n, latent_dim), `energy` (n,) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
 
     The latent vector is the noise times energy / 100 GeV and, of several classes, times a vector of the class, as LAGAN
-    has it (`particle` (n,) is another condition then); to begin with its entries are near 1. A layer after the first
+    has it (`particle` (n,) is another condition then); to begin with its entries are near 1. Noise that is scaled to a
+    hundredth has next to no effect, so showers of 1 GeV are all but the same; with `conditioning: joined` the noise
+    is as it is, and 2 ln(energy / 30 GeV) in place of its last number. A layer after the first
     takes over from the one before, on its own grid, through `Attention`; the last operation is a ReLU.
 
     With `total_energy: drawn` the first number of the noise also fixes the response, as the quantile of the training
@@ -254,6 +277,7 @@ class Generator(Network):
         self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
         self.energy_mismatch = config.energy_mismatch
         self.classes, self.embedding = tuple(config.classes), None
+        self.is_joined = config.conditioning == "joined"
         drawn = config.total_energy == "drawn"
         if self.classes:
             shape = (len(self.classes), config.latent_dim)
@@ -272,7 +296,11 @@ class Generator(Network):
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
-        latent = noise * (_column(conditions[ENERGY]) / ENERGY_SCALE)
+        energy = _column(conditions[ENERGY])
+        if self.is_joined:
+            latent = tf.concat([noise[:, :-1], 2.0 * log_energy(energy)], axis=1)
+        else:
+            latent = noise * (energy / ENERGY_SCALE)
         if self.embedding is not None:
             latent *= tf.matmul(one_hot(conditions[PARTICLE], self.classes), self.embedding)
         images = [layer(latent, training, update) for layer in self.layers]
@@ -287,8 +315,7 @@ class Generator(Network):
                 if self.classes
                 else None
             )
-            energy = _column(conditions[ENERGY])[:, 0]
-            wanted = energy * self.response(noise[:, 0], energy, which)
+            wanted = energy[:, 0] * self.response(noise[:, 0], energy[:, 0], which)
             # A shower without any energy stays without.
             factor = wanted / (tf.reduce_sum(layer_energies(showers), axis=1) + 1e-6)
             showers = [shower * factor[:, None, None] for shower in showers]
@@ -360,6 +387,11 @@ class Discriminator(Network):
     layer, E_tot / 100, |E_tot - E|, 10 where that is above 5, and the tanh of the nearness of the E_l. The share of lit
     cells and the step at 5 GeV have no gradient. Of several classes each has weights of its own besides those of all
     (`Projection` of Miyato and Koyama).
+
+    Linear, it cannot compare what it sees: whether a shower is as wide as it should be at this energy, or one layer goes
+    with another. With `discriminator_hidden` there are layers in between, with a leaky ReLU (slope 0.2), and more
+    features: logarithms of the layers' shares of the particle's energy, their fractions of the total, and the logarithm
+    of the energy.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
@@ -376,7 +408,14 @@ class Discriminator(Network):
         )
         near = self.minibatch.shape[0]
         inputs = sum(tower.width + near + 1 + near for tower in self.towers) + layers + 3 + near
-        self.head = Dense(init, "discriminator/head", inputs, 1, glorot=True)
+        self.tells_shares = bool(config.discriminator_hidden)
+        inputs += 2 * layers + 1 if self.tells_shares else 0
+        widths = [inputs, *config.discriminator_hidden]
+        self.hidden = [
+            Dense(init, f"discriminator/hidden{i}", fan_in, fan_out, glorot=True)
+            for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths))
+        ]
+        self.head = Dense(init, "discriminator/head", widths[-1], 1, glorot=True)
         self.classes, self.projection = tuple(config.classes), None
         if self.classes:
             self.projection = Projection(init, "discriminator/projection", len(self.classes), inputs)
@@ -391,6 +430,15 @@ class Discriminator(Network):
         for _ in self.cells.fit(batches) if self.cells is not None else ():
             pass
 
+    def coordinates(self, made: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
+        """The cells as the convolutions see them."""
+        cells = self.cells
+        if cells is None:
+            return made, lambda there: there
+        numbers = {layer_name(i): i for i in range(len(self.towers))}
+        seen = {name: cells.encode(image, numbers[name]) for name, image in made.items()}
+        return seen, lambda there: {name: cells.energies(image, numbers[name]) for name, image in there.items()}
+
     def features(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
@@ -403,7 +451,9 @@ class Discriminator(Network):
         found = []
         for i in range(layers):
             found += [seen[i], near[i], lit[i], near[layers + i]]
-        return tf.concat([*found, energy_features(energies, _column(sample[ENERGY])), near[-1]], axis=1)
+        energy = _column(sample[ENERGY])
+        shares = share_features(energies, energy) if self.tells_shares else []
+        return tf.concat([*found, energy_features(energies, energy), near[-1], *shares], axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since neither batch norm nor the nearness may mix them."""
@@ -411,7 +461,11 @@ class Discriminator(Network):
 
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         features = self.features(sample, training, update)
-        logits = self.head(features)[:, 0]
+        x = features
+        for layer in self.hidden:
+            x = layer(x)
+            x = tf.maximum(HIDDEN_SLOPE * x, x)  # grappler fails to fuse `leaky_relu` here, and says so
+        logits = self.head(x)[:, 0]
         if self.projection is not None:
             logits += self.projection(one_hot(sample[PARTICLE], self.classes), features)
         return logits
@@ -428,6 +482,12 @@ def near_occupancy(cells: tf.Tensor) -> tf.Tensor:
     The discriminator tells showers apart by a number that has no gradient, and the generator learns nothing of it.
     """
     return tf.reduce_mean(tf.tanh(cells), axis=[1, 2])[:, None]
+
+
+def share_features(energies: tf.Tensor, energy: tf.Tensor) -> list[tf.Tensor]:
+    """Of energies of the layers (n, layers) and of the particle (n, 1), GeV: what `discriminator_hidden` adds."""
+    total = tf.reduce_sum(energies, axis=1, keepdims=True)
+    return [tf.math.log(energies / energy + NO_SHARE) / 3.0, energies / (total + 1e-6), log_energy(energy)]
 
 
 def energy_features(energies: tf.Tensor, energy: tf.Tensor) -> tf.Tensor:

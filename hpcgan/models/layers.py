@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 from hpcgan import stateless
 from hpcgan.comm.base import Comm
 
+Tensors = Mapping[str, tf.Tensor]
 Padding = Literal["zero", "circular"]
 Upsampling = Literal["transposed", "nearest"]
 
@@ -142,6 +143,19 @@ class Network(tf.Module):
             Generated samples as the discriminator sees them, without noise, and their conditions.
         """
         raise NotImplementedError(f"{self.name} has no auxiliary loss")
+
+    def coordinates(self, made: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
+        """Samples where R1 takes a discriminator's gradient, and the way back; here they are taken as they are.
+
+        A squared norm of gradients adds up what must be alike: a network that looks at logarithms of numbers over five
+        orders of magnitude has the gradient taken with respect to these.
+
+        Parameters
+        ----------
+        made : mapping of str to tensor
+            Real samples without their conditions.
+        """
+        return made, lambda there: there
 
     @property
     def named(self) -> dict[str, tf.Variable]:

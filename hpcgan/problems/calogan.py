@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -54,7 +54,7 @@ class CaloganModel(ModelSection):
 
     indifferent: ClassVar[tuple[str, ...]] = ("particles", "minibatch_discrimination", "energy_mismatch")
 
-    later: ClassVar[tuple[str, ...]] = ("total_energy", "cell_encoding")
+    later: ClassVar[tuple[str, ...]] = ("total_energy", "cell_encoding", "conditioning", "discriminator_hidden")
 
     particles: tuple[str, ...] = Field(
         (),
@@ -80,6 +80,15 @@ class CaloganModel(ModelSection):
         "linear",
         description="convolutions see the energies of cells in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's "
         "mean lit cell",
+    )
+    conditioning: Literal["scaled", "joined"] = Field(
+        "scaled",
+        description="the generator's noise is scaled by the energy, or the energy's logarithm is its last number",
+    )
+    discriminator_hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (),
+        description="widths of layers between the discriminator's features, then with the shares of the layers among "
+        "them, and its logit; none: linear, as published",
     )
 
     @field_validator("particles")

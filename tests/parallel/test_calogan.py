@@ -134,11 +134,16 @@ def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, siz
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-def whole_steps(comm, size, scope="global", steps=2):
-    """Weights, statistics and metrics after steps of the published kind; the ranks share batches of `size` * BATCH."""
-    model = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5, minibatch_discrimination=scope)
+PUBLISHED = {"generator_steps": 2, "discriminator_update": "apart"}
+RECIPE = {"discriminator_update": "apart", "r1": {"weight": 0.5, "every": 2}}
+ADDED = {"cell_encoding": "log", "conditioning": "joined", "discriminator_hidden": (6,)}
+
+
+def whole_steps(comm, size, scope="global", steps=2, training=PUBLISHED, **added):
+    """Weights, statistics and metrics after steps; the ranks share batches of `size` * BATCH."""
+    model = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5, minibatch_discrimination=scope, **added)
     problem, mine = CaloganProblem(model), size * BATCH // comm.size
-    training = {"generator_steps": 2, "discriminator_update": "apart", "batch_norm": "synced"}
+    training = {**training, "batch_norm": "synced"}
     config = TrainingConfig(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
     gan, rng = Gan(problem, config, comm, seed=1), np.random.default_rng(4)
     # As they are drawn first, all generated cells hold nothing to speak of, and the nearness of all pairs is 1.
@@ -177,3 +182,23 @@ def test_the_whole_step_is_that_of_one_rank_with_the_whole_batch(comm_of, size, 
             local, head = whole_steps(comm, size, "local")[0], "discriminator/discriminator/head/kernel"
             assert not np.allclose(local[head], ours[0][head], rtol=1e-4)
     assert_as_one_rank(comm, ours, lambda: whole_steps(SerialComm(), size), rtol=1e-9, floor=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "backend"),
+    [
+        pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
+        pytest.param(3, "mpi", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
+    ],
+)
+def test_the_whole_step_of_the_recipe_is_that_of_one_rank(comm_of, size, backend):
+    """R1 of cells as they are seen, through batch norm and the nearness over all ranks."""
+    comm = comm_of(backend)
+    with eagerly():
+        ours = whole_steps(comm, size, training=RECIPE, **ADDED)
+    alone = functools.partial(whole_steps, SerialComm(), size, training=RECIPE, **ADDED)
+    assert_as_one_rank(comm, ours, alone, rtol=1e-8, floor=1e-3)
+    if comm.is_root:  # there is something to be seen of the penalty
+        without = whole_steps(SerialComm(), size, training={"discriminator_update": "apart"}, **ADDED)[0]
+        head = "discriminator/discriminator/head/kernel"
+        assert not np.allclose(without[head], ours[0][head], rtol=1e-4)

@@ -91,7 +91,7 @@ def test_the_defaults_are_the_published_model():
         (model.latent_dim, model.energy_mismatch) == (published.latent_dim, published.energy_mismatch) == (1024, 0.05)
     )
     assert tuple(model.shapes) == tuple(published.shapes) == ((3, 96), (12, 12), (12, 6))
-    made = config.load(Path("configs/calogan.yaml"), Problems())
+    made = config.load(Path("configs/calogan_reference.yaml"), Problems())
     assert made.model.latent_dim == 1024
     assert tuple(made.model.shapes) == tuple(published.shapes)
     training = made.training
