@@ -388,10 +388,10 @@ class Discriminator(Network):
     cells and the step at 5 GeV have no gradient. Of several classes each has weights of its own besides those of all
     (`Projection` of Miyato and Koyama).
 
-    Linear, it cannot compare what it sees: whether a shower is as wide as it should be at this energy, or one layer goes
-    with another. With `discriminator_hidden` there are layers in between, with a leaky ReLU (slope 0.2), and more
-    features: logarithms of the layers' shares of the particle's energy, their fractions of the total, and the logarithm
-    of the energy.
+    Linear, it cannot compare what it sees: whether a shower is as wide as it should be at this energy, or one layer
+    goes with another. With `discriminator_hidden` there are layers in between, with a leaky ReLU (slope 0.2), and more
+    features: logarithms of the layers' shares of the particle's energy, their fractions of the total, and the
+    logarithm of the energy.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
