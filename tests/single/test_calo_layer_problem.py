@@ -171,6 +171,7 @@ def test_generate_writes_showers_for_given_energies(reference, tmp_path, capsys)
     assert "12 x 6, MeV" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path):
     labels = {}
     curves = plots.curves

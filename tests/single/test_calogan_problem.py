@@ -564,6 +564,7 @@ def test_networks_heed_the_particle():
     assert not np.allclose(*logits)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")

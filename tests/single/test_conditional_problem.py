@@ -605,6 +605,7 @@ def test_without_the_training_data_conditions_must_be_given(run, tmp_path):
         hpcgan.generate(moved.path, 2, conditions=[POINT])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_a_run_with_a_point_left_out(run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

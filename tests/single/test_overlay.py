@@ -276,6 +276,7 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: A
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("undrawn")
 def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     """A training on minimum-bias events of PYTHIA; the run and a file of what it generates give the same report."""
     minbias.generate(tmp_path / "pool", 200, mu=3, seed=2)
@@ -287,17 +288,8 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
             "mu": 3,
             "sums_per_epoch": 32,
             "held_out_sums": 24,
-            "architecture": "detector",
             "filters": 2,
             "latent_dim": 3,
-            "intensity": "pt",
-            "scale_mev": 2000,
-            "exponent": 0.5,
-            "total_pt": "drawn",
-            "hidden_units": 4,
-            "pooled_pt": True,
-            "pixel_noise": True,
-            "pixel_channels": 2,
         },
         "training": {"epochs": 1, "batch_size": 8},
         "scoring": {"events": 24},
