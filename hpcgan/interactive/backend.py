@@ -22,12 +22,12 @@ MISSING = "clusters need ipyparallel: pip install 'hpcgan[interactive]'"
 _SRUN = r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$"
 _NAMED = 4  # lines of srun that are told
 
-#: Lines of a job's output that say why it ended, the surest first, and what is shown of them.
-_CAUSES = (
+#: Lines of a job's output that say why it ended, the surest first, and what is shown of them; None: `_with_others`.
+_CAUSES: tuple[tuple[str, str | None], ...] = (
     (r"^hpcgan: (?:error: )?((?:rank \d+: |no progress for ).+)$", r"\1"),
     (r"^hpcgan: error: (.+)$", r"\1"),
     (r"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
-    (_SRUN, r"rank \2 on \1: \3"),
+    (_SRUN, None),
     (r"^(?:srun|slurmstepd\S*): error: (.+)$", r"\1"),
 )
 
@@ -177,7 +177,7 @@ def find_cause(log: str, *, sure: bool = False) -> str | None:
     """
     for pattern, shown in _CAUSES[:-1] if sure else _CAUSES:
         if found := re.search(pattern, log, re.MULTILINE):
-            return _with_others(found, log) if pattern == _SRUN else found.expand(shown).strip()
+            return _with_others(found, log) if shown is None else found.expand(shown).strip()
     return None
 
 
