@@ -25,7 +25,7 @@ from hpcgan.data import calo, calo_generate  # noqa: E402
 from hpcgan.data.calo_generate import Beam  # noqa: E402
 from hpcgan.data.calo_import import import_files  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
-from hpcgan.evaluation import report  # noqa: E402
+from hpcgan.evaluation import probes, report  # noqa: E402
 from hpcgan.models.calogan import CaloGan, Discriminator, Generator  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
 from hpcgan.problems import calogan_figures  # noqa: E402
@@ -392,7 +392,8 @@ def test_generate_from_python_at_energies_of_their_own(run):
     assert min(made[f"layer_{i}"].min() for i in range(3)) >= 0.0
 
 
-def test_evaluate(run, folder, tmp_path):
+def test_evaluate(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = report.evaluate_run(run.path, samples=2, repetitions=20, out=tmp_path, log=lambda text: None)
     data = made.data
     assert data["score"]["n"] == 20
@@ -567,6 +568,7 @@ def test_networks_heed_the_particle():
 @pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")
     (record,) = records.read(run.metrics_file, "epoch")
