@@ -2,7 +2,8 @@
 
     python benchmarks/report_figures.py runs/RUN/report/report.html summed_jet_mass jet_pt --out docs/figures/NAME.png
 
-Names are those of `report.json` under `figures`; without any the names are listed. Rows are cut by `--columns`.
+Names are those of `report.json` under `figures`; without any the names are listed. Rows are cut by `--columns`. With
+`--beside REPORT ...` each name is followed by the figures of that name in the other reports.
 """
 
 from __future__ import annotations
@@ -46,18 +47,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="HTML")
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--beside", nargs="+", type=Path, default=[], metavar="REPORT")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--columns", type=int, default=3)
     parser.add_argument("--width", type=int, default=1400, help="pixels")
     args = parser.parse_args()
-    found = dict(FIGURE.findall(args.report.read_text(encoding="utf-8")))
+    found = {path: dict(FIGURE.findall(path.read_text(encoding="utf-8"))) for path in (args.report, *args.beside)}
     if not args.names or args.out is None:
-        print("\n".join(found))
+        print("\n".join(found[args.report]))
         return
-    missing = [name for name in args.names if name not in found]
-    if missing:
-        sys.exit(f"{args.report}: no figure {missing}; there are {list(found)}")
-    images = [Image.open(io.BytesIO(base64.b64decode(found[name]))).convert("RGB") for name in args.names]
+    images = []
+    for name in args.names:
+        for path, figures in found.items():
+            if name not in figures:
+                sys.exit(f"{path}: no figure {name!r}; there are {', '.join(figures)}")
+            images.append(Image.open(io.BytesIO(base64.b64decode(figures[name]))).convert("RGB"))
     sheet(images, args.columns, args.width).quantize(COLOURS).save(args.out, optimize=True)
     print(f"{args.out}: {args.out.stat().st_size // 1024} KB")
 
