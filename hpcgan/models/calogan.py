@@ -197,6 +197,11 @@ class CellEncoding(tf.Module):
 # --- generator -----------------------------------------------------------------------------------------
 
 
+def unfused_leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
+    """For after a bias: with `tf.nn.leaky_relu` there TensorFlow's remapper fails, and says so in every training."""
+    return tf.maximum(float(np.float32(slope)) * x, x)  # the op's slope is of single precision, whatever x is
+
+
 class LayerGenerator(tf.Module):
     """Latent vectors (n, latent_dim) -> energies before the final ReLU (rows, columns, n, 1)."""
 
@@ -215,7 +220,7 @@ class LayerGenerator(tf.Module):
 
     def __call__(self, latent: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
         x = tf.reshape(self.project(latent), [-1, *self.start, 36])
-        x = self.norm(tf.nn.leaky_relu(self.conv(x), SLOPE), training, update)
+        x = self.norm(unfused_leaky_relu(self.conv(x), SLOPE), training, update)
         return self.out(tf.nn.leaky_relu(self.local(cells_first(x)), SLOPE))
 
 
@@ -463,8 +468,7 @@ class Discriminator(Network):
         features = self.features(sample, training, update)
         x = features
         for layer in self.hidden:
-            x = layer(x)
-            x = tf.maximum(HIDDEN_SLOPE * x, x)  # grappler fails to fuse `leaky_relu` here, and says so
+            x = unfused_leaky_relu(layer(x), HIDDEN_SLOPE)
         logits = self.head(x)[:, 0]
         if self.projection is not None:
             logits += self.projection(one_hot(sample[PARTICLE], self.classes), features)

@@ -102,7 +102,7 @@ def test_hidden_layers_against_numpy():
     for i, width in enumerate((6, 5)):
         x = x @ weights[f"discriminator/hidden{i}/kernel"].numpy() + weights[f"discriminator/hidden{i}/bias"].numpy()
         assert x.shape[1] == width
-        x = np.where(x > 0, x, 0.2 * x)
+        x = np.where(x > 0, x, float(np.float32(0.2)) * x)
     logits = x @ weights["discriminator/head/kernel"].numpy() + weights["discriminator/head/bias"].numpy()
     np.testing.assert_allclose(network(sample, training=True), logits[:, 0], rtol=1e-12)
 
