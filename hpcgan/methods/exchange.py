@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from hpcgan.comm.base import Comm
 from hpcgan.errors import InputError
-from hpcgan.models.layers import Network
-
-Tensors = Mapping[str, tf.Tensor]
+from hpcgan.models.layers import Network, Tensors
 
 
 class Exchange:

@@ -30,13 +30,13 @@ from hpcgan.methods import instance_noise
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
 from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
-from hpcgan.methods.exchange import Exchange, Tensors, accumulate
+from hpcgan.methods.exchange import Exchange, accumulate
 from hpcgan.methods.exchange import finite as all_finite
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.repeat import Arguments, Repeated
-from hpcgan.models.layers import Network, synchronise
+from hpcgan.models.layers import Network, Tensors, synchronise
 from hpcgan.problems.base import Problem
 
 #: Averaged over all ranks in every step, in this order.

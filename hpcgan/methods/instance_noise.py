@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +10,8 @@ import tensorflow as tf
 from hpcgan import stateless
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Schema
+from hpcgan.models.layers import Tensors
 
-Tensors = Mapping[str, tf.Tensor]
 PREFIX = "instance_noise/"  # of the draws
 SIGMA = "instance_noise_sigma"
 

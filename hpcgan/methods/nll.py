@@ -21,10 +21,10 @@ from hpcgan.data.schema import Sample
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
 from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
-from hpcgan.methods.exchange import Exchange, Tensors, accumulate, finite
+from hpcgan.methods.exchange import Exchange, accumulate, finite
 from hpcgan.methods.repeat import Arguments, Repeated
 from hpcgan.models.density import Density
-from hpcgan.models.layers import Network
+from hpcgan.models.layers import Network, Tensors
 from hpcgan.problems.base import Problem
 
 NAME = "density"

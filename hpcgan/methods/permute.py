@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import tensorflow as tf
 
-Tensors = Mapping[str, tf.Tensor]
+from hpcgan.models.layers import Tensors
 
 
 def inverse(order: np.ndarray) -> np.ndarray:

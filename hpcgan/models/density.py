@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 
 import tensorflow as tf
 
-from hpcgan.models.layers import Network
-
-Tensors = Mapping[str, tf.Tensor]
+from hpcgan.models.layers import Network, Tensors
 
 
 class Density(Network):

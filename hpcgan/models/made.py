@@ -27,8 +27,8 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan import stateless
-from hpcgan.models.density import Density, Tensors
-from hpcgan.models.layers import Initializer
+from hpcgan.models.density import Density
+from hpcgan.models.layers import Initializer, Tensors
 
 NUMBERS = 3
 """Standard normal numbers for a cell: whether there is a deposit, which component it has, and its logarithm."""
