@@ -14,6 +14,12 @@ import pytest
 Trained = tuple[dict[str, np.ndarray], list[dict[str, float]]]
 
 
+def on(size: int, *values: Any, faults: bool = False) -> Any:
+    """Values of a test's parameters, on a number of ranks; some only with `--faults`."""
+    marks = [pytest.mark.world_size(size), *([pytest.mark.faults] if faults else [])]
+    return pytest.param(size, *values, marks=marks)
+
+
 @contextlib.contextmanager
 def eagerly() -> Iterator[None]:
     """Without graphs: of networks as small as those of tests they take longer to make than a few steps."""

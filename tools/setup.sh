@@ -173,6 +173,13 @@ logged() { # NAME WHAT COMMAND...: run with output in a log, explain a failure
 
 pip() { "$VENV/bin/python" -m pip "$@"; }
 
+# What pip has not compiled, every start would compile anew where PYTHONDONTWRITEBYTECODE is set or the environment is
+# shared and read-only: 3 s of each rank for TensorFlow alone. A file that is not for this Python is no failure.
+compile_bytecode() { # PROCESSES; replaces this shell
+    exec "$VENV/bin/python" -m compileall -q -q -j "$1" -x 'site-packages/.*/tests?/' \
+        "$VENV"/lib/python*/site-packages hpcgan >"$LOGS/compile.log" 2>&1
+}
+
 make_venv() {
     if [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
         "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
@@ -255,15 +262,23 @@ native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built he
     say "building $what $HOROVOD against $MPI_ID (once; one to two minutes on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
+    local failed="" beside="" compiling
+    # Less urgent than the build, whose ends leave a processor idle.
+    (
+        renice -n 10 "$BASHPID" >/dev/null 2>&1 || true
+        compile_bytecode 1
+    ) &
+    compiling=$!
     # shellcheck disable=SC2064  # expand now
-    trap "rm -rf '$tmp'" EXIT
-    local failed="" beside=""
+    trap "rm -rf '$tmp'; kill $compiling 2>/dev/null || true" EXIT
     if [ $MPI_KIND = site ]; then
         build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
         beside=$!
     fi
     build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
     [ -z "$beside" ] || wait "$beside" || failed=mpi4py
+    kill "$compiling" 2>/dev/null || true # the rest is compiled at the end, by all processors
+    wait "$compiling" 2>/dev/null || true
     [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
     rm -rf "$WHEEL_DIR"
     mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
@@ -369,10 +384,8 @@ if [ $NATIVE = 1 ]; then
     fi
 fi
 
-# What pip has not compiled, every start would compile anew where PYTHONDONTWRITEBYTECODE is set or the environment is
-# shared and read-only: 3 s of each rank for TensorFlow alone. A file that is not for this Python is no failure.
 say "compiling the packages' bytecode"
-"$VENV/bin/python" -m compileall -q -q -j 0 "$VENV"/lib/python*/site-packages hpcgan >"$LOGS/compile.log" 2>&1 || true
+(compile_bytecode 0) || true
 
 {
     echo "$KEY"

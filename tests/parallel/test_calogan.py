@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from one_rank import assert_as_one_rank, eagerly
+from one_rank import assert_as_one_rank, eagerly, on
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
@@ -20,14 +20,24 @@ from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
 
 BATCH = 3
 SHAPES = ((2, 8), (4, 4), (4, 2))
-SEVERAL = [pytest.param(n, marks=pytest.mark.world_size(n)) for n in (2, 3)]
 
 
-@pytest.mark.parametrize("size", SEVERAL)
-@pytest.mark.parametrize("compiled", [False, True])
-def test_nearness_to_the_samples_of_all_ranks(each_comm, size, compiled):
+@pytest.mark.parametrize(
+    ("size", "backend", "compiled"),
+    [
+        on(2, "horovod", False),
+        on(2, "mpi", True),
+        on(3, "horovod", True),
+        on(2, "horovod", True, faults=True),
+        on(2, "mpi", False, faults=True),
+        on(3, "horovod", False, faults=True),
+        on(3, "mpi", True, faults=True),
+        on(3, "mpi", False, faults=True),
+    ],
+)
+def test_nearness_to_the_samples_of_all_ranks(comm_of, size, backend, compiled):
     """Outputs, gradients, and those of a penalty on the gradient; whatever holds for batch norm."""
-    comm, rng = each_comm, np.random.default_rng(1)
+    comm, rng = comm_of(backend), np.random.default_rng(1)
     everybody = [rng.normal(size=(size * BATCH, width)) for width in (4, 1)]
     mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
 
@@ -108,12 +118,7 @@ def of_one_rank(size):
 
 @pytest.mark.parametrize(
     ("size", "backend"),
-    [
-        pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
-        pytest.param(3, "mpi", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
-        pytest.param(2, "mpi", marks=[pytest.mark.world_size(2), pytest.mark.faults]),
-        pytest.param(3, "horovod", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
-    ],
+    [on(2, "horovod"), on(3, "mpi", faults=True), on(2, "mpi", faults=True), on(3, "horovod", faults=True)],
 )
 def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, size, backend):
     """With synced batch norm and the nearness over all ranks: logits, gradients of weights and images, statistics."""
@@ -165,11 +170,11 @@ def whole_steps(comm, size, scope="global", steps=2, training=PUBLISHED, **added
 @pytest.mark.parametrize(
     ("size", "backend", "compiled"),
     [
-        pytest.param(2, "horovod", False, marks=pytest.mark.world_size(2)),
-        pytest.param(3, "mpi", False, marks=[pytest.mark.world_size(3), pytest.mark.faults]),
-        pytest.param(2, "horovod", True, marks=[pytest.mark.world_size(2), pytest.mark.faults]),
-        pytest.param(2, "mpi", True, marks=[pytest.mark.world_size(2), pytest.mark.faults]),
-        pytest.param(3, "horovod", False, marks=[pytest.mark.world_size(3), pytest.mark.faults]),
+        on(2, "horovod", False),
+        on(3, "mpi", False, faults=True),
+        on(2, "horovod", True, faults=True),
+        on(2, "mpi", True, faults=True),
+        on(3, "horovod", False, faults=True),
     ],
 )
 def test_the_whole_step_is_that_of_one_rank_with_the_whole_batch(comm_of, size, backend, compiled):
@@ -187,8 +192,8 @@ def test_the_whole_step_is_that_of_one_rank_with_the_whole_batch(comm_of, size, 
 @pytest.mark.parametrize(
     ("size", "backend"),
     [
-        pytest.param(2, "horovod", marks=pytest.mark.world_size(2)),
-        pytest.param(3, "mpi", marks=[pytest.mark.world_size(3), pytest.mark.faults]),
+        on(2, "horovod"),
+        on(3, "mpi", faults=True),
     ],
 )
 def test_the_whole_step_of_the_recipe_is_that_of_one_rank(comm_of, size, backend):

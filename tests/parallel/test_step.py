@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tiny
-from one_rank import assert_as_one_rank, eagerly
+from one_rank import assert_as_one_rank, eagerly, on
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
@@ -51,12 +51,6 @@ def alone(model=None, **settings):
     if key not in known:
         known[key] = train(SerialComm(), model, **settings)
     return known[key]
-
-
-def on(size, *values, faults=False):
-    """Values of a test's parameters, on a number of ranks; some only with `--faults`."""
-    marks = [pytest.mark.world_size(size), *([pytest.mark.faults] if faults else [])]
-    return pytest.param(size, *values, marks=marks)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +112,12 @@ WGAN = {"loss": "wgan_gp", "critic_steps": 2, "instance_noise": {"sigma": 0.1, "
     [
         on(2, {"normalisation": "none", "discriminator_normalisation": "layer"}, WGAN),
         on(2, {**CRITIC, **SPECTRAL}, {"loss": "wgan_gp"}),
-        on(2, {"normalisation": "none", **SPECTRAL}, {"loss": "hinge", "accumulation": 2, "critic_steps": 2}),
+        on(
+            2,
+            {"normalisation": "none", **SPECTRAL},
+            {"loss": "hinge", "accumulation": 2, "critic_steps": 2},
+            faults=True,
+        ),
         on(3, {"normalisation": "none", **SPECTRAL}, {**WGAN, "critic_steps": 3, "update": "simultaneous"}),
         on(3, {"normalisation": "none"}, {"loss": "least_squares", "label_smoothing": 0.1}),
     ],
