@@ -62,6 +62,7 @@ class HandAdam:
             weight.assign_sub(rate * self.m[i] / (np.sqrt(self.v[i]) + 1e-8))
 
 
+@pytest.mark.usefixtures("eager")  # several steps in one compiled call have its bits: test_steps_per_call.py
 def test_a_published_step_by_hand():
     """D on the real showers, D on generated ones, then the generator twice, on showers of other noise each.
 

@@ -15,9 +15,12 @@ pytest.importorskip("tensorflow")
 ROOT = Path(__file__).resolve().parents[2]
 
 LOADED = """
-import json, sys
+import gc, json, sys
 from hpcgan.comm import lean
+collected = []
+gc.callbacks.append(lambda phase, info: collected.append("tensorflow" in sys.modules))
 tf = lean.tensorflow()
+assert not any(collected) and gc.isenabled() and gc.get_freeze_count() > 100_000
 if "horovod" in sys.argv:
     with lean.for_horovod(tf):
         import horovod.tensorflow as hvd
