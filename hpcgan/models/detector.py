@@ -90,6 +90,7 @@ class Generator(Network):
                 1.0 / config.exponent,
                 config.linear_to_pt,
                 dtype,
+                config.pixel_tail,
             )
             if config.pixel_channels
             else None

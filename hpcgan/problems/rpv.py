@@ -30,6 +30,7 @@ DETECTOR_OPTIONS = (
     "upsampling",
     "pixel_noise",
     "pixel_channels",
+    "pixel_tail",
     "pooled_pt",
     "pooled_mass",
     "minibatch_stddev",
@@ -47,7 +48,7 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels",)
+    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_tail")
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
@@ -74,6 +75,11 @@ class RpvModel(ModelSection):
         description="detector: channels of one more layer of the generator, at full resolution, whose pixels are lit "
         "at random, by the calorimeters of hpcgan's detector; 0: none",
     )
+    pixel_tail: bool = Field(
+        False,
+        description="detector: with pixel_channels, the distribution of energies above the thresholds has a tail that "
+        "is learnt; false: it is exponential, as encoded",
+    )
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
     pooled_mass: bool = Field(False, description="detector: with pooled_pt, also the invariant mass of each window")
     minibatch_stddev: bool = Field(False, description="detector: the discriminator sees the spread of a batch")
@@ -97,6 +103,8 @@ class RpvModel(ModelSection):
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         if self.pixel_channels and not self.pixel_noise:
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
+        if self.pixel_tail and not self.pixel_channels:
+            raise ValueError("model.pixel_tail needs model.pixel_channels above 0")
         if self.pooled_mass and not self.pooled_pt:
             raise ValueError("model.pooled_mass needs model.pooled_pt=true")
         if self.architecture == "detector" and self.discriminator_normalisation in ("batch", "layer"):
