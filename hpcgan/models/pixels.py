@@ -33,7 +33,7 @@ class Pixels(tf.Module):
     """Features (n, 64, 64, inputs) and noise (n, 2, 64, 64) -> encoded images (n, 64, 64) of both calorimeters.
 
     Every |eta| has a logit and a distance to the threshold of its own, besides what the features say; with `tail` also
-    the shape of the distribution of distances. Exponential numbers x become (e^(t x) - 1) / t then, which are those of a
+    the shape of the distribution of distances. Exponential numbers x become (e^(t x) - 1) / t then, those of a
     generalised Pareto distribution, to which what lies above a high threshold tends in general (Pickands, Ann. Stat. 3
     (1975) 119, theorem 7). t is learnt, between 0, which is exponential, and 1 / `power`: from there on energies had no
     mean.

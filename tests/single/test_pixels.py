@@ -80,7 +80,7 @@ def test_pixels_are_lit_with_the_probability_of_their_logit_and_never_below_the_
 
 
 def test_distances_with_a_tail():
-    """Generalised Pareto numbers, as SciPy has them: shape 1e-4 in row 0 of |eta|, 0.3 in row 9, else the first ones."""
+    """Generalised Pareto numbers, as in SciPy: of shape 1e-4 in row 0 of |eta|, 0.3 in row 9, else as at first."""
     pixels = _pixels(tail=True)
     pixels.lit_bias.assign(np.full((2, 32), 1.0))
     shapes = np.full((2, 32), 1 / 3 / (1 + math.exp(2.0)))
