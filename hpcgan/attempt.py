@@ -37,6 +37,7 @@ from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.problems.base import Problem, Problems, open_split, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
+from hpcgan.schedule import due
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training import origin
 from hpcgan.training.control import StopRequest, verdict
@@ -230,7 +231,12 @@ def epoch_scorer(
 ) -> Callable[[int], Any]:
     """Scoring of the generator after an epoch."""
     scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
-    return lambda epoch: scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
+
+    def score(epoch: int) -> Any:
+        sampler.measure(comm)
+        return scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
+
+    return score
 
 
 def epoch_diversity(
@@ -280,6 +286,8 @@ def open_writers(
             events.flush()
 
     def samples(epoch: int) -> None:
+        if not (config.scoring.every_epochs and due(epoch, config.scoring.every_epochs, config.training.epochs)):
+            sampler.measure()  # else all ranks have done it together
         events = take(sampler.batch(config.seed, "score", epoch, 0, conditions), slice(0, SAMPLE_EVENTS))
         count = len(next(iter(events.values())))
         path = run.samples / f"epoch-{epoch:04d}.h5"

@@ -18,6 +18,7 @@ from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import drawn, each, training_conditions
 from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
+from hpcgan.methods.sampler import make_sampler
 from hpcgan.methods.traced import Traced, UntraceableError, untraced
 
 SIGNATURE = "serving_default"
@@ -43,6 +44,7 @@ class Serving(tf.Module):
         self._problem, self._symmetries = made.problem, made.symmetries
         self._training = made.config.scoring.statistics == "batch"
         self._dtype = made.config.training.dtype
+        self._table = make_sampler(made.config, made.problem, made.network).table
 
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
@@ -84,6 +86,8 @@ class Serving(tf.Module):
         encoded = problem.encode_conditions(cast("Sample", asked))
         given = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
         sample = self.network(inputs[NOISE], given, training=self._training, update=False)
+        if self.network.matching is not None:
+            sample = self.network.matching(sample, self._table)
         if self._symmetries:
             sample = self._permuted(sample, inputs[SYMMETRIES])
         decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))

@@ -211,10 +211,11 @@ class Method(ABC):
         for owner, network in self.networks.items():
             prefix = f"network/{owner if owner in owners else owner.removesuffix('_average')}/"
             theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            odd = network.named.keys() ^ theirs.keys()
+            measured = {variable.ref() for variable in network.constants}
+            own = {name for name, variable in network.named.items() if variable.ref() in measured}
+            odd = (network.named.keys() ^ theirs.keys()) - own
             if odd:
                 raise InputError(f"has other networks: '{prefix}{min(odd)}' is only in one of them")
-            measured = {variable.ref() for variable in network.constants}
             for name, variable in network.named.items():
                 if variable.ref() in measured:
                     continue

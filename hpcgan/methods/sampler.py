@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from hpcgan import stateless
+from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.methods.base import method_class
 from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
+
+MEASURED = 4096
+"""Samples by which a network is measured whose samples are matched to the training events."""
 
 
 class Sampler:
@@ -30,6 +35,9 @@ class Sampler:
         Applied at random to each sample: those under which the discriminator saw generated samples, since
         what was trained is the distribution after them.
     dtype : str
+    seed : int
+        Of the samples by which a network is measured whose samples are matched to the training events
+        (`Network.matching`): a function of the weights and of nothing else.
     """
 
     def __init__(
@@ -41,8 +49,9 @@ class Sampler:
         batch_size: int,
         symmetries: Sequence[str] = (),
         dtype: str = "float32",
+        seed: int = 1,
     ) -> None:
-        self._problem, self._network, self._dtype = problem, network, dtype
+        self._problem, self._network, self._dtype, self._seed = problem, network, dtype, seed
         self._symmetries = tuple(symmetries)
         self.batch_size = batch_size
         self._compiled = tf.function(
@@ -50,6 +59,38 @@ class Sampler:
             autograph=False,
             reduce_retracing=True,
         )
+        self._matched = None if network.matching is None else tf.function(network.matching, autograph=False)
+        self._table: tf.Tensor | None = None
+
+    def measure(self, comm: Comm | None = None) -> None:
+        """Measure what the network makes, where that is needed; to be called when its weights have changed.
+
+        Parameters
+        ----------
+        comm : Comm, optional
+            Ranks that share the work; the outcome does not depend on how many they are.
+        """
+        matching = self._network.matching
+        if matching is None:
+            return
+        comm = comm or SerialComm()
+        batches = np.arange(-(-MEASURED // self.batch_size))
+        mine = np.zeros(0, np.int64)
+        for index in np.array_split(batches, comm.size)[comm.rank].tolist():
+            made = self._compiled(self._noise(self._seed, "spectrum", 0, index), {})
+            wanted = MEASURED - index * self.batch_size  # the same samples whatever the size of a batch
+            found = matching.counts({name: tensor.numpy()[:wanted] for name, tensor in made.items()})
+            mine = mine + found if len(mine) else found
+        shares = comm.gather_array(mine)
+        table = None if shares is None else matching.table(np.sum([s for s in shares if len(s)], axis=0)).tolist()
+        self._table = tf.constant(comm.broadcast_json(table), self._dtype)
+
+    @property
+    def table(self) -> tf.Tensor | None:
+        """What `Network.matching` has to know of the network, measured if it was not; None where there is none."""
+        if self._matched is not None and self._table is None:
+            self.measure()
+        return self._table
 
     def batch(self, seed: int, stream: str, step: int, index: int, conditions: Sample | None = None) -> Sample:
         """The samples of batch number `index` of a stream, in physical units.
@@ -63,15 +104,20 @@ class Sampler:
             result.
         """
         n, asked = self.batch_size, conditions or {}
-        noise = stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim)
         given = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(asked).items()}
-        encoded = self._compiled(tf.constant(noise, self._dtype), given)
+        encoded = self._compiled(self._noise(seed, stream, step, index), given)
+        if self._matched is not None:
+            encoded = self._matched(encoded, self.table)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
             columns = len(self._problem.symmetries)
             draws = stateless.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
             sample = self._problem.augment(sample, self._symmetries, draws)
         return {**self._problem.decode(sample), **asked}
+
+    def _noise(self, seed: int, stream: str, step: int, index: int) -> tf.Tensor:
+        n = self.batch_size
+        return tf.constant(stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim), self._dtype)
 
 
 def make_sampler(config: Config, problem: Problem, network: Network, batch_size: int | None = None) -> Sampler:
@@ -83,4 +129,5 @@ def make_sampler(config: Config, problem: Problem, network: Network, batch_size:
         batch_size=batch_size or config.training.batch_size,
         symmetries=method_class(config.method).symmetries(config),
         dtype=config.training.dtype,
+        seed=config.seed,
     )

@@ -29,6 +29,7 @@ from hpcgan.models.layers import (
 )
 from hpcgan.models.pixels import PARTS, Pixels, to_power
 from hpcgan.models.quantiles import fit, terms
+from hpcgan.models.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from hpcgan.problems.rpv import RpvModel
@@ -49,6 +50,8 @@ class Generator(Network):
     event's momentum is shared among the pixels, the training sample how much there is. The table of quantiles is
     a constant of the network, so it is in every checkpoint. With conditions, which are more entries of the latent
     vector, the quantiles are functions of them (`hpcgan.models.quantiles`).
+
+    With `pixel_pt: matched` the spectrum of pixels is matched to the training events' (`hpcgan.models.spectrum`).
 
     With `pixel_channels` there is one more layer, at full resolution, with noise of its own, and its pixels are lit at
     random (`hpcgan.models.pixels`).
@@ -98,6 +101,8 @@ class Generator(Network):
         self.bias = None if config.pixel_channels else init.constant("generator/bias", (), 0.0)
         self.threshold = tf.constant(config.encoded_threshold, dtype)
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
+        matched = config.pixel_pt == "matched"
+        self.spectrum = Spectrum(init, "generator/spectrum", config.encoded_threshold) if matched else None
         drawn, k = config.total_pt == "drawn", len(self.conditions)
         shape = (terms(np.zeros((1, k))).shape[1], config.total_pt_knots) if k else (config.total_pt_knots,)
         self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if drawn else None
@@ -105,18 +110,32 @@ class Generator(Network):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The quantiles of ln(summed pT / 100 GeV), if it is drawn, and where they are expanded in the conditions."""
-        return [variable for variable in (self.log_total_pt, self.centre) if variable is not None]
+        """The quantiles of ln(summed pT / 100 GeV), if it is drawn, where they are expanded in the conditions, and the
+        spectrum of pixels to be matched.
+        """
+        spectrum = None if self.spectrum is None else self.spectrum.real
+        return [variable for variable in (self.log_total_pt, self.centre, spectrum) if variable is not None]
+
+    @property
+    def matching(self) -> Spectrum | None:
+        """The spectrum of pixels, with `pixel_pt: matched`."""
+        return self.spectrum
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
-        if self.log_total_pt is None:
-            return
         found, conditions = [], []
+        counts = np.zeros(0, np.int64)
         for batch in batches:
             found.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
+            if self.spectrum is not None:
+                mine = self.spectrum.counts({"hist": batch["hist"].numpy()})
+                counts = counts + mine if len(counts) else mine
+        if self.spectrum is not None:
+            self.spectrum.fit(counts)
+        if self.log_total_pt is None:
+            return
         totals = np.concatenate(found).astype(np.float64)
         knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
         if self.centre is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -84,6 +84,19 @@ class Initializer:
         return stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
 
 
+class Matching(Protocol):
+    """Brings what a network makes to a distribution of the training events, for which it has to know the network's."""
+
+    def counts(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Histograms of encoded samples, one after the other, which may be added up."""
+
+    def table(self, counts: np.ndarray) -> np.ndarray:
+        """What of the network's own distribution has to be known, out of histograms of what it makes."""
+
+    def __call__(self, sample: Tensors, made: tf.Tensor) -> Tensors:
+        """Encoded samples of a network with this table."""
+
+
 class Network(tf.Module):
     """A module whose variables can be listed by name.
 
@@ -128,6 +141,11 @@ class Network(tf.Module):
         batches : iterable of mapping of str to tensor
             Encoded samples of the whole training split.
         """
+
+    @property
+    def matching(self) -> Matching | None:
+        """What samples go through before they are used, but not in training; None: nothing."""
+        return None
 
     @property
     def has_auxiliary_loss(self) -> bool:

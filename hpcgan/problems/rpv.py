@@ -36,6 +36,7 @@ DETECTOR_OPTIONS = (
     "minibatch_stddev",
     "hidden_units",
     "total_pt",
+    "pixel_pt",
 )
 MASSES = ("mGlu", "mNeu")
 QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
@@ -48,7 +49,8 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_tail")
+    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_tail", "pixel_pt")
+    indifferent: ClassVar[tuple[str, ...]] = ("pixel_pt",)
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
@@ -95,6 +97,12 @@ class RpvModel(ModelSection):
         description="detector: an event's summed pT is left to the network, or drawn from the training events'",
     )
 
+    pixel_pt: Literal["free", "matched"] = Field(
+        "free",
+        description="detector: the pT of lit pixels of generated events is left to the network, or mapped, at every "
+        "|eta|, so that its spectrum is that of the training events",
+    )
+
     @model_validator(mode="after")
     def _options_of_the_architecture(self) -> RpvModel:
         if self.architecture == "dcgan":
@@ -105,6 +113,11 @@ class RpvModel(ModelSection):
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
         if self.pixel_tail and not self.pixel_channels:
             raise ValueError("model.pixel_tail needs model.pixel_channels above 0")
+        if self.pixel_pt == "matched" and self.conditions:
+            raise ValueError(
+                "model.pixel_pt=matched takes all events for alike, but these have conditions "
+                f"({', '.join(self.conditions)}): leave it at free"
+            )
         if self.pooled_mass and not self.pooled_pt:
             raise ValueError("model.pooled_mass needs model.pooled_pt=true")
         if self.architecture == "detector" and self.discriminator_normalisation in ("batch", "layer"):

@@ -14,6 +14,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
+from hpcgan.methods import sampler as sampling  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
@@ -285,6 +286,18 @@ def test_a_run_of_one_rank_goes_on_with_two(comm, data, tmp_path_factory):
         first = records.read(folder / "metrics.jsonl", "epoch")[0]
         assert first["samples"] == 24 + 4 * 8  # the rest of the epoch, no sample twice
         assert first["step"] == 6 + 4
+
+
+@pytest.mark.world_size(3)
+def test_ranks_that_share_the_measurement_of_a_spectrum_find_the_same(comm, monkeypatch):
+    monkeypatch.setattr(sampling, "MEASURED", 5 * BATCH)  # batches are not alike on all ranks
+    detector = {"architecture": "detector", "latent_dim": 3, "filters": 2, "pixel_noise": True, "pixel_pt": "matched"}
+    problem = RpvProblem(RpvModel(**detector))
+    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    ours, alone = (Sampler(problem, network, statistics="moving", batch_size=BATCH) for _ in range(2))
+    ours.measure(comm)
+    np.testing.assert_array_equal(ours.table, alone.table)
+    assert np.ptp(alone.table) > 0
 
 
 @pytest.mark.world_size(3)

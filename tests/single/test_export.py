@@ -36,7 +36,7 @@ CASES = {
         "rpv", {"filters": 2, "latent_dim": 3, "exponent": 0.5}, IMAGE, {"scoring": {"statistics": "batch"}},
     ),
     "rpv in float64": ("rpv", {"filters": 2, "latent_dim": 3}, [], {"training": {"dtype": "float64"}}),
-    "detector": ("rpv", DETECTOR, ["phi_rotation"], {}),
+    "detector": ("rpv", {**DETECTOR, "pixel_pt": "matched"}, ["phi_rotation"], {}),
     "conditional": ("conditional", DETECTOR, IMAGE, {}),
     "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
     "calogan": ("calogan", {"segmentation": "2x8,4x4,4x2", "latent_dim": 5}, [], {}),
