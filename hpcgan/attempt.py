@@ -286,7 +286,7 @@ def open_writers(
             events.flush()
 
     def samples(epoch: int) -> None:
-        if not (config.scoring.every_epochs and due(epoch, config.scoring.every_epochs, config.training.epochs)):
+        if not due(epoch, config.scoring.every_epochs, config.training.epochs):
             sampler.measure()  # else all ranks have done it together
         events = take(sampler.batch(config.seed, "score", epoch, 0, conditions), slice(0, SAMPLE_EVENTS))
         count = len(next(iter(events.values())))
