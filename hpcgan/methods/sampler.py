@@ -75,14 +75,14 @@ class Sampler:
             return
         comm = comm or SerialComm()
         batches = np.arange(-(-MEASURED // self.batch_size))
-        mine = np.zeros(0, np.int64)
+        mine = np.zeros(1, np.int64)  # of a rank without a batch
         for index in np.array_split(batches, comm.size)[comm.rank].tolist():
             made = self._compiled(self._noise(self._seed, "spectrum", 0, index), {})
             wanted = MEASURED - index * self.batch_size  # the same samples whatever the size of a batch
             found = matching.counts({name: tensor.numpy()[:wanted] for name, tensor in made.items()})
-            mine = mine + found if len(mine) else found
+            mine = mine + found
         shares = comm.gather_array(mine)
-        table = None if shares is None else matching.table(np.sum([s for s in shares if len(s)], axis=0)).tolist()
+        table = None if shares is None else matching.table(sum(shares, start=np.zeros(1, np.int64))).tolist()
         self._table = tf.constant(comm.broadcast_json(table), self._dtype)
 
     @property

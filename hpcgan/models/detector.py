@@ -124,14 +124,13 @@ class Generator(Network):
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
         found, conditions = [], []
-        counts = np.zeros(0, np.int64)
+        counts = np.zeros(1, np.int64)
         for batch in batches:
             found.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
             if self.spectrum is not None:
-                mine = self.spectrum.counts({"hist": batch["hist"].numpy()})
-                counts = counts + mine if len(counts) else mine
+                counts = counts + self.spectrum.counts({"hist": batch["hist"].numpy()})
         if self.spectrum is not None:
             self.spectrum.fit(counts)
         if self.log_total_pt is None:
