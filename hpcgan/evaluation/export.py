@@ -87,7 +87,7 @@ class Serving(tf.Module):
         given = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
         sample = self.network(inputs[NOISE], given, training=self._training, update=False)
         if self.network.matching is not None:
-            sample = self.network.matching(sample, self._table)
+            sample = self.network.matching(sample, given, self._table)
         if self._symmetries:
             sample = self._permuted(sample, inputs[SYMMETRIES])
         decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))

@@ -74,13 +74,14 @@ class Sampler:
         if matching is None:
             return
         comm = comm or SerialComm()
-        batches = np.arange(-(-MEASURED // self.batch_size))
+        n, batches = self.batch_size, range(-(-MEASURED // self.batch_size))
+        tasks = [(number, index) for number in range(len(matching.points)) for index in batches]
         mine = np.zeros(1, np.int64)  # of a rank without a batch
-        for index in np.array_split(batches, comm.size)[comm.rank].tolist():
-            made = self._compiled(self._noise(self._seed, "spectrum", 0, index), {})
-            wanted = MEASURED - index * self.batch_size  # the same samples whatever the size of a batch
-            found = matching.counts({name: tensor.numpy()[:wanted] for name, tensor in made.items()})
-            mine = mine + found
+        for number, index in tasks[comm.rank :: comm.size]:
+            given = {name: tf.fill([n], tf.cast(v, self._dtype)) for name, v in matching.points[number].items()}
+            made = self._compiled(self._noise(self._seed, "spectrum", number, index), given)
+            wanted = MEASURED - index * n  # the same samples whatever the size of a batch
+            mine = mine + matching.counts({k: tensor.numpy()[:wanted] for k, tensor in {**made, **given}.items()})
         shares = comm.gather_array(mine)
         table = None if shares is None else matching.table(sum(shares, start=np.zeros(1, np.int64))).tolist()
         self._table = tf.constant(comm.broadcast_json(table), self._dtype)
@@ -107,7 +108,7 @@ class Sampler:
         given = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(asked).items()}
         encoded = self._compiled(self._noise(seed, stream, step, index), given)
         if self._matched is not None:
-            encoded = self._matched(encoded, self.table)
+            encoded = self._matched(encoded, given, self.table)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
             columns = len(self._problem.symmetries)

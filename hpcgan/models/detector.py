@@ -93,7 +93,6 @@ class Generator(Network):
                 1.0 / config.exponent,
                 config.linear_to_pt,
                 dtype,
-                config.pixel_tail,
             )
             if config.pixel_channels
             else None
@@ -102,7 +101,11 @@ class Generator(Network):
         self.threshold = tf.constant(config.encoded_threshold, dtype)
         self.power, self.to_pt = 1.0 / config.exponent, tf.constant(config.linear_to_pt, dtype)
         matched = config.pixel_pt == "matched"
-        self.spectrum = Spectrum(init, "generator/spectrum", config.encoded_threshold) if matched else None
+        self.spectrum = (
+            Spectrum(init, "generator/spectrum", config.encoded_threshold, *config.spectrum_condition)
+            if matched
+            else None
+        )
         drawn, k = config.total_pt == "drawn", len(self.conditions)
         shape = (terms(np.zeros((1, k))).shape[1], config.total_pt_knots) if k else (config.total_pt_knots,)
         self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if drawn else None
@@ -130,7 +133,7 @@ class Generator(Network):
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
             if self.spectrum is not None:
-                counts = counts + self.spectrum.counts({"hist": batch["hist"].numpy()})
+                counts = counts + self.spectrum.counts({name: tensor.numpy() for name, tensor in batch.items()})
         if self.spectrum is not None:
             self.spectrum.fit(counts)
         if self.log_total_pt is None:

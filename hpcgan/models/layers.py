@@ -87,14 +87,18 @@ class Initializer:
 class Matching(Protocol):
     """Brings what a network makes to a distribution of the training events, for which it has to know the network's."""
 
+    @property
+    def points(self) -> Sequence[Mapping[str, float]]:
+        """Encoded conditions at each of which a network has to be measured; one without any where there are none."""
+
     def counts(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Histograms of encoded samples, one after the other, which may be added up."""
+        """Histograms of encoded samples and their conditions, all in one array; these may be added up."""
 
     def table(self, counts: np.ndarray) -> np.ndarray:
         """What of the network's own distribution has to be known, out of histograms of what it makes."""
 
-    def __call__(self, sample: Tensors, made: tf.Tensor) -> Tensors:
-        """Encoded samples of a network with this table."""
+    def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
+        """Encoded samples of a network with this table, for their encoded conditions."""
 
 
 class Network(tf.Module):

@@ -25,18 +25,13 @@ _SPREAD = -1.5  # ln(e^s - 1), s = 0.2 being the mean encoded distance to the th
 #: What energies above the thresholds may be multiplied with. Far apart: a common factor of all distances is without
 #: consequence as long as this number makes up for it, so nothing keeps it near 1.
 _LEAST, _MOST = 0.02, 50.0
-_TAIL = -2.0  # logit of the shape as a share of its bound, 0.12: distances to begin with are nearly exponential
 _BRIGHTER = 2.0  # factor of all energies where that is not enough: of images with hardly a lit pixel only
 
 
 class Pixels(tf.Module):
     """Features (n, 64, 64, inputs) and noise (n, 2, 64, 64) -> encoded images (n, 64, 64) of both calorimeters.
 
-    Every |eta| has a logit and a distance to the threshold of its own, besides what the features say; with `tail` also
-    the shape of the distribution of distances. Exponential numbers x become (e^(t x) - 1) / t then, those of a
-    generalised Pareto distribution, to which what lies above a high threshold tends in general (Pickands, Ann. Stat. 3
-    (1975) 119, theorem 7). t is learnt, between 0, which is exponential, and 1 / `power`: from there on energies had no
-    mean.
+    Every |eta| has a logit and a distance to the threshold of its own, besides what the features say.
 
     Parameters
     ----------
@@ -50,7 +45,6 @@ class Pixels(tf.Module):
     weights : (64, 1) array
         What to multiply that with for transverse momenta.
     dtype : str
-    tail : bool
     """
 
     def __init__(
@@ -62,7 +56,6 @@ class Pixels(tf.Module):
         power: float,
         weights: np.ndarray,
         dtype: str,
-        tail: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
         self.last = Conv2D(init, f"{name}/last", inputs, 2 * PARTS, kernel=3, stride=1, padding="circular", gain=1)
@@ -70,7 +63,6 @@ class Pixels(tf.Module):
         self.lit_bias = init.constant(f"{name}/lit_bias", (PARTS, rows), 0.0)
         self.lit_bias.assign(np.repeat(np.array(_LIT)[:, None], rows, axis=1))
         self.spread_bias = init.constant(f"{name}/spread_bias", (PARTS, rows), _SPREAD)
-        self.tail = init.constant(f"{name}/tail", (PARTS, rows), _TAIL) if tail else None
         self.thresholds = tf.constant(thresholds, dtype)
         self.power, self.weights = power, tf.constant(weights, dtype)
 
@@ -89,9 +81,6 @@ class Pixels(tf.Module):
             # How far the draw went beyond what it took is a random number of its own: -ln of the share of the draws
             # that would have lit the pixel and go further, so exponential of mean 1 whatever the logit is.
             beyond = tf.nn.relu(tf.nn.softplus(drawn) - tf.nn.softplus(-logit))
-            if self.tail is not None:
-                shape = _mirrored(tf.sigmoid(self.tail[i]) / self.power)
-                beyond = tf.math.expm1(shape * beyond) / shape
             above.append(tf.nn.softplus(planes[PARTS + i] + _mirrored(self.spread_bias[i])) * beyond)
         return lit, above
 

@@ -4,12 +4,15 @@ Jets form around the brightest pixels of an event, and these are one in a thousa
 them is lost in what it says of all others (docs/pileup.md has numbers). But a spectrum is a histogram, which needs no
 discriminator: the quantiles of what a network makes are taken to those of the training events by a monotone function
 for each |eta|. Which pixels of an event are lit and which of them are bright stays as the network has it.
+
+Where events have a condition, such as their pileup, there are quantiles at each of its values in the training; between
+them both the training events' and the network's are interpolated, level by level.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -35,56 +38,97 @@ class Spectrum(tf.Module):
     name : str
     threshold : array
         Encoded, a number or (64, 1).
+    condition : str, optional
+        On which spectra depend.
+    values : sequence of float
+        Of the condition in the training events, encoded, ascending.
     """
 
-    def __init__(self, init: Initializer, name: str, threshold: np.ndarray) -> None:
+    def __init__(
+        self,
+        init: Initializer,
+        name: str,
+        threshold: np.ndarray,
+        condition: str | None = None,
+        values: Sequence[float] = (),
+    ) -> None:
         super().__init__(name.replace("/", "_"))
-        self.real = init.constant(f"{name}/quantiles", (ROWS, len(LEVELS)), 0.0, trainable=False)
+        self._condition, self._values = condition, np.asarray(values, np.float64)
+        shape = (ROWS, len(LEVELS)) if condition is None else (len(values), ROWS, len(LEVELS))
+        self.real = init.constant(f"{name}/quantiles", shape, 0.0, trainable=False)
         least = np.broadcast_to(threshold, (2 * ROWS, 1))[ROWS:]
         self._least = tf.constant(least, self.real.dtype)
 
+    @property
+    def points(self) -> tuple[dict[str, float], ...]:
+        """The condition's values in the training events; one point without any where there is none."""
+        return tuple({self._condition: value} for value in self._values.tolist()) if self._condition else ({},)
+
     def counts(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Histograms of the lit pixels of encoded samples, (32 * BINS) integers, which may be added up."""
+        """Histograms of the lit pixels of encoded samples, (points * 32 * BINS) integers, which may be added up."""
         images = np.asarray(sample["hist"])
-        _, rows, _ = np.nonzero(images)
+        events, rows, _ = np.nonzero(images)
         place = (np.log(images[images != 0]) - _LOW) * (BINS / (_HIGH - _LOW))
         bins = np.clip(place.astype(np.int64), 0, BINS - 1)
-        return np.bincount(_ABSOLUTE[rows] * BINS + bins, minlength=ROWS * BINS)
+        points = 0 if self._condition is None else self._nearest(sample[self._condition])[events]
+        size = len(self.points) * ROWS * BINS
+        return np.bincount((points * ROWS + _ABSOLUTE[rows]) * BINS + bins, minlength=size)
+
+    def _nearest(self, values: np.ndarray) -> np.ndarray:
+        return np.argmin(np.abs(np.asarray(values)[:, None] - self._values), axis=1)
 
     def table(self, counts: np.ndarray) -> np.ndarray:
-        """Quantiles at `LEVELS` of histograms, (32, levels); zeros where no pixel is lit."""
+        """Quantiles at `LEVELS` of histograms, (32, levels), or (points, 32, levels) with a condition; zeros where no
+        pixel is lit.
+        """
         edges = np.exp(np.linspace(_LOW, _HIGH, BINS + 1))
-        found = np.zeros((ROWS, len(LEVELS)))
-        for row, histogram in enumerate(counts.reshape(ROWS, BINS)):
+        found = np.zeros((len(self.points) * ROWS, len(LEVELS)))
+        for row, histogram in enumerate(counts.reshape(-1, BINS)):
             full = np.flatnonzero(histogram)
             if len(full):
                 below = np.concatenate([[0], np.cumsum(histogram)])
                 reached = np.stack([below[full], below[full + 1]], axis=1).ravel()
                 at = np.stack([edges[full], edges[full + 1]], axis=1).ravel()
                 found[row] = np.interp((1.0 - np.exp(-LEVELS)) * below[-1], reached, at)
-        return found
+        return found.reshape(self.real.shape)
 
     def fit(self, counts: np.ndarray) -> None:
         """Set the spectrum to be matched to that of training events."""
         self.real.assign(self.table(counts))
 
-    def __call__(self, sample: Tensors, made: tf.Tensor) -> Tensors:
-        """Encoded samples of a network whose lit pixels have the quantiles `made`, (32, levels)."""
+    def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
+        """Encoded samples of a network whose lit pixels have the quantiles `made`, of the shape of a `table`."""
         images = sample["hist"]
-        sides = tf.stack([images[:, ROWS:], tf.reverse(images[:, :ROWS], [1])])
-        shape = tf.shape(sides)
-        x = tf.reshape(tf.transpose(sides, [2, 0, 1, 3]), [ROWS, -1])
+        n = tf.shape(images)[0]
+        made, real = (self._of_each(table, conditions, n) for table in (made, self.real))
+        sides = tf.stack([images[:, ROWS:], tf.reverse(images[:, :ROWS], [1])], axis=2)
+        x = tf.reshape(sides, [n * ROWS, 2 * images.shape[2]])
         last = len(LEVELS) - 1
         knot = tf.clip_by_value(tf.searchsorted(made, x, side="right") - 1, 0, last - 1)
         low, high = tf.gather(made, knot, batch_dims=1), tf.gather(made, knot + 1, batch_dims=1)
-        to_low, to_high = tf.gather(self.real, knot, batch_dims=1), tf.gather(self.real, knot + 1, batch_dims=1)
+        to_low, to_high = tf.gather(real, knot, batch_dims=1), tf.gather(real, knot + 1, batch_dims=1)
         share = (x - low) / tf.maximum(high - low, 1e-12)
         y = to_low + share * (to_high - to_low)
-        y = tf.where(x < made[:, :1], x + self.real[:, :1] - made[:, :1], y)
-        y = tf.where(x >= made[:, last:], x + self.real[:, last:] - made[:, last:], y)
-        known = (made[:, last:] > 0) & (self.real[:, last:] > 0)  # else no pixel was lit when they were measured
-        y = tf.where(known, tf.maximum(y, self._least), x)
+        y = tf.where(x < made[:, :1], x + real[:, :1] - made[:, :1], y)
+        y = tf.where(x >= made[:, last:], x + real[:, last:] - made[:, last:], y)
+        known = (made[:, last:] > 0) & (real[:, last:] > 0)  # else no pixel was lit when they were measured
+        y = tf.where(known, tf.maximum(y, tf.tile(self._least, [n, 1])), x)
         y = tf.where(x > 0, y, tf.zeros_like(x))
-        sides = tf.transpose(tf.reshape(y, tf.gather(shape, [2, 0, 1, 3])), [1, 2, 0, 3])
-        mapped = tf.concat([tf.reverse(sides[1], [1]), sides[0]], axis=1)
+        sides = tf.reshape(y, [n, ROWS, 2, images.shape[2]])
+        mapped = tf.concat([tf.reverse(sides[:, :, 1], [1]), sides[:, :, 0]], axis=1)
         return {**sample, "hist": tf.ensure_shape(mapped, images.shape)}
+
+    def _of_each(self, table: tf.Tensor, conditions: Tensors, n: tf.Tensor) -> tf.Tensor:
+        """Quantiles for the rows of each of n samples, (n * 32, levels)."""
+        if self._condition is None:
+            return tf.tile(table, [n, 1])
+        values = tf.constant(self._values, table.dtype)
+        given = tf.clip_by_value(conditions[self._condition], values[0], values[-1])
+        low = tf.clip_by_value(tf.searchsorted(values, given, side="right") - 1, 0, len(self._values) - 2)
+        start, end = tf.gather(values, low), tf.gather(values, low + 1)
+        share = ((given - start) / (end - start))[:, None, None]
+        # A row that is dark at one of the two is not known between them.
+        low, high = tf.gather(table, low), tf.gather(table, low + 1)
+        lit = (low[..., -1:] > 0) & (high[..., -1:] > 0)
+        between = tf.where(lit, low + share * (high - low), tf.where(share < 0.5, low, high))
+        return tf.reshape(between, [n * ROWS, len(LEVELS)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -83,6 +83,15 @@ class PileupModel(ConditionedModel):
     def conditions(self) -> tuple[str, ...]:
         return ("mu",) if len(self.mus) > 1 else ()
 
+    def encoded_mu(self, mu: np.ndarray) -> np.ndarray:
+        """As networks are given it where there are several: -1 for the smallest to 1 for the largest."""
+        low, high = self.mus[0], self.mus[-1]
+        return ((2.0 * mu - (low + high)) / (high - low)).astype(np.float32)
+
+    @property
+    def spectrum_condition(self) -> tuple[str, Sequence[float]] | tuple[()]:
+        return ("mu", self.encoded_mu(np.asarray(self.mus)).tolist()) if self.conditions else ()
+
     @property
     def pt_unit_mev(self) -> float:
         """Such that a mean pileup has as many units as a signal event, for which the architecture was tuned."""
@@ -157,12 +166,7 @@ class PileupProblem(RpvProblem):
             yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0, *(sample[name] for name in names))
 
     def encode_conditions(self, conditions: Sample) -> Sample:
-        """Mu from -1 for the smallest to 1 for the largest."""
-        low, high = self.model.mus[0], self.model.mus[-1]
-        return {
-            name: ((2.0 * conditions[name] - (low + high)) / (high - low)).astype(np.float32)
-            for name in self.conditions
-        }
+        return {name: self.model.encoded_mu(conditions[name]) for name in self.conditions}
 
     def check_conditions(self, conditions: Sample) -> None:
         for name in self.conditions:

@@ -30,7 +30,6 @@ DETECTOR_OPTIONS = (
     "upsampling",
     "pixel_noise",
     "pixel_channels",
-    "pixel_tail",
     "pooled_pt",
     "pooled_mass",
     "minibatch_stddev",
@@ -49,7 +48,7 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_tail", "pixel_pt")
+    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_pt")
     indifferent: ClassVar[tuple[str, ...]] = ("pixel_pt",)
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
@@ -76,11 +75,6 @@ class RpvModel(ModelSection):
         le=1024,
         description="detector: channels of one more layer of the generator, at full resolution, whose pixels are lit "
         "at random, by the calorimeters of hpcgan's detector; 0: none",
-    )
-    pixel_tail: bool = Field(
-        False,
-        description="detector: with pixel_channels, the distribution of energies above the thresholds has a tail that "
-        "is learnt; false: it is exponential, as encoded",
     )
     pooled_pt: bool = Field(False, description="detector: the discriminator sees pT summed over growing windows")
     pooled_mass: bool = Field(False, description="detector: with pooled_pt, also the invariant mass of each window")
@@ -111,12 +105,10 @@ class RpvModel(ModelSection):
                     raise ValueError(f"model.{option} needs model.architecture=detector")
         if self.pixel_channels and not self.pixel_noise:
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
-        if self.pixel_tail and not self.pixel_channels:
-            raise ValueError("model.pixel_tail needs model.pixel_channels above 0")
-        if self.pixel_pt == "matched" and self.conditions:
+        if self.pixel_pt == "matched" and self.conditions and not self.spectrum_condition:
             raise ValueError(
-                "model.pixel_pt=matched takes all events for alike, but these have conditions "
-                f"({', '.join(self.conditions)}): leave it at free"
+                "model.pixel_pt=matched needs to know what conditions there are, but those "
+                f"({', '.join(self.conditions)}) are the data's: leave it at free"
             )
         if self.pooled_mass and not self.pooled_pt:
             raise ValueError("model.pooled_mass needs model.pooled_pt=true")
@@ -166,6 +158,11 @@ class RpvModel(ModelSection):
     @property
     def projected_conditions(self) -> tuple[str, ...]:
         """Conditions that the discriminator multiplies with its features."""
+        return ()
+
+    @property
+    def spectrum_condition(self) -> tuple[str, Sequence[float]] | tuple[()]:
+        """Name and encoded values, ascending, of the condition that spectra of pixels depend on, where they are known."""
         return ()
 
     @property

@@ -39,6 +39,7 @@ CASES = {
     "detector": ("rpv", {**DETECTOR, "pixel_pt": "matched"}, ["phi_rotation"], {}),
     "conditional": ("conditional", DETECTOR, IMAGE, {}),
     "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
+    "matched pileup": ("pileup", {**DETECTOR, "mu": [20, 60, 140], "pixel_pt": "matched"}, [], {}),
     "calogan": ("calogan", {"segmentation": "2x8,4x4,4x2", "latent_dim": 5}, [], {}),
     "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
     "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
@@ -98,10 +99,11 @@ def exported(tmp_path_factory):
         place.mkdir()
         made_config = configuration(name, data)
         batches = []
-        if made_config.model.__class__.__name__ in ("RpvModel", "ConditionalModel"):
+        if made_config.problem in ("rpv", "conditional", "pileup"):
             problem = Problems().get(made_config.problem)(made_config.model)
             sample = {"hist": tiny.images(12), "mGlu": np.repeat(np.float32([1400, 1600, 1800]), 4)}
-            encoded = problem.encode({**sample, "mNeu": np.full(12, 850, np.float32)})
+            sample |= {"mNeu": np.full(12, 850, np.float32), "mu": np.repeat(np.float32([20, 60, 140]), 4)}
+            encoded = problem.encode({name: sample[name] for name in problem.schema})
             batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
         run = untrained.make_run(place / "run", made_config, batches)
         made = load_generator(run.path)

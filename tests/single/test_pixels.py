@@ -1,6 +1,5 @@
 """Pixels that are lit at random, by either calorimeter, and the scaling of what is lit."""
 
-import json
 import math
 
 import numpy as np
@@ -41,8 +40,8 @@ def _noise(n):
     return np.random.default_rng(0).normal(size=size).astype(np.float32)
 
 
-def _pixels(tail=False):
-    return Pixels(Initializer(1), "pixels", 3, MODEL.encoded_thresholds, 3.0, MODEL.linear_to_pt, "float32", tail)
+def _pixels():
+    return Pixels(Initializer(1), "pixels", 3, MODEL.encoded_thresholds, 3.0, MODEL.linear_to_pt, "float32")
 
 
 def test_thresholds_of_both_calorimeters():
@@ -79,24 +78,18 @@ def test_pixels_are_lit_with_the_probability_of_their_logit_and_never_below_the_
     assert (made[made > 0] > 0.99999 * lowest[made > 0]).all()
 
 
-def test_distances_with_a_tail():
-    """Generalised Pareto numbers, as in SciPy: of shape 1e-4 in row 0 of |eta|, 0.3 in row 9, else as at first."""
-    pixels = _pixels(tail=True)
-    pixels.lit_bias.assign(np.full((2, 32), 1.0))
-    shapes = np.full((2, 32), 1 / 3 / (1 + math.exp(2.0)))
-    np.testing.assert_allclose(1 / 3 / (1 + np.exp(-pixels.tail.numpy())), shapes, rtol=1e-6)
-    shapes[:, 0], shapes[:, 9] = 1e-4, 0.3
-    pixels.tail.assign(np.log(3 * shapes / (1 - 3 * shapes)))
+def test_distances_are_exponential_however_probable_a_pixel_is():
+    pixels = _pixels()
+    bias = np.full((2, 32), 1.0)
+    bias[:, 9] = -3.0
+    pixels.lit_bias.assign(bias)
     noise = np.random.default_rng(6).normal(size=(200, 2, 64, 64)).astype(np.float32)
     lit, above = (np.stack(found) for found in pixels.draws(tf.zeros((200, 64, 64, 3)), tf.constant(noise)))
     for row in (0, 9, 20):
         for side in (31 - row, 32 + row):
             found = above[:, :, side][lit[:, :, side] > 0]
-            expected = stats.genpareto(shapes[0, row], scale=math.log1p(math.exp(-1.5)))
+            expected = stats.expon(scale=math.log1p(math.exp(-1.5)))
             assert stats.kstest(found, expected.cdf).pvalue > 0.01
-    with tf.GradientTape() as tape:
-        made = pixels(tf.zeros((2, 64, 64, 3)), tf.constant(noise[:2]))
-    assert (np.abs(tape.gradient(made, pixels.tail).numpy()) > 0).all()
     noise[:] = 9.0  # far beyond what is ever drawn
     assert np.isfinite(pixels(tf.zeros((2, 64, 64, 3)), tf.constant(noise[:2]))).all()
 
@@ -207,20 +200,16 @@ def test_parameter_counts():
 
     plain = MODEL.model_copy(update={"pixel_channels": 0})
     assert count(MODEL) - count(plain) == 16 * 2 * (4 - 1) + 3 * 4 + 9 * 4 * 4 + 4 * 32 - 1
-    assert count(MODEL.model_copy(update={"pixel_tail": True})) - count(MODEL) == 2 * 32
 
 
 def test_without_noise_images_it_is_refused():
     with pytest.raises(ValueError, match=r"model\.pixel_channels needs model\.pixel_noise=true"):
         RpvModel(**{**MODEL.model_dump(), "pixel_noise": False})
-    with pytest.raises(ValueError, match=r"model\.pixel_tail needs model\.pixel_channels above 0"):
-        RpvModel(**{**MODEL.model_dump(), "pixel_channels": 0, "pixel_tail": True})
 
 
 def test_runs_without_it_keep_the_names_that_they_had_before_there_was_such_a_key():
     raw = {"problem": "rpv", "data": {"path": "data"}, "model": MODEL.model_dump()}
-    for key, value in (("pixel_tail", True), ("pixel_channels", 4)):
-        raw["model"].pop(key)
-        assert key not in config.load(raw, Problems()).identity()["model"]
-        with_it = config.load(raw, Problems(), [f"model.{key}={json.dumps(value)}"])
-        assert with_it.identity()["model"][key] == value
+    raw["model"].pop("pixel_channels")
+    assert "pixel_channels" not in config.load(raw, Problems()).identity()["model"]
+    with_it = config.load(raw, Problems(), ["model.pixel_channels=4"])
+    assert with_it.identity()["model"]["pixel_channels"] == 4

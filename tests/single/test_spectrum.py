@@ -47,7 +47,7 @@ def fitted(real):
 
 def matched(matching, made):
     table = tf.constant(matching.table(matching.counts({"hist": made})))
-    return matching({"hist": tf.constant(made)}, table)["hist"].numpy()
+    return matching({"hist": tf.constant(made)}, {}, table)["hist"].numpy()
 
 
 def test_tables_are_the_quantiles_of_lit_pixels_of_both_signs_of_eta():
@@ -99,7 +99,7 @@ def test_beyond_the_last_quantile_pixels_move_as_much_as_it_does():
     table = matching.table(matching.counts({"hist": made}))
     probe = np.zeros((1, 64, 64))
     probe[0, 32, 5], probe[0, 31, 6] = 50.0, 60.0
-    found = matching({"hist": tf.constant(probe)}, tf.constant(table))["hist"].numpy()
+    found = matching({"hist": tf.constant(probe)}, {}, tf.constant(table))["hist"].numpy()
     shift = matching.real.numpy()[0, -1] - table[0, -1]
     np.testing.assert_allclose([found[0, 32, 5], found[0, 31, 6]], [50.0 + shift, 60.0 + shift])
     assert np.count_nonzero(found) == 2
@@ -113,7 +113,7 @@ def test_rows_without_light_on_either_side_stay_as_they_are():
         np.testing.assert_allclose(matched(fitted(real), made), made, rtol=5e-3)
     assert not matched(fitted(made), dark).any()
     unseen = tf.constant(spectrum().table(spectrum().counts({"hist": dark})))
-    np.testing.assert_array_equal(fitted(made)({"hist": tf.constant(made)}, unseen)["hist"], made)
+    np.testing.assert_array_equal(fitted(made)({"hist": tf.constant(made)}, {}, unseen)["hist"], made)
 
 
 def test_the_network_measures_it_and_no_gradient_changes_it():
@@ -129,11 +129,72 @@ def test_the_network_measures_it_and_no_gradient_changes_it():
     np.testing.assert_allclose(network.named[name].numpy(), network.matching.table(counts), rtol=1e-6)
 
 
-def test_conditions_are_refused_and_so_is_the_authors_network():
+def by_pileup(values=(-1.0, 0.0, 1.0)):
+    return Spectrum(Initializer(1, "float64"), "spectrum", np.asarray(THRESHOLD), "mu", values)
+
+
+def of_points(scales, seed, n=40):
+    """Images of all points, n each, and their condition."""
+    made = np.concatenate([images(n, scale, seed + i) for i, scale in enumerate(scales)])
+    return {"hist": made, "mu": np.repeat(np.linspace(-1.0, 1.0, len(scales)), n)}
+
+
+def test_with_a_condition_each_point_has_spectra_of_its_own():
+    matching, real, made = by_pileup(), of_points([0.2, 0.4, 0.8], 1), of_points([0.5, 0.5, 0.5], 11)
+    assert matching.points == ({"mu": -1.0}, {"mu": 0.0}, {"mu": 1.0})
+    matching.fit(matching.counts(real))
+    whole = matching.table(matching.counts(made))
+    alone = spectrum()
+    for number in range(3):
+        here = np.s_[40 * number : 40 * (number + 1)]
+        one = alone.table(alone.counts({"hist": made["hist"][here]}))
+        np.testing.assert_array_equal(whole[number], one)
+        alone.fit(alone.counts({"hist": real["hist"][here]}))
+        part = {"hist": tf.constant(made["hist"][here])}
+        found = matching(part, {"mu": tf.constant(made["mu"][here])}, tf.constant(whole))["hist"].numpy()
+        np.testing.assert_allclose(found, alone(part, {}, tf.constant(one))["hist"], rtol=1e-12)
+
+
+def test_between_points_quantiles_are_interpolated_and_beyond_them_they_are_the_last():
+    matching, real, made = by_pileup((-1.0, 1.0)), of_points([0.2, 0.6], 1, 150), of_points([0.5, 0.5], 11, 150)
+    matching.fit(matching.counts(real))
+    table = tf.constant(matching.table(matching.counts(made)))
+    fresh, mean = images(60, 0.5, 21), images(60, 0.4, 31)  # of exponentials, halfway is one with the mean scale
+
+    def at(value):
+        given = {"mu": tf.constant(np.full(60, value))}
+        return matching({"hist": tf.constant(fresh)}, given, table)["hist"].numpy()
+
+    for row in (0, 9, 31):
+        place = np.s_[:, [31 - row, 32 + row]]
+        halfway, expected = (x[place][x[place] > 0] for x in (at(0.0), mean))
+        assert stats.ks_2samp(halfway, expected).pvalue > 0.01
+    np.testing.assert_array_equal(at(-3.0), at(-1.0))
+    np.testing.assert_array_equal(at(2.0), at(1.0))
+
+
+def test_a_row_that_is_dark_at_one_point_is_taken_from_the_nearer():
+    real = of_points([0.5, 0.5], 1)
+    real["hist"][:40, 50] = real["hist"][:40, 13] = 0.0
+    matching = by_pileup((-1.0, 1.0))
+    matching.fit(matching.counts(real))
+    made = of_points([0.2, 0.2], 11)
+    table = tf.constant(matching.table(matching.counts(made)))
+    probe = {"hist": tf.constant(made["hist"][:2])}
+    near_dark, near_lit = (
+        matching(probe, {"mu": tf.constant([value] * 2, tf.float64)}, table)["hist"].numpy()[:, 50]
+        for value in (-0.5, 0.5)
+    )
+    np.testing.assert_array_equal(near_dark, made["hist"][:2, 50])
+    lit = made["hist"][:2, 50] > 0
+    assert (near_lit[lit] > made["hist"][:2, 50][lit]).all()
+
+
+def test_conditions_of_the_data_are_refused_and_so_is_the_authors_network():
     with pytest.raises(ValueError, match=r"model\.pixel_pt needs model\.architecture=detector"):
         RpvModel(pixel_pt="matched")
     raw = {"problem": "conditional", "data": {"path": "data"}, "model": DETECTOR}
-    with pytest.raises(Exception, match=r"model\.pixel_pt=matched takes all events for alike.*mGlu, mNeu"):
+    with pytest.raises(Exception, match=r"model\.pixel_pt=matched needs to know what conditions.*mGlu, mNeu"):
         config.load(raw, Problems())
 
 
