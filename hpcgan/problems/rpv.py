@@ -162,7 +162,7 @@ class RpvModel(ModelSection):
 
     @property
     def spectrum_condition(self) -> tuple[str, Sequence[float]] | tuple[()]:
-        """Name and encoded values, ascending, of the condition that spectra of pixels depend on, where they are known."""
+        """Name and encoded values, ascending, of the condition that spectra depend on, where they are known."""
         return ()
 
     @property
