@@ -18,7 +18,6 @@ from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import drawn, each, training_conditions
 from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
-from hpcgan.methods.sampler import make_sampler
 from hpcgan.methods.traced import Traced, UntraceableError, untraced
 
 SIGNATURE = "serving_default"
@@ -27,7 +26,7 @@ DESCRIPTION = Path("assets.extra", "hpcgan.json")
 """What the model is and takes; the folder is the one that the format leaves to the users of a model."""
 
 _CHECKED = 16
-"""Samples by which a model is compared with the run it was made of."""
+"""Samples by which a model is compared with the run it was made of, where the run's batch does not matter."""
 
 
 class Serving(tf.Module):
@@ -36,6 +35,11 @@ class Serving(tf.Module):
     Parameters
     ----------
     made : TrainedGenerator
+
+    Attributes
+    ----------
+    sampler : RunSampler
+        What it has to agree with.
     """
 
     def __init__(self, made: TrainedGenerator) -> None:
@@ -44,7 +48,9 @@ class Serving(tf.Module):
         self._problem, self._symmetries = made.problem, made.symmetries
         self._training = made.config.scoring.statistics == "batch"
         self._dtype = made.config.training.dtype
-        self._table = make_sampler(made.config, made.problem, made.network).table
+        depends = made.uses_batch_statistics or made.network.matching is not None  # on the size of a batch
+        self.sampler = RunSampler(made, made.config.training.batch_size if depends else _CHECKED)
+        self._table = self.sampler.table
 
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
@@ -197,7 +203,7 @@ def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
         description = temporary / DESCRIPTION
         description.parent.mkdir()
         description.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        _compare(made, temporary)
+        _compare(made, serving, temporary)
         check_target(path)
         os.rename(temporary, absolute)
     except OSError as error:
@@ -227,9 +233,9 @@ def request(made: TrainedGenerator, n: int, seed: int, conditions: Sample | None
     return sent
 
 
-def _compare(made: TrainedGenerator, path: Path) -> None:
+def _compare(made: TrainedGenerator, serving: Serving, path: Path) -> None:
     """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
-    n, conditions = _CHECKED, None
+    n, conditions = serving.sampler.batch_size, None
     if made.problem.conditions:
         try:
             conditions = drawn(training_conditions(made.problem, made.config), 1)(0, n)
@@ -237,7 +243,7 @@ def _compare(made: TrainedGenerator, path: Path) -> None:
             shapes = {name: made.problem.schema[name] for name in made.problem.conditions}
             conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
     asked = None if conditions is None else each(conditions)
-    expected = RunSampler(made, n).sample(n, 1, conditions=asked)
+    expected = serving.sampler.sample(n, 1, conditions=asked)
     function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
     sent = request(made, n, 1, conditions)
     given = function(**{name: tf.constant(value) for name, value in sent.items()})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 
 from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm, SerialComm
@@ -82,6 +83,11 @@ class RunSampler:
     def batch_size(self) -> int:
         """Samples that are made at a time."""
         return self._network.batch_size
+
+    @property
+    def table(self) -> tf.Tensor | None:
+        """What `hpcgan.models.layers.Network.matching` has to know of the network; None where there is none."""
+        return self._network.table
 
     def training_conditions(self) -> Sample:
         """Conditions of the events that the model was trained on, in physical units; read once.

@@ -34,6 +34,7 @@ EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
 HIGHEST = 20.0  # encoded: half a million of the mean lit cell
 MIDDLE = 30.0  # GeV: energies are told as logarithms of their ratio to it
 NO_SHARE = 1e-3  # of the energy: where the logarithm of a layer's ends
+LEAST_ENERGY = 1e-12  # GeV: below it a shower has none
 DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
 
@@ -321,8 +322,8 @@ class Generator(Network):
                 else None
             )
             wanted = energy[:, 0] * self.response(noise[:, 0], energy[:, 0], which)
-            # A shower without any energy stays without.
-            factor = wanted / (tf.reduce_sum(layer_energies(showers), axis=1) + 1e-6)
+            # A shower without any energy stays without. What others have may be MeV: only shares are trained.
+            factor = wanted / tf.maximum(tf.reduce_sum(layer_energies(showers), axis=1), LEAST_ENERGY)
             showers = [shower * factor[:, None, None] for shower in showers]
         return {layer_name(i): shower for i, shower in enumerate(showers)}
 

@@ -20,6 +20,7 @@ from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator, load_sampler  # noqa: E402
+from hpcgan.methods import sampler as sampling  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.rpv import RpvProblem  # noqa: E402
 
@@ -37,6 +38,9 @@ CASES = {
     ),
     "rpv in float64": ("rpv", {"filters": 2, "latent_dim": 3}, [], {"training": {"dtype": "float64"}}),
     "detector": ("rpv", {**DETECTOR, "pixel_pt": "matched"}, ["phi_rotation"], {}),
+    "matched, of batch statistics": (
+        "rpv", {**DETECTOR, "pixel_pt": "matched"}, [], {"scoring": {"statistics": "batch"}},
+    ),
     "conditional": ("conditional", DETECTOR, IMAGE, {}),
     "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
     "matched pileup": ("pileup", {**DETECTOR, "mu": [20, 60, 140], "pixel_pt": "matched"}, [], {}),
@@ -91,6 +95,12 @@ def conditions_of(problem):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """For each case: what plain TensorFlow makes of a model and a request, and what the run makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "MEASURED", 4 * N)
+        yield _exported(tmp_path_factory)
+
+
+def _exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     data = tiny.write_conditional_data(folder / "data")
     found = {}
