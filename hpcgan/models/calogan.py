@@ -20,7 +20,7 @@ import tensorflow as tf
 from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection, Tensors
 from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
 from hpcgan.models.minibatch import MinibatchDiscrimination
-from hpcgan.models.response import Response, class_numbers
+from hpcgan.models.response import Response
 
 ENERGY = "energy"
 PARTICLE = "particle"
@@ -148,6 +148,11 @@ def log_energy(energy: tf.Tensor) -> tf.Tensor:
 def one_hot(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
     """Which of the classes samples are of, (n,) -> (n, classes)."""
     return tf.cast(tf.equal(particle[:, None], tf.constant(classes, particle.dtype)), particle.dtype)
+
+
+def class_numbers(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
+    """Place of each particle (n,) among the classes."""
+    return tf.argmax(one_hot(particle, classes), axis=1, output_type=tf.int32)
 
 
 def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
@@ -316,11 +321,7 @@ class Generator(Network):
         if self.cells is not None:
             showers = [self.cells.energies(shower, i) for i, shower in enumerate(showers)]
         if self.response is not None:
-            which = (
-                tf.argmax(one_hot(conditions[PARTICLE], self.classes), axis=1, output_type=tf.int32)
-                if self.classes
-                else None
-            )
+            which = class_numbers(conditions[PARTICLE], self.classes) if self.classes else None
             wanted = energy[:, 0] * self.response(noise[:, 0], energy[:, 0], which)
             # A shower without any energy stays without. What others have may be MeV: only shares are trained.
             factor = wanted / tf.maximum(tf.reduce_sum(layer_energies(showers), axis=1), LEAST_ENERGY)
@@ -342,8 +343,8 @@ class Generator(Network):
                 continue  # the units are measured as showers go by
             totals.append(tf.reduce_sum(layer_energies(_images(batch)), axis=1).numpy())
             energies.append(_column(batch[ENERGY])[:, 0].numpy())
-            labels = batch[PARTICLE].numpy() if self.classes else np.zeros(len(totals[-1]))
-            which.append(class_numbers(labels, self.classes or (0.0,)))
+            n = len(totals[-1])
+            which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         if self.response is not None:
             self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
 

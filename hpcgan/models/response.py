@@ -7,7 +7,6 @@ photons. The response depends on one number, the energy, so that a table has it 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -76,8 +75,3 @@ class Response(tf.Module):
         ]
         below, above = (a + along * (b - a) for a, b in (corners[:2], corners[2:]))
         return tf.exp(below + across * (above - below))
-
-
-def class_numbers(labels: np.ndarray, classes: Sequence[float]) -> np.ndarray:
-    """Place of each label (n,) among the classes."""
-    return np.argmax(labels[:, None] == np.asarray(classes)[None], axis=1)
