@@ -34,6 +34,7 @@ EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
 HIGHEST = 20.0  # encoded: half a million of the mean lit cell
 MIDDLE = 30.0  # GeV: energies are told as logarithms of their ratio to it
 NO_SHARE = 1e-3  # of the energy: where the logarithm of a layer's ends
+SHARE_SCALE = 10.0  # of a cell's share of its layer's energy as the discriminator sees it
 LEAST_ENERGY = 1e-12  # GeV: below it a shower has none
 DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
@@ -59,6 +60,8 @@ class CaloGanConfig(Protocol):
         Whether a shower's total energy is left to the network or drawn from the response of the training showers.
     cell_encoding : "linear" or "log"
         Whether convolutions see energies in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's mean lit cell.
+    cell_shares : bool
+        Whether those of the discriminator also see cells' shares of their layer's energy.
     conditioning : "scaled" or "joined"
         Whether the noise is scaled by the energy, or its logarithm takes the place of the last number of the noise.
     discriminator_hidden : sequence of int
@@ -87,6 +90,9 @@ class CaloGanConfig(Protocol):
     def cell_encoding(self) -> Literal["linear", "log"]: ...
 
     @property
+    def cell_shares(self) -> bool: ...
+
+    @property
     def conditioning(self) -> Literal["scaled", "joined"]: ...
 
     @property
@@ -104,6 +110,7 @@ class CaloGan:
     classes: Sequence[float] = ()
     total_energy: Literal["free", "drawn"] = "free"
     cell_encoding: Literal["linear", "log"] = "linear"
+    cell_shares: bool = False
     conditioning: Literal["scaled", "joined"] = "scaled"
     discriminator_hidden: Sequence[int] = ()
 
@@ -361,11 +368,11 @@ class Generator(Network):
 
 
 class Tower(tf.Module):
-    """Image (n, rows, columns) -> features (n, `width`) of locally connected layers."""
+    """Images (n, rows, columns) of the same cells -> features (n, `width`) of locally connected layers."""
 
-    def __init__(self, init: Initializer, name: str, shape: Pair) -> None:
+    def __init__(self, init: Initializer, name: str, shape: Pair, images: int = 1) -> None:
         super().__init__(name.replace("/", "_"))
-        self.conv = SharedConv2D(init, f"{name}/conv", 1, 64, kernel=(2, 2))
+        self.conv = SharedConv2D(init, f"{name}/conv", images, 64, kernel=(2, 2))
         self.locals: list[LocallyConnected2D] = []
         self.norms: list[BatchNorm] = []
         cells, inputs = shape, 64
@@ -379,8 +386,8 @@ class Tower(tf.Module):
             cells, inputs = layer.places, outputs
         self.width = cells[0] * cells[1] * inputs
 
-    def __call__(self, image: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
-        x = tf.nn.leaky_relu(self.conv(cells_first(image)[..., None]), SLOPE)
+    def __call__(self, images: Sequence[tf.Tensor], training: bool, update: bool) -> tf.Tensor:
+        x = tf.nn.leaky_relu(self.conv(tf.stack([cells_first(image) for image in images], axis=-1)), SLOPE)
         for local, norm in zip(self.locals, self.norms, strict=True):
             x = norm(tf.nn.leaky_relu(local(pad_cells(x, (1, 1), (1, 1))), SLOPE), training, update)
         return tf.reshape(samples_first(x), [-1, self.width])
@@ -399,12 +406,18 @@ class Discriminator(Network):
     goes with another. With `discriminator_hidden` there are layers in between, with a leaky ReLU (slope 0.2), and more
     features: logarithms of the layers' shares of the particle's energy, their fractions of the total, and the
     logarithm of the energy.
+
+    Cells of a core that differ by some per cent are alike as logarithms, which run from 0 to 10 and follow the energy.
+    With `cell_shares` towers have a second image, of the cells' shares of their layer's energy.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
-        self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
+        self.sees_shares = config.cell_shares
+        self.towers = [
+            Tower(init, f"discriminator/layer{i}", shape, 1 + self.sees_shares) for i, shape in enumerate(config.shapes)
+        ]
         layers = len(self.towers)
         self.cells = CellEncoding(init, "discriminator/cells", layers) if config.cell_encoding == "log" else None
         self.minibatch = MinibatchDiscrimination(
@@ -450,9 +463,14 @@ class Discriminator(Network):
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
         shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
-        seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
-        lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in shown]
         energies = layer_energies(images)
+        views = [[x] for x in shown]
+        if self.sees_shares:
+            for i, image in enumerate(images):
+                least = DIM if self.cells is None else self.cells.unit[i]
+                views[i].append(SHARE_SCALE * image / (energies[:, i] + least)[:, None, None])
+        seen = [tower(view, training, update) for tower, view in zip(self.towers, views, strict=True)]
+        lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in shown]
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
         layers = len(images)
         found = []

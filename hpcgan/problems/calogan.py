@@ -54,7 +54,13 @@ class CaloganModel(ModelSection):
 
     indifferent: ClassVar[tuple[str, ...]] = ("particles", "minibatch_discrimination", "energy_mismatch")
 
-    later: ClassVar[tuple[str, ...]] = ("total_energy", "cell_encoding", "conditioning", "discriminator_hidden")
+    later: ClassVar[tuple[str, ...]] = (
+        "total_energy",
+        "cell_encoding",
+        "cell_shares",
+        "conditioning",
+        "discriminator_hidden",
+    )
 
     particles: tuple[str, ...] = Field(
         (),
@@ -80,6 +86,9 @@ class CaloganModel(ModelSection):
         "linear",
         description="convolutions see the energies of cells in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's "
         "mean lit cell",
+    )
+    cell_shares: bool = Field(
+        False, description="the discriminator's convolutions also see each cell's share of its layer's energy"
     )
     conditioning: Literal["scaled", "joined"] = Field(
         "scaled",
