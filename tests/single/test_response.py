@@ -106,4 +106,10 @@ def test_constants_are_no_statistics_and_the_average_has_them():
 
 def test_the_published_model_draws_nothing_and_keeps_its_name():
     assert Generator(CaloGan(latent_dim=3, shapes=SMALL["shapes"]), 1).constants == []
-    assert CaloganModel.later[:2] == ("total_energy", "cell_encoding")
+    assert CaloganModel.later == (
+        "total_energy",
+        "cell_encoding",
+        "cell_shares",
+        "conditioning",
+        "discriminator_hidden",
+    )
