@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,7 +92,7 @@ class Serving(tf.Module):
         asked = {name: Traced(inputs[name]) for name in problem.conditions}
         encoded = problem.encode_conditions(cast("Sample", asked))
         given = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
-        sample = self.network(inputs[NOISE], given, training=self._training, update=False)
+        sample = self.network.before_matching(inputs[NOISE], given, training=self._training)
         if self.network.matching is not None:
             sample = self.network.matching(sample, given, self._table)
         if self._symmetries:
@@ -99,7 +100,7 @@ class Serving(tf.Module):
         decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))
         return {name: untraced(value) for name, value in decoded.items()}
 
-    def _permuted(self, sample: dict[str, tf.Tensor], uniforms: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _permuted(self, sample: Mapping[str, tf.Tensor], uniforms: tf.Tensor) -> dict[str, tf.Tensor]:
         """Samples under the symmetry operations that the uniform numbers (n, columns) stand for."""
 
         def orders(row: tf.Tensor) -> dict[str, tf.Tensor]:

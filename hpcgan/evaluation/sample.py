@@ -85,7 +85,7 @@ class RunSampler:
         return self._network.batch_size
 
     @property
-    def table(self) -> tf.Tensor | None:
+    def table(self) -> tf.Variable | None:
         """What `hpcgan.models.layers.Network.matching` has to know of the network; None where there is none."""
         return self._network.table
 

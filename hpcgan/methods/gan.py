@@ -36,7 +36,7 @@ from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.repeat import Arguments, Repeated
-from hpcgan.models.layers import Network, Tensors, synchronise
+from hpcgan.models.layers import Batches, Network, Tensors, synchronise
 from hpcgan.problems.base import Problem
 
 #: Averaged over all ranks in every step, in this order.
@@ -162,8 +162,7 @@ class Gan(Method):
         for name in ("generator", "discriminator"):
             network = self.networks[name]
             if network.constants:
-                tensors = ({k: tf.constant(v, self._config.dtype) for k, v in batch.items()} for batch in batches())
-                network.calibrate(tensors)
+                network.calibrate(Batches(batches, self._config.dtype))
         if self._average is not None:
             self._average.reset()
 

@@ -24,7 +24,7 @@ from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, S
 from hpcgan.methods.exchange import Exchange, accumulate, finite
 from hpcgan.methods.repeat import Arguments, Repeated
 from hpcgan.models.density import Density
-from hpcgan.models.layers import Network, Tensors
+from hpcgan.models.layers import Batches, Network, Tensors
 from hpcgan.problems.base import Problem
 
 NAME = "density"
@@ -82,7 +82,7 @@ class Likelihood(Method):
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         if self._density.constants:
-            self._density.calibrate({k: tf.constant(v, self._config.dtype) for k, v in b.items()} for b in batches())
+            self._density.calibrate(Batches(batches, self._config.dtype))
         if self._average is not None:
             self._average.reset()
 

@@ -15,9 +15,6 @@ from hpcgan.methods.base import method_class
 from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
 
-MEASURED = 4096
-"""Samples by which a network is measured whose samples are matched to the training events."""
-
 
 class Sampler:
     """Draws samples from a network that makes them of noise; needs no training state.
@@ -55,12 +52,12 @@ class Sampler:
         self._symmetries = tuple(symmetries)
         self.batch_size = batch_size
         self._compiled = tf.function(
-            lambda noise, conditions: network(noise, conditions, training=statistics == "batch", update=False),
+            lambda noise, conditions: network.before_matching(noise, conditions, training=statistics == "batch"),
             autograph=False,
             reduce_retracing=True,
         )
         self._matched = None if network.matching is None else tf.function(network.matching, autograph=False)
-        self._table: tf.Tensor | None = None
+        self._table: tf.Variable | None = None
 
     def measure(self, comm: Comm | None = None) -> None:
         """Measure what the network makes, where that is needed; to be called when its weights have changed.
@@ -74,20 +71,32 @@ class Sampler:
         if matching is None:
             return
         comm = comm or SerialComm()
-        n, batches = self.batch_size, range(-(-MEASURED // self.batch_size))
-        tasks = [(number, index) for number in range(len(matching.points)) for index in batches]
-        mine = np.zeros(1, np.int64)  # of a rank without a batch
-        for number, index in tasks[comm.rank :: comm.size]:
-            given = {name: tf.fill([n], tf.cast(v, self._dtype)) for name, v in matching.points[number].items()}
-            made = self._compiled(self._noise(self._seed, "spectrum", number, index), given)
-            wanted = MEASURED - index * n  # the same samples whatever the size of a batch
-            mine = mine + matching.counts({k: tensor.numpy()[:wanted] for k, tensor in {**made, **given}.items()})
-        shares = comm.gather_array(mine)
-        table = None if shares is None else matching.table(sum(shares, start=np.zeros(1, np.int64))).tolist()
-        self._table = tf.constant(comm.broadcast_json(table), self._dtype)
+        n, batches = self.batch_size, range(-(-matching.samples // self.batch_size))
+        tables = []
+        for point in range(matching.points):
+            mine = np.zeros(1, np.int64)  # of a rank without a batch
+            for index in batches:
+                # Batches of all points are dealt out in turn.
+                if (point * len(batches) + index) % comm.size != comm.rank:
+                    continue
+                asked = matching.conditions(point, index * n, n)
+                given = {name: tf.constant(values, self._dtype) for name, values in asked.items()}
+                made = self._compiled(self._noise(self._seed, "spectrum", point, index), given)
+                wanted = matching.samples - index * n  # the same samples whatever the size of a batch
+                sample = {name: tensor.numpy()[:wanted] for name, tensor in {**made, **given}.items()}
+                mine = mine + matching.counts(sample, point)
+            shares = comm.gather_array(mine)
+            if shares is not None:
+                tables.append(matching.table(sum(shares, start=np.zeros(1, np.int64))))
+        shape = comm.broadcast_json(np.shape(tables))
+        if self._table is None:
+            self._table = tf.Variable(tf.zeros(shape, self._dtype), trainable=False)
+        if tables:
+            self._table.assign(tables)
+        comm.broadcast_variables([self._table])
 
     @property
-    def table(self) -> tf.Tensor | None:
+    def table(self) -> tf.Variable | None:
         """What `Network.matching` has to know of the network, measured if it was not; None where there is none."""
         if self._matched is not None and self._table is None:
             self.measure()

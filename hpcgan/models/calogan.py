@@ -21,9 +21,9 @@ from hpcgan.models.layers import BatchNorm, Conv2D, Dense, Initializer, Network,
 from hpcgan.models.local import LocallyConnected2D, Pair, SharedConv2D, cells_first, pad_cells, samples_first
 from hpcgan.models.minibatch import MinibatchDiscrimination
 from hpcgan.models.response import Response
+from hpcgan.models.shares import Shares
+from hpcgan.models.showers import ENERGY, PARTICLE, class_numbers, images_of, layer_energies, layer_name, one_hot
 
-ENERGY = "energy"
-PARTICLE = "particle"
 SLOPE = 0.3  # of the leaky ReLU
 HIDDEN_SLOPE = 0.2  # of that behind the discriminator's hidden layers
 MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
@@ -34,7 +34,6 @@ EMBEDDING_SPREAD = 0.1  # of the initial entries of a class's vector around 1
 HIGHEST = 20.0  # encoded: half a million of the mean lit cell
 MIDDLE = 30.0  # GeV: energies are told as logarithms of their ratio to it
 NO_SHARE = 1e-3  # of the energy: where the logarithm of a layer's ends
-SHARE_SCALE = 10.0  # of a cell's share of its layer's energy as the discriminator sees it
 LEAST_ENERGY = 1e-12  # GeV: below it a shower has none
 DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
@@ -60,8 +59,9 @@ class CaloGanConfig(Protocol):
         Whether a shower's total energy is left to the network or drawn from the response of the training showers.
     cell_encoding : "linear" or "log"
         Whether convolutions see energies in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's mean lit cell.
-    cell_shares : bool
-        Whether those of the discriminator also see cells' shares of their layer's energy.
+    cell_energies : "free" or "matched"
+        Whether layers' and cells' shares of the energy are left to the network or, outside of training, mapped to the
+        training showers' (`hpcgan.models.shares`).
     conditioning : "scaled" or "joined"
         Whether the noise is scaled by the energy, or its logarithm takes the place of the last number of the noise.
     discriminator_hidden : sequence of int
@@ -90,7 +90,7 @@ class CaloGanConfig(Protocol):
     def cell_encoding(self) -> Literal["linear", "log"]: ...
 
     @property
-    def cell_shares(self) -> bool: ...
+    def cell_energies(self) -> Literal["free", "matched"]: ...
 
     @property
     def conditioning(self) -> Literal["scaled", "joined"]: ...
@@ -110,22 +110,12 @@ class CaloGan:
     classes: Sequence[float] = ()
     total_energy: Literal["free", "drawn"] = "free"
     cell_encoding: Literal["linear", "log"] = "linear"
-    cell_shares: bool = False
+    cell_energies: Literal["free", "matched"] = "free"
     conditioning: Literal["scaled", "joined"] = "scaled"
     discriminator_hidden: Sequence[int] = ()
 
 
-def layer_name(layer: int) -> str:
-    """Name of a layer's image (n, rows, columns) in a sample."""
-    return f"layer_{layer}"
-
-
 # --- energies ------------------------------------------------------------------------------------------
-
-
-def layer_energies(images: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Summed energy of each layer: images (n, rows, columns) -> (n, layers), GeV."""
-    return tf.stack([tf.reduce_sum(image, axis=[1, 2]) for image in images], axis=1)
 
 
 def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -138,7 +128,7 @@ def energy_mismatch(sample: Mapping[str, tf.Tensor]) -> tf.Tensor:
     sample : mapping of str to tensor
         `layer_<i>` (n, rows, columns) for i from 0 on, and `energy` (n,) or (n, 1), in GeV.
     """
-    total = tf.reduce_sum(layer_energies(_images(sample)), axis=1)
+    total = tf.reduce_sum(layer_energies(images_of(sample)), axis=1)
     return tf.reduce_mean(tf.abs(total - _column(sample[ENERGY])[:, 0]))
 
 
@@ -150,23 +140,6 @@ def _column(energy: tf.Tensor) -> tf.Tensor:
 def log_energy(energy: tf.Tensor) -> tf.Tensor:
     """ln(E / 30 GeV), between -3.4 and 1.2 for the published energies."""
     return tf.math.log(energy / MIDDLE)
-
-
-def one_hot(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
-    """Which of the classes samples are of, (n,) -> (n, classes)."""
-    return tf.cast(tf.equal(particle[:, None], tf.constant(classes, particle.dtype)), particle.dtype)
-
-
-def class_numbers(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
-    """Place of each particle (n,) among the classes."""
-    return tf.argmax(one_hot(particle, classes), axis=1, output_type=tf.int32)
-
-
-def _images(sample: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
-    layers = 0
-    while layer_name(layers) in sample:
-        layers += 1
-    return [sample[layer_name(layer)] for layer in range(layers)]
 
 
 class CellEncoding(tf.Module):
@@ -200,7 +173,7 @@ class CellEncoding(tf.Module):
         """Measure the units on training showers, which are handed on."""
         sums, lit = np.zeros(self.unit.shape), np.zeros(self.unit.shape)
         for batch in batches:
-            for i, image in enumerate(_images(batch)):
+            for i, image in enumerate(images_of(batch)):
                 sums[i] += np.sum(image.numpy(), dtype=np.float64)
                 lit[i] += np.count_nonzero(image.numpy())
             yield batch
@@ -287,6 +260,7 @@ class Generator(Network):
     With `total_energy: drawn` the first number of the noise also fixes the response, as the quantile of the training
     showers' that it stands for at this energy, and the images are scaled to it: the network says how the energy is
     shared among layers and cells, the training sample how much of it there is. The published network leaves it free.
+    With `cell_energies: matched` samples are to go through `matching` before they are used.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
@@ -304,6 +278,8 @@ class Generator(Network):
         self.response = Response(init, "generator/response", max(1, len(self.classes))) if drawn else None
         log = config.cell_encoding == "log"
         self.cells = CellEncoding(init, "generator/cells", len(self.shapes)) if log else None
+        matched = config.cell_energies == "matched"
+        self.shares = Shares(init, "generator/shares", self.shapes, self.classes) if matched else None
         self.layers = [
             LayerGenerator(init, f"generator/layer{i}", config.latent_dim, shape) for i, shape in enumerate(self.shapes)
         ]
@@ -314,6 +290,19 @@ class Generator(Network):
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
+        return self._showers(self._images(noise, conditions, training, update), noise, conditions)
+
+    def before_matching(self, noise: tf.Tensor, conditions: Tensors, training: bool) -> dict[str, tf.Tensor]:
+        """As a call, but dark cells have negative energies: the less, the farther they are from being lit."""
+        images = self._images(noise, conditions, training, update=False)
+        showers = self._showers(images, noise, conditions)
+        for i, image in enumerate(images if self.shares is not None else ()):
+            unit = 1.0 if self.cells is None else self.cells.unit[i]
+            showers[layer_name(i)] = tf.where(image > 0, showers[layer_name(i)], unit * image)
+        return showers
+
+    def _images(self, noise: tf.Tensor, conditions: Tensors, training: bool, update: bool) -> list[tf.Tensor]:
+        """What the final ReLU and the scale of energies are applied to, (n, rows, columns) of each layer."""
         energy = _column(conditions[ENERGY])
         if self.is_joined:
             latent = tf.concat([noise[:, :-1], 2.0 * log_energy(energy)], axis=1)
@@ -324,12 +313,16 @@ class Generator(Network):
         images = [layer(latent, training, update) for layer in self.layers]
         for i, attention in enumerate(self.attentions, start=1):
             images[i] = attention(images[i], resize(images[i - 1], self.shapes[i]))
-        showers = [samples_first(tf.nn.relu(image[..., 0])) for image in images]
+        return [samples_first(image[..., 0]) for image in images]
+
+    def _showers(self, images: Sequence[tf.Tensor], noise: tf.Tensor, conditions: Tensors) -> dict[str, tf.Tensor]:
+        showers = [tf.nn.relu(image) for image in images]
         if self.cells is not None:
             showers = [self.cells.energies(shower, i) for i, shower in enumerate(showers)]
         if self.response is not None:
+            energy = _column(conditions[ENERGY])[:, 0]
             which = class_numbers(conditions[PARTICLE], self.classes) if self.classes else None
-            wanted = energy[:, 0] * self.response(noise[:, 0], energy[:, 0], which)
+            wanted = energy * self.response(noise[:, 0], energy, which)
             # A shower without any energy stays without. What others have may be MeV: only shares are trained.
             factor = wanted / tf.maximum(tf.reduce_sum(layer_energies(showers), axis=1), LEAST_ENERGY)
             showers = [shower * factor[:, None, None] for shower in showers]
@@ -337,23 +330,33 @@ class Generator(Network):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The response of the training showers, if it is drawn, and the units of the cells, if they have any."""
+        """Of the training showers: the response, if it is drawn, units of the cells, if they have any, and shares that
+        are to be matched.
+        """
         units = [] if self.cells is None else [self.cells.unit]
-        return [*units, *([] if self.response is None else self.response.constants)]
+        tables = [module for module in (self.response, self.shares) if module is not None]
+        return [*units, *(variable for module in tables for variable in module.constants)]
+
+    @property
+    def matching(self) -> Shares | None:
+        """Layers' and cells' shares of the energy, with `cell_energies: matched`."""
+        return self.shares
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
-        """Measure the response of the training showers and the units of the cells."""
+        """Measure the response of the training showers, the units of the cells and the shares."""
         showers = batches if self.cells is None else self.cells.fit(batches)
         totals, energies, which = [], [], []
         for batch in showers:
             if self.response is None:
                 continue  # the units are measured as showers go by
-            totals.append(tf.reduce_sum(layer_energies(_images(batch)), axis=1).numpy())
+            totals.append(tf.reduce_sum(layer_energies(images_of(batch)), axis=1).numpy())
             energies.append(_column(batch[ENERGY])[:, 0].numpy())
             n = len(totals[-1])
             which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         if self.response is not None:
             self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
+        if self.shares is not None:
+            self.shares.fit(batches)
 
     @property
     def has_auxiliary_loss(self) -> bool:
@@ -368,11 +371,11 @@ class Generator(Network):
 
 
 class Tower(tf.Module):
-    """Images (n, rows, columns) of the same cells -> features (n, `width`) of locally connected layers."""
+    """Image (n, rows, columns) -> features (n, `width`) of locally connected layers."""
 
-    def __init__(self, init: Initializer, name: str, shape: Pair, images: int = 1) -> None:
+    def __init__(self, init: Initializer, name: str, shape: Pair) -> None:
         super().__init__(name.replace("/", "_"))
-        self.conv = SharedConv2D(init, f"{name}/conv", images, 64, kernel=(2, 2))
+        self.conv = SharedConv2D(init, f"{name}/conv", 1, 64, kernel=(2, 2))
         self.locals: list[LocallyConnected2D] = []
         self.norms: list[BatchNorm] = []
         cells, inputs = shape, 64
@@ -386,8 +389,8 @@ class Tower(tf.Module):
             cells, inputs = layer.places, outputs
         self.width = cells[0] * cells[1] * inputs
 
-    def __call__(self, images: Sequence[tf.Tensor], training: bool, update: bool) -> tf.Tensor:
-        x = tf.nn.leaky_relu(self.conv(tf.stack([cells_first(image) for image in images], axis=-1)), SLOPE)
+    def __call__(self, image: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
+        x = tf.nn.leaky_relu(self.conv(cells_first(image)[..., None]), SLOPE)
         for local, norm in zip(self.locals, self.norms, strict=True):
             x = norm(tf.nn.leaky_relu(local(pad_cells(x, (1, 1), (1, 1))), SLOPE), training, update)
         return tf.reshape(samples_first(x), [-1, self.width])
@@ -406,18 +409,12 @@ class Discriminator(Network):
     goes with another. With `discriminator_hidden` there are layers in between, with a leaky ReLU (slope 0.2), and more
     features: logarithms of the layers' shares of the particle's energy, their fractions of the total, and the
     logarithm of the energy.
-
-    Cells of a core that differ by some per cent are alike as logarithms, which run from 0 to 10 and follow the energy.
-    With `cell_shares` towers have a second image, of the cells' shares of their layer's energy.
     """
 
     def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
-        self.sees_shares = config.cell_shares
-        self.towers = [
-            Tower(init, f"discriminator/layer{i}", shape, 1 + self.sees_shares) for i, shape in enumerate(config.shapes)
-        ]
+        self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
         layers = len(self.towers)
         self.cells = CellEncoding(init, "discriminator/cells", layers) if config.cell_encoding == "log" else None
         self.minibatch = MinibatchDiscrimination(
@@ -463,14 +460,9 @@ class Discriminator(Network):
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
         shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
-        energies = layer_energies(images)
-        views = [[x] for x in shown]
-        if self.sees_shares:
-            for i, image in enumerate(images):
-                least = DIM if self.cells is None else self.cells.unit[i]
-                views[i].append(SHARE_SCALE * image / (energies[:, i] + least)[:, None, None])
-        seen = [tower(view, training, update) for tower, view in zip(self.towers, views, strict=True)]
+        seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
         lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in shown]
+        energies = layer_energies(images)
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
         layers = len(images)
         found = []

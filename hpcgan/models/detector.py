@@ -127,17 +127,12 @@ class Generator(Network):
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
         found, conditions = [], []
-        counts = np.zeros(1, np.int64)
-        for batch in batches:
+        for batch in batches if self.spectrum is None else self.spectrum.fit(batches):
             found.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
-            if self.spectrum is not None:
-                counts = counts + self.spectrum.counts({name: tensor.numpy() for name, tensor in batch.items()})
-        if self.spectrum is not None:
-            self.spectrum.fit(counts)
         if self.log_total_pt is None:
-            return
+            return  # the spectrum is measured as events go by
         totals = np.concatenate(found).astype(np.float64)
         knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
         if self.centre is None:

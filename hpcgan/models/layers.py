@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -84,21 +84,52 @@ class Initializer:
         return stateless.uniform(self.seed, f"init/{name}", 0, 0, 1, int(np.prod(shape))).reshape(shape)
 
 
+class Batches:
+    """Encoded samples of the whole training split as tensors, read anew each time that they are gone through.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the samples batch by batch.
+    dtype : str
+    """
+
+    def __init__(self, read: Callable[[], Iterable[Mapping[str, np.ndarray]]], dtype: str) -> None:
+        self._read, self._dtype = read, dtype
+
+    def __iter__(self) -> Iterator[Mapping[str, tf.Tensor]]:
+        for batch in self._read():
+            yield {name: tf.constant(values, self._dtype) for name, values in batch.items()}
+
+
 class Matching(Protocol):
-    """Brings what a network makes to a distribution of the training events, for which it has to know the network's."""
+    """Brings what a network makes to a distribution of the training events, for which it has to know the network's.
+
+    That is measured at some points of the conditions, of which the first axis of a table has as many entries.
+
+    Attributes
+    ----------
+    samples : int
+        By how many the network is measured at each point.
+    """
+
+    samples: int
 
     @property
-    def points(self) -> Sequence[Mapping[str, float]]:
-        """Encoded conditions at each of which a network has to be measured; one without any where there are none."""
+    def points(self) -> int:
+        """Number of points, at least 1."""
 
-    def counts(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Histograms of encoded samples and their conditions, all in one array; these may be added up."""
+    def conditions(self, point: int, first: int, n: int) -> Mapping[str, np.ndarray]:
+        """Encoded conditions, (n,) each, of samples first ... first + n - 1 at a point; empty where there are none."""
+
+    def counts(self, sample: Mapping[str, np.ndarray], point: int) -> np.ndarray:
+        """Histograms of those encoded samples that are at a point, all in one array; these may be added up."""
 
     def table(self, counts: np.ndarray) -> np.ndarray:
-        """What of the network's own distribution has to be known, out of histograms of what it makes."""
+        """What of the network's own distribution at a point has to be known, out of histograms of what it makes."""
 
     def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
-        """Encoded samples of a network with this table, for their encoded conditions."""
+        """Encoded samples of a network with these tables, for their encoded conditions."""
 
 
 class Network(tf.Module):
@@ -143,13 +174,17 @@ class Network(tf.Module):
         Parameters
         ----------
         batches : iterable of mapping of str to tensor
-            Encoded samples of the whole training split.
+            Encoded samples of the whole training split, read anew each time that it is gone through.
         """
 
     @property
     def matching(self) -> Matching | None:
         """What samples go through before they are used, but not in training; None: nothing."""
         return None
+
+    def before_matching(self, noise: tf.Tensor, conditions: Tensors, training: bool) -> Tensors:
+        """What `matching` takes: samples as a call makes them, which may have more to tell them apart by."""
+        return self(noise, conditions, training=training, update=False)
 
     @property
     def has_auxiliary_loss(self) -> bool:

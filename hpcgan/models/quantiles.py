@@ -1,4 +1,4 @@
-"""Quantiles of a quantity as functions of conditions. NumPy only.
+"""Quantiles of a quantity, also as functions of conditions. NumPy only.
 
 A distribution is interpolated along its quantiles (as A. Read, NIM A 425 (1999) 357, does between two histograms):
 where the peak of one lies between those of its neighbours, a mixture of theirs would have two.
@@ -59,3 +59,26 @@ def fit(values: np.ndarray, conditions: np.ndarray, knots: np.ndarray) -> tuple[
     table, *_ = np.linalg.lstsq(design[:, 1:] - means, quantiles - quantiles.mean(axis=0), rcond=1e-9)
     constant = quantiles.mean(axis=0) - means @ table
     return np.concatenate([constant[None], table]), centre
+
+
+def of_histogram(counts: np.ndarray, low: np.ndarray, high: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of what a histogram has counted, taken for even within each bin.
+
+    Parameters
+    ----------
+    counts, low, high : (bins,) array
+        What is in each bin, and its ascending edges.
+    levels : (k,) array
+        0 to 1.
+
+    Returns
+    -------
+    (k,) array
+        Zeros of an empty histogram.
+    """
+    full = np.flatnonzero(counts)
+    if not len(full):
+        return np.zeros(len(levels))
+    below = np.concatenate([[0], np.cumsum(counts[full], dtype=np.int64)])
+    reached = np.stack([below[:-1], below[1:]], axis=1).ravel()
+    return np.interp(np.asarray(levels) * below[-1], reached, np.stack([low[full], high[full]], axis=1).ravel())

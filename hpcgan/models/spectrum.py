@@ -12,12 +12,13 @@ them both the training events' and the network's are interpolated, level by leve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan.models.layers import Initializer, Tensors
+from hpcgan.models.quantiles import of_histogram
 
 ROWS = 32  # of |eta|
 BINS = 8192  # of a histogram, logarithmic in the encoded intensity, 0.22% wide each
@@ -44,6 +45,8 @@ class Spectrum(tf.Module):
         Of the condition in the training events, encoded, ascending.
     """
 
+    samples = 4096
+
     def __init__(
         self,
         init: Initializer,
@@ -60,44 +63,45 @@ class Spectrum(tf.Module):
         self._least = tf.constant(least, self.real.dtype)
 
     @property
-    def points(self) -> tuple[dict[str, float], ...]:
-        """The condition's values in the training events; one point without any where there is none."""
-        return tuple({self._condition: value} for value in self._values.tolist()) if self._condition else ({},)
+    def points(self) -> int:
+        """The condition's values in the training events; one point where there is none."""
+        return max(1, len(self._values))
 
-    def counts(self, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Histograms of the lit pixels of encoded samples, (points * 32 * BINS) integers, which may be added up."""
+    def conditions(self, point: int, first: int, n: int) -> dict[str, np.ndarray]:
+        """The condition's value, if there is one, for n samples."""
+        return {self._condition: np.full(n, self._values[point])} if self._condition else {}
+
+    def counts(self, sample: Mapping[str, np.ndarray], point: int) -> np.ndarray:
+        """Histograms of the lit pixels of the encoded samples at a point, (32 * BINS,) integers."""
         images = np.asarray(sample["hist"])
-        events, rows, _ = np.nonzero(images)
+        if self._condition is not None:
+            images = images[self._nearest(sample[self._condition]) == point]
+        _, rows, _ = np.nonzero(images)
         place = (np.log(images[images != 0]) - _LOW) * (BINS / (_HIGH - _LOW))
         bins = np.clip(place.astype(np.int64), 0, BINS - 1)
-        points = 0 if self._condition is None else self._nearest(sample[self._condition])[events]
-        size = len(self.points) * ROWS * BINS
-        return np.bincount((points * ROWS + _ABSOLUTE[rows]) * BINS + bins, minlength=size)
+        return np.bincount(_ABSOLUTE[rows] * BINS + bins, minlength=ROWS * BINS)
 
     def _nearest(self, values: np.ndarray) -> np.ndarray:
         return np.argmin(np.abs(np.asarray(values)[:, None] - self._values), axis=1)
 
     def table(self, counts: np.ndarray) -> np.ndarray:
-        """Quantiles at `LEVELS` of histograms, (32, levels), or (points, 32, levels) with a condition; zeros where no
-        pixel is lit.
-        """
+        """Quantiles at `LEVELS` of histograms at a point, (32, levels); zeros where no pixel is lit."""
         edges = np.exp(np.linspace(_LOW, _HIGH, BINS + 1))
-        found = np.zeros((len(self.points) * ROWS, len(LEVELS)))
-        for row, histogram in enumerate(counts.reshape(-1, BINS)):
-            full = np.flatnonzero(histogram)
-            if len(full):
-                below = np.concatenate([[0], np.cumsum(histogram)])
-                reached = np.stack([below[full], below[full + 1]], axis=1).ravel()
-                at = np.stack([edges[full], edges[full + 1]], axis=1).ravel()
-                found[row] = np.interp((1.0 - np.exp(-LEVELS)) * below[-1], reached, at)
-        return found.reshape(self.real.shape)
+        shares = 1.0 - np.exp(-LEVELS)
+        return np.stack([of_histogram(row, edges[:-1], edges[1:], shares) for row in counts.reshape(ROWS, BINS)])
 
-    def fit(self, counts: np.ndarray) -> None:
-        """Set the spectrum to be matched to that of training events."""
-        self.real.assign(self.table(counts))
+    def fit(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> Iterator[Mapping[str, tf.Tensor]]:
+        """Set the spectra to be matched to those of training events, encoded, which are handed on."""
+        counts = np.zeros((self.points, ROWS * BINS), np.int64)
+        for batch in batches:
+            arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+            for point in range(self.points):
+                counts[point] += self.counts(arrays, point)
+            yield batch
+        self.real.assign(np.stack([self.table(found) for found in counts]).reshape(self.real.shape))
 
     def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
-        """Encoded samples of a network whose lit pixels have the quantiles `made`, of the shape of a `table`."""
+        """Encoded samples of a network whose lit pixels have the quantiles `made`, (points, 32, levels)."""
         images = sample["hist"]
         n = tf.shape(images)[0]
         made, real = (self._of_each(table, conditions, n) for table in (made, self.real))
@@ -121,7 +125,7 @@ class Spectrum(tf.Module):
     def _of_each(self, table: tf.Tensor, conditions: Tensors, n: tf.Tensor) -> tf.Tensor:
         """Quantiles for the rows of each of n samples, (n * 32, levels)."""
         if self._condition is None:
-            return tf.tile(table, [n, 1])
+            return tf.tile(tf.reshape(table, [ROWS, len(LEVELS)]), [n, 1])
         values = tf.constant(self._values, table.dtype)
         given = tf.clip_by_value(conditions[self._condition], values[0], values[-1])
         low = tf.clip_by_value(tf.searchsorted(values, given, side="right") - 1, 0, len(self._values) - 2)

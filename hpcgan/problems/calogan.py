@@ -52,12 +52,17 @@ ALWAYS = ("total_energy", "response", "depth_weighted", "occupancy")
 class CaloganModel(ModelSection):
     """The networks. The defaults are the published ones, for the published cells."""
 
-    indifferent: ClassVar[tuple[str, ...]] = ("particles", "minibatch_discrimination", "energy_mismatch")
+    indifferent: ClassVar[tuple[str, ...]] = (
+        "particles",
+        "minibatch_discrimination",
+        "energy_mismatch",
+        "cell_energies",
+    )
 
     later: ClassVar[tuple[str, ...]] = (
         "total_energy",
         "cell_encoding",
-        "cell_shares",
+        "cell_energies",
         "conditioning",
         "discriminator_hidden",
     )
@@ -87,8 +92,10 @@ class CaloganModel(ModelSection):
         description="convolutions see the energies of cells in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's "
         "mean lit cell",
     )
-    cell_shares: bool = Field(
-        False, description="the discriminator's convolutions also see each cell's share of its layer's energy"
+    cell_energies: Literal["free", "matched"] = Field(
+        "free",
+        description="layers' and cells' shares of the energy of generated showers are the network's, or mapped, at "
+        "every energy of the particle, so that each has the distribution of the training showers'",
     )
     conditioning: Literal["scaled", "joined"] = Field(
         "scaled",

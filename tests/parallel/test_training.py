@@ -14,9 +14,11 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
-from hpcgan.methods import sampler as sampling  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.models.shares import Shares  # noqa: E402
+from hpcgan.models.spectrum import Spectrum  # noqa: E402
+from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
 from hpcgan.training import checkpoint, loop  # noqa: E402
@@ -290,7 +292,7 @@ def test_a_run_of_one_rank_goes_on_with_two(comm, data, tmp_path_factory):
 
 @pytest.mark.world_size(3)
 def test_ranks_that_share_the_measurement_of_a_spectrum_find_the_same(comm, monkeypatch):
-    monkeypatch.setattr(sampling, "MEASURED", 5 * BATCH)  # batches are not alike on all ranks
+    monkeypatch.setattr(Spectrum, "samples", 5 * BATCH)  # batches are not alike on all ranks
     detector = {"architecture": "detector", "latent_dim": 3, "filters": 2, "pixel_noise": True, "pixel_pt": "matched"}
     problem = RpvProblem(RpvModel(**detector))
     network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
@@ -298,6 +300,22 @@ def test_ranks_that_share_the_measurement_of_a_spectrum_find_the_same(comm, monk
     ours.measure(comm)
     np.testing.assert_array_equal(ours.table, alone.table)
     assert np.ptp(alone.table) > 0
+
+
+@pytest.mark.world_size(3)
+def test_ranks_that_share_the_measurement_of_showers_find_the_same(comm, monkeypatch):
+    monkeypatch.setattr(Shares, "samples", 5 * BATCH)
+    model = CaloganModel(segmentation="2x4,2x2,2x1", latent_dim=3, cell_encoding="log", cell_energies="matched")
+    problem = CaloganProblem(model)
+    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    rng = np.random.default_rng(1)
+    batch = {f"layer_{i}": rng.exponential(0.5, (60, *shape)) for i, shape in enumerate(model.shapes)}
+    batch["energy"] = rng.uniform(1.0, 90.0, 60)
+    network.calibrate([{name: tf.constant(values, tf.float32) for name, values in batch.items()}])
+    ours, alone = (Sampler(problem, network, statistics="moving", batch_size=BATCH) for _ in range(2))
+    ours.measure(comm)
+    np.testing.assert_array_equal(ours.table, alone.table)
+    assert all(np.ptp(table) > 0 for table in alone.table.numpy())
 
 
 @pytest.mark.world_size(3)

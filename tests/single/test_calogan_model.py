@@ -331,7 +331,7 @@ def test_momentum_of_the_moving_statistics():
     image = tf.constant(_sample(9)["layer_0"])
     x = _leaky(_same_2x2(image.numpy()[..., None], discriminator, "discriminator/layer0/conv"))
     x = _leaky(_local(_pad(x), discriminator, "discriminator/layer0/local0", (3, 3), (1, 2)))
-    tower([image], training=True, update=True)
+    tower(image, training=True, update=True)
     np.testing.assert_allclose(tower.norms[0].mean, 0.01 * x.mean(axis=(0, 1, 2)), rtol=1e-9)
 
 

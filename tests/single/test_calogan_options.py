@@ -77,37 +77,6 @@ def test_joined_the_energy_takes_the_place_of_the_last_number():
     np.testing.assert_allclose(seen[0][:, 2], 2.0 * np.log(energy / 30.0))
 
 
-# --- shares of cells ---------------------------------------------------------------------------------
-
-
-def test_towers_also_see_the_shares_of_cells():
-    network = made(Discriminator, cell_encoding="log", cell_shares=True)
-    network.cells.unit.assign(UNITS)
-    assert network.towers[0].conv.kernel.shape == (2, 2, 2, 64)
-    assert made(Discriminator, cell_encoding="log").towers[0].conv.kernel.shape == (2, 2, 1, 64)
-    seen, sample = [], showers(5)
-    for tower in network.towers:
-        tower.conv = lambda x, conv=tower.conv: seen.append(x.numpy()) or conv(x)
-    network(sample, training=True)
-    for i, (x, unit) in enumerate(zip(seen, UNITS, strict=True)):
-        image = sample[f"layer_{i}"].numpy()
-        np.testing.assert_allclose(x[..., 0], np.moveaxis(np.log1p(image / unit), 0, -1), rtol=1e-12)
-        shares = 10.0 * image / (image.sum(axis=(1, 2), keepdims=True) + unit)
-        np.testing.assert_allclose(x[..., 1], np.moveaxis(shares, 0, -1), rtol=1e-12)
-
-
-def test_a_dark_layer_has_no_shares_and_its_gradients_are_finite():
-    network = made(Discriminator, cell_encoding="log", cell_shares=True)
-    sample = dict(showers(4))
-    sample["layer_1"] = tf.zeros_like(sample["layer_1"])
-    with tf.GradientTape() as tape:
-        tape.watch(sample)
-        logits = network(sample, training=True)
-    gradients = tape.gradient(logits, sample)
-    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-    assert np.abs(gradients["layer_1"]).max() > 0
-
-
 # --- hidden layers -----------------------------------------------------------------------------------
 
 

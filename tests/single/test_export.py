@@ -20,7 +20,8 @@ from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator, load_sampler  # noqa: E402
-from hpcgan.methods import sampler as sampling  # noqa: E402
+from hpcgan.models.shares import Shares  # noqa: E402
+from hpcgan.models.spectrum import Spectrum  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.rpv import RpvProblem  # noqa: E402
 
@@ -45,6 +46,12 @@ CASES = {
     "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
     "matched pileup": ("pileup", {**DETECTOR, "mu": [20, 60, 140], "pixel_pt": "matched"}, [], {}),
     "calogan": ("calogan", {"segmentation": "2x8,4x4,4x2", "latent_dim": 5}, [], {}),
+    "matched calogan": (
+        "calogan",
+        {"segmentation": "2x8,4x4,4x2", "latent_dim": 5, "cell_encoding": "log", "cell_energies": "matched"},
+        ["eta_reflection"],
+        {},
+    ),
     "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
     "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
 }  # fmt: skip
@@ -96,7 +103,8 @@ def conditions_of(problem):
 def exported(tmp_path_factory):
     """For each case: what plain TensorFlow makes of a model and a request, and what the run makes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "MEASURED", 4 * N)
+        patch.setattr(Spectrum, "samples", 4 * N)
+        patch.setattr(Shares, "samples", 4 * N)
         yield _exported(tmp_path_factory)
 
 
@@ -115,6 +123,12 @@ def _exported(tmp_path_factory):
             sample |= {"mNeu": np.full(12, 850, np.float32), "mu": np.repeat(np.float32([20, 60, 140]), 4)}
             encoded = problem.encode({name: sample[name] for name in problem.schema})
             batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
+        if made_config.problem == "calogan":
+            rng = np.random.default_rng(3)
+            shapes = made_config.model.shapes
+            showers = {f"layer_{i}": rng.exponential(0.5, (50, *shape)) for i, shape in enumerate(shapes)}
+            showers["energy"] = np.linspace(10.0, 90.0, 50)
+            batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in showers.items()}]
         run = untrained.make_run(place / "run", made_config, batches)
         made = load_generator(run.path)
         said = exporting.export(made, run.path, place / "model" / "1")

@@ -109,7 +109,7 @@ def test_the_published_model_draws_nothing_and_keeps_its_name():
     assert CaloganModel.later == (
         "total_energy",
         "cell_encoding",
-        "cell_shares",
+        "cell_energies",
         "conditioning",
         "discriminator_hidden",
     )

@@ -12,7 +12,6 @@ tf = pytest.importorskip("tensorflow")
 from hpcgan import attempt, config, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
-from hpcgan.methods import sampler as sampling  # noqa: E402
 from hpcgan.models.detector import Generator  # noqa: E402
 from hpcgan.models.layers import Initializer  # noqa: E402
 from hpcgan.models.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
@@ -41,18 +40,23 @@ def images(n, scale, seed, occupancy=0.2):
 
 def fitted(real):
     made = spectrum()
-    made.fit(made.counts({"hist": real}))
+    fit(made, {"hist": real})
     return made
 
 
+def fit(matching, *batches):
+    """The batches that were handed on."""
+    return list(matching.fit({name: tf.constant(values) for name, values in batch.items()} for batch in batches))
+
+
 def matched(matching, made):
-    table = tf.constant(matching.table(matching.counts({"hist": made})))
+    table = tf.constant(matching.table(matching.counts({"hist": made}, 0))[None])
     return matching({"hist": tf.constant(made)}, {}, table)["hist"].numpy()
 
 
 def test_tables_are_the_quantiles_of_lit_pixels_of_both_signs_of_eta():
     real = images(50, 0.3, 1)
-    counts = spectrum().counts({"hist": real})
+    counts = spectrum().counts({"hist": real}, 0)
     assert counts.sum() == np.count_nonzero(real)
     table = spectrum().table(counts)
     assert table.shape == (32, len(LEVELS))
@@ -60,14 +64,14 @@ def test_tables_are_the_quantiles_of_lit_pixels_of_both_signs_of_eta():
         values = real[:, [31 - row, 32 + row]]
         expected = np.quantile(values[values > 0], 1.0 - np.exp(-LEVELS[:30]))  # to one in twenty
         np.testing.assert_allclose(table[row, :30], expected, rtol=0.02)
-    halves = [spectrum().counts({"hist": half}) for half in (real[:20], real[20:])]
+    halves = [spectrum().counts({"hist": half}, 0) for half in (real[:20], real[20:])]
     np.testing.assert_array_equal(sum(halves), counts)
 
 
 def test_intensities_beyond_the_histogram_are_in_its_outer_bins():
     real = np.zeros((1, 64, 64))
     real[0, 40, :2] = [1e-7, 1e9]
-    counts = spectrum().counts({"hist": real}).reshape(32, BINS)
+    counts = spectrum().counts({"hist": real}, 0).reshape(32, BINS)
     assert np.argwhere(counts).tolist() == [[8, 0], [8, BINS - 1]]
 
 
@@ -96,7 +100,7 @@ def test_what_is_right_already_hardly_moves():
 
 def test_beyond_the_last_quantile_pixels_move_as_much_as_it_does():
     matching, made = fitted(images(60, 0.5, 1)), images(60, 0.2, 2)
-    table = matching.table(matching.counts({"hist": made}))
+    table = matching.table(matching.counts({"hist": made}, 0))
     probe = np.zeros((1, 64, 64))
     probe[0, 32, 5], probe[0, 31, 6] = 50.0, 60.0
     found = matching({"hist": tf.constant(probe)}, {}, tf.constant(table))["hist"].numpy()
@@ -112,7 +116,7 @@ def test_rows_without_light_on_either_side_stay_as_they_are():
     for real in (dark, made):
         np.testing.assert_allclose(matched(fitted(real), made), made, rtol=5e-3)
     assert not matched(fitted(made), dark).any()
-    unseen = tf.constant(spectrum().table(spectrum().counts({"hist": dark})))
+    unseen = tf.constant(spectrum().table(spectrum().counts({"hist": dark}, 0)))
     np.testing.assert_array_equal(fitted(made)({"hist": tf.constant(made)}, {}, unseen)["hist"], made)
 
 
@@ -125,7 +129,7 @@ def test_the_network_measures_it_and_no_gradient_changes_it():
     assert not any(weight.name.startswith(name) for weight in network.weights)
     real = images(20, 0.5, 1).astype(np.float32)
     network.calibrate({"hist": tf.constant(part)} for part in (real[:15], real[15:]))
-    counts = network.matching.counts({"hist": real})
+    counts = network.matching.counts({"hist": real}, 0)
     np.testing.assert_allclose(network.named[name].numpy(), network.matching.table(counts), rtol=1e-6)
 
 
@@ -139,17 +143,25 @@ def of_points(scales, seed, n=40):
     return {"hist": made, "mu": np.repeat(np.linspace(-1.0, 1.0, len(scales)), n)}
 
 
+def tables(matching, made):
+    return np.stack([matching.table(matching.counts(made, point)) for point in range(matching.points)])
+
+
 def test_with_a_condition_each_point_has_spectra_of_its_own():
     matching, real, made = by_pileup(), of_points([0.2, 0.4, 0.8], 1), of_points([0.5, 0.5, 0.5], 11)
-    assert matching.points == ({"mu": -1.0}, {"mu": 0.0}, {"mu": 1.0})
-    matching.fit(matching.counts(real))
-    whole = matching.table(matching.counts(made))
+    assert matching.points == 3
+    asked = [matching.conditions(point, 5, 4)["mu"].tolist() for point in range(3)]
+    assert asked == [[-1.0] * 4, [0.0] * 4, [1.0] * 4]
+    assert spectrum().conditions(0, 5, 4) == {}
+    handed_on = fit(matching, real, of_points([0.2, 0.4, 0.8], 1))
+    np.testing.assert_array_equal(handed_on[0]["hist"], real["hist"])
+    whole = tables(matching, made)
     alone = spectrum()
     for number in range(3):
         here = np.s_[40 * number : 40 * (number + 1)]
-        one = alone.table(alone.counts({"hist": made["hist"][here]}))
+        one = alone.table(alone.counts({"hist": made["hist"][here]}, 0))
         np.testing.assert_array_equal(whole[number], one)
-        alone.fit(alone.counts({"hist": real["hist"][here]}))
+        fit(alone, {"hist": real["hist"][here]})
         part = {"hist": tf.constant(made["hist"][here])}
         found = matching(part, {"mu": tf.constant(made["mu"][here])}, tf.constant(whole))["hist"].numpy()
         np.testing.assert_allclose(found, alone(part, {}, tf.constant(one))["hist"], rtol=1e-12)
@@ -157,8 +169,8 @@ def test_with_a_condition_each_point_has_spectra_of_its_own():
 
 def test_between_points_quantiles_are_interpolated_and_beyond_them_they_are_the_last():
     matching, real, made = by_pileup((-1.0, 1.0)), of_points([0.2, 0.6], 1, 150), of_points([0.5, 0.5], 11, 150)
-    matching.fit(matching.counts(real))
-    table = tf.constant(matching.table(matching.counts(made)))
+    fit(matching, real)
+    table = tf.constant(tables(matching, made))
     fresh, mean = images(60, 0.5, 21), images(60, 0.4, 31)  # of exponentials, halfway is one with the mean scale
 
     def at(value):
@@ -177,9 +189,9 @@ def test_a_row_that_is_dark_at_one_point_is_taken_from_the_nearer():
     real = of_points([0.5, 0.5], 1)
     real["hist"][:40, 50] = real["hist"][:40, 13] = 0.0
     matching = by_pileup((-1.0, 1.0))
-    matching.fit(matching.counts(real))
+    fit(matching, real)
     made = of_points([0.2, 0.2], 11)
-    table = tf.constant(matching.table(matching.counts(made)))
+    table = tf.constant(tables(matching, made))
     probe = {"hist": tf.constant(made["hist"][:2])}
     near_dark, near_lit = (
         matching(probe, {"mu": tf.constant([value] * 2, tf.float64)}, table)["hist"].numpy()[:, 50]
@@ -207,7 +219,7 @@ def test_runs_from_before_it_keep_their_names():
 @pytest.mark.usefixtures("eager")
 def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, monkeypatch):
     """Epochs with and without scoring; a run that goes on has the same; one without it can be started from."""
-    monkeypatch.setattr(sampling, "MEASURED", 24)
+    monkeypatch.setattr(Spectrum, "samples", 24)
     data = tiny.write_data(tmp_path / "data")
     more = [f"model.{key}={value}" for key, value in DETECTOR.items()]
     made = tiny.config(data, *more, "scoring.every_epochs=2", "training.batch_size=12", "training.epochs=3")
