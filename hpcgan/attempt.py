@@ -28,6 +28,7 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
+from hpcgan.data.storage import check_space
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
@@ -75,10 +76,13 @@ def train(
         sharding = shard(config, comm, training)
         if comm.is_root:
             check_inputs(config, run, problem)
+    method, state = make_method(config, problem, comm)
+    with agreed(comm):
+        if comm.is_root:
+            check_room(run, state)
     with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
         if comm.is_root:
             run.create(config)
-    method, state = make_method(config, problem, comm)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = started_from = None
     with agreed(comm):
@@ -182,6 +186,24 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
         origin.check(config)
         for split in ("train", "val"):
             problem.validate(config.data.path, split)
+        try:
+            problem.open(config.data.path, "test").close()
+        except InputError as error:
+            _warn(f"{error} ('hpcgan evaluate' will need it)")
+
+
+def check_room(run: RunDirectory, state: TrainState) -> None:
+    """Check that the disk has room for the next checkpoint, and for the one before it at the start.
+
+    Raises
+    ------
+    InputError
+        It has not.
+    """
+    size = sum(np.asarray(variable.numpy()).nbytes for variable in state.variables.values())
+    there = next(folder for folder in (run.path, *run.path.absolute().parents) if folder.is_dir())
+    needed = size * (1 if checkpoints.steps(run.checkpoints) else 2)
+    check_space(there, needed, "make room for checkpoints, or choose another disk with --run")
 
 
 def begin(config: Config, method: Method, problem: Problem, training: Source) -> Path | None:
@@ -295,7 +317,10 @@ def open_writers(
             with problem.writer(path, count, {"epoch": epoch}, force=True) as append:
                 append(events)
         except InputError as error:  # no space, say: true of the disk, but no input of a training
-            raise HpcganError(str(error)) from None
+            cause = str(error).split(";")[0].removeprefix(f"{path.parent}: ")
+            raise HpcganError(
+                f"{path}: cannot write ({cause}); make room, then the same command goes on from the last checkpoint"
+            ) from None
 
     return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run))
 
@@ -347,7 +372,8 @@ def _announce(
         f"events, run {run.path}"
     )
     if counters.step:
-        reporter.message(f"resuming at step {counters.step}, epoch {counters.epoch}")
+        epochs = config.training.epochs
+        reporter.message(f"resuming at step {counters.step}, in epoch {min(counters.epoch + 1, epochs)} of {epochs}")
     if counters.global_batch not in (0, sharding.global_batch):
         reporter.message(
             f"the global batch was {counters.global_batch} and is {sharding.global_batch} on this number of ranks: "

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hpcgan",
         description="Data-parallel training of generative adversarial networks for the physical sciences.",
-        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from.",
+        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from, "
+        "130 interrupted without.",
     )
     parser.add_argument("--version", action="version", version=f"hpcgan {hpcgan.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

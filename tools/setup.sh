@@ -159,7 +159,13 @@ explain() { # LOG: one line on why pip or a build failed
     elif grep -qE 'Could NOT find MPI|MPI_CXX_FOUND' "$log"; then
         echo "CMake does not accept the MPI in $MPI_DIR; set MPICC to another, or HPCGAN_MPI=pypi"
     else
-        grep -hE '(^|[^a-z])(fatal )?[Ee]rror[: ]' "$log" | grep -v 'exited with code' | head -n 1 | cut -c 1-240
+        local cause
+        cause=$(grep -hE '(^|[^a-z])(fatal )?[Ee]rror[: ]|CMake Error' "$log" |
+            grep -vE 'exited with code|subprocess-exited-with-error|metadata-generation-failed|^ *note: ' | head -n 1)
+        # Of an error of CMake the next line says what it is.
+        case $cause in *'CMake Error at'*) cause="$cause $(grep -hFA 2 -- "$cause" "$log" | tail -n +2 | tr -s ' \n' ' ')" ;; esac
+        [ -n "$cause" ] || cause="its last line: $(grep -v '^ *$' "$log" | tail -n 1)"
+        printf '%s\n' "$cause" | tr -s ' ' | sed 's/^ //; s/ $//' | cut -c 1-240
     fi
 }
 

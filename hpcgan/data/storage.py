@@ -451,7 +451,9 @@ def settings_difference(found: Any, wanted: str) -> str:
     return ""
 
 
-def check_space(folder: str | os.PathLike[str], needed_bytes: int) -> None:
+def check_space(
+    folder: str | os.PathLike[str], needed_bytes: int, remedy: str = "choose another disk or fewer events"
+) -> None:
     """Refuse a job the disk has no room for.
 
     Raises
@@ -463,8 +465,7 @@ def check_space(folder: str | os.PathLike[str], needed_bytes: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if free < needed_bytes:
         raise InputError(
-            f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; "
-            "choose another disk or fewer events"
+            f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; {remedy}"
         )
 
 

@@ -88,7 +88,8 @@ def save(
         fsync_directory(folder)
     except OSError as error:
         raise HpcganError(
-            f"{final}: cannot write the checkpoint ({error.strerror}); earlier checkpoints are intact"
+            f"{final}: cannot write the checkpoint ({error.strerror}); "
+            + ("earlier checkpoints are intact" if steps(folder) else "there is no earlier one")
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -201,7 +202,7 @@ def _first_valid(folder: Path, order: Iterator[tuple[int, int]], warn: Callable[
             warn(f"{error}; falling back to another checkpoint")
             broken += 1
     if broken:
-        raise HpcganError(f"{folder}: none of the {broken} checkpoints is intact; train anew with another --run")
+        raise InputError(f"{folder}: none of the {broken} checkpoints is intact; train anew with another --run")
     return None
 
 

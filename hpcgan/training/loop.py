@@ -122,6 +122,7 @@ class Trainer:
         self._diversity, self._folder, self._writers = diversity, checkpoint_folder, writers
         self._stop, self._reporter = stop, reporter
         self._saved_step: int | None = None
+        self._is_first = True  # of the calls of this attempt
         above = config.training.rollback.loss_above
         self._loss_above = math.inf if above is None else above
         self._pace = Pace(config.training.steps_per_call)
@@ -142,7 +143,7 @@ class Trainer:
             Non-finite loss, ranks that differ, or a checkpoint that cannot be written.
         """
         counters, epochs = self._state.counters, self._config.training.epochs
-        self._clock, self._clock_samples = time.monotonic(), counters.samples
+        self._restart_clock()
         if counters.paused:
             self._attend(False)
         while counters.epoch < epochs:
@@ -162,7 +163,7 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         counters = self._state.counters
-        self._clock, self._clock_samples = time.monotonic(), counters.samples
+        self._restart_clock()
         self._comm.beat(f"the data of epoch {counters.epoch + 1}")
         batches, waiting = self._batches(), deque[Batch]()
         while following := self._fetch(batches, waiting):
@@ -177,6 +178,9 @@ class Trainer:
             for result in results:
                 waiting.popleft()
                 self._count(result, stop)
+            if self._is_first and counters.position + self._sharding.global_batch <= self._sharding.n:
+                self._restart_clock()  # what TensorFlow took to build the step is no part of an epoch's rate either
+            self._is_first = False
             self._comm.beat(f"the data of step {counters.step}")
 
     def _count(self, result: StepResult, stop: bool) -> None:
@@ -273,9 +277,9 @@ class Trainer:
             found["failure"] = f"{counters.rollbacks} rollbacks are all that training.rollback.limit allows"
         if "step" not in found:
             why = f" ({found['failure']})" if found else ""
-            raise HpcganError(
-                f"{reason}; all ranks stopped, the last checkpoint is intact{why}. {remedy}", collective=True
-            )
+            there = bool(checkpoints.steps(self._folder)) if self._writers is not None else None
+            kept = f"the last checkpoint is intact{why}" if self._comm.broadcast_json(there) else "no checkpoint yet"
+            raise HpcganError(f"{reason}; all ranks stopped, {kept}. {remedy}", collective=True)
         counters.rollbacks += 1
         if self._writers is not None:
             self._writers.metrics.write(
@@ -313,6 +317,9 @@ class Trainer:
                 "step", counters.step, samples=counters.samples, epoch=self._epochs_done(), metrics=shown
             )
             self._writers.tensorboard(counters.samples, {f"step/{k}": v for k, v in shown.items()})
+
+    def _restart_clock(self) -> None:
+        self._clock, self._clock_samples = time.monotonic(), self._state.counters.samples
 
     def _rate(self) -> float:
         elapsed = time.monotonic() - self._clock

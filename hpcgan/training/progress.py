@@ -38,6 +38,7 @@ class Reporter:
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
         self._started, self._first = time.monotonic(), done
         self._shown = self._started
+        self._stepped = False
         self._bar: Progress | None = None
         if active and terminal:
             self._bar = Progress(
@@ -71,6 +72,8 @@ class Reporter:
         """
         if not self._active:
             return
+        if not self._stepped:  # building the step is no part of what is left
+            self._stepped, self._started, self._first = True, time.monotonic(), done
         losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
         text = f"{rate:.0f} samples/s  {losses}"
         now = time.monotonic()

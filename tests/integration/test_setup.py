@@ -217,6 +217,26 @@ def test_a_build_that_fails_names_its_log_and_leaves_no_wheel(machine):
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [
+        (
+            ["  error: subprocess-exited-with-error", "  note: This error originates from a subprocess", "  gcc: fatal"],
+            "its last line: gcc: fatal",
+        ),
+        (
+            ["  error: subprocess-exited-with-error", "  CMake Error at CMakeLists.txt:1 (find):", "    No CUDA 13 here"],
+            "CMake Error at CMakeLists.txt:1 (find): No CUDA 13 here",
+        ),
+        (["  error: subprocess-exited-with-error", "  x.cc:1:2: error: no such type"], "x.cc:1:2: error: no such type"),
+    ],
+)
+def test_pip_says_that_a_build_failed_and_the_build_says_why(machine, printed, says):
+    lines = "; ".join(f"echo '{line}'" for line in printed)
+    machine.python(pip=f'case "$*" in *wheel*horovod==*) {lines}; exit 1 ;; esac')
+    assert f"building horovod failed: {says} [log: " in machine.refuses()
+
+
 def test_an_unknown_extra(machine):
     assert "unknown extra trian; choose from train" in machine.refuses("trian")
 

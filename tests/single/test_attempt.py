@@ -320,6 +320,21 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data
     assert_same_end(train(data, folder), reference)
 
 
+def test_a_disk_without_room_for_checkpoints_is_refused_at_the_start(data, disk):
+    disk.fill(left=2)
+    with pytest.raises(InputError, match=r"about [\d.]+ MB are needed and [\d.]+ MB are free; make room for checkpoints"):
+        train(data, disk.path / "run")
+    assert not (disk.path / "run").exists()
+    disk.empty()
+
+
+def test_a_test_split_that_is_missing_is_told_of_at_the_start(tmp_path, capsys):
+    folder = tiny.write_data(tmp_path / "data")
+    (folder / "test.h5").rename(tmp_path / "test.h5")
+    train(folder, tmp_path / "run", "training.epochs=1")
+    assert "test.h5: no such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["samples", "checkpoint"])
 def test_a_disk_that_is_full_when_an_epoch_ends(data, reference, disk, monkeypatch, what):
     owner, name = {"samples": (RpvProblem, "writer"), "checkpoint": (checkpoint, "save")}[what]

@@ -75,7 +75,7 @@ def test_any_flipped_bit_or_cut_is_detected_and_the_one_before_is_used(tmp_path_
 def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path):
     for step in (1, 2):
         (_save(tmp_path, step) / "manifest.json").write_text("{}")
-    with pytest.raises(HpcganError, match="none of the 2 checkpoints is intact"):
+    with pytest.raises(InputError, match="none of the 2 checkpoints is intact"):
         checkpoint.load_latest(tmp_path, lambda _: None)
 
 
@@ -92,6 +92,8 @@ def test_a_file_system_that_refuses_leaves_the_previous_one(tmp_path, monkeypatc
         monkeypatch.setattr(os, call, refuse)
     with pytest.raises(HpcganError, match=r"No space left on device.*earlier checkpoints are intact"):
         _save(tmp_path, 2)
+    with pytest.raises(HpcganError, match="no earlier one"):
+        _save(tmp_path.with_name(f"{tmp_path.name}-other"), 2)
     monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [1]
     assert checkpoint.load_latest(tmp_path, pytest.fail).step == 1

@@ -55,9 +55,7 @@ def fitted(sample, classes=()):
 
 
 def tables(matching, sample):
-    return tf.constant(
-        np.stack([matching.table(matching.counts(sample, point)) for point in range(matching.points)])
-    )
+    return tf.constant(np.stack([matching.table(matching.counts(sample, point)) for point in range(matching.points)]))
 
 
 def matched(matching, sample, measured=None):
