@@ -221,11 +221,19 @@ def test_a_build_that_fails_names_its_log_and_leaves_no_wheel(machine):
     ("printed", "says"),
     [
         (
-            ["  error: subprocess-exited-with-error", "  note: This error originates from a subprocess", "  gcc: fatal"],
+            [
+                "  error: subprocess-exited-with-error",
+                "  note: This error originates from a subprocess",
+                "  gcc: fatal",
+            ],
             "its last line: gcc: fatal",
         ),
         (
-            ["  error: subprocess-exited-with-error", "  CMake Error at CMakeLists.txt:1 (find):", "    No CUDA 13 here"],
+            [
+                "  error: subprocess-exited-with-error",
+                "  CMake Error at CMakeLists.txt:1 (find):",
+                "    No CUDA 13 here",
+            ],
             "CMake Error at CMakeLists.txt:1 (find): No CUDA 13 here",
         ),
         (["  error: subprocess-exited-with-error", "  x.cc:1:2: error: no such type"], "x.cc:1:2: error: no such type"),

@@ -322,7 +322,9 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data
 
 def test_a_disk_without_room_for_checkpoints_is_refused_at_the_start(data, disk):
     disk.fill(left=2)
-    with pytest.raises(InputError, match=r"about [\d.]+ MB are needed and [\d.]+ MB are free; make room for checkpoints"):
+    with pytest.raises(
+        InputError, match=r"about [\d.]+ MB are needed and [\d.]+ MB are free; make room for checkpoints"
+    ):
         train(data, disk.path / "run")
     assert not (disk.path / "run").exists()
     disk.empty()
