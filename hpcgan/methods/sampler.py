@@ -16,6 +16,10 @@ from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
 
 
+AT_ONCE = 128
+"""Samples at a time by which a network is measured, at least, unless those of a batch depend on one another."""
+
+
 class Sampler:
     """Draws samples from a network that makes them of noise; needs no training state.
 
@@ -51,10 +55,14 @@ class Sampler:
         self._problem, self._network, self._dtype, self._seed = problem, network, dtype, seed
         self._symmetries = tuple(symmetries)
         self.batch_size = batch_size
-        self._compiled = tf.function(
-            lambda noise, conditions: network.before_matching(noise, conditions, training=statistics == "batch"),
-            autograph=False,
-            reduce_retracing=True,
+        self._measured_in = batch_size if statistics == "batch" else max(batch_size, AT_ONCE)
+        self._compiled, self._compiled_to_measure = (
+            tf.function(
+                lambda noise, conditions: network.before_matching(noise, conditions, training=statistics == "batch"),
+                autograph=False,
+                reduce_retracing=True,
+            )
+            for _ in range(2)
         )
         self._matched = None if network.matching is None else tf.function(network.matching, autograph=False)
         self._table: tf.Variable | None = None
@@ -71,7 +79,10 @@ class Sampler:
         if matching is None:
             return
         comm = comm or SerialComm()
-        n, batches = self.batch_size, range(-(-matching.samples // self.batch_size))
+        n = self._measured_in
+        batches, network = range(-(-matching.samples // n)), self._compiled
+        if n != self.batch_size:  # else TensorFlow would build one for any number of samples, which is slower
+            network = self._compiled_to_measure
         tables = []
         for point in range(matching.points):
             mine = np.zeros(1, np.int64)  # of a rank without a batch
@@ -81,7 +92,7 @@ class Sampler:
                     continue
                 asked = matching.conditions(point, index * n, n)
                 given = {name: tf.constant(values, self._dtype) for name, values in asked.items()}
-                made = self._compiled(self._noise(self._seed, "spectrum", point, index), given)
+                made = network(self._noise(self._seed, "spectrum", point, index, n), given)
                 wanted = matching.samples - index * n  # the same samples whatever the size of a batch
                 sample = {name: tensor.numpy()[:wanted] for name, tensor in {**made, **given}.items()}
                 mine = mine + matching.counts(sample, point)
@@ -125,8 +136,8 @@ class Sampler:
             sample = self._problem.augment(sample, self._symmetries, draws)
         return {**self._problem.decode(sample), **asked}
 
-    def _noise(self, seed: int, stream: str, step: int, index: int) -> tf.Tensor:
-        n = self.batch_size
+    def _noise(self, seed: int, stream: str, step: int, index: int, n: int | None = None) -> tf.Tensor:
+        n = n or self.batch_size
         return tf.constant(stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim), self._dtype)
 
 

@@ -246,23 +246,19 @@ class Shares(tf.Module):
         """Shares (n, k) by the quantiles in these rows (n, k) of `made` and of the training showers' tables."""
         shape = tf.shape(x)
         x, before, after = (tf.reshape(tensor, [-1]) for tensor in (x, before, after))
-        made, real = (tf.reshape(table, [-1, 1 + KNOTS]) for table in (made, self.real))
-        (dark, old, last), (to_dark, new, to_last) = (
-            (tf.gather(table[:, 0], row), tf.reshape(table[:, 1:], [-1]), tf.gather(table[:, -1], row))
-            for table, row in ((made, before), (real, after))
-        )
-        # All tables one after the other are one ascending table: a search in it takes no copies of tables.
-        number = tf.repeat(tf.range(self.points * self.rows), KNOTS)
-        place = tf.searchsorted(_ordered(number, old), _ordered(before, x), side="right") - 1 - before * KNOTS
-        knot = tf.clip_by_value(place, 0, KNOTS - 2)
-        low, high = (tf.gather(old, before * KNOTS + knot + i) for i in (0, 1))
+        old, new = (tf.reshape(table, [-1]) for table in (made, self.real))
+        before, after = before * (1 + KNOTS), after * (1 + KNOTS)
+        dark, to_dark = tf.gather(old, before), tf.gather(new, after)
+        last, to_last = tf.gather(old, before + KNOTS), tf.gather(new, after + KNOTS)
+        knot = tf.minimum(_last_below(old, before + 1, x), KNOTS - 2)
+        low, high = (tf.gather(old, before + 1 + knot + i) for i in (0, 1))
         along = tf.clip_by_value(tf.math.divide_no_nan(x - low, high - low), 0.0, 1.0)
         start, end = (_level(knot + i, dark) for i in (0, 1))
         level = tf.math.divide_no_nan(start + along * (end - start) - to_dark, 1.0 - to_dark)  # among those to be lit
         levels = tf.constant(LEVELS, x.dtype)
         knot = tf.clip_by_value(tf.searchsorted(levels, level, side="right") - 1, 0, len(LEVELS) - 2)
         below, above = (tf.gather(levels, knot + i) for i in (0, 1))
-        low, high = (tf.gather(new, after * KNOTS + len(DARK_LEVELS) + knot + i) for i in (0, 1))
+        low, high = (tf.gather(new, after + 1 + len(DARK_LEVELS) + knot + i) for i in (0, 1))
         # What is as faint as any is lit if it was; of zeros nobody knows which is the nearest to being lit.
         lit = ((level > 0) | ((level >= 0) & (x > 0))) & (x != 0)
         y = tf.where(lit, low + (level - below) / (above - below) * (high - low), 0.0)
@@ -288,7 +284,13 @@ def _parts(x: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(x, tf.reduce_sum(x, axis=1, keepdims=True))
 
 
-def _ordered(row: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Numbers that ascend with the row of a table, and in a row with x."""
-    x = tf.cast(x, tf.float64)
-    return tf.cast(row, tf.float64) + 0.5 * x / (1.0 + tf.abs(x))
+def _last_below(table: tf.Tensor, start: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Of the `KNOTS` ascending numbers of a table from each start on, (n,): the last that is not above x, or the first.
+
+    By bisection: `tf.searchsorted` needs a copy of the numbers for each x.
+    """
+    found = tf.zeros_like(start)
+    for bit in range(KNOTS.bit_length() - 1, -1, -1):
+        tried = tf.minimum(found + (1 << bit), KNOTS - 1)
+        found = tf.where(tf.gather(table, start + tried) <= x, tried, found)
+    return found

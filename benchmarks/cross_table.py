@@ -1,0 +1,94 @@
+"""CaloGAN's test of what tells particles apart (PRL 120 (2018) 042003): classifiers of real or of generated showers.
+
+For each pair of particles one classifier learns to separate real showers, one generated ones, and each is tested on
+both kinds. Trained on real showers, as good on generated ones: these have the differences between the particles that real
+ones have. Trained on generated showers and worse on real ones: the generators make differences up.
+
+    python benchmarks/cross_table.py gamma=RUN eplus=RUN piplus=RUN --out DIR [--showers 12000]
+
+Real showers are the first test events of each run's data; generated ones have their energies. The classifier sees all
+cells, on the scale of the real showers of all classes. DIR gets `cross_table.csv` and `cross_table.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from trainings import write_table
+
+import hpcgan
+from hpcgan.console import quiet_tensorflow
+from hpcgan.data.schema import Sample
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.metrics.cells import Cells
+from hpcgan.problems.base import Problems, problem_class
+from hpcgan.rundir import RunDirectory
+
+
+def both(run: Path, n: int, seed: int) -> tuple[Sample, Sample]:
+    """The first n test events of a run's data, and as many generated ones at their conditions.
+
+    Raises
+    ------
+    InputError
+        No such run, or fewer test events.
+    """
+    config = RunDirectory(run).load_config(Problems())
+    problem = problem_class(config.problem)(config.model)
+    source = problem.open(config.data.path, "test")
+    if len(source) < n:
+        raise InputError(f"{config.data.path}: {len(source)} test events, {n} are needed (--showers)")
+    real = source.read(np.arange(n))
+    asked = {name: real[name] for name in problem.conditions}
+    fake = hpcgan.generate(run, None if asked else n, conditions=asked or None, seed=seed)
+    images = [name for name in real if name not in problem.conditions]
+    return {name: real[name] for name in images}, {name: fake[name] for name in images}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train the classifiers, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="a particle and the run that makes its showers")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--showers", type=int, default=12_000, help="of each particle and kind (default: 12000)")
+    parser.add_argument("--units", type=int, default=256, help="of each of five layers (default: 256)")
+    parser.add_argument("--epochs", type=int, default=20, help="at most (default: 20)")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(argv)
+    quiet_tensorflow()
+    from hpcgan.evaluation.classifier import Settings, cross_table
+
+    try:
+        named = dict(text.split("=", 1) for text in args.runs)
+    except ValueError:
+        parser.error("give NAME=RUN for each particle")
+    try:
+        samples = {name: both(Path(run), args.showers, args.seed) for name, run in named.items()}
+    except HpcganError as error:
+        print(f"cross_table: error: {error}", file=sys.stderr)
+        return error.exit_code
+    images = next(iter(samples.values()))[0]
+    cells = Cells.of({key: np.concatenate([real[key] for real, _ in samples.values()]) for key in images})
+    real, fake = ({name: cells(pair[kind]) for name, pair in samples.items()} for kind in (0, 1))
+    settings = Settings(hidden=(args.units,) * 5, epochs=args.epochs, seed=args.seed)
+    started = time.monotonic()
+    found = cross_table(real, fake, settings, lambda text: print(text, flush=True))
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_table(args.out, "cross_table", [asdict(entry) for entry in found])
+    print(f"\n{time.monotonic() - started:.0f} s\n\n| pair | trained on | tested on | right | AUC |")
+    print("|---|---|---|---|---|")
+    for e in found:
+        print(
+            f"| {' / '.join(e.classes)} | {e.trained_on} | {e.tested_on} | {100 * e.accuracy:.1f} ± "
+            f"{100 * e.accuracy_error:.1f}% | {e.auc:.3f} ± {e.auc_error:.3f} |"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
