@@ -1,7 +1,7 @@
 """CaloGAN's test of what tells particles apart (PRL 120 (2018) 042003): classifiers of real or of generated showers.
 
 For each pair of particles one classifier learns to separate real showers, one generated ones, and each is tested on
-both kinds. Trained on real showers, as good on generated ones: these have the differences between the particles that real
+both kinds. Trained on real showers, as good on generated ones: these have the differences between particles that real
 ones have. Trained on generated showers and worse on real ones: the generators make differences up.
 
     python benchmarks/cross_table.py gamma=RUN eplus=RUN piplus=RUN --out DIR [--showers 12000]

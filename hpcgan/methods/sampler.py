@@ -15,7 +15,6 @@ from hpcgan.methods.base import method_class
 from hpcgan.models.layers import Network
 from hpcgan.problems.base import Problem
 
-
 AT_ONCE = 128
 """Samples at a time by which a network is measured, at least, unless those of a batch depend on one another."""
 
