@@ -751,9 +751,12 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ..
     if first["type"] == "missing":
         return f"'{dotted}' is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
-    if not dotted:
+    if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
         return f"{message}{more}"
-    return f"{dotted}: {message[0].lower() + message[1:]}, got {first['input']!r}{more}"
+    given = repr(first["input"])
+    said = str(first["input"]) in message or isinstance(first["input"], dict)
+    said = said or (isinstance(first["input"], list) and any(repr(part) in message for part in first["input"]))
+    return f"{dotted}: {message[0].lower() + message[1:]}{'' if said else f', got {given}'}{more}"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:

@@ -152,6 +152,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",
         "run": str(args.run),
+        "run_problem": config.problem,
         "step": info.step,
         "epoch": info.epoch,
         "seed": args.seed,

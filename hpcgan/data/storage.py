@@ -208,7 +208,8 @@ class SplitWriter(ABC):
         file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
         group = file.require_group(self._group)
         self._lay_out(group, size)
-        for name, value in {**self._attributes, "split": split, self._noun: size}.items():
+        which = {"split": split} if split in SPLITS else {}  # else the name of a file that somebody chose
+        for name, value in {**self._attributes, **which, self._noun: size}.items():
             group.attrs[name] = value
         group.attrs["complete"] = False
         return file

@@ -606,7 +606,8 @@ def curves(
     panel.set(xlabel=x_label, ylabel=y_label)
     panel.margins(x=0.02)
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    longest = max((len(str(label)) for label in panel.get_legend_handles_labels()[1]), default=1)
+    figure.legend(loc="outside upper center", ncols=max(1, min(4, 90 // (longest + 5))), fontsize=9)
     return figure
 
 

@@ -9,6 +9,7 @@ Images have rows phi and columns eta; here phi stands for y and eta for x, both 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -283,7 +284,7 @@ class Segmentation:
 
     def flatten(self, images: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Cells of all layers in a row, layer after layer, row after row: (n, n_cells)."""
-        return np.concatenate([image.reshape(len(image), -1) for image in images], axis=1)
+        return np.concatenate([image.reshape(len(image), math.prod(image.shape[1:])) for image in images], axis=1)
 
     def unflatten(self, cells: ArrayLike) -> list[NDArray[Any]]:
         """Images of the layers from cells in a row: the inverse of `flatten`."""

@@ -75,7 +75,7 @@ def lateral_width(image: NDArray[Any], centres: Array, axis: Axis) -> Array:
 
 def energy_ratio(image: NDArray[Any]) -> Array:
     """E_ratio = (E_1st - E_2nd) / (E_1st + E_2nd) of the two brightest cells of a layer: (n,); NaN without energy."""
-    cells = image.reshape(len(image), -1).astype(np.float64)
+    cells = image.reshape(len(image), image.shape[1] * image.shape[2]).astype(np.float64)
     first, second = cells.max(axis=1), np.zeros(len(cells))
     if cells.shape[1] > 1:
         second = np.partition(cells, cells.shape[1] - 2, axis=1)[:, -2]

@@ -194,6 +194,10 @@ def bad(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     signal_file(path / "gev.h5", units="GeV")
     signal_file(path / "wide.h5", eta_range=[-5.0, 5.0])
     pileup_file(path / "other_mu.h5", two_pixels(40, 300.0), mu=60)
+    pileup_file(path / "each_mu.h5", two_pixels(40, 300.0))
+    with h5py.File(path / "each_mu.h5", "r+") as file:
+        file["all_events/mu"] = np.full(40, 5, np.float32)
+    signal_file(path / "of_masses.h5", run_problem="conditional")
     pileup_file(path / "one.h5", two_pixels(1, 300.0), mu=MU)
     spoilt = two_pixels(40, 300.0)
     spoilt[33, 1, 1] = np.nan
@@ -236,6 +240,8 @@ def bad(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--pileup gev --signal signal --real-pileup pool --mu 4", "gev.h5: holds other images: units = GeV"),
         ("--pileup rpv_process --signal signal --real-pileup pool --mu 4", "holds events of process rpv, not pileup"),
         ("--pileup other_mu --signal signal --real-pileup pool --mu 4", "holds pileup of mu = 60; --mu 4 is something"),
+        ("--pileup each_mu --signal signal --real-pileup pool --mu 4", "each_mu.h5: holds pileup of mu = 5; --mu 4"),
+        ("--pileup of_masses --signal signal --real-pileup pool --mu 4", "by a run of problem 'conditional', not of"),
         ("--pileup one --signal signal --real-pileup pool --mu 4", "one.h5: holds 1 event, too few to compare"),
         ("--pileup nan --signal signal --real-pileup pool --mu 4", "nan.h5: event 33 holds an energy that is not fini"),
         ("--pileup rpv_run --signal signal --mu 4", "rpv_run: a run of problem 'rpv', not of 'pileup'"),
