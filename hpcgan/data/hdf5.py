@@ -225,6 +225,16 @@ class ImageFile(DataFile):
                 out[position] = images[int(index)]
             return out
 
+    @property
+    def grid(self) -> dict[str, Any]:
+        """Attributes, with the unit that the images themselves say, unless the file says another than MeV already."""
+        found = self.attrs
+        with readable(self.path, f"{GROUP}/{IMAGES}"):
+            said = self._images.attrs.get("units")
+        if said is not None and found.get("units", "MeV") == "MeV":
+            found["units"] = said
+        return found
+
     def column(self, name: str) -> NDArray[np.float32] | None:
         """(N,) one number an event; None if the file has no such column."""
         with readable(self.path, f"{GROUP}/{name}"):

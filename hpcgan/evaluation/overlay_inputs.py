@@ -64,7 +64,7 @@ def open_signal(path: Path) -> Images:
     if pool.holds_pool(path):
         raise InputError(f"{path}: a pool of minimum-bias events, not signal events; give --signal a file of images")
     with hdf5.open_images(path) as opened:
-        difference, kind = grid_difference(opened.attrs), opened.attrs.get("problem")
+        difference, kind = grid_difference(opened.grid), opened.attrs.get("problem")
     if difference is not None:
         raise InputError(f"{path}: holds other images: {difference}")
     if kind == "pileup":

@@ -231,7 +231,7 @@ def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check_images(file: Path) -> None:
     """Refuse images that say that they are no pileup, or of another grid."""
     with hdf5.open_images(file) as images:
-        attributes = images.attrs
+        attributes = images.grid
     difference = grid_difference(attributes)
     if difference is not None:
         raise InputError(f"{file}: holds other images: {difference}")

@@ -197,6 +197,9 @@ def bad(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pileup_file(path / "each_mu.h5", two_pixels(40, 300.0))
     with h5py.File(path / "each_mu.h5", "r+") as file:
         file["all_events/mu"] = np.full(40, 5, np.float32)
+    signal_file(path / "gev_hist.h5")
+    with h5py.File(path / "gev_hist.h5", "r+") as file:
+        file["all_events/hist"].attrs["units"] = "GeV"
     signal_file(path / "of_masses.h5", run_problem="conditional")
     pileup_file(path / "one.h5", two_pixels(1, 300.0), mu=MU)
     spoilt = two_pixels(40, 300.0)
@@ -238,6 +241,14 @@ def bad(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--pileup cut --signal signal --real-pileup pool --mu 4", "cut.h5: not a readable HDF5 file"),
         ("--pileup small --signal signal --real-pileup pool --mu 4", "small.h5: all_events/hist has shape"),
         ("--pileup gev --signal signal --real-pileup pool --mu 4", "gev.h5: holds other images: units = GeV"),
+        (
+            "--pileup gev_hist --signal signal --real-pileup pool --mu 4",
+            "gev_hist.h5: holds other images: units = GeV",
+        ),
+        (
+            "--pileup made --signal gev_hist --real-pileup pool --mu 4",
+            "gev_hist.h5: holds other images: units = GeV",
+        ),
         ("--pileup rpv_process --signal signal --real-pileup pool --mu 4", "holds events of process rpv, not pileup"),
         ("--pileup other_mu --signal signal --real-pileup pool --mu 4", "holds pileup of mu = 60; --mu 4 is something"),
         ("--pileup each_mu --signal signal --real-pileup pool --mu 4", "each_mu.h5: holds pileup of mu = 5; --mu 4"),
