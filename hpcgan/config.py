@@ -753,10 +753,10 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ..
     message = first["msg"].removeprefix("Value error, ")
     if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
         return f"{message}{more}"
-    given = repr(first["input"])
-    said = str(first["input"]) in message or isinstance(first["input"], dict)
-    said = said or (isinstance(first["input"], list) and any(repr(part) in message for part in first["input"]))
-    return f"{dotted}: {message[0].lower() + message[1:]}{'' if said else f', got {given}'}{more}"
+    given = first["input"]
+    names = [part for part in (given if isinstance(given, list) else [given]) if isinstance(part, str)]
+    said = isinstance(given, dict) or any(f"'{name}'" in message for name in names)
+    return f"{dotted}: {message[0].lower() + message[1:]}{'' if said else f', got {given!r}'}{more}"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
