@@ -77,11 +77,9 @@ def train(
         if comm.is_root:
             check_inputs(config, run, problem)
     method, state = make_method(config, problem, comm)
-    with agreed(comm):
-        if comm.is_root:
-            check_room(run, state)
     with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
         if comm.is_root:
+            check_room(run, state)
             run.create(config)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = started_from = None
