@@ -38,7 +38,6 @@ from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.problems.base import Problem, Problems, open_split, problem_class
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
-from hpcgan.schedule import due
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training import origin
 from hpcgan.training.control import StopRequest, verdict
@@ -105,7 +104,19 @@ def train(
             scorer = epoch_scorer(config, problem, sampler, validation, comm)
             diversity = epoch_diversity(config, problem, sampler, validation, comm)
         trainer = Trainer(
-            config, comm, method, state, pipeline, sharding, scorer, diversity, run.checkpoints, writers, stop, reporter
+            config,
+            comm,
+            method,
+            state,
+            pipeline,
+            sharding,
+            lambda: sampler.measure(comm),
+            scorer,
+            diversity,
+            run.checkpoints,
+            writers,
+            stop,
+            reporter,
         )
         ended_early = trainer.run()
         if ended_early is not None:
@@ -252,11 +263,7 @@ def epoch_scorer(
     """Scoring of the generator after an epoch."""
     scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
 
-    def score(epoch: int) -> Any:
-        sampler.measure(comm)
-        return scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
-
-    return score
+    return lambda epoch: scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
 
 
 def epoch_diversity(
@@ -306,8 +313,6 @@ def open_writers(
             events.flush()
 
     def samples(epoch: int) -> None:
-        if not due(epoch, config.scoring.every_epochs, config.training.epochs):
-            sampler.measure()  # else all ranks have done it together
         events = take(sampler.batch(config.seed, "score", epoch, 0, conditions), slice(0, SAMPLE_EVENTS))
         count = len(next(iter(events.values())))
         path = run.samples / f"epoch-{epoch:04d}.h5"

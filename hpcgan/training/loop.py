@@ -91,6 +91,8 @@ class Trainer:
         Possibly restored from a checkpoint.
     pipeline : Pipeline
     sharding : Sharding
+    measure : callable
+        () -> None, called on all ranks together after an epoch, before anything is sampled.
     scorer : callable or None
         (epoch) -> Score, called on all ranks together.
     diversity : callable or None
@@ -110,6 +112,7 @@ class Trainer:
         state: TrainState,
         pipeline: Pipeline,
         sharding: Sharding,
+        measure: Callable[[], None],
         scorer: Callable[[int], Score] | None,
         diversity: Callable[[int], Diversity | None] | None,
         checkpoint_folder: Path,
@@ -118,8 +121,9 @@ class Trainer:
         reporter: Reporter,
     ) -> None:
         self._config, self._comm, self._method, self._state = config, comm, method, state
-        self._pipeline, self._sharding, self._scorer = pipeline, sharding, scorer
-        self._diversity, self._folder, self._writers = diversity, checkpoint_folder, writers
+        self._pipeline, self._sharding, self._measure = pipeline, sharding, measure
+        self._scorer, self._diversity = scorer, diversity
+        self._folder, self._writers = checkpoint_folder, writers
         self._stop, self._reporter = stop, reporter
         self._saved_step: int | None = None
         self._is_first = True  # of the calls of this attempt
@@ -333,6 +337,8 @@ class Trainer:
         counters.epoch, counters.position, counters.count, counters.sums = epoch, 0, 0, {}
         started = time.monotonic()
         score = diversity = None
+        self._comm.beat(f"measuring the generator of epoch {epoch}")
+        self._measure()
         if self._scorer is not None and schedule.due(
             epoch, self._config.scoring.every_epochs, self._config.training.epochs
         ):
