@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way once: events, a training on two ranks, samples, score and report. Ten to twelve minutes on two cores.
+# The whole way once: events, a training on two ranks, samples, score and report. Eight to twelve minutes on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BIN=${HPCGAN_VENV:-$PWD/.venv}/bin
