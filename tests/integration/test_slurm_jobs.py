@@ -520,3 +520,23 @@ def test_the_template_of_engines_gives_one_mpi_world(clean, clone):
         assert sorted(view["found"]) == [(rank, 4, 6) for rank in range(4)]
     subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
     wait_for_job(clean, number, 60)
+
+
+def test_a_scaling_study_is_submitted_to_two_nodes(clean, setting, outside):
+    study = outside / "scaling"
+    command = [
+        sys.executable, "-m", "hpcgan", "scaling", "tiny.yaml", "--ranks", "1,2", "--steps", "20", "--repeats", "1",
+        "--no-allreduce", "--executor", "slurm", "--nodes", "2", "--time", "10", "--out", str(study),
+    ]  # fmt: skip
+    code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(60)
+    assert code == 0, output
+    number = re.fullmatch(r"job (\d+): study .*, log .*/slurm-\1\.out", output.strip())[1]
+    shown = wait_for_job(clean, number, 240)
+    log = read(study / f"slurm-{number}.out")
+    assert shown["JobState"] == "COMPLETED", log
+    assert shown["NumNodes"] == "2"
+    points = json.loads((study / "study.json").read_text())["points"]
+    assert [(point["ranks"], point["backend"]) for point in points] == [(1, "serial"), (2, "horovod")], log
+    measured = json.loads((study / "points" / "auto-2-0.json").read_text())["ranks_measured"]
+    assert [rank["rank"] for rank in measured] == [0, 1]
+    assert (study / "report.html").is_file()
