@@ -260,7 +260,7 @@ def encoded(problem: Problem, source: Source, batch: int = 512) -> Iterator[Samp
 def epoch_scorer(
     config: Config, problem: Problem, sampler: Sampler, validation: Source, comm: Comm
 ) -> Callable[[int], Any]:
-    """Scoring of the generator after an epoch."""
+    """Scoring after an epoch of the generator, which has been measured before."""
     scorer = Scorer(problem, validation, comm, config.scoring.events, sampler.batch_size, config.scoring.samples)
 
     return lambda epoch: scorer(lambda *place: sampler.batch(config.seed, "score", *place), epoch)
