@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import one_rank
 import pytest
 from hypothesis import HealthCheck, settings
-from one_rank import eagerly
+from warm import Warm, warm_networks
 
 # Of the millions of objects that imports make, hardly one is garbage, and looking for it takes long.
 gc.set_threshold(100_000, 50, 50)
@@ -52,8 +53,23 @@ LONGEST = (
 @pytest.fixture
 def eager() -> Iterator[None]:
     """TensorFlow without graphs."""
-    with eagerly():
+    with one_rank.eagerly():
         yield
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """Trainings of this module's tests share what is compiled."""
+    with warm_networks() as made:
+        yield made
+
+
+@pytest.fixture
+def cold(warm: Warm) -> Iterator[None]:
+    """All of them but those of this test."""
+    warm.cold = True
+    yield
+    warm.cold = False
 
 
 #: A PNG of one pixel.
@@ -115,6 +131,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--faults"):
         settings.load_profile("thorough")
+        one_rank.thorough = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,6 +20,15 @@ def on(size: int, *values: Any, faults: bool = False) -> Any:
     return pytest.param(size, *values, marks=marks)
 
 
+#: Whether tests compile what they need not (`--faults`).
+thorough = False
+
+
+def unless_thorough(compiled: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Without graphs, but for what has to be `compiled`, and with `--faults`."""
+    return contextlib.nullcontext() if compiled or thorough else eagerly()
+
+
 @contextlib.contextmanager
 def eagerly() -> Iterator[None]:
     """Without graphs: of networks as small as those of tests they take longer to make than a few steps."""

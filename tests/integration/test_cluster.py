@@ -178,14 +178,12 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
         assert cluster.state == "lost"
         with pytest.raises(InputError, match=f"cluster {cluster.id} is lost"):
             cluster.session().train(config, run=run)
-    short = a_little_further(run)
-    for path in (run, tmp_path / "whole"):
-        assert session.train(config, [short], run=path).wait(jobs.PATIENCE) == "done"
+    assert session.train(config, [a_little_further(run)], run=run).wait(jobs.PATIENCE) == "done"
     attempts = records.read(run / "metrics.jsonl", "start")
-    assert attempts[-1]["step"] >= 7  # not from the beginning
-    assert_same(run, tmp_path / "whole")
+    assert attempts[-1]["step"] >= 7  # not from the beginning; the bits are compared in `test_faults`
 
 
+@pytest.mark.faults  # of what is done in a cluster when a process of it dies, there is one above
 def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tmp_path):
     with Cluster.start("mpi", 1) as cluster:
         training = cluster.session().train(tiny.config(data, *ENDLESS), run=tmp_path / "run")

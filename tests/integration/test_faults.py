@@ -150,12 +150,11 @@ def test_a_training_killed_twenty_times_ends_as_if_nothing_had_been(setting, tmp
 
 
 def test_an_exception_on_one_rank_ends_the_job_and_is_named_first(setting, survivor):
-    """Between collectives of the others, while the step is being traced; with the data; in rank 0's files."""
+    """Between collectives of the others, while the step is being traced; in rank 0's files."""
     start = jobs.newest_step(survivor)
     fail(setting, survivor, "discriminator", 1, 0, *ENDLESS)
     fail(setting, survivor, "checkpoint", 0, start + 10, *ENDLESS)
     assert jobs.newest_step(survivor) == start + 7
-    fail(setting, survivor, "data", 1, start + 9, *ENDLESS)
 
 
 def test_ranks_are_killed_at_random_times(setting, survivor):
@@ -176,6 +175,7 @@ def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting,
     assert re.search(rf"rank {rank} does not answer .*; rank {1 - rank} is waiting in '[\w .]+' \(", line), line
 
 
+@pytest.mark.faults  # test_attempt.py has another writer, test_jobs.py a launcher that is killed
 def test_another_writer_is_refused_and_a_killed_launcher_leaves_nothing_behind(setting, survivor):
     """The run is paused meanwhile: the fewer its epochs, the sooner the last test has repeated them."""
     job = long_training(setting, survivor)

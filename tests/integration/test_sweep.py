@@ -182,6 +182,7 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     assert records.read_lines(study.trial(2).metrics_file)[-1]["outcome"] == "pruned"
 
 
+@pytest.mark.faults  # for its time; of ranks and of trials by themselves there are other tests
 def test_a_trial_can_have_two_ranks(setting, tmp_path):
     study = StudyDirectory(tmp_path / "study")
     options = ("training.epochs=1", "--trials", "1", "--ranks", "2")

@@ -62,13 +62,11 @@ def assert_interrupted(job, run, before):
     return output
 
 
+@pytest.mark.faults  # of the next test, and of `test_jobs`
 @pytest.mark.parametrize(
     ("number", "whom"),
-    [
-        pytest.param(signal.SIGTERM, 1, id="TERM-rank1"),
-        pytest.param(signal.SIGINT, None, id="INT-launcher", marks=pytest.mark.faults),  # others in `test_jobs`
-        pytest.param(signal.SIGUSR1, 0, id="USR1-rank0", marks=pytest.mark.faults),
-    ],
+    [(signal.SIGINT, None), (signal.SIGUSR1, 0)],
+    ids=["INT-launcher", "USR1-rank0"],
 )
 def test_a_signal_stops_both_ranks_with_a_checkpoint(setting, run, number, whom):
     before, job = go_on(setting, run)
@@ -82,7 +80,7 @@ def command(capsys, run, *words):
     return capsys.readouterr().out
 
 
-def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, run, capsys):
+def test_a_running_job_is_paused_and_changed_from_outside_and_stopped_by_a_signal_to_one_rank(setting, run, capsys):
     metrics = run / "metrics.jsonl"
     before, job = go_on(setting, run)
     sent = len(records.read(metrics, "command"))
@@ -95,10 +93,10 @@ def test_a_running_job_is_paused_changed_and_stopped_from_outside(setting, run, 
     command(capsys, run, "set", "generator=1e-5")
     command(capsys, run, "resume")
     jobs.wait_for_step(run, jobs.newest_step(run) + 1, job)
-    assert "stop: obeyed by all ranks" in command(capsys, run, "stop")
-    assert_interrupted(job, run, before)
+    job.ranks()[1].send_signal(signal.SIGTERM)
+    assert "run the same command to resume" in assert_interrupted(job, run, before)
     found = records.read(metrics, "command")[sent:]
-    assert [r["name"] for r in found] == ["pause", "set", "resume", "stop"]
+    assert [r["name"] for r in found] == ["pause", "set", "resume"]
     assert found[1]["learning_rates"] == [{"generator": 1e-5, "discriminator": 1e-4}] * 2
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tiny
-from one_rank import assert_as_one_rank
+from one_rank import assert_as_one_rank, unless_thorough
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod")
@@ -44,7 +44,8 @@ def train(comm, problem, whole, steps=2):
         real = problem.encode({"hist": images, "mGlu": points[0], "mNeu": points[1]})
         rates = {"generator": 1e-3, "discriminator": 1e-3}
         draws = gan.draws(step, first, mine)
-        result = gan.step(step, real, draws, learning_rates=rates, samples=12 * step + 12, attention=False)
+        with unless_thorough():
+            result = gan.step(step, real, draws, learning_rates=rates, samples=12 * step + 12, attention=False)
         results.append(result.metrics)
     return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, results
 
@@ -101,7 +102,8 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
         "training": {"epochs": 1, "batch_size": 5},
         "scoring": {"events": 20},
     }
-    attempt.train(configuration.load(raw, Problems()), run, comm, StopRequest())
+    with unless_thorough():
+        attempt.train(configuration.load(raw, Problems()), run, comm, StopRequest())
     if comm.is_root:
         (record,) = records.read(run.metrics_file, "epoch")
         assert record["samples"] == 60

@@ -24,6 +24,7 @@ from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
 from hpcgan.training import checkpoint, loop  # noqa: E402
 from hpcgan.training.control import StopRequest  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("warm")
 BATCH = 4
 
 
@@ -136,7 +137,7 @@ class CommandsAt(StopRequest):
 
 
 @pytest.mark.world_size(2)
-@pytest.mark.parametrize("backend", ["horovod", pytest.param("mpi", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("backend", ["mpi", pytest.param("horovod", marks=pytest.mark.faults)])
 def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_factory, monkeypatch, backend):
     """A pause, rates that are set in it, more rates later: the bits are those of a schedule with the same rates."""
     comm = comm_of(backend)
@@ -194,6 +195,8 @@ def copied(comm, run, tmp_path_factory):
     return copy
 
 
+@pytest.mark.faults  # the one below is harder
+@pytest.mark.usefixtures("cold")
 @pytest.mark.world_size(2)
 def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, whole, interrupted, tmp_path_factory):
     run = copied(comm, interrupted / "7", tmp_path_factory)
@@ -202,6 +205,7 @@ def test_an_interrupted_run_of_two_ranks_ends_with_the_same_bits(comm, data, who
         assert_whole(run, whole)
 
 
+@pytest.mark.faults  # of steps over both there is a test in test_step.py, of commands over mpi4py one above
 @pytest.mark.world_size(2)
 def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, whole, tmp_path_factory):
     """Scores, checkpoints and an interruption included: it goes on over the other backend."""
@@ -217,6 +221,7 @@ def test_a_training_over_mpi4py_ends_with_the_same_bits(comm_of, data, whole, tm
             np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
+@pytest.mark.usefixtures("cold")
 @pytest.mark.world_size(2)
 def test_what_another_rank_sees_in_the_run_directory_does_not_matter(comm, data, whole, interrupted, tmp_path_factory):
     """Rank 1 looks into a stale copy, with a checkpoint of another step: all go on from what rank 0 read."""

@@ -19,6 +19,8 @@ from hpcgan import attempt
 from hpcgan.comm.base import SerialComm
 from hpcgan.training import checkpoint, loop
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

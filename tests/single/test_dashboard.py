@@ -27,6 +27,7 @@ from hpcgan.interactive.dashboard import TrainingDashboard
 PNG = b"\x89PNG"
 
 
+pytestmark = pytest.mark.usefixtures("warm")
 panels: list[TrainingDashboard] = []  # those of this test
 
 
