@@ -119,11 +119,22 @@ def played(run):
 
 @contextlib.contextmanager
 def trained(data, run, *overrides):
-    """A real training in a thread."""
+    """A real training in a thread, which leaves some of the core to what is tested."""
     from hpcgan import attempt
     from hpcgan.comm.base import SerialComm
 
-    stop = StopRequest()
+    class Resting(StopRequest):
+        """Looked at in every step."""
+
+        def __init__(self):
+            self.asked = None
+
+        @property
+        def requested(self):
+            time.sleep(0.02)
+            return self.asked
+
+    stop = Resting()
 
     def train():
         with contextlib.suppress(Interrupted):
@@ -134,7 +145,7 @@ def trained(data, run, *overrides):
     try:
         yield
     finally:
-        stop.requested = "SIGTERM"
+        stop.asked = "SIGTERM"
         thread.join(600)
 
 
