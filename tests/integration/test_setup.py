@@ -217,6 +217,35 @@ def test_a_build_that_fails_names_its_log_and_leaves_no_wheel(machine):
     assert list(cache.iterdir()) == []
 
 
+#: Stands for the build: configured, it goes on until PROGRAM has been done, and leaves a wheel.
+BUILD = """case "$*" in
+    *wheel*horovod==*)
+        : >"$HPCGAN_CONFIGURED"
+        until [ -e "$HOME/asked" ]; do sleep 0.1; done
+        while [ "$1" != -w ]; do shift; done
+        : >"$2/horovod-0.28.1-cp311.whl" ;;
+    *"install -c"*".[dev]"*) touch "$HOME/asked"; {program} ;;
+esac"""
+
+
+def test_packages_that_cannot_be_installed_beside_the_build_are_said_and_the_wheel_is_kept(machine):
+    machine.python(pip=BUILD.format(program='echo "ERROR: No matching distribution found for ruff"; exit 1'))
+    message = machine.refuses("train", "dev")
+    assert message.startswith("setup: installing packages failed: No matching distribution found for ruff")
+    (kept,) = (machine.folder / ".cache/hpcgan/wheels").iterdir()
+    assert [path.name for path in kept.iterdir()] == ["horovod-0.28.1-cp311.whl"]
+
+
+def test_what_the_build_does_not_need_is_installed_beside_it(machine):
+    machine.python(pip='echo "$*" >>"$HOME/calls"; ' + BUILD.format(program="exit 0"))
+    done = machine.run("train", "dev")  # ends without an environment that could be verified
+    assert "does not load" in done.stderr
+    calls = (machine.folder / "calls").read_text().splitlines()[1:]  # but for the tools
+    ours = ["-e .[build]", "pip wheel", "-e .[dev]", "--force-reinstall"]
+    found = [next(word for word in ours if word in call) for call in calls]
+    assert found in (ours, [ours[0], ours[2], ours[1], ours[3]])  # those beside one another in any order
+
+
 @pytest.mark.parametrize(
     ("printed", "says"),
     [
