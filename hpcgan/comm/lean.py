@@ -1,4 +1,4 @@
-"""TensorFlow and Horovod without Keras, which nothing here uses.
+"""TensorFlow and Horovod without Keras, which nothing here uses, and TensorFlow without Setuptools.
 
 TensorFlow imports Keras, and Keras pandas, when it is imported itself, and Horovod asks for a layer of Keras and for
 TensorFlow's estimators: a fifth of what the start of a rank takes, and a thousand files that every rank would read.
@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ def tensorflow() -> Any:
     """
     if "tensorflow" in sys.modules or "keras" in sys.modules:
         return importlib.import_module("tensorflow")
-    with _uncollected(), _in_place_of(_KERAS, None):  # TensorFlow goes on without
+    with _uncollected(), _in_place_of(_KERAS, None), _python_distutils():  # TensorFlow goes on without Keras
         module = importlib.import_module("tensorflow")
     for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
         del sys.modules[name]  # what was imported before it came to what was not there
@@ -74,6 +75,28 @@ def _uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _python_distutils() -> Iterator[None]:
+    """Whoever imports `distutils` meanwhile gets Python's; to put its own there, Setuptools would have to be imported.
+
+    TensorFlow asks it for one path: a tenth of its import. What comes later gets that of Setuptools as ever. Python 3.12
+    has none any more.
+    """
+    shim = sys.modules.get("_distutils_hack")
+    if shim is None or "distutils" in sys.modules or sys.version_info >= (3, 12):
+        yield
+        return
+    shim.remove_shim()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The distutils package is deprecated", DeprecationWarning)
+            yield
+    finally:
+        shim.add_shim()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "distutils"]:
+            del sys.modules[name]  # or Setuptools would warn that it comes too late
 
 
 @contextlib.contextmanager

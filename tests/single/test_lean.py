@@ -1,4 +1,4 @@
-"""TensorFlow and Horovod as ranks import them: without Keras, which is there for whoever wants it later."""
+"""TensorFlow and Horovod as ranks import them: without Keras and Setuptools, which are there for whoever wants them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 ROOT = Path(__file__).resolve().parents[2]
 
 LOADED = """
-import gc, json, sys
+import gc, json, sys, warnings
 from hpcgan.comm import lean
 collected = []
 gc.callbacks.append(lambda phase, info: collected.append("tensorflow" in sys.modules))
@@ -25,12 +25,16 @@ if "horovod" in sys.argv:
     with lean.for_horovod(tf):
         import horovod.tensorflow as hvd
     assert callable(hvd.allreduce)
-found = {name.split(".")[0] for name in sys.modules} & {"keras", "pandas", "tensorflow_estimator"}
+found = {name.split(".")[0] for name in sys.modules} & {"keras", "pandas", "setuptools", "tensorflow_estimator"}
 assert float(tf.reduce_sum(tf.constant([1.0, 2.0]))) == 3.0
 import keras
 from tensorflow.keras.layers import Dense
 assert tf.keras.layers.Dense is keras.layers.Dense is Dense
 assert lean.tensorflow() is tf
+warnings.filterwarnings("error", "Distutils was imported before")
+import setuptools
+import distutils
+assert distutils.__file__.startswith(setuptools.__path__[0])
 print(json.dumps(sorted(found)))
 """
 
