@@ -81,8 +81,8 @@ def _uncollected() -> Iterator[None]:
 def _python_distutils() -> Iterator[None]:
     """Whoever imports `distutils` meanwhile gets Python's; to put its own there, Setuptools would have to be imported.
 
-    TensorFlow asks it for one path: a tenth of its import. What comes later gets that of Setuptools as ever. Python 3.12
-    has none any more.
+    TensorFlow asks it for one path: a tenth of its import. What comes later gets that of Setuptools as ever. From
+    Python 3.12 on there is no other.
     """
     shim = sys.modules.get("_distutils_hack")
     if shim is None or "distutils" in sys.modules or sys.version_info >= (3, 12):
