@@ -207,10 +207,15 @@ make_venv() {
     mkdir -p "$LOGS"
 }
 
+joined() { # WORD...: with commas
+    local IFS=,
+    printf '%s' "$*"
+}
+
 packages() { # LOG EXTRA...: what they need and, where mpi_package names one, MPI
     local log=$1 wanted
     shift
-    wanted=$(IFS=,; printf '%s' "$*")
+    wanted=$(joined "$@")
     logged "$log" "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
         -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
 }
@@ -390,8 +395,7 @@ fi
 make_venv
 rm -f "$STAMP"
 
-wanted=""
-for extra in ${PLAIN[@]+"${PLAIN[@]}"}; do wanted=${wanted:+$wanted,}$extra; done
+wanted=$(joined ${PLAIN[@]+"${PLAIN[@]}"})
 say "installing packages${wanted:+ ($wanted)}: about half a minute with a fast network"
 logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
 mpi_package=()

@@ -178,9 +178,12 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
         assert cluster.state == "lost"
         with pytest.raises(InputError, match=f"cluster {cluster.id} is lost"):
             cluster.session().train(config, run=run)
-    assert session.train(config, [a_little_further(run)], run=run).wait(jobs.PATIENCE) == "done"
+    short = a_little_further(run)
+    for path in (run, tmp_path / "whole"):
+        assert session.train(config, [short], run=path).wait(jobs.PATIENCE) == "done"
     attempts = records.read(run / "metrics.jsonl", "start")
-    assert attempts[-1]["step"] >= 7  # not from the beginning; the bits are compared in `test_faults`
+    assert attempts[-1]["step"] >= 7  # not from the beginning
+    assert_same(run, tmp_path / "whole")
 
 
 @pytest.mark.faults  # of what is done in a cluster when a process of it dies, there is one above

@@ -65,8 +65,8 @@ def assert_interrupted(job, run, before):
 @pytest.mark.faults  # of the next test, and of `test_jobs`
 @pytest.mark.parametrize(
     ("number", "whom"),
-    [(signal.SIGINT, None), (signal.SIGUSR1, 0)],
-    ids=["INT-launcher", "USR1-rank0"],
+    [(signal.SIGTERM, 1), (signal.SIGINT, None), (signal.SIGUSR1, 0)],
+    ids=["TERM-rank1", "INT-launcher", "USR1-rank0"],
 )
 def test_a_signal_stops_both_ranks_with_a_checkpoint(setting, run, number, whom):
     before, job = go_on(setting, run)
@@ -78,6 +78,14 @@ def command(capsys, run, *words):
     """`hpcgan control`, which has to succeed."""
     assert main(["control", str(run), *words]) == 0, capsys.readouterr().err
     return capsys.readouterr().out
+
+
+@pytest.mark.faults  # test_notebooks.py and test_cluster.py stop trainings of two ranks by a command
+def test_a_command_stops_both_ranks_with_a_checkpoint(setting, run, capsys):
+    before, job = go_on(setting, run)
+    assert "stop: obeyed by all ranks" in command(capsys, run, "stop")
+    assert_interrupted(job, run, before)
+    assert records.read(run / "metrics.jsonl", "command")[-1]["name"] == "stop"
 
 
 def test_a_running_job_is_paused_and_changed_from_outside_and_stopped_by_a_signal_to_one_rank(setting, run, capsys):

@@ -392,7 +392,6 @@ def test_generate_from_python_at_energies_of_their_own(run):
     assert min(made[f"layer_{i}"].min() for i in range(3)) >= 0.0
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_evaluate(run, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = report.evaluate_run(run.path, samples=2, repetitions=20, out=tmp_path, log=lambda text: None)

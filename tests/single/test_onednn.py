@@ -11,20 +11,16 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's kernels are left to TensorFlow here")
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
-KERNELS = "from tensorflow.python.util import _pywrap_util_port; print(_pywrap_util_port.IsMklEnabled())"
+ASK = (
+    "import hpcgan, tensorflow; from tensorflow.python.util import _pywrap_util_port; "
+    "print(_pywrap_util_port.IsMklEnabled())"
+)
 
 
-def said(program, **more):
+@pytest.mark.parametrize(("of_the_user", "on"), [(None, "True"), ("0", "False")])
+def test_they_are_on_unless_the_user_has_switched_them_off(of_the_user, on):
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    command = [sys.executable, "-c", f"import os, hpcgan; {program}"]
-    return subprocess.run(
-        command, env={**env, **more}, capture_output=True, text=True, check=True, timeout=120
-    ).stdout.split()
-
-
-def test_they_are_on():
-    assert said(f"import tensorflow; {KERNELS}") == ["True"]
-
-
-def test_they_are_off_where_the_user_has_switched_them_off():
-    assert said(f"print(os.environ[{VARIABLE!r}])", **{VARIABLE: "0"}) == ["0"]
+    if of_the_user is not None:
+        env[VARIABLE] = of_the_user
+    done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == [on]
