@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 ANY = [pytest.param(n, marks=pytest.mark.world_size(n)) for n in (1, 2, 3, 4)]

@@ -1,11 +1,12 @@
 """A conditional model on several ranks: the step of one rank, and a score that the ranks do not change."""
 
+import needs
 import numpy as np
 import pytest
 import tiny
 from one_rank import assert_as_one_rank, unless_thorough
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan import attempt, records  # noqa: E402

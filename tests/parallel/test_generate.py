@@ -2,23 +2,24 @@
 
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import tiny
 import untrained
 
-pytest.importorskip("tensorflow")
+needs.tensorflow()
 pytest.importorskip("horovod")
 
-from hpcgan import config as configuration
-from hpcgan.comm.base import SerialComm
-from hpcgan.data import hdf5
-from hpcgan.errors import InputError
-from hpcgan.evaluation import stream
-from hpcgan.evaluation.conditions import each, of_rows
-from hpcgan.evaluation.sample import load_sampler
-from hpcgan.problems.base import Problems
-from hpcgan.training import checkpoint
+from hpcgan import config as configuration  # noqa: E402
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.data import hdf5  # noqa: E402
+from hpcgan.errors import InputError  # noqa: E402
+from hpcgan.evaluation import stream  # noqa: E402
+from hpcgan.evaluation.conditions import each, of_rows  # noqa: E402
+from hpcgan.evaluation.sample import load_sampler  # noqa: E402
+from hpcgan.problems.base import Problems  # noqa: E402
+from hpcgan.training import checkpoint  # noqa: E402
 
 
 @pytest.fixture

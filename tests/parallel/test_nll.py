@@ -2,11 +2,12 @@
 
 import functools
 
+import needs
 import numpy as np
 import pytest
 from one_rank import eagerly
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -1,11 +1,12 @@
 """The whole adversarial step on several ranks, over each backend, against one rank that has all samples."""
 
+import needs
 import numpy as np
 import pytest
 import tiny
 from one_rank import assert_as_one_rank, on, unless_thorough
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402

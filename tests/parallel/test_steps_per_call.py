@@ -1,15 +1,16 @@
 """Several steps in one call on several ranks, over each backend: the same bits, and all end at the same step."""
 
+import needs
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
+needs.tensorflow()
 pytest.importorskip("horovod")
 
-from hpcgan.config import LikelihoodConfig
-from hpcgan.methods.base import StepInput
-from hpcgan.methods.nll import Likelihood
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem
+from hpcgan.config import LikelihoodConfig  # noqa: E402
+from hpcgan.methods.base import StepInput  # noqa: E402
+from hpcgan.methods.nll import Likelihood  # noqa: E402
+from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 BATCH, STEPS = 4, 6
 

@@ -3,11 +3,12 @@
 import functools
 import shutil
 
+import needs
 import numpy as np
 import pytest
 import tiny
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -3,12 +3,13 @@
 import shutil
 
 import h5py
+import needs
 import numpy as np
 import pytest
 import tiny
 from one_rank import unless_thorough
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

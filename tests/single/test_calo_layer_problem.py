@@ -1,11 +1,12 @@
 """One calorimeter layer by likelihood: the files, the observables, and whole trainings through the engine."""
 
 import h5py
+import needs
 import numpy as np
 import pytest
 import tiny
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan import config as configuration  # noqa: E402

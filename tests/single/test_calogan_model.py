@@ -2,10 +2,11 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.models import calogan  # noqa: E402
 from hpcgan.models.calogan import Attention, CaloGan, Discriminator, Generator  # noqa: E402

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 import h5py
+import needs
 import numpy as np
 import pytest
 import tiny
 from one_rank import eagerly
 from pages import Page, check_numbers
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 import hpcgan  # noqa: E402
 from hpcgan import attempt, config, records  # noqa: E402

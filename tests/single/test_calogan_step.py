@@ -1,9 +1,10 @@
 """CaloGAN's step, update by update, against the same written out by hand."""
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import stateless  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import h5py
+import needs
 import numpy as np
 import pytest
 import tiny
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import Page, check_numbers
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 import hpcgan  # noqa: E402
 from hpcgan import attempt, config, records  # noqa: E402

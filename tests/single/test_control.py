@@ -3,6 +3,7 @@
 import functools
 import json
 
+import needs
 import numpy as np
 import pytest
 import tiny
@@ -13,11 +14,11 @@ from hpcgan.errors import HpcganError, InputError, Interrupted, Stopped
 from hpcgan.rundir import RunDirectory, attempt_state
 from hpcgan.training.control import StopRequest
 
-pytest.importorskip("tensorflow")
+needs.tensorflow()
 
-from hpcgan import attempt
-from hpcgan.comm.base import SerialComm
-from hpcgan.training import checkpoint, loop
+from hpcgan import attempt  # noqa: E402
+from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.training import checkpoint, loop  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 

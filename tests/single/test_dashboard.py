@@ -8,6 +8,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import needs
 import psutil
 import pytest
 import tiny
@@ -151,7 +152,7 @@ def trained(data, run, *overrides):
 
 @pytest.mark.slow
 def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened):
-    pytest.importorskip("tensorflow")
+    needs.tensorflow()
     panel = opened(run)
     assert "not started" in panel.header.value
     assert "the first epoch that is done" in panel._note.value
@@ -201,7 +202,7 @@ def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened):
 
 
 def test_a_training_that_has_ended_is_drawn_and_then_left_alone(data, run, opened):
-    pytest.importorskip("tensorflow")
+    needs.tensorflow()
     with trained(data, run):
         poll(lambda: attach(run.path).state == "done")
     panel = opened(run)

@@ -2,10 +2,11 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import one_rank
 import pytest
 import tiny
 import untrained
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.cli import main  # noqa: E402

@@ -1,9 +1,10 @@
 """The adversarial step against hand-made computations, and its bookkeeping."""
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import AdamConfig, TrainingConfig  # noqa: E402

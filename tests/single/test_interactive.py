@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import needs
 import pytest
 import tiny
 
@@ -12,11 +13,11 @@ from hpcgan.interactive import attach
 from hpcgan.rundir import RunDirectory
 from hpcgan.training.control import StopRequest
 
-pytest.importorskip("tensorflow")
+needs.tensorflow()
 pytest.importorskip("pandas")
 
-from hpcgan import attempt
-from hpcgan.comm.base import SerialComm
+from hpcgan import attempt  # noqa: E402
+from hpcgan.comm.base import SerialComm  # noqa: E402
 
 RATES = {"generator": 0.01, "discriminator": 0.01}
 

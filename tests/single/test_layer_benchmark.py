@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_product_with_either_factor_transposed(layers, shapes, options, result
 
 def test_the_whole_step_of_the_reference(layers):
     """The graph has every pass of every layer and nothing else."""
-    tf = pytest.importorskip("tensorflow")
+    tf = needs.tensorflow()
     from hpcgan.comm.base import SerialComm
     from hpcgan.config import TrainingConfig
     from hpcgan.methods.gan import Gan

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
-pytest.importorskip("tensorflow")
+needs.tensorflow()
 
 ROOT = Path(__file__).resolve().parents[2]
 

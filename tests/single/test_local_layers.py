@@ -2,12 +2,13 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.models import local  # noqa: E402
 from hpcgan.models.layers import Initializer  # noqa: E402

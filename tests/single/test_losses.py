@@ -1,7 +1,8 @@
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.methods import losses, penalties  # noqa: E402
 

@@ -3,11 +3,12 @@
 import math
 from types import SimpleNamespace
 
+import needs
 import numpy as np
 import pytest
 from scipy import stats
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.models import made  # noqa: E402
 from hpcgan.models.made import Made, degrees  # noqa: E402

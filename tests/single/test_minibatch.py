@@ -2,10 +2,11 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.models.layers import BatchNorm, Initializer, synchronise  # noqa: E402
 from hpcgan.models.minibatch import MinibatchDiscrimination, nearness  # noqa: E402

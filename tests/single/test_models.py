@@ -1,7 +1,8 @@
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.models import layers  # noqa: E402
 from hpcgan.models.dcgan import Discriminator, Generator  # noqa: E402

@@ -3,10 +3,11 @@
 import math
 from typing import ClassVar
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

@@ -2,11 +2,12 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 from scipy import stats
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.models.detector import Generator  # noqa: E402

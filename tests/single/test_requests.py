@@ -7,6 +7,7 @@ import weakref
 from types import SimpleNamespace
 
 import h5py
+import needs
 import numpy as np
 import pytest
 import tiny
@@ -326,7 +327,7 @@ def test_a_request_to_stop_ends_it_and_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    pytest.importorskip("tensorflow")
+    needs.tensorflow()
     folder = tmp_path_factory.mktemp("conditional")
     raw = {
         "problem": "conditional",

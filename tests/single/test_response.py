@@ -1,10 +1,10 @@
 """The response of training showers: tables of quantiles over the energy of the particle."""
 
+import needs
 import numpy as np
-import pytest
 from scipy import stats
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402

@@ -1,10 +1,11 @@
 """Layers' and cells' shares of the energy of showers that are matched to the training showers'."""
 
+import needs
 import numpy as np
 import pytest
 from scipy import stats
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.models.calogan import CaloGan, Generator  # noqa: E402

@@ -2,12 +2,13 @@
 
 import math
 
+import needs
 import numpy as np
 import pytest
 import tiny
 from scipy import stats
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt, config, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402

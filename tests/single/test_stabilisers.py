@@ -1,9 +1,10 @@
 """Penalties through whole discriminators, spectral norm, instance noise and the turns of the generator."""
 
+import needs
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import InstanceNoiseConfig, TrainingConfig  # noqa: E402

@@ -1,10 +1,11 @@
 """Several steps in one call: the bits of single steps, an early end where the engine has to look, and how many."""
 
+import needs
 import numpy as np
 import pytest
 import tiny
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan import attempt, records  # noqa: E402
 from hpcgan import config as configuration  # noqa: E402

@@ -1,11 +1,12 @@
 """NumPy code traced into graphs against the same code on arrays."""
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-tf = pytest.importorskip("tensorflow")
+tf = needs.tensorflow()
 
 from hpcgan.methods.traced import Traced, UntraceableError, untraced  # noqa: E402
 
