@@ -13,6 +13,7 @@ GPU ?= 0
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(abspath $(VENV))
 export HPCGAN_GPU := $(GPU)
+unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
 .PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 lint format clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -15,3 +16,10 @@ def tensorflow() -> Any:
         return lean.tensorflow()
     except ImportError as error:
         pytest.skip(f"could not import 'tensorflow': {error}", allow_module_level=True)
+
+
+def found(*names: str) -> None:
+    """Packages, which are not imported yet: those of Jupyter take two seconds, in every process that collects tests."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"no {name}", allow_module_level=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jobs
+import needs
 import psutil
 import pytest
 import tiny
@@ -21,9 +22,7 @@ from browser import CHROMIUM, Browser
 
 from hpcgan import records
 
-pytest.importorskip("horovod")
-pytest.importorskip("ipywidgets")
-pytest.importorskip("jupyterlab")
+needs.found("horovod", "ipywidgets", "jupyterlab")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to show JupyterLab in"),

@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 
 import jobs
+import needs
 import pytest
 from books import PRESETS, ROOT, executed, shown
 from engines import stopped_after
 
 from hpcgan import records
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
-pytest.importorskip("ipywidgets")
-pytest.importorskip("horovod")
-pytest.importorskip("optuna")
+needs.found("nbformat", "nbclient", "ipykernel", "ipywidgets", "horovod", "optuna")
 
 TRIALS = PRESETS["02_sweep"]["trials"]
 

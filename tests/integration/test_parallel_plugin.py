@@ -87,7 +87,9 @@ TESTS = """
 def run(folder: Path, text: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text((ROOT / "tests/parallel/conftest.py").read_text())
     (folder / "test_it.py").write_text(textwrap.dedent(text))
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    world_size(n): ranks\n")
+    (folder / "pytest.ini").write_text(
+        "[pytest]\naddopts = --disable-plugin-autoload\nmarkers =\n    world_size(n): ranks\n"
+    )
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *args, str(folder)],
         cwd=folder,

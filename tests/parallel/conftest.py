@@ -228,8 +228,7 @@ class Jobs:
                     timeout=START_TIME + sum(tests.values()),
                     stdout=file,
                     stderr=file,
-                    # Ranks need no plugin but this one, and load none of those that are installed for other things.
-                    env={**os.environ, RESULTS: str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+                    env={**os.environ, RESULTS: str(folder)},
                     report=lambda line: None,
                 )
                 ending = f"the job ended with exit code {code}"

@@ -6,10 +6,10 @@ import ast
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-inputtransformer2 = pytest.importorskip("IPython.core.inputtransformer2")
+needs.found("nbformat", "IPython")
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -18,6 +18,8 @@ LONGEST = 30  # lines of a cell: what is longer belongs into the package
 
 
 def read(path):
+    import nbformat
+
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
@@ -27,7 +29,9 @@ def code_of(book):
 
 def python_of(source):
     """Without the lines that are IPython's, not Python's."""
-    return ast.parse(inputtransformer2.TransformerManager().transform_cell(source))
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return ast.parse(TransformerManager().transform_cell(source))
 
 
 def imported(tree):
@@ -68,6 +72,8 @@ def problems(book):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_valid_and_clean(path):
+    import nbformat
+
     book = read(path)
     nbformat.validate(book)
     assert problems(book) == []
@@ -78,6 +84,8 @@ def test_there_are_notebooks():
 
 
 def test_the_checks_find_what_they_look_for():
+    import nbformat
+
     book = read(NOTEBOOKS[0])
     code = code_of(book)
     code[0].metadata["tags"] = []
