@@ -212,25 +212,31 @@ joined() { # WORD...: with commas
     printf '%s' "$*"
 }
 
-packages() { # LOG EXTRA...: what they need and, where mpi_package names one, MPI
+packages() { # LOG ARGUMENT...: what pip is given to install and, where mpi_package names one, MPI
+    local log=$1
+    shift
+    logged "$log" "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
+        "$@" ${mpi_package[@]+"${mpi_package[@]}"}
+}
+
+with_extras() { # LOG EXTRA...: this package and what it and they need
     local log=$1 wanted
     shift
     wanted=$(joined "$@")
-    logged "$log" "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
-        -e ".${wanted:+[$wanted]}" ${mpi_package[@]+"${mpi_package[@]}"}
+    packages "$log" -e ".${wanted:+[$wanted]}"
 }
 
-for_the_build() { # EXTRA: what the build needs, of which this package's own requirements are no part
-    "$VENV/bin/python" - "$1" >"$LOGS/build.txt" 2>"$LOGS/pip.log" <<'PY' || die "setup.py cannot be read: $(explain "$LOGS/pip.log")"
+for_the_build() { # what the build needs, of which this package's own requirements are no part
+    logged pip "reading setup.py" "$VENV/bin/python" -c '
 import sys
 
 import setuptools
 
-setuptools.setup = lambda **keywords: print(*keywords["extras_require"][sys.argv[1]], sep="\n")
+extra, path = sys.argv[1:]
+setuptools.setup = lambda **keywords: print(*keywords["extras_require"][extra], sep="\n", file=open(path, "w"))
 exec(compile(open("setup.py", encoding="utf-8").read(), "setup.py", "exec"), {"__file__": "setup.py"})
-PY
-    logged pip "installing packages" pip install -c "$CONSTRAINTS" --no-compile --no-build-isolation \
-        -r "$LOGS/build.txt" ${mpi_package[@]+"${mpi_package[@]}"}
+' "$BUILD" "$LOGS/build.txt"
+    packages pip -r "$LOGS/build.txt"
 }
 
 installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
@@ -288,7 +294,7 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
             [ ! -e "$state.failed" ] && kill -0 $$ 2>/dev/null || exit 1
             sleep 0.5
         done
-        packages more "$@"
+        with_extras more "$@"
         : >"$state.installed"
         [ ! -e "$state.failed" ] || exit 1
     fi
@@ -304,7 +310,7 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     WHEEL_DIR=$WHEELS/$key
     if kept "$WHEEL_DIR"; then
         say "$what from $WHEEL_DIR"
-        [ $# = 0 ] || packages more "$@"
+        [ $# = 0 ] || with_extras more "$@"
         return 0
     fi
     check_compiler
@@ -403,7 +409,9 @@ if [ $NATIVE = 1 ]; then
     if [ $MPI_KIND = site ]; then check_site_mpi; fi
     # Without a kept wheel the compiler is needed: say so now, not after the downloads.
     if ls "$WHEELS"/*-"py$PYVER"-*"$MPI_ID"*/horovod-*.whl >/dev/null 2>&1; then KEPT=1; else check_compiler; fi
-    if [ "$GPU" = 1 ]; then PLAIN+=(build-gpu); else PLAIN+=(build); fi
+    BUILD=build
+    [ "$GPU" != 1 ] || BUILD=build-gpu
+    PLAIN+=("$BUILD")
 fi
 make_venv
 rm -f "$STAMP"
@@ -418,10 +426,10 @@ fi
 # Where Horovod is built, what it needs comes first: all else is installed beside it.
 later=()
 if [ $NATIVE = 1 ] && [ $KEPT = 0 ] && [ -z "${HPCGAN_TF:-}" ]; then
-    if [ "$GPU" = 1 ]; then for_the_build build-gpu; else for_the_build build; fi
+    for_the_build
     later=("${PLAIN[@]}")
 else
-    packages pip ${PLAIN[@]+"${PLAIN[@]}"}
+    with_extras pip ${PLAIN[@]+"${PLAIN[@]}"}
 fi
 
 if [ $NATIVE = 1 ]; then

@@ -89,7 +89,7 @@ case "$*" in
     *"-m venv"*) mkdir -p "${{@: -1}}/bin" && touch "${{@: -1}}/pyvenv.cfg" && cp "$0" "${{@: -1}}/bin/python" ;;
     *"import pip"*) exit 0 ;;
     *"-m pip"*) {pip} ;;
-    "- build"*) exec {sys.executable} "$@" ;;
+    *extras_require*) exec {sys.executable} "$@" ;;
     *importlib.metadata*) echo 2.15.1 ;;
     --version) echo Python {version}.0 ;;
     *) exit 1 ;;
