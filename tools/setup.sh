@@ -235,8 +235,8 @@ import setuptools
 extra, path = sys.argv[1:]
 setuptools.setup = lambda **keywords: print(*keywords["extras_require"][extra], sep="\n", file=open(path, "w"))
 exec(compile(open("setup.py", encoding="utf-8").read(), "setup.py", "exec"), {"__file__": "setup.py"})
-' "$BUILD" "$LOGS/build.txt"
-    packages pip -r "$LOGS/build.txt"
+' "$BUILD" "$LOGS/needed.txt"
+    packages pip -r "$LOGS/needed.txt"
 }
 
 installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
