@@ -35,7 +35,8 @@ test: setup-dev
 
 test-slurm: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py tests/single/test_slurm.py
+	$(PY) -m pytest -n 2 --dist loadfile tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py \
+		tests/single/test_slurm.py
 
 test-faults: setup-dev
 	@tools/slurm.sh
