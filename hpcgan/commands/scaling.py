@@ -126,7 +126,7 @@ def _measure(
     try:
         measure.measure(study, points, resources, say)
         if not args.no_allreduce:
-            measure.sweep(study, backends, max(ranks), resources, say)
+            measure.sweep(study, backends, ranks, resources, say)
         state = "done"
     finally:
         lease.release(state)

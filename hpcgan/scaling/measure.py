@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +87,16 @@ class Setting:
     synthetic: bool
     threads: int
     cores: int
+
+    def oversubscribed(self, ranks: int, nodes: int) -> bool:
+        """Whether so many ranks on so many nodes have more threads than cores."""
+        return ranks * self.threads > self.cores * nodes
+
+    def fullest(self, counts: Iterable[tuple[int, int]]) -> int:
+        """Of some numbers of ranks and their nodes, the most ranks that share no core; if all do, the fewest."""
+        counts = list(counts)
+        fitting = [ranks for ranks, nodes in counts if not self.oversubscribed(ranks, nodes)]
+        return max(fitting) if fitting else min(ranks for ranks, _ in counts)
 
 
 @dataclass(frozen=True)
@@ -345,22 +355,29 @@ def measure(
 def sweep(
     study: Study,
     backends: Sequence[str],
-    ranks: int,
+    counts: Sequence[int],
     resources: Resources,
     report: Callable[[str], None],
     start: Callable[..., int] = launch,
 ) -> None:
-    """Time bare averages of buffers of `SWEEP_SIZES` bytes over `ranks` ranks, where that is missing.
+    """Time bare averages of buffers of `SWEEP_SIZES` bytes over several ranks, where that is missing.
+
+    On as many of `counts` as share no core: ranks that wait for their turn on one would be taken for a slow network.
 
     Raises
     ------
     Interrupted
         A person or Slurm asked to stop.
     """
-    once, threads = _Once(report), study.setting().threads
+    setting = study.setting()
+    once, threads = _Once(report), setting.threads
+    several = [(n, resources.nodes_for(n)) for n in counts if n > 1]
+    if not several:
+        return
+    ranks = setting.fullest(several)
     for comm in backends:
         key = f"{comm}-{ranks}"
-        if ranks < 2 or comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
+        if comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
             continue
         request = {"kind": "allreduce", "overrides": [f"comm.backend={comm}"], "sizes": list(SWEEP_SIZES)}
         entry: dict[str, Any] = {"ranks": ranks, "comm": comm, "nodes": resources.nodes_for(ranks)}

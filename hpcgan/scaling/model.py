@@ -335,12 +335,12 @@ def extrapolate(
     if comm not in kinds:
         raise InputError(f"--comm {comm}: the study has no point of it, only of {', '.join(sorted(kinds))}")
     mine = [r for r in results if r["comm"] == comm]
-    chosen = _reference(mine, setting)
+    chosen = setting.fullest((r["ranks"], r["nodes"]) for r in mine)  # its compute is that of a busy node
     point = [r for r in mine if r["ranks"] == chosen]
     observed = observe(point)
     sweeps = [s for s in study.allreduce() if s["comm"] == comm and "failure" not in s]
-    calls = _calls(sweeps[-1]) if sweeps else {}
-    ranks_swept = sweeps[-1]["ranks"] if sweeps else 0
+    ranks_swept = setting.fullest((s["ranks"], s["nodes"]) for s in sweeps) if sweeps else 0
+    calls = next((_calls(s) for s in sweeps if s["ranks"] == ranks_swept), {})
     wanted = None if interconnect == MEASURED else network(interconnect)
     if wanted is None and not calls:
         raise InputError(
@@ -415,12 +415,6 @@ def extrapolate(
         "published": [dict(entry) for entry in PUBLISHED],
         "notes": notes,
     }  # fmt: skip
-
-
-def _reference(results: Sequence[Mapping[str, Any]], setting: Setting) -> int:
-    """Ranks of the point that fills the most cores without sharing any: its compute is that of a busy node."""
-    fitting = [r["ranks"] for r in results if r["ranks"] * setting.threads <= setting.cores * r["nodes"]]
-    return int(max(fitting) if fitting else min(r["ranks"] for r in results))
 
 
 def _calls(swept: Mapping[str, Any]) -> dict[int, np.ndarray]:

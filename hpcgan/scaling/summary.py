@@ -190,7 +190,7 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
                 "parts": {name: _plain(mean([p[name] for p in parts])) for name in ("step", *PARTS)},
                 "step_median_s": float(np.median(steps)),
                 "step_quartiles_s": [float(q) for q in np.quantile(steps, [0.25, 0.75])],
-                "oversubscribed": ranks * setting.threads > setting.cores * max(r["nodes"] for r in groups[key]),
+                "oversubscribed": setting.oversubscribed(ranks, max(r["nodes"] for r in groups[key])),
                 "finite": all(r["finite"] for r in ranks_info),
                 "payload_bytes": ranks_info[0]["payload_bytes"],
                 "parameters": ranks_info[0]["parameters"],

@@ -235,6 +235,21 @@ def test_the_same_study_again_measures_what_is_missing(tmp_path):
     assert third.started == []
 
 
+def test_bare_collectives_are_timed_on_ranks_that_share_no_core(tmp_path):
+    """Two cores, one thread a rank; where two ranks share one, on two: the fewest there are."""
+    study, starter = study_in(tmp_path / "study"), Starter()
+    assert (study.setting().cores, study.setting().threads) == (2, 1)
+    for counts in ([1], [4, 1, 2, 8], [4, 1, 2], [3, 4]):
+        measure.sweep(study, ["horovod", "serial", "mpi"], counts, Resources(), lambda line: None, starter)
+    assert starter.started == [(2, "horovod", 1), (2, "mpi", 1), (3, "horovod", 1), (3, "mpi", 1)]
+    assert [(s["comm"], s["ranks"], s["nodes"]) for s in study.allreduce()] == [
+        *(("horovod", 2, 1), ("horovod", 3, 1), ("mpi", 2, 1), ("mpi", 3, 1))
+    ]
+    four = Resources(nodes=4, ranks_per_node=2)  # of two cores each
+    measure.sweep(study, ["mpi"], [1, 2, 8], four, lambda line: None, starter)
+    assert starter.started[-1] == (8, "mpi", 1)
+
+
 def test_a_stopped_study_keeps_its_points_and_goes_no_further(tmp_path):
     study = study_in(tmp_path / "study")
     starter = Starter(fails=[2], code=128 + 15)

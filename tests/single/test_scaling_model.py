@@ -84,10 +84,15 @@ def made_study(folder, *, spread=0.0, mode="weak", sweep=True, **said):
             entry = result(ranks, repeat=repeat, measured=measured)
             (study.points / f"horovod-{ranks}-{repeat}.json").write_text(json.dumps(entry))
     if sweep:
-        times = {str(n): [float(model.allreduce_s("ring", 2, n, ALPHA, BETA))] * 5 for n in SWEEP_SIZES}
-        entry = {"ranks": 2, "comm": "horovod", "ranks_measured": [{"times_s": times}] * 2}
-        (study.sweeps / "horovod-2.json").write_text(json.dumps(entry))
+        write_sweep(study, 2, ALPHA)
     return study
+
+
+def write_sweep(study, ranks, alpha):
+    """Allreduces on so many ranks of one node, of this latency."""
+    times = {str(n): [float(model.allreduce_s("ring", ranks, n, alpha, BETA))] * 5 for n in SWEEP_SIZES}
+    entry = {"ranks": ranks, "comm": "horovod", "nodes": 1, "ranks_measured": [{"times_s": times}] * ranks}
+    (study.sweeps / f"horovod-{ranks}.json").write_text(json.dumps(entry))
 
 
 def test_a_model_of_known_numbers(tmp_path):
@@ -115,6 +120,18 @@ def test_the_measured_network_is_the_fitted_one(tmp_path):
     assert made["curves"]["ring"][0]["communication_s"] == pytest.approx(2 * 2 * ALPHA + 3000 * BETA)
     with pytest.raises(InputError, match="no measured allreduce of horovod"):
         model.extrapolate(made_study(tmp_path / "other", sweep=False), [2], 1, "measured")
+
+
+def test_collectives_of_ranks_that_share_cores_are_not_taken_for_the_network(tmp_path):
+    """Two cores, one thread a rank: four ranks wait for each other's turn."""
+    study = made_study(tmp_path / "study")
+    alone = model.extrapolate(study, [2], 1, "measured")
+    write_sweep(study, 4, 100 * ALPHA)
+    assert model.extrapolate(study, [2], 1, "measured") == alone
+    (study.sweeps / "horovod-2.json").unlink()  # better than nothing, and said
+    made = model.extrapolate(study, [2], 1, "measured")
+    assert made["parameters"]["fixed_s"] == pytest.approx(6 * 100 * ALPHA)
+    assert any("measurement on 4 ranks" in note for note in made["notes"])
 
 
 def test_the_generators_collective_is_in_every_nth_step_only(tmp_path):
