@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from hpcgan.data import hdf5
+from hpcgan.errors import HpcganError
 
 
 def repeated(source: Path, folder: Path, events: int) -> None:
@@ -101,4 +102,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HpcganError as error:
+        sys.exit(f"memory.py: error: {error}")
