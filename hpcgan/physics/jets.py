@@ -152,8 +152,11 @@ def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
     total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
     if not np.isfinite(total):
         raise InputError("jets: the images hold values that are not finite")
-    event, pixel = np.nonzero(flat > 0)
-    energy = flat[event, pixel].astype(np.float64)
+    energies = flat.reshape(-1)
+    hit = np.flatnonzero(energies > 0)  # in two dimensions `np.nonzero` takes twice as long
+    event = hit // flat.shape[1]
+    pixel = hit - event * flat.shape[1]
+    energy = energies[hit].astype(np.float64)
     keep = energy * geometry.sech[pixel] > PIXEL_PT_MIN_MEV
     event, pixel, energy = event[keep], pixel[keep], energy[keep] * 1e-3
     # FastJet is given only images with something in them: it does not accept a first event without particles.
