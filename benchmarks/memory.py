@@ -105,4 +105,4 @@ if __name__ == "__main__":
     try:
         main()
     except HpcganError as error:
-        sys.exit(f"memory.py: error: {error}")
+        sys.exit(f"memory: {error}")

@@ -154,8 +154,7 @@ def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
         raise InputError("jets: the images hold values that are not finite")
     energies = flat.reshape(-1)
     hit = np.flatnonzero(energies > 0)  # in two dimensions `np.nonzero` takes twice as long
-    event = hit // flat.shape[1]
-    pixel = hit - event * flat.shape[1]
+    event, pixel = np.divmod(hit, flat.shape[1])
     energy = energies[hit].astype(np.float64)
     keep = energy * geometry.sech[pixel] > PIXEL_PT_MIN_MEV
     event, pixel, energy = event[keep], pixel[keep], energy[keep] * 1e-3
