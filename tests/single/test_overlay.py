@@ -144,6 +144,7 @@ def test_files_of_a_report(made: module.Report):
     assert str(made.html) in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_pool_in_place_of_generated_pileup(folder: Path, tmp_path: Path):
     """Real pileup on both sides: no difference, and it is said."""
     test = folder / "pool" / "test.h5"
@@ -156,6 +157,7 @@ def test_a_pool_in_place_of_generated_pileup(folder: Path, tmp_path: Path):
     assert "Real and generated pileup come from the same file." in found.data["notices"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_band_is_wide_where_pools_differ(folder: Path, tmp_path: Path):
     """A test pool of twice the energy: real against real differs, so the band must allow for as much."""
     event = SparseImages.of(two_pixels(1, PT_OF_EVENT))
@@ -280,6 +282,7 @@ def test_refusals(arguments: str, message: str, folder: Path, bad: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: Any):
     (tmp_path / "file").write_text("")
     words = ["--pileup", "made.h5", "--signal", "signal.h5", "--real-pileup", "pool"]
