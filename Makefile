@@ -10,7 +10,6 @@ SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 GPU ?= 0
-SLURM_TESTS := $(wildcard tests/integration/test_slurm_*.py)
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(abspath $(VENV))
 export HPCGAN_GPU := $(GPU)
@@ -32,15 +31,16 @@ notebooks:
 	$(VENV)/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev
-	@tools/test.sh $(SLURM_TESTS:%=--ignore=%)
+	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
 
 test-slurm: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest -n 2 --dist loadfile $(SLURM_TESTS) tests/single/test_slurm.py
+	$(PY) -m pytest -n 2 --dist loadfile tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py \
+		tests/single/test_slurm.py
 
 test-faults: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest --faults tests/integration/test_faults.py $(SLURM_TESTS) \
+	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
 		tests/integration/test_sweep.py tests/integration/test_train_command.py tests/parallel tests/single
 
 # TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.

@@ -1,10 +1,9 @@
-"""The Slurm cluster of the tests, and its state between them."""
+"""The Slurm cluster of the tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,15 +37,3 @@ def cluster(outside: Path) -> Iterator[SlurmCluster]:
         pytest.skip(f"no Slurm for the tests: {reason}")
     with SlurmCluster(outside / "cluster") as made:
         yield made
-
-
-@pytest.fixture
-def clean(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
-    """The cluster with an empty queue and all nodes up, before and after a test."""
-    yield cluster
-    subprocess.run(["scancel", "-f", "-u", "root"], env=cluster.env, check=False, timeout=30)
-    for node in cluster.nodes:
-        if not cluster.node_runs(node):
-            cluster.start_node(node)
-    cluster.end_strays()
-    cluster.wait_for_nodes(timeout=60)

@@ -18,9 +18,11 @@ from pathlib import Path
 import jobs
 import psutil
 import pytest
-from queued import log_of, read, show, submit, wait_for_job
+import sweeps
+import yaml
 
 from hpcgan import records
+from hpcgan.sweep.store import StudyDirectory
 from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
@@ -28,11 +30,32 @@ pytest.importorskip("horovod")
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 40  # some ten seconds
 ENDLESS = "training.epochs=100000"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
 @pytest.fixture(scope="module")
 def setting(outside):
-    return jobs.make_setting(outside / "setting", epochs=EPOCHS)
+    folder = outside / "setting"
+    folder.mkdir()
+    return jobs.make_setting(folder, epochs=EPOCHS)
+
+
+@pytest.fixture
+def clean(cluster):
+    """The cluster with an empty queue and all nodes up, before and after a test."""
+    yield cluster
+    subprocess.run(["scancel", "-f", "-u", "root"], env=cluster.env, check=False, timeout=30)
+    for node in cluster.nodes:
+        if not cluster.node_runs(node):
+            cluster.start_node(node)
+    cluster.end_strays()
+    cluster.wait_for_nodes(timeout=60)
+
+
+def submit(cluster, setting, run, *args, launcher="srun", **env):
+    """`hpcgan submit` of the setting's configuration, with a mark in the environment of the job."""
+    command = [sys.executable, "-m", "hpcgan", "submit", "tiny.yaml", "--run", str(run), *args]
+    return jobs.Running(setting, command, {**cluster.env, "HPCGAN_LAUNCHER": launcher, **env})
 
 
 def submitted(job):
@@ -42,6 +65,30 @@ def submitted(job):
     found = re.search(r"^job (\d+): run ", output, re.MULTILINE)
     assert found, output
     return found[1]
+
+
+def show(cluster, number):
+    done = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", number], env=cluster.env, capture_output=True, text=True, timeout=30
+    )
+    return dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
+
+
+def wait_for_job(cluster, number, seconds, states=ENDED):
+    """Until a job is in one of the states; what scontrol shows of it then."""
+    seen = {}
+
+    def there():
+        seen.update(show(cluster, number))
+        return seen.get("JobState") in states
+
+    jobs.wait_for(there, seconds, lambda: f"{seen}\n{log_of(seen)}")
+    return dict(seen)
+
+
+def log_of(shown):
+    path = Path(shown.get("StdOut", "/nonexistent"))
+    return path.read_text(errors="replace")[-6000:] if path.is_file() else "(no log)"
 
 
 def wait_for_step(run, step, seconds=90.0):
@@ -224,6 +271,10 @@ exec {sys.executable} -m hpcgan supervise -- train tiny.yaml training.epochs=$ep
     jobs.assert_same_end(outside / "array-1", outside / "alone")
 
 
+def read(path):
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
 def test_a_preempted_job_checkpoints_queues_again_and_ends_the_same(clean, setting, reference, outside):
     run = outside / "preempted"
     job = submit(clean, setting, run, ENDLESS, "--nodes", "4", "--time", "20")
@@ -250,6 +301,61 @@ def test_a_job_that_fails_every_time_stops_after_its_retries(clean, setting, out
     assert "(1 of 1 without a new checkpoint)" in log
     assert "giving up after 2 failures in a row" in log
     assert show(clean, re.search(r"job (\d+)", output)[1])["JobState"] == "FAILED"
+
+
+def test_a_sweep_on_four_nodes_gives_the_table_of_one_machine_though_its_coordinator_is_killed(clean, setting, outside):
+    """Three trials of two ranks on two nodes each, two at a time; the second coordinator finds them in the queue."""
+    jobs.make_sweep(setting, epochs=12)
+    options = ("--trials", "3", "--ranks", "2")
+    study = StudyDirectory(outside / "sweep")
+    command = jobs.sweep_command(
+        study.path, *options, "--executor", "slurm", "--concurrency", "2", "--nodes", "2", "--time", "10"
+    )
+    job = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"})
+    jobs.wait_for(lambda: jobs.newest_step(study.trial(0).path) > 0 or job.process.poll() is not None, 120)
+    job.process.kill()
+    job.process.wait()
+    output = job.output()
+    assert re.search(r"job \d+: 3 trials, 2 at a time", output), output
+    code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(240)
+    assert code == 0, output
+    assert "still running: trial" in output
+    nodes = set()
+    for number in range(3):
+        (attempt,) = study.runner(number).attempts.glob("*.json")  # nobody started it a second time
+        assert json.loads(attempt.read_text())["state"] == "done"
+        (entry,) = records.read_lines(study.trial(number).provenance_file)
+        assert entry["ranks"] == 2
+        assert "_" in str(entry["slurm_job"])
+        nodes |= set(show(clean, str(entry["slurm_job"])).get("NodeList", "").split())
+    (submitted,) = records.read_lines(study.jobs_file)
+    assert submitted["numbers"] == [0, 1, 2]
+    code, output = jobs.Running(
+        setting, jobs.sweep_command(outside / "sweep-here", *options, "--concurrency", "1")
+    ).finish(240)
+    assert code == 0, output
+    assert sweeps.table(study.path) == sweeps.table(outside / "sweep-here")
+
+
+def test_a_lost_node_a_sweep_goes_on(clean, setting, outside):
+    """The trial's node is lost: Slurm queues its element again, which goes on from the checkpoint."""
+    jobs.make_sweep(setting, "lost.yaml", epochs=100000)
+    study = StudyDirectory(outside / "sweep-lost")
+    options = ("--trials", "1", "--executor", "slurm", "--concurrency", "1", "--time", "20")
+    job = jobs.Running(setting, jobs.sweep_command(study.path, *options, config="lost.yaml"), clean.env)
+    jobs.wait_for(lambda: jobs.newest_step(study.trial(0).path) >= 15, 120)
+    (submitted,) = records.read_lines(study.jobs_file)
+    element = f"{submitted['job']}_0"
+    clean.kill_node(show(clean, element)["NodeList"])
+    jobs.wait_for(lambda: show(clean, element).get("Restarts") == "1", 90.0, lambda: str(show(clean, element)))
+    jobs.wait_for(
+        lambda: len(records.read_lines(study.trial(0).provenance_file)) > 1, 120.0, lambda: read(study.log_file(0))
+    )
+    job.process.terminate()
+    code, output = job.finish(120)
+    assert code == 75, output
+    assert "was lost" not in output
+    assert jobs.newest_step(study.trial(0).path) > 15
 
 
 def test_hostile_names_are_names(clean, setting, outside):
@@ -312,3 +418,125 @@ def test_srun_with_another_pmi_is_refused_with_the_reason(clean, setting, outsid
     assert "srun started 2 ranks, but MPI reports a world of 1" in output, output
     assert "srun --mpi=pmix" in output
     assert not run.exists()
+
+
+@pytest.fixture
+def clone(outside, setting, request):
+    """A folder like a clone with an environment, in which the configuration is small: the templates work from it."""
+    folder = outside / f"clone-{request.node.name}"
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, command in {
+        "hpcgan": f'{sys.executable} -m hpcgan "$@"',
+        "python": f'{sys.executable} "$@"',
+        "ipcontroller": f'{sys.executable} -m ipyparallel.controller "$@"',
+        "ipengine": f'{sys.executable} -m ipyparallel.engine "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (programs / name).chmod(0o755)
+    shutil.copytree(ROOT / "slurm", folder / "slurm")
+    (folder / "configs").mkdir()
+    raw = yaml.safe_load((ROOT / "configs" / "rpv.yaml").read_text())
+    raw["training"].update(epochs=1, batch_size=4)
+    (folder / "configs" / "rpv.yaml").write_text(yaml.safe_dump(raw))
+    return folder
+
+
+def sbatch(cluster, clone, template, *options, **settings):
+    """Submit a template from the clone, with other values for some of the settings at its top."""
+    script = clone / "slurm" / template
+    text = script.read_text()
+    for name, value in settings.items():
+        text, found = re.subn(rf"^{name}=(\([^)]*\)|\S+)", f"{name}={value}", text, flags=re.MULTILINE)
+        assert found == 1, name
+    script.write_text(text)
+    env = {**cluster.env, "PYTHONPATH": str(ROOT)}
+    command = ["sbatch", "--parsable", *options, f"slurm/{template}"]
+    done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_template_generates_its_data_and_trains(clean, clone):
+    number = sbatch(clean, clone, "train_rpv.sh", EVENTS=100, GLOBAL_BATCH=16)
+    shown = wait_for_job(clean, number, 240)
+    log = read(clone / f"train_rpv-{number}.out")
+    assert shown["JobState"] == "COMPLETED", log
+    assert "4 ranks (horovod)" in log
+    assert (clone / "data" / "rpv" / "test.h5").is_file()
+    (run,) = (clone / "runs").iterdir()
+    assert jobs.newest_step(run) == 3
+
+
+def test_the_template_of_arrays_trains_a_line_an_element(clean, clone, setting):
+    (clone / "slurm" / "trials.txt").write_text("# a comment\nmodel.filters=2\nmodel.filters=3 training.batch_size=6\n")
+    number = sbatch(
+        clean, clone, "sweep_array.sh", "--array=1-3", "--ntasks-per-node=1", DATA=setting / "data",
+        CONFIG=setting / "tiny.yaml",
+    )  # fmt: skip
+    for element, end in ((1, "COMPLETED"), (2, "COMPLETED"), (3, "FAILED")):
+        shown = wait_for_job(clean, f"{number}_{element}", 240)
+        assert shown["JobState"] == end, read(clone / f"sweep-{number}_{element}.out")
+    assert "trials.txt has no line 3: submit with --array=1-N" in read(clone / f"sweep-{number}_3.out")
+    found = {p.name: yaml.safe_load((p / "config.yaml").read_text()) for p in (clone / "runs" / "sweep").iterdir()}
+    assert {k: (c["model"]["filters"], c["training"]["batch_size"]) for k, c in found.items()} == {
+        "1": (2, 4), "2": (3, 6),
+    }  # fmt: skip
+
+
+def test_the_template_of_scaling_prints_a_table(clean, clone, setting):
+    number = sbatch(
+        clean, clone, "scaling.sh", RANKS="(1 2)", STEPS=20, REPEATS=1, DATA=setting / "data",
+        CONFIG=setting / "tiny.yaml",
+    )  # fmt: skip
+    shown = wait_for_job(clean, number, 240)
+    log = read(clone / f"scaling-{number}.out")
+    assert shown["JobState"] == "COMPLETED", log
+    lines = [line.split() for line in log.splitlines()]
+    assert ["ranks", "backend", "samples/s", "efficiency"] in [line[:4] for line in lines], log
+    first, second = (next(line for line in lines if line[:2] == [ranks, "auto"]) for ranks in ("1", "2"))
+    assert first[4] == "1.000"
+    assert 0.05 < float(second[4]) < 3.0
+    assert float(second[4]) == pytest.approx(float(second[3]) / float(first[3]) / 2, abs=0.02)
+    (study,) = (clone / "runs").iterdir()
+    assert (study / "report.html").is_file()
+    (two,) = [p for p in json.loads((study / "study.json").read_text())["points"] if p["ranks"] == 2]
+    assert two["parts"]["step"]["value"] > 0
+
+
+def test_the_template_of_engines_gives_one_mpi_world(clean, clone):
+    ipyparallel = pytest.importorskip("ipyparallel")
+    number = sbatch(clean, clone, "ipyparallel.sh")
+    log = clone / f"ipyparallel-{number}.out"
+    file = clone / "runs" / f"ipython-{number}" / "security" / "ipcontroller-client.json"
+    jobs.wait_for(file.is_file, 90, lambda: read(log))
+    assert file.stat().st_mode & 0o077 == 0  # it holds a key
+    with ipyparallel.Client(connection_info=str(file), timeout=60) as client:
+        jobs.wait_for(lambda: len(client) == 4, 90, lambda: read(log))
+
+        view = client[:]
+        code = "from mpi4py.MPI import COMM_WORLD as w; found = w.rank, w.size, w.allreduce(w.rank)"
+        view.execute(code, block=True)
+        assert sorted(view["found"]) == [(rank, 4, 6) for rank in range(4)]
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+    wait_for_job(clean, number, 60)
+
+
+def test_a_scaling_study_is_submitted_to_two_nodes(clean, setting, outside):
+    study = outside / "scaling"
+    command = [
+        sys.executable, "-m", "hpcgan", "scaling", "tiny.yaml", "--ranks", "1,2", "--steps", "20", "--repeats", "1",
+        "--no-allreduce", "--executor", "slurm", "--nodes", "2", "--time", "10", "--out", str(study),
+    ]  # fmt: skip
+    code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(60)
+    assert code == 0, output
+    number = re.fullmatch(r"job (\d+): study .*, log .*/slurm-\1\.out", output.strip())[1]
+    shown = wait_for_job(clean, number, 240)
+    log = read(study / f"slurm-{number}.out")
+    assert shown["JobState"] == "COMPLETED", log
+    assert shown["NumNodes"] == "2"
+    points = json.loads((study / "study.json").read_text())["points"]
+    assert [(point["ranks"], point["backend"]) for point in points] == [(1, "serial"), (2, "horovod")], log
+    measured = json.loads((study / "points" / "auto-2-0.json").read_text())["ranks_measured"]
+    assert [rank["rank"] for rank in measured] == [0, 1]
+    assert (study / "report.html").is_file()

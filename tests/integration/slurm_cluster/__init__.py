@@ -213,6 +213,8 @@ class SlurmCluster:
             "ClusterName=hpcgan",
             f"SlurmctldHost={host}(127.0.0.1)",
             f"SlurmctldPort={first}",
+            # Shared memory of Open MPI is named after node, job and step: not the same ones as in a cluster beside this.
+            f"FirstJobId={1 + os.getpid() % 60000 * 1000}",
             "AuthType=auth/munge",
             # Credentials expire soon: a requeued job waits until its old ones have.
             f"AuthInfo=socket={self.folder}/munge.socket,cred_expire=5",
