@@ -213,7 +213,7 @@ class SlurmCluster:
             "ClusterName=hpcgan",
             f"SlurmctldHost={host}(127.0.0.1)",
             f"SlurmctldPort={first}",
-            # Shared memory of Open MPI is named after node, job and step: not the same ones as in a cluster beside this.
+            # Open MPI names shared memory after node, job and step: not those of a cluster beside this one.
             f"FirstJobId={1 + os.getpid() % 60000 * 1000}",
             "AuthType=auth/munge",
             # Credentials expire soon: a requeued job waits until its old ones have.
