@@ -322,8 +322,10 @@ def test_a_sweep_on_four_nodes_gives_the_table_of_one_machine_though_its_coordin
     assert "still running: trial" in output
     nodes = set()
     for number in range(3):
-        (attempt,) = study.runner(number).attempts.glob("*.json")  # nobody started it a second time
-        assert json.loads(attempt.read_text())["state"] == "done"
+        attempts = [json.loads(path.read_text()) for path in sorted(study.runner(number).attempts.glob("*.json"))]
+        states = [attempt["state"] for attempt in attempts]
+        # Nobody started it a second time.
+        assert states == ["done"], f"{attempts}\n{read(study.log_file(number))[-4000:]}\n{output}"
         (entry,) = records.read_lines(study.trial(number).provenance_file)
         assert entry["ranks"] == 2
         assert "_" in str(entry["slurm_job"])
