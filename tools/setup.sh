@@ -355,10 +355,11 @@ import sys
 import horovod.tensorflow as hvd
 import mpi4py.MPI
 
+from hpcgan.comm.libraries import loaded
+
 kind, venv = sys.argv[1:]
 assert hvd.mpi_built(), "Horovod was built without MPI"
-with open("/proc/self/maps") as maps:
-    used = {os.path.realpath(line.split()[-1]) for line in maps if "/libmpi.so" in line}
+used = {os.path.realpath(path) for path in loaded("libmpi.so")}
 print(mpi4py.MPI.Get_library_version(), used)
 inside = os.path.realpath(venv) + os.sep
 if kind == "pypi":

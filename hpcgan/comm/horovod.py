@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcgan.comm import lean
 from hpcgan.comm.collectives import TensorComm, prepare
+from hpcgan.comm.libraries import loaded
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
@@ -184,8 +185,7 @@ def build_info() -> dict[str, Any]:
 
 def _loaded_mpi() -> dict[str, str | None]:
     """Path and version of the libmpi in this process (Linux)."""
-    with open("/proc/self/maps") as maps:
-        paths = sorted({line.split()[-1] for line in maps if "/libmpi.so" in line})
+    paths = loaded("libmpi.so")
     if not paths:
         return {"mpi_library": None, "mpi_version": None}
     text, length = (
