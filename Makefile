@@ -7,11 +7,12 @@
 #   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
 #   make test-faults     all tests of faults, all variants of all others, ten times as many examples: some hours
 SHELL := /bin/bash
-VENV ?= .venv
-PY := $(VENV)/bin/python
+# Paths may have spaces, which make's own functions take for several words: the shell is given them in quotes.
+VENV ?= $(or $(HPCGAN_VENV),.venv)
+PY := "$(VENV)/bin/python"
 GPU ?= 0
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
-export HPCGAN_VENV := $(abspath $(VENV))
+export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$(VENV))
 export HPCGAN_GPU := $(GPU)
 unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
@@ -28,7 +29,7 @@ demo: setup
 
 notebooks:
 	@tools/setup.sh $(TRAIN) sweep interactive
-	$(VENV)/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
+	"$(VENV)/bin/jupyter" lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev
 	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
@@ -45,7 +46,7 @@ test-faults: setup-dev
 
 # TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.
 test-tf218:
-	@HPCGAN_VENV=$(abspath .venv-tf218) HPCGAN_TF=2.18.1 tools/setup.sh train dev
+	@HPCGAN_VENV="$(CURDIR)/.venv-tf218" HPCGAN_TF=2.18.1 tools/setup.sh train dev
 	.venv-tf218/bin/python -m pytest tests/single tests/parallel
 
 lint: setup-dev

@@ -24,6 +24,7 @@ HOROVOD=0.28.1
 RECIPE=4            # raise it when the way the wheels are built changes
 EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
+BUILD_VENV=$VENV    # the name under which the builds know it
 LOGS=$VENV/setup-logs
 STAMP=$VENV/setup.stamp
 
@@ -242,22 +243,45 @@ exec(compile(open("setup.py", encoding="utf-8").read(), "setup.py", "exec"), {"_
 installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
 
 # --- building mpi4py and Horovod ------------------------------------------------------------------------
+# CMake and Open MPI's compilers take a path with a space for two. They are shown the environment under a name without
+# any, and Open MPI's own files through wrappers that do not look where that name leads to.
+plain_name() { # DIR: sets BUILD_VENV, and MPI_DIR where MPI is in the environment
+    local name
+    BUILD_VENV=$1/venv
+    ln -s "$VENV" "$BUILD_VENV"
+    [ "$MPI_KIND" = pypi ] || return 0
+    MPI_DIR=$1/bin
+    mkdir "$MPI_DIR"
+    for name in mpicc mpicxx; do
+        printf '#!/bin/bash\nexport OPAL_PREFIX=%q\nexec -a %s %q "$@"\n' \
+            "$BUILD_VENV" "$name" "$BUILD_VENV/bin/opal_wrapper" >"$MPI_DIR/$name"
+        chmod 755 "$MPI_DIR/$name"
+    done
+}
+
+is_plain() { # PATH: whether no program splits it
+    case $1 in *[!A-Za-z0-9_./+,@%=~:-]*) return 1 ;; esac
+}
+
 build_env() { # the environment of both builds
-    export PATH=$MPI_DIR:$VENV/bin:$PATH
+    export PATH=$MPI_DIR:$BUILD_VENV/bin:$PATH
     export MPICC=$MPI_DIR/mpicc MPICXX=$MPI_DIR/mpicxx
     unset CFLAGS CXXFLAGS CPPFLAGS LDFLAGS
+    is_plain "${TMPDIR:-/tmp}" || export TMPDIR=/tmp # pip unpacks and builds there
     if [ "$MPI_KIND" = pypi ]; then
         # The wheel goes into other environments, too: it must find the libmpi of the one it is in
         # (tools/horovod-cmake.sh), so mpicxx may not put the path of this one first.
-        export OMPI_LDFLAGS="-L$VENV/lib"
+        export OMPI_LDFLAGS="-L$BUILD_VENV/lib"
     fi
 }
+
+build_pip() { "$BUILD_VENV/bin/python" -m pip "$@"; }
 
 build_mpi4py() { # DIR
     (
         build_env
         export CFLAGS='-O1 -g0' # half the compile time; the time of a call is MPI's
-        pip wheel -c "$CONSTRAINTS" --no-cache-dir --no-deps --no-build-isolation --no-binary mpi4py -w "$1" mpi4py
+        build_pip wheel -c "$CONSTRAINTS" --no-cache-dir --no-deps --no-build-isolation --no-binary mpi4py -w "$1" mpi4py
     )
 }
 
@@ -273,10 +297,10 @@ build_horovod() { # DIR
         if [ "$GPU" = 1 ]; then
             export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=${HOROVOD_NCCL_LINK:-SHARED}
             local nccl
-            nccl=$("$VENV/bin/python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null) || nccl=""
+            nccl=$("$BUILD_VENV/bin/python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null) || nccl=""
             [ -n "${HOROVOD_NCCL_HOME:-}" ] || [ -z "$nccl" ] || export HOROVOD_NCCL_HOME=$nccl
         fi
-        pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary horovod -w "$1" "horovod==$HOROVOD"
+        build_pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary horovod -w "$1" "horovod==$HOROVOD"
     )
 }
 
@@ -303,7 +327,7 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
 }
 
 native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that are built here, and installs extras
-    local key tf tmp what=Horovod
+    local key tf tmp alias="" what=Horovod
     [ $MPI_KIND = pypi ] || what="mpi4py and Horovod"
     tf=$(installed tensorflow-cpu) || tf=$(installed tensorflow) || die "TensorFlow did not install [log: $LOGS/pip.log]"
     key=$(uname -s)-$(uname -m)-py$PYVER-tf$tf-horovod$HOROVOD-mpi4py$(mpi4py_pin)-$MPI_ID-r$RECIPE
@@ -320,12 +344,16 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     say "building $what $HOROVOD against $MPI_ID (once; about a minute on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
+    if ! is_plain "$VENV"; then
+        alias=$(TMPDIR=/tmp mktemp -d) || die "$VENV has a space in its name, and no link to it can be made in /tmp; set HPCGAN_VENV"
+        plain_name "$alias"
+    fi
     local failed="" beside="" other state=$LOGS/build
     rm -f "$state".*
     meanwhile "$state" "$@" &
     other=$!
     # shellcheck disable=SC2064  # expand now
-    trap "rm -rf '$tmp'; kill $other 2>/dev/null || true" EXIT
+    trap "rm -rf $(printf '%q ' "$tmp" ${alias:+"$alias"}); kill $other 2>/dev/null || true" EXIT
     if [ $MPI_KIND = site ]; then
         build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
         beside=$!
@@ -339,6 +367,7 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
     rm -rf "$WHEEL_DIR"
     mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
+    [ -z "$alias" ] || rm -rf "$alias"
     chmod 755 "$WHEEL_DIR"
     [ $# = 0 ] || [ -e "$state.installed" ] || exit 1 # what was wrong with the packages has been said
     trap - EXIT
