@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 import hpcgan
+from hpcgan import streams
 from hpcgan.console import quiet_tensorflow
-from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
+from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 
 COMMANDS = (
     "data",
@@ -32,6 +32,9 @@ COMMANDS = (
     "supervise",
     "doctor",
 )
+
+EXIT_READER_LEFT = 141
+"""The shell's convention for a program ended by SIGPIPE."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,7 +66,25 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    args = parse(argv)
+    streams.guard()
+    streams.insist()
+    try:
+        return _run(argv)
+    except streams.OutputError as error:
+        if error.reader_left:  # e.g. `| head`
+            return EXIT_READER_LEFT
+        print(f"hpcgan: error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        streams.settle()
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parse(argv)
+    except SystemExit:  # after --help, say
+        sys.stdout.flush()
+        raise
     quiet_tensorflow()
     # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
     gc.set_threshold(100_000, 50, 50)
@@ -80,6 +101,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hpcgan: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED, HpcganError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run_as_rank(
     from hpcgan.launch.topology import rank_environment, threads_from_env
     from hpcgan.launch.world import die_with_parent, expected_world
 
+    streams.guard()
     os.environ.update(rank_environment(os.environ))
     if expected_world(os.environ) is not None:
         die_with_parent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE, InputError
 
 
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     directory = RunDirectory(args.run)
     sent = control.send(directory, args.action, _rates(args.rates))
+    streams.go_on("the command was sent")
     if args.wait <= 0:
         print(f"{args.action}: sent to {args.run}")
         return EXIT_DONE

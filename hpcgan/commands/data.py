@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpcgan import streams
 from hpcgan.commands import calo
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
@@ -250,6 +251,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.data_command == "info":
         return _info(args)
+    streams.go_on(f"the work goes on, into {args.out}")
     with _terminable():
         try:
             runs = {"import": _import, "cosmo": _cosmo, "pileup": _pileup, "calo": _calo, "export": calo.export}

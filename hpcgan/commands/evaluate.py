@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.run is None) == (args.real is None):
         raise InputError("give either a run directory, or --real FILE and --fake FILE")
     distances = _distances(args)
+    streams.go_on("the report is written all the same")
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")

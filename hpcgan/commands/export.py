@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.out}: exists already; give --out a folder that does not")
     if not RunDirectory(args.run).exists:
         raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
+    streams.go_on(f"the work goes on, into {args.out}")
     from hpcgan.evaluation.export import SIGNATURE, export
     from hpcgan.evaluation.sample import load_generator
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch.world import expected_world
 
     _check_numbers(args)
+    streams.go_on(f"the work goes on, into {args.out}")
     promised = expected_world(os.environ)
     if promised is not None:
         if args.ranks not in (None, promised.size):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_DONE
 
 
@@ -43,6 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Overlay, write the report and print its summary."""
     from hpcgan.evaluation import overlay
+
+    streams.go_on(f"the report goes into {args.out}")
 
     made = overlay.overlay(
         args.pileup,

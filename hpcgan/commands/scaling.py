@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcgan import streams
 from hpcgan.commands.submit import add_job_options, enter, job_of
 from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
@@ -117,6 +118,7 @@ def _measure(
     def say(line: str) -> None:
         print(f"scaling: {line}", file=sys.stderr, flush=True)
 
+    streams.go_on(f"the measurement goes on, into {_short(study.path)}")
     points = measure.plan(ranks, backends, args.repeats, args.isolated)
     threads = f"{setting.threads} thread{'s' * (setting.threads > 1)} a rank"
     say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {_short(study.path)}")
@@ -203,6 +205,7 @@ def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> i
     if args.show:
         print(script, end="")
         return EXIT_DONE
+    streams.go_on("'hpcgan jobs' shows the job")
     with enter(out):
         number = slurm.submit(script, out)
     records.append(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
@@ -241,6 +244,7 @@ def _model(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     files = model.write(study, made)
+    streams.go_on(f"see {_short(files[-1])}")
     print(f"A model, not a measurement. {made['title']}")
     print_table(model.COLUMNS, model.rows(made), made["notes"], left=report.LEFT)
     print(f"model: {', '.join(_short(file) for file in files)}", flush=True)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print(script, end="")
         return EXIT_DONE
     api.preflight(config, directory, spec.nodes * spec.ranks_per_node)
+    streams.go_on("'hpcgan jobs' shows the job")
     with enter(directory.path):
         job = slurm.submit(script, directory.path)
     records.append(directory.jobs_file, {"job": job, "time": time.time(), "script": script})

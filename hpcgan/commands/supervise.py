@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Supervise."""
-    from hpcgan import cli
+    from hpcgan import cli, streams
     from hpcgan.allocation import current_job
     from hpcgan.launch import srun
     from hpcgan.launch.start import launch
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 0:
             raise InputError(f"--{name} must be at least 0, not {getattr(args, name)}")
     progress, stopped = _watched(cli.parse(argv))
+    streams.go_on("the work goes on, see the run directory")
     job = current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     launcher = srun.choose(args.launcher, os.environ) if job else None

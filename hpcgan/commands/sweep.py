@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcgan import streams
 from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
@@ -129,6 +130,7 @@ def _search(
     from hpcgan.sweep.ledger import Ledger
     from hpcgan.sweep.store import Goal
 
+    streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
         executor = _executor(args, out, concurrency, spec)
@@ -263,6 +265,7 @@ def _view(args: argparse.Namespace) -> int:
         print(views.best(path), end="")
         return EXIT_DONE
     files = views.report(path)
+    streams.go_on(f"the report is {_short(files[-1])}")
     print(f"report: {_short(files[-1])}")
     return EXIT_DONE
 

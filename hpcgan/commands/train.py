@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import api
+from hpcgan import api, streams
 from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_DONE, InputError
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
+    streams.go_on(f"the training goes on, see {directory.metrics_file}")
     promised = expected_world(os.environ)
     if promised is None and args.ranks is not None and args.ranks != 1:
         from hpcgan.launch.start import launch

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 
+from hpcgan import streams
 from hpcgan.allocation import current_job
 from hpcgan.errors import HpcganError
 from hpcgan.launch import srun
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="compute threads of each")
     parser.add_argument("arguments", nargs="*", help="of each engine")
     args = parser.parse_args()
+    streams.guard()
     job = current_job(os.environ) if args.ranks is None else None
     try:
         return launch(

@@ -63,12 +63,13 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     dict
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
     """
-    from hpcgan import attempt
+    from hpcgan import attempt, streams
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
     from hpcgan.rundir import RunDirectory
     from hpcgan.training.control import StopRequest
 
+    streams.guard()
     os.chdir(folder)
     config = configuration.load(settings, Problems())
     stop = StopRequest()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import IO
 
+from hpcgan import streams
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 
 
@@ -60,18 +61,21 @@ class BannerFilter:
 
 
 def copy_without_banner(source: IO[bytes], target: int) -> None:
+    """As `copy`, without the banners."""
     banner = BannerFilter()
     with source:
         while True:
             data = os.read(source.fileno(), 65536)
-            _write(target, banner.feed(data) if data else banner.finish())
+            streams.write(target, banner.feed(data) if data else banner.finish())
             if not data:
                 return
 
 
-def _write(target: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(target, data) :]
-        except OSError:  # the terminal is gone; keep draining, so that the ranks do not block
-            return
+def copy(source: IO[bytes], target: int) -> None:
+    """Copy what a process prints to a standard stream of this one; if that is gone, the process does not notice.
+
+    Some launchers end their ranks where they cannot write, others keep silent about it.
+    """
+    with source:
+        while data := os.read(source.fileno(), 65536):
+            streams.write(target, data)

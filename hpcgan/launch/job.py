@@ -26,7 +26,7 @@ from types import FrameType
 from typing import IO, Any
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.banner import copy_without_banner
+from hpcgan.launch.banner import copy, copy_without_banner
 from hpcgan.launch.world import set_parent_death_signal
 
 #: Seconds that ranks get after a request to stop before the launcher is told to end them.
@@ -106,17 +106,20 @@ class Job:
             args,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
+            stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE if stderr is None else stderr,
             start_new_session=True,
             restore_signals=False,
             preexec_fn=in_child,
         )
-        self._filter: threading.Thread | None = None
-        if stderr is None and self.process.stderr is not None:
-            arguments = (self.process.stderr, 2)
-            self._filter = threading.Thread(target=copy_without_banner, args=arguments, daemon=True)
-            self._filter.start()
+        self._copying: list[threading.Thread] = []
+        for stream, copying, target in (
+            (self.process.stdout if stdout is None else None, copy, 1),
+            (self.process.stderr if stderr is None else None, copy_without_banner, 2),
+        ):
+            if stream is not None:
+                self._copying.append(threading.Thread(target=copying, args=(stream, target), daemon=True))
+                self._copying[-1].start()
 
     def wait(self, requests: Requests, grace: float, timeout: float | None) -> int:
         """Until the job has ended, passing requests to stop on; its exit code."""
@@ -144,8 +147,8 @@ class Job:
             code = self.process.wait(timeout=0.1)
         except subprocess.TimeoutExpired:
             return None
-        if self._filter is not None:
-            self._filter.join(timeout=5)
+        for thread in self._copying:
+            thread.join(timeout=5)
         return code if code >= 0 else 128 - code
 
     def _signal(self, signum: int) -> None:

@@ -115,7 +115,7 @@ def launch(
         for warning in topology.warnings:
             report(f"hpcgan: warning: {warning}")
         full = topology.environment(base)
-        full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout.isatty() else "0")
+        full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout and sys.stdout.isatty() else "0")
         full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
         job = Job(launcher.command(topology, argv, module), full, stdout, stderr)
         try:

@@ -160,7 +160,7 @@ def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
         return told == "1"
     if expected_world(env) is not None:
         return False
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _world(

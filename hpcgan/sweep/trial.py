@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from hpcgan import records
+from hpcgan import records, streams
 from hpcgan.allocation import current_job
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import srun
@@ -292,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cores", metavar="C,...", help="run on these cores only")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop, with a checkpoint, when this process ends")
     args = parser.parse_args(argv)
+    streams.guard()
     requests = Requests(lambda line: print(line, file=sys.stderr, flush=True))
     with handling(STOP_SIGNALS, requests.ask):
         if args.parent is not None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""SIGHUP, of a terminal that goes away, stays ignored where it is (`nohup`)."""
 
 
 class StopRequest:
@@ -26,7 +27,8 @@ class StopRequest:
     def install(self) -> None:
         """Catch `SIGNALS` from now on (main thread only)."""
         for number in SIGNALS:
-            signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
