@@ -154,7 +154,9 @@ def difference(old: Identity, new: Identity) -> str:
         return f"{before} events there, {now} here"
     for name in differing:
         return f"{name} has shape {tuple(old.shapes[name])} there, {tuple(new.shapes[name])} here"
-    said = sorted(key for key in old.attributes.keys() | new.attributes.keys() if not key.endswith(f".{digest.ATTRIBUTE}"))
+    said = sorted(
+        key for key in old.attributes.keys() | new.attributes.keys() if not key.endswith(f".{digest.ATTRIBUTE}")
+    )
     for key in said:
         before, now = old.attributes.get(key), new.attributes.get(key)
         if before != now:
