@@ -30,6 +30,8 @@ TRAINED_ON = ("train", "val")
 PLACES = 16
 """Folders that are remembered, at most: every job may have had a copy of its own."""
 
+_MISSING = "no such file"
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -248,17 +250,21 @@ def load(run: RunDirectory) -> Config:
     there = read(run)
     if there is None:
         return config
-    problem, best = _problem(config), None
-    for place in dict.fromkeys([str(config.data.path), *there.places]):
-        folder = run.path.absolute() / place if place.startswith("..") else Path(place)
+    problem = _problem(config)
+    found: list[tuple[int, Path, dict[str, str]]] = []
+    for folder in dict.fromkeys([config.data.path, *(run.path.absolute() / place for place in there.places)]):
         unusable = {split: why for split in there.files if (why := _why_not(problem, folder, there, split, run))}
-        if best is None or len(unusable) < len(best[1]):
-            best = folder, unusable
         if not unusable:
-            break
-    assert best is not None
-    folder = Path(os.path.normpath(best[0])) if best[0] != config.data.path else config.data.path
-    return config.with_data(folder, best[1])
+            return config.with_data(_written(folder, config), {})
+        missing = sum(f": {_MISSING}" in why for why in unusable.values())
+        found.append((len(unusable) + missing, folder, unusable))
+    _, folder, unusable = min(found, key=lambda entry: entry[0])
+    return config.with_data(_written(folder, config), unusable)
+
+
+def _written(folder: Path, config: Config) -> Path:
+    """A folder without detours; that of the configuration as it stands there."""
+    return folder if folder == config.data.path else Path(os.path.normpath(folder))
 
 
 def given(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
@@ -279,8 +285,8 @@ def _why_not(problem: Problem, folder: Path, there: RunData, split: str, run: Ru
         files = problem.files(folder, split)
         missing = [path for path in files.values() if not path.is_file()]
         if missing:
-            places = ", ".join(place for place in there.places if not place.startswith(".."))
-            return f"{missing[0]}: no such file (data of the run {run.path}, which lay in {places})"
+            places = ", ".join(place for place in there.places if Path(place).is_absolute())
+            return f"{missing[0]}: {_MISSING} (data of the run {run.path}, which lay in {places})"
         found = _identities(problem, folder, split)
     except InputError as error:
         return str(error)

@@ -53,9 +53,8 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     if drawn is None:
         return None
     caption, made = drawn
-    return caption + (
-        "" if real is not None else f" Real events are not shown: {config.data.path} does not hold them."
-    ), made
+    missing = f" Real events are not shown: {config.data.path} does not hold them."
+    return caption + (missing if real is None else ""), made
 
 
 def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:

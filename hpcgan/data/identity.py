@@ -1,13 +1,13 @@
 """What a data file is, by its content: the same wherever the file lies, whoever copied it, however it is packed.
 
 An identity is made of the names, shapes and kinds of the data sets, of what the attributes say, and of values: those of
-small data sets whole, of large ones some entries from all over. It takes some milliseconds for a file of any size. Other
-events, another order, another column, unit or seed make another file; another place, compression, chunking, byte order
-or width of the numbers does not.
+small data sets whole, of large ones some entries from all over. It takes some milliseconds for a file of any size.
+Other events, another order, another column, unit or seed make another file; another place, compression, chunking, byte
+order or width of the numbers does not.
 
 Files that were written here say besides, in the attribute ``digest`` of their group, what all of their values come to
-(:class:`hpcgan.data.digest.Digest`). It is part of the identity as any attribute is; values are looked at all the same, as a file may have
-been changed after it was written. :func:`is_as_written` compares it with all the values.
+(:class:`hpcgan.data.digest.Digest`). It is part of the identity as any attribute is; values are looked at all the same,
+as a file may have been changed after it was written. :func:`is_as_written` compares it with all the values.
 """
 
 from __future__ import annotations
@@ -26,22 +26,19 @@ import numpy as np
 from hpcgan.data import digest
 from hpcgan.data.digest import Digest
 from hpcgan.data.storage import open_file, readable
-from hpcgan.errors import InputError
 
 WHOLE_BYTES = 2 << 20
 """Data sets up to this size are looked at as a whole."""
 
 RUNS, RUN = 16, 4
-"""Of larger ones: so many places, and entries in a row at each. A chunk is unpacked as a whole, so few places are fast."""
+"""Of larger ones: so many places, and entries in a row at each. A chunk is unpacked as a whole: few places are fast."""
 
 MOST_OBJECTS = 10_000
 """Groups and data sets of a file, at most: a broken file may claim any number."""
 
 #: Attributes that tell of the writing, or of other programs, and nothing of the data.
-SILENT = frozenset(
-    ("complete", "hpcgan", "history", "NCO", "CLASS", "NAME", "TITLE", "VERSION", "FLAVOR", "DIMENSION_LIST")
-    + ("REFERENCE_LIST", "PYTABLES_FORMAT_VERSION", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties")
-)
+SILENT = {"complete", "hpcgan", "history", "NCO", "CLASS", "NAME", "TITLE", "VERSION", "FLAVOR", "DIMENSION_LIST"}
+SILENT |= {"REFERENCE_LIST", "PYTABLES_FORMAT_VERSION", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties"}
 
 
 @dataclass(frozen=True)
@@ -154,13 +151,10 @@ def difference(old: Identity, new: Identity) -> str:
         return f"{before} events there, {now} here"
     for name in differing:
         return f"{name} has shape {tuple(old.shapes[name])} there, {tuple(new.shapes[name])} here"
-    said = sorted(
-        key for key in old.attributes.keys() | new.attributes.keys() if not key.endswith(f".{digest.ATTRIBUTE}")
-    )
-    for key in said:
-        before, now = old.attributes.get(key), new.attributes.get(key)
-        if before != now:
-            return _said_differently(key, before, now)
+    for key in sorted(old.attributes.keys() | new.attributes.keys()):
+        said = old.attributes.get(key), new.attributes.get(key)
+        if said[0] != said[1] and not key.endswith(f".{digest.ATTRIBUTE}"):
+            return _said_differently(key, *said)
     for name in sorted(old.values):
         if old.values[name] != new.values.get(name):
             return f"other values of {name}"

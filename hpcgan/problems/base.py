@@ -304,7 +304,8 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     Raises
     ------
     InputError
-        Missing or broken file, or another one than the run was trained with; a point that no event of the training split has, or no event that is left.
+        Missing or broken file, or not that of the run (`hpcgan.rundata.load`); a point that no event of the training
+        split has, or no event that is left.
     """
     data.require(split)
     source = problem.open(data.path, split, data.cache_mb)
