@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
-from hpcgan import records
+from hpcgan import records, rundata
 from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import sharding
@@ -61,8 +61,8 @@ def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence
 
 
 def default_directory(config: Config) -> Path:
-    """`runs/NAME-HASH`, the hash being that of the identity keys."""
-    return Path("runs") / f"{config.name}-{config.identity_hash()}"
+    """`runs/NAME-HASH`, the hash being that of the identity keys and of the data's content, wherever these lie."""
+    return Path("runs") / f"{config.name}-{rundata.run_hash(config)}"
 
 
 def train(
@@ -128,7 +128,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     Raises
     ------
     InputError
-        Missing or broken data, fewer events than a global batch, a run directory of another configuration.
+        Missing or broken data, fewer events than a global batch, a run directory of another configuration or with other
+        data.
     """
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
@@ -143,6 +144,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
             settings = config.training
             sharding.rank_batch(source.path, len(source), settings.batch_size, settings.global_batch_size, ranks)
         source.close()
+    if directory.exists:
+        rundata.check(directory, config, rundata.identify(config))
 
 
 def generate(

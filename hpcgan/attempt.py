@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import hpcgan
+from hpcgan import rundata
 from hpcgan.allocation import current_job
 from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm
@@ -73,13 +74,16 @@ def train(
         training = open_split(problem, config.data, "train")
         validation = open_split(problem, config.data, "val")
         sharding = shard(config, comm, training)
+        data = rundata.identify(config)
         if comm.is_root:
-            check_inputs(config, run, problem)
+            check_inputs(config, run, problem, data)
+    check_same_data(config, comm, data)
     method, state = make_method(config, problem, comm)
     with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
         if comm.is_root:
             check_room(run, state)
             run.create(config)
+            rundata.write(run, data)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = started_from = None
     with agreed(comm):
@@ -87,7 +91,7 @@ def train(
             started_from = None if restore(state, run) else begin(config, method, problem, training)
             shown = np.arange(sampler.batch_size) % len(validation)
             asked = take(validation.conditions(), shown) if problem.conditions else None
-            writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from)
+            writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data)
     share(state, comm)
 
     outcome = "failed"
@@ -181,16 +185,19 @@ def make_pipeline(config: Config, problem: Problem, training: Source, sharding: 
     return Pipeline(training, problem, sharding, config.data.augment, method.draws)
 
 
-def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
+def check_inputs(config: Config, run: RunDirectory, problem: Problem, data: rundata.RunData) -> None:
     """Check the run directory and the data before anything is written.
 
     Raises
     ------
     InputError
-        A run of another configuration is there, the data cannot be trained on, or `training.start_from` is of no use.
+        A run of another configuration or with other data is there, the data cannot be trained on, or
+        `training.start_from` is of no use.
     """
     if run.exists:
         run.check_config(config, run.load_config(Problems()))
+        if warning := rundata.check(run, config, data):
+            _warn(warning)
     if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
         origin.check(config)
         for split in ("train", "val"):
@@ -199,6 +206,19 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem) -> None:
             problem.open(config.data.path, "test").close()
         except InputError as error:
             _warn(f"{error} ('hpcgan evaluate' will need it)")
+
+
+def check_same_data(config: Config, comm: Comm, data: rundata.RunData) -> None:
+    """Check that all ranks read the same files: each node may have copies of its own.
+
+    Raises
+    ------
+    InputError
+        On all ranks, naming the first that reads others than rank 0.
+    """
+    first = comm.broadcast_json(data.plain())
+    with agreed(comm):
+        rundata.check_same(data, first, config, socket.gethostname())
 
 
 def check_room(run: RunDirectory, state: TrainState) -> None:
@@ -283,6 +303,7 @@ def open_writers(
     sampler: Sampler,
     conditions: Sample | None = None,
     started_from: Path | None = None,
+    data: rundata.RunData | None = None,
 ) -> Writers:
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
@@ -290,7 +311,7 @@ def open_writers(
         lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
         metrics = MetricsWriter(run.metrics_file, lease.attempt)
         origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
-        said = provenance(config, comm, lease.attempt, state.counters.step)
+        said = provenance(config, comm, lease.attempt, state.counters.step, data)
         append(run.provenance_file, {**said, **origin_of_weights})
         metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
         with _written_by_tensorflow(run.tensorboard):
@@ -338,7 +359,9 @@ def _written_by_tensorflow(path: Path) -> Iterator[None]:
         raise HpcganError(f"{path}: cannot write: {text}") from None
 
 
-def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str, Any]:
+def provenance(
+    config: Config, comm: Comm, attempt: int, step: int, data: rundata.RunData | None = None
+) -> dict[str, Any]:
     """Where, when and with what an attempt runs."""
     job = current_job(os.environ)
     return {
@@ -355,6 +378,7 @@ def provenance(config: Config, comm: Comm, attempt: int, step: int) -> dict[str,
         "tensorflow": tf.__version__,
         "machine": platform.machine(),
         "identity": config.identity_hash(),
+        "data": None if data is None else {"path": data.places[0], **data.fingerprints(rundata.SPLITS)},
         "slurm_job": None if job is None else job.id,
     }
 

@@ -21,6 +21,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializeAsAny,
     ValidationError,
     field_validator,
@@ -83,6 +84,20 @@ class DataConfig(Section):
     leave_out: list[dict[str, float]] = Field(
         [], description="points of the conditions whose events are neither trained on nor used for selection"
     )
+    _unusable: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def require(self, split: str) -> None:
+        """Refuse a split that is not the one that the run of this configuration was trained with.
+
+        Only `hpcgan.rundata.load` knows of any; a configuration that somebody wrote may mean any data.
+
+        Raises
+        ------
+        InputError
+            Naming the file, and what differs.
+        """
+        if split in self._unusable:
+            raise InputError(self._unusable[split])
 
 
 class AdamConfig(Section):
@@ -458,13 +473,15 @@ class Config(Section):
         return yaml.safe_dump(self.dump(), sort_keys=False)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: everything but lengths, cadences and communication.
+        """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
 
-        Of `training.steps_per_call` it is whether there are several, on which last bits depend, not how many.
+        Of `training.steps_per_call` it is whether there are several, on which last bits depend, not how many. Data, and
+        runs whose weights are taken, are known by their content (`hpcgan.rundata`), which is not looked at here.
         """
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
+        del plain["data"]["path"]
         del plain["training"]["steps_per_call"]
         if self.training.takes_several:
             plain["training"]["takes_several"] = True
@@ -478,7 +495,15 @@ class Config(Section):
             for key in section.later if isinstance(section, Section) else ():
                 if getattr(section, key) == type(section).model_fields[key].default:
                     del plain[name][key]
+        if self.training.start_from is not None:
+            plain["training"]["start_from"] = "the weights of a run"
         return plain
+
+    def with_data(self, path: Path, unusable: Mapping[str, str]) -> Config:
+        """The same with another `data.path`, of which some splits cannot be used: by split, why."""
+        data = self.data.model_copy(update={"path": path})
+        data._unusable = dict(unusable)
+        return self.model_copy(update={"data": data})
 
     def identity_hash(self) -> str:
         """Eight hex digits of `identity`."""

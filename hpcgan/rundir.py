@@ -82,6 +82,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
         self.provenance_file = self.path / "provenance.jsonl"
+        self.data_file = self.path / "data.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
@@ -162,6 +163,12 @@ class RunDirectory:
         except OSError as error:
             kind = HpcganError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
+
+
+def owner_of(path: Path) -> RunDirectory:
+    """The run of a run directory, or of one of its checkpoints."""
+    is_checkpoint = (path / "manifest.json").is_file()
+    return RunDirectory(path.absolute().parent.parent if is_checkpoint else path)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

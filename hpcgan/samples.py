@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpcgan import rundata
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def epochs(run: RunDirectory) -> list[int]:
 
 
 def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
-    """Samples of an epoch, beside real ones if the run's data are where they were.
+    """Samples of an epoch, beside real ones if the run's data are found.
 
     Parameters
     ----------
@@ -41,17 +42,19 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     InputError
         No samples of this epoch, or they or the configuration cannot be read.
     """
-    config = run.load_config(Problems())
+    config = rundata.load(run)
     problem = problem_class(config.problem)(config.model)
     fake = _first(problem, run.samples / f"epoch-{epoch:04d}.h5", "")
     real = None
     with contextlib.suppress(InputError):  # a picture may be made where the data are not
+        config.data.require("val")
         real = _first(problem, config.data.path, "val")
     drawn = problem.samples_figure(real, fake)
     if drawn is None:
         return None
     caption, made = drawn
-    return caption + ("" if real is not None else f" Real events are not shown: {config.data.path} is not here."), made
+    missing = f" Real events are not shown: {config.data.path} does not hold them."
+    return caption + (missing if real is None else ""), made
 
 
 def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:

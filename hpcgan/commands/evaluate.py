@@ -31,6 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: what they say, or rpv)")
     parser.add_argument("--checkpoint", choices=("best", "latest"), help="weights of a RUN (default: best)")
     parser.add_argument("--split", choices=SPLITS, help="real events of a RUN's data (default: test)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="real events (default: a RUN's own data, wherever they lie now)"
+    )
     parser.add_argument("--samples", type=int, default=5, metavar="K", help="generated samples (default: 5)")
     parser.add_argument(
         "--events",
@@ -79,10 +82,11 @@ def run(args: argparse.Namespace) -> int:
             events=args.events,
             out=args.out,
             distances=distances,
+            data=args.data,
             log=log,
         )
     else:
-        for option in ("checkpoint", "split"):
+        for option in ("checkpoint", "split", "data"):
             if getattr(args, option) is not None:
                 raise InputError(f"--{option} goes with a run directory, not with --real and --fake")
         made = report.compare_files(

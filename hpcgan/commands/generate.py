@@ -196,9 +196,10 @@ def _read_run(run: Path) -> tuple[Config, Problem]:
     InputError
         Not a run directory.
     """
-    from hpcgan.problems.base import Problems, problem_class
+    from hpcgan import rundata
+    from hpcgan.problems.base import problem_class
 
-    config = RunDirectory(run).load_config(Problems())
+    config = rundata.load(RunDirectory(run))
     return config, problem_class(config.problem)(config.model)
 
 

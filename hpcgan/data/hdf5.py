@@ -163,10 +163,12 @@ class Writer(storage.SplitWriter):
         group = self._files[split][GROUP]
         with signals_held():
             images = group[IMAGES].id
+            self._digests[split].add_packed(IMAGES, chunks)
             for position, chunk in enumerate(chunks, at):
                 images.write_direct_chunk((position, 0, 0), chunk)
             for name, values in zip(self._columns, columns, strict=True):
                 group[name][at : at + len(chunks)] = values
+                self._digests[split].add(name, np.asarray(values, np.float32))
         self._check_written()
         self._filled[split] = at + len(chunks)
 

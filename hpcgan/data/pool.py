@@ -91,10 +91,13 @@ class Writer(storage.SplitWriter):
             with storage.signals_held():
                 group = self._files[split][GROUP]
                 stored = group["pixel"].shape[0]
-                group["indptr"][at : at + len(part) + 1] = part.indptr + stored
+                indptr = part.indptr + stored
+                group["indptr"][at : at + len(part) + 1] = indptr
+                self._digests[split].add("indptr", indptr if at == 0 else indptr[1:])
                 for name, values in (("pixel", part.pixel), ("energy", part.energy)):
                     group[name].resize((stored + len(values),))
                     group[name][stored:] = values
+                    self._digests[split].add(name, values)
             self._check_written()
             self._filled[split] = at + len(part)
 

@@ -1,8 +1,8 @@
 """What all data files have in common: written atomically, read with distrust.
 
-A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``) and whether
-the writer came to its end (``complete``). What stands in the group is a matter of :mod:`hpcgan.data.hdf5` (detector
-images in the published layout) and :mod:`hpcgan.data.tensors` (any schema).
+A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``), whether the
+writer came to its end (``complete``), and what all values come to (``digest``). What stands in the group is a matter of
+:mod:`hpcgan.data.hdf5` (detector images in the published layout) and :mod:`hpcgan.data.tensors` (any schema).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcgan.data.digest import ATTRIBUTE, Digest
 from hpcgan.errors import HpcganError, InputError
 
 SPLITS = ("train", "val", "test")
@@ -181,6 +182,7 @@ class SplitWriter(ABC):
         self._files: dict[str, h5py.File] = {}
         self._sinks: dict[str, Sink] = {}
         self._filled = dict.fromkeys(self.sizes, 0)
+        self._digests = {split: Digest() for split in self.sizes}
 
     def __enter__(self: Writing) -> Writing:
         with contextlib.ExitStack() as stack:
@@ -241,7 +243,8 @@ class SplitWriter(ABC):
         if self._filled != self.sizes:
             raise ValueError(f"fewer {self._noun} appended than announced: {', '.join(short)}")
         with signals_held():
-            for file in self._files.values():
+            for split, file in self._files.items():
+                file[self._group].attrs[ATTRIBUTE] = str(self._digests[split])
                 file[self._group].attrs["complete"] = True
                 file.close()
                 self._check_written()

@@ -121,6 +121,7 @@ class Writer(storage.SplitWriter):
             group = self._files[split][self._group]
             for name in self._schema:
                 group[name][at : at + count] = sample[name]
+                self._digests[split].add(name, np.asarray(sample[name], np.float32))
         self._check_written()
         self._filled[split] = at + count
 

@@ -210,7 +210,7 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
     Raises
     ------
     InputError
-        The training data are not where they were.
+        The training data are not there, or not those of the run.
     """
     source = open_split(problem, config.data, "train")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcgan.config import DataConfig
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
@@ -49,7 +50,7 @@ def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
 
 def training_events(
     problem: Problem,
-    folder: Path,
+    data: DataConfig,
     loaded: Loaded | None,
     limit: int,
     left_out: list[dict[str, float]],
@@ -59,7 +60,8 @@ def training_events(
     if loaded is not None:
         return loaded.observables
     try:
-        loaded = read(problem, folder, "train", limit)
+        data.require("train")
+        loaded = read(problem, data.path, "train", limit)
     except InputError as error:
         notices.append(f"Not checked for memorised training events: {error}")
         return None

@@ -87,7 +87,7 @@ def overlay(
     out : Path
         Folder of the report.
     real_pileup : Path, optional
-        Folder with the pools ``test.h5`` and ``val.h5``; default: the data of the run.
+        Folder with the pools ``test.h5`` and ``val.h5``; default: the data of the run, wherever they are.
     events : int
         Signal events, the first of the file; as many as there are, where there are fewer.
     checkpoint : "best" or "latest"
@@ -116,6 +116,8 @@ def overlay(
         if real_pileup is None:
             if config is None:
                 raise InputError("--real-pileup is missing: a folder made by 'hpcgan data pileup', to compare with")
+            for split in ("test", "val"):
+                config.data.require(split)
             real_pileup = config.data.path
         n = min(events, signals.n or events)
         real, other = open_real(real_pileup, problem, mu, n)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from hpcgan import rundata
 from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import hdf5, pool
@@ -18,7 +19,6 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
 from hpcgan.evaluation.output import Log
 from hpcgan.physics.images import grid_difference
-from hpcgan.problems.base import Problems
 from hpcgan.problems.pileup import PileupModel, PileupProblem
 from hpcgan.rundir import RunDirectory
 
@@ -87,7 +87,7 @@ def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
     if not run.exists:
         _refuse_missing(pileup)
         raise InputError(f"{pileup}: neither a file nor a run directory (no config.yaml in it)")
-    config = run.load_config(Problems())
+    config = rundata.load(run)
     if config.problem != "pileup":
         raise InputError(f"{pileup}: a run of problem '{config.problem}', not of 'pileup'")
     assert isinstance(config.model, PileupModel)

@@ -6,6 +6,7 @@ Loading a run imports TensorFlow; comparing files does not.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from hpcgan import records
-from hpcgan.config import METHODS
+from hpcgan import records, rundata
+from hpcgan.config import METHODS, Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data.calo import holds_showers
 from hpcgan.data.schema import Sample, take
@@ -70,6 +71,7 @@ def evaluate_run(
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
     distances: sample_distances.Options = sample_distances.DEFAULTS,
+    data: Path | None = None,
     log: Log = print,
 ) -> Report:
     """Score a run's generator against held-out events and write the report.
@@ -93,22 +95,32 @@ def evaluate_run(
         Real-against-real comparisons of the null band.
     distances : Options
         Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
+    data : Path, optional
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.rundata`).
     log : callable
         Hears of progress and warnings.
 
     Raises
     ------
     InputError
-        No run there, no checkpoint yet, or bad data files.
+        No run there, no checkpoint yet, bad data files, or others than the run's.
     """
     run = Path(run)
     directory = RunDirectory(run)
     if not directory.exists:  # said before TensorFlow takes its seconds to load
         raise InputError(f"{run}: not a run directory (no config.yaml in it)")
+    notices: list[str] = []
+    if data is None:
+        config = rundata.load(directory)
+    else:
+        config, notice = rundata.given(directory.load_config(Problems()), directory, data)
+        notices += [] if notice is None else [notice]
+    _check_real(config, split)
     quiet_tensorflow()
     from hpcgan.evaluation.sample import load_sampler
 
     sampler = load_sampler(run, checkpoint, warn=log)
+    sampler.config = config
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
     return evaluate_sampler(
         sampler,
@@ -122,8 +134,24 @@ def evaluate_run(
         seed=seed,
         repetitions=repetitions,
         distances=distances,
+        notices=notices,
         log=log,
     )
+
+
+def _check_real(config: Config, split: str) -> None:
+    """Refuse data that are not those of the run, of the splits that are read.
+
+    Raises
+    ------
+    InputError
+        Naming the file, and what differs.
+    """
+    try:
+        for name in sorted({split, "val", "test"}):
+            config.data.require(name)
+    except InputError as error:
+        raise InputError(f"{error}; --data DIR takes other events on purpose") from None
 
 
 def evaluate_sampler(
@@ -139,6 +167,7 @@ def evaluate_sampler(
     seed: int = 1,
     repetitions: int = NULL_SPLITS,
     distances: sample_distances.Options = sample_distances.DEFAULTS,
+    notices: Sequence[str] = (),
     log: Log = print,
 ) -> Report:
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
@@ -167,7 +196,7 @@ def evaluate_sampler(
             sample = sampler.sample(n, seed + i, **asked)
             fakes.append(observables_of_sample(problem, sample))
             first = first or sample
-    notices = _notices(n, events, f"the {split} split has {held_out.total} events")
+    notices = [*notices, *_notices(n, events, f"the {split} split has {held_out.total} events")]
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
     apart = LeftOut()
@@ -184,7 +213,8 @@ def evaluate_sampler(
     training = None
     if distances.distances:
         with clock("training_events", f"reading training events of {folder}"):
-            training = training_events(problem, folder, splits.get("train"), POOL_FACTOR * events, left_out, notices)
+            trained_on, limit = sampler.config.data, POOL_FACTOR * events
+            training = training_events(problem, trained_on, splits.get("train"), limit, left_out, notices)
     for loaded in splits.values():
         loaded.source.close()
     material = _Material(

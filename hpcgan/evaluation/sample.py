@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from hpcgan import rundata
 from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
@@ -18,7 +19,7 @@ from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
 from hpcgan.methods.base import build_network, method_class
 from hpcgan.methods.sampler import make_sampler
 from hpcgan.models.layers import BatchNorm, Network
-from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.rundir import RunDirectory
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ class RunSampler:
         Raises
         ------
         InputError
-            The training data are not where they were.
+            The training data are not found any more, or are others now.
         """
         if self._available is None:
             self._available = training_conditions(self.problem, self.config)
@@ -148,7 +149,7 @@ def load_generator(
     said = None
     with agreed(comm):
         run = RunDirectory(Path(run_dir))
-        config = run.load_config(Problems())
+        config = rundata.load(run)
         problem = problem_class(config.problem)(config.model)
         method = method_class(config.method)
         network = build_network(problem, method.sampled, config.seed, config.training.dtype)

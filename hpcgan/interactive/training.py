@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import control, records, samples
+from hpcgan import control, records, rundata, samples
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.problems.base import Problems
 from hpcgan.rundir import RunDirectory, attempt_state
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Training:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.config = run.load_config(Problems())
+        self.config = rundata.load(run)
 
     def __repr__(self) -> str:
         return f"<Training {self.run.path.name}: {self.state}, epoch {self.epoch} of {self.config.training.epochs}>"

@@ -82,6 +82,16 @@ class Problem(ABC):
         """Conditions of which there are points with many events each (masses, but not an energy that is drawn)."""
         return self.conditions
 
+    def files(self, path: Path, split: str) -> dict[str, Path]:
+        """The files that a split of the data folder consists of, by name; "" where it is one.
+
+        Raises
+        ------
+        InputError
+            One of several is missing.
+        """
+        return {"": file_of(path, split)}
+
     @abstractmethod
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         """Open one split (`train`, `val`, `test`) of the data folder, or the file itself.
@@ -294,8 +304,10 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     Raises
     ------
     InputError
-        Missing or broken file; a point that no event of the training split has, or no event that is left.
+        Missing or broken file, or not that of the run (`hpcgan.rundata.load`); a point that no event of the training
+        split has, or no event that is left.
     """
+    data.require(split)
     source = problem.open(data.path, split, data.cache_mb)
     if not data.leave_out:
         return source

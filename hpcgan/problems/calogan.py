@@ -183,7 +183,7 @@ class CaloganProblem(Problem):
     def point_conditions(self) -> tuple[str, ...]:
         return (PARTICLE,) if self.model.classes else ()
 
-    def _files(self, path: Path, split: str) -> dict[str, Path]:
+    def files(self, path: Path, split: str) -> dict[str, Path]:
         """File of each particle, "" for any: in a folder for each of several, unless it is a file with labels."""
         if len(self.model.particles) == 1:
             files = {self.model.particles[0]: file_of(path, split)}
@@ -198,7 +198,7 @@ class CaloganProblem(Problem):
         return files
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        files = self._files(path, split)
+        files = self.files(path, split)
         for particle, file in files.items():
             self._check(file, particle)
         return ShowerSource(files, self.model.cells, cache_mb, labelled=self._is_labelled(files))
@@ -223,7 +223,7 @@ class CaloganProblem(Problem):
         return True
 
     def validate(self, path: Path, split: str) -> None:
-        files = self._files(path, split)
+        files = self.files(path, split)
         self._is_labelled(files)
         for particle, file in files.items():
             self._check(file, particle)

@@ -9,7 +9,7 @@ from typing import Any
 from hpcgan.config import Config, ModelSection
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory, differences
+from hpcgan.rundir import differences, owner_of
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training.checkpoint import Checkpoint
 
@@ -28,7 +28,7 @@ def check(config: Config) -> None:
     if config.training.start_from is None:
         return
     path = config.training.start_from
-    run = _run_of(path)
+    run = owner_of(path)
     if not run.exists:
         raise InputError(f"{KEY}: {path} is no run directory (with a config.yaml), and no checkpoint of one")
     other = run.load_config(Problems())
@@ -53,17 +53,11 @@ def load(config: Config, path: Path, warn: Callable[[str], None]) -> Checkpoint:
         It is damaged.
     """
     check(config)
-    run = _run_of(path)
+    run = owner_of(path)
     try:
         return checkpoints.load_best(run.checkpoints, warn) if run.path == path else checkpoints.load(path)
     except HpcganError as error:
         raise type(error)(f"{KEY}: {error}") from None
-
-
-def _run_of(path: Path) -> RunDirectory:
-    """The run of a run directory, or of one of its checkpoints."""
-    is_checkpoint = (path / "manifest.json").is_file()
-    return RunDirectory(path.absolute().parent.parent if is_checkpoint else path)
 
 
 def _architecture(config: Config) -> dict[str, Any]:
