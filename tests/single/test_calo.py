@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_layout_for_plain_h5py(folder: Path) -> None:
         assert file["layer_0"].attrs["axes"] == "shower, phi (y), eta (x)"
         assert (file["layer_0"].chunks, file["layer_0"].compression) == ((1, 3, 96), "gzip")
         attributes = {name: file.attrs[name] for name in file.attrs}
+    assert re.fullmatch("[0-9a-f]{64}", attributes.pop("digest"))
     assert attributes.pop("window_mm").tolist() == [-240, 240]
     assert attributes.pop("layer_edges_mm").tolist() == [-240, -150, 197, 240]
     assert attributes == {
