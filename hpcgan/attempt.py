@@ -315,7 +315,7 @@ def open_writers(
         append(run.provenance_file, {**said, **origin_of_weights})
         metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
         with _written_by_tensorflow(run.tensorboard):
-            events = tf.summary.create_file_writer(str(run.tensorboard))
+            events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
     except (HpcganError, OSError) as error:
         if metrics is not None:
             metrics.close()

@@ -83,14 +83,14 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         args = parse(argv)
     except SystemExit:  # after --help, say
-        sys.stdout.flush()
+        streams.finish()
         raise
     quiet_tensorflow()
     # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
     gc.set_threshold(100_000, 50, 50)
     try:
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
-        sys.stdout.flush()
+        streams.finish()
         return code
     except Interrupted as error:
         print(f"hpcgan: {error}", file=sys.stderr)

@@ -47,6 +47,7 @@ class Stream(io.FileIO):
         super().__init__(descriptor, "wb", closefd=False)
         self._closed: OSError | None = None
         self._told = False
+        self.lost: OutputError | None = None
         self._vital = False
         self._instead = ""
 
@@ -86,7 +87,8 @@ class Stream(io.FileIO):
             return
         self._told = True
         if self._vital:
-            raise OutputError(error.errno, error.strerror) from None
+            self.lost = OutputError(error.errno, error.strerror)
+            raise self.lost from None
         if self._instead:
             print(
                 f"hpcgan: warning: standard output is gone ({error.strerror}); {self._instead}",
@@ -125,6 +127,7 @@ def guard() -> None:
 def insist() -> None:
     """From here on, standard output is what the command is for: an `OutputError` if it cannot be written."""
     if 1 in _streams:
+        _streams[1].lost = None
         _streams[1].rely_on(vital=True)
 
 
@@ -139,6 +142,19 @@ def go_on(instead: str) -> None:
     """
     if 1 in _streams:
         _streams[1].rely_on(vital=False, instead=instead)
+
+
+def finish() -> None:
+    """Write what a buffer still holds.
+
+    Raises
+    ------
+    OutputError
+        Standard output could not be written, now or earlier: argparse keeps that to itself.
+    """
+    sys.stdout.flush()
+    if 1 in _streams and (lost := _streams[1].lost) is not None:
+        raise lost
 
 
 def settle() -> None:
