@@ -26,6 +26,10 @@ class HpcganError(Exception):
         super().__init__(text)
         self.collective = collective
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of a traceback; `%hpcgan traceback` shows that."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(HpcganError):
     """Bad input: a file, a key or an argument. The message names it and the remedy, in one line."""

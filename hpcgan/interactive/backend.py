@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,27 +41,36 @@ def need_ipyparallel() -> None:
 
 
 class Loop:
-    """An event loop in a thread of its own, which ipyparallel's launchers need for as long as they live."""
+    """An event loop in a thread of its own, which ipyparallel's launchers need while they start."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="hpcgan-ipyparallel", daemon=True).start()
+        threading.Thread(target=self._run, name="hpcgan-ipyparallel", daemon=True).start()
 
-    def run(self, what: Awaitable[Any]) -> Any:
-        """The result of a coroutine."""
+    def _run(self) -> None:
+        self._loop.run_forever()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                self._loop.run_until_complete(task)
+        self._loop.close()
+
+    def run(self, what: Awaitable[Any], limit: float) -> Any:
+        """The result of a coroutine, for which `limit` seconds are waited.
+
+        Raises
+        ------
+        TimeoutError
+            There is none in that time.
+        """
 
         async def awaited() -> Any:
-            return await what
+            return await asyncio.wait_for(what, limit)
 
-        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
-
-    def call(self, function: Callable[[], Any]) -> Any:
-        """The result of a function that needs the loop of its thread."""
-
-        async def called() -> Any:
-            return function()
-
-        return self.run(called())
+        try:
+            return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result(limit + 1.0)
+        except (futures.TimeoutError, asyncio.TimeoutError):  # which are TimeoutError from Python 3.11 on
+            raise TimeoutError(f"no answer in {limit:.0f} s") from None
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -75,6 +85,7 @@ def new_cluster(folder: Path, engines: type, address: str | None, kind: str, idl
         load_profile=False,
         profile_dir=str(folder),
         cluster_id=folder.name,
+        cluster_file="",  # `folder` keeps what must be known
         controller="hpcgan.interactive.launchers.Controller",
         engines=engines,
         shutdown_atexit=False,
@@ -84,27 +95,12 @@ def new_cluster(folder: Path, engines: type, address: str | None, kind: str, idl
         controller_args=[
             "--IPController.enable_curve=True",
             f"--Controller.idle={float(idle)}",
-            f"--Controller.mark={folder / 'mark'}",
+            f"--Controller.folder={folder}",
             "--log-level=WARN",
         ],
         log=_silent(),
         delay=0.0,
     )
-
-
-def known_cluster(folder: Path, loop: Loop) -> Any:
-    import ipyparallel
-    from traitlets.config import Config
-
-    file = folder / "security" / f"cluster-{folder.name}.json"
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        for part in ("controller", "engines"):  # written as `module:Class`, which is not read again
-            known[part]["class"] = known[part]["class"].replace(":", ".")
-        settings = {"config": Config(), "load_profile": False, "log": _silent(), "cluster_file": str(file)}
-        return loop.call(lambda: ipyparallel.Cluster.from_dict(known, **settings))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HpcganError(f"{file}: cannot be read: {error}") from None
 
 
 def _silent() -> logging.Logger:

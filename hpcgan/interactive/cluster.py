@@ -7,32 +7,31 @@ are started (`launchers`, `engines`), that they are checked to be one MPI world,
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import secrets
-import shutil
-import socket
+import sys
 import threading
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.interactive import folder as folders
+from hpcgan.interactive import liveness
 from hpcgan.interactive.backend import (
     Loop,
     connect_client,
     connection_file,
     find_cause,
-    known_cluster,
     need_ipyparallel,
     new_cluster,
     root_cause,
     within,
 )
+from hpcgan.interactive.folder import clusters
+from hpcgan.interactive.interrupts import Interrupts, interrupts
+from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
-from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
     import ipyparallel
@@ -46,13 +45,15 @@ LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
 SETTLE = 10.0
 #: Seconds in which the controller must answer.
 ANSWER = 20.0
+#: Seconds in which the controller must be up.
+CONTROLLER_TIMEOUT = 60.0
 #: Seconds between two signs of life of a notebook.
 MARK_EVERY = 2.0
-
-
-def clusters() -> Path:
-    """Where clusters are kept: `HPCGAN_CLUSTERS`, else `~/.hpcgan/clusters`. Compute nodes must see it, too."""
-    return Path(os.environ.get("HPCGAN_CLUSTERS") or Path.home() / ".hpcgan" / "clusters").absolute()
+#: Characters of the engines' output that stay with an error.
+KEPT = 4000
+#: What is shown of ranks, and of clusters.
+RANKS = ("rank", "size", "host", "pid", "threads", "backend", "engine")
+LIST = ("id", "where", "kind", "ranks", "state", "since", "idle")
 
 
 class Cluster:
@@ -63,16 +64,18 @@ class Cluster:
     id : str
     kind : str
         `mpi` or `slurm`.
-    ranks : list of dict
+    ranks : Rows
         A row a rank: `rank`, `host`, `pid`, `threads`, `engine` (its number for ipyparallel).
     """
 
-    def __init__(self, cluster: Any, loop: Loop, folder: Path, kind: str, report: Callable[[str], None]) -> None:
-        self._cluster, self._loop, self._folder, self._report = cluster, loop, folder, report
-        self.id, self.kind = folder.name, kind
-        self.ranks: list[dict[str, Any]] = []
+    def __init__(self, folder: Path, about: folders.About, report: Callable[[str], None]) -> None:
+        self._folder, self._about, self._report = folder, about, report
+        self.id, self.kind = folder.name, str(about["kind"])
+        self.ranks = Rows(about.get("ranks", ()), RANKS)
+        self._cluster: Any = None  # ipyparallel's, of one that this kernel has started
         self._client: ipyparallel.Client | None = None
         self._occupied: Callable[[], bool] = lambda: False
+        self._ending, self._ended = threading.RLock(), False
         self._open = threading.Event()
         self._open.set()
         self._mark()
@@ -129,22 +132,33 @@ class Cluster:
         InputError
             Options that make no job, ipyparallel is not installed, or Slurm will never start such a job.
         HpcganError
-            The engines did not come, or are not one world; nothing is left behind.
+            The engines did not come, or are not one world.
+        KeyboardInterrupt
+            It was interrupted. As after an error, neither a process nor a folder is left.
         """
         need_ipyparallel()
         from hpcgan.interactive.launchers import wanted
 
         engine_set = wanted(engines, n, nodes, threads, time, site, options)
         _check_seconds("idle", idle)
-        folder = _make_folder()
-        loop = Loop()
-        made = cls(new_cluster(folder, engine_set.launcher, address, engines, idle), loop, folder, engines, report)
-        # Ctrl-C while the queue is waited for must leave nothing behind either.
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+        folders.tidy(mine=False)
+        limit = (LOCAL_TIMEOUT if engines == "mpi" else QUEUE_TIMEOUT) if timeout is None else timeout
+        made: Cluster | None = None
         try:
-            made._bring_up(n, engine_set, LOCAL_TIMEOUT if engines == "mpi" else QUEUE_TIMEOUT, timeout)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                made._end()  # the logs stay: the error may name them
+            with interrupts() as guard:
+                try:
+                    with guard.hold():
+                        made = cls(*folders.make({"kind": engines, "n": n}), report)
+                    made._bring_up(n, engine_set, address, idle, limit, guard)
+                except BaseException as error:
+                    if made is not None:
+                        made._give_up(error, guard)
+                    raise
+        except KeyboardInterrupt:  # also one that came when all was up
+            if made is not None:
+                made.stop()
             raise
         return made
 
@@ -166,37 +180,78 @@ class Cluster:
         Raises
         ------
         InputError
-            There is none, or none of that name.
+            There is none, or none of that name; what is left of one that has ended is removed.
         HpcganError
             It does not answer.
         """
         need_ipyparallel()
-        there = _existing()
-        if cluster is not None and cluster not in {folder.name for folder in there}:
-            names = ", ".join(folder.name for folder in there) or "none"
-            raise InputError(f"{clusters()}: no cluster '{cluster}' runs; there is {names}")
-        if not there:
+        before = folders.existing()
+        folders.tidy(mine=True)
+        there = [folder for folder in before if folder.is_dir()]
+        running = [folder.name for folder in there if _can_be_reached(folders.read(folder))]
+        if cluster is not None and cluster not in running:
+            names = ", ".join(running) or "none"
+            why = _why_not(clusters() / cluster, [folder.name for folder in before])
+            raise InputError(f"{clusters()}: no cluster '{cluster}' runs{why}; there is {names}")
+        if not running:
             raise InputError(f"{clusters()}: no cluster of yours runs; Cluster.start() makes one")
-        folder = there[-1] if cluster is None else clusters() / cluster
-        loop = Loop()
-        about = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
-        made = cls(known_cluster(folder, loop), loop, folder, about["kind"], report)
+        folder = clusters() / (running[-1] if cluster is None else cluster)
+        made = cls(folder, folders.read(folder), report)
         try:
             made._client = connect_client(folder, timeout)
-            made.ranks = about["ranks"]
             made._check_alive()
         except BaseException:
             made.close()
             raise
         return made
 
-    def _bring_up(self, n: int, wanted: Wanted, default: float, timeout: float | None) -> None:
-        self._loop.run(self._cluster.start_controller())
+    @staticmethod
+    def list() -> Rows:
+        """Your clusters, a row each, the newest one last; what is left of those that have ended is removed.
+
+        Returns
+        -------
+        Rows
+            `id`, `where` (host of the controller, and nodes), `kind`, `ranks`, `state` (`starting`, `ready`, `busy`,
+            `lost`: the controller has gone, its ranks end; `unknown`: it is on another host), `since`, `idle`
+            (seconds without a notebook and without work).
+
+        Raises
+        ------
+        InputError
+            The place of clusters cannot be read.
+        """
+        folders.tidy(mine=True)
+        rows = [_row(folder) for folder in folders.existing()]
+        return Rows(rows, LIST, none="no cluster of yours runs; Cluster.start() makes one")
+
+    def _bring_up(
+        self, n: int, wanted: Wanted, address: str | None, idle: float, timeout: float, guard: Interrupts
+    ) -> None:
+        for warning in wanted.warnings:
+            self._report(f"warning: {warning}")
+        loop = Loop()
         try:
-            self._loop.run(self._cluster.controller.get_connection_info())
-        except (RuntimeError, TimeoutError):
-            raise HpcganError(f"the controller did not start: {_last_line(self._controller_log())}") from None
-        self._client = connect_client(self._folder, 60.0)
+            made = self._cluster = new_cluster(self._folder, wanted.launcher, address, self.kind, idle)
+            with guard.hold():
+                loop.run(made.start_controller(), CONTROLLER_TIMEOUT)
+                self._note(controller=liveness.describe(made.controller.pid))
+            try:
+                loop.run(made.controller.get_connection_info(), CONTROLLER_TIMEOUT)
+            except (RuntimeError, TimeoutError):
+                raise HpcganError(f"the controller did not start: {_last_line(self._controller_log())}") from None
+            self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
+            with guard.hold():
+                self._start_engines(n, wanted, loop)
+        finally:
+            loop.close()
+        self._await_engines(n, timeout, wanted.cores)
+        self._accept(n, wanted.nodes)
+        self._note(ranks=list(self.ranks))
+        hosts = len({rank["host"] for rank in self.ranks})
+        self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
+
+    def _start_engines(self, n: int, wanted: Wanted, loop: Loop) -> None:
         arguments = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
                      "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
         settings = {**wanted.settings, "engine_args": arguments}
@@ -204,34 +259,47 @@ class Cluster:
             settings.update(script=wanted.script(arguments), folder=str(self._folder))
         else:
             settings["output_file"] = str(self._folder / "engines.log")
-        self._loop.run(self._cluster.start_engines(n, **settings))
-        self._await_engines(n, default if timeout is None else timeout)
-        self._accept(n, wanted.nodes)
-        about = {"kind": self.kind, "host": socket.gethostname(), "controller": self._cluster.controller.pid}
-        write_atomic(self._folder / "cluster.json", json.dumps({**about, "ranks": self.ranks}) + "\n")
-        hosts = len({rank["host"] for rank in self.ranks})
-        self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
+        loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)
+        engine_set = self._cluster.engine_set
+        job = getattr(engine_set, "job_id", None)
+        self._note(engines=liveness.describe(engine_set.pid) if job is None else {"job": job})
 
-    def _await_engines(self, n: int, timeout: float) -> None:
+    def _await_engines(self, n: int, timeout: float, cores: int | None) -> None:
         """Until they have registered, telling how the queue stands."""
         end, told = clock.monotonic() + timeout, ""
         what, looked = "started", -1e9
-        while len(self._client.ids) < n:  # type: ignore[union-attr]
+        while (there := len(self.client.ids)) < n:
             now = clock.monotonic()
             if self.kind == "slurm" and now - looked > 2.0:
                 looked, what = now, self._queue_state()
                 if what != told:
                     told = what
-                    self._report(f"job {self._engine_set.job_id}: {what}")
-            elif self.kind == "mpi" and self._engine_set.state == "after":
-                raise HpcganError(f"the engines ended at once: {self.cause() or _last_line(self.log())}")
+                    self._report(f"job {self._job}: {what}")
+            self._check_parts()
             if now > end:
-                raise HpcganError(
-                    f"{len(self._client.ids)} of {n} engines came within {timeout:.0f} s"  # type: ignore[union-attr]
-                    + (f"; job {self._engine_set.job_id} was {what} and is cancelled: give a longer timeout= "
-                       "or ask for less" if self.kind == "slurm" else f": see {self._folder / 'engines.log'}")
-                )  # fmt: skip
+                raise HpcganError(f"{there} of {n} engines came within {timeout:.0f} s{self._too_slow(n, cores, what)}")
             clock.sleep(0.1)
+
+    def _too_slow(self, n: int, cores: int | None, what: str) -> str:
+        """What may be done if engines did not come in time."""
+        if self.kind == "slurm":
+            return f"; job {self._job} was {what} and is cancelled: give a longer timeout= or ask for less"
+        said = f": {_last_line(self.log())}" if self.log().strip() else ""
+        few = f" or start fewer: this machine has {cores} core{'s' * (cores != 1)} for {n} engines" if cores else ""
+        return f"; give a longer timeout={few if cores is not None and cores < n else ''}{said}"
+
+    def _check_parts(self) -> None:
+        """Controller and engines, as far as they run on this machine.
+
+        Raises
+        ------
+        HpcganError
+            One of them has ended.
+        """
+        if folders.engines_live(self._about) is False:
+            raise HpcganError(f"the engines ended at once: {self.cause() or _last_line(self.log())}")
+        if folders.controller_lives(self._about) is False:
+            raise HpcganError(f"the controller has ended: {_last_line(self._controller_log())}")
 
     def _queue_state(self) -> str:
         """How the job stands.
@@ -243,7 +311,7 @@ class Cluster:
         HpcganError
             It has ended.
         """
-        job = self._engine_set.job_id
+        job = self._job
         try:
             found = slurm.job_state(job)
         except HpcganError as error:  # the controller is busy or restarts: asked again
@@ -274,10 +342,10 @@ class Cluster:
         hosts = {row["host"] for row in rows}
         if nodes is not None and len(hosts) != nodes:
             raise HpcganError(f"the job has {nodes} nodes, but its ranks run on {', '.join(sorted(hosts))}")
-        self.ranks = rows
+        self.ranks = Rows(rows, RANKS)
         self.settle()
 
-    def _answers(self, result: Any, what: str, timeout: float = 300.0) -> list[Any]:
+    def _answers(self, result: Any, what: str, timeout: float = 300.0) -> Sequence[Any]:
         """Results of all engines.
 
         Raises
@@ -287,8 +355,12 @@ class Cluster:
         """
         import ipyparallel
 
+        end = clock.monotonic() + timeout
         try:
-            answers: list[Any] = result.get(timeout)
+            while not result.ready() and clock.monotonic() < end:
+                result.wait(0.5)
+                self._check_parts()
+            answers: Sequence[Any] = result.get(0)
             return answers
         except (TimeoutError, ipyparallel.error.TimeoutError):
             raise HpcganError(f"{what}: no answer from the engines in {timeout:.0f} s") from None
@@ -327,12 +399,15 @@ class Cluster:
 
     @property
     def state(self) -> str:
-        """`ready`, `busy`, `lost` (engines have ended) or `stopped`."""
-        if self._client is None:
+        """`ready`, `busy`, `lost` (engines or the controller have ended) or `stopped`."""
+        if self._client is None or not self._folder.is_dir():
             return "stopped"
-        if len(self._client.ids) < self.size:
+        if len(self._client.ids) < self.size or folders.controller_lives(self._about) is False:
             return "lost"
-        return "busy" if self.busy() else "ready"
+        try:
+            return "busy" if self.busy() else "ready"
+        except HpcganError:  # the controller does not answer
+            return "lost"
 
     def busy(self) -> bool:
         """Whether an engine works or has work waiting, whoever has asked for it.
@@ -365,8 +440,7 @@ class Cluster:
 
     def log(self) -> str:
         """What the engines have printed."""
-        engine_set = self._engine_set
-        return str(engine_set.get_output()) if engine_set is not None else _newest_log(self._folder)
+        return _newest_log(self._folder)
 
     def cause(self, since: int = 0, *, sure: bool = False) -> str | None:
         """The first line of the log that says why a rank ended; None if there is none.
@@ -381,7 +455,7 @@ class Cluster:
         return find_cause(self.log()[since:], sure=sure)
 
     def __repr__(self) -> str:
-        return f"<Cluster {self.id}: {self.size} {self.kind} ranks, {self.state}>"
+        return f"<Cluster {self.id}: {self.size} {self.kind} rank{'s' * (self.size != 1)}, {self.state}>"
 
     # --- using and ending it -----------------------------------------------------------------------
 
@@ -392,25 +466,52 @@ class Cluster:
         return Session(self)
 
     def stop(self) -> None:
-        """End the engines, their job and the controller. A training that runs writes a checkpoint first.
+        """End the engines, their job and the controller, and remove the folder; once more does nothing.
+
+        A training that runs writes a checkpoint first; for a minute it is waited for. An interrupt (Ctrl-C) ends the
+        wait, and everything.
 
         Raises
         ------
         HpcganError
-            Slurm does not end the job; the rest has ended.
+            Slurm does not end the job, and the rest has ended; or the controller runs on another host, and does not
+            answer.
+        KeyboardInterrupt
+            It was interrupted; nothing is left all the same.
         """
-        self._end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with self._ending, interrupts(held=True) as guard:
+            self._end(lambda: guard.hurry)
 
-    def _end(self) -> None:
-        try:
-            if self._cluster.engines:
-                self._loop.run(self._cluster.stop_engines())
-        finally:
-            self.close()  # not before: a training that stops is followed to its end
-            with contextlib.suppress(Exception):
-                self._loop.run(self._cluster.stop_controller())
-            self._loop.close()
+    def _end(self, hurry: Callable[[], bool]) -> None:
+        if self._ended:
+            return
+        if folders.controller_lives(self._about) is None:
+            self.close()
+            self._end_from_afar()
+        else:
+            try:
+                folders.end_engines(self._about, hurry)
+            finally:
+                self.close()  # not before: a training that stops is followed to its end
+                folders.end_process(self._about.get("controller"), folders.CONTROLLER_S, hurry)
+        self._ended = True
+        folders.remove(self._folder)
+
+    def _end_from_afar(self) -> None:
+        """Have the controller end all of it, which nobody here can."""
+        with contextlib.suppress(OSError):
+            (self._folder / "stop").touch()
+        limit = 2 * folders.STOP_S
+        if not until(lambda: not self._folder.exists(), limit, 0.2):
+            raise HpcganError(f"cluster {self.id} did not end within {limit:.0f} s: stop it on {self._about['host']}")
+
+    def _give_up(self, error: BaseException, guard: Interrupts) -> None:
+        """End what has begun; what the engines said stays with the error."""
+        log = self.log().strip()
+        if isinstance(error, HpcganError) and log and sys.version_info >= (3, 11):
+            error.add_note(f"The engines said:\n{log[-KEPT:]}")
+        with contextlib.suppress(Exception), guard.hold():
+            self._end(lambda: guard.hurry)
 
     def close(self) -> None:
         """Leave the cluster as it is; `connect` finds it again, until it has been idle for long."""
@@ -428,8 +529,13 @@ class Cluster:
     # --- inside ------------------------------------------------------------------------------------
 
     @property
-    def _engine_set(self) -> Any:
-        return self._cluster.engine_set
+    def _job(self) -> str:
+        return str(self._about["engines"]["job"])
+
+    def _note(self, **what: Any) -> None:
+        """Have the folder know it."""
+        self._about.update(what)
+        folders.write(self._folder, self._about)
 
     def _check_alive(self) -> None:
         if len(self.client.ids) < self.size:
@@ -446,7 +552,7 @@ class Cluster:
             (self._folder / "mark").touch()
 
     def _keep_marking(self) -> None:
-        while self._open.is_set():
+        while self._open.is_set() and self._folder.is_dir():
             self._mark()
             clock.sleep(MARK_EVERY)
 
@@ -454,33 +560,6 @@ class Cluster:
 def _check_seconds(name: str, value: float) -> None:
     if not value > 0:
         raise InputError(f"{name}={value}: give seconds above 0")
-
-
-def _make_folder() -> Path:
-    folder = clusters() / f"{clock.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); HPCGAN_CLUSTERS names another place") from None
-    return folder
-
-
-def _existing() -> list[Path]:
-    """Clusters whose controller runs, as far as this machine can tell, the newest one last."""
-    root = clusters()
-    found = root.iterdir() if root.is_dir() else ()
-    return sorted(folder for folder in found if any(folder.glob("security/*-client.json")) and _lives(folder))
-
-
-def _lives(folder: Path) -> bool:
-    try:
-        about = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
-        if about["host"] != socket.gethostname():
-            return True
-        command = Path(f"/proc/{int(about['controller'])}/cmdline").read_bytes()
-        return folder.name.encode() in command
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _last_line(text: str) -> str:
@@ -491,3 +570,43 @@ def _last_line(text: str) -> str:
 def _newest_log(folder: Path) -> str:
     logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
     return logs[-1].read_text(errors="replace") if logs else ""
+
+
+def _can_be_reached(about: folders.About) -> bool:
+    there = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
+    return "ranks" in about and there
+
+
+def _why_not(folder: Path, known: Sequence[str]) -> str:
+    """What has become of a cluster that somebody asks for."""
+    if folder.name not in known:
+        return ""
+    about = folders.read(folder)
+    if not folder.is_dir():
+        return ": it has ended, and what was left of it is removed"
+    if folders.life(about) == "lost":
+        return ": its controller has ended; its ranks end, too, at the latest when what they train has ended"
+    if "ranks" not in about:
+        return ": it is still being started"
+    why = find_cause(_newest_log(folder)) or "no cause in its log"
+    folders.end_process(about["controller"], folders.CONTROLLER_S)
+    folders.remove(folder)
+    return f": its ranks have ended ({why}), and what was left of it is removed"
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    about, status = folders.read(folder), folders.read(folder, "status.json")
+    ranks, life = about.get("ranks", ()), folders.life(about)
+    nodes = sorted({str(rank["host"]) for rank in ranks})
+    where = str(about.get("host", "?"))
+    if nodes and nodes != [where]:
+        where += f" with {', '.join(nodes[:3])}{f' and {len(nodes) - 3} more' if len(nodes) > 3 else ''}"
+    going = "starting" if not ranks else "busy" if status.get("busy") else "ready"
+    return {
+        "id": folder.name, "where": where, "kind": about.get("kind"), "ranks": len(ranks) or about.get("n"),
+        "state": going if life == "lives" else life, "since": about.get("since"), "idle": _idle(folder, status),
+    }  # fmt: skip
+
+
+def _idle(folder: Path, status: dict[str, Any]) -> str | None:
+    return f"{status['idle']} s" if "idle" in status else None

@@ -1,34 +1,31 @@
-"""How ipyparallel starts, watches and ends the engines of a cluster."""
+"""How ipyparallel starts the controller and the engines of a cluster; `folder` says how they are ended."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipyparallel.cluster.launcher import EngineLauncher, LocalControllerLauncher, LocalProcessLauncher, NotRunning
+from ipyparallel.cluster.launcher import EngineLauncher, LocalControllerLauncher, LocalProcessLauncher
 from traitlets import Integer, Unicode, default
 
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.config import _nearest
+from hpcgan.errors import InputError
 from hpcgan.launch import slurm
+from hpcgan.launch.topology import plan
 
 #: What engines can be: ranks of an mpirun here, or of a Slurm job.
 ENGINES = ("mpi", "slurm")
-#: Seconds that engines have to end: one that trains writes a checkpoint.
-STOP_S = 60
+#: Options of `Cluster.start`, and those that it hands to the job.
+OPTIONS = ("engines", "n", "nodes", "threads", "time", "site", "address", "timeout", "idle", "report")
+_OURS = ("name", "nodes", "ranks_per_node", "time", "threads", "array", "signal_s", "requeues", "retries")
+JOB = tuple(name for name in slurm.JobSpec.model_fields if name not in _OURS)
 
 
 class _KeepsOutput(LocalProcessLauncher):
     """A process whose output stays in `output_file`, since it says why the process ended."""
-
-    def get_output(self, remove: bool = False) -> str:
-        """What it printed so far."""
-        self._output = None
-        return str(super().get_output(remove=False))
 
     def _log_output(self, stop_data: Any = None) -> None:
         pass  # whoever waits for the process says what matters of it
@@ -46,7 +43,6 @@ class LocalEngines(_KeepsOutput, EngineLauncher):
     """Ranks of one mpirun on this machine."""
 
     threads = Integer(0, help="Compute threads of an engine; 0: its share of the cores.").tag(to_dict=True)
-    stop_seconds_until_kill = STOP_S
 
     def find_args(self) -> list[str]:
         """The command line of the launcher."""
@@ -64,27 +60,12 @@ class SlurmEngines(EngineLauncher):
     """Ranks of one Slurm job."""
 
     script = Unicode(help="Text for sbatch.")
-    folder = Unicode(help="Where the job's output goes.").tag(to_dict=True)
-    job_id = Unicode().tag(to_dict=True)
+    folder = Unicode(help="Where the job's output goes.")
+    job_id = Unicode()
 
     def find_args(self) -> list[str]:
         """What starts them."""
         return ["sbatch"]
-
-    @classmethod
-    def from_dict(cls, d: dict[str, Any], **kwargs: Any) -> SlurmEngines:
-        """One that another process has submitted.
-
-        Raises
-        ------
-        NotRunning
-            Its job has ended.
-        """
-        made: SlurmEngines = super().from_dict(d, **kwargs)
-        found = slurm.job_state(made.job_id)
-        if found is None or found.state not in slurm.PRESENT:
-            raise NotRunning(f"job {made.job_id}")
-        return made
 
     def start(self, n: int) -> str:
         """Submit the job; its number.
@@ -98,51 +79,6 @@ class SlurmEngines(EngineLauncher):
         self.job_id = slurm.submit(self.script, Path(self.folder), "engines-%j.log")
         self.notify_start(self.job_id)
         return self.job_id
-
-    async def stop(self) -> None:
-        """Let the engines end, which write a checkpoint if they train; cancel the job if they do not, or wait yet.
-
-        Raises
-        ------
-        HpcganError
-            Slurm refuses, or the job is still there long after it was cancelled.
-        """
-        if self.state != "running":
-            return
-        found = slurm.job_state(self.job_id)
-        if found is not None and found.state == "RUNNING":
-            slurm.ask_to_stop(self.job_id)
-            await self._gone(STOP_S)
-        if self.poll() is None:
-            slurm.cancel([self.job_id])
-            if not await self._gone(STOP_S):
-                raise HpcganError(f"job {self.job_id} is still there {STOP_S} s after it was cancelled: see 'squeue'")
-        self.notify_stop({"job_id": self.job_id})
-
-    async def _gone(self, within: float) -> bool:
-        """Whether the job ends in that time."""
-        end = time.monotonic() + within
-        while self.poll() is None:
-            if time.monotonic() > end:
-                return False
-            await asyncio.sleep(0.5)
-        return True
-
-    def poll(self) -> str | None:
-        """How the job ended; None as long as it may run."""
-        found = slurm.job_state(self.job_id)
-        return "unknown" if found is None else None if found.state in slurm.PRESENT else str(found)
-
-    def signal(self, sig: int) -> None:
-        """Engines of a job are asked through their run directories, and ended by `stop`."""
-        raise NotImplementedError("use Cluster.stop()")
-
-    def get_output(self, remove: bool = False) -> str:
-        """What they printed; never removed."""
-        try:
-            return (Path(self.folder) / f"engines-{self.job_id}.log").read_text(errors="replace")
-        except OSError:
-            return ""
 
     def _log_output(self, stop_data: Any = None) -> None:
         pass
@@ -162,12 +98,18 @@ class Wanted:
         Of their job.
     script : callable or None
         Text of their job for sbatch, from the arguments of an engine.
+    cores : int or None
+        Of this machine, that they share.
+    warnings : tuple of str
+        What the user should know of this layout.
     """
 
     launcher: type
     settings: dict[str, Any]
     nodes: int | None = None
     script: Callable[[list[str]], str] | None = None
+    cores: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def wanted(
@@ -183,17 +125,22 @@ def wanted(
     """
     if engines not in ENGINES:
         raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}")
-    if n < 1:
-        raise InputError(f"n={n}: give at least 1 engine")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads}: give at least 1")
+    _check_count("n", n, "at least 1 engine")
+    for name, value in (("threads", threads), ("nodes", nodes)):
+        if value is not None:
+            _check_count(name, value, "at least 1")
+    for name in options:
+        if name not in JOB:
+            raise InputError(f"unknown option '{name}'{_nearest(name, (*OPTIONS, *JOB), 'options')}")
     if engines == "mpi":
         if nodes not in (None, 1) or options:
             given = ", ".join(sorted(options)) or f"nodes={nodes}"
             raise InputError(f"{given}: only for engines='slurm'; 'mpi' starts them on this machine")
-        return Wanted(LocalEngines, {"threads": threads or 0})
+        layout = plan(n, threads=threads)
+        settings = {"threads": threads or 0}
+        return Wanted(LocalEngines, settings, cores=layout.cores, warnings=layout.warnings)
     nodes = n if nodes is None else nodes
-    if nodes < 1 or n % nodes:
+    if n % nodes:
         raise InputError(f"n={n}, nodes={nodes}: the engines must be spread evenly over the nodes")
     spec = slurm.job_spec(
         name="hpcgan-engines", nodes=nodes, ranks_per_node=n // nodes, threads=threads, time=time,
@@ -209,3 +156,8 @@ def wanted(
         )  # fmt: skip
 
     return Wanted(SlurmEngines, {}, nodes, script)
+
+
+def _check_count(name: str, value: object, wanted: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}={value!r}: give {wanted}")

@@ -5,7 +5,9 @@
 %hpcgan start --engines slurm -n 8 --nodes 2 --time 2:00:00 --partition gpu
 %hpcgan train configs/rpv.yaml training.epochs=3 --run runs/try
 %hpcgan status
+%hpcgan list
 %hpcgan stop
+%hpcgan traceback
 ```
 
 What it makes is in the notebook's variables `cluster`, `session` and `training`.
@@ -14,8 +16,11 @@ What it makes is in the notebook's variables `cluster`, `session` and `training`
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,7 +50,25 @@ JOB = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"%hpcgan: {message}; see %hpcgan --help")
+        raise InputError(f"%hpcgan: {message}{self._meant(message)}; see {self.prog} --help")
+
+    def _meant(self, message: str) -> str:
+        """What an option or a command that there is not may have been meant to be."""
+        if found := re.search(r"unrecognized arguments: (--?\S+)", message):
+            known = [option for action in self._actions for option in action.option_strings]
+            close = difflib.get_close_matches(found[1].partition("=")[0], known, n=1, cutoff=0.5)
+        elif found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1, cutoff=0.5)
+        else:
+            close = []
+        return f"; did you mean '{close[0]}'?" if close else ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse; what this command does not know is its own error, not that of the whole magic."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise _Told
@@ -62,16 +85,19 @@ class HpcganMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self._variables: dict[str, Any] = shell.user_ns
+        self._failed: BaseException | None = None
+        self._before: BaseException | None = None  # the error of a cell that was the last one then
 
     @line_magic
     def hpcgan(self, line: str) -> Any:
-        """`%hpcgan start | connect | train | attach | status | stop`; `%hpcgan --help` says more."""
+        """`%hpcgan start | connect | list | train | attach | status | stop | traceback`; `%hpcgan --help` says more."""
         try:
-            args = _parser().parse_args(shlex.split(line))
+            args = _parser().parse_args(_words(line) or ["--help"])
             return getattr(self, f"_{args.do}")(args)
         except _Told:
             return None
-        except (HpcganError, ValueError) as error:  # ValueError: a quotation that does not end
+        except HpcganError as error:
+            self._failed, self._before = error, getattr(sys, "last_value", None)
             print(f"hpcgan: error: {error}", file=sys.stderr)
             return None
 
@@ -92,6 +118,17 @@ class HpcganMagics(Magics):
     def _take(self, cluster: Cluster) -> Cluster:
         self._variables.update(cluster=cluster, session=cluster.session())
         return cluster
+
+    def _list(self, args: argparse.Namespace) -> Any:
+        return Cluster.list()
+
+    def _traceback(self, args: argparse.Namespace) -> None:
+        """Of the last error, of a cell or of this magic, whichever came later."""
+        shown = getattr(sys, "last_value", None)
+        error = self._failed if shown is self._before else shown
+        if error is None:
+            raise InputError("there was no error")
+        print("".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
     def _train(self, args: argparse.Namespace) -> Any:
         training = self._cluster().session().train(args.config, args.overrides, run=args.run)
@@ -117,6 +154,13 @@ class HpcganMagics(Magics):
         return found
 
 
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:  # a quotation that does not end
+        raise InputError(f"%hpcgan: {error}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="%hpcgan", description="Clusters and trainings.")
     commands = parser.add_subparsers(dest="do", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -138,5 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("attach", help="to the training of a run directory")
     run.add_argument("run", type=Path)
     commands.add_parser("status", help="of cluster and training")
+    commands.add_parser("list", help="your clusters")
     commands.add_parser("stop", help="the cluster")
+    commands.add_parser("traceback", help="where the last error came from")
     return parser

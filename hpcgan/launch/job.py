@@ -164,7 +164,7 @@ class Job:
         deadline = time.monotonic() + CLEANUP
         while (code := self._poll()) is None:
             if time.monotonic() > deadline:
-                for pid in _descendants(self.process.pid):
+                for pid in descendants(self.process.pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 self._signal(signal.SIGKILL)
@@ -194,7 +194,7 @@ def handling(names: Sequence[str], handler: Callable[[int, FrameType | None], No
             signal.signal(signum, signal.SIG_DFL if old is None else old)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All processes below `pid`, children first (Linux)."""
     found = []
     todo = [pid]

@@ -289,10 +289,10 @@ def test_descendants_are_found():
 
     process = subprocess.Popen(["sh", "-c", "sleep 30 & wait"], start_new_session=True)
     try:
-        while not (found := job._descendants(process.pid)):
+        while not (found := job.descendants(process.pid)):
             pass
-        assert process.pid in job._descendants(os.getpid())
-        assert found[0] in job._descendants(os.getpid())
+        assert process.pid in job.descendants(os.getpid())
+        assert found[0] in job.descendants(os.getpid())
     finally:
         os.killpg(process.pid, 9)
         process.wait()

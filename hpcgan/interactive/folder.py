@@ -1,0 +1,214 @@
+"""The folder of a cluster: who its processes are, how it stands, and what is left of one that has ended.
+
+`cluster.json` says who belongs to the cluster (`liveness.describe` of the kernel that started it, the controller and
+the launcher of the engines, or the number of their Slurm job), and has its ranks once it is up. The controller says in
+`status.json` what goes on, notebooks touch `mark`, and a file `stop` asks the controller to end everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.interactive import liveness
+from hpcgan.launch import slurm
+from hpcgan.launch.job import descendants
+from hpcgan.rundir import write_atomic
+
+#: Seconds that engines have to end: one that trains writes a checkpoint.
+STOP_S = 60.0
+#: Seconds that the controller has to end, and after which a process that was killed is given up.
+CONTROLLER_S = 10.0
+
+About = dict[str, Any]
+#: `unknown`: it runs on another host, of which nothing can be told from here.
+Life = Literal["lives", "dead", "lost", "unknown"]
+
+
+def never() -> bool:
+    """Whether to hurry: no."""
+    return False
+
+
+def clusters() -> Path:
+    """Where clusters are kept: `HPCGAN_CLUSTERS`, else `~/.hpcgan/clusters`. Compute nodes must see it, too.
+
+    Raises
+    ------
+    InputError
+        Nobody says where the user's home is.
+    """
+    named = os.environ.get("HPCGAN_CLUSTERS")
+    try:
+        return (Path(named) if named else Path.home() / ".hpcgan" / "clusters").absolute()
+    except RuntimeError:  # neither HOME nor an entry of the user in the system's list
+        raise InputError("clusters: this user has no home directory: set HOME or HPCGAN_CLUSTERS") from None
+
+
+def make(about: About) -> tuple[Path, About]:
+    """A new folder for a cluster that this process starts, and what is written there, `about` included.
+
+    Raises
+    ------
+    InputError
+        It cannot be made, or nothing can be written there.
+    """
+    folder = clusters() / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        about = {
+            **about,
+            "host": socket.gethostname(),
+            "starter": liveness.describe(os.getpid()),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        write(folder, about)
+    except OSError as error:
+        remove(folder)
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); HPCGAN_CLUSTERS names another place") from None
+    return folder, about
+
+
+def write(folder: Path, about: About) -> None:
+    write_atomic(folder / "cluster.json", json.dumps(about) + "\n")
+
+
+def read(folder: Path, name: str = "cluster.json") -> About:
+    """What is written there; nothing if it cannot be read."""
+    try:
+        about = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def existing() -> list[Path]:
+    """Folders of clusters, whether they live or not, the newest one last."""
+    root = clusters()
+    try:
+        found = list(root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise InputError(f"{root}: cannot be read ({error.strerror})") from None
+    return sorted(f for f in found if re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", f.name) and f.is_dir())
+
+
+def controller_lives(about: Mapping[str, Any]) -> bool | None:
+    """Whether a cluster's controller runs; one that is being started counts as such. None: cannot be told from here."""
+    return liveness.lives(about.get("controller") or about.get("starter"))
+
+
+def engines_live(about: Mapping[str, Any]) -> bool | None:
+    """Whether the engines' launcher runs here; None for those of a Slurm job, and where it cannot be told."""
+    engines = about.get("engines")
+    if not isinstance(engines, Mapping):
+        return False
+    return None if "job" in engines else liveness.lives(engines)
+
+
+def life(about: Mapping[str, Any]) -> Life:
+    """How a cluster is; `lost` is one whose controller has gone, and whose engines are still there."""
+    there = controller_lives(about)
+    if there is None:
+        return "unknown"
+    if there:
+        return "lives"
+    job = (about.get("engines") or {}).get("job")
+    if job is not None:
+        with contextlib.suppress(HpcganError):  # Slurm does not answer: it may be there
+            found = slurm.job_state(job)
+            return "lost" if found is not None and found.state in slurm.PRESENT else "dead"
+        return "lost"
+    return "lost" if engines_live(about) else "dead"
+
+
+def tidy(*, mine: bool) -> None:
+    """Remove the folders of clusters of which nothing is left, as far as that can be told from here.
+
+    Parameters
+    ----------
+    mine : bool
+        Also those that a living process has started, which may still want to read why its cluster has ended.
+    """
+    for folder in existing():
+        about = read(folder)
+        if life(about) == "dead" and (mine or liveness.lives(about.get("starter")) is False):
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_engines(about: Mapping[str, Any], hurry: Callable[[], bool] = never) -> None:
+    """End engines, which write a checkpoint if they train; the hard way after a minute, or at once when hurried.
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses, or the job is still there long after it was cancelled.
+    """
+    engines = about.get("engines")
+    if isinstance(engines, Mapping) and "job" in engines:
+        _end_job(str(engines["job"]), hurry)
+    else:
+        end_process(engines, STOP_S, hurry)
+
+
+def end_process(process: object, grace: float, hurry: Callable[[], bool] = never) -> None:
+    """SIGTERM to a process, and SIGKILL to it and all that it has started if it is there after `grace` seconds.
+
+    Parameters
+    ----------
+    process
+        From `liveness.describe`; one that does not live, or of which that cannot be told from here, is left alone.
+    """
+    if not isinstance(process, Mapping) or not liveness.lives(process):
+        return
+    pid = int(process["pid"])
+    _send(pid, signal.SIGTERM)
+    if _until(lambda: not liveness.lives(process), grace, hurry):
+        return
+    for one in [*descendants(pid), pid]:
+        _send(one, signal.SIGKILL)
+    _until(lambda: not liveness.lives(process), CONTROLLER_S, never)
+
+
+def _end_job(job: str, hurry: Callable[[], bool]) -> None:
+    def gone() -> bool:
+        found = slurm.job_state(job)
+        return found is None or found.state not in slurm.PRESENT
+
+    found = slurm.job_state(job)
+    if found is not None and found.state == "RUNNING" and not hurry():
+        slurm.ask_to_stop(job)
+        _until(gone, STOP_S, hurry, every=0.5)
+    if not gone():
+        slurm.cancel([job])
+        if not _until(gone, STOP_S, never, every=0.5):
+            raise HpcganError(f"job {job} is still there {STOP_S:.0f} s after it was cancelled: see 'squeue'")
+
+
+def _send(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def _until(over: Callable[[], bool], seconds: float, hurry: Callable[[], bool], every: float = 0.05) -> bool:
+    """Whether it is over within that time; it is not waited for in a hurry."""
+    end = time.monotonic() + seconds
+    while not over():
+        if time.monotonic() > end or hurry():
+            return False
+        time.sleep(every)
+    return True
