@@ -119,7 +119,11 @@ def connect_client(folder: Path, timeout: float) -> ipyparallel.Client:
 
     try:
         return ipyparallel.Client(
-            str(connection_file(folder, "client")), timeout=timeout, profile_dir=str(folder), cluster_id=folder.name
+            str(connection_file(folder, "client")),
+            timeout=timeout,
+            profile_dir=str(folder),
+            ipython_dir=str(folder),
+            cluster_id=folder.name,
         )
     except (OSError, TimeoutError, ValueError, ipyparallel.error.IPythonError) as error:
         raise HpcganError(f"cluster {folder.name}: its controller does not answer ({root_cause(error)})") from None

@@ -7,6 +7,7 @@ are started (`launchers`, `engines`), that they are checked to be one MPI world,
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 import time as clock
@@ -239,7 +240,7 @@ class Cluster:
             try:
                 loop.run(made.controller.get_connection_info(), CONTROLLER_TIMEOUT)
             except (RuntimeError, TimeoutError):
-                raise HpcganError(f"the controller did not start: {_last_line(self._controller_log())}") from None
+                raise HpcganError(f"the controller did not start: {_last_words(self._controller_log())}") from None
             self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
             with guard.hold():
                 self._start_engines(n, wanted, loop)
@@ -277,14 +278,14 @@ class Cluster:
                     self._report(f"job {self._job}: {what}")
             self._check_parts()
             if now > end:
-                raise HpcganError(f"{there} of {n} engines came within {timeout:.0f} s{self._too_slow(n, cores, what)}")
+                raise HpcganError(f"{there} of {n} engines came within {timeout:g} s{self._too_slow(n, cores, what)}")
             clock.sleep(0.1)
 
     def _too_slow(self, n: int, cores: int | None, what: str) -> str:
         """What may be done if engines did not come in time."""
         if self.kind == "slurm":
             return f"; job {self._job} was {what} and is cancelled: give a longer timeout= or ask for less"
-        said = f": {_last_line(self.log())}" if self.log().strip() else ""
+        said = f": {_last_words(self.log())}" if self.log().strip() else ""
         few = f" or start fewer: this machine has {cores} core{'s' * (cores != 1)} for {n} engines" if cores else ""
         return f"; give a longer timeout={few if cores is not None and cores < n else ''}{said}"
 
@@ -297,9 +298,9 @@ class Cluster:
             One of them has ended.
         """
         if folders.engines_live(self._about) is False:
-            raise HpcganError(f"the engines ended at once: {self.cause() or _last_line(self.log())}")
+            raise HpcganError(f"the engines ended at once: {self.cause() or _last_words(self.log())}")
         if folders.controller_lives(self._about) is False:
-            raise HpcganError(f"the controller has ended: {_last_line(self._controller_log())}")
+            raise HpcganError(f"the controller has ended: {_last_words(self._controller_log())}")
 
     def _queue_state(self) -> str:
         """How the job stands.
@@ -317,7 +318,7 @@ class Cluster:
         except HpcganError as error:  # the controller is busy or restarts: asked again
             return str(error)
         if found is None or found.state not in slurm.PRESENT:
-            reason = self.cause() or _last_line(self.log())
+            reason = self.cause() or _last_words(self.log())
             raise HpcganError(f"job {job} ended ({found or 'unknown'}) before its engines came: {reason}")
         if found.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
             raise InputError(f"Slurm does not start job {job} as it was asked for ({obstacle}); it is cancelled")
@@ -562,9 +563,11 @@ def _check_seconds(name: str, value: float) -> None:
         raise InputError(f"{name}={value}: give seconds above 0")
 
 
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
+def _last_words(log: str) -> str:
+    """One line of what a process has printed that says most about its end: its last error, or else its last line."""
+    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): ", line)]
+    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def _newest_log(folder: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import secrets
 import subprocess
 import sys
@@ -18,7 +20,7 @@ PRESETS = {
     "02_sweep": {
         "root": ".", "config": "sweep.yaml", "overrides": [], "trials": 2, "concurrency": 2, "study": "runs/study",
     },
-    "03_analyse_results": {"root": ".", "run": "runs/demo", "events": 20, "samples": 2, "splits": 30},
+    "03_analyse_results": {"root": ".", "run": "runs/demo", "events": 500, "samples": 2, "splits": 30},
     "04_weak_scaling": {  # on the study of `test_scaling_command`
         "root": ".", "config": "tiny.yaml", "overrides": ["--mode", "strong", "--warm-up", "3", "--synthetic-data"],
         "ranks": "1,2", "steps": 20, "repeats": 1, "study": "study", "interconnect": "10GbE", "nodes": "1..64",
@@ -68,3 +70,33 @@ def shown(book, kind):
     if kind == "stream":
         return "".join(output.text for output in outputs if output.output_type == "stream")
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
+
+
+def cell(book, name):
+    """What a cell has shown, in its order: (kind, content) of each output."""
+    (found,) = (c for c in book.cells if c.id == name)
+    kinds = ("image/png", "text/html", "text/markdown", "application/vnd.jupyter.widget-view+json", "text/plain")
+    seen = []
+    for output in found.outputs:
+        if output.output_type == "stream":
+            seen.append((output.name, output.text))
+        else:
+            kind = next(kind for kind in kinds if kind in output.data)
+            seen.append((kind.rpartition("/")[2].rpartition(".")[2], output.data[kind]))
+    return seen
+
+
+def effects(book):
+    """The kinds of what each cell of code has shown, by the cell's number."""
+    return {
+        c.id.removeprefix("code-"): [kind for kind, _ in cell(book, c.id)] for c in book.cells if c.id[:4] == "code"
+    }
+
+
+def drawn(png):
+    """How many different colours a picture has: one, where nothing is drawn."""
+    import matplotlib.image
+    import numpy as np
+
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(png)))
+    return len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0))

@@ -151,9 +151,9 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def train_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
+def train_command(run: Path, *args: str, ranks: int = 2, config: str = "tiny.yaml") -> list[str]:
     """`hpcgan train` of the setting's configuration."""
-    return [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", *args, "--ranks", str(ranks), "--run", str(run)]
+    return [sys.executable, "-m", "hpcgan", "train", config, *args, "--ranks", str(ranks), "--run", str(run)]
 
 
 def faulty_command(run: Path, *args: str, ranks: int = 2) -> list[str]:

@@ -1,6 +1,7 @@
 """Clusters of engines that are MPI ranks on this machine, and trainings on them."""
 
 import os
+import pkgutil
 import signal
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import jobs
@@ -22,7 +24,8 @@ from hpcgan.errors import HpcganError, InputError
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
 
-from hpcgan.interactive import Cluster, Session, attach
+from hpcgan.interactive import Cluster, Session, attach, liveness
+from hpcgan.interactive import folder as folders
 
 #: Instead of none, as in `ENDLESS`: a score of the last epoch.
 SCORED = ("scoring.every_epochs=100000",)
@@ -61,6 +64,16 @@ def test_the_engines_are_the_ranks_of_one_world(cluster):
     assert [(row["rank"], row["size"], row["mean"]) for row in cluster.ranks] == [(0, 2, 0.5), (1, 2, 0.5)]
     assert len({row["pid"] for row in cluster.ranks}) == 2
     assert cluster.state == "ready"
+    assert repr(cluster.ranks).splitlines()[0].split() == [
+        "rank",
+        "size",
+        "host",
+        "pid",
+        "threads",
+        "backend",
+        "engine",
+    ]
+    assert cluster.ranks._repr_html_().count("<tr>") == 3
 
 
 def test_only_its_user_can_read_the_keys_and_everything_is_encrypted(cluster):
@@ -160,6 +173,7 @@ def test_a_kernel_that_is_killed_finds_its_cluster_and_training_again(home, data
     training.stop()
     assert training.wait(jobs.PATIENCE) == "stopped"
     wait_until(lambda: not engines_of(name))  # nobody has stopped the cluster
+    assert not (home / name).exists()
     with pytest.raises(InputError, match=f"no cluster '{name}' runs"):
         Cluster.connect(name)
 
@@ -197,7 +211,7 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
         training.stop()  # which needs no controller
         assert training.wait(jobs.PATIENCE) == "stopped"
         assert training.error is None
-        with pytest.raises(HpcganError, match=f"cluster {cluster.id}: the controller does not answer"):
+        with pytest.raises(InputError, match=f"cluster {cluster.id} is lost"):
             cluster.session().train(tiny.config(data), run=tmp_path / "other")
         with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs"):
             Cluster.connect(cluster.id)
@@ -214,7 +228,13 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
     ({"engines": "slurm", "n": 3, "nodes": 2}, "n=3, nodes=2: the engines must be spread evenly"),
     ({"engines": "slurm", "time": "soon"}, "--time 'soon': write it as minutes"),
     ({"engines": "slurm", "partition": "a;b"}, "--partition 'a;b': not a name that Slurm knows"),
-    ({"engines": "slurm", "colour": "red"}, "--colour 'red'"),
+    ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, nodes"),
+    ({"theads": 2}, r"unknown option 'theads'; did you mean 'threads'\?"),
+    ({"engines": "slurm", "partitoin": "gpu"}, r"unknown option 'partitoin'; did you mean 'partition'\?"),
+    ({"n": "two"}, "n='two': give at least 1 engine"),
+    ({"n": True}, "n=True: give at least 1 engine"),
+    ({"timeout": 0}, "timeout=0: give seconds above 0"),
+    ({"idle": float("nan")}, "idle=nan: give seconds above 0"),
     ({"engines": "slurm", "site": "absent.sh"}, "absent.sh: no such file"),
 ])  # fmt: skip
 def test_options_that_make_no_cluster_are_refused(home, change, said):
@@ -224,12 +244,123 @@ def test_options_that_make_no_cluster_are_refused(home, change, said):
     assert set(home.iterdir()) == before
 
 
-def test_engines_that_do_not_start_leave_nothing_behind(home, monkeypatch):
+@pytest.fixture
+def alone(home, monkeypatch, tmp_path):
+    """Nothing is left of the clusters of a test: no folder, and, once they have had time, no process."""
+    monkeypatch.setenv("HPCGAN_CLUSTERS", str(tmp_path / "clusters"))
+    yield tmp_path / "clusters"
+    assert list((tmp_path / "clusters").iterdir()) == []
+    wait_until(lambda: not engines_of(str(tmp_path / "clusters")))
+
+
+def test_engines_that_do_not_start_leave_nothing_behind(alone, monkeypatch):
     monkeypatch.setenv("HPCGAN_MPIRUN", "/bin/false")
     with pytest.raises(HpcganError, match=r"the engines ended at once: .*false --version failed"):
         Cluster.start("mpi", 2)
-    (left,) = [f for f in home.iterdir() if not (f / "cluster.json").exists()]
-    assert engines_of(left.name) == []
+
+
+def test_engines_that_die_on_import_are_one_line_with_what_they_said_in_the_traceback(alone, monkeypatch, tmp_path):
+    broken = tmp_path / "broken/mpi4py/__init__.py"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("raise ImportError('libmpi.so.40: cannot open shared object file')")
+    path = os.pathsep.join([str(broken.parents[1]), *sys.path])
+    monkeypatch.setenv("PYTHONPATH", path)
+    with pytest.raises(
+        HpcganError, match=r"ended at once: ImportError: libmpi\.so\.40: cannot open shared obj"
+    ) as caught:
+        Cluster.start("mpi", 1)
+    assert "Traceback (most recent call last):" in "".join(traceback.format_exception(caught.value))
+
+
+def test_more_engines_than_cores_are_warned_of_and_named_when_they_do_not_come(alone, monkeypatch):
+    monkeypatch.setattr("hpcgan.launch.topology.available_cores", lambda: 1)
+    told = []
+    with pytest.raises(HpcganError, match=r"0 of 2 engines came within 0\.01 s; give a longer timeout= or start "
+                                          r"fewer: this machine has 1 core for 2 engines"):  # fmt: skip
+        Cluster.start("mpi", 2, timeout=0.01, report=told.append)
+    assert told == ["warning: 2 ranks x 1 thread share 1 core: this works, but slower than one rank a core"]
+
+
+#: Where a start is interrupted, as the object and the name of what it does then.
+MOMENTS = {
+    "the folder is made": "hpcgan.interactive.folder.write",
+    "the controller starts": "hpcgan.interactive.backend.Loop.run",
+    "it is connected to": "hpcgan.interactive.cluster.connect_client",
+    "the engines start": "hpcgan.interactive.cluster.Cluster._start_engines",
+    "engines are waited for": "hpcgan.interactive.cluster.Cluster._check_parts",
+    "the ranks are checked": "hpcgan.interactive.cluster.Cluster._answers",
+}
+
+
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("moment", [
+    "the folder is made", "the engines start", "engines are waited for",
+    *(pytest.param(name, marks=pytest.mark.faults) for name in
+      ("the controller starts", "it is connected to", "the ranks are checked")),
+])  # fmt: skip
+def test_a_start_that_is_interrupted_leaves_nothing_behind(alone, monkeypatch, moment, again):
+    """Ctrl-C as a terminal or a notebook sends it; `again`: once more while that is cleaned up."""
+    target, _, name = MOMENTS[moment].rpartition(".")
+    owner = pkgutil.resolve_name(target)
+    function = getattr(owner, name)
+    sent = []
+
+    def interrupted(*args, **kwargs):
+        if not sent:
+            sent.append(moment)
+            signal.raise_signal(signal.SIGINT)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    if again:
+        end_engines = folders.end_engines
+        monkeypatch.setattr(
+            folders, "end_engines", lambda *args: (signal.raise_signal(signal.SIGINT), end_engines(*args))
+        )
+    with pytest.raises(KeyboardInterrupt):
+        Cluster.start("mpi", 1)
+    assert sent == [moment]
+
+
+def test_a_cluster_whose_controller_was_killed_is_said_to_be_lost_and_nothing_is_left_of_it(alone):
+    """Stopped inside `with` besides, and twice."""
+    with Cluster.start("mpi", 1) as cluster:
+        (row,) = Cluster.list()
+        assert (row["id"], row["where"], row["kind"], row["ranks"]) == (cluster.id, os.uname().nodename, "mpi", 1)
+        os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
+        wait_until(lambda: cluster.state == "lost")
+        assert [row["state"] for row in Cluster.list()] == ["lost"]
+        with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: its controller has ended"):
+            Cluster.connect(cluster.id)
+        with pytest.raises(InputError, match="no cluster of yours runs"):
+            Cluster.connect()
+        cluster.stop()
+        assert cluster.state == "stopped"
+        assert "stopped>" in repr(cluster)
+        cluster.stop()
+    assert engines_of(cluster.id) == []
+    assert repr(Cluster.list()) == "no cluster of yours runs; Cluster.start() makes one"
+
+
+@pytest.mark.faults  # a minute: the engines have to miss the controller's heartbeat
+def test_engines_end_after_a_controller_that_was_killed_and_the_next_who_looks_removes_the_folder(alone):
+    cluster = Cluster.start("mpi", 1)
+    os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
+    wait_until(lambda: not engines_of(cluster.id))
+    with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: it has ended, and what was left of it is r"):
+        Cluster.connect(cluster.id)
+
+
+def test_a_cluster_that_cannot_be_reached_from_here_ends_when_it_is_asked_to(alone, monkeypatch):
+    """As from another login node: its processes are not looked for among those of this one."""
+    cluster = Cluster.start("mpi", 1)
+    ours = liveness._here()
+    monkeypatch.setattr(liveness, "_here", lambda: {**ours, "host": "elsewhere"})
+    sent = []
+    monkeypatch.setattr(folders, "_send", lambda *args: sent.append(args))
+    assert [row["state"] for row in Cluster.list()] == ["unknown"]
+    cluster.stop()
+    assert sent == []
 
 
 def test_there_is_a_line_for_a_notebook_without_a_cluster(home, monkeypatch, tmp_path):
@@ -258,9 +389,14 @@ def test_the_magic_does_what_the_classes_do(home, data, tmp_path, capsys, monkey
     assert training.wait(jobs.PATIENCE) == "done"
     assert "<Training run: done, epoch 1 of 1>" in magic("status")[1].out
     assert magic("attach run")[0].best == training.best
-    assert "invalid choice" in magic("begin")[1].err
+    assert "did you mean 'start'?" in magic("strat")[1].err
+    assert "did you mean '--engines'?" in magic("start --enginse mpi")[1].err
+    assert "No closing quotation" in magic("start '")[1].err
+    assert [row["id"] for row in magic("list")[0]] == [cluster.id]
+    assert "InputError: %hpcgan: No closing" in magic("traceback")[1].out
+    assert magic("")[1].out == magic("--help")[1].out
     assert "training.epochs" in magic("train tiny.yaml training.epochs=x")[1].err
-    assert "start" in magic("--help")[1].out
+    assert "where the last error came from" in magic("--help")[1].out
     # The end of the cluster is one that a training survives.
     training, _ = magic("train tiny.yaml training.epochs=100000 checkpoint.every_epochs=100000 --run stopped")
     wait_until(lambda: training.epoch >= 1)

@@ -1,4 +1,4 @@
-"""The notebooks, run from top to bottom on data and trainings small enough for tests.
+"""The notebooks, run from top to bottom on data and trainings small enough for tests, and what each cell shows.
 
 That of weak scaling is in `test_scaling_command`, where there is a study.
 """
@@ -6,11 +6,14 @@ That of weak scaling is in `test_scaling_command`, where there is a study.
 from __future__ import annotations
 
 import json
+import re
 
 import jobs
 import needs
 import pytest
-from books import PRESETS, ROOT, executed, shown
+import tiny
+import yaml
+from books import PRESETS, ROOT, cell, drawn, effects, executed, shown
 from engines import stopped_after
 
 from hpcgan import records
@@ -26,9 +29,28 @@ def setting(tmp_path_factory):
     folder = jobs.make_setting(tmp_path_factory.mktemp("notebooks"), epochs=3)
     (folder / "configs").mkdir()
     jobs.make_sweep(folder)
-    code, output = jobs.Running(folder, jobs.train_command(folder / "runs/demo", ranks=1)).finish()
-    assert code == 0, output
     return folder
+
+
+@pytest.fixture(scope="module")
+def demo(setting):
+    """A run like that of `make demo`, in small: it has so many events that every cell has something to do."""
+    data = tiny.write_data(setting / "events", 2500)
+    config = tiny.config(data, "training.epochs=3", "training.batch_size=50", "scoring.events=250")
+    (setting / "demo.yaml").write_text(yaml.safe_dump(config.dump()))
+    command = jobs.train_command(setting / "runs/demo", ranks=1, config="demo.yaml")
+    code, output = jobs.Running(setting, command).finish()
+    assert code == 0, output
+    return setting / "runs/demo"
+
+
+def check(book, expected):
+    """Each cell has shown what is expected, pictures are not empty, and tables have numbers."""
+    assert effects(book) == expected
+    for png in shown(book, "image/png"):
+        assert drawn(png) > 10
+    for table in shown(book, "text/html"):
+        assert "<td>" in table
 
 
 def test_every_notebook_has_a_preset():
@@ -46,7 +68,14 @@ def test_a_training(setting, monkeypatch):
     best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
     assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")
     assert "'stopped'" in shown(book, "text/plain")
-    assert len(shown(book, "image/png")) == 2  # samples, and the curves; the bits are compared in `test_cluster`
+    check(book, {
+        "01": [], "03": ["stdout", "html"], "05": ["widget-view+json"], "07": ["png"], "08": ["plain"], "10": ["html"],
+        "12": ["plain"], "13": ["png"], "14": ["stdout", "html"], "16": [],
+    })  # fmt: skip
+    ((_, ranks),) = cell(book, "code-03")[1:]
+    assert ranks.count("<tr>") == 3
+    assert "paused" not in cell(book, "code-08")[0][1]
+    assert cell(book, "code-10")[0][1].count("<tr>") == 4  # the bits are compared in `test_cluster`
 
 
 def test_a_sweep(setting, monkeypatch):
@@ -62,22 +91,39 @@ def test_a_sweep(setting, monkeypatch):
     assert str(study / "report/report.html") in said
     assert (study / "report/report.html").is_file()
     assert "'done'" in shown(book, "text/plain")
-    assert len(shown(book, "image/png")) == 3  # the sweep, the best training, its samples
+    check(book, {
+        "01": [], "03": ["widget-view+json"], "05": ["plain"], "07": ["html"], "09": ["png"], "11": ["stdout"],
+        "12": ["png"], "14": ["png"], "16": ["stdout"],
+    })  # fmt: skip
 
 
-def test_an_analysis(setting, monkeypatch):
+def test_an_analysis(setting, demo, monkeypatch):
     book = executed("03_analyse_results", setting, monkeypatch)
-    epochs = records.read(setting / "runs/demo/metrics.jsonl", "epoch")
-    said = shown(book, "stream")
-    assert "tensorflow" not in said
-    assert f"done after 3 epochs, the best of which is {epochs[-1]['best']['epoch']}" in said
-    report = json.loads((setting / "runs/demo/report/report.json").read_text())
+    check(book, {
+        "01": [], "02": ["stdout"], "04": ["png"], "05": ["html"], "07": ["stdout"], "08": ["html"], "09": ["png"],
+        "11": ["markdown", "png"] * 4, "13": ["markdown", "png"] * 2, "15": ["html"], "17": ["html"], "19": ["stdout"],
+    })  # fmt: skip
+    epochs = records.read(demo / "metrics.jsonl", "epoch")
+    best = epochs[-1]["best"]["epoch"]
+    assert cell(book, "code-02") == [("stdout", f"done after 3 epochs, the best of which is {best}\n")]
+    report = json.loads((demo / "report/report.json").read_text())
     score = report["score"]
-    assert f"score {score['mean']:.2f} +- {score['std']:.2f} at N=20 (2 generated samples)" in said
+    said = cell(book, "code-07")[0][1]
+    assert f"score {score['mean']:.2f} +- {score['std']:.2f} at N=500 (2 generated samples)" in said
     assert len(report["band"]["samples"]) == 30
-    written = " ".join(shown(book, "text/markdown"))
-    assert f"After epoch 1: score {epochs[0]['score']['total']:.1f}" in written
-    assert "Number of jets in an event." in written
-    # The training, the null band, four distributions, samples of two epochs.
-    assert len(shown(book, "image/png")) == 8
-    assert "<th>best against last</th>" in " ".join(shown(book, "text/html"))
+    captions = [text for kind, text in cell(book, "code-11") if kind == "markdown"]
+    assert captions[0].startswith("Number of jets in an event.")
+    written = [text for kind, text in cell(book, "code-13") if kind == "markdown"]
+    assert written == [f"After epoch {n}: score {epochs[n - 1]['score']['total']:.1f}" for n in (1, 3)]
+    compared = numbers(cell(book, "code-15")[0][1])
+    assert list(compared) == ["best epoch", "last epoch", "best against last"]
+    by_size = numbers(cell(book, "code-17")[0][1])
+    assert list(by_size) == ["250", "500"]
+    assert 0 < by_size["250"] < by_size["500"]  # a poor generator scores the higher the more events there are
+    assert cell(book, "code-19")[0][1].strip() == str(demo / "report/report.html")
+
+
+def numbers(table):
+    """The last number of each row of an HTML table, by the row's name."""
+    rows = re.findall(r"<th>([^<]+)</th>\s*<td>([^<]+)</td>", table)
+    return {name: float(value) for name, value in rows}

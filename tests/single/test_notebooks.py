@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from pathlib import Path
 
 import needs
 import pytest
 
-needs.found("nbformat", "IPython")
+needs.found("nbformat", "IPython", "mypy")
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAY_IMPORT = {"hpcgan", "pandas", "matplotlib", "numpy", "IPython"} | set(sys.stdlib_module_names)
 LONGEST = 30  # lines of a cell: what is longer belongs into the package
+
+# The linters run it, too.
+_spec = importlib.util.spec_from_file_location("notebook_code", ROOT / "tools/notebook_code.py")
+notebook_code = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(notebook_code)
 
 
 def read(path):
@@ -99,3 +106,19 @@ def test_the_checks_find_what_they_look_for():
         f"{code[1].id}: defines what belongs into the package",
         f"{code[2].id}: has output",
     ]
+
+
+def test_mypy_finds_nothing_in_their_code():
+    assert notebook_code.check(NOTEBOOKS) == (0, "")
+
+
+def test_mypy_finds_what_is_not_there(tmp_path):
+    book = read(FOLDER / "03_analyse_results.ipynb")
+    code_of(book)[-1].source = "compare.take_events(real)\nimport hpcgan.absent\n%matplotlib inline"
+    import nbformat
+
+    nbformat.write(book, tmp_path / "wrong.ipynb")
+    code, output = notebook_code.check([tmp_path / "wrong.ipynb"])
+    assert code == 1
+    assert 'Module has no attribute "take_events"' in output
+    assert 'Cannot find implementation or library stub for module named "hpcgan.absent"' in output
