@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import hpcgan
-from hpcgan import streams
+from hpcgan import home, streams
 from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 
@@ -89,6 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
     # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
     gc.set_threshold(100_000, 50, 50)
     try:
+        home.provide(os.environ)
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
         streams.finish()
         return code

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcgan import home
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.backend import (
     Loop,
@@ -52,7 +53,8 @@ MARK_EVERY = 2.0
 
 def clusters() -> Path:
     """Where clusters are kept: `HPCGAN_CLUSTERS`, else `~/.hpcgan/clusters`. Compute nodes must see it, too."""
-    return Path(os.environ.get("HPCGAN_CLUSTERS") or Path.home() / ".hpcgan" / "clusters").absolute()
+    home.provide(os.environ)  # ipyparallel looks for it, too
+    return Path(os.environ.get("HPCGAN_CLUSTERS") or Path(os.environ["HOME"]) / ".hpcgan" / "clusters").absolute()
 
 
 class Cluster:
