@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import hpcgan
 from hpcgan import home, streams
 from hpcgan.console import quiet_tensorflow
-from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
+from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 
 COMMANDS = (
     "data",
@@ -98,6 +98,8 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"hpcgan: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except HpcganError as error:
+        if isinstance(error, Unwritten):  # an hour's work, say
+            print(error.shown, flush=True)
         print(f"hpcgan: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

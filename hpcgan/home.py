@@ -1,8 +1,8 @@
 """The user's own folder, where there is one. A leaf.
 
-In a container with a user id that nobody has given a name, in a cron job and under some batch systems there is no `HOME`.
-mpirun of Open MPI does not start without it, Jupyter and IPython neither, and matplotlib complains of a folder that
-cannot be written. They get a place in the folder for temporary files.
+In a container with a user id that nobody has given a name, in a cron job and under some batch systems there is no
+`HOME`. mpirun of Open MPI does not start without it, Jupyter and IPython neither, and matplotlib complains of a folder
+that cannot be written. They get a place in the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def provide(env: MutableMapping[str, str]) -> str | None:
         folder = _stand_in = _stand_in or stand_in()
     env["HOME"] = str(folder)
     if folder == _stand_in:
-        return (
-            f"HOME is not set and this user has no folder: {folder} was used in its place; set HOME to choose another"
-        )
+        return f"HOME is not set, and this user has no folder: {folder} was used instead; set HOME to choose another"
     if not _writable(folder):
         for name, kept in (("MPLCONFIGDIR", ".config/matplotlib"), ("XDG_CACHE_HOME", ".cache")):
             if name not in env and not (folder / kept).exists():
