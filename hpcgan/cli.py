@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import hpcgan
-from hpcgan import streams
+from hpcgan import home, streams
 from hpcgan.console import quiet_tensorflow
-from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
+from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 
 COMMANDS = (
     "data",
@@ -89,6 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
     # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
     gc.set_threshold(100_000, 50, 50)
     try:
+        home.provide(os.environ)
         code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
         streams.finish()
         return code
@@ -96,6 +98,8 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"hpcgan: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except HpcganError as error:
+        if isinstance(error, Unwritten):  # an hour's work, say
+            print(error.shown, flush=True)
         print(f"hpcgan: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

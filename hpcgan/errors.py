@@ -31,6 +31,22 @@ class HpcganError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class Unwritten(HpcganError):
+    """Something was worked out, and a file of it could not be written.
+
+    Parameters
+    ----------
+    text : str
+        One line that says which file, and why.
+    shown : str
+        What was worked out, as a command would print it.
+    """
+
+    def __init__(self, text: str, shown: str) -> None:
+        super().__init__(text)
+        self.shown = shown
+
+
 class InputError(HpcganError):
     """Bad input: a file, a key or an argument. The message names it and the remedy, in one line."""
 

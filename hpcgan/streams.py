@@ -90,11 +90,9 @@ class Stream(io.FileIO):
             self.lost = OutputError(error.errno, error.strerror)
             raise self.lost from None
         if self._instead:
-            print(
-                f"hpcgan: warning: standard output is gone ({error.strerror}); {self._instead}",
-                file=sys.stderr,
-                flush=True,
-            )
+            # Not through sys.stderr: a live display sends that to standard output, which is being written just now.
+            line = f"hpcgan: warning: standard output is gone ({error.strerror}); {self._instead}\n"
+            write(2, line.encode("ascii", "backslashreplace"))
 
 
 _streams: dict[int, Stream] = {}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def add_export_parser(kinds: Any) -> None:
         "showers; MeV): the cells of the three layers in order, row (phi) after row. The overflow is left out.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files, or a folder with train.h5, val.h5, test.h5")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 
 
@@ -21,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("action", metavar="COMMAND", help="pause, resume, set, checkpoint or stop")
     parser.add_argument("rates", nargs="*", metavar="NETWORK=RATE",
                         help="for set: generator=1e-4 discriminator=5e-5, or density=1e-4")  # fmt: skip
-    parser.add_argument("--wait", type=float, default=60.0, metavar="S",
+    parser.add_argument("--wait", type=arguments.real(), default=60.0, metavar="S",
                         help="how long to wait for the answer, s; 0: not at all (default: 60)")  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan import streams
-from hpcgan.commands import calo
+from hpcgan.commands import arguments, calo
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
 EXIT_INTERRUPTED = 130
@@ -150,7 +150,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     qcd.add_argument(
         "--pt-hat-min",
-        type=float,
+        type=arguments.real(),
         default=400.0,
         metavar="GEV",
         help="smallest hard transverse momentum (default 400)",
@@ -166,7 +166,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     pileup.add_argument(
         "--mu",
-        type=int,
+        type=arguments.count,
         default=20,
         metavar="N",
         help="events of a pileup unless a training says otherwise; the pools do not depend on it (default 20)",
@@ -180,7 +180,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "(60/20/20 percent).",
     )
     cosmo.add_argument(
-        "--side", type=int, default=256, metavar="N", help="pixels along a side, a multiple of 16 (default 256)"
+        "--side",
+        type=arguments.count,
+        default=256,
+        metavar="N",
+        help="pixels along a side, a multiple of 16 (default 256)",
     )
     _generation_options(cosmo, "maps")
 
@@ -194,11 +198,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "train, one to val and one to test.",
     )
     imports.add_argument("files", nargs="+", metavar="FILE")
-    imports.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    imports.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     towers = imports.add_argument_group("of Delphes files")
     towers.add_argument("--mass", type=_masses, metavar="M_GLUINO,M_NEUTRALINO", help="masses to record, GeV")
     towers.add_argument("--label", type=int, choices=(0, 1), help="1 signal (default), 0 background")
-    towers.add_argument("--weight", type=float, help="weight of every event (default 1)")
+    towers.add_argument("--weight", type=arguments.real(-1e9), help="weight of every event (default 1)")
     calo.add_import_options(imports.add_argument_group("of calorimeter showers"))
     imports.add_argument("--force", action="store_true", help="replace existing files")
 
@@ -213,6 +217,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     pictures = info.add_mutually_exclusive_group()
     pictures.add_argument(
         "--picture",
+        type=arguments.output_file,
         metavar="FILE.png",
         help="where to save the picture (default: beside the file, as NAME.info.png)",
     )
@@ -222,12 +227,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def _generation_options(parser: argparse.ArgumentParser, noun: str = "events") -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(f"--{noun}", type=int, required=True, metavar="N", help=f"{noun} in all, over the three files")
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="the same seed gives the same files (default 1)"
+        f"--{noun}", type=arguments.count, required=True, metavar="N", help=f"{noun} in all, over the three files"
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes to use (default 1)")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=1, metavar="S", help="the same seed gives the same files (default 1)"
+    )
+    parser.add_argument("--jobs", type=arguments.processes, default=1, metavar="J", help="processes to use (default 1)")
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
@@ -321,7 +328,7 @@ def _calo(args: argparse.Namespace) -> int:
     return _say(args.out, made, args.events, "showers", time.monotonic() - start)
 
 
-def _say(out: str, made: bool, n: int, noun: str, seconds: float) -> int:
+def _say(out: Path, made: bool, n: int, noun: str, seconds: float) -> int:
     if made:
         print(f"{out}: {n} {noun} in {seconds:.0f} s ({n / seconds:.0f} {noun}/s)")
     else:

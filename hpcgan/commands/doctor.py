@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hpcgan
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Exit code 0 if nothing has failed.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="ranks of the test job (default: 2)")
+    parser.add_argument(
+        "--ranks", type=arguments.processes, default=2, metavar="N", help="ranks of the test job (default: 2)"
+    )
     parser.add_argument(
         "--tune",
         action="store_true",
@@ -59,9 +62,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--config", metavar="CONFIG", help="with --tune: the training that is measured (default: the rpv problem)"
     )
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="with --tune: measurements of each setting")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="S", help="seconds for the test job (default: 180)"
+        "--rounds", type=arguments.count, default=3, metavar="N", help="with --tune: measurements of each setting"
+    )
+    parser.add_argument(
+        "--timeout", type=arguments.seconds, default=180.0, metavar="S", help="seconds for the test job (default: 180)"
     )
 
 

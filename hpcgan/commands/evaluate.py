@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
@@ -34,14 +35,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="real events (default: a RUN's own data, wherever they lie now)"
     )
-    parser.add_argument("--samples", type=int, default=5, metavar="K", help="generated samples (default: 5)")
+    parser.add_argument(
+        "--samples", type=arguments.count, default=5, metavar="K", help="generated samples (default: 5)"
+    )
     parser.add_argument(
         "--events",
-        type=int,
+        type=arguments.whole(2),
         metavar="N",
         help="events on each side (default: scoring.events of the run, 4096 for files)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: RUN/report)")
+    parser.add_argument(
+        "--out", type=arguments.output_folder, metavar="DIR", help="folder of the report (default: RUN/report)"
+    )
     parser.add_argument(
         "--distances",
         action=argparse.BooleanOptionalAction,
@@ -53,8 +58,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("features", "cells", "both"),
         help="train classifiers to tell generated from real events, on observables, cells or both (takes long)",
     )
-    parser.add_argument("--classifier-units", type=int, metavar="N", help="units of its three layers (default: 2048)")
-    parser.add_argument("--classifier-epochs", type=int, metavar="N", help="epochs, at most (default: 50)")
+    parser.add_argument(
+        "--classifier-units",
+        type=arguments.whole(1, 10**6),
+        metavar="N",
+        help="units of its three layers (default: 2048)",
+    )
+    parser.add_argument("--classifier-epochs", type=arguments.count, metavar="N", help="epochs, at most (default: 50)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,8 +127,6 @@ def _distances(args: argparse.Namespace) -> Options:
         value, option = getattr(args, name), f"--{name.replace('_', '-')}"
         if value is not None and args.classifier is None:
             raise InputError(f"{option} goes with --classifier")
-        if value is not None and value < 1:
-            raise InputError(f"{option} {value}: give at least 1")
     if args.classifier is not None and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
         raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(

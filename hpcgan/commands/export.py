@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
@@ -22,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=arguments.output_folder,
         required=True,
         metavar="DIR",
         help="folder to make; for TensorFlow Serving MODEL/VERSION, e.g. models/gamma/1",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
 
@@ -31,8 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Sample a run's generator into a file of the same layout as the training data.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("-n", "--events", type=int, metavar="N", help="number of events (with --conditions: its rows)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="HDF5 file to write")
+    parser.add_argument(
+        "-n", "--events", type=arguments.count, metavar="N", help="number of events (with --conditions: its rows)"
+    )
+    parser.add_argument("--out", type=arguments.output_file, required=True, metavar="FILE", help="HDF5 file to write")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument(
         "--condition",
@@ -48,11 +51,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="the conditions of each event: .csv with a line of names, .npy (n, k), or .h5 with a data set a condition",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the noise (default: 1)")
+    parser.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the noise (default: 1)")
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
-    parser.add_argument("--ranks", type=int, metavar="R", help="start R ranks under mpirun, which share the work")
     parser.add_argument(
-        "--batch-size", type=int, metavar="B", help="events made at a time (default: that of the training)"
+        "--ranks", type=arguments.processes, metavar="R", help="start R ranks under mpirun, which share the work"
+    )
+    parser.add_argument(
+        "--batch-size", type=arguments.count, metavar="B", help="events made at a time (default: that of the training)"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
@@ -87,11 +92,6 @@ def run(args: argparse.Namespace) -> int:
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.events is None and args.conditions is None:
         raise InputError("-n is missing: give the number of events")
-    for option, value in (("-n", args.events), ("--ranks", args.ranks), ("--batch-size", args.batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{option} {value}: give at least 1")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed}: must not be negative")
 
 
 def _arguments(args: argparse.Namespace) -> list[str]:
@@ -242,6 +242,8 @@ def check_target(path: Path, force: bool) -> None:
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give --out a file name")
+    if path.suffix != ".h5":
+        raise InputError(f"{path}: give --out a name that ends in .h5")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already; choose another name, or --force to replace it")
     if not path.absolute().parent.is_dir():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE
 
 
@@ -32,13 +33,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="folder with the pools test.h5 and val.h5 (default: the data of the RUN)",
     )
-    parser.add_argument("--mu", type=int, required=True, metavar="M", help="minimum-bias events of a pileup")
-    parser.add_argument("--events", type=int, default=4096, metavar="N", help="signal events, at most (default: 4096)")
+    parser.add_argument(
+        "--mu", type=arguments.count, required=True, metavar="M", help="minimum-bias events of a pileup"
+    )
+    parser.add_argument(
+        "--events", type=arguments.whole(2), default=4096, metavar="N", help="signal events, at most (default: 4096)"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "latest"), default="best", help="weights of a RUN (default: best)"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the noise of a RUN (default: 1)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=1, metavar="S", help="of the noise of a RUN (default: 1)"
+    )
+    parser.add_argument(
+        "--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder of the report"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.commands.submit import add_job_options, enter, job_of
 from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
@@ -39,19 +40,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--mode", choices=("weak", "strong"), default="weak",
                         help="keep the batch of a rank (weak) or of all ranks together (strong)")  # fmt: skip
     parser.add_argument("--comm", metavar="NAME,...", help="backends (default: that of the configuration)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="R", help="measurements of each point (default: 3)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="timed steps of a point (default: 100)")
-    parser.add_argument("--warm-up", type=int, default=20, metavar="N", help="steps before, not timed (default: 20)")
+    parser.add_argument(
+        "--repeats", type=arguments.count, default=3, metavar="R", help="measurements of each point (default: 3)"
+    )
+    parser.add_argument(
+        "--steps", type=arguments.count, default=100, metavar="N", help="timed steps of a point (default: 100)"
+    )
+    parser.add_argument(
+        "--warm-up", type=arguments.whole(2), default=20, metavar="N", help="steps before, not timed (default: 20)"
+    )
     parser.add_argument("--synthetic-data", action="store_true", help="random samples: needs no data")
     parser.add_argument("--isolated", action="store_true",
                         help="also as many processes at once without communication: the ceiling")  # fmt: skip
     parser.add_argument("--no-allreduce", action="store_true",
                         help="leave out the timing of bare collectives, which the model needs")  # fmt: skip
-    parser.add_argument("--limit", type=float, default=1800.0, metavar="S", help="seconds for a point (default: 1800)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/scaling-NAME-MODE-HASH)")
+    parser.add_argument(
+        "--limit", type=arguments.seconds, default=1800.0, metavar="S", help="seconds for a point (default: 1800)"
+    )
+    parser.add_argument(
+        "--out", type=arguments.output_folder, metavar="DIR", help="folder (default: runs/scaling-NAME-MODE-HASH)"
+    )
     model = parser.add_argument_group("for 'scaling model STUDY'")
     model.add_argument("--interconnect", metavar="NAME", help="network to assume; 'list' shows those that are known")
-    model.add_argument("--seed", type=int, default=1, metavar="S", help="of the bootstrap (default: 1)")
+    model.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the bootstrap (default: 1)")
     job = parser.add_argument_group("in a Slurm job")
     job.add_argument("--executor", choices=("local", "slurm"), default="local",
                      help="measure here (or in the job this runs in), or submit a job that does")  # fmt: skip
@@ -71,10 +82,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
     if args.interconnect is not None:
         raise InputError("--interconnect is for 'hpcgan scaling model STUDY'")
-    for name, least in (("repeats", 1), ("steps", 1), ("warm_up", 2)):
-        if getattr(args, name) < least:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} {getattr(args, name)}: give at least {least}")
     ranks = measure.parse_ranks(args.ranks)
     config = configuration.load(Path(args.config), Problems(), args.overrides)
     backends = list(dict.fromkeys((args.comm or config.comm.backend).split(",")))

@@ -7,10 +7,12 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
 if TYPE_CHECKING:
@@ -39,11 +41,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
+    parser.add_argument(
+        "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
+    )
     add_job_options(parser)
-    parser.add_argument("--signal", type=int, metavar="S", dest="signal_s", help="checkpoint this early, s (120)")
-    parser.add_argument("--requeues", type=int, metavar="N", help="times the job may queue again (default: 100)")
-    parser.add_argument("--retries", type=int, metavar="N", help="failures in a row without progress (default: 3)")
+    parser.add_argument(
+        "--signal", type=arguments.count, metavar="S", dest="signal_s", help="checkpoint this early, s (120)"
+    )
+    parser.add_argument(
+        "--requeues", type=arguments.whole(0), metavar="N", help="times the job may queue again (default: 100)"
+    )
+    parser.add_argument(
+        "--retries", type=arguments.whole(0), metavar="N", help="failures in a row without progress (default: 3)"
+    )
     parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     parser.add_argument("--wait", action="store_true", help="wait for the training to end")
 
@@ -81,20 +91,22 @@ def run(args: argparse.Namespace) -> int:
     return _wait(job) if args.wait else EXIT_DONE
 
 
-def add_job_options(parser: argparse._ActionsContainer, nodes_type: type = int) -> None:
+def add_job_options(parser: argparse._ActionsContainer, nodes_type: Callable[[str], Any] = arguments.processes) -> None:
     """Add what is asked of Slurm: nodes, ranks, time, and what is handed to sbatch.
 
     Parameters
     ----------
     parser : parser or group of arguments
-    nodes_type : type
+    nodes_type : callable
         Of `--nodes`, which may be another thing elsewhere in the same command.
     """
     parser.add_argument("--nodes", type=nodes_type, metavar="N", help="nodes (default: 1)")
-    parser.add_argument("--ranks-per-node", type=int, metavar="R", help="ranks on each (default: 1)")
-    parser.add_argument("--threads", type=int, metavar="T", help="CPUs of a rank (default: the site's)")
+    parser.add_argument("--ranks-per-node", type=arguments.processes, metavar="R", help="ranks on each (default: 1)")
+    parser.add_argument("--threads", type=arguments.processes, metavar="T", help="CPUs of a rank (default: the site's)")
     parser.add_argument("--time", default="1:00:00", metavar="LIMIT", help="limit of one job (default: 1:00:00)")
-    parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
+    parser.add_argument(
+        "--gpus", type=arguments.processes, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank"
+    )
     for option, metavar, text in _PASSED:
         parser.add_argument(f"--{option}", metavar=metavar, help=text)
     parser.add_argument(

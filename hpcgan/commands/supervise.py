@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
+from hpcgan.commands import arguments
 from hpcgan.errors import InputError
 
 
@@ -17,10 +18,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Run an hpcgan command on all tasks of this Slurm job (or on N ranks here) and see it to its end: "
         "before the time limit it checkpoints and goes back into the queue, after a failure it starts again.",
     )
-    parser.add_argument("--ranks", type=int, metavar="N", help="ranks (default: the tasks of the Slurm job)")
+    parser.add_argument(
+        "--ranks", type=arguments.processes, metavar="N", help="ranks (default: the tasks of the Slurm job)"
+    )
     parser.add_argument("--launcher", default=os.environ.get("HPCGAN_LAUNCHER", "auto"), help="auto, srun or mpirun")
-    parser.add_argument("--retries", type=int, default=3, help="failures in a row without a new checkpoint (3)")
-    parser.add_argument("--requeues", type=int, default=100, help="times the job may queue again (100)")
+    parser.add_argument(
+        "--retries", type=arguments.whole(0), default=3, help="failures in a row without a new checkpoint (3)"
+    )
+    parser.add_argument("--requeues", type=arguments.whole(0), default=100, help="times the job may queue again (100)")
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="e.g. -- train configs/rpv.yaml")
 
 
@@ -35,9 +40,6 @@ def run(args: argparse.Namespace) -> int:
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
-    for name in ("retries", "requeues"):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name} must be at least 0, not {getattr(args, name)}")
     progress, stopped = _watched(cli.parse(argv))
     streams.go_on("the work goes on, see the run directory")
     job = current_job(os.environ)

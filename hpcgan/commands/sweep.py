@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import streams
+from hpcgan.commands import arguments
 from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 
@@ -40,30 +41,40 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("config", metavar="CONFIG|status|report|best", help="YAML configuration with 'search:'")
     parser.add_argument("overrides", nargs="*", metavar="key=value|DIR", help="e.g. training.epochs=10")
-    parser.add_argument("--trials", type=int, metavar="N", help="trials of the search (of a grid, default: all)")
+    parser.add_argument(
+        "--trials", type=arguments.count, metavar="N", help="trials of the search (of a grid, default: all)"
+    )
     parser.add_argument("--executor", choices=("local", "slurm", "ipyparallel"), default="local",
                         help="who runs them: this machine, Slurm arrays, IPython engines")  # fmt: skip
-    parser.add_argument("--concurrency", type=int, metavar="K",
+    parser.add_argument("--concurrency", type=arguments.processes, metavar="K",
                         help="trials at a time (default: what the cores, or the engines, allow; Slurm: 4)")  # fmt: skip
-    parser.add_argument("--ranks", type=int, metavar="R", help="ranks of a trial (default: 1)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="study (default: runs/sweep-NAME-HASH)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the study (default: 1)")
+    parser.add_argument("--ranks", type=arguments.processes, metavar="R", help="ranks of a trial (default: 1)")
+    parser.add_argument(
+        "--out", type=arguments.output_folder, metavar="DIR", help="study (default: runs/sweep-NAME-HASH)"
+    )
+    parser.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the study (default: 1)")
     parser.add_argument("--sampler", default="random", metavar="NAME",
                         help="random, grid, or one of Optuna's: tpe ... (default: random)")  # fmt: skip
     parser.add_argument("--pruner", choices=("none", "median", "halving"), default="none",
                         help="end bad trials early (default: none)")  # fmt: skip
-    parser.add_argument("--top", type=int, metavar="K", help="so many of the best are trained again (default: 3)")
     parser.add_argument(
-        "--repeats", type=int, default=0, metavar="R", help="with so many fresh seeds each (default: 0)"
+        "--top", type=arguments.count, metavar="K", help="so many of the best are trained again (default: 3)"
     )
-    parser.add_argument("--retries", type=int, default=3, metavar="N", help="starts of a lost trial (default: 3)")
+    parser.add_argument(
+        "--repeats", type=arguments.whole(0), default=0, metavar="R", help="with so many fresh seeds each (default: 0)"
+    )
+    parser.add_argument(
+        "--retries", type=arguments.whole(0), default=3, metavar="N", help="starts of a lost trial (default: 3)"
+    )
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="ipcontroller-client.json of the IPython cluster")
     parser.add_argument("--log", type=Path, metavar="FILE", help="once it is at work, append there what it would print")
     parser.add_argument("--dry-run", action="store_true", help="print the trials that are known before, and stop")
     parser.add_argument("--once", action="store_true", help="for status: print once and stop")
     job = parser.add_argument_group("with --executor slurm, for each trial")
     add_job_options(job)
-    job.add_argument("--signal", type=int, metavar="S", dest="signal_s", help="checkpoint this early, s (120)")
+    job.add_argument(
+        "--signal", type=arguments.count, metavar="S", dest="signal_s", help="checkpoint this early, s (120)"
+    )
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
 
 
@@ -75,11 +86,6 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory
 
-    for name, least in (("trials", 1), ("concurrency", 1), ("ranks", 1), ("top", 1), ("repeats", 0), ("retries", 0)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise InputError(f"--{name} {value}: give at least {least}")
-    if not 0 <= args.seed < 2**63:
-        raise InputError(f"--seed {args.seed}: give a number from 0 to 2^63 - 1")
     base, space = study.load(Path(args.config), Problems(), args.overrides)
     optuna = ledger.load_optuna()
     ledger.make_sampler(optuna, args.sampler, 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcgan import api, streams
 from hpcgan import config as configuration
+from hpcgan.commands import arguments
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.rundir import RunDirectory
@@ -26,8 +27,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
-    parser.add_argument("--ranks", type=int, metavar="N", help="start N ranks under mpirun on this machine")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
+    parser.add_argument(
+        "--ranks", type=arguments.processes, metavar="N", help="start N ranks under mpirun on this machine"
+    )
+    parser.add_argument(
+        "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from hpcgan.data import calo, hdf5, pool, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
 from hpcgan.data.storage import open_file, readable
-from hpcgan.errors import InputError
+from hpcgan.errors import InputError, Unwritten
 from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE
 from hpcgan.physics.pileup import PIXELS
 
@@ -42,8 +43,9 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     Raises
     ------
     InputError
-        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`, :func:`hpcgan.data.tensors.validate`), or the
-        picture cannot be written.
+        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`, :func:`hpcgan.data.tensors.validate`).
+    Unwritten
+        The picture cannot be written.
     """
     path = Path(path)
     if tensors.holds_tensors(path):
@@ -76,7 +78,8 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
         lines += _columns(file)
         lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
         if picture is not None:
-            save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
+            with _keeping(lines):
+                save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
             lines.append(f"  picture           {picture}")
     return "\n".join(lines)
 
@@ -110,7 +113,8 @@ def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
         k = min(mu or 1, len(events))
         sums = events.sums(np.arange(len(events) // k * k).reshape(-1, k)[:PICTURE_EVENTS])
         mean = np.bincount(events.pixel, events.energy, PIXELS).reshape(N_ETA, N_PHI) * (k / len(events))
-        save_picture(sums, mean, f"{path.name}: sums of {k}", picture)
+        with _keeping(lines):
+            save_picture(sums, mean, f"{path.name}: sums of {k}", picture)
         lines.append(f"  picture           {picture}")
     return "\n".join(lines)
 
@@ -127,7 +131,8 @@ def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group:
         if picture is not None:
             some = file.read(slice(0, max(PICTURE_EVENTS, PICTURE_VALUES * 4 // sample_bytes(file.schema))))
             means = {name: moments.total / file.n for name, moments in found.items()}
-            save_tensors_picture(some, means, file.schema, path.name, picture)
+            with _keeping(lines):
+                save_tensors_picture(some, means, file.schema, path.name, picture)
             lines.append(f"  picture           {picture}")
     return "\n".join(lines)
 
@@ -217,7 +222,7 @@ def save_picture(
 
     Raises
     ------
-    InputError
+    Unwritten
         The picture cannot be written there.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -272,7 +277,7 @@ def save_tensors_picture(
 
     Raises
     ------
-    InputError
+    Unwritten
         The picture cannot be written there.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -306,8 +311,19 @@ def save_tensors_picture(
     _save(figure, path)
 
 
+@contextlib.contextmanager
+def _keeping(lines: Sequence[str]) -> Iterator[None]:
+    """What was found out is not lost with a picture of it."""
+    try:
+        yield
+    except Unwritten as error:
+        raise Unwritten(str(error), "\n".join(lines)) from error
+
+
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     try:
         figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     except OSError as error:
-        raise InputError(f"{path}: the picture cannot be written ({error.strerror}); use --picture FILE.png") from error
+        raise Unwritten(
+            f"{path}: the picture cannot be written ({error.strerror}); use --picture FILE.png or --no-picture", ""
+        ) from error

@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -424,6 +424,7 @@ def check_target(
         raise InputError(f"{folder}: is not a folder")
     present = [folder / f"{split}.h5" for split in sizes if (folder / f"{split}.h5").exists()]
     if force or not present:
+        _refuse_links(folder, sizes)
         return False
     for split, size in sizes.items():
         path = folder / f"{split}.h5"
@@ -441,6 +442,16 @@ def check_target(
                 "--force to replace it"
             )
     return True
+
+
+def _refuse_links(folder: Path, splits: Iterable[str]) -> None:
+    """Refuse to put files in the place of symbolic links: who has made one wants the data elsewhere."""
+    for path in (folder / f"{split}.h5" for split in splits):
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: is a symbolic link to {os.readlink(path)}, and would be replaced by a file; remove it, or "
+                "choose another folder"
+            )
 
 
 def settings_difference(found: Any, wanted: str) -> str:

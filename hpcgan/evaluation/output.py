@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 import hpcgan
-from hpcgan.errors import InputError
+from hpcgan.errors import Unwritten
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.rundir import write_atomic
 
@@ -44,12 +44,20 @@ def embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure
     return EmbeddedFigure(name, caption, plots.png(figure), group)
 
 
-def write(out: Path, files: Mapping[str, bytes | str]) -> None:
+def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
     """Write files into a folder, which is made.
+
+    Parameters
+    ----------
+    out : Path
+    files : mapping
+        Content by name.
+    shown : str
+        What they say, in short: that is not lost with them.
 
     Raises
     ------
-    InputError
+    Unwritten
         It cannot be written.
     """
     try:
@@ -57,7 +65,7 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> None:
         for name, content in files.items():
             write_atomic(out / name, content)
     except OSError as error:
-        raise InputError(f"{out}: cannot write the report: {error.strerror}") from None
+        raise Unwritten(f"{out}: cannot write the report: {error.strerror}", shown) from None
 
 
 class Clock:

@@ -152,13 +152,19 @@ def overlay(
     files: dict[str, bytes | str] = {f"{figure.name}.png": figure.png for figure in figures}
     files["overlay.json"] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
     files["overlay.html"] = overlay_page.render(whole, figures)
-    write(out, files)
     pictures = [out / name for name in files if name.endswith(".png")]
-    return Report(whole, out / "overlay.html", out / "overlay.json", pictures)
+    made = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
+    write(out, files, results(made))
+    return made
 
 
 def summary(report: Report) -> str:
     """What a terminal shows of a report: a few lines."""
+    return "\n".join([results(report), f"report: {report.html}", f"        {report.json}"])
+
+
+def results(report: Report) -> str:
+    """The lines of `summary` without the names of the files."""
     data = report.data
     lines = [f"pileup of mu = {data['mu']} on {data['events']} signal events; shift of the mean by"]
     for name, label in SHIFTED.items():
@@ -183,7 +189,7 @@ def summary(report: Report) -> str:
         f"99% below {band['p99']:.2f}; {data['share_above']:.1%} as high as the generated, or higher"
     )
     lines += [f"note: {notice}" for notice in data["notices"]]
-    return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
+    return "\n".join(lines)
 
 
 def _spread(part: dict[str, Any]) -> str:

@@ -348,6 +348,11 @@ def compare_files(
 
 def summary(report: Report) -> str:
     """What a terminal shows of a report: a few lines."""
+    return "\n".join([results(report), f"report: {report.html}", f"        {report.json}"])
+
+
+def results(report: Report) -> str:
+    """The lines of `summary` without the names of the files."""
     data = report.data
     score, band, against = data["score"], data["band"], data["against_band"]
     count = len(score["samples"])
@@ -364,7 +369,7 @@ def summary(report: Report) -> str:
     lines += _points_summary(data["points"])
     lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
-    return "\n".join([*lines, f"report: {report.html}", f"        {report.json}"])
+    return "\n".join(lines)
 
 
 def _points_summary(rows: list[dict[str, Any]]) -> list[str]:
@@ -521,8 +526,11 @@ def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, ste
     }
     page = render(whole, figures)
     paths = out / f"{stem}.html", out / f"{stem}.json"
-    write(out, {paths[0].name: page, paths[1].name: json.dumps(whole, indent=1, allow_nan=False) + "\n"})
-    return Report(whole, *paths)
+    made = Report(whole, *paths)
+    files: dict[str, bytes | str] = {paths[0].name: page}
+    files[paths[1].name] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+    write(out, files, results(made))
+    return made
 
 
 def _known(name: str) -> None:

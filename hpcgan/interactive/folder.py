@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from hpcgan import home
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import liveness
 from hpcgan.launch import slurm
@@ -42,18 +43,9 @@ def never() -> bool:
 
 
 def clusters() -> Path:
-    """Where clusters are kept: `HPCGAN_CLUSTERS`, else `~/.hpcgan/clusters`. Compute nodes must see it, too.
-
-    Raises
-    ------
-    InputError
-        Nobody says where the user's home is.
-    """
-    named = os.environ.get("HPCGAN_CLUSTERS")
-    try:
-        return (Path(named) if named else Path.home() / ".hpcgan" / "clusters").absolute()
-    except RuntimeError:  # neither HOME nor an entry of the user in the system's list
-        raise InputError("clusters: this user has no home directory: set HOME or HPCGAN_CLUSTERS") from None
+    """Where clusters are kept: `HPCGAN_CLUSTERS`, else `~/.hpcgan/clusters`. Compute nodes must see it, too."""
+    home.provide(os.environ)  # ipyparallel looks for it, too
+    return Path(os.environ.get("HPCGAN_CLUSTERS") or Path(os.environ["HOME"]) / ".hpcgan" / "clusters").absolute()
 
 
 def make(about: About) -> tuple[Path, About]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
+from hpcgan import home
 from hpcgan.errors import InputError
 from hpcgan.launch import tuned
 from hpcgan.launch.job import GRACE, STOP_SIGNALS, Job, Requests, handling
@@ -106,6 +107,7 @@ def launch(
             f"under {world.launcher}: leave --ranks out"
         )
     requests = Requests(report) if requests is None else requests
+    note = home.provide(base)  # mpirun does not start without
     # A signal from now on is a request, also while mpirun is being started.
     with handling(STOP_SIGNALS, requests.ask):
         launcher = find_mpirun(base) if launcher is None else launcher
@@ -119,7 +121,10 @@ def launch(
         full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
         job = Job(launcher.command(topology, argv, module), full, stdout, stderr)
         try:
-            return job.wait(requests, grace, timeout)
+            code = job.wait(requests, grace, timeout)
+            if note is not None:
+                report(f"hpcgan: note: {note}")
+            return code
         finally:
             job.end()  # whatever went wrong here, no rank outlives it
 
