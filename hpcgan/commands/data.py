@@ -166,7 +166,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     pileup.add_argument(
         "--mu",
-        type=arguments.count,
+        type=arguments.whole(1, 1000),
         default=20,
         metavar="N",
         help="events of a pileup unless a training says otherwise; the pools do not depend on it (default 20)",

@@ -146,7 +146,6 @@ def test_under_a_bare_mpirun_it_goes_on_to_the_bits_of_a_run_that_nothing_has_ha
     [
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'"),
         (["training.batch_size=64", "--ranks", "2"], "60 events are fewer than a global batch of 128"),
-        (["--ranks", "0"], "--ranks 0: give at least 1"),
         (["model.filters=0"], "model.filters: input should be greater than or equal to 1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",

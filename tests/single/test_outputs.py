@@ -1,4 +1,4 @@
-"""What a user names on the command line, numbers and outputs, is looked at before anything is done: each command alike."""
+"""What a user names on the command line, numbers and outputs, is looked at first: by each command alike."""
 
 from __future__ import annotations
 
@@ -231,3 +231,14 @@ def test_data_are_not_put_in_the_place_of_links(tmp_path, capsys):
     assert cli.main(argv) == errors.EXIT_BAD_INPUT
     assert "val.h5: is a symbolic link to" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["val.h5"]
+
+
+def test_what_a_file_holds_is_shown_where_its_picture_cannot_be_written(tmp_path, capsys):
+    argv = ["data", "cosmo", "--maps", "10", "--side", "32", "--out", str(tmp_path)]
+    assert cli.main(argv) == errors.EXIT_DONE
+    (tmp_path / "val.info.png").mkdir()
+    capsys.readouterr()
+    assert cli.main(["data", "info", str(tmp_path / "val.h5")]) == errors.EXIT_FAILED
+    said = capsys.readouterr()
+    assert "readable and valid" in said.out
+    assert "picture cannot be written" in said.err
