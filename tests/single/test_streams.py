@@ -183,10 +183,10 @@ def test_a_stand_in_that_somebody_else_may_write_is_not_taken(tmp_path, monkeypa
 def test_a_home_that_cannot_be_written_stays_and_caches_go_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(home, "_writable", lambda folder: False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    env = {"HOME": "/nowhere/at/all", "XDG_CACHE_HOME": "/mine"}
+    env = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/mine"}
     assert home.provide(env) is None
     stand_in = str(tmp_path / f"hpcgan-{os.getuid()}")
-    assert env == {"HOME": "/nowhere/at/all", "XDG_CACHE_HOME": "/mine", "MPLCONFIGDIR": stand_in}
+    assert env == {"HOME": "/proc/none", "XDG_CACHE_HOME": "/mine", "MPLCONFIGDIR": stand_in}
 
 
 NAMELESS = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
@@ -204,7 +204,7 @@ nameless = pytest.mark.skipif(not may_be_nameless(), reason="this system does no
 
 
 @nameless
-@pytest.mark.parametrize("env", [[], ["HOME=/proc"], ["HOME=/nowhere/at/all"]], ids=str)
+@pytest.mark.parametrize("env", [[], ["HOME=/proc/none"]], ids=str)
 def test_mpirun_and_pictures_for_a_user_without_name_and_home(tmp_path, env):
     code = """
     import os, sys
