@@ -181,8 +181,6 @@ def test_dry_run_prints_the_resolved_configuration(setting, monkeypatch, capsys)
     [("| head -1", "Broken pipe"), (">/dev/full", "No space left on device"), (">&-", "it is closed")],
 )
 def test_a_training_does_not_die_of_its_progress_lines(setting, tmp_path, shell, reason, ranks):
-    if (ranks, shell) == ("1", ">&-"):
-        pytest.skip("single/test_streams has it")
     words = [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", "--ranks", ranks, "--run", str(tmp_path / "run")]
     command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *words, "training.epochs=2"]
     done = subprocess.run(command, cwd=setting, capture_output=True, text=True, timeout=jobs.PATIENCE, check=False)
