@@ -166,7 +166,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     pileup.add_argument(
         "--mu",
-        type=arguments.count,
+        type=arguments.whole(1, 1000),
         default=20,
         metavar="N",
         help="events of a pileup unless a training says otherwise; the pools do not depend on it (default 20)",
@@ -270,20 +270,24 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that unfinished files are removed and workers ended."""
+    """Treat SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C: unfinished files are removed and workers ended."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
     except ValueError:  # called outside the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _generate(args: argparse.Namespace) -> int:

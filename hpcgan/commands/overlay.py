@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="folder with the pools test.h5 and val.h5 (default: the data of the RUN)",
     )
     parser.add_argument(
-        "--mu", type=arguments.count, required=True, metavar="M", help="minimum-bias events of a pileup"
+        "--mu", type=arguments.whole(1, 1000), required=True, metavar="M", help="minimum-bias events of a pileup"
     )
     parser.add_argument(
         "--events", type=arguments.whole(2), default=4096, metavar="N", help="signal events, at most (default: 4096)"

@@ -146,7 +146,6 @@ def test_under_a_bare_mpirun_it_goes_on_to_the_bits_of_a_run_that_nothing_has_ha
     [
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'"),
         (["training.batch_size=64", "--ranks", "2"], "60 events are fewer than a global batch of 128"),
-        (["--ranks", "0"], "--ranks 0: give at least 1"),
         (["model.filters=0"], "model.filters: input should be greater than or equal to 1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -174,3 +173,38 @@ def test_dry_run_prints_the_resolved_configuration(setting, monkeypatch, capsys)
     monkeypatch.chdir(setting)
     assert main(["train", "tiny.yaml", "--dry-run", "training.epochs=9"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["training"]["epochs"] == 9
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+@pytest.mark.parametrize(
+    ("shell", "reason"),
+    [("| head -1", "Broken pipe"), (">/dev/full", "No space left on device"), (">&-", "it is closed")],
+)
+def test_a_training_does_not_die_of_its_progress_lines(setting, tmp_path, shell, reason, ranks):
+    words = [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", "--ranks", ranks, "--run", str(tmp_path / "run")]
+    command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *words, "training.epochs=2"]
+    done = subprocess.run(command, cwd=setting, capture_output=True, text=True, timeout=jobs.PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"hpcgan: warning: standard output is gone ({reason}); the training goes on, see" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert records.read(tmp_path / "run" / "metrics.jsonl", "end")[-1]["outcome"] == "done"
+
+
+def test_a_terminal_that_goes_away_is_a_request_to_stop(setting, tmp_path):
+    run = tmp_path / "run"
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.chdir(setting)
+        words = ["-m", "hpcgan", "train", "tiny.yaml", "--run", str(run), ENDLESS]
+        os.execv(sys.executable, [sys.executable, *words])
+    os.set_blocking(terminal, False)
+    end = time.monotonic() + jobs.PATIENCE
+    while not (run / "metrics.jsonl").exists() or not records.read(run / "metrics.jsonl", "step"):
+        assert time.monotonic() < end
+        try:
+            os.read(terminal, 65536)
+        except BlockingIOError:
+            time.sleep(0.05)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    assert checkpoint.load_latest(run / "checkpoints", pytest.fail).step > 0

@@ -238,8 +238,6 @@ def test_the_files_of_the_data_command(folder, maps, tmp_path, capsys):
     [
         (["--maps", "4"], "maps = 4: at least 5"),
         (["--maps", "10", "--side", "40"], "side = 40: use a multiple of 16 from 32 to 4096"),
-        (["--maps", "10", "--seed", "-1"], "seed = -1"),
-        (["--maps", "10", "--jobs", "0"], "jobs = 0"),
         (["--maps", "100000000000"], "MB are needed"),
     ],
 )

@@ -12,7 +12,7 @@ import tiny
 from pages import Page
 
 from hpcgan.data import hdf5
-from hpcgan.errors import InputError
+from hpcgan.errors import InputError, Unwritten
 from hpcgan.evaluation import compare, curves, report
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.rpv import RpvModel, RpvProblem
@@ -268,10 +268,11 @@ def test_bad_arguments(folder, tmp_path, arguments, message):
 
 def test_an_unwritable_folder(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write the report"):
+    with pytest.raises(Unwritten, match="cannot write the report") as found:
         report.compare_files(
             folder / "test.h5", folder / "val.h5", out=tmp_path / "file" / "x", repetitions=2, log=silent
         )
+    assert found.value.shown.startswith("score ")
 
 
 def test_provenance_survives_a_torn_line(tmp_path):
