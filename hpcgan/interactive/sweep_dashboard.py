@@ -133,7 +133,7 @@ class SweepDashboard(common.Panel):
         controls = ipywidgets.HBox([self.number, self.prune, self.stop], layout=layout(align_items="center"))
         self.box = ipywidgets.VBox(
             [self.header, controls, self.status, self.trials, self.picture],
-            layout=layout(width="100%", padding="6px 10px"),
+            layout=layout(width="auto", padding="6px 10px"),
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
         for part in used.values():
