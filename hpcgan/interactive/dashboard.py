@@ -165,9 +165,11 @@ class TrainingDashboard(common.Panel):
         label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 12px"))
         self.status = widgets.HTML(layout=layout(margin="0 0 4px", min_height="28px"))
         self._note = widgets.HTML()
-        self.curves = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="1260px"))
+        # Without a margin: with one it would be wider than the panel, which then scrolls.
+        picture = {"display": "none", "width": "100%", "margin": "0"}
+        self.curves = widgets.Image(format="png", layout=layout(**picture, max_width="1260px"))
         self._caption = widgets.HTML(layout=layout(margin="6px 0 0"))
-        self.samples = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="690px"))
+        self.samples = widgets.Image(format="png", layout=layout(**picture, max_width="690px"))
         commands = [self.buttons[name] for name in ("pause", "resume", "checkpoint", "stop")]
         controls = widgets.HBox(
             [*commands, label, *self.rates.values(), self.buttons["set"]],
