@@ -124,8 +124,9 @@ class RunDirectory:
         InputError
             As `read_config`, or this version knows the configuration no more.
         """
+        raw = self.read_config()
         try:
-            return configuration.load(self.read_config(), registry)
+            return configuration.load(raw, registry)
         except InputError as error:
             raise InputError(f"{self.config_file}: {error}") from None
 

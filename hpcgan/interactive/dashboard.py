@@ -24,7 +24,7 @@ from hpcgan.interactive import widgets as common
 from hpcgan.interactive.follow import Follower
 from hpcgan.interactive.painter import Painter, Picture
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import attempt_state, attempts_made
+from hpcgan.rundir import attempts_made
 
 if TYPE_CHECKING:
     from hpcgan.interactive.training import Training
@@ -101,7 +101,8 @@ class TrainingDashboard(common.Panel):
         before = _open.pop(training.run.path, None)
         if before is not None:
             before.close()
-        self._run, self._config, self._every = training.run, training.config, every
+        self._training, self._every = training, every
+        self._run, self._config = training.run, training.config
         self._follower, self._painter = Follower(self._run.metrics_file), Painter()
         self._lock = threading.RLock()
         self._closed, self._wake, self._to_paint = threading.Event(), threading.Event(), threading.Event()
@@ -164,9 +165,11 @@ class TrainingDashboard(common.Panel):
         label = widgets.HTML("Learning rates:", layout=layout(margin="2px 8px 2px 12px"))
         self.status = widgets.HTML(layout=layout(margin="0 0 4px", min_height="28px"))
         self._note = widgets.HTML()
-        self.curves = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="1260px"))
+        # Without a margin: with one it would be wider than the panel, which then scrolls.
+        picture = {"display": "none", "width": "100%", "margin": "0"}
+        self.curves = widgets.Image(format="png", layout=layout(**picture, max_width="1260px"))
         self._caption = widgets.HTML(layout=layout(margin="6px 0 0"))
-        self.samples = widgets.Image(format="png", layout=layout(display="none", width="100%", max_width="690px"))
+        self.samples = widgets.Image(format="png", layout=layout(**picture, max_width="690px"))
         commands = [self.buttons[name] for name in ("pause", "resume", "checkpoint", "stop")]
         controls = widgets.HBox(
             [*commands, label, *self.rates.values(), self.buttons["set"]],
@@ -174,7 +177,7 @@ class TrainingDashboard(common.Panel):
         )
         self.box = widgets.VBox(
             [self.header, self.progress, controls, self.status, self._note, self.curves, self._caption, self.samples],
-            layout=layout(width="100%", padding="6px 10px"),
+            layout=layout(width="auto", padding="6px 10px"),
         )
         for part in (*self.buttons.values(), *self.rates.values()):
             common.hear_while_a_cell_runs(part)
@@ -227,10 +230,10 @@ class TrainingDashboard(common.Panel):
     def _pace(self) -> float:
         if self._pending and self._state in ALLOWED:
             return min(ANSWER_S, self._every)
-        return self._every if self._state in ALLOWED else RESTING * self._every
+        return self._every if self._state in ALLOWED or self._state == "starting" else RESTING * self._every
 
     def _look(self) -> None:
-        attempt, state = attempts_made(self._run), attempt_state(self._run) or "not started"
+        attempt, state = attempts_made(self._run), self._training.attempt_state()
         if attempt != self._attempt:  # it may have been started with other settings
             self._config, self._attempt = self._run.load_config(Problems()), attempt
         self._follower.read()  # after the state: all records of a training that has ended are there

@@ -103,7 +103,8 @@ class Follower:
             return
         if kind == "epoch":
             kept = {key: record[key] for key in ("attempt", "step", "epoch", "best")}
-            self.epochs_done, self.rate = float(record["epoch"]), float(record["samples_per_second"])
+            rate = record["samples_per_second"]
+            self.epochs_done, self.rate = float(record["epoch"]), None if rate is None else float(rate)
             self.epochs.append(kept)
         elif kind == "step":
             self._measure(record)

@@ -162,7 +162,11 @@ def _words(line: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="%hpcgan", description="Clusters and trainings.")
+    parser = _Parser(
+        prog="%hpcgan",
+        description="Clusters and trainings.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
+    )
     commands = parser.add_subparsers(dest="do", metavar="COMMAND", required=True, parser_class=_Parser)
     start = commands.add_parser("start", help="a cluster, on this machine or in a Slurm job")
     start.add_argument("--engines", choices=ENGINES, default="mpi")

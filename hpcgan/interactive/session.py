@@ -92,14 +92,13 @@ class EngineTraining(Training):
         self._error: HpcganError | None = None
         threading.Thread(target=self._watch, name="hpcgan-training", daemon=True).start()
 
-    @property
-    def state(self) -> str:
-        """As that of any training; `starting` until the ranks have begun."""
-        over, state = self._over.is_set(), super().state
+    def attempt_state(self) -> str:
+        """As that of any training; `starting` until the ranks have begun, also with one that had ended before."""
+        over, state = self._over.is_set(), super().attempt_state()
         if not over:
-            return state if state in ("running", "paused") else "starting"
+            return state if state == "running" else "starting"
         # The lease of a rank that died is believed for a while; here it is known better.
-        return "lost" if state in ("running", "paused", "not started") and self._error is not None else state
+        return "lost" if state in ("running", "not started") and self._error is not None else state
 
     @property
     def error(self) -> str | None:

@@ -31,11 +31,11 @@ COLOURS = {"running": "#0072B2", "done": "#00795A", "stopped": "#B36B00", "faile
 _STATES: dict[RowState, str] = {"running": "#0072B2", "pruned": "#B36B00", "failed": "#B3261E", "lost": "#B3261E",
                                 "broken": "#B3261E"}  # fmt: skip
 _STYLE = (
-    "<style>.hpcgan-table{max-height:26em;overflow:auto;line-height:1.35}"
+    "<style>.hpcgan-table{line-height:1.35}"
     ".hpcgan-table table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
     ".hpcgan-table th,.hpcgan-table td{padding:1px 12px 1px 0;text-align:right;white-space:nowrap}"
     ".hpcgan-table th{border-bottom:1px solid #8888;position:sticky;top:0;background:var(--jp-layout-color0,white)}"
-    ".hpcgan-table .why{text-align:left}</style>"
+    ".hpcgan-table .why{text-align:left;white-space:normal;min-width:24em}</style>"
 )
 
 _open: dict[Path, SweepDashboard] = {}
@@ -115,7 +115,8 @@ class SweepDashboard(common.Panel):
         # As high as it gets, or the buttons move under the mouse.
         self.header = ipywidgets.HTML(layout=layout(min_height="112px"))
         self.status = ipywidgets.HTML(layout=layout(min_height="28px"))
-        self.trials = ipywidgets.HTML(layout=layout(width="100%", margin="4px 0"))
+        # The widget scrolls, not something in its text, which every look replaces: the table stays where it is.
+        self.trials = ipywidgets.HTML(layout=layout(width="100%", margin="4px 0", max_height="26em", overflow="auto"))
         self.number = ipywidgets.BoundedIntText(
             description="trial", min=0, max=10**6, layout=layout(width="120px"), style={"description_width": "initial"}
         )
@@ -129,11 +130,11 @@ class SweepDashboard(common.Panel):
         )  # fmt: skip
         self.prune.on_click(self._prune)
         self.stop.on_click(self._stop)
-        self.picture = ipywidgets.Image(format="png", layout=layout(display="none", width="100%", max_width="900px"))
+        self.picture = ipywidgets.Image(format="png", layout=layout(display="none", width="100%", max_width="900px", margin="0"))
         controls = ipywidgets.HBox([self.number, self.prune, self.stop], layout=layout(align_items="center"))
         self.box = ipywidgets.VBox(
             [self.header, controls, self.status, self.trials, self.picture],
-            layout=layout(width="100%", padding="6px 10px"),
+            layout=layout(width="auto", padding="6px 10px"),
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
         for part in used.values():

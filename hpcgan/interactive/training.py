@@ -74,11 +74,15 @@ class Training:
     @property
     def state(self) -> str:
         """`not started`, `running`, `paused`, or how it ended: one of `RESTS`."""
-        state = attempt_state(self.run)
+        state = self.attempt_state()
         if state == "running":
             commands = records.read(self.run.metrics_file, "command")
             return "paused" if commands and commands[-1].get("paused") else "running"
-        return state or "not started"
+        return state
+
+    def attempt_state(self) -> str:
+        """As `state`, but of a training that is paused `running`: without a look at its records."""
+        return attempt_state(self.run) or "not started"
 
     @property
     def epoch(self) -> int:

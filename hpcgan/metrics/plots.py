@@ -635,9 +635,17 @@ def progress(
         if log:
             panel.set_yscale("log")
         panel.set(xlabel="Epoch", ylabel=label)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlim(*_around(epochs))  # the same ones, also where some have no value
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.legend(fontsize=8)
     return figure
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that shows all values, with some room; half a unit on each side of a single one."""
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.5
+    return low - room, high + room
 
 
 @styled

@@ -182,7 +182,7 @@ class Trainer:
             for result in results:
                 waiting.popleft()
                 self._count(result, stop)
-            if self._is_first and counters.position + self._sharding.global_batch <= self._sharding.n:
+            if self._is_first:
                 self._restart_clock()  # what TensorFlow took to build the step is no part of an epoch's rate either
             self._is_first = False
             self._comm.beat(f"the data of step {counters.step}")
@@ -325,9 +325,10 @@ class Trainer:
     def _restart_clock(self) -> None:
         self._clock, self._clock_samples = time.monotonic(), self._state.counters.samples
 
-    def _rate(self) -> float:
-        elapsed = time.monotonic() - self._clock
-        return (self._state.counters.samples - self._clock_samples) / max(elapsed, 1e-9)
+    def _rate(self) -> float | None:
+        """Samples/s since the clock was started; None if there were none, or TensorFlow built the step meanwhile."""
+        elapsed, samples = time.monotonic() - self._clock, self._state.counters.samples - self._clock_samples
+        return samples / max(elapsed, 1e-9) if samples and not self._is_first else None
 
     def _finish_epoch(self, last: bool) -> None:
         counters = self._state.counters
@@ -533,7 +534,8 @@ def learning_rates(
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    flat: dict[str, float] = {"samples_per_second": record["samples_per_second"]}
+    rate = record["samples_per_second"]
+    flat: dict[str, float] = {} if rate is None else {"samples_per_second": rate}
     for group in ("losses", "probabilities", "collapse", "learning_rates"):
         flat.update({f"{group}/{name}": value for name, value in record[group].items() if value is not None})
     if record["score"]:

@@ -58,15 +58,15 @@ class Reporter:
         if self._active:
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    def step(self, done: float, rate: float, metrics: Mapping[str, float]) -> None:
+    def step(self, done: float, rate: float | None, metrics: Mapping[str, float]) -> None:
         """After every step; what is shown is up to the display.
 
         Parameters
         ----------
         done : float
             Epochs done, fractional.
-        rate : float
-            Samples a second over all ranks.
+        rate : float or None
+            Samples a second over all ranks, once it is known.
         metrics : mapping
             Averaged metrics of the step.
         """
@@ -75,7 +75,7 @@ class Reporter:
         if not self._stepped:  # building the step is no part of what is left
             self._stepped, self._started, self._first = True, time.monotonic(), done
         losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
-        text = f"{rate:.0f} samples/s  {losses}"
+        text = f"{_rate(rate)}{losses}"
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
@@ -88,7 +88,7 @@ class Reporter:
         if not self._active:
             return
         losses = "  ".join(f"{loss.short} {_loss(record['losses'][loss.name])}" for loss in self._losses)
-        line = f"epoch {record['epoch']}/{self._epochs}  {record['samples_per_second']:.0f} samples/s  {losses}"
+        line = f"epoch {record['epoch']}/{self._epochs}  {_rate(record['samples_per_second'])}{losses}"
         score = record["score"]
         if score:
             parts = _parts(score["parts"])
@@ -114,6 +114,13 @@ def _parts(parts: Mapping[str, float]) -> str:
     shown = parts if len(parts) <= _PARTS_SHOWN else dict(sorted(parts.items(), key=lambda p: -p[1])[:_PARTS_SHOWN])
     text = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
     return text + (f" and {len(parts) - len(shown)} smaller ones" if len(shown) < len(parts) else "")
+
+
+def _rate(value: float | None) -> str:
+    """Nothing, as long as nothing was measured: after a resume a training may have only the end of an epoch to do."""
+    if value is None:
+        return ""
+    return f"{value:.0f} samples/s  " if value >= 10 else f"{value:.2g} samples/s  "
 
 
 def _loss(value: float | None) -> str:

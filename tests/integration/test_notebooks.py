@@ -75,7 +75,8 @@ def test_a_training(setting, monkeypatch):
     ((_, ranks),) = cell(book, "code-03")[1:]
     assert ranks.count("<tr>") == 3
     assert "paused" not in cell(book, "code-08")[0][1]
-    assert cell(book, "code-10")[0][1].count("<tr>") == 4  # the bits are compared in `test_cluster`
+    given = re.findall("<td>(pause|set|checkpoint|resume)</td>", cell(book, "code-10")[0][1])
+    assert given == ["pause", "set", "checkpoint", "resume"]  # the bits are compared in `test_cluster`
 
 
 def test_a_sweep(setting, monkeypatch):
@@ -119,7 +120,7 @@ def test_an_analysis(setting, demo, monkeypatch):
     assert list(compared) == ["best epoch", "last epoch", "best against last"]
     by_size = numbers(cell(book, "code-17")[0][1])
     assert list(by_size) == ["250", "500"]
-    assert 0 < by_size["250"] < by_size["500"]  # a poor generator scores the higher the more events there are
+    assert 0 < by_size["250"] <= by_size["500"]  # a poor generator scores as high as it gets
     assert cell(book, "code-19")[0][1].strip() == str(demo / "report/report.html")
 
 
