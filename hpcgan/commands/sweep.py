@@ -236,17 +236,13 @@ def _preflight(base: Config, ranks: int) -> None:
 
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
-    import yaml
-
+    from hpcgan import yamlio
     from hpcgan.sweep.ledger import OWN_SAMPLERS, known_params
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
     for index in range(trials):
-        params = yaml.safe_dump(
-            known_params(space, description, index), default_flow_style=True, sort_keys=False, width=10_000
-        )
-        print(f"{index}: {params}", end="")
+        print(f"{index}: {yamlio.dump(known_params(space, description, index), flow=True)}", end="")
     return EXIT_DONE
 
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 
 from hpcgan import config as configuration
+from hpcgan import yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.rundir import FencedError, Lease, RunDirectory, differences, write_atomic
@@ -113,7 +113,7 @@ def opened(
         if not study.exists:
             study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())
-            write_atomic(study.space_file, yaml.safe_dump(description.space, sort_keys=False))
+            write_atomic(study.space_file, yamlio.dump(description.space))
             study.write_description(description)  # last: with it there is a study
         yield lease
         outcome = "done"
