@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 
 import hpcgan
+from hpcgan.arguments import Parser
+from hpcgan.config import keys
 from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, Interrupted
 
@@ -34,9 +36,9 @@ COMMANDS = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hpcgan",
         description="Data-parallel training of generative adversarial networks for the physical sciences.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from, "
@@ -55,7 +57,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args, left = parser.parse_known_args(argv)
     stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
     if stray:
-        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+        parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
     if left:
         args.overrides = [*args.overrides, *left]
     return args

@@ -34,7 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decrement = Annotated[float, Field(ge=0, lt=1)]
-#: The largest learning rate of a configuration and of a command: beyond it Adam's steps are larger than any weight here.
+#: The largest learning rate of a configuration and of a command: beyond it a step of Adam is larger than any weight.
 LARGEST_RATE = 1.0
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 
@@ -602,6 +602,19 @@ def schema(registry: Registry, problem: str, method: str | None = None) -> dict[
     return whole
 
 
+def keys() -> list[str]:
+    """Dotted keys of all sections but `model:`, those of each method's training among them."""
+    return [*_keys_of(Config, ""), *(key for model in METHODS.values() for key in _keys_of(model, "training."))]
+
+
+def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        found += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
+    return found
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -649,9 +662,8 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
         raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
     if name not in registry.names():
         known = registry.names()
-        raise InputError(
-            f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{did_you_mean(str(name), known)}"
-        )
+        hint = did_you_mean(str(name), known)
+        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
     problem = registry.get(name)
     model_schema = problem.Model
     method = _method(raw.get("method"), problem.methods, str(name), where)

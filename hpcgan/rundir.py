@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 from hpcgan import config as configuration
 from hpcgan import yamlio
 from hpcgan.allocation import current_job

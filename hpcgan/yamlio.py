@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -93,14 +93,14 @@ def dump(value: Any, *, flow: bool = False, width: int = 80) -> str:
 class _Loader(yaml.SafeLoader):
     """Plain values and YAML 1.2's scalars."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    yaml_constructors: dict[str | None, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text that YAML 1.1 or 1.2 would take for another value is written in quotes: other programs read it as well."""
+    """What YAML 1.1 or 1.2 would take for another value is in quotes: other programs read it, too."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - a value that occurs twice is written twice
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
@@ -133,7 +133,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, 
     return loader.construct_mapping(node, deep=True)
 
 
-def _refuse(loader: yaml.SafeLoader, node: yaml.Node) -> Any:  # noqa: ARG001 - PyYAML's signature
+def _refuse(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     tag = node.tag.replace(_TAG, "!!")
     raise yaml.constructor.ConstructorError(None, None, f"the tag {tag} is not taken here", node.start_mark)
 

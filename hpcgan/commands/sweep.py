@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, or show a search."""
     if args.config in VIEWS:
         return _view(args)
+    if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
+        raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
     from hpcgan.problems.base import Problems
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory

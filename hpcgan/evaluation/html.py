@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-
 from hpcgan import yamlio
 from hpcgan.evaluation import distances
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, label, table, text

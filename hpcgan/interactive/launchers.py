@@ -15,9 +15,15 @@ from traitlets import Integer, Unicode, default
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
+from hpcgan.suggest import choose, did_you_mean
 
 #: What engines can be: ranks of an mpirun here, or of a Slurm job.
 ENGINES = ("mpi", "slurm")
+#: What `Cluster.start` takes by name, of the cluster and of its job.
+OPTIONS = (
+    "nodes", "threads", "time", "site", "address", "timeout", "idle", "report", "partition", "account", "qos",
+    "reservation", "constraint", "gpus_per_node", "mem", "nodelist", "exclude",
+)  # fmt: skip
 #: Seconds that engines have to end: one that trains writes a checkpoint.
 STOP_S = 60
 
@@ -182,7 +188,10 @@ def wanted(
         One line that names the option.
     """
     if engines not in ENGINES:
-        raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}")
+        raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}{did_you_mean(engines, ENGINES)}")
+    for name in options:
+        if name not in OPTIONS:
+            raise InputError(f"{name}: a cluster has no such option{choose(name, OPTIONS)}")
     if n < 1:
         raise InputError(f"n={n}: give at least 1 engine")
     if threads is not None and threads < 1:

@@ -16,6 +16,7 @@ from hpcgan import control, records, samples
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.base import Problems
 from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -107,7 +108,7 @@ class Training:
             Another kind, or pandas is not installed.
         """
         if kind not in KINDS:
-            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}")
+            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
         try:
             import pandas
         except ImportError:

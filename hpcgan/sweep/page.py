@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-
 from hpcgan import yamlio
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, table, text
 from hpcgan.sweep.domain import short_names, show

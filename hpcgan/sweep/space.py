@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-
 from hpcgan import config as configuration
 from hpcgan import stateless, yamlio
 from hpcgan.config import Config, Registry
@@ -350,8 +349,8 @@ def _when_values(space: Space, key: str, other: str, values: Sequence[Any]) -> t
         there = _value_at(space.plain, other)
         if there not in taken:
             raise InputError(
-                f"{label}: is never true: '{other}' is {_shown(there)} and is not searched; search it as well, or leave "
-                f"the dimension out ({SECTION}.{key}=null on the command line)"
+                f"{label}: is never true: '{other}' is {_shown(there)} and is not searched; search it as well, or "
+                f"leave the dimension out ({SECTION}.{key}=null on the command line)"
             )
         return taken
     parent = _checked(space, parent)
@@ -400,9 +399,8 @@ def _check_reachable(space: Space, where: str) -> None:
             continue
         part = Space(above, space.base, space.registry, where)
         if not any(part.active(d, params) for params in part.combinations(values)):
-            raise InputError(
-                f"{where}: {SECTION}.{d.key}.when: is never true: {' and '.join(d.when)} never have these values together"
-            )
+            label = f"{where}: {SECTION}.{d.key}.when"
+            raise InputError(f"{label}: is never true: {' and '.join(d.when)} never have these values together")
 
 
 def _ancestors(d: Dimension, by_key: Mapping[str, Dimension]) -> set[str]:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-
 from hpcgan import config as configuration
 from hpcgan import yamlio
 from hpcgan.config import Config, Registry

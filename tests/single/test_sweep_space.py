@@ -201,10 +201,10 @@ def test_choices_are_what_the_configuration_makes_of_them():
 
 FIXED = "search it as well, or leave the dimension out"
 NEVER = {
-    "not among the choices": ({"model.filters": {"choice": [1, 2]}}, {"model.filters": 3}, "'model.filters' is never 3"),
+    "not among the choices": ({"model.filters": {"choice": [1, 2]}}, {"model.filters": 3}, "is never 3"),
     "one of a list": ({"model.filters": {"choice": [1, 2]}}, {"model.filters": [2, 3]}, "'model.filters' is never 3"),
     "out of the range": ({"model.filters": {"int": [1, 4]}}, {"model.filters": 5}, "'model.filters' is never 5"),
-    "between steps": ({"model.filters": {"int": [1, 5], "step": 2}}, {"model.filters": 2}, "'model.filters' is never 2"),
+    "between steps": ({"model.filters": {"int": [1, 5], "step": 2}}, {"model.filters": 2}, "is never 2"),
     "a real number": ({RATE: {"uniform": [1e-4, 1e-3]}}, {RATE: 2e-4}, "none comes twice"),
     "between points": ({RATE: {"uniform": [0.1, 0.3], "points": 3}}, {RATE: 0.15}, "never 0.15"),
     "fixed": ({}, {"training.batch_size": 5}, FIXED),
