@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         """The parser of the command that was given, and of its own commands."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                inner = action.choices.get(getattr(namespace, action.dest, None))
+                inner = action.choices.get(str(getattr(namespace, action.dest, None)))
                 if isinstance(inner, Parser):
                     return inner._of(namespace)
         return self

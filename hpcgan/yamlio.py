@@ -93,7 +93,7 @@ def dump(value: Any, *, flow: bool = False, width: int = 80) -> str:
 class _Loader(yaml.SafeLoader):
     """Plain values and YAML 1.2's scalars."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # type: ignore[var-annotated]  # noqa: RUF012 - as PyYAML has it
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
 
@@ -133,20 +133,26 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, 
     return loader.construct_mapping(node, deep=True)
 
 
+def _sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list[Any]:
+    return loader.construct_sequence(node, deep=True)
+
+
 def _refuse(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     tag = node.tag.replace(_TAG, "!!")
     raise yaml.constructor.ConstructorError(None, None, f"the tag {tag} is not taken here", node.start_mark)
 
 
-_Loader.add_constructor(f"{_TAG}null", yaml.SafeLoader.construct_yaml_null)
-_Loader.add_constructor(f"{_TAG}bool", _bool)
-_Loader.add_constructor(f"{_TAG}int", _number)
-_Loader.add_constructor(f"{_TAG}float", _number)
-_Loader.add_constructor(f"{_TAG}str", yaml.SafeLoader.construct_yaml_str)
-_Loader.add_constructor(f"{_TAG}merge", yaml.SafeLoader.construct_yaml_str)
-_Loader.add_constructor(f"{_TAG}seq", lambda loader, node: loader.construct_sequence(node, deep=True))
-_Loader.add_constructor(f"{_TAG}map", _mapping)
-_Loader.add_constructor(None, _refuse)
+_Loader.yaml_constructors = {
+    f"{_TAG}null": yaml.SafeLoader.construct_yaml_null,
+    f"{_TAG}bool": _bool,
+    f"{_TAG}int": _number,
+    f"{_TAG}float": _number,
+    f"{_TAG}str": yaml.SafeLoader.construct_yaml_str,
+    f"{_TAG}merge": yaml.SafeLoader.construct_yaml_str,
+    f"{_TAG}seq": _sequence,
+    f"{_TAG}map": _mapping,
+    None: _refuse,
+}
 
 
 def _check(node: yaml.Node, loader: _Loader) -> None:

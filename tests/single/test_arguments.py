@@ -14,7 +14,7 @@ from hpcgan.suggest import choose, nearest
         (["train", "c.yaml", "--rnaks", "2"], "did you mean '--ranks'?"),
         (["train", "c.yaml", "--epoch", "3"], "did you mean 'training.epochs=...'?"),
         (["train", "c.yaml", "--epochs=3"], "did you mean 'training.epochs=...'?"),
-        (["data", "rpv", "--evnets", "5", "--out", "x"], "did you mean '--events'?"),
+        (["evaluate", "x", "--smples", "3"], "did you mean '--samples'?"),
         (["sweep", "stauts", "runs/x"], "did you mean 'status'?"),
         (["train"], "required: config"),
         ([], "required: COMMAND"),

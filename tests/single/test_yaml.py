@@ -16,7 +16,8 @@ from hpcgan.rundir import RunDirectory
 # The tables of https://yaml.org/spec/1.2.2/#103-core-schema, and what YAML 1.1 takes for something else.
 SCALARS = {
     "2e-4": 2e-4, "1e5": 1e5, "+1.5E3": 1500.0, ".5": 0.5, "-.5": -0.5, "1.": 1.0, "0.": 0.0, "-0.0": -0.0,
-    "12e03": 12000.0,    "-2E+05": -200000.0, "0o17": 15, "0x1F": 31, "010": 10, "-19": -19, "+7": 7, "0": 0, ".inf": math.inf,
+    "12e03": 12000.0,
+    "-2E+05": -200000.0, "0o17": 15, "0x1F": 31, "010": 10, "-19": -19, "+7": 7, "0": 0, ".inf": math.inf,
     "-.Inf": -math.inf, "+.INF": math.inf, "1e400": math.inf, "true": True, "False": False, "TRUE": True, "null": None,
     "~": None, "": None, "Null": None,
     "1_000": "1_000", "1:00:00": "1:00:00", "190:20:30.15": "190:20:30.15", "0b11": "0b11", "yes": "yes", "No": "No",
