@@ -93,7 +93,7 @@ def dump(value: Any, *, flow: bool = False, width: int = 80) -> str:
 class _Loader(yaml.SafeLoader):
     """Plain values and YAML 1.2's scalars."""
 
-    yaml_implicit_resolvers = {}  # type: ignore[var-annotated]  # noqa: RUF012 - as PyYAML has it
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML has it
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
 
