@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import hpcgan
 from hpcgan import home, streams
+from hpcgan.arguments import Parser
+from hpcgan.config import keys
 from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 
@@ -38,9 +40,9 @@ EXIT_READER_LEFT = 141
 """The shell's convention for a program ended by SIGPIPE."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hpcgan",
         description="Data-parallel training of generative adversarial networks for the physical sciences.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from, "
@@ -59,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args, left = parser.parse_known_args(argv)
     stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
     if stray:
-        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+        parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
     if left:
         args.overrides = [*args.overrides, *left]
     return args

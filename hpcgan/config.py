@@ -7,7 +7,6 @@ the key, and the valid choices.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import types
@@ -16,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,13 +26,18 @@ from pydantic import (
     model_validator,
 )
 
+from hpcgan import yamlio
 from hpcgan.errors import InputError
 from hpcgan.schedule import Decay, Scaling
+from hpcgan.suggest import choose, did_you_mean
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decrement = Annotated[float, Field(ge=0, lt=1)]
+#: The largest learning rate of a configuration and of a command: beyond it a step of Adam is larger than any weight.
+LARGEST_RATE = 1.0
+Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 
 
 class Section(BaseModel):
@@ -103,7 +106,7 @@ class DataConfig(Section):
 class AdamConfig(Section):
     """Adam (Kingma and Ba, arXiv:1412.6980) of one network."""
 
-    learning_rate: Positive = 2.0e-4
+    learning_rate: Rate = 2.0e-4
     beta1: Decrement = 0.5
     beta2: Decrement = 0.999
     epsilon: Positive = 1.0e-8
@@ -161,8 +164,8 @@ class ScheduleSection(Section):
 class ChangeConfig(ChangeSection):
     """Rates of the adversarial networks."""
 
-    generator: Positive | None = None
-    discriminator: Positive | None = None
+    generator: Rate | None = None
+    discriminator: Rate | None = None
 
 
 class ScheduleConfig(ScheduleSection):
@@ -174,7 +177,7 @@ class ScheduleConfig(ScheduleSection):
 class DensityChangeConfig(ChangeSection):
     """Rate of a density."""
 
-    density: Positive
+    density: Rate
 
 
 class DensityScheduleConfig(ScheduleSection):
@@ -470,7 +473,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, in the order of the schema."""
-        return yaml.safe_dump(self.dump(), sort_keys=False)
+        return yamlio.dump(self.dump())
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
@@ -624,6 +627,19 @@ def schema(registry: Registry, problem: str, method: str | None = None) -> dict[
     return whole
 
 
+def keys() -> list[str]:
+    """Dotted keys of all sections but `model:`, those of each method's training among them."""
+    return [*_keys_of(Config, ""), *(key for model in METHODS.values() for key in _keys_of(model, "training."))]
+
+
+def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        found += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
+    return found
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -631,31 +647,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
         raise InputError(f"{path}: cannot read the configuration: {reason}") from None
     try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}:{line} not valid YAML: {problem}") from None
+        raw = yamlio.load(text)
+    except yamlio.YamlError as error:
+        line = f" line {error.line}:" if error.line else ""
+        raise InputError(f"{path}:{line} not valid YAML: {error.problem}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: the configuration must be a mapping of sections, e.g. 'problem: rpv'")
     return raw
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int, float, bool)):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key '{key}' is given twice", key_node.start_mark
-                    )
-                seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _override(raw: dict[str, Any], item: str) -> None:
@@ -663,8 +661,8 @@ def _override(raw: dict[str, Any], item: str) -> None:
     if not equals or not key or any(not part for part in key.split(".")):
         raise InputError(f"override '{item}': write it as key=value, e.g. training.epochs=3")
     try:
-        value = yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError:
+        value = yamlio.load(text)
+    except yamlio.YamlError:
         raise InputError(f"override '{key}': '{text}' is not a YAML value") from None
     *parents, last = key.split(".")
     node = raw
@@ -688,7 +686,9 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     if name is None:
         raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
     if name not in registry.names():
-        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(registry.names())}")
+        known = registry.names()
+        hint = did_you_mean(str(name), known)
+        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
     problem = registry.get(name)
     model_schema = problem.Model
     method = _method(raw.get("method"), problem.methods, str(name), where)
@@ -712,7 +712,10 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     for symmetry in config.data.augment:
         if symmetry not in problem.symmetries:
             known = ", ".join(problem.symmetries) or "none"
-            raise InputError(f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}")
+            raise InputError(
+                f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}"
+                f"{did_you_mean(symmetry, problem.symmetries)}"
+            )
     _check_conditions(config, problem(model_config), where)
     return config
 
@@ -803,7 +806,4 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any], what: str = "keys") -> str:
-    close = difflib.get_close_matches(key, list(keys), n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; the {what} here are: {', '.join(keys)}" if keys else ""
+    return choose(key, keys, f"{what} here")

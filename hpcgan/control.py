@@ -12,6 +12,7 @@ import json
 import math
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan import records
-from hpcgan.config import METHODS
+from hpcgan.config import LARGEST_RATE, METHODS
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+from hpcgan.suggest import did_you_mean
 
 COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")
-#: The largest learning rate that a command may set: beyond it Adam's steps are larger than any weight here.
-LARGEST_RATE = 1.0
 #: States of a run that nobody will go on with by itself.
 _ENDED = ("done", "pruned")
 
@@ -74,14 +74,14 @@ def check(name: str, rates: Mapping[str, Any], networks: Sequence[str]) -> None:
         An unknown command, rates that are none, or rates for a command that takes none.
     """
     if name not in COMMANDS:
-        raise InputError(f"command '{name}': choose one of {', '.join(COMMANDS)}")
+        raise InputError(f"command '{name}': choose one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
     if name != "set" and rates:
         raise InputError(f"command '{name}' takes no learning rates")
     if name == "set" and not rates:
         raise InputError(f"command 'set' needs a learning rate, e.g. {networks[0]}=1e-4")
     for network, rate in rates.items():
         if network not in networks:
-            raise InputError(f"set {network}: choose one of {', '.join(networks)}")
+            raise InputError(f"set {network}: choose one of {', '.join(networks)}{did_you_mean(network, networks)}")
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if not (number and math.isfinite(rate) and 0 < rate <= LARGEST_RATE):
             raise InputError(f"set {network}={rate}: a learning rate is above 0 and at most {LARGEST_RATE:g}")
@@ -127,7 +127,8 @@ def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str,
     InputError
         The training refused it.
     HpcganError
-        None has obeyed within `timeout` seconds, and the command stays; or the training ended before it could.
+        The training does not run, or none has obeyed within `timeout` seconds, and the command stays; or the training
+        ended before it could obey.
     """
     end = time.monotonic() + timeout
     while (record := outcome(run, command_id)) is None:
@@ -135,14 +136,56 @@ def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str,
         if state in _ENDED and outcome(run, command_id) is None:  # which may have come in between
             Inbox(run).remove([command_id])
             raise HpcganError(f"{run.path}: the training has ended ({state}) before it could obey")
+        if not _may_answer(state) and outcome(run, command_id) is None:
+            raise HpcganError(f"{run.path}: {stays(run, command_id)}")
         if time.monotonic() > end:
-            raise HpcganError(
-                f"{run.path}: no answer in {timeout:.0f} s (the training is {state}); the command stays for when it is"
-            )
+            raise HpcganError(f"{run.path}: no answer in {timeout:.0f} s; {stays(run, command_id)}")
         time.sleep(0.2)
     if record.get("refused"):
         raise InputError(f"{run.path}: {record['refused']}")
     return record
+
+
+def stays(run: RunDirectory, command_id: str) -> str:
+    """What becomes of a command that nobody has obeyed yet, and how it is taken back, as part of a line."""
+    state = attempt_state(run)
+    if state == "running":
+        when = "the training runs and obeys when it comes to it"
+    elif state is None:
+        when = "the training has not been started, and obeys when it is"
+    else:
+        when = f"the training does not run ({state}), and obeys when it is started again"
+    return f"{when}; to take the command back: hpcgan control {shlex.quote(str(run.path))} withdraw {command_id}"
+
+
+def _may_answer(state: str) -> bool:
+    """Whether a training is at work, or may be about to be."""
+    return state in ("running", "not started")
+
+
+def withdraw(run: RunDirectory, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Take commands back that nobody has obeyed; all that wait where none is named.
+
+    Returns
+    -------
+    list of dict
+        What was taken back, as of `Inbox.read`.
+
+    Raises
+    ------
+    InputError
+        None of this id waits, or it has been obeyed.
+    """
+    inbox = Inbox(run)
+    waits = {command["id"]: command for command in inbox.read()}
+    for name in ids:
+        if (record := outcome(run, name)) is not None:
+            raise InputError(f"{run.path}: command {name} was obeyed at step {record['step']}")
+        if name not in waits:
+            raise InputError(f"{run.path}: no command {name} waits{did_you_mean(name, waits)}")
+    taken = [waits[name] for name in ids or waits if outcome(run, name) is None]
+    inbox.remove(command["id"] for command in taken)
+    return taken
 
 
 class Inbox:

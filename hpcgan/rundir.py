@@ -20,9 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcgan import config as configuration
+from hpcgan import yamlio
 from hpcgan.allocation import current_job
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError
@@ -107,10 +106,10 @@ class RunDirectory:
             There is no run here, or its configuration is broken.
         """
         try:
-            raw = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            raw = yamlio.load(self.config_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a run directory (no config.yaml in it)") from None
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: also of a date's parts
+        except (OSError, ValueError) as error:  # ValueError: of what is no YAML, and no UTF-8
             raise InputError(f"{self.config_file}: cannot be read: {str(error).splitlines()[0]}") from None
         if not isinstance(raw, dict):
             raise InputError(f"{self.config_file}: is empty or not a mapping")

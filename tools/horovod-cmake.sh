@@ -15,6 +15,9 @@ if [ "${HPCGAN_MPI_KIND:-}" = pypi ]; then
     # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
     set -- "$@" '-DCMAKE_BUILD_RPATH=$ORIGIN/../../../..'
 fi
+if [ -n "${HPCGAN_MPICXX:-}" ]; then # CMake would take the one beside mpirun, whose path has spaces
+    set -- "$@" "-DMPI_CXX_COMPILER=$HPCGAN_MPICXX"
+fi
 if [ "${HPCGAN_GPU:-0}" != 1 ]; then # the sources for CUDA have not been tried together
     set -- "$@" -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=7
 fi

@@ -292,6 +292,7 @@ build_horovod() { # DIR
         export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 TF_CPP_MIN_LOG_LEVEL=3
         export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_GPU=$GPU
         export HPCGAN_CONFIGURED=$LOGS/build.configured
+        [ "$BUILD_VENV" = "$VENV" ] || export HPCGAN_MPICXX=$MPICXX
         MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
         export MAKEFLAGS
         if [ "$GPU" = 1 ]; then

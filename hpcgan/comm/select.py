@@ -9,6 +9,7 @@ from typing import Literal
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.errors import InputError
 from hpcgan.launch.world import expected_world
+from hpcgan.suggest import did_you_mean
 
 Backend = Literal["auto", "horovod", "serial", "mpi"]
 BACKENDS: tuple[Backend, ...] = ("auto", "horovod", "serial", "mpi")
@@ -24,15 +25,15 @@ def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
         would train on its own and write into the same run directory.
     """
     if backend not in BACKENDS:
-        raise InputError(f"comm.backend: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        hint = did_you_mean(str(backend), BACKENDS)
+        raise InputError(f"comm.backend: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}{hint}")
     world = expected_world(env)
     size = 1 if world is None else world.size
     if backend == "auto":
         return "horovod" if size > 1 else "serial"
     if backend == "serial" and world is not None and size > 1:
-        raise InputError(
-            f"comm.backend: serial, but {world.launcher} started {size} ranks; use auto, or start one process"
-        )
+        hint = did_you_mean(str(backend), BACKENDS)
+        raise InputError(f"comm.backend: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}{hint}")
     return backend
 
 

@@ -12,6 +12,7 @@ from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, or show a search."""
     if args.config in VIEWS:
         return _view(args)
+    if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
+        raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
     from hpcgan.problems.base import Problems
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory
@@ -244,17 +247,13 @@ def _preflight(base: Config, ranks: int) -> None:
 
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
-    import yaml
-
+    from hpcgan import yamlio
     from hpcgan.sweep.ledger import OWN_SAMPLERS, known_params
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
     for index in range(trials):
-        params = yaml.safe_dump(
-            known_params(space, description, index), default_flow_style=True, sort_keys=False, width=10_000
-        )
-        print(f"{index}: {params}", end="")
+        print(f"{index}: {yamlio.dump(known_params(space, description, index), flow=True)}", end="")
     return EXIT_DONE
 
 

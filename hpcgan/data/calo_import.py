@@ -32,6 +32,7 @@ from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreig
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.showers import PARTICLES
+from hpcgan.suggest import did_you_mean
 
 Format = Literal["delphes", "geant4", "calogan", "challenge"]
 
@@ -454,7 +455,7 @@ def import_files(
 
 def _same_particle(readers: Sequence[Reader], asked: str) -> str:
     if asked not in ("", *PARTICLES):
-        raise InputError(f"particle '{asked}': use one of {', '.join(PARTICLES)}")
+        raise InputError(f"particle '{asked}': use one of {', '.join(PARTICLES)}{did_you_mean(asked, PARTICLES)}")
     held = asked
     for reader in readers:
         if reader.particle and held and reader.particle != held:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from hpcgan.config import Config
 from hpcgan.data.schema import Sample, Schema, take
 from hpcgan.errors import InputError
 from hpcgan.problems.base import Problem, open_split
+from hpcgan.suggest import choose
 
 #: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
 Conditions = Callable[[int, int], Sample]
@@ -99,9 +99,8 @@ def _check_names(problem: Problem, given: Sequence[str], where: str) -> None:
         raise InputError(f"{where}: the generator of problem '{problem.name}' takes no conditions")
     for name in given:
         if name not in problem.conditions:
-            close = difflib.get_close_matches(name, list(problem.conditions), n=1, cutoff=0.5)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are: {known}"
-            raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'; {hint}")
+            hint = choose(name, problem.conditions, "conditions")
+            raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'{hint}")
     missing = [name for name in problem.conditions if name not in given]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {known}")

@@ -6,8 +6,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from hpcgan import yamlio
 from hpcgan.evaluation import distances
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, label, table, text
 from hpcgan.metrics.points import label as point_label
@@ -218,11 +217,11 @@ def _about(page: Numbers) -> str:
     rows = [[text(label(name).removesuffix(" s")), page.number(f"timing.{name}", ".1f")] for name in report["timing"]]
     parts = ["<h2>Details</h2>", table(["Evaluation step", "seconds"], rows, "")]
     if report["training"] is not None:
-        config = yaml.safe_dump(report["training"]["config"], sort_keys=False)
+        config = yamlio.dump(report["training"]["config"])
         parts.append(f"<details><summary>Configuration</summary><pre>{text(config)}</pre></details>")
         attempts = report["training"]["provenance"]
         if attempts:
-            listing = yaml.safe_dump(attempts, sort_keys=False, width=100)
+            listing = yamlio.dump(attempts, width=100)
             parts.append(f"<details><summary>Provenance</summary><pre>{text(listing)}</pre></details>")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     parts.append(f'<p class="soft">Evaluated with {text(versions)}.</p>')

@@ -35,6 +35,7 @@ from hpcgan.metrics import points as grouped
 from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems
 from hpcgan.rundir import RunDirectory
+from hpcgan.suggest import did_you_mean
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -536,7 +537,9 @@ def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, ste
 def _known(name: str) -> None:
     names = Problems().names()
     if name not in names:
-        raise InputError(f"problem '{name}' does not exist; choose one of: {', '.join(names)}")
+        raise InputError(
+            f"problem '{name}' does not exist; choose one of: {', '.join(names)}{did_you_mean(name, names)}"
+        )
 
 
 def _problem(name: str, file: Path) -> Problem:

@@ -11,10 +11,10 @@ from typing import Any
 from ipyparallel.cluster.launcher import EngineLauncher, LocalControllerLauncher, LocalProcessLauncher
 from traitlets import Integer, Unicode, default
 
-from hpcgan.config import _nearest
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
 from hpcgan.launch.topology import plan
+from hpcgan.suggest import choose, did_you_mean
 
 #: What engines can be: ranks of an mpirun here, or of a Slurm job.
 ENGINES = ("mpi", "slurm")
@@ -124,14 +124,14 @@ def wanted(
         One line that names the option.
     """
     if engines not in ENGINES:
-        raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}")
+        raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}{did_you_mean(engines, ENGINES)}")
     _check_count("n", n, "at least 1 engine")
     for name, value in (("threads", threads), ("nodes", nodes)):
         if value is not None:
             _check_count(name, value, "at least 1")
     for name in options:
         if name not in JOB:
-            raise InputError(f"unknown option '{name}'{_nearest(name, (*OPTIONS, *JOB), 'options')}")
+            raise InputError(f"unknown option '{name}'{choose(name, (*OPTIONS, *JOB), 'options here')}")
     if engines == "mpi":
         if nodes not in (None, 1) or options:
             given = ", ".join(sorted(options)) or f"nodes={nodes}"

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 
+from hpcgan.arguments import Parser
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
 from hpcgan.interactive.launchers import ENGINES
@@ -48,7 +49,7 @@ JOB = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"%hpcgan: {message}{self._meant(message)}; see {self.prog} --help")
 

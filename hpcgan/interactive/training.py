@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpcgan import control, records, rundata, samples
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -110,7 +111,7 @@ class Training:
             Another kind, or pandas is not installed.
         """
         if kind not in KINDS:
-            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}")
+            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
         try:
             import pandas
         except ImportError:

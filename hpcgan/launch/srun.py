@@ -12,6 +12,7 @@ from hpcgan.launch import slurm
 from hpcgan.launch.job import rank_command
 from hpcgan.launch.mpirun import Mpirun, find_mpirun
 from hpcgan.launch.topology import INTEL, MPICH, OPEN_MPI_4, OPEN_MPI_5, Topology
+from hpcgan.suggest import did_you_mean
 
 LAUNCHERS = ("auto", "srun", "mpirun")
 
@@ -60,7 +61,7 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
         What was wanted is not there.
     """
     if wanted not in LAUNCHERS:
-        raise InputError(f"launcher '{wanted}': choose one of {', '.join(LAUNCHERS)}")
+        raise InputError(f"launcher '{wanted}': choose one of {', '.join(LAUNCHERS)}{did_you_mean(wanted, LAUNCHERS)}")
     mpirun = find_mpirun(env)
     if wanted == "mpirun":
         return mpirun

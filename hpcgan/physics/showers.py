@@ -34,6 +34,7 @@ from hpcgan.physics.calorimeter import (
     Segmentation,
 )
 from hpcgan.physics.electromagnetic import Recorded
+from hpcgan.suggest import did_you_mean
 
 Particle = Literal["gamma", "eplus", "piplus"]
 PARTICLES: tuple[Particle, ...] = get_args(Particle)
@@ -171,9 +172,10 @@ def check_recorded(particle: str, recorded: str) -> None:
     InputError
     """
     if particle not in PARTICLES:
-        raise InputError(f"particle '{particle}': use one of {', '.join(PARTICLES)}")
+        raise InputError(f"particle '{particle}': use one of {', '.join(PARTICLES)}{did_you_mean(particle, PARTICLES)}")
     if recorded not in electromagnetic.RECORDED:
-        raise InputError(f"recorded '{recorded}': use one of {', '.join(electromagnetic.RECORDED)}")
+        known = electromagnetic.RECORDED
+        raise InputError(f"recorded '{recorded}': use one of {', '.join(known)}{did_you_mean(recorded, known)}")
     if particle == "piplus" and recorded != "total":
         raise InputError("recorded 'active': the signal of pions in the argon is not parametrised; use 'total'")
 

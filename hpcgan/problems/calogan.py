@@ -24,6 +24,7 @@ from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.calorimeter import N_LAYERS, Segmentation, parse_segmentation
 from hpcgan.physics.shower_shapes import shower_shapes
 from hpcgan.problems.base import Observables, Problem, file_of
+from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +113,7 @@ class CaloganModel(ModelSection):
     def _particles_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in PDG:
-                raise ValueError(f"'{name}' is not known; choices: {', '.join(PDG)}")
+                raise ValueError(f"'{name}' is not known; choices: {', '.join(PDG)}{did_you_mean(name, PDG)}")
         if len(set(value)) < len(value):
             raise ValueError("a particle is named twice")
         return tuple(name for name in PDG if name in value)

@@ -35,6 +35,7 @@ from hpcgan.errors import InputError
 from hpcgan.rundir import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Setting, Study
 from hpcgan.scaling.summary import Blocks, blocks, summarise
+from hpcgan.suggest import did_you_mean
 
 ALGORITHMS = ("ring", "tree")
 RESAMPLES = 400
@@ -125,13 +126,15 @@ def network(name: str) -> Network:
     InputError
         Unknown.
     """
-    if name in NETWORKS:
-        return NETWORKS[name]
+    by_lower = {known.lower(): network for known, network in NETWORKS.items()}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
     match = re.fullmatch(r"(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", name)
     if match and float(match[2]) > 0:
         return Network(1e-6 * float(match[1]), 1e9 * float(match[2]), "given on the command line")
     raise InputError(
         f"--interconnect {name}: choose one of {', '.join(network_names())}, or give latency in us and GB/s as 1.5,12"
+        f"{did_you_mean(name, network_names())}"
     )
 
 

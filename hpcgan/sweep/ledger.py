@@ -18,6 +18,7 @@ from typing import Any
 
 from hpcgan import records, stateless
 from hpcgan.errors import InputError
+from hpcgan.suggest import did_you_mean
 from hpcgan.sweep.space import Dimension, Space
 from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
 
@@ -390,7 +391,8 @@ def make_sampler(optuna: Any, name: str, seed: int) -> Any:
         if n.endswith("Sampler") and not n.startswith(("Base", "PartialFixed", "Grid", "Random", "BruteForce"))
     }
     if name not in known:
-        raise InputError(f"--sampler {name}: choose one of {', '.join([*OWN_SAMPLERS, *sorted(known)])}")
+        names = [*OWN_SAMPLERS, *sorted(known)]
+        raise InputError(f"--sampler {name}: choose one of {', '.join(names)}{did_you_mean(name, names)}")
     for package in _NEEDED.get(name, ()):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"--sampler {name}: it needs a package that is not installed: pip install {package}")
@@ -421,7 +423,7 @@ def make_pruner(optuna: Any, name: str, epochs: int) -> Any:
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
     if name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 9), reduction_factor=3)
-    raise InputError(f"--pruner {name}: choose one of {', '.join(PRUNERS)}")
+    raise InputError(f"--pruner {name}: choose one of {', '.join(PRUNERS)}{did_you_mean(name, PRUNERS)}")
 
 
 def distribution(optuna: Any, dimension: Dimension) -> Any:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import yaml
-
+from hpcgan import yamlio
 from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, table, text
 from hpcgan.sweep.domain import short_names, show
 
@@ -234,10 +233,10 @@ def _trials(numbers: Numbers) -> str:
 
 def _about(report: dict[str, Any]) -> str:
     parts = ["<h2>Details</h2>"]
-    space = yaml.safe_dump(report["space"], sort_keys=False)
+    space = yamlio.dump(report["space"])
     parts.append(f"<details><summary>Search space</summary><pre>{text(space)}</pre></details>")
     if report["config"] is not None:
-        config = yaml.safe_dump(report["config"], sort_keys=False)
+        config = yamlio.dump(report["config"])
         parts.append(f"<details><summary>Configuration that trials change</summary><pre>{text(config)}</pre></details>")
     spent = str(timedelta(seconds=round(report["seconds"])))
     parts.append(f'<p class="soft">All trials together took {spent}. hpcgan {text(report["hpcgan"])}.</p>')

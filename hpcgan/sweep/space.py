@@ -11,6 +11,8 @@ The section `search:` of a configuration names keys, each with one kind of dimen
 
 Optional: `step` (int), `log` (int), `points` (values that a grid takes of a range), `when` (other keys and the value,
 or list of values, that they must have for this key to be searched; otherwise it stays as the configuration has it).
+Choices and the values of `when` are what the configuration makes of them (`_coerced`), so they compare as a trial's do;
+a `when` that is never true is refused.
 
 A draw is a function of (seed, number, key): trials are known before they run, and a key that is added to a space
 leaves the draws of the others as they were.
@@ -18,19 +20,18 @@ leaves the draws of the others as they were.
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from hpcgan import config as configuration
-from hpcgan import stateless
+from hpcgan import stateless, yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import InputError
+from hpcgan.suggest import choose, did_you_mean
 
 KINDS = ("choice", "uniform", "log_uniform", "int")
 _OPTIONS = {
@@ -40,6 +41,7 @@ _OPTIONS = {
     "int": ("log", "step", "points", "when"),
 }
 SECTION = "search"
+_COMBINATIONS = 10_000  # of the values of conditions, that are looked at
 _BESIDE = 32  # draws of other keys, beside which a value is tried that does not go with the base's
 
 
@@ -148,9 +150,9 @@ class Space:
     def __init__(self, dimensions: Sequence[Dimension], base: Config, registry: Registry, where: str) -> None:
         self.dimensions = tuple(dimensions)
         self.base = base
-        self._plain = base.dump()
-        self._registry = registry
-        self._where = where
+        self.registry = registry
+        self.where = where
+        self.plain = base.dump()
 
     def dump(self) -> dict[str, Any]:
         """Key to dimension, as plain values."""
@@ -159,7 +161,7 @@ class Space:
     def active(self, dimension: Dimension, params: Mapping[str, Any]) -> bool:
         """Whether a dimension is searched, given the values of those before it."""
         return all(
-            (params[key] if key in params else _value_at(self._plain, key)) in values
+            (params[key] if key in params else _value_at(self.plain, key)) in values
             for key, values in dimension.when.items()
         )
 
@@ -190,13 +192,17 @@ class Space:
         try:
             values = {d.key: d.grid() for d in self.dimensions}
         except InputError as error:
-            raise InputError(f"{self._where}: {SECTION}.{error}") from None
+            raise InputError(f"{self.where}: {SECTION}.{error}") from None
         found: list[dict[str, Any]] = []
-        for params in self._combinations(0, {}, values):
+        for params in self.combinations(values):
             found.append(params)
             if len(found) > 1_000_000:
-                raise InputError(f"{self._where}: {SECTION}: a grid of more than a million trials; take fewer points")
+                raise InputError(f"{self.where}: {SECTION}: a grid of more than a million trials; take fewer points")
         return found
+
+    def combinations(self, values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+        """Parameters of trials with all of these values of each key, the last key changing fastest."""
+        return self._combinations(0, {}, values)
 
     def _combinations(
         self, first: int, params: dict[str, Any], values: Mapping[str, list[Any]]
@@ -219,11 +225,11 @@ class Space:
         InputError
             The configuration does not take these values; the message names file and key.
         """
-        raw = json.loads(json.dumps(self._plain))
+        raw = json.loads(json.dumps(self.plain))
         _set(raw, "seed", seed)
         for key, value in params.items():
             _set(raw, key, value)
-        return configuration.load(raw, self._registry, where=f"{self._where}: {SECTION}")
+        return configuration.load(raw, self.registry, where=f"{self.where}: {SECTION}")
 
 
 def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
@@ -262,23 +268,157 @@ def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
     if inside := [(a, b) for a in keys for b in keys if b.startswith(f"{a}.")]:
         raise InputError(f"{where}: {SECTION}.{inside[0][1]}: is part of '{inside[0][0]}', which is searched, too")
     space = Space(_in_order(dimensions, where), base, registry, where)
+    checked = []
     for d in space.dimensions:
-        for value in d.ends():
-            _try(space, d.key, value)
+        d = replace(d, when={other: _when_values(space, d.key, other, values) for other, values in d.when.items()})
+        checked.append(_checked(space, d))
+    space = Space(checked, base, registry, where)
+    _check_reachable(space, where)
     return space
 
 
-def _try(space: Space, key: str, value: Any) -> None:
-    """Refuse a value that the configuration does not take, neither beside the base's nor beside drawn ones."""
+def _checked(space: Space, d: Dimension) -> Dimension:
+    """A dimension with its choices as the configuration takes them.
+
+    Raises
+    ------
+    InputError
+        It does not take one of them, or two of them are the same for it.
+    """
+    label = f"{space.where}: {SECTION}.{d.key}"
+    taken = [_coerced(space, d.key, value) for value in d.ends()]
+    if d.kind == "choice":
+        for i, value in enumerate(taken):
+            if any(_same(value, other) for other in taken[:i]):
+                raise InputError(f"{label}.choice: {value!r} is given twice")
+        return replace(d, values=tuple(taken))
+    if d.kind != "int" and any(isinstance(value, int) for value in taken):
+        raise InputError(
+            f"{label}.{d.kind}: the configuration takes whole numbers here; write int: [..], with log: true"
+        )
+    return d
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and type(one) is type(other)
+
+
+def _coerced(space: Space, key: str, value: Any) -> Any:
+    """What the configuration makes of a value: a number of `"1e-5"` where it wants one.
+
+    Raises
+    ------
+    InputError
+        It takes the value neither beside the base's nor beside drawn ones.
+    """
     refused: InputError | None = None
     for index in range(-1, _BESIDE):
         try:
-            space.config({**(space.draw(0, index) if index >= 0 else {}), key: value}, 0)
-            return
+            config = space.config({**(space.draw(0, index) if index >= 0 else {}), key: value}, 0)
         except InputError as error:
             refused = refused or error
-    if refused is not None:
-        raise refused
+            continue
+        return _as_given(value, _value_at(config.dump(), key))
+    assert refused is not None
+    raise refused
+
+
+def _as_given(given: Any, taken: Any) -> Any:
+    """A value that was taken, without the defaults that came with a section."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        return {key: _as_given(value, taken.get(key, value)) for key, value in given.items()}
+    return taken
+
+
+def _when_values(space: Space, key: str, other: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values of a condition as the configuration takes them, each of which the other key can have.
+
+    Raises
+    ------
+    InputError
+        It never has one of them.
+    """
+    label = f"{space.where}: {SECTION}.{key}.when.{other}"
+    try:
+        taken = tuple(_coerced(space, other, value) for value in values)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{space.where}: {SECTION}: ")
+        raise InputError(f"{label}: is never true: {reason}") from None
+    parent = next((d for d in space.dimensions if d.key == other), None)
+    if parent is None:
+        there = _value_at(space.plain, other)
+        if there not in taken:
+            raise InputError(
+                f"{label}: is never true: '{other}' is {_shown(there)} and is not searched; search it as well, or "
+                f"leave the dimension out ({SECTION}.{key}=null on the command line)"
+            )
+        return taken
+    parent = _checked(space, parent)
+    for value in taken:
+        if not _can_be(parent, value) and not (parent.when and value == _value_at(space.plain, other)):
+            raise InputError(
+                f"{label}: is never true: '{other}' is never {_shown(value)}, it is searched in {_shown_range(parent)}"
+            )
+    return taken
+
+
+def _can_be(d: Dimension, value: Any) -> bool:
+    """Whether a dimension ever has this value; one of a range of real numbers only at the points of a grid."""
+    if d.kind == "choice":
+        return value in d.values
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if d.kind == "int":
+        low, high = d.values
+        return bool(low <= value <= high and value == int(value) and (value - low) % d.step == 0)
+    return d.points is not None and any(math.isclose(value, point, rel_tol=1e-12) for point in d.grid())
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _shown_range(d: Dimension) -> str:
+    if d.kind in ("uniform", "log_uniform") and d.points is None:
+        return f"the real numbers from {d.values[0]} to {d.values[1]}, of which none comes twice: give it a choice"
+    return yamlio.dump({d.kind: list(d.grid() if d.kind not in ("choice", "int") else d.values)}, flow=True).strip()
+
+
+def _check_reachable(space: Space, where: str) -> None:
+    """Refuse a dimension whose conditions, each of which can be true, never are together.
+
+    Looked at are all combinations of the values that conditions name, with one more of each key; where these are too
+    many, the dimension passes.
+    """
+    by_key = {d.key: d for d in space.dimensions}
+    for d in space.dimensions:
+        above = [p for p in space.dimensions if p.key in _ancestors(d, by_key)]
+        named = {p.key: [v for c in space.dimensions for v in c.when.get(p.key, ()) if _can_be(p, v)] for p in above}
+        values = {p.key: [*named[p.key], *_another(p, named[p.key])] for p in above}
+        if math.prod(len(found) for found in values.values()) > _COMBINATIONS:
+            continue
+        part = Space(above, space.base, space.registry, where)
+        if not any(part.active(d, params) for params in part.combinations(values)):
+            label = f"{where}: {SECTION}.{d.key}.when"
+            raise InputError(f"{label}: is never true: {' and '.join(d.when)} never have these values together")
+
+
+def _ancestors(d: Dimension, by_key: Mapping[str, Dimension]) -> set[str]:
+    """Keys that are searched and on which it depends whether a dimension is."""
+    found: set[str] = set()
+    left = [key for key in d.when if key in by_key]
+    while left:
+        key = left.pop()
+        if key not in found:
+            found.add(key)
+            left += [other for other in by_key[key].when if other in by_key]
+    return found
+
+
+def _another(d: Dimension, named: Sequence[Any]) -> list[Any]:
+    """A value of a dimension that is none of these, if it has one."""
+    values = d.values if d.kind == "choice" else [d.at(i / 8) for i in range(8)]
+    return list(itertools.islice((value for value in values if value not in named), 1))
 
 
 def override(raw: Any, items: Sequence[str]) -> Any:
@@ -295,8 +435,8 @@ def override(raw: Any, items: Sequence[str]) -> Any:
     for item in items:
         key, equals, text = item.removeprefix(f"{SECTION}.").partition("=")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yamlio.load(text)
+        except yamlio.YamlError:
             value = text
         if not equals or not (value is None or isinstance(value, dict)):
             raise InputError(
@@ -327,7 +467,7 @@ def _dimension(key: str, entry: Any, label: str, plain: Mapping[str, Any]) -> Di
     known = {*KINDS, *(option for options in _OPTIONS.values() for option in options)}
     for name in entry:
         if name not in known:
-            raise InputError(f"{label}: unknown word '{name}'{_nearest(str(name), sorted(known))}")
+            raise InputError(f"{label}: unknown word '{name}'{choose(str(name), sorted(known), 'words here')}")
     if len(given) != 1:
         raise InputError(f"{label}: give one of {kinds}" + (f", not {' and '.join(given)}" if given else ""))
     (kind,) = given
@@ -376,7 +516,7 @@ def _range(kind: str, given: Any, log: bool, step: int, label: str) -> tuple[Any
 
 
 def _number(value: Any, whole: bool, label: str) -> Any:
-    if isinstance(value, str):  # YAML takes 1e-5, without a point, for text
+    if isinstance(value, str):  # in quotes, which the configuration takes for a number as well
         try:
             value = float(value)
         except ValueError:
@@ -430,7 +570,7 @@ def _check_key(plain: Mapping[str, Any], key: str, label: str) -> None:
                 )
             return
     everything = list(_keys(plain))
-    raise InputError(f"{label}: unknown key{_nearest(key, everything)}")
+    raise InputError(f"{label}: unknown key{did_you_mean(key, everything)}")
 
 
 def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -438,11 +578,6 @@ def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _keys(value, f"{prefix}{name}.")
-
-
-def _nearest(word: str, words: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _value_at(plain: Mapping[str, Any], key: str) -> Any:

@@ -10,10 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcgan import config as configuration
-from hpcgan import rundata
+from hpcgan import rundata, yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.rundir import FencedError, Lease, RunDirectory, differences, write_atomic
@@ -117,7 +115,7 @@ def opened(
         else:
             study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())
-            write_atomic(study.space_file, yaml.safe_dump(description.space, sort_keys=False))
+            write_atomic(study.space_file, yamlio.dump(description.space))
             study.write_description(description)  # last: with it there is a study
         with contextlib.suppress(InputError):  # without data there is nothing to remember, and trials say so
             rundata.write(run, rundata.identify(base))
@@ -159,7 +157,7 @@ def _follow(study: StudyDirectory, base: Config) -> None:
     raw = RunDirectory(study.path).read_config()
     if raw["data"]["path"] != str(base.data.path):
         raw["data"]["path"] = str(base.data.path)
-        write_atomic(study.config_file, yaml.safe_dump(raw, sort_keys=False))
+        write_atomic(study.config_file, yamlio.dump(raw))
 
 
 def threads_of(study: StudyDirectory) -> int | None:

@@ -291,7 +291,7 @@ def test_a_preempted_job_checkpoints_queues_again_and_ends_the_same(clean, setti
 def test_a_job_that_fails_every_time_stops_after_its_retries(clean, setting, outside):
     run = outside / "hopeless"
     job = submit(
-        clean, setting, run, "training.generator.learning_rate=1e30", "--nodes", "2", "--time", "10", "--retries", "1",
+        clean, setting, run, "training.r1.weight=1e300", "--nodes", "2", "--time", "10", "--retries", "1",
         "--wait",
     )  # fmt: skip
     code, output = job.finish(180)

@@ -148,7 +148,7 @@ def test_a_command_that_was_sent_before_is_obeyed_and_a_checkpoint_is_one(data, 
         train(data, run, At(look_4=lambda: "SIGTERM"))
     sent = control.send(run, "checkpoint")
     assert control.outcome(run, sent) is None
-    with pytest.raises(HpcganError, match=r"no answer in 0 s \(the training is interrupted\); the command stays"):
+    with pytest.raises(HpcganError, match=rf"does not run \(interrupted\), and obeys when .* withdraw {sent}"):
         control.wait(run, sent, 0.0)
     train(data, run)
     assert control.wait(run, sent, 0.0)["step"] == 5
@@ -250,3 +250,81 @@ def test_a_command_that_came_too_late_is_said_at_once_and_taken_away(data, tmp_p
     with pytest.raises(HpcganError, match=r"the training has ended \(done\) before it could obey"):
         control.wait(run, sent, 60.0)
     assert list(run.commands.iterdir()) == []
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """The directory of a run that is stopped."""
+    run = RunDirectory(tmp_path / "my run")
+    run.attempts.mkdir(parents=True)
+    run.config_file.write_text("name: run\nmethod: gan\n")
+    (run.attempts / "0001.json").write_text(json.dumps({"state": "stopped"}))
+    return run
+
+
+def test_a_command_to_a_stopped_run_says_when_it_acts_and_can_be_withdrawn(idle, capsys):
+    path = str(idle.path)
+    assert main(["control", path, "set", "generator=1e-4"]) == 1
+    said = capsys.readouterr().err
+    (sent,) = [p.stem for p in idle.commands.glob("*.json")]
+    assert "the training does not run (stopped), and obeys when it is started again" in said
+    assert f"hpcgan control '{path}' withdraw {sent}" in said
+    assert said.count("\n") == 1
+    assert main(["control", path, "pause", "--wait", "0"]) == 0
+    assert "sent to" in (said := capsys.readouterr().out)
+    assert "withdraw" in said
+    assert main(["control", path, "waiting"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{sent}  set generator=0.0001  waits"
+    assert second.endswith("pause  waits")
+    assert main(["control", path, "withdraw", sent]) == 0
+    assert capsys.readouterr().out == f"{sent}  set generator=0.0001  withdrawn\n"
+    assert main(["control", path, "withdraw", sent]) == 2
+    assert f"no command {sent} waits" in capsys.readouterr().err
+    assert main(["control", path, "withdraw"]) == 0
+    assert not list(idle.commands.glob("*.json"))
+    assert main(["control", path, "waiting"]) == 0
+    assert "no command waits" in capsys.readouterr().out[-30:]
+
+
+def test_what_was_obeyed_cannot_be_withdrawn(idle):
+    sent = control.send(idle, "checkpoint")
+    record = {"kind": "command", "attempt": 1, "step": 7, "id": sent, "name": "checkpoint"}
+    idle.metrics_file.write_text(json.dumps(record) + "\n")
+    with pytest.raises(InputError, match="was obeyed at step 7"):
+        control.withdraw(idle, [sent])
+    assert control.withdraw(idle) == []
+
+
+def test_ctrl_c_while_waiting_says_that_the_command_stays(idle, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "wait", interrupt)
+    assert main(["control", str(idle.path), "pause"]) == 130
+    assert "withdraw" in capsys.readouterr().err
+    assert len(list(idle.commands.glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["puase"], "pause"), (["withdrawn"], "withdraw"), (["Set"], "set"), (["set", "genrator=1e-4"], "generator")],
+)
+def test_what_was_meant_by_a_wrong_command(idle, words, meant, capsys):
+    assert main(["control", str(idle.path), *words]) == 2
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["0", "-1e-4", "1.5", "nan", "inf", "1e400", "-inf"])
+def test_a_rate_that_a_command_may_not_set_is_none_of_a_configuration_either(idle, rate, capsys):
+    assert main(["control", str(idle.path), "set", f"generator={rate}"]) == 2
+    assert "above 0 and at most 1" in capsys.readouterr().err
+    yaml = rate.replace("inf", ".inf").replace("nan", ".nan")
+    for item in (f"generator.learning_rate={yaml}", f"schedule.changes=[{{step: 1, generator: {yaml}}}]"):
+        with pytest.raises(InputError, match=r"training\."):
+            tiny.config(idle.path, f"training.{item}")
+
+
+def test_the_largest_rate_is_one_of_both(idle):
+    assert tiny.config(idle.path, "training.generator.learning_rate=1").training.generator.learning_rate == 1
+    control.check("set", {"generator": 1.0}, ("generator",))

@@ -20,11 +20,21 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console", "hpcgan.streams", "hpcgan.home"}
+LEAVES = {
+    "hpcgan",
+    "hpcgan.errors",
+    "hpcgan.allocation",
+    "hpcgan.console",
+    "hpcgan.suggest",
+    "hpcgan.arguments",
+    "hpcgan.yamlio",
+    "hpcgan.streams",
+    "hpcgan.home",
+}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
-    "hpcgan.cli": {"hpcgan.commands"},
+    "hpcgan.cli": {"hpcgan.commands", "hpcgan.config"},
     "hpcgan.commands": EVERYTHING,
     "hpcgan.api": EVERYTHING,
     "hpcgan.attempt": EVERYTHING - {"hpcgan.commands"},
@@ -78,6 +88,9 @@ MAY_IMPORT = {
     "hpcgan.console": set(),
     "hpcgan.streams": set(),
     "hpcgan.home": set(),
+    "hpcgan.suggest": set(),
+    "hpcgan.arguments": set(),
+    "hpcgan.yamlio": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 

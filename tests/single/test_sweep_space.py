@@ -88,14 +88,12 @@ def test_a_condition_looks_at_the_value_that_the_trial_has():
         "training.r1.weight": {"log_uniform": [0.01, 1.0], "when": {"model.filters": [2, 3]}},
         "model.filters": {"choice": [1, 2, 3]},
         "model.latent_dim": {"choice": [2, 5], "when": {"training.batch_size": 4}},
-        "training.average_half_life": {"choice": [1, 2], "when": {"training.batch_size": 5}},
     }
     space = parsed(search)
     for index in range(50):
         drawn = space.draw(1, index)
         assert ("training.r1.weight" in drawn) == (drawn["model.filters"] > 1)
         assert "model.latent_dim" in drawn  # the tiny configuration has batches of 4
-        assert "training.average_half_life" not in drawn
 
 
 def test_a_grid_has_every_combination_once_and_leaves_out_what_is_off():
@@ -125,9 +123,7 @@ def test_a_grid_has_every_combination_once_and_leaves_out_what_is_off():
     ],
 )
 def test_points_of_a_range(entry, values):
-    assert [
-        p["training.generator.learning_rate"] for p in parsed({"training.generator.learning_rate": entry}).grid()
-    ] == pytest.approx(values)
+    assert [p["training.r1.weight"] for p in parsed({"training.r1.weight": entry}).grid()] == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +160,96 @@ def test_sections_may_be_nested_as_in_the_rest_of_the_file():
     assert nested.dump() == flat.dump()
 
 
-def test_numbers_that_yaml_takes_for_text_are_numbers():
-    search = yaml.safe_load("training.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}")
-    assert isinstance(search["training.generator.learning_rate"]["log_uniform"][0], str)
-    assert parsed(search).dimensions[0].values == (1e-5, 1e-3)
+RATE = "training.generator.learning_rate"
+
+
+@pytest.mark.parametrize("number", ["2e-4", "+2E-4", "0.2e-3", ".0002", '"2e-4"', "'0.0002'"])
+def test_numbers_are_numbers_however_they_are_written(tmp_path, number):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"problem: rpv\ndata: {{path: data}}\nsearch:\n"
+        f"  {RATE}: {{choice: [1e-4, {number}]}}\n"
+        f"  model.filters: {{choice: [2, 3], when: {{{RATE}: {number}}}}}\n"
+        f"  training.discriminator.learning_rate: {{log_uniform: [1e-5, {number}]}}\n"
+    )
+    _, space = study.load(
+        path, Problems(), [f"search.model.latent_dim={{choice: [8, 16], when: {{{RATE}: [{number}]}}}}"]
+    )
+    by_key = {d.key: d for d in space.dimensions}
+    assert by_key[RATE].values == (1e-4, 2e-4)
+    assert by_key["training.discriminator.learning_rate"].values == (1e-5, 2e-4)
+    drawn = [space.draw(1, index) for index in range(20)]
+    assert {d[RATE] for d in drawn} == {1e-4, 2e-4}
+    assert all(("model.filters" in d) == ("model.latent_dim" in d) == (d[RATE] == 2e-4) for d in drawn)
+    assert all(isinstance(space.config(d, 1).training.generator.learning_rate, float) for d in drawn)
+
+
+def test_choices_are_what_the_configuration_makes_of_them():
+    space = parsed(
+        {
+            "model.filters": {"choice": ["2", 3.0]},
+            RATE: {"choice": [1, "1e-3"]},
+            "training.r1": {"choice": [{"weight": "1e-2"}, {"weight": 1}]},
+            "training.label_flip": {"uniform": [0, 0.1], "when": {RATE: "0.001", "model.filters": "3"}},
+        }
+    )
+    assert [repr(d.values) for d in space.dimensions] == [
+        "(2, 3)", "(1.0, 0.001)", "({'weight': 0.01}, {'weight': 1.0})", "(0.0, 0.1)",
+    ]  # fmt: skip
+    assert space.dimensions[-1].when == {RATE: (0.001,), "model.filters": (3,)}
+
+
+FIXED = "search it as well, or leave the dimension out"
+NEVER = {
+    "not among the choices": ({"model.filters": {"choice": [1, 2]}}, {"model.filters": 3}, "is never 3"),
+    "one of a list": ({"model.filters": {"choice": [1, 2]}}, {"model.filters": [2, 3]}, "'model.filters' is never 3"),
+    "out of the range": ({"model.filters": {"int": [1, 4]}}, {"model.filters": 5}, "'model.filters' is never 5"),
+    "between steps": ({"model.filters": {"int": [1, 5], "step": 2}}, {"model.filters": 2}, "is never 2"),
+    "a real number": ({RATE: {"uniform": [1e-4, 1e-3]}}, {RATE: 2e-4}, "none comes twice"),
+    "between points": ({RATE: {"uniform": [0.1, 0.3], "points": 3}}, {RATE: 0.15}, "never 0.15"),
+    "fixed": ({}, {"training.batch_size": 5}, FIXED),
+    "no value of the key": ({}, {"model.architecture": "cubist"}, "is never true: model.architecture"),
+    "not together": (
+        {"model.filters": {"choice": [1, 2]}, RATE: {"choice": [0.1, 0.2], "when": {"model.filters": 1}}},
+        {"model.filters": 2, RATE: 0.2},
+        "never have these values together",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parents", "when", "message"), NEVER.values(), ids=NEVER.keys())
+def test_a_condition_that_is_never_true_is_refused(parents, when, message):
+    search = {**parents, "training.label_flip": {"uniform": [0.0, 0.1], "when": when}}
+    with pytest.raises(InputError) as raised:
+        parsed(search)
+    said = str(raised.value)
+    assert said.startswith("sweep.yaml: search.training.label_flip.when")
+    assert "is never true" in said
+    assert message in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("parents", "when"),
+    [
+        ({RATE: {"uniform": [0.1, 0.3], "points": 3}}, {RATE: 0.2}),
+        ({"model.filters": {"int": [1, 5], "step": 2}}, {"model.filters": [3, 5]}),
+        ({"model.filters": {"int": [1, 64], "log": True}}, {"model.filters": 17}),
+        ({}, {"training.batch_size": [4, 5]}),
+        # A key that is itself searched under a condition has the configuration's value otherwise.
+        ({"model.filters": {"choice": [5, 6], "when": {"training.batch_size": 4}}}, {"model.filters": 6}),
+        (
+            {
+                "model.latent_dim": {"choice": [3, 4]},
+                "model.filters": {"choice": [5, 6], "when": {"model.latent_dim": 4}},
+            },
+            {"model.filters": 2},
+        ),
+    ],
+)
+def test_a_condition_that_can_be_true_is_taken(parents, when):
+    space = parsed({**parents, "training.label_flip": {"uniform": [0.0, 0.1], "when": when}})
+    assert space.dimensions[-1].key == "training.label_flip"
 
 
 def test_lists_can_be_choices():
@@ -201,6 +283,9 @@ BAD = {
     "step of a float": ({"training.label_flip": {"uniform": [0, 0.1], "step": 1}}, "'step' does not go with 'uniform'"),
     "bad points": ({"training.label_flip": {"uniform": [0, 0.1], "points": 0}}, "points: a whole number above zero"),
     "bad log": ({"model.filters": {"int": [1, 8], "log": "yes"}}, "log: true or false"),
+    "twice in other words": ({RATE: {"choice": [1e-3, "0.001"]}}, "0.001 is given twice"),
+    "no whole numbers": ({"model.filters": {"uniform": [2, 4]}}, "takes whole numbers here; write int"),
+    "too large a rate": ({RATE: {"choice": [1e-3, 2]}}, "learning_rate: input should be less than or equal to 1"),
     "refused value": ({"training.label_flip": {"uniform": [0.0, 1.5]}}, "training.label_flip: input should be less"),
     "refused choice": ({"model.architecture": {"choice": ["dcgan", "cubist"]}}, "model.architecture"),
     "unknown condition": ({"model.filters": {"int": [1, 2], "when": {"model.arch": 1}}}, "model.arch: unknown key"),
