@@ -165,10 +165,10 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
     from hpcgan.launch import srun
     from hpcgan.launch.mpirun import find_mpirun
     from hpcgan.launch.topology import available_cores
-    from hpcgan.launch.world import expected_world
+    from hpcgan.launch.world import ranks_of_launcher
     from hpcgan.scaling.measure import Resources
 
-    world = expected_world(os.environ)
+    world = ranks_of_launcher(os.environ)
     if world is not None and world.size > 1:
         raise InputError(f"scaling starts jobs of its own, but this is rank {world.rank} of {world.size}: run it once")
     job = current_job(os.environ)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.config import Config
-from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.errors import EXIT_DONE
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
-    parser.add_argument("--ranks", type=int, metavar="N", help="start N ranks under mpirun on this machine")
+    parser.add_argument("--ranks", type=int, metavar="N", help="start N ranks, here or in this Slurm job")
     parser.add_argument("--run", type=Path, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or print the configuration."""
-    from hpcgan.launch.world import expected_world
+    from hpcgan.launch.world import starts_ranks
     from hpcgan.problems.base import Problems
 
     config = configuration.load(args.config, Problems(), args.overrides)
@@ -41,14 +41,12 @@ def run(args: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
-    promised = expected_world(os.environ)
-    if promised is None and args.ranks is not None and args.ranks != 1:
-        from hpcgan.launch.start import launch
+    if starts_ranks(args.ranks, os.environ):
+        from hpcgan.launch.records import launch_training
 
         api.preflight(config, directory, args.ranks)
-        return launch(["train", str(args.config), *args.overrides, "--run", str(directory.path)], args.ranks)
-    if promised is not None and args.ranks is not None and args.ranks != promised.size:
-        raise InputError(f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out")
+        command = ["train", str(args.config), *args.overrides, "--run", str(directory.path)]
+        return launch_training(command, directory, args.ranks)
     return train_here(config, directory)
 
 
