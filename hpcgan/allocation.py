@@ -102,7 +102,7 @@ def between_steps(env: Mapping[str, str]) -> dict[str, str]:
     Variables of the step would make MPI take the new ranks for tasks of that one, and srun wait until that has ended.
     """
     if not in_step(env):
-        return dict(env)
+        return {k: v for k, v in env.items() if k != "SLURM_EXPORT_ENV"}  # of `sbatch --export`: mpirun's srun obeys it
     kept = {k: v for k, v in env.items() if not (_OF_STEP.match(k) or _OF_LAUNCHERS.match(k))}
     return {**kept, "SLURM_OVERLAP": "1"}
 

@@ -95,6 +95,8 @@ def add_job_options(parser: argparse._ActionsContainer, nodes_type: type = int) 
     parser.add_argument("--gpus", type=int, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank")
     for option, metavar, text in _PASSED:
         parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTIONS",
+                        help="further options of sbatch, e.g. --sbatch '--mail-type=END'; may be repeated")  # fmt: skip
     parser.add_argument(
         "--site", type=Path, metavar="FILE", help="settings of the site (default: slurm/site.sh if there)"
     )
@@ -117,6 +119,7 @@ def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
         threads=args.threads,
         time=args.time,
         gpus_per_node=args.gpus_per_node,
+        sbatch=args.sbatch,
         **{option: getattr(args, option) for option, _, _ in _PASSED},
         **fields,
     )
