@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan.commands.submit import add_job_options, enter, job_of
+from hpcgan.commands.submit import add_job_options, enter, job_of, record_job
 from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
@@ -184,7 +184,6 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
 
 def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> int:
     """Hand a job to Slurm that runs this command in its allocation."""
-    from hpcgan import records
     from hpcgan.launch import slurm
 
     spec = job_of(args, f"scaling-{config.name}"[:64])
@@ -205,7 +204,7 @@ def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> i
         return EXIT_DONE
     with enter(out):
         number = slurm.submit(script, out)
-    records.append(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
+    record_job(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
     print(f"job {number}: study {_short(out)}, log {_short(out)}/slurm-{number}.out")
     if reason := slurm.obstacle(number):
         print(

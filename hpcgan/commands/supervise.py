@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan import cli
     from hpcgan.allocation import current_job
     from hpcgan.launch import srun
+    from hpcgan.launch.jobs import Shares
     from hpcgan.launch.records import launch_training
     from hpcgan.launch.supervise import Supervisor
     from hpcgan.rundir import attempt_state
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         lambda: max(checkpoint.steps(run.checkpoints), default=-1),
         lambda: attempt_state(run) == "stopped",
+        Shares(run, job.id).hopeless if job else lambda: None,
         retries=args.retries,
         requeues=args.requeues,
         job=job,

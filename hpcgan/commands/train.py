@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def train_here(config: Config, directory: RunDirectory) -> int:
     """Train as the rank this process is."""
+    born = time.monotonic() - process_age()
     from hpcgan.training.control import StopRequest
 
     stop = StopRequest()
@@ -67,7 +69,7 @@ def train_here(config: Config, directory: RunDirectory) -> int:
     def work(comm: Comm) -> None:
         from hpcgan.attempt import train
 
-        best = train(config, directory, comm, stop, terminal=stdout_is_terminal())
+        best = train(config, directory, comm, stop, terminal=stdout_is_terminal(), born=born)
         stop.retire()
         if comm.is_root:
             if best is not None:

@@ -80,7 +80,7 @@ _VALUE = r"[A-Za-z0-9_.,:@+%/=&|*()\[\]~!^-]*"
 #: Options of sbatch that are handed through, beyond those that `hpcgan submit` has itself.
 # fmt: off
 PASSED_ON = frozenset((
-    "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "clusters", "comment", "contiguous",
+    "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "comment", "contiguous",
     "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu", "deadline", "delay-boot", "dependency",
     "distribution", "exclusive", "export", "extra-node-info", "get-user-env", "gpu-bind", "gpu-freq", "gres",
     "gres-flags", "hint", "hold", "kill-on-invalid-dep", "licenses", "mail-type", "mail-user", "mcs-label",
@@ -336,8 +336,8 @@ def check_room(spec: JobSpec, startup: float | None = None) -> str | None:
     least = 60 * math.ceil((spec.signal_s + EARLY + max(LEAST_ROOM, 2 * needed)) / 60)
     why = "" if startup is None else f", and this run took {startup:.0f} s to start"
     text = (
-        f"--time {spec.time}: of {limit} s, the last {spec.signal_s} are for the checkpoint (--signal), and Slurm may ask "
-        f"for it {EARLY:.0f} s early: {max(0.0, room):.0f} s are left for starting and training{why}; "
+        f"--time {spec.time}: of {limit} s, the last {spec.signal_s} are for the checkpoint (--signal), and Slurm may "
+        f"ask for it {EARLY:.0f} s early: {max(0.0, room):.0f} s are left for starting and training{why}; "
         f"ask for --time {least // 60} (minutes) or more" + (", or a smaller --signal" if limit > EARLY + 60 else "")
     )
     if room < needed:
@@ -454,7 +454,8 @@ def submit_environment(env: Mapping[str, str], options: Sequence[str]) -> dict[s
     unheard = set(_UNHEARD)
     for name in names:
         unheard |= {name.upper().replace("-", "_"), *_CONTRADICTING.get(name, ())}
-    return {k: v for k, v in outside(env).items() if k.removeprefix("SBATCH_") not in unheard or "SBATCH_" not in k}
+    variables = {f"SBATCH_{name}" for name in unheard}
+    return {name: value for name, value in outside(env).items() if name not in variables}
 
 
 def submit(script: str, folder: Path, log: str = "slurm-%j.out", after: Sequence[str] = ()) -> str:
@@ -554,11 +555,14 @@ class JobState:
         Its exit code so far, as a shell would have it.
     reason : str
         Why it waits (Resources, PartitionNodeLimit ...), or empty.
+    requeue : bool
+        Whether it may go back into the queue.
     """
 
     state: str
     code: int
     reason: str
+    requeue: bool = True
 
     def __str__(self) -> str:
         text = self.state.lower()
@@ -586,7 +590,10 @@ def job_state(job: str) -> JobState | None:
     status, number = (int(code[1]), int(code[2])) if code else (0, 0)
     reason = re.search(r"\bReason=(\S+)", text)
     return JobState(
-        state[1], status or (128 + number if number else 0), reason[1] if reason and reason[1] != "None" else ""
+        state[1],
+        status or (128 + number if number else 0),
+        reason[1] if reason and reason[1] != "None" else "",
+        re.search(r"\bRequeue=0\b", text) is None,
     )
 
 
@@ -677,6 +684,17 @@ def ask_to_stop(job: str) -> None:
         Slurm refuses: what it says.
     """
     _call(["scancel", "--signal=USR1", "--batch", job])
+
+
+def forbid_requeue(job: str) -> None:
+    """Let a job end when it ends, and not go back into the queue.
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses: what it says.
+    """
+    _call(["scontrol", "update", f"JobId={job}", "Requeue=0"])
 
 
 def requeue(job: str) -> None:

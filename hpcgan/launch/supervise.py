@@ -41,6 +41,8 @@ class Supervisor:
         A number that grows with each checkpoint.
     stopped : callable
         Whether a command has ended the run, which then is not to go on.
+    hopeless : callable
+        Why it makes no sense to queue again, if it does not; asked once, when the ranks were stopped by Slurm.
     retries : int
         Failures in a row without progress that are tried again.
     requeues : int
@@ -52,6 +54,7 @@ class Supervisor:
     start: Callable[[Requests], int]
     progress: Callable[[], int]
     stopped: Callable[[], bool] = lambda: False
+    hopeless: Callable[[], str | None] = lambda: None
     retries: int = 3
     requeues: int = 100
     job: CurrentJob | None = None
@@ -117,6 +120,12 @@ class Supervisor:
                 found = slurm.job_state(job.id)
                 if found is None or found.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
+                if not found.requeue:
+                    self.report(f"checkpoint written; job {job.id} ends here, as it was asked to")
+                    return EXIT_INTERRUPTED
+                if found.state != "PREEMPTED" and (reason := self.hopeless()) is not None:
+                    self.report(f"error: {reason}")
+                    return EXIT_FAILED
                 slurm.requeue(job.id)
                 break
             except HpcganError as error:  # a controller that is being restarted answers again soon

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -199,6 +200,16 @@ def set_parent_death_signal(signum: int) -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(1, int(signum), 0, 0, 0)  # 1 is PR_SET_PDEATHSIG
+
+
+def process_age() -> float:
+    """Seconds since this process began (Linux; elsewhere 0)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, AttributeError):
+        return 0.0
 
 
 def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
