@@ -53,12 +53,13 @@ def run(args: argparse.Namespace) -> int:
 
 def train_here(config: Config, directory: RunDirectory) -> int:
     """Train as the rank this process is."""
+    from hpcgan.launch.world import process_age, stdout_is_terminal
+
     born = time.monotonic() - process_age()
     from hpcgan.training.control import StopRequest
 
     stop = StopRequest()
     stop.install()  # before the slow imports: a signal during them must not be lost
-    from hpcgan.launch.world import stdout_is_terminal
     from hpcgan.member import run_as_rank
 
     def make() -> Comm:

@@ -78,7 +78,7 @@ def is_run(path: Path) -> bool:
 
 
 def jobs_of(run: RunDirectory) -> dict[str, float]:
-    """The Slurm jobs that were submitted for a run or trained in it, with the time of the first word of each; in order."""
+    """The Slurm jobs that were submitted for a run or trained in it, in order, and when each was first heard of."""
     entries = [(e.get("time"), e.get("job")) for e in records.read_lines(run.jobs_file)]
     entries += [(e.get("time"), e.get("slurm_job")) for e in records.read_lines(run.provenance_file)]
     found: dict[str, float] = {}
@@ -89,7 +89,7 @@ def jobs_of(run: RunDirectory) -> dict[str, float]:
 
 def _newest_living(jobs: dict[str, float], queued: dict[str, slurm.QueueEntry]) -> slurm.QueueEntry | None:
     """Of a run's jobs the one to speak of: one that runs, else one that waits, else one that is just ending."""
-    there = [queued[job] for job in jobs if job in queued]
+    there = [queued[job] for job in reversed(jobs) if job in queued]
     return max(there, key=_liveliness, default=None)
 
 
@@ -123,8 +123,8 @@ def refuse_second(run: RunDirectory, there: list[slurm.QueueEntry]) -> None:
         entry = max(there, key=_liveliness)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(jobs_of(run)[entry.job]))
         raise InputError(
-            f"{run.path}: job {entry.job} of this run is {entry.state.lower()} (since {since}); wait for it, queue behind "
-            f"it with --again, or end it with 'hpcgan jobs {shlex.quote(str(run.path))} --cancel'"
+            f"{run.path}: job {entry.job} of this run is {entry.state.lower()} (there since {since}); wait for it, queue "
+            f"behind it with --again, or end it with 'hpcgan jobs {shlex.quote(str(run.path))} --cancel'"
         )
 
 
@@ -176,7 +176,7 @@ def cancel(run: RunDirectory) -> list[str]:
     entries = records.read_lines(run.jobs_file)
     submitted = {str(e.get("job")) for e in entries if "script" in e}
     asked = {str(e.get("job")) for e in entries if "cancelled" in e}
-    for entry in living(run):
+    for entry in sorted(living(run), key=_liveliness):  # those that wait first: they must not start now
         job = entry.job
         if entry.state == "PENDING":
             slurm.cancel([job])
@@ -184,9 +184,7 @@ def cancel(run: RunDirectory) -> list[str]:
             continue
         if job not in submitted:  # a script of the user's, which may die of SIGUSR1: SIGTERM reaches the ranks
             slurm.cancel([job])
-            said.append(
-                f"job {job} is cancelled: its ranks write a checkpoint if Slurm leaves them the time (KillWait)"
-            )
+            said.append(f"job {job} is cancelled: its ranks write a checkpoint if Slurm's KillWait is long enough")
         elif job in asked:
             slurm.cancel([job])
             said.append(f"job {job} was asked before: it is cancelled now")
@@ -251,9 +249,9 @@ class Shares:
         """
         spent = time.monotonic() - self._started
         trained = trained_seconds(self.run, self._attempts)
-        records.append(
-            self.run.jobs_file, {"job": self.job, "time": time.time(), "spent_s": spent, "trained_s": trained}
-        )
+        with contextlib.suppress(OSError):  # a full disk ends the chain for reasons of its own
+            entry = {"job": self.job, "time": time.time(), "spent_s": spent, "trained_s": trained}
+            records.append(self.run.jobs_file, entry)
         mine = [e for e in records.read_lines(self.run.jobs_file) if e.get("job") == self.job and "spent_s" in e]
         shares = [(float(e["trained_s"]), float(e["spent_s"])) for e in mine[-FRUITLESS:]]
         if len(shares) < FRUITLESS or any(trained >= spent / 2 for trained, spent in shares):

@@ -115,17 +115,21 @@ class Supervisor:
             )
             return EXIT_INTERRUPTED
         end = time.monotonic() + self.patience
+        asked = False
         while True:
             try:
                 found = slurm.job_state(job.id)
                 if found is None or found.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
                 if not found.requeue:
-                    self.report(f"checkpoint written; job {job.id} ends here, as it was asked to")
+                    written = "checkpoint written; " * (code == EXIT_INTERRUPTED)
+                    self.report(f"{written}job {job.id} ends here, as it was asked to")
                     return EXIT_INTERRUPTED
-                if found.state != "PREEMPTED" and (reason := self.hopeless()) is not None:
-                    self.report(f"error: {reason}")
-                    return EXIT_FAILED
+                if found.state != "PREEMPTED" and not asked:
+                    asked = True
+                    if (reason := self.hopeless()) is not None:
+                        self.report(f"error: {reason}")
+                        return EXIT_FAILED
                 slurm.requeue(job.id)
                 break
             except HpcganError as error:  # a controller that is being restarted answers again soon
