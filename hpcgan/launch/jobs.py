@@ -123,8 +123,8 @@ def refuse_second(run: RunDirectory, there: list[slurm.QueueEntry]) -> None:
         entry = max(there, key=_liveliness)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(jobs_of(run)[entry.job]))
         raise InputError(
-            f"{run.path}: job {entry.job} of this run is {entry.state.lower()} (there since {since}); wait for it, queue "
-            f"behind it with --again, or end it with 'hpcgan jobs {shlex.quote(str(run.path))} --cancel'"
+            f"{run.path}: job {entry.job} of this run is {entry.state.lower()} (there since {since}); wait for it, "
+            f"queue behind it with --again, or end it with 'hpcgan jobs {shlex.quote(str(run.path))} --cancel'"
         )
 
 
