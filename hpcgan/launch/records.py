@@ -53,7 +53,8 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
         return EXIT_INTERRUPTED if outcome in ("interrupted", "stopped") else None
 
     what = (
-        f"{run.path} records no end of this attempt; the same command goes on from its last checkpoint, if there is one"
+        f"{run.path} records no end of this attempt: it was ended from outside (a cancelled job, a lost node); "
+        "the same command goes on from the last checkpoint"
     )
     return launch(argv, ranks, recorded=recorded, unrecorded=what, **options)
 
