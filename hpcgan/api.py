@@ -109,9 +109,9 @@ def train(
         if ranks == 1:  # needs no MPI
             code = subprocess.run([sys.executable, "-m", "hpcgan", *command], check=False).returncode
         else:
-            from hpcgan.launch.start import launch
+            from hpcgan.launch.records import launch_training
 
-            code = launch(command, ranks)
+            code = launch_training(command, directory, ranks)
     if code == EXIT_INTERRUPTED:
         raise Interrupted(f"{directory.path}: stopped on request; call again to resume")
     if code == EXIT_BAD_INPUT:

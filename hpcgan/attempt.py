@@ -50,9 +50,26 @@ SAMPLE_EVENTS = 16  # stored after every epoch, to look at
 
 
 def train(
-    config: Config, run: RunDirectory, comm: Comm, stop: StopRequest, *, terminal: bool = False
+    config: Config,
+    run: RunDirectory,
+    comm: Comm,
+    stop: StopRequest,
+    *,
+    terminal: bool = False,
+    born: float | None = None,
 ) -> dict[str, Any] | None:
     """Train on all ranks of `comm`, resuming if the run directory holds a checkpoint.
+
+    Parameters
+    ----------
+    config : Config
+    run : RunDirectory
+    comm : Comm
+    stop : StopRequest
+    terminal : bool
+        Whether a person reads on a terminal.
+    born : float, optional
+        When this attempt was started, by `time.monotonic`, for the record of what starting takes; by default now.
 
     Returns
     -------
@@ -68,6 +85,7 @@ def train(
     HpcganError
         Any other failure that has a name.
     """
+    born = time.monotonic() if born is None else born
     comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
     problem = problem_class(config.problem)(config.model)
     with contextlib.ExitStack() as refused:
@@ -95,7 +113,7 @@ def train(
             started_from = None if restore(state, run) else begin(config, method, problem, training)
             shown = np.arange(sampler.batch_size) % len(validation)
             asked = take(validation.conditions(), shown) if problem.conditions else None
-            writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data)
+            writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data, born)
     share(state, comm)
 
     outcome = "failed"
@@ -308,6 +326,7 @@ def open_writers(
     conditions: Sample | None = None,
     started_from: Path | None = None,
     data: rundata.RunData | None = None,
+    born: float | None = None,
 ) -> Writers:
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
@@ -350,7 +369,10 @@ def open_writers(
                 f"{path}: cannot write ({cause}); make room, then the same command goes on from the last checkpoint"
             ) from None
 
-    return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run))
+    def begun(step: int) -> None:
+        metrics.write("begun", step, startup_s=None if born is None else time.monotonic() - born)
+
+    return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run), begun)
 
 
 @contextlib.contextmanager

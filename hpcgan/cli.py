@@ -58,13 +58,24 @@ def build_parser() -> Parser:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse, allowing `key=value` overrides after options, which argparse leaves over."""
     parser = build_parser()
-    args, left = parser.parse_known_args(argv)
+    args, left = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
     stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
     if stray:
         parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
     if left:
         args.overrides = [*args.overrides, *left]
     return args
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--sbatch":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,11 +40,11 @@ def run_as_rank(
         There is no communicator.
     """
     from hpcgan.launch.topology import rank_environment, threads_from_env
-    from hpcgan.launch.world import die_with_parent, expected_world
+    from hpcgan.launch.world import die_with_parent, ranks_of_launcher
 
     streams.guard()
     os.environ.update(rank_environment(os.environ))
-    if expected_world(os.environ) is not None:
+    if ranks_of_launcher(os.environ) is not None:
         die_with_parent()
     comm = make()
     try:

@@ -53,9 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the noise (default: 1)")
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
-    parser.add_argument(
-        "--ranks", type=arguments.processes, metavar="R", help="start R ranks under mpirun, which share the work"
-    )
+    parser.add_argument("--ranks", type=arguments.processes, metavar="R", help="start R ranks, which share the work")
     parser.add_argument(
         "--batch-size", type=arguments.count, metavar="B", help="events made at a time (default: that of the training)"
     )
@@ -64,29 +62,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Generate and write, here or on several ranks."""
-    from hpcgan.launch.world import expected_world
+    from hpcgan.launch.world import ranks_of_launcher, starts_ranks
 
     _check_numbers(args)
     streams.go_on(f"the work goes on, into {args.out}")
-    promised = expected_world(os.environ)
-    if promised is not None:
-        if args.ranks not in (None, promised.size):
-            raise InputError(
-                f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out"
-            )
+    starts = starts_ranks(args.ranks, os.environ)
+    if ranks_of_launcher(os.environ) is not None:
         return _as_rank(args)
     check_target(args.out, args.force)
     if not RunDirectory(args.run).exists:  # said before TensorFlow takes its seconds to load
         raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
-    if args.ranks in (None, 1):
+    if not starts:
         from hpcgan.comm.base import SerialComm
 
         _generate(args, SerialComm())
         return EXIT_DONE
-    from hpcgan.launch.start import launch
+    from hpcgan.launch.records import launch_writing
 
     _asked(args)
-    return launch(_arguments(args), args.ranks)
+    return launch_writing(_arguments(args), args.out, args.ranks)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

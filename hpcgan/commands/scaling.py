@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcgan import streams
 from hpcgan.commands import arguments
-from hpcgan.commands.submit import add_job_options, enter, job_of
+from hpcgan.commands.submit import add_job_options, enter, job_of, record_job
 from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 
@@ -174,10 +174,10 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
     from hpcgan.launch import srun
     from hpcgan.launch.mpirun import find_mpirun
     from hpcgan.launch.topology import available_cores
-    from hpcgan.launch.world import expected_world
+    from hpcgan.launch.world import ranks_of_launcher
     from hpcgan.scaling.measure import Resources
 
-    world = expected_world(os.environ)
+    world = ranks_of_launcher(os.environ)
     if world is not None and world.size > 1:
         raise InputError(f"scaling starts jobs of its own, but this is rank {world.rank} of {world.size}: run it once")
     job = current_job(os.environ)
@@ -193,7 +193,6 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
 
 def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> int:
     """Hand a job to Slurm that runs this command in its allocation."""
-    from hpcgan import records
     from hpcgan.launch import slurm
 
     spec = job_of(args, f"scaling-{config.name}"[:64])
@@ -215,7 +214,7 @@ def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> i
     streams.go_on("'hpcgan jobs' shows the job")
     with enter(out):
         number = slurm.submit(script, out)
-    records.append(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
+    record_job(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
     print(f"job {number}: study {_short(out)}, log {_short(out)}/slurm-{number}.out")
     if reason := slurm.obstacle(number):
         print(

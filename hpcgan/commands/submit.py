@@ -54,15 +54,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--retries", type=arguments.whole(0), metavar="N", help="failures in a row without progress (default: 3)"
     )
+    parser.add_argument("--again", action="store_true", help="queue behind the job of the run that is there")
     parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     parser.add_argument("--wait", action="store_true", help="wait for the training to end")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check, write the script, submit it."""
-    from hpcgan import api, records
+    from hpcgan import api
     from hpcgan import config as configuration
-    from hpcgan.launch import slurm
+    from hpcgan.launch import jobs, slurm
     from hpcgan.problems.base import Problems
     from hpcgan.rundir import RunDirectory
 
@@ -78,9 +79,16 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     api.preflight(config, directory, spec.nodes * spec.ranks_per_node)
     streams.go_on("'hpcgan jobs' shows the job")
-    with enter(directory.path):
-        job = slurm.submit(script, directory.path)
-    records.append(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
+    if warning := slurm.check_room(spec, jobs.startup_seconds(directory)):
+        print(f"hpcgan: warning: {warning}", file=sys.stderr)
+    with enter(directory.path), jobs.submitting(directory):
+        there = jobs.living(directory)
+        if not args.again:
+            jobs.refuse_second(directory, there)
+        if there and any(option.startswith("--dependency") for option in spec.sbatch):
+            raise InputError("--sbatch --dependency: is what --again sets; leave one of them out")
+        job = slurm.submit(script, directory.path, after=[entry.job for entry in there])
+        record_job(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
     print(f"job {job}: run {_short(directory.path)}, log {_short(directory.path)}/slurm-{job}.out")
     if reason := slurm.obstacle(job):
         print(
@@ -109,6 +117,8 @@ def add_job_options(parser: argparse._ActionsContainer, nodes_type: Callable[[st
     )
     for option, metavar, text in _PASSED:
         parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTIONS",
+                        help="further options of sbatch, e.g. --sbatch '--mail-type=END'; may be repeated")  # fmt: skip
     parser.add_argument(
         "--site", type=Path, metavar="FILE", help="settings of the site (default: slurm/site.sh if there)"
     )
@@ -131,6 +141,7 @@ def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
         threads=args.threads,
         time=args.time,
         gpus_per_node=args.gpus_per_node,
+        sbatch=args.sbatch,
         **{option: getattr(args, option) for option, _, _ in _PASSED},
         **fields,
     )
@@ -140,6 +151,25 @@ def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
             "hpcgan runs one rank a GPU"
         )
     return spec
+
+
+def record_job(file: Path, entry: dict[str, Any]) -> None:
+    """Note a job that was submitted.
+
+    Raises
+    ------
+    HpcganError
+        That cannot be written.
+    """
+    from hpcgan import records
+
+    try:
+        records.append(file, entry)
+    except OSError as error:
+        raise HpcganError(
+            f"job {entry['job']} is submitted, but {file} cannot be written ({error.strerror}): 'hpcgan jobs' will not "
+            f"know it before it trains; 'scancel {entry['job']}' takes it back"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
 from hpcgan.errors import InputError
+
+if TYPE_CHECKING:
+    from hpcgan.rundir import RunDirectory
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,30 +37,36 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan import cli, streams
     from hpcgan.allocation import current_job
     from hpcgan.launch import srun
-    from hpcgan.launch.start import launch
+    from hpcgan.launch.jobs import Shares
+    from hpcgan.launch.records import launch_training
     from hpcgan.launch.supervise import Supervisor
+    from hpcgan.rundir import attempt_state
+    from hpcgan.training import checkpoint
 
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
-    progress, stopped = _watched(cli.parse(argv))
     streams.go_on("the work goes on, see the run directory")
+    run = _watched(cli.parse(argv))
     job = current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     launcher = srun.choose(args.launcher, os.environ) if job else None
     nodes = job.nodes if job else 1
     return Supervisor(
-        lambda requests: launch(argv, ranks, launcher=launcher, nodes=min(nodes, ranks), requests=requests),
-        progress,
-        stopped,
+        lambda requests: launch_training(
+            argv, run, ranks, launcher=launcher, nodes=min(nodes, ranks), requests=requests
+        ),
+        lambda: max(checkpoint.steps(run.checkpoints), default=-1),
+        lambda: attempt_state(run) == "stopped",
+        Shares(run, job.id).hopeless if job else lambda: None,
         retries=args.retries,
         requeues=args.requeues,
         job=job,
     ).run()
 
 
-def _watched(args: argparse.Namespace) -> tuple[Callable[[], int], Callable[[], bool]]:
-    """The newest checkpoint's step of the run that a command trains, and whether a command has stopped it.
+def _watched(args: argparse.Namespace) -> RunDirectory:
+    """The run that a command trains.
 
     Raises
     ------
@@ -69,9 +78,7 @@ def _watched(args: argparse.Namespace) -> tuple[Callable[[], int], Callable[[], 
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
-    from hpcgan.rundir import RunDirectory, attempt_state
-    from hpcgan.training import checkpoint
+    from hpcgan.rundir import RunDirectory
 
     config = configuration.load(args.config, Problems(), args.overrides)
-    run = RunDirectory(args.run or api.default_directory(config))
-    return lambda: max(checkpoint.steps(run.checkpoints), default=-1), lambda: attempt_state(run) == "stopped"
+    return RunDirectory(args.run or api.default_directory(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from hpcgan import api, streams
 from hpcgan import config as configuration
 from hpcgan.commands import arguments
 from hpcgan.config import Config
-from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.errors import EXIT_DONE
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
     parser.add_argument(
-        "--ranks", type=arguments.processes, metavar="N", help="start N ranks under mpirun on this machine"
+        "--ranks", type=arguments.processes, metavar="N", help="start N ranks, here or in this Slurm job"
     )
     parser.add_argument(
         "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
@@ -38,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or print the configuration."""
-    from hpcgan.launch.world import expected_world
+    from hpcgan.launch.world import starts_ranks
     from hpcgan.problems.base import Problems
 
     config = configuration.load(args.config, Problems(), args.overrides)
@@ -47,24 +48,24 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")
-    promised = expected_world(os.environ)
-    if promised is None and args.ranks is not None and args.ranks != 1:
-        from hpcgan.launch.start import launch
+    if starts_ranks(args.ranks, os.environ):
+        from hpcgan.launch.records import launch_training
 
         api.preflight(config, directory, args.ranks)
-        return launch(["train", str(args.config), *args.overrides, "--run", str(directory.path)], args.ranks)
-    if promised is not None and args.ranks is not None and args.ranks != promised.size:
-        raise InputError(f"--ranks {args.ranks}: the launcher has already started {promised.size} ranks; leave it out")
+        command = ["train", str(args.config), *args.overrides, "--run", str(directory.path)]
+        return launch_training(command, directory, args.ranks)
     return train_here(config, directory)
 
 
 def train_here(config: Config, directory: RunDirectory) -> int:
     """Train as the rank this process is."""
+    from hpcgan.launch.world import process_age, stdout_is_terminal
+
+    born = time.monotonic() - process_age()
     from hpcgan.training.control import StopRequest
 
     stop = StopRequest()
     stop.install()  # before the slow imports: a signal during them must not be lost
-    from hpcgan.launch.world import stdout_is_terminal
     from hpcgan.member import run_as_rank
 
     def make() -> Comm:
@@ -75,7 +76,7 @@ def train_here(config: Config, directory: RunDirectory) -> int:
     def work(comm: Comm) -> None:
         from hpcgan.attempt import train
 
-        best = train(config, directory, comm, stop, terminal=stdout_is_terminal())
+        best = train(config, directory, comm, stop, terminal=stdout_is_terminal(), born=born)
         stop.retire()
         if comm.is_root:
             if best is not None:

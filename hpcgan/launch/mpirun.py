@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from hpcgan.errors import HpcganError
 from hpcgan.launch.job import rank_command
@@ -22,6 +23,8 @@ _FRESH = ("sh", "-c", 'rm -rf "${TMPDIR:-${TEMP:-${TMP:-/tmp}}}/ompi.$$"; exec "
 @dataclass(frozen=True)
 class Mpirun:
     """An mpirun: where it is, which MPI it belongs to and what it says of itself."""
+
+    name: ClassVar[str] = "mpirun"
 
     path: str
     flavour: str

@@ -7,19 +7,21 @@ tools, which every site has.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hpcgan.allocation import outside
 from hpcgan.errors import HpcganError, InputError
 
 #: Seconds that a Slurm command may take before the scheduler counts as out of reach.
@@ -68,6 +70,116 @@ Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_len
 NodeList = Annotated[str, Field(pattern=_LIST, max_length=1024)]
 
 
+#: Seconds by which Slurm may signal a job early.
+EARLY = 60.0
+#: Seconds that a job must have to start and train, where nothing is known of it.
+LEAST_ROOM = 30.0
+
+# What a value of an option that is handed through may hold: nothing that a shell or a batch script reads.
+_VALUE = r"[A-Za-z0-9_.,:@+%/=&|*()\[\]~!^-]*"
+#: Options of sbatch that are handed through, beyond those that `hpcgan submit` has itself.
+# fmt: off
+PASSED_ON = frozenset((
+    "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "comment", "contiguous",
+    "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu", "deadline", "delay-boot", "dependency",
+    "distribution", "exclusive", "export", "extra-node-info", "get-user-env", "gpu-bind", "gpu-freq", "gres",
+    "gres-flags", "hint", "hold", "kill-on-invalid-dep", "licenses", "mail-type", "mail-user", "mcs-label",
+    "mem-bind", "mem-per-cpu", "mem-per-gpu", "mincpus", "network", "nice", "ntasks-per-core", "ntasks-per-socket",
+    "overcommit", "oversubscribe", "power", "prefer", "priority", "profile", "propagate", "reboot", "segment",
+    "sockets-per-node", "spread-job", "switches", "thread-spec", "threads-per-core", "time-min", "tmp", "tres-bind",
+    "use-min-nodes", "wait-all-nodes", "wckey",
+))
+# fmt: on
+# What decides of options of sbatch that are hpcgan's.
+_OWN = {
+    "job-name": "the job has the name of the configuration ('name: ...' in it)",
+    "nodes": "use --nodes",
+    "ntasks": "use --nodes and --ranks-per-node",
+    "ntasks-per-node": "use --ranks-per-node",
+    "ntasks-per-gpu": "use --ranks-per-node and --gpus",
+    "cpus-per-task": "use --threads",
+    "gpus": "use --gpus",
+    "gpus-per-node": "use --gpus",
+    "gpus-per-task": "use --gpus",
+    "gpus-per-socket": "use --gpus",
+    "signal": "use --signal",
+    "array": "'hpcgan sweep --executor slurm' submits arrays",
+    "output": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
+    "error": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
+    "open-mode": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
+    "input": "the job reads no input",
+    "requeue": "use --requeues",
+    "no-requeue": "use --requeues 0",
+    "no-kill": "the job starts again when a node is lost",
+    "chdir": "the job runs where it is submitted",
+    "wait": "use --wait",
+    "test-only": "use --print",
+    "wrap": "the script is hpcgan's",
+    "parsable": "hpcgan reads the answer",
+    "quiet": "hpcgan reads the answer",
+    "verbose": "hpcgan reads the answer",
+    **{
+        name: f"use --{name}"
+        for name in ("time", "partition", "account", "qos", "reservation", "constraint", "mem", "nodelist", "exclude")
+    },
+}  # fmt: skip
+
+# Variables of sbatch that do not count, whatever they say: what they decide is decided for every job of hpcgan.
+_UNHEARD = ("ARRAY_INX", "ERROR", "INPUT", "NO_KILL", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT")
+# Those that contradict an option which is given, beside that of its own name.
+_CONTRADICTING = {
+    "array": ("ARRAY_INX",),
+    "time": ("TIMELIMIT",),
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), ("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE")),
+    **dict.fromkeys(
+        ("gpus-per-node", "gres"),
+        ("GPUS", "GPUS_PER_NODE", "GPUS_PER_SOCKET", "GPUS_PER_TASK", "GRES", "TRES_PER_TASK"),
+    ),
+    "cpus-per-task": ("CPUS_PER_GPU", "TRES_PER_TASK"),
+    **dict.fromkeys(("exclusive", "oversubscribe"), ("EXCLUSIVE",)),
+}
+
+
+def passed_on(words: Sequence[str]) -> tuple[str, ...]:
+    """Options of sbatch that a user hands through, each as `--name` or `--name=value`.
+
+    Parameters
+    ----------
+    words : sequence of str
+        As on a command line, each one option or several: `--mail-type=END --mail-user me@site`.
+
+    Raises
+    ------
+    ValueError
+        What sbatch does not have, what hpcgan decides itself, or a value that a shell could read.
+    """
+    found: list[str] = []
+    for text in words:
+        try:
+            parts = shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {error}") from None
+        if not parts:
+            raise ValueError("is empty")
+        for part in parts:
+            match = re.fullmatch(r"--([a-z][a-z-]*)(=.*)?", part, re.DOTALL)
+            if match is not None:
+                found.append(part)
+            elif found and "=" not in found[-1] and not part.startswith("-"):
+                found[-1] += f"={part}"  # `--mail-user me@site`
+            else:
+                raise ValueError("write options of sbatch in their long form, --name or --name=value")
+    for option in found:
+        name, _, value = option[2:].partition("=")
+        if name in _OWN:
+            raise ValueError(f"--{name} is hpcgan's own: {_OWN[name]}")
+        if name not in PASSED_ON:
+            raise ValueError(f"--{name} is no option of sbatch that hpcgan hands through")
+        if not re.fullmatch(_VALUE, value) or len(value) > 1024:
+            raise ValueError(f"--{name}: letters, digits and _.,:@+%/=&|*()[]~!^- only")
+    return tuple(found)
+
+
 class JobSpec(BaseModel):
     """What is asked of Slurm.
 
@@ -88,6 +200,8 @@ class JobSpec(BaseModel):
         How often the job may queue again to go on after its limit.
     retries : int
         Failures in a row without progress after which it gives up.
+    sbatch : tuple of str
+        Further options of sbatch (see `passed_on`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,6 +224,12 @@ class JobSpec(BaseModel):
     signal_s: int = Field(120, ge=1, le=65535)
     requeues: int = Field(100, ge=0, le=100_000)
     retries: int = Field(3, ge=0, le=1000)
+    sbatch: tuple[str, ...] = ()
+
+    @field_validator("sbatch", mode="before")
+    @classmethod
+    def _sbatch_is_known(cls, value: object) -> object:
+        return passed_on([value] if isinstance(value, str) else list(value)) if value else ()  # type: ignore[call-overload]
 
     @field_validator("time")
     @classmethod
@@ -189,6 +309,42 @@ def seconds(text: str) -> float:
     return float(total)
 
 
+def check_room(spec: JobSpec, startup: float | None = None) -> str | None:
+    """Refuse a time limit that leaves no time for training before the checkpoint.
+
+    Parameters
+    ----------
+    spec : JobSpec
+    startup : float, optional
+        Seconds that earlier attempts took from their start to the end of their first step.
+
+    Returns
+    -------
+    str or None
+        A warning, if more of each job will go into its start than into training.
+
+    Raises
+    ------
+    InputError
+        One line with the numbers and the remedy.
+    """
+    limit = 60 * math.ceil(seconds(spec.time) / 60)  # Slurm counts in minutes
+    room = limit - spec.signal_s - EARLY
+    needed = LEAST_ROOM if startup is None else startup
+    if room >= 2 * needed or (startup is None and room >= needed):
+        return None
+    least = 60 * math.ceil((spec.signal_s + EARLY + max(LEAST_ROOM, 2 * needed)) / 60)
+    why = "" if startup is None else f", and this run took {startup:.0f} s to start"
+    text = (
+        f"--time {spec.time}: of {limit} s, the last {spec.signal_s} are for the checkpoint (--signal), and Slurm may "
+        f"ask for it {EARLY:.0f} s early: {max(0.0, room):.0f} s are left for starting and training{why}; "
+        f"ask for --time {least // 60} (minutes) or more" + (", or a smaller --signal" if limit > EARLY + 60 else "")
+    )
+    if room < needed:
+        raise InputError(text)
+    return text
+
+
 def site_file(given: Path | None, option: str = "--site") -> Path | None:
     """The shell file with the site's settings: the one that was given, else `SITE` if it is there.
 
@@ -243,14 +399,23 @@ def render(
     str
         Text for sbatch. Where its output goes is not part of it (see `submit`): the patterns of file names
         in #SBATCH lines cannot be quoted.
+
+    Raises
+    ------
+    InputError
+        The script is warned so early that it has no time (`check_room`).
     """
     values = spec.model_dump()
     lines = ["#!/bin/bash"]
+    requeue = supervised if requeue is None else requeue
+    warned = requeue if warned is None else warned
+    if warned:
+        check_room(spec)
     lines += [
         f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
     ]
-    requeue = supervised if requeue is None else requeue
-    if requeue if warned is None else warned:
+    lines += [f"#SBATCH {option}" for option in spec.sbatch]
+    if warned:
         lines.append(f"#SBATCH --signal=B:USR1@{spec.signal_s}")
     if requeue:
         lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
@@ -267,8 +432,45 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def submit(script: str, folder: Path, log: str = "slurm-%j.out") -> str:
+def options_of(script: str) -> list[str]:
+    """The options in a script's #SBATCH lines, each of which holds one."""
+    return re.findall(r"^#SBATCH (--\S+)$", script.split("\n\n")[0], re.MULTILINE)
+
+
+def submit_environment(env: Mapping[str, str], options: Sequence[str]) -> dict[str, str]:
+    """The environment in which sbatch does what it is asked for.
+
+    Nothing of the job, the step and the ranks around this process is left, since sbatch hands its environment to the
+    new job, whose srun would heed it. SBATCH_* variables count where they decide what nobody has asked for (a site's
+    account or partition, say), and not where they contradict an option.
+
+    Parameters
+    ----------
+    env : mapping
+    options : sequence of str
+        Of sbatch, `--name` or `--name=value`.
+    """
+    names = {option[2:].partition("=")[0] for option in options}
+    unheard = set(_UNHEARD)
+    for name in names:
+        unheard |= {name.upper().replace("-", "_"), *_CONTRADICTING.get(name, ())}
+    variables = {f"SBATCH_{name}" for name in unheard}
+    return {name: value for name, value in outside(env).items() if name not in variables}
+
+
+def submit(script: str, folder: Path, log: str = "slurm-%j.out", after: Sequence[str] = ()) -> str:
     """Hand a script to sbatch; its output goes to `folder`/slurm-JOBID.out, or another pattern of sbatch's.
+
+    The options in the script are given on the command line, too: variables of the environment win over those in the
+    script. The environment is that of `submit_environment`.
+
+    Parameters
+    ----------
+    script : str
+    folder : Path
+    log : str
+    after : sequence of str
+        Jobs that must have ended before it starts.
 
     Returns
     -------
@@ -285,7 +487,11 @@ def submit(script: str, folder: Path, log: str = "slurm-%j.out") -> str:
     path = str(folder.resolve()).replace("%", "%%")  # a percent sign starts a pattern
     if "\\" in path or not path.isprintable():  # a backslash switches patterns off
         raise InputError(f"{str(folder)!r}: sbatch cannot write its log there; take a name without \\ and controls")
-    answer = _call(["sbatch", "--parsable", f"--output={path}/{log}"], stdin=script).strip()
+    options = options_of(script)
+    if after:
+        options.append(f"--dependency=afterany:{':'.join(after)}")
+    command = ["sbatch", "--parsable", *options, f"--output={path}/{log}"]
+    answer = _call(command, stdin=script, env=submit_environment(os.environ, options)).strip()
     number = answer.split(";")[0]  # JOBID;CLUSTER on federated sites
     if not re.fullmatch(r"\d+", number):
         raise HpcganError(f"sbatch answered {answer!r} instead of a job number")
@@ -349,11 +555,14 @@ class JobState:
         Its exit code so far, as a shell would have it.
     reason : str
         Why it waits (Resources, PartitionNodeLimit ...), or empty.
+    requeue : bool
+        Whether it may go back into the queue.
     """
 
     state: str
     code: int
     reason: str
+    requeue: bool = True
 
     def __str__(self) -> str:
         text = self.state.lower()
@@ -381,7 +590,10 @@ def job_state(job: str) -> JobState | None:
     status, number = (int(code[1]), int(code[2])) if code else (0, 0)
     reason = re.search(r"\bReason=(\S+)", text)
     return JobState(
-        state[1], status or (128 + number if number else 0), reason[1] if reason and reason[1] != "None" else ""
+        state[1],
+        status or (128 + number if number else 0),
+        reason[1] if reason and reason[1] != "None" else "",
+        re.search(r"\bRequeue=0\b", text) is None,
     )
 
 
@@ -474,6 +686,17 @@ def ask_to_stop(job: str) -> None:
     _call(["scancel", "--signal=USR1", "--batch", job])
 
 
+def forbid_requeue(job: str) -> None:
+    """Let a job end when it ends, and not go back into the queue.
+
+    Raises
+    ------
+    HpcganError
+        Slurm refuses: what it says.
+    """
+    _call(["scontrol", "update", f"JobId={job}", "Requeue=0"])
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue.
 
@@ -491,8 +714,12 @@ def srun_mpi_types() -> list[str]:
     return re.findall(r"^\s*(?:srun:\s*)?([a-z][a-z0-9_]*)\s*$", text, re.MULTILINE)
 
 
-def _call(command: list[str], *, stdin: str = "", both: bool = False) -> str:
+_OF_TOOLS = ("SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
+
+
+def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mapping[str, str] | None = None) -> str:
     """Standard output of a Slurm command (with `both`, its messages as well)."""
+    env = os.environ if env is None else env
     path = shutil.which(command[0])
     if path is None:
         raise HpcganError(f"no {command[0]} found: this is not a machine of a Slurm cluster (or load its module)")
@@ -505,8 +732,8 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False) -> str:
             errors="replace",
             timeout=TIMEOUT,
             check=False,
-            # Slurm's tools read SBATCH_* and SQUEUE_* variables; formats that a user has set would break ours.
-            env={k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SINFO_"))},
+            # Slurm's tools read variables; formats and filters that a user has set would break ours.
+            env={k: v for k, v in env.items() if not k.startswith(_OF_TOOLS)},
         )
     except subprocess.TimeoutExpired:
         raise HpcganError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: is the Slurm controller up?") from None

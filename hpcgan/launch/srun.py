@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from hpcgan.allocation import current_job, in_step
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.launch.job import rank_command
@@ -20,6 +22,8 @@ LAUNCHERS = ("auto", "srun", "mpirun")
 @dataclass(frozen=True)
 class Srun:
     """srun with the process management interface that the MPI library speaks."""
+
+    name: ClassVar[str] = "srun"
 
     path: str
     flavour: str
@@ -44,7 +48,7 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
     """The launcher inside an allocation.
 
     srun where it speaks what the MPI library does (Open MPI: pmix; MPICH and Intel MPI: pmi2), since Slurm then
-    sees every rank; else mpirun.
+    sees every rank; else mpirun, and so in the shell of a step (`srun --pty bash`), which has no tasks to give away.
 
     Parameters
     ----------
@@ -63,7 +67,7 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
     if wanted not in LAUNCHERS:
         raise InputError(f"launcher '{wanted}': choose one of {', '.join(LAUNCHERS)}{did_you_mean(wanted, LAUNCHERS)}")
     mpirun = find_mpirun(env)
-    if wanted == "mpirun":
+    if wanted == "mpirun" or (wanted == "auto" and in_step(env)):
         return mpirun
     path = shutil.which("srun", path=env.get("PATH"))
     mpi = env.get("HPCGAN_SRUN_MPI") or _common(mpirun.flavour) if path else None
@@ -73,6 +77,25 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
         reason = f"it speaks no PMI that {mpirun.flavour} does" if path else "no srun found"
         raise HpcganError(f"srun cannot start the ranks ({reason}): use mpirun, or name one in HPCGAN_SRUN_MPI")
     return mpirun
+
+
+def here(env: Mapping[str, str], ranks: int) -> tuple[Srun | Mpirun, int]:
+    """The launcher of some ranks where this process is, and the nodes it spreads them over.
+
+    Inside an allocation that has a task for each of them it is what `choose` says: under srun a cancelled job's ranks
+    write a checkpoint, which the daemons of mpirun leave them no time for. Else mpirun.
+
+    Raises
+    ------
+    InputError
+        HPCGAN_LAUNCHER is another name.
+    HpcganError
+        There is none.
+    """
+    job = current_job(env)
+    if job is None or in_step(env) or not 1 < ranks <= job.tasks:
+        return find_mpirun(env), 1
+    return choose(env.get("HPCGAN_LAUNCHER", "auto"), env), min(job.nodes, ranks)
 
 
 def _common(flavour: str) -> str | None:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from hpcgan import home
-from hpcgan.errors import InputError
+from hpcgan.allocation import between_steps
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError
 from hpcgan.launch import tuned
 from hpcgan.launch.job import GRACE, STOP_SIGNALS, Job, Requests, handling
-from hpcgan.launch.mpirun import find_mpirun
+from hpcgan.launch.srun import here
 from hpcgan.launch.topology import Topology, available_cores, plan
 from hpcgan.launch.world import expected_world
+
+#: Seconds in which a job's record may still appear: shared file systems show files of another node late.
+PATIENCE = 5.0
 
 
 class Launcher(Protocol):
     """What starts ranks: mpirun or srun."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
 
     @property
     def flavour(self) -> str:
@@ -35,7 +45,7 @@ def launch(
     ranks: int,
     *,
     launcher: Launcher | None = None,
-    nodes: int = 1,
+    nodes: int | None = None,
     module: str = "hpcgan",
     threads: int | None = None,
     grace: float = GRACE,
@@ -45,6 +55,8 @@ def launch(
     env: Mapping[str, str] | None = None,
     report: Callable[[str], None] | None = None,
     requests: Requests | None = None,
+    recorded: Callable[[], int | None] | None = None,
+    unrecorded: str = "",
 ) -> int:
     """Run `python -m module ARGV` on `ranks` ranks and return the job's exit code.
 
@@ -59,9 +71,9 @@ def launch(
     ranks : int
         World size.
     launcher : Launcher, optional
-        What starts the ranks; by default this environment's mpirun.
-    nodes : int
-        Nodes they are spread over.
+        What starts the ranks; by default this environment's mpirun, or inside a Slurm allocation what suits it best.
+    nodes : int, optional
+        Nodes they are spread over; by default those that the launcher takes here.
     module : str
         What `python -m` runs.
     threads : int, optional
@@ -79,12 +91,18 @@ def launch(
         Takes one line for the user; by default printed to stderr.
     requests : Requests, optional
         Where requests to stop are kept, for a caller that goes on afterwards: one made before counts.
+    recorded : callable, optional
+        The exit code that the job itself has recorded, 0 or 75; None if it recorded none. A launcher that says 0 is
+        not believed without (see `hpcgan.launch.records`).
+    unrecorded : str
+        What to say of a record that is missing.
 
     Returns
     -------
     int
         The exit code of the first rank that ended with a non-zero one, else 0; 128 + n if the job was
-        ended the hard way after signal n, or the launcher itself by it.
+        ended the hard way after signal n, or the launcher itself by it. With `recorded`, 1 in place of a 0 that the
+        job has not recorded, and 75 if that is what it has.
 
     Raises
     ------
@@ -110,13 +128,16 @@ def launch(
     note = home.provide(base)  # mpirun does not start without
     # A signal from now on is a request, also while mpirun is being started.
     with handling(STOP_SIGNALS, requests.ask):
-        launcher = find_mpirun(base) if launcher is None else launcher
+        if launcher is None:
+            launcher, width = here(base, ranks)
+            nodes = width if nodes is None else nodes
+        nodes = 1 if nodes is None else nodes
         cores = available_cores()
         measured = tuned.load(base, tuned.machine(cores, launcher.flavour))
         topology = plan(ranks, cores, nodes, flavour=launcher.flavour, threads=threads, tuned=measured)
         for warning in topology.warnings:
             report(f"hpcgan: warning: {warning}")
-        full = topology.environment(base)
+        full = topology.environment(between_steps(base))
         full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout and sys.stdout.isatty() else "0")
         full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
         job = Job(launcher.command(topology, argv, module), full, stdout, stderr)
@@ -124,9 +145,19 @@ def launch(
             code = job.wait(requests, grace, timeout)
             if note is not None:
                 report(f"hpcgan: note: {note}")
-            return code
         finally:
             job.end()  # whatever went wrong here, no rank outlives it
+    if recorded is None or code == EXIT_BAD_INPUT:
+        return code
+    end = time.monotonic() + PATIENCE
+    while (found := recorded()) is None and code == EXIT_DONE and time.monotonic() < end:
+        time.sleep(PATIENCE / 25)
+    if found == EXIT_INTERRUPTED:
+        return EXIT_INTERRUPTED
+    if code == EXIT_DONE and found is None:
+        report(f"hpcgan: error: {launcher.name} ended with exit code {code}, but {unrecorded}")
+        return EXIT_FAILED
+    return code
 
 
 def _print(line: str) -> None:

@@ -41,6 +41,8 @@ class Supervisor:
         A number that grows with each checkpoint.
     stopped : callable
         Whether a command has ended the run, which then is not to go on.
+    hopeless : callable
+        Why it makes no sense to queue again, if it does not; asked once, when the ranks were stopped by Slurm.
     retries : int
         Failures in a row without progress that are tried again.
     requeues : int
@@ -52,6 +54,7 @@ class Supervisor:
     start: Callable[[Requests], int]
     progress: Callable[[], int]
     stopped: Callable[[], bool] = lambda: False
+    hopeless: Callable[[], str | None] = lambda: None
     retries: int = 3
     requeues: int = 100
     job: CurrentJob | None = None
@@ -112,11 +115,21 @@ class Supervisor:
             )
             return EXIT_INTERRUPTED
         end = time.monotonic() + self.patience
+        asked = False
         while True:
             try:
                 found = slurm.job_state(job.id)
                 if found is None or found.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
+                if not found.requeue:
+                    written = "checkpoint written; " * (code == EXIT_INTERRUPTED)
+                    self.report(f"{written}job {job.id} ends here, as it was asked to")
+                    return EXIT_INTERRUPTED
+                if found.state != "PREEMPTED" and not asked:
+                    asked = True
+                    if (reason := self.hopeless()) is not None:
+                        self.report(f"error: {reason}")
+                        return EXIT_FAILED
                 slurm.requeue(job.id)
                 break
             except HpcganError as error:  # a controller that is being restarted answers again soon

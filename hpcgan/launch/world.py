@@ -12,11 +12,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hpcgan.allocation import task_counts
-from hpcgan.errors import HpcganError
+from hpcgan.allocation import current_job, in_step, task_counts
+from hpcgan.errors import HpcganError, InputError
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def expected_world(env: Mapping[str, str]) -> World | None:
 
     `OMPI_*` wins over Slurm's variables: under `mpirun` inside a Slurm job they are both there, and
     Slurm's then describe the step of mpirun's daemons. `SLURM_NTASKS` alone promises nothing, since it
-    is set in every batch shell; only `SLURM_STEP_NUM_TASKS` together with `SLURM_PROCID` and
-    `SLURM_STEP_ID` says that this process is one task of an `srun` step.
+    is set in every batch shell; only a step of `srun` (`in_step`) has tasks. A step of one task may be a
+    launcher's or a person's shell (see `ranks_of_launcher`).
 
     Parameters
     ----------
@@ -80,13 +81,67 @@ def expected_world(env: Mapping[str, str]) -> World | None:
     for names in _MPIRUN:
         if names[0] in env:
             return _world(env, *names, launcher="mpirun")
-    in_step = all(name in env for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_ID"))
-    if _PMI[0] in env and not in_step:
+    step = in_step(env)
+    if _PMI[0] in env and not step:
         return _world(env, *_PMI, launcher="mpirun")
-    if in_step:
+    if step:
         world = _world(env, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", None, launcher="srun")
         return World(world.size, world.rank, world.local_rank, _slurm_local_size(env), "srun")
     return None
+
+
+def ranks_of_launcher(env: Mapping[str, str]) -> World | None:
+    """The world of ranks this process was started into; None if it may start some itself.
+
+    As `expected_world`, but a step of one task is none: that is what the shell of `srun --pty bash` is, and one rank
+    needs no launcher.
+
+    Raises
+    ------
+    HpcganError
+        As `expected_world`.
+    """
+    world = expected_world(env)
+    return None if world is not None and world.launcher == "srun" and world.size == 1 else world
+
+
+def starts_ranks(asked: int | None, env: Mapping[str, str], report: Callable[[str], None] | None = None) -> bool:
+    """Whether a command with `--ranks` starts ranks itself; else this process is the rank, or one of them.
+
+    Parameters
+    ----------
+    asked : int or None
+        Of `--ranks`.
+    env : mapping
+        The environment, usually `os.environ`.
+    report : callable, optional
+        Takes one line for a person who is about to use one task of several; by default printed to stderr.
+
+    Raises
+    ------
+    InputError
+        A launcher has started another number of ranks.
+    HpcganError
+        As `expected_world`.
+    """
+    world = ranks_of_launcher(env)
+    if world is not None:
+        if asked not in (None, world.size):
+            raise InputError(f"--ranks {asked}: the launcher has already started {world.size} ranks; leave it out")
+        return False
+    if asked is None:
+        job = None if expected_world(env) else current_job(env)
+        if job is not None and job.tasks > 1:
+            (report or _print)(
+                f"hpcgan: hint: this starts one rank, and the allocation is of {job.tasks} tasks: use them by "
+                f"--ranks {job.tasks}, or 'srun --mpi=pmix hpcgan ...'"
+            )
+        return False
+    return asked != 1
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def check_world(expected: World | None, actual_size: int, actual_rank: int) -> None:
@@ -147,6 +202,16 @@ def set_parent_death_signal(signum: int) -> None:
     libc.prctl(1, int(signum), 0, 0, 0)  # 1 is PR_SET_PDEATHSIG
 
 
+def process_age() -> float:
+    """Seconds since this process began (Linux; elsewhere 0)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+
+
 def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
     """Whether what this process prints is read on a terminal.
 
@@ -158,7 +223,7 @@ def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
     told = env.get("HPCGAN_TERMINAL")
     if told is not None:
         return told == "1"
-    if expected_world(env) is not None:
+    if ranks_of_launcher(env) is not None:
         return False
     return sys.stdout is not None and sys.stdout.isatty()
 

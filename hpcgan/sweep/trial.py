@@ -28,6 +28,7 @@ from hpcgan.allocation import current_job
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import srun
 from hpcgan.launch.job import STOP_SIGNALS, Requests, handling, rank_command
+from hpcgan.launch.records import OVER, ends, launch_training
 from hpcgan.launch.start import Launcher, launch
 from hpcgan.launch.topology import UNKNOWN, Topology
 from hpcgan.launch.world import set_parent_death_signal
@@ -51,6 +52,7 @@ _NOT_ITS_FAULT = re.compile(
 class Direct:
     """A launcher of a single rank: the process itself."""
 
+    name = "python"
     flavour = UNKNOWN
 
     def command(self, topology: Topology, argv: Sequence[str], module: str) -> list[str]:
@@ -123,12 +125,12 @@ class Trial:
         self._wait_for_others(run)
         if self.requests.made():
             return EXIT_INTERRUPTED
-        started, begin, ends = time.time(), log.tell(), len(_ends(run))
+        started, begin, ended = time.time(), log.tell(), len(ends(run))
         argv = ["train", str(run.config_file), *self._place_of_data(assignment), "--run", str(run.path)]
-        code = self._launch(argv, ranks, threads, log)
+        code = launch_training(argv, run, ranks, **self._options(ranks, threads, log))
         if self.lost:
             return EXIT_FAILED
-        made = judge(self.study, assignment, lease.attempt, code, started, begin, ends)
+        made = judge(self.study, assignment, lease.attempt, code, started, begin, ended)
         if made is None:
             return code or EXIT_FAILED
         lease.check()
@@ -141,7 +143,8 @@ class Trial:
         path = RunDirectory(self.study.path).read_config()["data"]["path"]
         return [] if "data.path" in assignment.params else [f"data.path={json.dumps(path)}"]
 
-    def _launch(self, argv: Sequence[str], ranks: int, threads: int | None, log: IO[bytes]) -> int:
+    def _options(self, ranks: int, threads: int | None, log: IO[bytes]) -> dict[str, Any]:
+        """Of `launch`."""
         job, nodes = current_job(os.environ), 1
         launcher: Launcher | None = None  # this environment's mpirun
         if ranks == 1:
@@ -149,17 +152,15 @@ class Trial:
         elif job is not None:
             launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
             nodes = min(job.nodes, ranks)
-        return launch(
-            argv,
-            ranks,
-            launcher=launcher,
-            nodes=nodes,
-            threads=threads,
-            stdout=log,
-            stderr=log,
-            report=self.requests.report,
-            requests=self.requests,
-        )
+        return {
+            "launcher": launcher,
+            "nodes": nodes,
+            "threads": threads,
+            "stdout": log,
+            "stderr": log,
+            "report": self.requests.report,
+            "requests": self.requests,
+        }
 
     def _wait_for_others(self, run: RunDirectory) -> None:
         """Until the ranks of an earlier attempt, whose starter was killed, have ended.
@@ -178,7 +179,8 @@ class Trial:
     def _score(self, result: Result, log: IO[bytes]) -> int:
         """Score a trained trial on test events."""
         run = self.study.trial(self.number)
-        code = self._launch(["evaluate", str(run.path), "--samples", str(TEST_SAMPLES), "--no-distances"], 1, None, log)
+        argv = ["evaluate", str(run.path), "--samples", str(TEST_SAMPLES), "--no-distances"]
+        code = launch(argv, 1, **self._options(1, None, log))
         if code != EXIT_DONE or self.lost:
             return code or EXIT_FAILED
         try:
@@ -191,7 +193,7 @@ class Trial:
 
 
 def judge(
-    study: StudyDirectory, assignment: Assignment, attempt: int, code: int, started: float, begin: int, ends: int
+    study: StudyDirectory, assignment: Assignment, attempt: int, code: int, started: float, begin: int, ended: int
 ) -> Result | None:
     """What came of a training that ended with an exit code; None if it was not brought to an end.
 
@@ -207,15 +209,15 @@ def judge(
         Seconds since 1970.
     begin : int
         Where in the log this attempt begins, bytes.
-    ends : int
+    ended : int
         Ends of earlier attempts at the training.
     """
-    new = _ends(study.trial(assignment.number))[ends:]
+    new = ends(study.trial(assignment.number))[ended:]
     outcome = new[-1].get("outcome") if new else None
     score, epoch, epochs = standing(study, assignment.number)
     state: State = "failed"
     reason = None
-    if code == EXIT_DONE:
+    if code == EXIT_DONE and outcome in OVER:
         if outcome == "pruned":  # by hand, it may be before the first epoch
             state, reason = "pruned", _verdict(study.trial(assignment.number).verdict_file)
         elif score is None:
@@ -229,11 +231,6 @@ def judge(
     else:
         return None
     return assignment.result(attempt, state, reason, score=score, epoch=epoch, epochs=epochs, started=started)
-
-
-def _ends(run: RunDirectory) -> list[dict[str, Any]]:
-    """What attempts at a training recorded when they ended in order."""
-    return [r for r in records.read_lines(run.metrics_file) if r.get("kind") == "end"]
 
 
 def standing(study: StudyDirectory, number: int) -> tuple[float | None, int | None, int]:

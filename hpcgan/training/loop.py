@@ -68,7 +68,8 @@ class Writers:
     """What rank 0 writes with; other ranks have none.
 
     `tensorboard` takes samples seen and scalars by name, `samples` an epoch, of which it stores some events; `verdict`
-    says why the training shall end early, if it shall, `inbox` has commands to it.
+    says why the training shall end early, if it shall, `inbox` has commands to it. `begun` is told the step after the
+    first call of an attempt, which ends what it takes to start.
     """
 
     lease: Lease
@@ -77,6 +78,7 @@ class Writers:
     samples: Callable[[int], None]
     verdict: Callable[[], str | None] = lambda: None
     inbox: Inbox = field(default_factory=NoCommands)
+    begun: Callable[[int], None] = lambda step: None
 
 
 class Trainer:
@@ -184,6 +186,8 @@ class Trainer:
                 self._count(result, stop)
             if self._is_first:
                 self._restart_clock()  # what TensorFlow took to build the step is no part of an epoch's rate either
+            if self._is_first and self._writers is not None:
+                self._writers.begun(counters.step)
             self._is_first = False
             self._comm.beat(f"the data of step {counters.step}")
 

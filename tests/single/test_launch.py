@@ -3,6 +3,7 @@
 Real jobs: tests/integration/test_jobs.py.
 """
 
+import json
 import os
 import sys
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.comm.select import make_comm, resolve_backend
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch import job, topology
+from hpcgan.launch import job, srun, start, topology
 from hpcgan.launch.banner import BannerFilter
 from hpcgan.launch.mpirun import Mpirun, find_mpirun
+from hpcgan.launch.records import launch_training, launch_writing
 from hpcgan.launch.start import launch
 from hpcgan.launch.topology import (
     INTEL,
@@ -31,6 +33,7 @@ from hpcgan.launch.topology import (
     rank_environment,
     threads_from_env,
 )
+from hpcgan.rundir import RunDirectory
 
 # --- layout -----------------------------------------------------------------------------------------------
 
@@ -408,3 +411,111 @@ def test_a_scheduler_may_show_each_rank_its_own_gpu_only(monkeypatch):
 def test_devices_after_the_start_are_an_error():
     with pytest.raises(HpcganError, match="before TensorFlow is used"):
         configure_devices(rank(0, 1), 1, FakeTensorFlow(0, started=True))
+
+
+# --- what counts is the job's own record ------------------------------------------------------------------
+
+
+class Says:
+    """A launcher that does what a shell script says."""
+
+    name = "mpirun"
+    flavour = UNKNOWN
+
+    def __init__(self, script):
+        self.script = script
+
+    def command(self, topology, argv, module):
+        return ["sh", "-c", self.script, "sh", *argv]
+
+
+def end(run, outcome, attempt=2):
+    record = json.dumps({"kind": "end", "attempt": attempt, "step": 9, "outcome": outcome})
+    return f"echo '{record}' >> '{run.metrics_file}'; "
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "expected"),
+    [
+        ("done", 0, 0),
+        ("pruned", 0, 0),
+        (None, 0, 1),  # mpirun when its allocation is taken away
+        ("failed", 0, 1),
+        ("interrupted", 0, 75),
+        ("interrupted", 143, 75),
+        ("stopped", 137, 75),
+        ("interrupted", 2, 2),  # another attempt has taken the run over, and this record may be its
+        (None, 75, 75),
+        (None, 143, 143),
+        ("failed", 1, 1),
+        ("done", 1, 1),
+    ],
+)
+def test_a_launcher_is_believed_as_far_as_the_run_says_the_same(tmp_path, monkeypatch, outcome, code, expected):
+    monkeypatch.setattr(start, "PATIENCE", 0.2)
+    run = RunDirectory(tmp_path / "a run")
+    run.path.mkdir()
+    earlier = {"kind": "end", "attempt": 1, "step": 3, "outcome": "done"}
+    run.metrics_file.write_text(json.dumps(earlier) + "\n")
+    script = (end(run, outcome) if outcome else "") + f"exit {code}"
+    told = []
+    assert launch_training(["train"], run, 2, launcher=Says(script), report=told.append) == expected
+    errors = [line for line in told if "error" in line]
+    if expected == 1 and code == 0:
+        (line,) = errors
+        assert "mpirun ended with exit code 0, but" in line
+        assert str(run.path) in line
+        assert "the same command goes on from the last checkpoint" in line
+        assert "\n" not in line
+    else:
+        assert not errors
+
+
+def test_a_record_that_comes_late_counts(tmp_path):
+    """Shared file systems show what another node wrote some seconds later."""
+    run = RunDirectory(tmp_path)
+    launcher = Says(f"(sleep 0.5; {end(run, 'done')}) >/dev/null 2>&1 &")
+    assert launch_training(["train"], run, 2, launcher=launcher, report=lambda line: None) == 0
+
+
+@pytest.mark.parametrize(("script", "expected"), [("true", 1), ("echo new > '{}'", 0), ("exit 3", 3)])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_that_was_not_written_is_no_success(tmp_path, monkeypatch, script, expected, there):
+    monkeypatch.setattr(start, "PATIENCE", 0.2)
+    file = tmp_path / "x.h5"
+    if there:
+        file.write_text("of another time")
+    told = []
+    code = launch_writing(["generate"], file, 2, launcher=Says(script.format(file)), report=told.append)
+    assert code == expected
+    assert [line for line in told if "error" in line] == (
+        [f"hpcgan: error: mpirun ended with exit code 0, but {file} was not written"] if expected == 1 else []
+    )
+
+
+# --- the launcher inside an allocation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "ranks", "name", "nodes"),
+    [
+        ({}, 2, "mpirun", 1),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NUM_NODES": "2"}, 4, "srun", 2),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NUM_NODES": "4"}, 2, "srun", 2),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "HPCGAN_LAUNCHER": "mpirun"}, 4, "mpirun", 1),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2"}, 4, "mpirun", 1),  # srun has no task for two of them
+        (
+            {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1",
+             "SLURM_PROCID": "0"},
+            2, "mpirun", 1,
+        ),
+    ],
+)  # fmt: skip
+def test_the_launcher_of_ranks_here(tmp_path, monkeypatch, env, ranks, name, nodes):
+    path = fake_mpirun(tmp_path, "mpirun (Open MPI) 5.0.11")
+    (tmp_path / "srun").write_text("#!/bin/sh\necho pmix\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    env = {**env, "PATH": os.environ["PATH"], "HPCGAN_MPIRUN": str(path)}
+    launcher, width = srun.here(env, ranks)
+    assert (launcher.name, width) == (name, min(nodes, ranks))

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
-
-# What launchers set for their ranks. A trial that is started from a rank, or inside a job, is a job of its own.
-_OF_LAUNCHERS = re.compile(r"OMPI_|PMIX_|PMI_|PMI2_|PRTE_|OPAL_|MV2_|HYDRA_|HYDI_|MPI_LOCAL|MPIR_|SLURM_|SLURMD_|ALPS_")
-_KEPT = re.compile(r"OMPI_ALLOW_RUN_AS_ROOT|SLURM_CONF$")
 
 
 class Executor(Protocol):
@@ -48,11 +43,6 @@ class Executor(Protocol):
     def close(self) -> None:
         """Let go of everything; trials that are still there are not ended for it."""
         ...
-
-
-def scrubbed(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what MPI's and Slurm's launchers told this process of its own job."""
-    return {k: v for k, v in env.items() if not _OF_LAUNCHERS.match(k) or _KEPT.match(k)}
 
 
 def command(python: str, study: str, number: int, *options: str) -> list[str]:

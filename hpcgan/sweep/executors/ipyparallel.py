@@ -150,14 +150,15 @@ def run_child(study: str, number: int, folder: str) -> int:
     import sys
     from pathlib import Path
 
-    from hpcgan.sweep.executors.base import command, scrubbed
+    from hpcgan.allocation import outside
+    from hpcgan.sweep.executors.base import command
     from hpcgan.sweep.store import StudyDirectory
 
     with open(StudyDirectory(Path(study)).log_file(number), "ab") as log:
         return subprocess.run(
             command(sys.executable, study, number, "--parent", str(os.getpid())),
             cwd=folder,
-            env=scrubbed(os.environ),
+            env=outside(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

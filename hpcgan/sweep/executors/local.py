@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from hpcgan.allocation import outside
 from hpcgan.launch.topology import available_cores
-from hpcgan.sweep.executors.base import command, scrubbed
+from hpcgan.sweep.executors.base import command
 from hpcgan.sweep.store import StudyDirectory
 
 
@@ -31,7 +32,7 @@ class LocalExecutor:
     def __init__(self, study: StudyDirectory, slots: int, env: Mapping[str, str] | None = None) -> None:
         self.slots: int | None = slots
         self._study = study
-        self._env = scrubbed(os.environ if env is None else env)
+        self._env = outside(os.environ if env is None else env)
         self._cores = share_cores(slots)
         self._running: dict[int, tuple[subprocess.Popen[bytes], int]] = {}  # number: process, slot
 

@@ -14,6 +14,8 @@ from hpcgan.sweep.store import StudyDirectory
 
 #: Elements of one array: Slurm takes 1000 unless a site has set MaxArraySize.
 MOST = 1000
+#: Seconds that the controller has to say what is in the queue before a coordinator gives up.
+PATIENCE = 300.0
 
 
 class SlurmExecutor:
@@ -106,7 +108,14 @@ class SlurmExecutor:
         return dict.fromkeys(ended.values())
 
     def in_flight(self) -> set[int]:
-        """Trials in the queue, whichever coordinator submitted them."""
+        """Trials in the queue, whichever coordinator submitted them.
+
+        Raises
+        ------
+        HpcganError
+            The controller does not answer for `PATIENCE` seconds: what it would have said must not be guessed, or
+            trials that wait in the queue would be handed in again.
+        """
         if not self._elements:
             known = {
                 f"{entry['job']}_{i}": number
@@ -114,8 +123,12 @@ class SlurmExecutor:
                 if isinstance(entry.get("numbers"), list) and "job" in entry
                 for i, number in enumerate(entry["numbers"])
             }
-            queued = self._queue(list(known))
-            self._elements = {element: known[element] for element in queued or () if element in known}
+            end = time.monotonic() + PATIENCE
+            while (queued := self._queue(list(known))) is None:
+                if time.monotonic() > end:
+                    raise HpcganError(f"which trials are in the queue cannot be found out: {self._silent}")
+                time.sleep(self.every)
+            self._elements = {element: known[element] for element in queued}
         return set(self._elements.values())
 
     def stop(self) -> None:
