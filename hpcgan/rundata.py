@@ -7,6 +7,7 @@ run that begins with the weights of another knows that one by what it is, too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -112,21 +113,22 @@ def identify(config: Config) -> RunData:
     return RunData(files, (str(config.data.path.absolute()),), _origin(config))
 
 
-def run_hash(config: Config) -> str:
-    """Eight hex digits of what makes two runs the same: their configuration and the content of their data.
+def content(config: Config) -> dict[str, Any]:
+    """What the paths of a configuration stand for: the data, and the run whose weights it takes.
 
     Of data that cannot be read it knows nothing, which whoever needs them says.
     """
-    whole = config.identity()
-    try:
-        found = identify(config)
-    except InputError:
-        pass
-    else:
-        whole["content"] = found.fingerprints()
+    whole: dict[str, Any] = {}
+    with contextlib.suppress(InputError):
+        whole["data"] = identify(config).fingerprints()
     if config.training.start_from is not None:
         whole["origin"] = _origin(config) or str(config.training.start_from)
-    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+    return whole
+
+
+def run_hash(config: Config) -> str:
+    """Eight hex digits of what makes two runs the same: their configuration and what its paths stand for."""
+    canonical = json.dumps([config.identity(), content(config)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
@@ -170,8 +172,17 @@ def write(run: RunDirectory, found: RunData) -> None:
         raise HpcganError(f"{run.data_file}: cannot write: {error.strerror}") from None
 
 
-def check(run: RunDirectory, config: Config, found: RunData) -> str | None:
+def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:
     """Refuse to go on with other data than a run was trained with, or with the weights of another run.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    config : Config
+    found : RunData
+        The data of this configuration, as they are now.
+    noun, option : str
+        What messages call the run, and the option that gives another directory.
 
     Returns
     -------
@@ -186,18 +197,18 @@ def check(run: RunDirectory, config: Config, found: RunData) -> str | None:
     there = read(run)
     if there is None:
         return None
-    remedy = "give the data that it was trained with (data.path=...), or another directory with --run"
+    remedy = f"give the data that it was trained with (data.path=...), or another directory with {option}"
     other = _different(there, found, config)
     for difference in other:
         if difference.split in TRAINED_ON:
             raise InputError(
-                f"{difference.path}: holds other data than the run {run.path} was trained with "
+                f"{difference.path}: holds other data than the {noun} {run.path} was trained with "
                 f"({difference.what}); {remedy}"
             )
     if not _same_origin(run, there, config, found):
         raise InputError(
-            f"{run.path}: holds a run that did not begin with the weights of {config.training.start_from} "
-            "(training.start_from); give another directory with --run"
+            f"{run.path}: the {noun} there did not begin with the weights of {config.training.start_from} "
+            f"(training.start_from); give another directory with {option}"
         )
     for difference in other:
         return (
@@ -210,10 +221,10 @@ def check(run: RunDirectory, config: Config, found: RunData) -> str | None:
 def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
     from hpcgan.problems.base import Problems
 
-    began = run.load_config(Problems()).training.start_from
-    if config.training.start_from is None or config.training.start_from == began:
+    asked = config.training.start_from
+    if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
-    return found.origin is not None and found.origin == there.origin
+    return asked == run.load_config(Problems()).training.start_from  # it is not looked at again
 
 
 def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:

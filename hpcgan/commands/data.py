@@ -379,7 +379,16 @@ def _info(args: argparse.Namespace) -> int:
     for file in files:
         picture = None if args.no_picture else args.picture or file.with_suffix(".info.png")
         print(describe(file, picture))
+        print(f"  fingerprint       {_fingerprint(file)}")
     return EXIT_DONE
+
+
+def _fingerprint(file: Path) -> str:
+    """What a file is, and whether it is still what was written here."""
+    from hpcgan.data import identity
+
+    said = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
+    return identity.fingerprint(file)[:12] + said[identity.is_as_written(file)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

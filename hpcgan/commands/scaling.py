@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     batch = measure.study_batch(config, args.mode, ranks)
     if not args.synthetic_data:
         _check_data(config, args.mode, batch, ranks)
-    out = (args.out or measure.default_directory(config, args.mode)).absolute()
+    out = (args.out or measure.default_directory(config, args.mode, args.synthetic_data)).absolute()
     if args.executor == "slurm":
         return _submit(args, config, max(ranks), out)
     resources, cores = _resources(args)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     there = study.setting() if study.exists else None  # with other numbers of ranks, it keeps its threads
     threads = args.threads or (there.threads if there else measure.default_threads(ranks, resources, cores))
     setting = measure.Setting(
-        identity=config.identity_hash(),
+        identity=measure.identity_of(config, args.synthetic_data),
         mode=args.mode,
         batch=batch,
         steps=args.steps,

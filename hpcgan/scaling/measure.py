@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hpcgan import rundata
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.launch.banner import BannerFilter
@@ -64,7 +65,7 @@ class Setting:
     Attributes
     ----------
     identity : str
-        Hash of the configuration's identity.
+        Hash of the configuration and of the data: `identity_of`.
     mode : "weak" or "strong"
         The batch of a rank is the same at every point, or that of all ranks together.
     batch : int
@@ -228,8 +229,10 @@ class Study:
         if self.exists:
             there = self.setting()
             if there.identity != setting.identity:
+                same = self.config().identity() == config.identity()
                 raise InputError(
-                    f"{self.path}: holds a study of another configuration ({there.identity} there, "
+                    f"{self.path}: holds a study {'with other data' if same else 'of another configuration'} "
+                    f"({there.identity} there, "
                     f"{setting.identity} now); give another directory with --out"
                 )
             differing = [
@@ -242,6 +245,8 @@ class Study:
                     f"{self.path}: holds a study with other settings ({'; '.join(differing)}); "
                     "give another directory with --out"
                 )
+            if self.config().data.path != config.data.path:  # the same data, elsewhere
+                write_atomic(self.path / "config.yaml", config.to_yaml())
             return
         if RunDirectory(self.path).exists:
             raise InputError(f"{self.path}: holds a training, not a study; give another directory with --out")
@@ -519,9 +524,14 @@ def last_error(log: bytes) -> str:
     return said[-1] if said else ""
 
 
-def default_directory(config: Config, mode: Mode) -> Path:
+def identity_of(config: Config, synthetic: bool) -> str:
+    """Hash of what is measured: the configuration, and the content of the data, if these are read."""
+    return config.identity_hash() if synthetic else rundata.run_hash(config)
+
+
+def default_directory(config: Config, mode: Mode, synthetic: bool = False) -> Path:
     """`runs/scaling-NAME-MODE-HASH`."""
-    return Path("runs") / f"scaling-{config.name}-{mode}-{config.identity_hash()}"
+    return Path("runs") / f"scaling-{config.name}-{mode}-{identity_of(config, synthetic)}"
 
 
 def default_threads(ranks: Sequence[int], resources: Resources, cores: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hpcgan import config as configuration
+from hpcgan import rundata
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.rundir import FencedError, Lease, RunDirectory, differences, write_atomic
@@ -110,11 +111,16 @@ def opened(
     try:
         check(study, description, base)
         study.stop_file.unlink(missing_ok=True)  # an earlier coordinator's; from here on it is meant for this one
-        if not study.exists:
+        run = RunDirectory(study.path)
+        if study.exists:
+            _follow(study, base)
+        else:
             study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())
             write_atomic(study.space_file, yaml.safe_dump(description.space, sort_keys=False))
             study.write_description(description)  # last: with it there is a study
+        with contextlib.suppress(InputError):  # without data there is nothing to remember, and trials say so
+            rundata.write(run, rundata.identify(base))
         yield lease
         outcome = "done"
     except Interrupted:
@@ -141,9 +147,19 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
     if there == description:
         return
     found = differences(_compared(study, there), {**asdict(description), "identity": _identity(base)})
+    if not found:
+        rundata.check(RunDirectory(study.path), base, rundata.identify(base), "study", "--out")
     shown = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in found[:3])
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     raise InputError(f"{study.path}: holds another study ({shown}{more}); give another directory with --out")
+
+
+def _follow(study: StudyDirectory, base: Config) -> None:
+    """Have the study's trials look for their data where they are now."""
+    raw = RunDirectory(study.path).read_config()
+    if raw["data"]["path"] != str(base.data.path):
+        raw["data"]["path"] = str(base.data.path)
+        write_atomic(study.config_file, yaml.safe_dump(raw, sort_keys=False))
 
 
 def threads_of(study: StudyDirectory) -> int | None:
@@ -164,17 +180,20 @@ def _label(key: str) -> str:
 
 
 def _identity(base: Config) -> dict[str, Any]:
-    """What makes two trials of the same parameters the same: how long they are as well."""
+    """What makes two trials of the same parameters the same: how long they are, too, but not what paths stand for."""
     return _strip(base.dump())
 
 
 def _identity_hash(base: Config) -> str:
-    canonical = json.dumps(_identity(base), sort_keys=True, separators=(",", ":"))
+    whole = [_identity(base), rundata.content(base)]
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
 def _strip(plain: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
     if isinstance(kept.get("data"), dict):
-        kept["data"] = {k: v for k, v in kept["data"].items() if k != "cache_mb"}
+        kept["data"] = {k: v for k, v in kept["data"].items() if k not in ("cache_mb", "path")}
+    if isinstance(kept.get("training"), dict) and kept["training"].get("start_from") is not None:
+        kept["training"] = {**kept["training"], "start_from": "the weights of a run"}
     return kept

@@ -124,7 +124,7 @@ class Trial:
         if self.requests.made():
             return EXIT_INTERRUPTED
         started, begin, ends = time.time(), log.tell(), len(_ends(run))
-        argv = ["train", str(run.config_file), "--run", str(run.path)]
+        argv = ["train", str(run.config_file), *self._place_of_data(assignment), "--run", str(run.path)]
         code = self._launch(argv, ranks, threads, log)
         if self.lost:
             return EXIT_FAILED
@@ -135,6 +135,11 @@ class Trial:
         extra = {"host": socket.gethostname(), "ranks": ranks, "threads": threads}
         self.study.write_result(replace(made, extra=extra))
         return EXIT_DONE
+
+    def _place_of_data(self, assignment: Assignment) -> list[str]:
+        """Where the study's data are now, which may have been moved since this trial was made."""
+        path = RunDirectory(self.study.path).read_config()["data"]["path"]
+        return [] if "data.path" in assignment.params else [f"data.path={json.dumps(path)}"]
 
     def _launch(self, argv: Sequence[str], ranks: int, threads: int | None, log: IO[bytes]) -> int:
         job, nodes = current_job(os.environ), 1

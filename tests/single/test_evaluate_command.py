@@ -197,6 +197,8 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
         100,
         "--out",
         "somewhere",
+        "--data",
+        "elsewhere",
         "--no-distances",
         "--classifier",
         "both",
@@ -206,6 +208,7 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
     evaluate.run(parse(evaluate, "runs/x", *options))
     del seen["log"]
     assert seen == {
+        "data": Path("elsewhere"),
         "run": Path("runs/x"),
         "checkpoint": "latest",
         "split": "val",

@@ -11,6 +11,7 @@ import pytest
 import tiny
 from pages import Page
 
+from hpcgan.config import DataConfig
 from hpcgan.data import hdf5
 from hpcgan.errors import InputError, Unwritten
 from hpcgan.evaluation import compare, curves, report
@@ -42,7 +43,7 @@ class Sampler:
     def __init__(self, folder):
         self.problem = RpvProblem(RpvModel())
         self.config = SimpleNamespace(
-            data=SimpleNamespace(path=folder),
+            data=DataConfig(path=folder),
             dump=lambda: {"name": "tiny <run>", "problem": "rpv", "data": {"path": str(folder)}},
         )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)

@@ -283,8 +283,9 @@ def test_the_reason_is_the_last_line_that_says_something(text, reason):
 def test_a_folder_of_another_study_or_of_a_training_is_refused(tmp_path):
     study_in(tmp_path / "study")
     config = tiny.config(tmp_path)
-    with pytest.raises(InputError, match=r"a study of another configuration \(abc there, xyz now\)"):
-        Study(tmp_path / "study").prepare(config, Setting("xyz", "weak", 4, 20, 2, True, 1, 2))
+    for other, message in ((config, "with other data"), (tiny.config(tmp_path, "seed=2"), "of another configuration")):
+        with pytest.raises(InputError, match=rf"holds a study {message} \(abc there, xyz now\)"):
+            Study(tmp_path / "study").prepare(other, Setting("xyz", "weak", 4, 20, 2, True, 1, 2))
     with pytest.raises(InputError, match=r"other settings \(mode weak there, strong now; steps 20 there, 30 now\)"):
         Study(tmp_path / "study").prepare(config, Setting("abc", "strong", 4, 30, 2, True, 1, 2))
     (tmp_path / "run").mkdir()
