@@ -1,8 +1,10 @@
 """Training on several ranks: the same gradients, the same bits, stopped and failed together."""
 
 import functools
+import re
 import shutil
 
+import h5py
 import needs
 import numpy as np
 import pytest
@@ -343,3 +345,26 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data):
     assert ours.total == pytest.approx(sum(ours.parts.values()))
     single = Scorer(problem, source, comm, 18, BATCH)(generate, 1)
     assert single.total == ours.details["samples"][0]
+
+
+@pytest.mark.world_size(2)
+def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, data, tmp_path_factory):
+    """As nodes do whose local copies are not of the same age."""
+    folder = shared_folder(comm, tmp_path_factory, "run") / "run"
+    mine = tmp_path_factory.mktemp(f"node{comm.rank}") / "data"
+    shutil.copytree(data, mine)
+    run = RunDirectory(folder)
+    if comm.rank == 1:
+        with h5py.File(mine / "val.h5", "r+") as file:
+            file["all_events/hist"][3] *= 2
+    with pytest.raises(InputError) as error:
+        attempt.train(tiny.config(mine), run, comm, StopRequest())
+    assert re.match(
+        r"rank 1: .*/val.h5 on \S+: holds other data than rank 0 reads \(other values of ", str(error.value)
+    )
+    comm.barrier()
+    assert not folder.exists()
+    if comm.rank == 1:
+        shutil.copy(data / "val.h5", mine / "val.h5")
+    attempt.train(tiny.config(mine, "training.epochs=1"), run, comm, StopRequest())  # the same, each from its own place
+    assert len(records.read(run.metrics_file, "epoch")) == 1

@@ -1,5 +1,6 @@
 """Whole trainings in one process: resume to the bit, faults, bad data."""
 
+import json
 import shutil
 
 import h5py
@@ -190,6 +191,44 @@ def test_another_configuration_is_refused_and_nothing_changes(data, reference):
     with pytest.raises(InputError, match=r"another configuration \(model.filters: 2 there, 4 now\).*--run"):
         train(data, reference.path, "model.filters=4")
     assert sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*")) == before
+
+
+def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data, reference, tmp_path, monkeypatch):
+    shutil.copytree(data, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    run = train("data", tmp_path / "run", "training.epochs=1")
+    (tmp_path / "link").symlink_to("data")
+    with pytest.raises(Interrupted):
+        train("link", run.path, stop=tiny.StopAt(20))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    train(tmp_path / "moved", run.path)
+    assert_same_end(run, reference)
+    said = [json.loads(line)["data"] for line in run.provenance_file.read_text().splitlines()]
+    assert [entry.pop("path") for entry in said] == [str(tmp_path / name) for name in ("data", "link", "moved")]
+    assert said[0] == said[1] == said[2]
+    assert list(said[0]) == ["train", "val", "test"]
+
+
+def test_other_data_are_refused_and_nothing_changes(data, reference, tmp_path):
+    """The score of the best epoch is of other events otherwise."""
+    before = sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*"))
+    shutil.copytree(data, tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "val.h5", "r+") as file:
+        file["all_events/hist"][7] *= 2
+    message = r"data/val.h5: holds other data than .* \(other values of all_events/hist\); give the data that it was"
+    with pytest.raises(InputError, match=message):
+        train(tmp_path / "data", reference.path, "training.epochs=3")
+    assert sorted((p, p.stat().st_mtime_ns) for p in reference.path.rglob("*")) == before
+
+
+def test_another_test_split_is_no_reason_to_stop(data, reference, tmp_path, capsys):
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(reference.path, run.path)
+    shutil.copytree(data, tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "test.h5", "r+") as file:
+        file["all_events/hist"][7] *= 2
+    train(tmp_path / "data", run.path)
+    assert "data/test.h5: holds other data than when the run began" in capsys.readouterr().err
 
 
 ROLLBACK = ("training.rollback.limit=2", "training.rollback.rate_factor=0.25")

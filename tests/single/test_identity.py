@@ -101,11 +101,11 @@ def test_attributes_may_be_arrays_of_one_string_padded_or_bytes(file: Path, tmp_
 
 def test_the_same_command_makes_the_same_data_twice(tmp_path: Path) -> None:
     for name, jobs in (("a", 1), ("b", 2)):
-        cosmo.generate(tmp_path / name, 10, seed=3, side=16, jobs=jobs)
-    cosmo.generate(tmp_path / "c", 10, seed=4, side=16)
+        cosmo.generate(tmp_path / name, 10, seed=3, side=32, jobs=jobs)
+    cosmo.generate(tmp_path / "c", 10, seed=4, side=32)
     a, b, c = (identify(tmp_path / name / "train.h5") for name in "abc")
     assert a == b
-    assert difference(a, c) == "seed: 3 there, 4 here"
+    assert difference(a, c) == "samples.seed: 3 there, 4 here"
     assert (tmp_path / "a" / "val.h5").read_bytes() == (tmp_path / "b" / "val.h5").read_bytes()
 
 
