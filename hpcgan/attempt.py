@@ -70,14 +70,18 @@ def train(
     """
     comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
     problem = problem_class(config.problem)(config.model)
-    with agreed(comm):
-        training = open_split(problem, config.data, "train")
-        validation = open_split(problem, config.data, "val")
-        sharding = shard(config, comm, training)
-        data = rundata.identify(config)
-        if comm.is_root:
-            check_inputs(config, run, problem, data)
-    check_same_data(config, comm, data)
+    with contextlib.ExitStack() as refused:
+        with agreed(comm):
+            training = open_split(problem, config.data, "train")
+            refused.callback(training.close)
+            validation = open_split(problem, config.data, "val")
+            refused.callback(validation.close)
+            sharding = shard(config, comm, training)
+            data = rundata.identify(config)
+            if comm.is_root:
+                check_inputs(config, run, problem, data)
+        check_same_data(config, comm, data)
+        refused.pop_all()
     method, state = make_method(config, problem, comm)
     with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
         if comm.is_root:

@@ -168,7 +168,7 @@ def _said_differently(key: str, old: str | None, new: str | None) -> str:
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 return f"{name}: {_short(before.get(name))} there, {_short(now.get(name))} here"
-    return f"{key}: {_short(old)} there, {_short(new)} here"
+    return f"{key.removeprefix('.')}: {_short(old)} there, {_short(new)} here"
 
 
 def _settings(text: str | None) -> dict[str, Any] | None:

@@ -199,7 +199,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data, reference, tmp
     run = train("data", tmp_path / "run", "training.epochs=1")
     (tmp_path / "link").symlink_to("data")
     with pytest.raises(Interrupted):
-        train("link", run.path, stop=tiny.StopAt(20))
+        train("link", run.path, stop=tiny.StopAt(5))
     (tmp_path / "data").rename(tmp_path / "moved")
     train(tmp_path / "moved", run.path)
     assert_same_end(run, reference)
