@@ -151,7 +151,7 @@ def _check_real(config: Config, split: str) -> None:
         for name in sorted({split, "val", "test"}):
             config.data.require(name)
     except InputError as error:
-        raise InputError(f"{error}; --data DIR takes other events on purpose") from None
+        raise InputError(f"{error}; --data DIR says where they are, or takes others on purpose") from None
 
 
 def evaluate_sampler(

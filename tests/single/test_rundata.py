@@ -21,12 +21,14 @@ from hpcgan.data import calo_generate, hdf5
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, overlay, report
 from hpcgan.interactive.training import Training
+from hpcgan.launch.job import Requests
 from hpcgan.physics.calorimeter import Grid, Segmentation
 from hpcgan.problems.base import Problems, problem_class
 from hpcgan.rundir import RunDirectory
 from hpcgan.scaling import measure
 from hpcgan.sweep import study as studies
-from hpcgan.sweep.store import StudyDirectory
+from hpcgan.sweep.store import Assignment, StudyDirectory
+from hpcgan.sweep.trial import Trial
 
 
 @pytest.fixture
@@ -274,7 +276,9 @@ def test_data_that_are_gone_or_others_are_refused_where_they_are_needed(
             refused.data.require(split)
     with pytest.raises(InputError, match=r"train.h5: holds other data"):
         conditions.training_conditions(problem, refused)
-    with pytest.raises(InputError, match=r"test.h5: holds other data .*; --data DIR takes other events on purpose$"):
+    with pytest.raises(
+        InputError, match=r"test.h5: holds other data .*; --data DIR says where they are, or takes others on purpose$"
+    ):
         report.evaluate_run(run.path)
     shutil.rmtree(place / "data")
     with pytest.raises(InputError, match=rf"test.h5: no such file \(data of the run .*, which lay in {place}/data\)"):
@@ -337,6 +341,9 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
     assert studies.default_directory(described("moved")[0]) == before
     with studies.opened(study, *described("moved"), print):
         assert RunDirectory(study.path).read_config()["data"]["path"] == "moved"
+    trial = Trial(study, 0, Requests(print))  # one that was begun before goes on with the data where they are now
+    assert trial._place_of_data(Assignment(0, {}, 1, 0)) == ['data.path="moved"']
+    assert trial._place_of_data(Assignment(0, {"data.path": "a"}, 1, 0)) == []
     others(place / "moved", 30)
     assert studies.default_directory(described("moved")[0]) != before
     with pytest.raises(InputError) as error:
