@@ -215,7 +215,6 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
         "samples": 2,
         "events": 100,
         "out": Path("somewhere"),
-        "data": None,
         "distances": Options(distances=False, classifier=("features", "cells"), units=64, epochs=50),
     }
     evaluate.run(parse(evaluate, "runs/x"))
