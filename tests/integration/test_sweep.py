@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRIALS = ("--trials", "2", "--concurrency", "2")
 EPOCHS = 4
 #: Learning rates: of a training, of one that ends at once, and of one that is worse than the first after two epochs.
-RATES = [1e-3, 1e30, 3e-2]
+RATES = [1e-3, 2e-3, 3e-2]
 ENDLESS = "training.epochs=100000"
 
 
@@ -165,7 +165,10 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     """Successive halving of 18 epochs: the first look is after epoch 2, when the better one goes on."""
     study = StudyDirectory(tmp_path / "study")
     raw = yaml.safe_load((setting / "sweep.yaml").read_text())
-    raw["search"] = {"training.generator.learning_rate": {"choice": RATES}}
+    raw["search"] = {
+        "training.generator.learning_rate": {"choice": RATES},
+        "training.r1.weight": {"choice": [1e300], "when": {"training.generator.learning_rate": RATES[1]}},
+    }
     (setting / "rates.yaml").write_text(yaml.safe_dump(raw))
     options = ("training.epochs=18", "scoring.events=8", "--sampler", "grid", "--concurrency", "1")
     options += ("--pruner", "halving")
