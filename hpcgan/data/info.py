@@ -68,8 +68,9 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
             brightest = max(brightest, float(images.max()))
         lines = [f"{path}: {file.n} events, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         rows, columns = total.shape
-        units = file.attrs.get("units", "units not stated (MeV?)")
-        lines.append(f"  images            {rows} x {columns} [eta, phi], {units}")
+        units = "MeV" if file.unit.said else "units not stated (MeV?)"
+        converted = "" if file.unit.trivial else f" ({file.unit.said} in the file)"
+        lines.append(f"  images            {rows} x {columns} [eta, phi], {units}{converted}")
         lines.append(_line("energy", np.concatenate(energy) / 1e6, "TeV an event"))
         lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
         lines.append(f"  brightest         {brightest:.4g} MeV in a pixel")
@@ -95,6 +96,7 @@ _SAID = {"units", "image_shape", "events", "samples", "showers"}
 
 def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
     with pool.open_pool(path) as file:
+        file.announce()
         events, mu, attributes = file.read(), file.mu, file.attrs
     owner = np.repeat(np.arange(len(events)), events.counts)
     energy = np.bincount(owner, events.energy, len(events)).astype(np.float64)
