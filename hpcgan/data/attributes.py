@@ -29,17 +29,17 @@ def plain(value: Any) -> Any:
 
     Returns
     -------
-    str, int, float, bool, complex, list of str, ndarray of two or more numbers; None for an empty value or an array of
-    no element; anything else (references, compounds) as it is.
+    str, int, float, bool, complex, list of str, ndarray of numbers; None for an empty value or an array of no element;
+    anything else (references, compounds) as it is.
     """
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, np.ndarray):
         if value.size == 0:
             return None
-        if value.size == 1:
-            return plain(value.reshape(-1)[0])
         if value.dtype.kind in "SUO":
+            if value.size == 1:
+                return plain(value.reshape(-1)[0])
             items = [plain(item) for item in value.reshape(-1)]
             return items if all(isinstance(item, str) for item in items) else value
         return value
@@ -101,8 +101,14 @@ def text(value: Any, whose: str) -> str:
     return value
 
 
+def single(value: Any) -> Any:
+    """The element of an array of one; anything else as it is."""
+    return value.reshape(-1)[0].item() if isinstance(value, np.ndarray) and value.size == 1 else value
+
+
 def number(value: Any, whose: str) -> float:
     """A value that must be one finite number; otherwise as :func:`text`."""
+    value = single(value)
     try:
         found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else np.nan
     except (ValueError, OverflowError):

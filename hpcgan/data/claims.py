@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,9 +242,8 @@ def conversion_of_column(path: Path, dataset: h5py.Dataset, meaning: Meaning) ->
 
 
 def of_tensor(name: str, unit: str, is_condition: bool) -> Meaning:
-    """What a data set of a schema is: that of :data:`TENSORS`, or else what its schema says."""
-    unit_of = None if is_condition and not unit else unit
-    return TENSORS.get(name, Meaning(unit_of))
+    """What a data set of a schema is: axes and numbers of :data:`TENSORS`, and the unit that its schema says."""
+    return replace(TENSORS.get(name, Meaning()), unit=None if is_condition and not unit else unit)
 
 
 _said: set[tuple[str, str]] = set()
@@ -256,6 +255,36 @@ def announce(path: Path, where: str, conversion: Conversion, needed: str) -> Non
         return
     _said.add((str(path), where))
     print(f"note: {path}: {where} is in {conversion.said}, converted to {needed}", file=sys.stderr)
+
+
+MOST_TEV = 100.0
+"""Energy of an event of detector images at most, where a file's unit is converted: that of the largest collider that
+was ever planned. Whoever writes MeV and says GeV has a thousand times more than there is."""
+
+
+def check_plausible(energy_mev: NDArray[np.floating[Any]], conversion: Conversion, where: str, first: int) -> None:
+    """Refuse a unit that the numbers themselves contradict.
+
+    Parameters
+    ----------
+    energy_mev : (n,) float
+        Energy of each event, after the conversion.
+    conversion : Conversion
+    where : str
+        What the message begins with: file and data set.
+    first : int
+        Number of the first event.
+
+    Raises
+    ------
+    InputError
+    """
+    bad = np.flatnonzero(energy_mev > MOST_TEV * 1e6)
+    if bad.size and conversion.times > 1:
+        raise InputError(
+            f"{where}: attribute units says {conversion.said}, but event {first + bad[0]} would have "
+            f"{energy_mev[bad[0]] / 1e6:.4g} TeV, more than any collision; correct the attribute"
+        )
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ class ImageFile(DataFile):
             if isinstance(which, slice):
                 start, stop, step = which.indices(self.n)
                 if step == 1:
-                    return self.unit(images[start:stop]).astype(np.float32, copy=False)
+                    return self._in_mev(images[start:stop], start).astype(np.float32, copy=False)
                 which = np.arange(start, stop, step)
             indices = np.asarray(which, dtype=np.int64)
             if indices.size and (indices.min() < -self.n or indices.max() >= self.n):
@@ -230,8 +230,16 @@ class ImageFile(DataFile):
             # One read an event: h5py's fancy indexing needs sorted unique indices and is five times slower.
             out = np.empty((indices.size, *images.shape[1:]), dtype=np.float32)
             for position, index in enumerate(indices % max(self.n, 1)):
-                out[position] = self.unit(images[int(index)])
+                out[position] = self._in_mev(images[int(index)], int(index))
             return out
+
+    def _in_mev(self, images: NDArray[Any], first: int) -> NDArray[Any]:
+        if self.unit.trivial:
+            return images
+        found = np.asarray(self.unit(images))
+        energy = found.sum(axis=(-2, -1)).reshape(-1)
+        claims.check_plausible(energy, self.unit, f"{self.path}: {GROUP}/{IMAGES}", first)
+        return found
 
     def announce(self) -> None:
         """Say on standard error, once in a process, what is converted: energies, and masses that were read."""
@@ -361,11 +369,11 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
             if values is not None and not np.isfinite(values).all():
                 event = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise InputError(f"{path}: {GROUP}/{name} of event {event} is {values[event]}")
-        file.announce()
         first = 0
         for images in file.chunks():
             check_images(images, f"{path}: {GROUP}/{IMAGES}", first)
             first += len(images)
+        file.announce()
 
 
 def check_images(images: NDArray[Any], where: str, first: int = 0) -> None:

@@ -163,6 +163,9 @@ class PoolFile(DataFile):
             bad = int(np.flatnonzero(~good)[0])
             event = int(np.searchsorted(indptr, bad, side="right")) - 1
             raise InputError(f"{where}/energy: event {event} holds an energy of {energy[bad]:g} MeV")
+        if not self.unit.trivial:
+            owner = np.repeat(np.arange(self.n), np.diff(indptr))
+            claims.check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
         return SparseImages(indptr.astype(np.int64, copy=False), pixel.astype(np.uint16, copy=False), energy)
 
 
@@ -174,7 +177,7 @@ def stated_mu(file: DataFile) -> int | None:
     InputError
         Something else than a number in range stands there.
     """
-    found = file.attrs.get("mu")
+    found = attributes.single(file.attrs.get("mu"))
     if found is None:
         return None
     if not isinstance(found, (int, float)) or found not in range(1, MU_MAX + 1):

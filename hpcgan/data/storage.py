@@ -216,6 +216,13 @@ class SplitWriter(ABC):
         group.attrs["complete"] = False
         return file
 
+    def note(self, **attributes: Any) -> None:
+        """Add attributes to all files: what is known only after the data were made."""
+        with signals_held():
+            for file in self._files.values():
+                file[self._group].attrs.update(attributes)
+        self._check_written()
+
     @abstractmethod
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         """Create the data sets for `size` samples."""
@@ -373,7 +380,7 @@ class DataFile:
     def complete(self) -> bool:
         """False for a file whose writer was interrupted; files of other people count as complete."""
         with readable(self.path, f"attributes of {self.group}"):
-            said = attributes.read(self._group).get("complete", True)
+            said = attributes.single(attributes.read(self._group).get("complete", True))
         if not isinstance(said, (bool, int)):
             raise InputError(f"{self._whose('complete')} is {attributes.show(said)}, neither true nor false")
         return bool(said)

@@ -28,7 +28,8 @@ def read_conditions(problem: Problem, path: Path) -> Sample:
     problem : Problem
     path : Path
         `.h5`: a data set (n, ...) for each condition of the problem, under its name; a data file of the problem is one
-        with the conditions of its own events. Energies that are said to be in another unit are converted. `.csv`: a line with the names of the conditions, then one an event.
+        with the conditions of its own events. Energies that are said to be in another unit are converted.
+        `.csv`: a line with the names of the conditions, then one an event.
         `.npy`: an array as of `hpcgan.evaluation.conditions.of_rows`. All in physical units. What is read stays in
         memory, 4 bytes a number.
 

@@ -38,7 +38,8 @@ def wrap(phi: ArrayLike) -> NDArray[np.float64]:
     What is there already keeps its bits, the float32 next to pi, which is a little above it, included.
     """
     angle = np.asarray(phi, dtype=np.float64)
-    turned = np.remainder(angle + np.pi, 2 * np.pi) - np.pi
+    with np.errstate(invalid="ignore"):  # an infinite angle is none
+        turned = np.remainder(angle + np.pi, 2 * np.pi) - np.pi
     return np.where(np.abs(angle) <= _PI_AS_FLOAT32, angle, turned)
 
 
@@ -73,7 +74,8 @@ def bin_towers(
     event_index : (K,) int
         Event of each tower, 0 to `n_events` - 1, in any order.
     eta, phi : (K,) float
-        Directions; towers outside of the image's eta are left out, phi may be any turns away (:func:`wrap`).
+        Directions; towers outside of the image's eta are left out. Where phi is beyond the image, it is brought into it
+        by whole turns.
     energy_gev : (K,) float
         Energies, GeV.
     n_events : int
@@ -83,7 +85,8 @@ def bin_towers(
     (n_events, 64, 64) float32
         Energy in MeV, axes [event, eta, phi].
     """
-    pixel = pixel_index(eta, wrap(phi))
+    phi = np.asarray(phi, dtype=np.float64)
+    pixel = pixel_index(eta, np.where(np.abs(phi) <= PHI_RANGE[1], phi, wrap(phi)))
     inside = pixel >= 0
     flat = np.asarray(event_index, dtype=np.int64)[inside] * (N_ETA * N_PHI) + pixel[inside]
     energy = np.asarray(energy_gev, dtype=np.float64)[inside]
