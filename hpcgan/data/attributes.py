@@ -69,7 +69,7 @@ def read(holder: h5py.Group | h5py.Dataset) -> dict[str, Any]:
         except (TypeError, NotImplementedError):  # no NumPy type stands for it
             value = Unreadable()
         if value is not None:
-            found[str(name)] = value
+            found[plain(str(name))] = value
     return found
 
 

@@ -214,7 +214,7 @@ def conversions(path: Path, data: Mapping[str, tuple[h5py.Dataset, Meaning]]) ->
                 word = statement.word
                 own = level == 0 or word.startswith(_word(name))
                 word = word.removeprefix(_word(name)) or word
-                if word in _UNITS and meaning.unit is not None and statement.value != "":
+                if word in _UNITS and meaning.unit is not None and statement.says_something:
                     if own or (len(needed) == 1 and meaning.unit in needed):
                         units.append(statement)
                     elif len(needed) > 1 and meaning.unit in needed and not units:
@@ -236,7 +236,7 @@ def conversions(path: Path, data: Mapping[str, tuple[h5py.Dataset, Meaning]]) ->
 def conversion_of_column(path: Path, dataset: h5py.Dataset, meaning: Meaning) -> Conversion:
     """The same for a data set of which the group's attributes say nothing, as masses beside images."""
     units = [
-        statement for statement in _statements(path, dataset) if statement.word in _UNITS and statement.value != ""
+        statement for statement in _statements(path, dataset) if statement.word in _UNITS and statement.says_something
     ]
     return Conversion() if meaning.unit is None else _conversion(units, meaning.unit)
 
@@ -296,6 +296,11 @@ class _Statement:
     name: str
     word: str
     value: Any
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it is more than an empty text."""
+        return not isinstance(self.value, str) or bool(self.value)
 
     def __str__(self) -> str:
         name = " ".join(self.name.split())

@@ -75,7 +75,9 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
         lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
         lines.append(f"  brightest         {brightest:.4g} MeV in a pixel")
         lines += _columns(file)
-        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        lines += [
+            f"  {_short(name):<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
+        ]
         if picture is not None:
             save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
             lines.append(f"  picture           {picture}")
@@ -107,7 +109,7 @@ def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
         _line("occupancy", events.counts, f"pixels of {PIXELS}"),
         f"  brightest         {float(events.energy.max(initial=0.0)):.4g} MeV in a pixel",
     ]
-    lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(attributes.items()) if name not in _SAID]
+    lines += [f"  {_short(name):<18}{_short(value)}" for name, value in sorted(attributes.items()) if name not in _SAID]
     if picture is not None:
         k = min(mu or 1, len(events))
         sums = events.sums(np.arange(len(events) // k * k).reshape(-1, k)[:PICTURE_EVENTS])
@@ -125,7 +127,9 @@ def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group:
                 found[name].add(values)
         lines = [f"{path}: {file.n} samples, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         lines += [_tensor_line(name, spec, found[name]) for name, spec in file.schema.items()]
-        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        lines += [
+            f"  {_short(name):<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
+        ]
         if picture is not None:
             some = file.read(slice(0, max(PICTURE_EVENTS, PICTURE_VALUES * 4 // sample_bytes(file.schema))))
             means = {name: moments.total / file.n for name, moments in found.items()}

@@ -581,7 +581,7 @@ def _is_applied(data: h5py.Dataset, place: int) -> bool:
 
 
 def names(group: h5py.Group) -> str:
-    names = [str(name) for name in list(group.keys())[:8]]
+    names = [" ".join(attributes.plain(str(name)).split()) for name in list(group.keys())[:8]]
     return ", ".join(names) or "nothing"
 
 

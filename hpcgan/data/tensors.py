@@ -154,6 +154,11 @@ class TensorFile(DataFile):
         self.units = {name: unit for name, unit in (units or {}).items() if not unit.trivial}
         self._data = data
 
+    def unit(self, name: str) -> str:
+        """Unit that the file states for a data set, "" where it does not."""
+        with readable(self.path, place(self.group, name)):
+            return _stated_unit(self._data[name])
+
     def announce(self) -> None:
         """Say on standard error, once in a process, which data sets are converted."""
         for name, unit in self.units.items():
@@ -292,11 +297,15 @@ def _schema_of(path: Path, group: h5py.Group, group_name: str) -> dict[str, Tens
         data = group[name]
         if isinstance(data, h5py.Dataset):
             shape = tuple(int(length) for length in data.shape[1:])
-            said = attributes.read(data)
-            found[name] = TensorSpec(shape, str(said.get("units", said.get("unit", ""))))
+            found[name] = TensorSpec(shape, _stated_unit(data))
     if not found:
         raise InputError(f"{path}: {group_name} holds no data sets")
     return found
+
+
+def _stated_unit(data: h5py.Dataset) -> str:
+    said = attributes.read(data)
+    return str(said.get("units", said.get("unit", "")))
 
 
 def _what(group: str) -> str:
