@@ -357,13 +357,15 @@ def _converted(said: str, needed: str) -> Conversion | None:
 _ELECTRONVOLT = re.compile(
     r"(?P<prefix>k|kilo|m|mega|g|giga|t|tera|p|peta)?[\s_-]*(?:ev|electron[\s-]?volts?)"
     r"(?:\s*/\s*c(?:\s*(?:\^|\*\*)?\s*\{?2\}?|²)?)?"
+    r"(?:\s*(?:/|per)\s*(?:pixel|cell|tower|voxel|bin|event|shower))?"
 )
 _POWERS = {"": 0, "k": 3, "m": 6, "g": 9, "t": 12, "p": 15}
 
 
 def _power(text: str) -> int | None:
     """Power of ten of a unit of energy, in eV; None for what is none. Case does not matter, but for meV."""
-    text = text.strip().strip("[]()").strip()
+    labelled = re.fullmatch(r"(?:energy|energies|e)?\s*[\[(]([^\[\]()]*)[\])]", text.strip(), flags=re.IGNORECASE)
+    text = (labelled[1] if labelled else text).strip()
     text = re.sub(r"^in\s+", "", text, flags=re.IGNORECASE)
     found = _ELECTRONVOLT.fullmatch(text.casefold())
     if found is None or text.startswith("meV"):

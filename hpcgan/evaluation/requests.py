@@ -58,10 +58,19 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                 if not isinstance(group[name], h5py.Dataset):
                     raise InputError(f"{path}: '{name}' is no data set")
                 unit = problem.schema[name].unit
-                conversion = claims.conversion_of_column(path, group[name], claims.Meaning(unit or None))
+                conversion = _conversion(path, group, name, claims.Meaning(unit or None), problem.conditions)
                 found[name] = np.asarray(conversion(group[name][()]))
             claims.announce(path, name, conversion, unit)
     return of_arrays(problem, found, str(path))
+
+
+def _conversion(
+    path: Path, group: h5py.Group, name: str, meaning: claims.Meaning, conditions: tuple[str, ...]
+) -> claims.Conversion:
+    """To the needed unit; what is said of the whole group is heeded where it holds conditions and nothing else."""
+    if set(group.keys()) <= set(conditions):
+        return claims.conversions(path, {name: (group[name], meaning)})[name]
+    return claims.conversion_of_column(path, group[name], meaning)
 
 
 def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:

@@ -17,6 +17,7 @@ from hpcgan.data import attributes, calo, calo_import, claims, hdf5, pool, tenso
 from hpcgan.data.calo_source import ShowerSource
 from hpcgan.data.cosmo import map_schema
 from hpcgan.errors import InputError
+from hpcgan.evaluation.overlay_inputs import open_signal
 from hpcgan.evaluation.requests import read_conditions
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes
@@ -71,6 +72,8 @@ def one_line(error: pytest.ExceptionInfo[InputError], path: Path) -> str:
         (np.array([b"GeV"]), 1e3),
         (np.array([[b"GeV\0\0"]], "S8"), 1e3),
         ("giga electron volts", 1e3),
+        ("Energy [GeV]", 1e3),
+        ("(GeV per pixel)", 1e3),
         ("TeV", 1e6),
     ],
 )
@@ -153,6 +156,11 @@ def test_masses_of_another_unit_are_converted(tmp_path: Path, unit: Any, gev: fl
     assert source.conditions()["mNeu"].tolist() == [850.0] * 6
     source.close()
     assert read_conditions(problem, path)["mGlu"].tolist() == [1400.0] * 6
+    wanted = tmp_path / "wanted.h5"
+    with h5py.File(wanted, "w") as file:
+        file["mGlu"], file["mNeu"] = np.array([1400.0, 1600.0]) / gev, np.array([850.0, 850.0]) / gev
+        file.attrs["units"] = unit
+    assert read_conditions(problem, wanted)["mGlu"].tolist() == [1400.0, 1600.0]
     with h5py.File(path, "a") as file:
         file["all_events/mNeu"].attrs["units"] = "kg"
     for use in (
@@ -440,6 +448,13 @@ def test_info_shows_converted_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert err == f"note: {path}: all_events/hist is in GeV, converted to MeV\n"  # once
     image_file(path, images, {"/": {"axes": "phi, eta"}})
     assert data_main(["data", "info", str(path), "--no-picture"]) == 2
+
+
+def test_overlay_reads_converted_images(tmp_path: Path) -> None:
+    path = image_file(tmp_path / "a.h5", MEV / 1e3, {"all_events": {"units": "GeV"}})
+    signal = open_signal(path)
+    np.testing.assert_allclose(signal.read(2, 3), MEV[2:5], rtol=3e-7)
+    signal.close()
 
 
 # --- anything ----------------------------------------------------------------------------------------------------
