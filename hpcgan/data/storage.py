@@ -604,6 +604,8 @@ def open_file(path: Path) -> h5py.File:
         try:
             return h5py.File(path, "r")
         except OSError as error:
+            if "locking flag values" in str(error):  # this process has it open without a lock already
+                return _open_unlocked(path, error)
             if "unable to lock file" not in str(error):
                 raise
             if error.errno in LOCKED:

@@ -534,6 +534,10 @@ def test_a_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPat
     validate(folder / "train.h5")
     with pytest.raises(InputError, match="not a readable HDF5 file"):
         open_images(Path(__file__))
+    with open_images(folder / "train.h5") as first:
+        monkeypatch.setattr(h5py, "File", real)  # HDF5 itself refuses to mix both ways
+        with open_images(folder / "train.h5") as second:
+            assert np.array_equal(first.read(), second.read())
 
 
 def test_an_hdf5_that_cannot_do_without_locks_says_how(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
