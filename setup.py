@@ -55,11 +55,14 @@ BUILD = [
 ]
 SWEEP = ["optuna>=5"]
 INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
+# Filters of HDF5 files that other people packed with Blosc, LZ4, Zstandard and the like.
+FILTERS = ["hdf5plugin>=4"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
     *SWEEP,
     *INTERACTIVE,
+    *FILTERS,
     "nbclient>=0.10",
     "nbconvert>=7",
     "nbformat>=5.10",
@@ -103,6 +106,7 @@ setup(
         "gpu": TENSORFLOW_GPU + NATIVE,
         "sweep": SWEEP,
         "interactive": INTERACTIVE,
+        "filters": FILTERS,
         "dev": DEV,
         "peer": PEER,
         "build": TENSORFLOW + BUILD,

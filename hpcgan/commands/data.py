@@ -202,7 +202,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     towers = imports.add_argument_group("of Delphes files")
     towers.add_argument("--mass", type=_masses, metavar="M_GLUINO,M_NEUTRALINO", help="masses to record, GeV")
     towers.add_argument("--label", type=int, choices=(0, 1), help="1 signal (default), 0 background")
-    towers.add_argument("--weight", type=arguments.real(-1e9), help="weight of every event (default 1)")
+    towers.add_argument(
+        "--weight",
+        type=arguments.real(-1e9),
+        help="weight of every event (default: what the file says of each, else 1)",
+    )
     calo.add_import_options(imports.add_argument_group("of calorimeter showers"))
     imports.add_argument("--force", action="store_true", help="replace existing files")
 
@@ -351,14 +355,18 @@ def _import(args: argparse.Namespace) -> int:
         if getattr(args, option) is not None:
             kind = "Delphes files; this is a file of calorimeter showers" if showers else "files of calorimeter showers"
             raise InputError(f"{args.files[0]}: --{option} is for {kind}")
+    notes: list[str] = []
     with ProgressDisplay("importing") as progress:
         if showers:
             made = calo.import_showers(args, progress)
         else:
             masses = args.mass or (0.0, 0.0)
             label = 1 if args.label is None else args.label
-            weight = 1.0 if args.weight is None else args.weight
-            made = import_files(args.files, args.out, masses[0], masses[1], label, weight, args.force, progress)
+            made = import_files(
+                args.files, args.out, masses[0], masses[1], label, args.weight, args.force, progress, notes.append
+            )
+    for note in notes:
+        print(f"{args.out}: {note}")
     done = "imported" if made else "holds exactly these events already, nothing to do"
     print(f"{args.out}: {done}")
     return EXIT_DONE

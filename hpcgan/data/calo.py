@@ -34,6 +34,7 @@ from hpcgan.physics.calorimeter import (
     PUBLISHED,
     Grid,
     Segmentation,
+    parse_segmentation,
 )
 from hpcgan.physics.showers import PARTICLES, Showers
 
@@ -162,7 +163,11 @@ def open_showers(path: str | os.PathLike[str], segmentation: Segmentation | None
     opened = tensors.open_tensors(path, schema_of(found), ROOT)
     try:
         particle_of(opened)
-        _check_units(opened)
+        stated = opened.text("segmentation")
+        if stated and parse_segmentation(stated) != found:
+            raise InputError(
+                f"{path}: attribute segmentation of the file is {stated[:60]!r}, but its layers are {found}"
+            )
     except BaseException:
         opened.close()
         raise
@@ -201,18 +206,14 @@ def particle_of(file: TensorFile) -> str:
     InputError
         One that is not known.
     """
-    particle = file.attrs.get("particle", "")
-    particle = particle.decode("utf-8", "replace") if isinstance(particle, bytes) else str(particle)
+    return check_particle(file.path, file.text("particle"))
+
+
+def check_particle(path: Path, particle: str) -> str:
+    """The particle that a file says it holds, if it is known; otherwise as :func:`particle_of`."""
     if particle not in ("", *PARTICLES):
-        raise InputError(f"{file.path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
+        raise InputError(f"{path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
     return particle
-
-
-def _check_units(file: TensorFile) -> None:
-    for name, spec in file.schema.items():
-        unit = file.unit(name)
-        if unit not in ("", spec.unit):
-            raise InputError(f"{file.path}: {name} is in {unit[:40]!r}; needed is {spec.unit}")
 
 
 def check_sample(sample: Sample, path: str, first: int = 0) -> None:

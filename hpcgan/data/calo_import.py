@@ -19,14 +19,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 import hpcgan
-from hpcgan.data import calo, storage, tensors
+from hpcgan.data import attributes, calo, claims, storage, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
@@ -127,11 +127,11 @@ def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
     return data
 
 
-def _particle(path: Path, attribute: Any) -> str:
-    particle = attribute.decode("utf-8", "replace") if isinstance(attribute, bytes) else str(attribute)
-    if particle not in ("", *PARTICLES):
-        raise InputError(f"{path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
-    return particle
+def _text(path: Path, file: h5py.File, name: str) -> str:
+    """An attribute at the top of a file that is text, "" where there is none."""
+    with readable(path, "attributes of the file"):
+        found = attributes.read(file)
+    return attributes.text(found.get(name, ""), f"{path}: attribute {name} of the file")
 
 
 class Geant4File(Reader):
@@ -173,9 +173,13 @@ class Geant4File(Reader):
                     raise InputError(
                         f"{path}: {name} has {data.shape[0]} entries but counts adds up to {self._ends[-1]}"
                     )
+            said = _text(path, self._file, "grids") or ", ".join(self.GRIDS)
+            self.particle = calo.check_particle(path, _text(path, self._file, "particle"))
+            held = {"energy": self._energy, "deposit": self._deposit}
             with readable(path, "attributes"):
-                said = str(self._file.attrs.get("grids", ", ".join(self.GRIDS)))
-                self.particle = _particle(path, self._file.attrs.get("particle", ""))
+                self._units = claims.conversions(
+                    path, {name: (data, claims.GEANT4[name]) for name, data in held.items()}
+                )
             if not all(grid in said for grid in self.GRIDS):
                 raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
             stack.pop_all()
@@ -189,9 +193,10 @@ class Geant4File(Reader):
             with readable(self.path, "cell"):
                 cell = self._cell[first : self._ends[end - 1]].astype(np.int64)
             with readable(self.path, "deposit"), np.errstate(over="ignore"):
-                deposit = self._deposit[first : self._ends[end - 1]].astype(np.float64)
+                raw = self._deposit[first : self._ends[end - 1]]
+                deposit = np.asarray(self._units["deposit"](raw)).astype(np.float64)
             with readable(self.path, "energy"), np.errstate(over="ignore"):
-                energy = self._energy[start:end].astype(np.float32)
+                energy = np.asarray(self._units["energy"](self._energy[start:end])).astype(np.float32)
             shower = np.repeat(np.arange(end - start), np.diff(self._ends[start:end], prepend=first))
             self._check(cell, deposit, shower + start)
             yield self._images(shower, cell, deposit, energy)
@@ -244,6 +249,7 @@ class CaloGanFile(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened = calo.open_showers(path)
+        self._opened.announce()
         self.n = self._opened.n
         self.segmentation = calo.segmentation_of(self._opened)
         self.particle = calo.particle_of(self._opened)
@@ -282,11 +288,10 @@ class ChallengeFile(Reader):
         with open_file(path) as file:
             voxels = int(_dataset(path, file, "showers", 2).shape[1])
             _dataset(path, file, "incident_energies", 2)
-            with readable(path, "attributes"):
-                self.particle = _particle(path, file.attrs.get("particle", ""))
-                said = file.attrs.get("segmentation")
+            self.particle = calo.check_particle(path, _text(path, file, "particle"))
+            said = _text(path, file, "segmentation")
         known = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
-        if isinstance(said, str):
+        if said:
             try:
                 stated = parse_segmentation(" ".join(said.split())[:80])
             except InputError as error:
@@ -300,6 +305,7 @@ class ChallengeFile(Reader):
             )
         self.segmentation = known[voxels]
         self._opened = tensors.open_tensors(path, challenge_schema(voxels), tensors.ROOT)
+        self._opened.announce()
         self.n = self._opened.n
 
     def pieces(self) -> Iterator[Sample]:

@@ -15,10 +15,13 @@ import hpcgan
 from hpcgan.data import hdf5, storage
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics.detector import Towers
-from hpcgan.physics.images import bin_towers, image_attributes
+from hpcgan.physics.images import ETA_RANGE, bin_towers, image_attributes, wrap
 
 TREE = "Delphes"
 BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
+WEIGHTS = ("Event.Weight", "Weight.Weight")
+"""Where an event's weight may be; of several numbers the first is the nominal one."""
+
 STEP_EVENTS = 1000
 """Events in memory at a time: some 350 towers each."""
 
@@ -105,7 +108,7 @@ def read_towers(
     Yields
     ------
     towers : Towers
-        Event index within the batch, eta, phi, energy in GeV.
+        Event index within the batch, eta, phi (from -pi to pi, whatever turns the file counts), energy in GeV.
     n_events : int
         Events in the batch.
 
@@ -113,7 +116,7 @@ def read_towers(
     ------
     InputError
         No such file, not ROOT, cut short, without tree ``Delphes`` or branch ``Tower``, without events, or
-        with tower energies that are negative or not finite.
+        with towers of a negative energy, or whose numbers are not finite.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -144,14 +147,43 @@ def _flatten(path: Path, batch: Any, seen: int) -> tuple[Towers, int]:
         columns.append(awkward.to_numpy(awkward.flatten(batch[name])).astype(np.float64))
     event = np.repeat(np.arange(len(counts)), counts)
     eta, phi, energy = columns
-    bad = ~(np.isfinite(energy) & (energy >= 0) & ~np.isnan(eta) & ~np.isnan(phi))
+    bad = ~(np.isfinite(energy) & (energy >= 0) & np.isfinite(eta) & np.isfinite(phi))
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"{path}: event {seen + event[first]} has a tower with eta {eta[first]:g}, phi {phi[first]:g}, "
             f"E {energy[first]:g} GeV"
         )
-    return Towers(event, eta, phi, energy), len(counts)
+    return Towers(event, eta, wrap(phi), energy), len(counts)
+
+
+def read_weights(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Weight of each event (N,) float64 as the file says it, None where it does not.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_towers`, and for an event without a weight or with one that is not finite, and for weights that
+        are all zero.
+    """
+    import awkward
+
+    path = Path(path)
+    with _open_tree(path) as tree, _readable(path):
+        held = {name.rsplit("/", 1)[-1] for name in tree.keys()}  # noqa: SIM118
+        name = next((name for name in WEIGHTS if name in held), None)
+        if name is None:
+            return None
+        found = tree[name].array(library="ak")
+        if found.ndim > 1:
+            found = awkward.fill_none(awkward.firsts(found), np.nan)
+        weights: np.ndarray = awkward.to_numpy(found).astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(weights))
+    if bad.size:
+        raise InputError(f"{path}: event {bad[0]} has no weight, or one that is not finite ('{name}'); give --weight")
+    if not weights.any():
+        raise InputError(f"{path}: the weights of all events are 0 ('{name}'); give --weight")
+    return weights
 
 
 def import_files(
@@ -160,13 +192,15 @@ def import_files(
     m_gluino: float = 0.0,
     m_neutralino: float = 0.0,
     label: int = 1,
-    weight: float = 1.0,
+    weight: float | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> bool:
     """Make ``train.h5``, ``val.h5`` and ``test.h5`` from Delphes files.
 
-    Of every five events in a row three go to train, one to val and one to test.
+    Of every five events in a row three go to train, one to val and one to test. Towers beyond the images' eta are left
+    out; how many, and with what share of the energy, is in the attributes ``towers_left_out`` and ``energy_left_out``.
 
     Parameters
     ----------
@@ -177,11 +211,13 @@ def import_files(
         Masses to record, GeV; 0 if there are none.
     label : int
         1 signal, 0 background.
-    weight : float
-        Weight of every event.
+    weight : float, optional
+        Weight of every event. Default: what the files say, 1 where they do not.
     force : bool
         Replace existing files.
     progress : callable(done, total), optional
+    say : callable(text), optional
+        Hears what was left out.
 
     Returns
     -------
@@ -193,7 +229,8 @@ def import_files(
     InputError
         Files that cannot be used (see :func:`read_towers`), named twice, or an `out` that holds other data.
     """
-    for name, value in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino), ("weight", weight)):
+    given = {} if weight is None else {"weight": weight}
+    for name, value in {"m_gluino": m_gluino, "m_neutralino": m_neutralino, **given}.items():
         if not np.isfinite(value) or (value < 0 and name != "weight"):
             raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
     if 0 < m_gluino <= m_neutralino:
@@ -202,6 +239,7 @@ def import_files(
         )
     paths = storage.to_import(files)
     counts = [count_events(path) for path in paths]
+    own = None if weight is not None else _own_weights(paths, counts)
     total = sum(counts)
     sizes = storage.interleaved_sizes(total)
     settings = json.dumps(
@@ -213,7 +251,7 @@ def import_files(
             "m_gluino": float(m_gluino),
             "m_neutralino": float(m_neutralino),
             "label": int(label),
-            "weight": float(weight),
+            "weight": "of the files" if own is not None else 1.0 if weight is None else float(weight),
         }
     )
     if hdf5.check_target(out, settings, sizes, force):
@@ -224,13 +262,54 @@ def import_files(
         "process": "import",
         "hpcgan": hpcgan.__version__,
     }
-    done = 0
+    done, left_out = 0, _LeftOut()
+    weights = np.full(total, 1.0 if weight is None else weight) if own is None else own
     with hdf5.Writer(out, sizes, attributes, force=force) as writer:
         for towers, n in read_towers(paths):
+            left_out.count(towers)
             images = bin_towers(*towers, n)
             for split, where in storage.interleave(done, n).items():
-                writer.append_to(split, images[where], label, weight, m_gluino, m_neutralino)
+                of_split = weights[done : done + n][where]
+                writer.append_to(split, images[where], label, of_split, m_gluino, m_neutralino)
             done += n
             if progress is not None:
                 progress(done, total)
+        writer.note(towers_left_out=left_out.towers, energy_left_out=left_out.share)
+    if say is not None and left_out.towers:
+        say(str(left_out))
     return True
+
+
+def _own_weights(paths: Sequence[Path], counts: Sequence[int]) -> np.ndarray | None:
+    """Weights of the events of all files, 1 in those that have none; None if no file has any."""
+    found = [read_weights(path) for path in paths]
+    if all(weights is None for weights in found):
+        return None
+    return np.concatenate(
+        [np.ones(n) if weights is None else weights for weights, n in zip(found, counts, strict=True)]
+    )
+
+
+class _LeftOut:
+    """Towers that no image has a place for."""
+
+    def __init__(self) -> None:
+        self.towers, self._all = 0, 0
+        self._energy, self._total = 0.0, 0.0
+
+    def count(self, towers: Towers) -> None:
+        """Look at the towers of some events."""
+        outside = (towers.eta < ETA_RANGE[0]) | (towers.eta > ETA_RANGE[1])
+        self.towers += int(np.count_nonzero(outside))
+        self._all += len(outside)
+        self._energy += float(towers.energy[outside].sum())
+        self._total += float(towers.energy.sum())
+
+    @property
+    def share(self) -> float:
+        """Of the energy of all towers."""
+        return self._energy / self._total if self._total else 0.0
+
+    def __str__(self) -> str:
+        edge = f"|eta| > {ETA_RANGE[1]:g}"
+        return f"{self.towers} of {self._all} towers, with {self.share:.1%} of the energy, are at {edge} and left out"

@@ -3,7 +3,8 @@
 Layout: group ``all_events`` with ``hist`` (N, 64, 64) float32 in MeV, axes [eta, phi], and one value an event
 in ``y`` (1 signal, 0 background), ``weight``, ``mGlu`` and ``mNeu`` (GeV). Attributes of the group say how
 the events were made. Files of other people may lack everything but ``hist``, use another float type, or
-another compression.
+another compression. What they say of themselves is heeded (:mod:`hpcgan.data.claims`): energies in another unit
+are converted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcgan.data import storage
+from hpcgan.data import claims, storage
+from hpcgan.data.claims import Conversion
 from hpcgan.data.storage import SPLIT_EDGES as SPLIT_EDGES
 from hpcgan.data.storage import SPLITS as SPLITS
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign, signals_held
@@ -32,7 +34,8 @@ IMAGES = "hist"
 COLUMNS = ("y", "weight", "mGlu", "mNeu")
 """One value an event, in the order of :meth:`Writer.append`."""
 
-UNKNOWN_AS_NAN = ("mGlu", "mNeu")
+MASSES = ("mGlu", "mNeu")
+UNKNOWN_AS_NAN = MASSES
 """Columns that may be NaN throughout, where nobody can say: generated events of a model that knows no masses."""
 
 COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV", "mu": ""}
@@ -186,11 +189,15 @@ class ImageFile(DataFile):
     path : Path
     n : int
         Number of events.
+    unit : Conversion
+        Of the energies.
     """
 
-    def __init__(self, path: Path, file: h5py.File, images: h5py.Dataset) -> None:
+    def __init__(self, path: Path, file: h5py.File, images: h5py.Dataset, unit: Conversion) -> None:
         super().__init__(path, file, GROUP, int(images.shape[0]))
         self._images = images
+        self.unit = unit
+        self._masses: dict[str, Conversion] = {}
 
     def read(self, which: slice | ArrayLike = slice(None)) -> NDArray[np.float32]:
         """Images by slice, or by indices in any order, repeats included.
@@ -212,11 +219,12 @@ class ImageFile(DataFile):
             An index out of range.
         """
         images = self._images
-        with readable(self.path, f"{GROUP}/{IMAGES}"):
+        # What is beyond float32 becomes infinite, and is refused.
+        with readable(self.path, f"{GROUP}/{IMAGES}"), np.errstate(over="ignore"):
             if isinstance(which, slice):
                 start, stop, step = which.indices(self.n)
                 if step == 1:
-                    return images[start:stop].astype(np.float32, copy=False)
+                    return self._in_mev(images[start:stop], start).astype(np.float32, copy=False)
                 which = np.arange(start, stop, step)
             indices = np.asarray(which, dtype=np.int64)
             if indices.size and (indices.min() < -self.n or indices.max() >= self.n):
@@ -224,18 +232,22 @@ class ImageFile(DataFile):
             # One read an event: h5py's fancy indexing needs sorted unique indices and is five times slower.
             out = np.empty((indices.size, *images.shape[1:]), dtype=np.float32)
             for position, index in enumerate(indices % max(self.n, 1)):
-                out[position] = images[int(index)]
+                out[position] = self._in_mev(images[int(index)], int(index))
             return out
 
-    @property
-    def grid(self) -> dict[str, Any]:
-        """Attributes, with the unit that the images themselves say, unless the file says another than MeV already."""
-        found = self.attrs
-        with readable(self.path, f"{GROUP}/{IMAGES}"):
-            said = self._images.attrs.get("units")
-        if said is not None and found.get("units", "MeV") == "MeV":
-            found["units"] = said
+    def _in_mev(self, images: NDArray[Any], first: int) -> NDArray[Any]:
+        if self.unit.trivial:
+            return images
+        found = np.asarray(self.unit(images))
+        energy = found.sum(axis=(-2, -1)).reshape(-1)
+        claims.check_plausible(energy, self.unit, f"{self.path}: {GROUP}/{IMAGES}", first)
         return found
+
+    def announce(self) -> None:
+        """Say on standard error, once in a process, what is converted: energies, and masses that were read."""
+        claims.announce(self.path, f"{GROUP}/{IMAGES}", self.unit, "MeV")
+        for name, unit in self._masses.items():
+            claims.announce(self.path, f"{GROUP}/{name}", unit, "GeV")
 
     def column(self, name: str) -> NDArray[np.float32] | None:
         """(N,) one number an event; None if the file has no such column."""
@@ -249,7 +261,11 @@ class ImageFile(DataFile):
                 raise InputError(
                     f"{self.path}: {GROUP}/{name} has shape {dataset.shape} but {GROUP}/{IMAGES} has {self.n} events"
                 )
-            return dataset[:].astype(np.float32).reshape(-1)
+            unit = Conversion()
+            if name in MASSES:
+                unit = self._masses[name] = claims.conversion_of_column(self.path, dataset, claims.MASS)
+            with np.errstate(over="ignore"):
+                return unit(dataset[:]).astype(np.float32).reshape(-1)
 
     @property
     def y(self) -> NDArray[np.float32] | None:
@@ -294,7 +310,8 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
     ------
     InputError
         No such file, not HDF5, cut short, unfinished, without ``all_events/hist``, or with images of another
-        size. The contents are not scanned; :func:`validate` does that.
+        size, or that say they have another grid, or a unit that is not one of energy. The contents are not scanned;
+        :func:`validate` does that.
     """
     path = Path(path)
     file = open_file(path)
@@ -302,7 +319,8 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
         stack.callback(file.close)
         with readable(path, f"{GROUP}/{IMAGES}"):
             images = _find_images(path, file, image_shape)
-            opened = ImageFile(path, file, images)
+            meaning = claims.images(image_shape)
+            opened = ImageFile(path, file, images, claims.conversions(path, {IMAGES: (images, meaning)})[IMAGES])
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
@@ -357,6 +375,7 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
         for images in file.chunks():
             check_images(images, f"{path}: {GROUP}/{IMAGES}", first)
             first += len(images)
+        file.announce()
 
 
 def check_images(images: NDArray[Any], where: str, first: int = 0) -> None:

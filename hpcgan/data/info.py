@@ -70,13 +70,16 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
             brightest = max(brightest, float(images.max()))
         lines = [f"{path}: {file.n} events, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         rows, columns = total.shape
-        units = file.attrs.get("units", "units not stated (MeV?)")
-        lines.append(f"  images            {rows} x {columns} [eta, phi], {units}")
+        units = "MeV" if file.unit.said else "units not stated (MeV?)"
+        converted = "" if file.unit.trivial else f" ({file.unit.said} in the file)"
+        lines.append(f"  images            {rows} x {columns} [eta, phi], {units}{converted}")
         lines.append(_line("energy", np.concatenate(energy) / 1e6, "TeV an event"))
         lines.append(_line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
         lines.append(f"  brightest         {brightest:.4g} MeV in a pixel")
         lines += _columns(file)
-        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        lines += [
+            f"  {_short(name):<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
+        ]
         if picture is not None:
             with _keeping(lines):
                 save_picture(file.read(slice(0, PICTURE_EVENTS)), total / file.n, path.name, picture)
@@ -98,6 +101,7 @@ _SAID = {"units", "image_shape", "events", "samples", "showers"}
 
 def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
     with pool.open_pool(path) as file:
+        file.announce()
         events, mu, attributes = file.read(), file.mu, file.attrs
     owner = np.repeat(np.arange(len(events)), events.counts)
     energy = np.bincount(owner, events.energy, len(events)).astype(np.float64)
@@ -108,7 +112,7 @@ def _describe_pool(path: Path, picture: str | os.PathLike[str] | None) -> str:
         _line("occupancy", events.counts, f"pixels of {PIXELS}"),
         f"  brightest         {float(events.energy.max(initial=0.0)):.4g} MeV in a pixel",
     ]
-    lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(attributes.items()) if name not in _SAID]
+    lines += [f"  {_short(name):<18}{_short(value)}" for name, value in sorted(attributes.items()) if name not in _SAID]
     if picture is not None:
         k = min(mu or 1, len(events))
         sums = events.sums(np.arange(len(events) // k * k).reshape(-1, k)[:PICTURE_EVENTS])
@@ -127,7 +131,9 @@ def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group:
                 found[name].add(values)
         lines = [f"{path}: {file.n} samples, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         lines += [_tensor_line(name, spec, found[name]) for name, spec in file.schema.items()]
-        lines += [f"  {name:<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID]
+        lines += [
+            f"  {_short(name):<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
+        ]
         if picture is not None:
             some = file.read(slice(0, max(PICTURE_EVENTS, PICTURE_VALUES * 4 // sample_bytes(file.schema))))
             means = {name: moments.total / file.n for name, moments in found.items()}

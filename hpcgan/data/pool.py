@@ -17,10 +17,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpcgan.data import storage
+from hpcgan.data import attributes, claims, storage
+from hpcgan.data.claims import Conversion
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
-from hpcgan.physics.images import grid_difference
 from hpcgan.physics.pileup import PIXELS, SparseImages
 
 GROUP = "pool"
@@ -115,17 +115,18 @@ class PoolFile(DataFile):
     path : Path
     n : int
         Number of events.
+    unit : Conversion
+        Of the energies.
     """
 
     def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
         super().__init__(path, file, GROUP, int(columns["indptr"].shape[0]) - 1)
         self._columns = dict(columns)
+        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], claims.DETECTOR)})["energy"]
 
-    @property
-    def unit(self) -> Any:
-        """Unit of the energies, MeV where the file does not say."""
-        with readable(self.path, f"attributes of {GROUP}/energy"):
-            return self._columns["energy"].attrs.get("units", "MeV")
+    def announce(self) -> None:
+        """Say on standard error, once in a process, that the energies are converted, if they are."""
+        claims.announce(self.path, f"{GROUP}/energy", self.unit, "MeV")
 
     @property
     def mu(self) -> int | None:
@@ -136,12 +137,7 @@ class PoolFile(DataFile):
         InputError
             Something else than a number in range stands there.
         """
-        found = self.attrs.get("mu")
-        if found is None:
-            return None
-        if not isinstance(found, int) or not 1 <= found <= MU_MAX:
-            raise InputError(f"{self.path}: attribute mu of {GROUP} is {found!r}, not a number from 1 to {MU_MAX}")
-        return found
+        return stated_mu(self)
 
     def read(self) -> SparseImages:
         """All events, some 130 bytes each.
@@ -158,7 +154,7 @@ class PoolFile(DataFile):
                 found[name] = np.asarray(data[:])
         indptr, pixel = found["indptr"], found["pixel"]
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite: refused
-            energy = found["energy"].astype(np.float32, copy=False)
+            energy = np.asarray(self.unit(found["energy"])).astype(np.float32, copy=False)
         where = f"{self.path}: {GROUP}"
         if indptr[0] != 0 or indptr[-1] != len(pixel) or np.any(indptr[1:] < indptr[:-1]):
             raise InputError(f"{where}/indptr does not lead from 0 to the {len(pixel)} entries without going back")
@@ -170,7 +166,28 @@ class PoolFile(DataFile):
             bad = int(np.flatnonzero(~good)[0])
             event = int(np.searchsorted(indptr, bad, side="right")) - 1
             raise InputError(f"{where}/energy: event {event} holds an energy of {energy[bad]:g} MeV")
+        if not self.unit.trivial:
+            owner = np.repeat(np.arange(self.n), np.diff(indptr))
+            claims.check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
         return SparseImages(indptr.astype(np.int64, copy=False), pixel.astype(np.uint16, copy=False), energy)
+
+
+def stated_mu(file: DataFile) -> int | None:
+    """Events of a pileup that a file says it is for; None where it does not say.
+
+    Raises
+    ------
+    InputError
+        Something else than a number in range stands there.
+    """
+    found = attributes.single(file.attrs.get("mu"))
+    if found is None:
+        return None
+    if not isinstance(found, (int, float)) or found not in range(1, MU_MAX + 1):
+        raise InputError(
+            f"{file.path}: attribute mu of {file.group} is {attributes.show(found)}, not a number from 1 to {MU_MAX}"
+        )
+    return int(found)
 
 
 def holds_pool(path: Path) -> bool:
@@ -202,9 +219,6 @@ def open_pool(path: str | os.PathLike[str]) -> PoolFile:
             opened = PoolFile(path, file, _find_columns(path, file))
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
-        difference = grid_difference({"units": opened.unit, **opened.attrs})
-        if difference is not None:
-            raise InputError(f"{path}: holds other images: {difference}")
         stack.pop_all()
     return opened
 

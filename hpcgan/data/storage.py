@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
 from hpcgan.errors import HpcganError, InputError
 
@@ -216,6 +218,13 @@ class SplitWriter(ABC):
         group.attrs["complete"] = False
         return file
 
+    def note(self, **attributes: Any) -> None:
+        """Add attributes to all files: what is known only after the data were made."""
+        with signals_held():
+            for file in self._files.values():
+                file[self._group].attrs.update(attributes)
+        self._check_written()
+
     @abstractmethod
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         """Create the data sets for `size` samples."""
@@ -335,29 +344,49 @@ class DataFile:
     path : Path
     n : int
         Number of samples.
+    group : str
+        Name of the group that holds everything.
     """
 
     def __init__(self, path: Path, file: h5py.File, group: str, n: int) -> None:
         self.path = path
         self.n = n
         self._file = file
-        self._name = group
+        self.group = group
         self._group: h5py.Group = file[group]
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Attributes of the group (empty for files of other people that have none)."""
-        with readable(self.path, f"attributes of {self._name}"):
-            return {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in self._group.attrs.items()
-            }
+        """Attributes of the group as plain values (empty for files of other people that have none)."""
+        with readable(self.path, f"attributes of {self.group}"):
+            return attributes.read(self._group)
+
+    def text(self, name: str) -> str:
+        """An attribute of the group that is text, "" where there is none.
+
+        Raises
+        ------
+        InputError
+            It is something else.
+        """
+        return attributes.text(self.attrs.get(name, ""), self._whose(name))
+
+    def number(self, name: str) -> float | None:
+        """An attribute of the group that is one number, None where there is none; otherwise as `text`."""
+        found = self.attrs.get(name)
+        return None if found is None else attributes.number(found, self._whose(name))
+
+    def _whose(self, name: str) -> str:
+        return f"{self.path}: attribute {name} of {self.group.strip('/') or 'the file'}"
 
     @property
     def complete(self) -> bool:
         """False for a file whose writer was interrupted; files of other people count as complete."""
-        with readable(self.path, f"attributes of {self._name}"):
-            return "complete" not in self._group.attrs or bool(self._group.attrs["complete"])
+        with readable(self.path, f"attributes of {self.group}"):
+            said = attributes.single(attributes.read(self._group).get("complete", True))
+        if not isinstance(said, (bool, int)):
+            raise InputError(f"{self._whose('complete')} is {attributes.show(said)}, neither true nor false")
+        return bool(said)
 
     def close(self) -> None:
         """Close the file."""
@@ -500,6 +529,7 @@ def refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None
         raise InputError(f"{path}: {where} is a link to another file ({link.filename!r}); copy the data into this one")
     found = group[name]
     if isinstance(found, h5py.Dataset):
+        _refuse_unknown_filters(path, found, where)
         if found.external:
             raise InputError(f"{path}: {where} keeps its data in another file ({found.external[0][0]!r}); copy it in")
         if found.is_virtual:
@@ -513,29 +543,108 @@ def refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None
             )
 
 
+FILTERS = {
+    4: "szip",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32018: "fcidecomp",
+    32024: "sz3",
+    32026: "blosc2",
+    32028: "sperr",
+    32040: "htj2k",
+}
+"""Registered filters of HDF5 that an HDF5 may lack, by their numbers."""
+
+
+def _refuse_unknown_filters(path: Path, data: h5py.Dataset, where: str) -> None:
+    """Refuse data that are packed with a filter which neither HDF5 nor hdf5plugin, if it is installed, has."""
+    pipeline = data.id.get_create_plist()
+    for place in range(pipeline.get_nfilters()):
+        number, flags, _, called = pipeline.get_filter(place)
+        if h5py.h5z.filter_avail(number):
+            continue
+        if flags & h5py.h5z.FLAG_OPTIONAL and not _is_applied(data, place):
+            continue  # who wrote the file lacked it, too
+        # hdf5plugin has HDF5 know its filters when it is imported.
+        with contextlib.suppress(Exception):  # missing, or built for another h5py
+            importlib.import_module("hdf5plugin")
+        if h5py.h5z.filter_avail(number):
+            continue
+        own = " ".join(called.decode("utf-8", "replace").split(";")[0].split())[:40]
+        name = FILTERS.get(number, own or "unknown")
+        raise InputError(
+            f"{path}: {where} is compressed with the filter {name} (HDF5 filter {number}), which is not here; "
+            "pip install hdf5plugin (or set HDF5_PLUGIN_PATH to the folder of the filter), or repack the file where it "
+            "can be read: h5repack -f GZIP=1 IN.h5 OUT.h5"
+        )
+
+
+def _is_applied(data: h5py.Dataset, place: int) -> bool:
+    """Whether a chunk went through a filter of the pipeline that is allowed to be left out."""
+    if data.chunks is None or not data.id.get_num_chunks():
+        return False
+    if not hasattr(data.id, "chunk_iter"):  # older HDF5, which takes a time for each chunk that grows with their number
+        return not data.id.get_chunk_info(0).filter_mask >> place & 1
+    return bool(data.id.chunk_iter(lambda chunk: True if not chunk.filter_mask >> place & 1 else None))
+
+
 def names(group: h5py.Group) -> str:
-    names = [str(name) for name in list(group.keys())[:8]]
+    names = [" ".join(attributes.plain(str(name)).split()) for name in list(group.keys())[:8]]
     return ", ".join(names) or "nothing"
 
 
 def open_file(path: Path) -> h5py.File:
-    """Open a file for reading.
+    """Open a file for reading, on file systems without locks, too.
+
+    HDF5 takes a lock that keeps readers and writers apart. Where there are none, there is nothing to ask; where there
+    are, a file that is being written is refused.
 
     Raises
     ------
     InputError
-        No such file, a folder, not HDF5, cut short, may not be read.
+        No such file, a folder, not HDF5, cut short, may not be read, being written.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not an HDF5 file")
     try:
-        return h5py.File(path, "r")
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if "locking flag values" in str(error):  # this process has it open without a lock already
+                return _open_unlocked(path, error)
+            if "unable to lock file" not in str(error):
+                raise
+            if error.errno in LOCKED:
+                raise InputError(
+                    f"{path}: another program is writing to it ({reason(error)}); wait for its end, or set "
+                    "HDF5_USE_FILE_LOCKING=FALSE if there is none"
+                ) from error
+            return _open_unlocked(path, error)
     except PermissionError as error:
         raise InputError(f"{path}: may not be read (permission denied)") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: not a readable HDF5 file ({reason(error)})") from error
+
+
+LOCKED = (errno.EAGAIN, errno.EACCES)
+"""What a file system says of a file that somebody else has locked. Anything else means that it has no locks."""
+
+
+def _open_unlocked(path: Path, error: OSError) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except ValueError:  # an HDF5 that has no such option
+        raise InputError(
+            f"{path}: the file system has no locks ({reason(error)}); set HDF5_USE_FILE_LOCKING=FALSE to read it"
+        ) from error
 
 
 def check_backed(path: Path, data: h5py.Dataset, where: str) -> None:

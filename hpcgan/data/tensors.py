@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpcgan.data import hdf5, pool, storage
+from hpcgan.data import attributes, claims, hdf5, pool, storage
+from hpcgan.data.claims import Conversion
 from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
@@ -135,6 +136,8 @@ class TensorFile(DataFile):
     n : int
         Number of samples.
     schema : dict of str to TensorSpec
+    units : dict of str to Conversion
+        Of the data sets that are in another unit than the schema's.
     """
 
     def __init__(
@@ -145,16 +148,22 @@ class TensorFile(DataFile):
         schema: Schema,
         n: int,
         group: str = GROUP,
+        units: Mapping[str, Conversion] | None = None,
     ) -> None:
         super().__init__(path, file, group, n)
         self.schema = dict(schema)
+        self.units = {name: unit for name, unit in (units or {}).items() if not unit.trivial}
         self._data = data
 
     def unit(self, name: str) -> str:
         """Unit that the file states for a data set, "" where it does not."""
-        with readable(self.path, place(self._name, name)):
-            unit = self._data[name].attrs.get("units", "")
-        return unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
+        with readable(self.path, place(self.group, name)):
+            return _stated_unit(self._data[name])
+
+    def announce(self) -> None:
+        """Say on standard error, once in a process, which data sets are converted."""
+        for name, unit in self.units.items():
+            claims.announce(self.path, place(self.group, name), unit, self.schema[name].unit)
 
     def read(self, which: slice | ArrayLike = slice(None)) -> Sample:
         """Samples by slice, or by indices in any order, repeats included.
@@ -199,8 +208,11 @@ class TensorFile(DataFile):
 
     def _read(self, name: str, which: slice | int) -> np.ndarray:
         # What is beyond float32 becomes infinite, and is refused.
-        with readable(self.path, place(self._name, name)), np.errstate(over="ignore"):
-            return np.asarray(self._data[name][which]).astype(np.float32, copy=False)
+        with readable(self.path, place(self.group, name)), np.errstate(over="ignore"):
+            values = np.asarray(self._data[name][which])
+            if name in self.units:
+                values = np.asarray(self.units[name](values))
+            return values.astype(np.float32, copy=False)
 
     def pieces(self, limit: int = SCAN_BYTES) -> Iterator[tuple[int, Sample]]:
         """All samples, at most `limit` bytes at a time, each piece with the number of its first sample."""
@@ -240,7 +252,8 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
     ------
     InputError
         No such file, not HDF5, cut short, unfinished, or with tensors missing, of other shapes, of unequal lengths, or
-        kept in other files. The contents are not scanned; :func:`validate` does that.
+        kept in other files, or with other units, axes or places than the schema's, as far as the file says anything
+        (energies are converted). The contents are not scanned; :func:`validate` does that.
     """
     path = Path(path)
     file = open_file(path)
@@ -251,15 +264,21 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
             wanted = _schema_of(path, found, group) if schema is None else schema
             data = {name: _find_tensor(path, found, group, name, spec) for name, spec in wanted.items()}
             lengths = {name: int(tensor.shape[0]) for name, tensor in data.items()}
+            units = {} if schema is None else _conversions(path, data, schema)
         first, n = next(iter(lengths.items()))
         for name, length in lengths.items():
             if length != n:
                 raise InputError(f"{path}: {place(group, name)} has {length} samples but {place(group, first)} has {n}")
-        opened = TensorFile(path, file, data, wanted, n, group)
+        opened = TensorFile(path, file, data, wanted, n, group, units)
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
     return opened
+
+
+def _conversions(path: Path, data: Mapping[str, h5py.Dataset], schema: Schema) -> dict[str, Conversion]:
+    meanings = {name: claims.of_tensor(name, spec.unit, spec.role == "condition") for name, spec in schema.items()}
+    return claims.conversions(path, {name: (data[name], meaning) for name, meaning in meanings.items()})
 
 
 def _find_group(path: Path, file: h5py.File, name: str = GROUP) -> h5py.Group:
@@ -279,10 +298,15 @@ def _schema_of(path: Path, group: h5py.Group, group_name: str) -> dict[str, Tens
         data = group[name]
         if isinstance(data, h5py.Dataset):
             shape = tuple(int(length) for length in data.shape[1:])
-            found[name] = TensorSpec(shape, str(data.attrs.get("units", "")))
+            found[name] = TensorSpec(shape, _stated_unit(data))
     if not found:
         raise InputError(f"{path}: {group_name} holds no data sets")
     return found
+
+
+def _stated_unit(data: h5py.Dataset) -> str:
+    said = attributes.read(data)
+    return str(said.get("units", said.get("unit", "")))
 
 
 def _what(group: str) -> str:
@@ -334,6 +358,7 @@ def validate(
         and sample.
     """
     with open_tensors(path, schema, group) as file:
+        file.announce()
         for first, sample in file.pieces():
             for name, values in sample.items():
                 finite = np.isfinite(values)
@@ -363,7 +388,7 @@ def problem_of(path: str | os.PathLike[str]) -> str | None:
         if group is None:
             return None
         refuse_foreign(path, file, group, group)
-        name = file[group].attrs.get("problem")
+        name = attributes.read(file[group]).get("problem")
     return name if isinstance(name, str) else None
 
 

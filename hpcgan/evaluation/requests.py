@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hpcgan.data import hdf5, tensors
+from hpcgan.data import claims, hdf5, tensors
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
@@ -28,7 +28,8 @@ def read_conditions(problem: Problem, path: Path) -> Sample:
     problem : Problem
     path : Path
         `.h5`: a data set (n, ...) for each condition of the problem, under its name; a data file of the problem is one
-        with the conditions of its own events. `.csv`: a line with the names of the conditions, then one an event.
+        with the conditions of its own events. Energies that are said to be in another unit are converted.
+        `.csv`: a line with the names of the conditions, then one an event.
         `.npy`: an array as of `hpcgan.evaluation.conditions.of_rows`. All in physical units. What is read stays in
         memory, 4 bytes a number.
 
@@ -56,8 +57,20 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                 refuse_foreign(path, group, name, name)
                 if not isinstance(group[name], h5py.Dataset):
                     raise InputError(f"{path}: '{name}' is no data set")
-                found[name] = np.asarray(group[name][()])
+                unit = problem.schema[name].unit
+                conversion = _conversion(path, group, name, claims.Meaning(unit or None), problem.conditions)
+                found[name] = np.asarray(conversion(group[name][()]))
+            claims.announce(path, name, conversion, unit)
     return of_arrays(problem, found, str(path))
+
+
+def _conversion(
+    path: Path, group: h5py.Group, name: str, meaning: claims.Meaning, conditions: tuple[str, ...]
+) -> claims.Conversion:
+    """To the needed unit; what is said of the whole group is heeded where it holds conditions and nothing else."""
+    if set(group.keys()) <= set(conditions):
+        return claims.conversions(path, {name: (group[name], meaning)})[name]
+    return claims.conversion_of_column(path, group[name], meaning)
 
 
 def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:

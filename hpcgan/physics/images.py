@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ PHI_RANGE = (-3.15, 3.15)
 it."""
 
 MEV_PER_GEV = 1000.0
+_PI_AS_FLOAT32 = float(np.float32(np.pi))
 
 _ETA_EDGES = np.linspace(*ETA_RANGE, N_ETA + 1)
 _PHI_EDGES = np.linspace(*PHI_RANGE, N_PHI + 1)
@@ -32,33 +32,15 @@ def image_attributes() -> dict[str, Any]:
     }
 
 
-def grid_difference(attributes: Mapping[str, Any]) -> str | None:
-    """What images of a file have different from ours, as far as its attributes say anything.
+def wrap(phi: ArrayLike) -> NDArray[np.float64]:
+    """Angles (...) in radians, brought to the circle from -pi to pi.
 
-    Parameters
-    ----------
-    attributes : mapping
-        Those that :func:`image_attributes` makes, or some of them.
-
-    Returns
-    -------
-    str or None
-        For a message, e.g. ``units = GeV instead of MeV``.
+    What is there already keeps its bits, the float32 next to pi, which is a little above it, included.
     """
-    for name, wanted in image_attributes().items():
-        found = attributes.get(name, wanted)
-        found = found.decode(errors="replace") if isinstance(found, bytes) else found
-        if isinstance(wanted, str):
-            same = found == wanted
-        else:
-            same = np.shape(found) == np.shape(wanted) and bool(np.allclose(found, wanted, rtol=1e-6, atol=1e-9))
-        if not same:
-            return f"{name} = {_plain(found)} instead of {_plain(wanted)}"
-    return None
-
-
-def _plain(value: Any) -> str:
-    return str(value.tolist() if isinstance(value, np.ndarray) else value)
+    angle = np.asarray(phi, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # an infinite angle is none
+        turned = np.remainder(angle + np.pi, 2 * np.pi) - np.pi
+    return np.where(np.abs(angle) <= _PI_AS_FLOAT32, angle, turned)
 
 
 def pixel_index(eta: ArrayLike, phi: ArrayLike) -> NDArray[np.int64]:
@@ -92,7 +74,8 @@ def bin_towers(
     event_index : (K,) int
         Event of each tower, 0 to `n_events` - 1, in any order.
     eta, phi : (K,) float
-        Directions; towers outside the image are left out.
+        Directions; towers outside of the image's eta are left out. Where phi is beyond the image, it is brought into it
+        by whole turns.
     energy_gev : (K,) float
         Energies, GeV.
     n_events : int
@@ -102,7 +85,8 @@ def bin_towers(
     (n_events, 64, 64) float32
         Energy in MeV, axes [event, eta, phi].
     """
-    pixel = pixel_index(eta, phi)
+    phi = np.asarray(phi, dtype=np.float64)
+    pixel = pixel_index(eta, np.where(np.abs(phi) <= PHI_RANGE[1], phi, wrap(phi)))
     inside = pixel >= 0
     flat = np.asarray(event_index, dtype=np.int64)[inside] * (N_ETA * N_PHI) + pixel[inside]
     energy = np.asarray(energy_gev, dtype=np.float64)[inside]

@@ -21,7 +21,7 @@ from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics import jets
-from hpcgan.physics.images import MEV_PER_GEV, grid_difference, image_attributes
+from hpcgan.physics.images import MEV_PER_GEV, image_attributes
 from hpcgan.problems.base import Observables, file_of
 from hpcgan.problems.conditioned import ConditionedModel
 from hpcgan.problems.rpv import PIXELS, RpvProblem
@@ -108,13 +108,10 @@ class PileupProblem(RpvProblem):
     @classmethod
     def of_file(cls, path: Path) -> PileupProblem:
         """The problem with the mu that a pool, or a file of generated events, says it is for."""
-        if pool.holds_pool(path):
-            with pool.open_pool(path) as events:
-                found: Any = events.mu
-        else:
-            with hdf5.open_images(path) as images:
-                found = images.attrs.get("mu")
-        return cls(PileupModel(mu=found) if found in range(1, MU_MAX + 1) else PileupModel())
+        opener = pool.open_pool if pool.holds_pool(path) else hdf5.open_images
+        with opener(path) as file:
+            found = pool.stated_mu(file)
+        return cls(PileupModel() if found is None else PileupModel(mu=found))
 
     # --- data ------------------------------------------------------------------------------------
 
@@ -146,6 +143,7 @@ class PileupProblem(RpvProblem):
             return
         self._sums(file, split).close()
         with pool.open_pool(file) as events:
+            events.announce()
             events.read()
 
     @contextlib.contextmanager
@@ -229,13 +227,10 @@ def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_images(file: Path) -> None:
-    """Refuse images that say that they are no pileup, or of another grid."""
+    """Refuse images that say that they are no pileup."""
     with hdf5.open_images(file) as images:
-        attributes = images.grid
-    difference = grid_difference(attributes)
-    if difference is not None:
-        raise InputError(f"{file}: holds other images: {difference}")
+        said = {name: images.text(name) for name in ("problem", "process")}
     for name, ours in (("problem", "pileup"), ("process", "minbias")):
-        found = attributes.get(name, ours)
+        found = said[name] or ours
         if found != ours:
             raise InputError(f"{file}: holds events of {name} {found}, not pileup ('hpcgan data pileup' makes a pool)")

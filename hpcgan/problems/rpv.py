@@ -234,10 +234,20 @@ class RpvProblem(Problem):
         file = file_of(path, split)
         if not file.is_file():
             raise InputError(f"{file}: no such file; make it with 'hpcgan data rpv --out {path} ...'")
+        self._check_kind(file)
         return ImageSource(file, cache_mb, self.conditions)
 
     def validate(self, path: Path, split: str) -> None:
-        hdf5.validate(file_of(path, split))
+        file = file_of(path, split)
+        self._check_kind(file)
+        hdf5.validate(file)
+
+    def _check_kind(self, file: Path) -> None:
+        """Refuse images that say that they are no hard events."""
+        with hdf5.open_images(file) as images:
+            kind = images.text("problem")
+        if kind == "pileup":
+            raise InputError(f"{file}: holds events of problem {kind}, not {self.name} (attribute problem)")
 
     @contextlib.contextmanager
     def writer(

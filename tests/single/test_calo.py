@@ -206,8 +206,8 @@ def test_bad_files(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     other_file(tmp_path / "muon.h5", {"particle": "muon"}, **GOOD)
     other_file(tmp_path / "bytes.h5", {"particle": np.bytes_("mu\non")}, **GOOD)
-    with h5py.File(other_file(tmp_path / "gev.h5", **GOOD), "a") as file:
-        file["layer_1"].attrs["units"] = "GeV"
+    with h5py.File(other_file(tmp_path / "joule.h5", **GOOD), "a") as file:
+        file["layer_1"].attrs["units"] = "J"
     other_file(tmp_path / "unfinished.h5", {"complete": False}, **GOOD)
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["layer_0"] = h5py.ExternalLink(str(folder / "train.h5"), "/layer_0")
@@ -216,7 +216,7 @@ def test_bad_files(tmp_path: Path, folder: Path) -> None:
         ("cut.h5", "not a readable HDF5 file"),
         ("muon.h5", "holds showers of 'muon'; known are gamma, eplus, piplus"),
         ("bytes.h5", r"holds showers of 'mu\\non'"),
-        ("gev.h5", "layer_1 is in 'GeV'; needed is MeV"),
+        ("joule.h5", "attribute units of layer_1 is 'J'; needed is MeV"),
         ("unfinished.h5", "unfinished"),
         ("link.h5", "has no data set 'layer_1'|layer_0 is a link to another file"),
     ):

@@ -15,6 +15,7 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcgan.commands.data import main as data_main
 from hpcgan.data.delphes import count_events, import_files, read_towers
 from hpcgan.data.hdf5 import SPLITS, open_images, validate
 from hpcgan.errors import InputError
@@ -128,6 +129,14 @@ def nan_position(path: Path) -> None:
     write_root(path, [*EVENTS, [(np.nan, 0.0, 1.0)]])
 
 
+def infinite_position(path: Path) -> None:
+    write_root(path, [*EVENTS, [(np.inf, 0.0, 1.0)]])
+
+
+def infinite_angle(path: Path) -> None:
+    write_root(path, [*EVENTS, [(0.0, -np.inf, 1.0)]])
+
+
 def text(path: Path) -> None:
     path.write_text("rooted in text")
 
@@ -158,6 +167,8 @@ def missing(path: Path) -> None:
         (not_a_tree, "not a tree"),
         (negative_energy, "event 5 has a tower .* E -1 GeV"),
         (nan_position, "event 5 has a tower with eta nan"),
+        (infinite_position, "event 5 has a tower with eta inf"),
+        (infinite_angle, "event 5 has a tower with eta 0, phi -inf"),
         (text, "cannot be read as ROOT"),
         (empty, "not a ROOT file"),
         (cut, "cannot be read as ROOT"),
@@ -265,3 +276,123 @@ def test_splits_hold_every_file_in_turn(tmp_path: Path) -> None:
     for split in SPLITS:
         with open_images(tmp_path / "out" / f"{split}.h5") as file:
             assert set(file.read().max(axis=(1, 2)).tolist()) == {1000.0, 2000.0}
+
+
+# --- angles, what is left out, weights ---------------------------------------------------------------------------
+
+
+def many_towers(seed: int = 5) -> list[list[tuple[float, float, float]]]:
+    """Events all over the circle, and beyond the images' eta."""
+    rng = np.random.default_rng(seed)
+    phi = rng.uniform(-np.pi, np.pi, (10, 40)).astype(np.float32)
+    eta, energy = rng.uniform(-3, 3, (10, 40)), rng.exponential(5, (10, 40))
+    return [list(zip(*(column.tolist() for column in event), strict=True)) for event in zip(eta, phi, energy)]
+
+
+def turned(events: list[list[tuple[float, float, float]]], turn: Callable[[float], float]) -> Any:
+    return [[(eta, turn(phi), energy) for eta, phi, energy in event] for event in events]
+
+
+def imported(path: Path, out: Path, **options: Any) -> np.ndarray:
+    import_files([path], out, **options)
+    images = []
+    for split in SPLITS:
+        with open_images(out / f"{split}.h5") as file:
+            images.append(file.read())
+    return np.concatenate(images)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda phi: phi % (2 * np.pi),
+        lambda phi: phi + 2 * np.pi,
+        lambda phi: phi - 4 * np.pi,
+        lambda phi: phi + 2 * np.pi * round(phi * 7),
+    ],
+    ids=["from 0 to 2 pi", "a turn more", "two turns less", "any turns"],
+)
+def test_angles_of_any_turn_make_the_same_images(tmp_path: Path, turn: Callable[[float], float]) -> None:
+    events = many_towers()
+    plain = imported(write_root(tmp_path / "plain.root", events), tmp_path / "plain")
+    other = imported(write_root(tmp_path / "other.root", turned(events, turn)), tmp_path / "other")
+    assert plain.sum() > 1e5
+    np.testing.assert_allclose(other, plain, rtol=1e-6)
+
+
+def test_angles_between_pi_and_the_edge_of_the_image_are_on_its_other_side(tmp_path: Path) -> None:
+    """3.145 is -3.138: the first column, not the last one, although the images reach to 3.15."""
+    events = [[(0.0, 3.145, 1.0)], [(0.0, 3.145 - 2 * np.pi, 2.0)], [(0.0, float(np.float32(np.pi)), 4.0)]]
+    images = imported(write_root(tmp_path / "a.root", [*events, [], []]), tmp_path / "out")
+    assert images[:, 32, 0].tolist() == [1000.0, 2000.0, 0.0, 0.0, 0.0]
+    assert images[:, 32, 63].tolist() == [0.0, 0.0, 4000.0, 0.0, 0.0]
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = [[(0.0, 0.0, 30.0), (2.6, 9.0, 10.0)], [(-4.0, 1.0, 20.0)], [(2.5, 1.0, 40.0)], [], []]
+    path = write_root(tmp_path / "a.root", events)
+    assert data_main(["data", "import", str(path), "--out", str(tmp_path / "out")]) == 0
+    said = f"{tmp_path / 'out'}: 2 of 4 towers, with 30.0% of the energy, are at |eta| > 2.5 and left out\n"
+    assert capsys.readouterr().out == f"{said}{tmp_path / 'out'}: imported\n"
+    for split in SPLITS:
+        with open_images(tmp_path / "out" / f"{split}.h5") as file:
+            assert file.attrs["towers_left_out"] == 2
+            assert file.attrs["energy_left_out"] == pytest.approx(0.3)
+    assert data_main(["data", "import", str(SAMPLE), "--out", str(tmp_path / "sample")]) == 0
+    assert "of the energy, are at |eta| > 2.5 and left out" in capsys.readouterr().out
+    within = [[(0.0, 0.0, 30.0)]] * 5
+    assert (
+        data_main(["data", "import", str(write_root(tmp_path / "b.root", within)), "--out", str(tmp_path / "b")]) == 0
+    )
+    assert capsys.readouterr().out == f"{tmp_path / 'b'}: imported\n"
+
+
+def with_weights(path: Path, weights: Any, name: str = "Event.Weight") -> Path:
+    """Towers of which each event has a weight, or several."""
+    branch, leaf = name.split(".")
+    towers = ak.values_astype(ak.Array([[list(tower) for tower in event] for event in EVENTS[:1] * 5]), np.float32)
+    tower = ak.zip({name: towers[:, :, column] for column, name in enumerate(("Eta", "Phi", "E"))})
+    weight = ak.zip({leaf: ak.values_astype(ak.Array(weights), np.float32)})
+    with uproot.recreate(path) as file:
+        file.mktree(
+            "Delphes",
+            {"Tower": tower.type.content, branch: weight.type.content},
+            field_name=lambda outer, inner: inner if outer == "" else f"{outer}.{inner}",
+            counter_name=lambda counted: f"{counted}_size",
+        )
+        file["Delphes"].extend({"Tower": tower, branch: weight})
+    return path
+
+
+def weights_of(out: Path) -> list[float]:
+    found: list[float] = []
+    for split in SPLITS:
+        with open_images(out / f"{split}.h5") as file:
+            found += file.weight.tolist()  # type: ignore[union-attr]
+    return found
+
+
+@pytest.mark.parametrize("name", ["Event.Weight", "Weight.Weight"])
+def test_weights_of_the_events_are_imported(tmp_path: Path, name: str) -> None:
+    path = with_weights(tmp_path / "a.root", [[1.5, 9.0], [-0.5], [0.0, 1.0], [2.0], [4.0]], name)
+    import_files([path], tmp_path / "out")
+    assert weights_of(tmp_path / "out") == [1.5, -0.5, 0.0, 2.0, 4.0]
+    import_files([path], tmp_path / "given", weight=3.0)
+    assert weights_of(tmp_path / "given") == [3.0] * 5
+    import_files([path, write_root(tmp_path / "none.root")], tmp_path / "both")
+    assert sorted(weights_of(tmp_path / "both")) == [-0.5, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([[1.0], [1.0], [np.nan], [1.0], [1.0]], "event 2 has no weight, or one that is not finite"),
+        ([[1.0], [1.0], [1.0], [], [1.0]], "event 3 has no weight"),
+        ([[0.0]] * 5, "the weights of all events are 0"),
+    ],
+)
+def test_weights_that_cannot_be(tmp_path: Path, weights: Any, message: str) -> None:
+    path = with_weights(tmp_path / "a.root", weights)
+    with pytest.raises(InputError, match=rf"a\.root: {message}.*; give --weight"):
+        import_files([path], tmp_path / "out")
+    assert import_files([path], tmp_path / "out", weight=1.0)

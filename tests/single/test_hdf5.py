@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import fcntl
+import importlib.util
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -426,3 +432,130 @@ def test_data_of_other_files_are_not_opened(tmp_path: Path, kind: str, message: 
     (tmp_path / "other.h5").unlink()  # whether it is there or not
     with pytest.raises(InputError):
         open_images(tmp_path / "a.h5")
+
+
+# --- filters and locks -------------------------------------------------------------------------------------------
+
+
+def packed_file(path: Path, number: int, applied: bool = True) -> Path:
+    """Images whose chunks went through a filter that is not here, or whose pipeline says that it may be left out."""
+    with h5py.File(path, "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((1, 64, 64))
+        properties.set_filter(number, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 16384))
+        space = h5py.h5s.create_simple((3, 64, 64))
+        group = file.create_group("all_events")
+        images = h5py.h5d.create(group.id, b"hist", h5py.h5t.IEEE_F32LE, space, properties)
+        for event in range(3):
+            data = np.full((64, 64), event + 1, "<f4").tobytes()
+            images.write_direct_chunk((event, 0, 0), data, 0 if applied and event == 2 else 1)
+    return path
+
+
+@pytest.fixture
+def no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if hdf5plugin were not installed, nor imported by another test."""
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(32001, "blosc"), (32004, "lz4"), (32008, "bitshuffle"), (32015, "zstd"), (31999, "unknown"), (307, "bzip2")],
+)
+def test_a_filter_that_is_not_here_is_named(tmp_path: Path, no_plugin: None, number: int, name: str) -> None:
+    path = packed_file(tmp_path / "a.h5", number)
+    for use in (open_images, validate, describe):
+        with pytest.raises(InputError, match=rf"all_events/hist is compressed with the filter {name} ") as error:
+            use(path)
+        text = str(error.value)
+        assert text.startswith(f"{path}: ")
+        assert f"(HDF5 filter {number})" in text
+        assert "pip install hdf5plugin" in text
+        assert "HDF5_PLUGIN_PATH" in text
+        assert "damaged" not in text
+        assert "\n" not in text
+
+
+def test_a_filter_that_no_chunk_went_through_is_not_needed(tmp_path: Path, no_plugin: None) -> None:
+    with open_images(packed_file(tmp_path / "a.h5", 32001, applied=False)) as file:
+        assert file.read()[:, 5, 6].tolist() == [1, 2, 3]
+
+
+def test_hdf5plugin_is_used_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported when a file needs it, and not before."""
+    known = {1, 2, 3}
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number in known)
+    sys.modules.pop("hdf5plugin", None)
+    (tmp_path / "hdf5plugin.py").write_text("import builtins\nbuiltins.hpcgan_filters.add(32001)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(builtins, "hpcgan_filters", known, raising=False)
+    open_images(packed_file(tmp_path / "plain.h5", 3, applied=False)).close()
+    assert "hdf5plugin" not in sys.modules
+    open_images(packed_file(tmp_path / "blosc.h5", 32001)).close()
+    assert 32001 in known
+    del sys.modules["hdf5plugin"]
+
+
+def test_files_that_hdf5plugin_packs(tmp_path: Path) -> None:
+    """In another process, since its filters stay in one that has imported it."""
+    if importlib.util.find_spec("hdf5plugin") is None:
+        pytest.skip("hdf5plugin is not installed (extra filters)")
+    code = """
+import sys, h5py, hdf5plugin, numpy
+for name in ("Blosc", "Zstd", "LZ4", "Bitshuffle"):
+    with h5py.File(f"{sys.argv[1]}/{name}.h5", "w") as file:
+        data = numpy.full((3, 64, 64), 2.5, "f4")
+        file.create_dataset("all_events/hist", data=data, chunks=(1, 64, 64), **getattr(hdf5plugin, name)())
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    read = """
+import sys
+from hpcgan.data.hdf5 import open_images
+for name in ("Blosc", "Zstd", "LZ4", "Bitshuffle"):
+    with open_images(f"{sys.argv[1]}/{name}.h5") as file:
+        assert (file.read() == 2.5).all()
+"""
+    subprocess.run([sys.executable, "-c", read, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """HDF5 asks for a lock, which reading does not need."""
+    real = h5py.File
+
+    def without_locks(path: Path, mode: str, **options: Any) -> h5py.File:
+        if options.get("locking") is not False:
+            text = f"Unable to synchronously open file (unable to lock file, errno = {number})"
+            raise OSError(number, text)
+        return real(path, mode, **options)
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    validate(folder / "train.h5")
+    with pytest.raises(InputError, match="not a readable HDF5 file"):
+        open_images(Path(__file__))
+    with open_images(folder / "train.h5") as first:
+        monkeypatch.setattr(h5py, "File", real)  # HDF5 itself refuses to mix both ways
+        with open_images(folder / "train.h5") as second:
+            assert np.array_equal(first.read(), second.read())
+
+
+def test_an_hdf5_that_cannot_do_without_locks_says_how(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(path: Path, mode: str, **options: Any) -> h5py.File:
+        if "locking" in options:
+            raise ValueError("h5py version >= 1.12.1 or 1.10.x >= 1.10.7 required for file locking options.")
+        raise OSError(errno.ENOLCK, "Unable to open file (unable to lock file, errno = 37)")
+
+    monkeypatch.setattr(h5py, "File", old)
+    with pytest.raises(InputError, match=r"has no locks \(No locks available\); set HDF5_USE_FILE_LOCKING=FALSE"):
+        open_images(folder / "train.h5")
+
+
+def test_a_writer_at_work_is_not_read(folder: Path) -> None:
+    path = folder / "val.h5"
+    with open(path, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another program is writing to it") as error:
+            open_images(path)
+        assert "HDF5_USE_FILE_LOCKING=FALSE" in str(error.value)
+    validate(path)

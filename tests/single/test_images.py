@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE, bin_towers, pixel_index
+from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE, bin_towers, pixel_index, wrap
 
 
 def test_known_pixels() -> None:
@@ -65,3 +65,22 @@ def test_agrees_with_numpy_histograms(towers: list[tuple[int, float, float, floa
             eta[of], phi[of], bins=(N_ETA, N_PHI), range=(ETA_RANGE, PHI_RANGE), weights=1e3 * energy[of]
         )
         np.testing.assert_allclose(images[number], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("turns", [-3, -1, 1, 2])
+def test_whole_turns_do_not_matter(turns: int) -> None:
+    phi = np.linspace(-3.1, 3.1, 40)
+    one, other = (
+        bin_towers(np.zeros(40, int), np.zeros(40), angle, np.ones(40), 1) for angle in (phi, phi + 2 * np.pi * turns)
+    )
+    np.testing.assert_array_equal(one, other)
+    assert other.sum() == 40_000.0
+
+
+def test_wrapped_angles() -> None:
+    kept = np.array([-np.pi, -1.0, 0.0, 3.0, np.pi, np.float32(np.pi)])
+    assert wrap(kept).tobytes() == kept.tobytes()
+    np.testing.assert_allclose(
+        wrap([3.145, -3.145, 7.0, 100.0]), [3.145 - 2 * np.pi, 2 * np.pi - 3.145, 7 - 2 * np.pi, 100 - 32 * np.pi]
+    )
+    assert np.isnan(wrap([np.nan, np.inf, -np.inf])).all()

@@ -130,7 +130,7 @@ def test_files_of_something_else(tmp_path: Path, folder: Path):
         (tmp_path / "none", r"train\.h5: no such file"),
         (tmp_path / "cut", "not a readable HDF5 file"),
         (images_file(tmp_path / "rpv.h5", process="rpv"), r"holds events of process rpv, not pileup"),
-        (images_file(tmp_path / "gev.h5", units="GeV"), "units = GeV instead of MeV"),
+        (images_file(tmp_path / "gev.h5", units="GeV"), "is 'MeV', but attribute units of all_events is 'GeV'"),
         (images_file(tmp_path / "wide.h5", eta_range=[-4.0, 4.0]), "eta_range"),
     ):
         for use in (problem().open, problem().validate):

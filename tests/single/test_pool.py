@@ -181,12 +181,12 @@ def test_bad_contents(tmp_path: Path, columns: dict[str, Any], message: str):
 @pytest.mark.parametrize(
     ("attributes", "unit", "message"),
     [
-        ({"units": "GeV"}, None, "units = GeV instead of MeV"),
-        ({}, "GeV", "units = GeV instead of MeV"),
-        ({"eta_range": [-3.0, 3.0]}, None, r"eta_range = \[-3.0, 3.0\] instead of \[-2.5, 2.5\]"),
-        ({"image_shape": [32, 32]}, None, r"image_shape = \[32, 32\] instead of \[64, 64\]"),
+        ({"units": "photons"}, None, "attribute units of pool is 'photons'; needed is MeV"),
+        ({"units": "MeV"}, "GeV", "units of pool/energy is 'GeV', but attribute units of pool is 'MeV'"),
+        ({"eta_range": [-3.0, 3.0]}, None, r"attribute eta_range of pool is \[-3.0, 3.0\]; needed is \[-2.5, 2.5\]"),
+        ({"image_shape": [32, 32]}, None, r"image_shape of pool is \[32, 32\]; needed is \[64, 64\]"),
         ({"image_shape": [64, 64, 1]}, None, "image_shape"),
-        ({"axes": "phi, eta"}, None, "axes = phi, eta instead of eta, phi"),
+        ({"axes": "phi, eta"}, None, "attribute axes of pool is 'phi, eta'; needed is 'eta, phi'"),
         ({"complete": False}, None, "unfinished"),
     ],
 )
