@@ -21,7 +21,8 @@ from typing import Any
 from hpcgan import records
 from hpcgan.config import METHODS
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+from hpcgan.files import write_atomic
+from hpcgan.rundir import RunDirectory, attempt_state
 
 COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")
 #: The largest learning rate that a command may set: beyond it Adam's steps are larger than any weight here.

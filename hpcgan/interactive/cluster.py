@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.files import write_atomic
 from hpcgan.interactive.backend import (
     Loop,
     connect_client,
@@ -32,7 +33,6 @@ from hpcgan.interactive.backend import (
 )
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
-from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
     import ipyparallel

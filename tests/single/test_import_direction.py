@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console", "hpcgan.files", "hpcgan.liveness"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
@@ -75,6 +75,8 @@ MAY_IMPORT = {
     "hpcgan.stateless": set(),
     "hpcgan.allocation": set(),
     "hpcgan.console": set(),
+    "hpcgan.files": set(),
+    "hpcgan.liveness": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 
