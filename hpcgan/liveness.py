@@ -190,14 +190,13 @@ class Heart:
                 os.utime(self._path)
 
 
-def watch(look: Callable[[], object]) -> bool:
-    """Whether what `look` sees changes within `WATCH_S` of this process's own clock; returns as soon as it does.
+def watch(look: Callable[[], object], first: object) -> bool:
+    """Whether `look` sees another thing than `first` within `WATCH_S` of this process's own clock; returns when it does.
 
     Looks are counted, not seconds: if the watcher itself is stopped for a while, and the watched one with it, as on a
     machine that sleeps, then that while is one look.
     """
     pause = min(1.0, WATCH_S / 10)
-    first = look()
     for _ in range(math.ceil(WATCH_S / pause)):
         time.sleep(pause)
         if look() != first:

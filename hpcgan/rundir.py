@@ -287,6 +287,11 @@ def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None,
         It does.
     """
     path, beats = _attempt_file(run, attempt), _heartbeat_file(run, attempt)
+
+    def look() -> object:
+        return liveness.sign(beats), liveness.sign(path)
+
+    before = look()
     holder = _read_attempt(path)
     if holder is not None and holder.get("state") != "running":
         return
@@ -306,7 +311,7 @@ def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None,
             f"{run.path}: attempt {attempt} ({who}) has not ended; waiting up to {liveness.WATCH_S:.0f} s to see "
             "whether it still lives"
         )
-        alive = liveness.watch(lambda: (liveness.sign(beats), liveness.sign(path)))
+        alive = liveness.watch(look, before)
         holder = _read_attempt(path)
         if holder is not None and holder.get("state") != "running":
             return  # it has ended by now
