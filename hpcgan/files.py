@@ -30,6 +30,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 LOCK_FILE = ".hpcgan.lock"
 
+# Folders without locks of which this process has said so: a training writes into one after every epoch.
+_told: set[Path] = set()
+
 
 def warn(text: str) -> None:
     """One line on standard error."""
@@ -133,9 +136,10 @@ def folder_lock(folder: Path, warning: Callable[[str], None] = warn) -> Iterator
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         missing = _lock(descriptor, folder)
-        if missing is not None:
+        if missing is not None and folder.resolve() not in _told:
+            _told.add(folder.resolve())
             warning(f"{folder}: this file system has no locks ({os.strerror(missing)}); write into it once at a time")
-        elif not is_at(descriptor, path):  # removed by the one who had it while this one opened it
+        if missing is None and not is_at(descriptor, path):  # removed by the one who had it while this one opened it
             raise InputError(f"{folder}: another process is writing data there")
         yield
     finally:

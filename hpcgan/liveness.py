@@ -191,7 +191,7 @@ class Heart:
 
 
 def watch(look: Callable[[], object], first: object) -> bool:
-    """Whether `look` sees another thing than `first` within `WATCH_S` of this process's own clock; returns when it does.
+    """Whether `look` sees another thing than `first` within `WATCH_S` of this process's own clock.
 
     Looks are counted, not seconds: if the watcher itself is stopped for a while, and the watched one with it, as on a
     machine that sleeps, then that while is one look.

@@ -182,8 +182,9 @@ def test_a_lock_goes_with_its_process(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
 def test_without_locks_one_goes_on_and_says_so(tmp_path, monkeypatch, capsys, number):
     monkeypatch.setattr(fcntl, "flock", failing(number))
-    with folder_lock(tmp_path):
-        pass
+    for _ in range(3):
+        with folder_lock(tmp_path):
+            pass
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert f"{tmp_path}: this file system has no locks ({os.strerror(number)})" in said[0]
