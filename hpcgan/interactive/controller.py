@@ -26,23 +26,28 @@ class Controller(IPController):
 
     def start(self) -> None:
         """Run until a signal, or until nobody needs it any more."""
-        self._used = time.time()
+        self._used, self._seen = time.monotonic(), self._marked()
         self._look = PeriodicCallback(self._end_if_unused, EVERY * 1000)
         self._look.start()
         super().start()
 
     def _end_if_unused(self) -> None:
-        if self.hub.pending:
-            self._used = time.time()
-        try:
-            seen = os.stat(self.mark).st_mtime
-        except OSError:
-            seen = 0.0
-        if time.time() - max(self._used, seen) > self.idle:
+        seen = self._marked()
+        if self.hub.pending or seen not in (None, self._seen):
+            self._used = time.monotonic()
+        self._seen = seen
+        if time.monotonic() - self._used > self.idle:
             self.log.critical("nobody has used this cluster for %.0f s: ending", self.idle)
             self._look.stop()
             self.terminate_children()
             self.loop.stop()
+
+    def _marked(self) -> int | None:
+        """The mark's time, of another clock perhaps: that it changes is a sign of life."""
+        try:
+            return os.stat(self.mark).st_mtime_ns
+        except OSError:
+            return None
 
 
 if __name__ == "__main__":

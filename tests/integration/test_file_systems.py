@@ -64,22 +64,15 @@ WRITING = {
 }
 
 
-@pytest.mark.parametrize(
-    ("command", "lacking"),
-    [
-        *(("train", lacking) for lacking in ("locks", "dirsync", "links")),
-        *((command, "locks,dirsync,links") for command in WRITING),
-    ],
-)
-def test_what_a_file_system_lacks_is_done_without(tmp_path, configured, trained, library, command, lacking):
+@pytest.mark.parametrize("command", WRITING)
+def test_what_a_file_system_lacks_is_done_without(tmp_path, configured, trained, library, command):
     shutil.copytree(trained, tmp_path / "trained")
-    env = {"LD_PRELOAD": str(library), "LACKING_IN": str(tmp_path), "LACKING": lacking}
+    env = {"LD_PRELOAD": str(library), "LACKING_IN": str(tmp_path), "LACKING": "locks,dirsync,links"}
     args = [part.format(out=tmp_path) for part in WRITING[command]]
     done = hpcgan(*args, cwd=configured, env=env)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("hpcgan: warning:")]
-    locking = command in ("train", "generate", "data", "showers") and "locks" in lacking
-    assert len(warnings) == locking, done.stderr
+    assert len(warnings) == (command in ("train", "generate", "data", "showers")), done.stderr
     assert all("this file system has no locks (No locks available)" in line for line in warnings)
     if command == "train":  # and goes on
         done = hpcgan(*args, "training.epochs=2", cwd=configured, env=env)
@@ -95,10 +88,8 @@ def test_a_run_that_may_only_be_read(disk, configured, trained, tmp_path):
     subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
     done = hpcgan("evaluate", run, "--samples", "1", "--no-distances", cwd=configured)
     assert done.returncode == 2
-    said = (
-        f"hpcgan: error: {run}/report: cannot write the report: Read-only file system; name another folder with --out"
-    )
-    assert done.stderr.splitlines() == [said]
+    said = f"{run}/report: cannot write the report: Read-only file system; name another folder with --out"
+    assert done.stderr.splitlines() == [f"hpcgan: error: {said}"]
     assert not done.stdout
     for args in (
         ("evaluate", run, "--samples", "1", "--no-distances", "--out", tmp_path / "report"),
@@ -110,7 +101,7 @@ def test_a_run_that_may_only_be_read(disk, configured, trained, tmp_path):
     for args, message in (
         (("train", "run.yaml", "--run", run, "training.epochs=2"), f"{run}: cannot write"),
         (("control", run, "stop"), "the training has ended (done)"),
-        (("generate", run, "-n", "4", "--out", run / "x.h5"), "cannot be written (Read-only file system)"),
+        (("generate", run, "-n", "4", "--out", run / "x.h5"), "x.h5: the folder is not writable"),
         (("data", "cosmo", "--side", "32", "--maps", "5", "--out", disk.path / "c"), "Read-only file system"),
     ):
         done = hpcgan(*args, cwd=configured)

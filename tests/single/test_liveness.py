@@ -108,7 +108,7 @@ print(json.dumps([Identity(**json.loads(sys.argv[1])).lives(), Identity.mine().p
     ids=["with its own /proc", "with the /proc of another"],
 )
 def test_in_another_namespace_of_the_same_kernel(options, seen):
-    """With the same host name. Neither sees the other under its number; without a /proc of its own one knows nothing."""
+    """With the same host name. Neither sees the other; without a /proc of its own one knows nothing at all."""
     mine = json.dumps(Identity.mine().plain())
     done = subprocess.run(
         ["unshare", *options, sys.executable, "-c", IN_ITS_OWN, mine], capture_output=True, text=True, timeout=120
