@@ -23,10 +23,10 @@ from pathlib import Path
 from together import spread, text
 
 from hpcgan import config as configuration
+from hpcgan.files import write_atomic
 from hpcgan.launch.start import launch
 from hpcgan.launch.topology import available_cores
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import write_atomic
 from hpcgan.scaling.measure import Resources, request_of_ranks
 from hpcgan.scaling.tune import rate
 

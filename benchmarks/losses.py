@@ -26,9 +26,9 @@ from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
 from hpcgan import records
+from hpcgan.files import write_atomic
 from hpcgan.metrics import plots
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import write_atomic
 
 CRITIC = ("training.loss=wgan_gp", "model.minibatch_stddev=false", "training.r1.weight=0")
 PUBLISHED = [  # Gulrajani et al. 2017, algorithm 1

@@ -31,8 +31,9 @@ from together import run_all, spread, total_rate, wait_for_all, write_rate
 
 from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.files import write_atomic
 from hpcgan.problems.base import Problem, Problems, problem_class
-from hpcgan.rundir import RunDirectory, write_atomic
+from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

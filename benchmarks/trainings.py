@@ -14,8 +14,9 @@ from queue import SimpleQueue
 
 from hpcgan import records
 from hpcgan.config import Config
+from hpcgan.files import write_atomic
 from hpcgan.problems.base import open_split, problem_class
-from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+from hpcgan.rundir import RunDirectory, attempt_state
 
 Job = tuple[Path, Sequence[str]]  # run directory, overrides
 

@@ -22,7 +22,8 @@ from typing import Any
 from hpcgan import records
 from hpcgan.config import LARGEST_RATE, METHODS
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import RunDirectory, attempt_state, write_atomic
+from hpcgan.files import write_atomic
+from hpcgan.rundir import RunDirectory, attempt_state
 from hpcgan.suggest import did_you_mean
 
 COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")

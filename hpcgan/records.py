@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.errors import HpcganError
+from hpcgan.files import sync
 
 
 def _plain(value: Any) -> Any:
@@ -69,7 +70,7 @@ class MetricsWriter:
 
     def sync(self) -> None:
         """Make what was written durable."""
-        os.fsync(self._file.fileno())
+        sync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -122,4 +123,4 @@ def append(path: Path, record: dict[str, Any]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())

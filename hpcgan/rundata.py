@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import RunDirectory, owner_of, write_atomic
+from hpcgan.files import write_atomic
+from hpcgan.rundir import RunDirectory, owner_of
 
 if TYPE_CHECKING:
     from hpcgan.data.identity import Identity

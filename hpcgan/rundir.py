@@ -1,71 +1,27 @@
 """The run directory: what is where, atomic writes, and who may write.
 
 A run is a directory; every other tool reads it. One process writes at a time: it holds the newest
-*attempt*, a numbered file created exclusively (atomic on shared file systems, too) and touched as a
-heartbeat. A newer attempt fences off an older one: before each write the holder looks whether it still
-is the newest, and stops if not.
+*attempt*, a numbered file created exclusively (atomic on shared file systems, too) with a heartbeat beside
+it (`hpcgan.liveness`). A newer attempt fences off an older one: before each write the holder looks whether
+it still is the newest, and stops if not.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import secrets
-import socket
-import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpcgan import config as configuration
-from hpcgan import yamlio
+from hpcgan import liveness, yamlio
 from hpcgan.allocation import current_job
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError
-
-HEARTBEAT_S = 10.0
-STALE_S = 90.0  # several heartbeats: a busy file system may delay some
-WATCH_S = 35.0  # for a heartbeat of a holder on another host, whose clock may be another
-
-
-def fsync_directory(path: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file as a whole: readers and crashes see the old content or the new, nothing between."""
-    payload = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_once(path: Path, data: bytes | str) -> bool:
-    """Write a file as a whole unless it is there already; of several who try at the same time, one gets True."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    write_atomic(temporary, data)
-    try:
-        os.link(temporary, path)  # a complete file appears under the name, or none
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+from hpcgan.files import FULL, warn, write_atomic, write_once
+from hpcgan.liveness import Heart, Identity, Watcher
 
 
 class RunDirectory:
@@ -161,7 +117,7 @@ class RunDirectory:
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config_file, config.to_yaml())
         except OSError as error:
-            kind = HpcganError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+            kind = HpcganError if error.errno in FULL else InputError
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 
@@ -201,6 +157,8 @@ class Lease:
         peers that are gone would not notice otherwise.
     env : mapping, optional
         Where the Slurm job is read from; by default `os.environ`.
+    say : callable, optional
+        Hears one line when it has to be waited whether a holder lives; by default a warning.
 
     Attributes
     ----------
@@ -210,12 +168,17 @@ class Lease:
     Raises
     ------
     FencedError
-        Another process is writing, as its heartbeat (or, on this host, its process) shows. A Slurm job that
-        was queued again takes over from its earlier self, which may live on where its node was lost.
+        Another process is writing, as its heartbeat shows or, where its number means something here, its being
+        there. A Slurm job that was queued again takes over from its earlier self, which may live on where its
+        node was lost.
     """
 
     def __init__(
-        self, run: RunDirectory, on_lost: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None
+        self,
+        run: RunDirectory,
+        on_lost: Callable[[str], None] | None = None,
+        env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = warn,
     ) -> None:
         env = os.environ if env is None else env
         self._folder = run.attempts
@@ -224,22 +187,22 @@ class Lease:
         current = current_job(env)
         job = None if current is None else {"id": current.id, "restart": current.restarts}
         if last:
-            _refuse_if_held(run, last, job)
+            _refuse_if_held(run, last, job, say)
         self.attempt = last + 1
         self._file = _attempt_file(run, self.attempt)
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "job": job}
-        if not write_once(self._file, json.dumps({**me, "state": "running"})):
+        self._me = {"process": Identity.mine().plain(), "job": job}
+        if not write_once(self._file, json.dumps({**self._me, "state": "running"})):
             raise FencedError(f"{run.path}: another process has just started on this run")
         _held_here.add(self._file.resolve())
-        self._me = me
         self._on_lost = on_lost
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
-        self._thread.start()
+        self._heart = Heart(_heartbeat_file(run, self.attempt), self._is_ours)
 
     def check(self) -> None:
-        """Raise FencedError if a newer attempt has taken over."""
-        newest = self._newest()
+        """Raise FencedError if a newer attempt has taken over, HpcganError if that cannot be known."""
+        try:
+            newest = self._newest()
+        except OSError as error:
+            raise HpcganError(f"{self._folder}: cannot be read: {error.strerror}") from None
         if newest != self.attempt:
             raise FencedError(
                 f"{self._folder.parent}: attempt {newest} has taken this run over; attempt {self.attempt} stops"
@@ -247,48 +210,51 @@ class Lease:
 
     def release(self, state: str) -> None:
         """End the attempt in order; `state` says how (done, interrupted, failed)."""
-        self._stop.set()
-        self._thread.join(timeout=1.0)
+        self._on_lost = None
         _held_here.discard(self._file.resolve())
-        if self._newest() == self.attempt:
-            write_atomic(self._file, json.dumps({**self._me, "state": state}))
+        try:
+            if self._newest() == self.attempt:
+                write_atomic(self._file, json.dumps({**self._me, "state": state}))
+        finally:
+            self._heart.stop()
 
     def _newest(self) -> int:
         return _newest_attempt(self._folder)
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            try:
-                self.check()
-                os.utime(self._file)
-            except FencedError as error:
-                if self._on_lost is not None and not self._stop.is_set():
-                    self._on_lost(str(error))
-                return
-            except OSError:  # the next write reports a real loss; a hiccup of the file system is none
-                continue
+    def _is_ours(self) -> bool:
+        """For the heartbeat: whether it goes on."""
+        try:
+            self.check()
+        except FencedError as error:
+            if (tell := self._on_lost) is not None:
+                tell(str(error))
+            return False
+        except HpcganError:  # the next write reports a real loss; a hiccup of the file system is none
+            pass
+        return True
+
+
+_watcher = Watcher()
 
 
 def attempt_state(run: RunDirectory) -> str | None:
     """How the newest attempt stands: running, done, pruned, stopped, interrupted, failed, or lost; None if none was.
 
     `stopped` is one that a command ended, which is not to go on by itself; `interrupted` one that a signal ended.
-    `lost` is one that never said how it ended, and of which nothing has been heard for some time.
+    `lost` is one that never said how it ended, and whose process is not there, or shows no sign of life. Answers at
+    once: of a process that cannot be looked up from here, by what is known of its heartbeat (`Watcher.lives`), which
+    may be "running" for some time too long, and is not for a living one once this process has seen it beat.
     """
     newest = attempts_made(run)
-    holder = _read_attempt(_attempt_file(run, newest)) if newest else None
-    if holder is None:
+    if not newest:
         return None
-    state = str(holder.get("state"))
-    if state != "running":
-        return state
-    if holder.get("host") == socket.gethostname():
-        return "running" if _process_lives(holder, _attempt_file(run, newest)) else "lost"
-    try:
-        age = time.time() - _attempt_file(run, newest).stat().st_mtime
-    except OSError:
-        return "lost"
-    return "running" if age < STALE_S else "lost"
+    holder = _read_attempt(_attempt_file(run, newest))
+    if holder is not None and holder.get("state") != "running":
+        return str(holder.get("state"))
+    lives = None if holder is None else _process_lives(holder, _attempt_file(run, newest))
+    if lives is None:
+        lives = _watcher.lives(_heartbeat_file(run, newest))
+    return "running" if lives else "lost"
 
 
 def attempts_made(run: RunDirectory) -> int:
@@ -300,13 +266,17 @@ def _attempt_file(run: RunDirectory, attempt: int) -> Path:
     return run.attempts / f"{attempt:04d}.json"
 
 
+def _heartbeat_file(run: RunDirectory, attempt: int) -> Path:
+    return run.attempts / f"{attempt:04d}.beat"
+
+
 def _newest_attempt(folder: Path) -> int:
     numbers = [int(p.stem) for p in folder.iterdir() if re.fullmatch(r"\d{4,}\.json", p.name)]
     return max(numbers, default=0)
 
 
 def _read_attempt(path: Path) -> dict[str, Any] | None:
-    """What is written there; None if it is unreadable: nobody can be shown to hold it."""
+    """What is written there; None if it is unreadable."""
     try:
         holder = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -314,13 +284,26 @@ def _read_attempt(path: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else None
 
 
-def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None) -> None:
-    path = _attempt_file(run, attempt)
+def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None, say: Callable[[str], None]) -> None:
+    """Look, and watch if need be, whether an attempt lives.
+
+    Raises
+    ------
+    FencedError
+        It does.
+    """
+    path, beats = _attempt_file(run, attempt), _heartbeat_file(run, attempt)
+
+    def look() -> object:
+        return liveness.sign(beats), liveness.sign(path)
+
+    before = look()
     holder = _read_attempt(path)
-    if holder is None or holder.get("state") != "running":
+    if holder is not None and holder.get("state") != "running":
         return
-    theirs = holder.get("job")
-    who = f"process {holder.get('pid')} on {holder.get('host')}"
+    process = None if holder is None else Identity.read(holder.get("process"))
+    who = "a process that has not said its name" if process is None else str(process)
+    theirs = None if holder is None else holder.get("job")
     if job is not None and isinstance(theirs, dict) and theirs.get("id") == job["id"]:
         who += f", job {job['id']}"
         before = theirs.get("restart")
@@ -328,43 +311,24 @@ def _refuse_if_held(run: RunDirectory, attempt: int, job: dict[str, Any] | None)
             return  # this is the same job, queued again: Slurm means its earlier self to be gone
         if isinstance(before, int) and before > job["restart"]:
             raise FencedError(f"{run.path}: job {job['id']} was queued again and trains in it: this one stops")
-    if holder.get("host") == socket.gethostname():
-        alive = _process_lives(holder, path)
-    else:
-        alive = _beats(path)
+    alive = None if holder is None else _process_lives(holder, path)
+    if alive is None:
+        say(
+            f"{run.path}: attempt {attempt} ({who}) has not ended; waiting up to {liveness.WATCH_S:.0f} s to see "
+            "whether it still lives"
+        )
+        alive = liveness.watch(look, before)
+        holder = _read_attempt(path)
+        if holder is not None and holder.get("state") != "running":
+            return  # it has ended by now
     if alive:
         raise FencedError(f"{run.path}: {who} is at work in it (attempt {attempt}); wait for it or stop it first")
 
 
-def _process_lives(holder: Mapping[str, Any], path: Path) -> bool:
-    """Whether the process on this host that wrote an attempt's file is there and still holds it."""
-    pid = holder.get("pid")
-    if not isinstance(pid, int) or _start_time(pid) != holder.get("started") or holder.get("started") is None:
-        return False
-    return pid != os.getpid() or path.resolve() in _held_here
-
-
-def _beats(path: Path) -> bool:
-    """Whether a holder on another host shows a sign of life, by the file server's clock alone."""
-    try:
-        first = path.stat().st_mtime
-        if time.time() - first > 10 * STALE_S:
-            return False
-        end = time.monotonic() + WATCH_S
-        while time.monotonic() < end:
-            time.sleep(min(1.0, WATCH_S / 10))
-            if path.stat().st_mtime != first or (_read_attempt(path) or {}).get("state") != "running":
-                return (_read_attempt(path) or {}).get("state") == "running"
-    except OSError:
-        return False
-    return False
-
-
-def _start_time(pid: int) -> str | None:
-    """Start time of a process as the kernel counts it, which tells it from a later one of the same number."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+def _process_lives(holder: Mapping[str, Any], path: Path) -> bool | None:
+    """Whether the process that wrote an attempt's file is there and still holds it; None if nobody here can know."""
+    process = Identity.read(holder.get("process"))
+    lives = None if process is None else process.lives()
+    if lives and process is not None and process.pid == os.getpid():
+        return path.resolve() in _held_here
+    return lives

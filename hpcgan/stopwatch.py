@@ -34,11 +34,11 @@ from hpcgan import config as configuration
 from hpcgan.comm.agreement import agreed
 from hpcgan.config import Config, TrainingSection
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
+from hpcgan.files import write_atomic
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
 from hpcgan.member import run_as_rank
 from hpcgan.problems.base import Problems, open_split, problem_class
-from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import importlib
 import io
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.files import folder_lock, is_at, sync, sync_folder
 
 SPLITS = ("train", "val", "test")
 SPLIT_EDGES = (0.0, 0.6, 0.8, 1.0)
@@ -208,7 +208,8 @@ class SplitWriter(ABC):
 
     def _create(self, split: str, size: int) -> h5py.File:
         # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
-        self._sinks[split] = Sink(self._part(split), "w+b")
+        self._part(split).unlink(missing_ok=True)  # of a process that was killed
+        self._sinks[split] = Sink(self._part(split), "x+b")
         file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
         group = file.require_group(self._group)
         self._lay_out(group, size)
@@ -257,27 +258,54 @@ class SplitWriter(ABC):
                 file[self._group].attrs["complete"] = True
                 file.close()
                 self._check_written()
+            self._have_written()
+            published: list[Path] = []
             try:
-                for split in self.sizes:
-                    os.fsync(self._sinks[split].fileno())
                 # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind too,
                 # even if the machine stops between two of these lines.
                 for split in self.sizes:
                     (self.folder / f"{split}.h5").unlink(missing_ok=True)
                 for split in reversed(self.sizes):
                     os.replace(self._part(split), self.folder / f"{split}.h5")
-                sync(self.folder)
+                    published.append(self.folder / f"{split}.h5")
+            except OSError as error:
+                for path in published:  # which are of no use without the others
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                raise self._failed(self.folder, error) from error
+            try:
+                sync_folder(self.folder)
+            except OSError as error:
+                raise HpcganError(
+                    f"{self.folder}: all is written, but may not outlive a crash of the machine ({reason(error)})"
+                ) from error
+
+    def _have_written(self) -> None:
+        """See that everything has reached the disk, under the names that are going to be published.
+
+        Raises
+        ------
+        HpcganError
+            It has not; what was there before stays.
+        """
+        for split, sink in self._sinks.items():
+            try:
+                sync(sink.fileno())
             except OSError as error:
                 raise self._failed(self.folder, error) from error
+            if not is_at(sink.fileno(), self._part(split)):  # where there are no locks
+                raise HpcganError(
+                    f"{self._part(split)}: another process has written it at the same time; this one has kept nothing"
+                )
 
     def _check_written(self) -> None:
         for split, sink in self._sinks.items():
             if sink.failure is not None:
                 raise self._failed(self._part(split), sink.failure)
 
-    @staticmethod
-    def _failed(path: Path, error: OSError) -> HpcganError:
-        return HpcganError(f"{path}: writing failed ({reason(error)}); nothing was kept")
+    def _failed(self, path: Path, error: OSError) -> HpcganError:
+        left = what_is_left(self.folder / f"{split}.h5" for split in self.sizes)
+        return HpcganError(f"{path}: writing failed ({reason(error)}); {left}")
 
     def _discard(self) -> None:
         """Close and remove what was not published."""
@@ -285,12 +313,18 @@ class SplitWriter(ABC):
             for file in self._files.values():
                 with contextlib.suppress(OSError, RuntimeError, ValueError):  # what a failed sink has lost
                     file.close()
-            for sink in self._sinks.values():
+            for split, sink in self._sinks.items():
+                with contextlib.suppress(OSError):
+                    if is_at(sink.fileno(), self._part(split)):  # no other process's
+                        self._part(split).unlink()
                 with contextlib.suppress(OSError):
                     sink.close()
-        for split in self.sizes:
-            with contextlib.suppress(OSError):
-                self._part(split).unlink(missing_ok=True)
+
+
+def what_is_left(files: Iterable[Path]) -> str:
+    """What to say of files that were to be written, or replaced, and were not."""
+    there = [path.name for path in files if path.exists()]
+    return f"nothing was written, {' and '.join(there)} of before stay as they were" if there else "nothing was kept"
 
 
 def reason(error: BaseException) -> str:
@@ -301,31 +335,6 @@ def reason(error: BaseException) -> str:
     if "No space left" in text or "errno = 28" in text:
         return os.strerror(errno.ENOSPC)
     return text if len(text) <= 160 else text[:157] + "..."
-
-
-def sync(path: Path) -> None:
-    """Have the names in a folder reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Keep two writers out of one folder; the system releases the lock when a process dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another process is writing data there") from error
-        except OSError:
-            pass  # a file system without locks: go on without one
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def refuse_existing(folder: Path, splits: Mapping[str, int]) -> None:

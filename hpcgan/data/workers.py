@@ -159,7 +159,7 @@ class _Pool(Generic[Task, Result]):
             else f"with code {code}"
         )
         hint = "; the system may be short of memory, try fewer --jobs" if code == -signal.SIGKILL else ""
-        return HpcganError(f"a worker process ended {how}{hint}; nothing was kept")
+        return HpcganError(f"a worker process ended {how}{hint}; no new file was written")
 
     def close(self) -> None:
         for connection, worker in self._workers.items():

@@ -14,9 +14,9 @@ import numpy as np
 import scipy
 
 import hpcgan
-from hpcgan.errors import Unwritten
+from hpcgan.errors import InputError, Unwritten
+from hpcgan.files import refusal, write_atomic
 from hpcgan.metrics.page import EmbeddedFigure
-from hpcgan.rundir import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,17 @@ def embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure
     return EmbeddedFigure(name, caption, plots.png(figure), group)
 
 
+def check_folder(out: Path) -> None:
+    """Refuse a folder of a report that cannot be written, before minutes are spent on what would go there.
+
+    Raises
+    ------
+    InputError
+    """
+    if (reason := refusal(out)) is not None:
+        raise InputError(f"{out}: cannot write the report: {reason}; name another folder with --out")
+
+
 def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
     """Write files into a folder, which is made.
 
@@ -65,7 +76,9 @@ def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
         for name, content in files.items():
             write_atomic(out / name, content)
     except OSError as error:
-        raise Unwritten(f"{out}: cannot write the report: {error.strerror}", shown) from None
+        raise Unwritten(
+            f"{out}: cannot write the report: {error.strerror}; name another folder with --out", shown
+        ) from None
 
 
 class Clock:

@@ -20,7 +20,7 @@ from hpcgan.data.pool import check_mu
 from hpcgan.errors import InputError
 from hpcgan.evaluation import overlay_page
 from hpcgan.evaluation.compare import join
-from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
+from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
 from hpcgan.evaluation.overlay_inputs import Images, open_generated, open_real, open_signal, settings_of
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
@@ -108,6 +108,7 @@ def overlay(
     check_mu(mu, "--mu")
     if events < 2:
         raise InputError(f"--events {events}: give at least 2")
+    check_folder(out)
     clock = Clock(log)
     with contextlib.ExitStack() as stack:
         signals = open_signal(signal)

@@ -28,7 +28,7 @@ from hpcgan.evaluation.curves import training_figures
 from hpcgan.evaluation.html import render
 from hpcgan.evaluation.left_out import LeftOut, score_left_out
 from hpcgan.evaluation.loading import observables_of_sample, read, training_events
-from hpcgan.evaluation.output import Clock, Log, embed, stamp, write
+from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
 from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
@@ -110,6 +110,8 @@ def evaluate_run(
     directory = RunDirectory(run)
     if not directory.exists:  # said before TensorFlow takes its seconds to load
         raise InputError(f"{run}: not a run directory (no config.yaml in it)")
+    out = out or directory.report
+    check_folder(out)
     notices: list[str] = []
     if data is None:
         config = rundata.load(directory)
@@ -127,7 +129,7 @@ def evaluate_run(
         sampler,
         records.read(directory.metrics_file, "epoch"),
         _json_lines(directory.provenance_file),
-        out=out or directory.report,
+        out=out,
         stem=stem,
         split=split,
         samples=samples,
@@ -300,6 +302,8 @@ def compare_files(
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
+    out = out or fake.with_name(f"{fake.stem}-report")
+    check_folder(out)
     problem = problem or problem_of(real) or ("calogan" if holds_showers(real) else "rpv")
     subject = _problem(problem, real)
     clock = Clock(log)
@@ -341,7 +345,7 @@ def compare_files(
             "training": None,
         },
         figures,
-        out or fake.with_name(f"{fake.stem}-report"),
+        out,
         "report",
         clock,
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.data.schema import sample_bytes, take
+from hpcgan.data.storage import what_is_left
 from hpcgan.errors import HpcganError
 
 if TYPE_CHECKING:
@@ -127,4 +128,4 @@ def _stop_together(comm: Comm, signal: str | None, path: Path) -> None:
         asked = comm.broadcast_json(comm.gather_json(signal))
     named = next((name for name in asked if name), None)
     if named is not None:
-        raise HpcganError(f"{path}: stopped by {named}; nothing was kept", collective=True)
+        raise HpcganError(f"{path}: stopped by {named}; {what_is_left([path])}", collective=True)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive import liveness
 from hpcgan.interactive.backend import (
     Loop,
     connect_client,
@@ -236,7 +235,7 @@ class Cluster:
             made = self._cluster = new_cluster(self._folder, wanted.launcher, address, self.kind, idle)
             with guard.hold():
                 loop.run(made.start_controller(), CONTROLLER_TIMEOUT)
-                self._note(controller=liveness.describe(made.controller.pid))
+                self._note(controller=folders.describe(made.controller.pid))
             try:
                 loop.run(made.controller.get_connection_info(), CONTROLLER_TIMEOUT)
             except (RuntimeError, TimeoutError):
@@ -263,7 +262,7 @@ class Cluster:
         loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)
         engine_set = self._cluster.engine_set
         job = getattr(engine_set, "job_id", None)
-        self._note(engines=liveness.describe(engine_set.pid) if job is None else {"job": job})
+        self._note(engines=folders.describe(engine_set.pid) if job is None else {"job": job})
 
     def _await_engines(self, n: int, timeout: float, cores: int | None) -> None:
         """Until they have registered, telling how the queue stands."""

@@ -1,6 +1,6 @@
 """The folder of a cluster: who its processes are, how it stands, and what is left of one that has ended.
 
-`cluster.json` says who belongs to the cluster (`liveness.describe` of the kernel that started it, the controller and
+`cluster.json` says who belongs to the cluster (`describe` of the kernel that started it, the controller and
 the launcher of the engines, or the number of their Slurm job), and has its ranks once it is up. The controller says in
 `status.json` what goes on, notebooks touch `mark`, and a file `stop` asks the controller to end everything.
 """
@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from hpcgan import home
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.interactive import liveness
+from hpcgan.files import write_atomic
 from hpcgan.launch import slurm
 from hpcgan.launch.job import descendants
-from hpcgan.rundir import write_atomic
+from hpcgan.liveness import Identity
 
 #: Seconds that engines have to end: one that trains writes a checkpoint.
 STOP_S = 60.0
@@ -62,7 +62,7 @@ def make(about: About) -> tuple[Path, About]:
         about = {
             **about,
             "host": socket.gethostname(),
-            "starter": liveness.describe(os.getpid()),
+            "starter": describe(os.getpid()),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         write(folder, about)
@@ -70,6 +70,20 @@ def make(about: About) -> tuple[Path, About]:
         remove(folder)
         raise InputError(f"{folder}: cannot be made ({error.strerror}); HPCGAN_CLUSTERS names another place") from None
     return folder, about
+
+
+def describe(pid: int) -> dict[str, Any]:
+    """Who a process on this machine is, for `lives`."""
+    return Identity.of(pid).plain()
+
+
+def lives(process: object) -> bool | None:
+    """Whether a process that `describe` has described still runs; None where that cannot be told from here."""
+    who = Identity.read(process)
+    if who is None:
+        return False
+    there = who.lives()
+    return False if there is None and who.is_of_earlier_boot() else there
 
 
 def write(folder: Path, about: About) -> None:
@@ -97,7 +111,7 @@ def existing() -> list[Path]:
 
 def controller_lives(about: Mapping[str, Any]) -> bool | None:
     """Whether a cluster's controller runs; one that is being started counts as such. None: cannot be told from here."""
-    return liveness.lives(about.get("controller") or about.get("starter"))
+    return lives(about.get("controller") or about.get("starter"))
 
 
 def engines_live(about: Mapping[str, Any]) -> bool | None:
@@ -105,7 +119,7 @@ def engines_live(about: Mapping[str, Any]) -> bool | None:
     engines = about.get("engines")
     if not isinstance(engines, Mapping):
         return False
-    return None if "job" in engines else liveness.lives(engines)
+    return None if "job" in engines else lives(engines)
 
 
 def life(about: Mapping[str, Any]) -> Life:
@@ -134,7 +148,7 @@ def tidy(*, mine: bool) -> None:
     """
     for folder in existing():
         about = read(folder)
-        if life(about) == "dead" and (mine or liveness.lives(about.get("starter")) is False):
+        if life(about) == "dead" and (mine or lives(about.get("starter")) is False):
             remove(folder)
 
 
@@ -163,17 +177,17 @@ def end_process(process: object, grace: float, hurry: Callable[[], bool] = never
     Parameters
     ----------
     process
-        From `liveness.describe`; one that does not live, or of which that cannot be told from here, is left alone.
+        From `describe`; one that does not live, or of which that cannot be told from here, is left alone.
     """
-    if not isinstance(process, Mapping) or not liveness.lives(process):
+    if not isinstance(process, Mapping) or not lives(process):
         return
     pid = int(process["pid"])
     _send(pid, signal.SIGTERM)
-    if _until(lambda: not liveness.lives(process), grace, hurry):
+    if _until(lambda: not lives(process), grace, hurry):
         return
     for one in [*descendants(pid), pid]:
         _send(one, signal.SIGKILL)
-    _until(lambda: not liveness.lives(process), CONTROLLER_S, never)
+    _until(lambda: not lives(process), CONTROLLER_S, never)
 
 
 def _end_job(job: str, hurry: Callable[[], bool]) -> None:

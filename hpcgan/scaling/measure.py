@@ -22,10 +22,11 @@ from typing import Any, Literal
 from hpcgan import rundata
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
+from hpcgan.files import write_atomic
 from hpcgan.launch.banner import BannerFilter
 from hpcgan.launch.start import Launcher, launch
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory, write_atomic
+from hpcgan.rundir import RunDirectory
 
 Mode = Literal["weak", "strong"]
 #: What a point of isolated processes is called in place of a backend.

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.rundir import write_atomic
+from hpcgan.files import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Setting, Study
 from hpcgan.scaling.summary import Blocks, blocks, summarise
 from hpcgan.suggest import did_you_mean

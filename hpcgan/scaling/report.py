@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hpcgan
-from hpcgan.rundir import write_atomic
+from hpcgan.files import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Study
 from hpcgan.scaling.summary import PARTS, summarise
 

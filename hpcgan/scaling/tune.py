@@ -21,11 +21,11 @@ from typing import Any
 import hpcgan
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, Interrupted
+from hpcgan.files import write_atomic
 from hpcgan.launch import tuned
 from hpcgan.launch.start import Launcher, launch
 from hpcgan.launch.topology import OPEN_MPI_4, OPEN_MPI_5
 from hpcgan.launch.tuned import Tuned
-from hpcgan.rundir import write_atomic
 from hpcgan.scaling.measure import Resources, request_of_ranks
 
 #: A setting that gains less than this is not worth remembering.

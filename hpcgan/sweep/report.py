@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import hpcgan
 from hpcgan import samples
 from hpcgan.errors import InputError
+from hpcgan.files import write_atomic
 from hpcgan.metrics.page import EmbeddedFigure
-from hpcgan.rundir import RunDirectory, write_atomic
+from hpcgan.rundir import RunDirectory
 from hpcgan.sweep import page
 from hpcgan.sweep.domain import domains
 from hpcgan.sweep.statistics import Standing, importance, ranking

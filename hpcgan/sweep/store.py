@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcgan.errors import InputError
-from hpcgan.rundir import RunDirectory, write_atomic, write_once
+from hpcgan.files import write_atomic, write_once
+from hpcgan.rundir import RunDirectory
 
 VERSION = 1
 State = Literal["complete", "pruned", "failed"]

@@ -14,7 +14,8 @@ from hpcgan import config as configuration
 from hpcgan import rundata, yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.rundir import FencedError, Lease, RunDirectory, differences, write_atomic
+from hpcgan.files import write_atomic
+from hpcgan.rundir import FencedError, Lease, RunDirectory, differences
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep.ledger import known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space

@@ -6,6 +6,7 @@ What cannot be read is said and counts as broken; the rest counts.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class TableReader:
     def __init__(self, path: Path) -> None:
         self.study = StudyDirectory(path)
         self.description = self.study.description()
-        self._ended: dict[int, tuple[int, Row, list[str]]] = {}
+        self._ended: dict[int, tuple[tuple[int, ...], Row, list[str]]] = {}
         self._epochs: dict[int, int] = {}
 
     def read(self) -> Table:
@@ -167,7 +168,7 @@ class TableReader:
 
     def _row(self, number: int) -> tuple[Row, list[str]]:
         try:
-            written = self.study.result_file(number).stat().st_mtime_ns
+            written = _version(self.study.result_file(number).stat())
         except OSError:
             written = None
         if written is not None and number in self._ended and self._ended[number][0] == written:
@@ -312,6 +313,11 @@ def _standing(study: StudyDirectory, number: int) -> tuple[RowState, str | None]
     if state in ("interrupted", "stopped"):
         return "queued", "interrupted: the sweep's command goes on with it"
     return "lost", "ended without a result: the sweep's command tries it again"
+
+
+def _version(stat: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced, however coarse the times of a file system are."""
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:

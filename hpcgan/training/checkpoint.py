@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import fsync_directory
+from hpcgan.files import sync, sync_folder
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")
@@ -70,7 +70,7 @@ def save(
         with open(temporary / "arrays.npz", "wb") as file:
             file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         content = {
             "format": FORMAT,
             "step": step,
@@ -82,10 +82,10 @@ def save(
         with open(temporary / "manifest.json", "w", encoding="utf-8") as file:
             json.dump({**content, "self": _self_hash(content)}, file, indent=1)
             file.flush()
-            os.fsync(file.fileno())
-        fsync_directory(temporary)
+            sync(file.fileno())
+        sync_folder(temporary)
         os.rename(temporary, final)
-        fsync_directory(folder)
+        sync_folder(folder)
     except OSError as error:
         raise HpcganError(
             f"{final}: cannot write the checkpoint ({error.strerror}); "

@@ -6,6 +6,7 @@ import builtins
 import errno
 import fcntl
 import importlib.util
+import os
 import resource
 import signal
 import subprocess
@@ -181,6 +182,75 @@ def test_two_writers_in_one_folder(tmp_path: Path) -> None:
             miscounted(tmp_path, 20, 20)
         writer.append(some_images(20), 1, 1, 0, 0)
     write(tmp_path, force=True)  # the lock is gone
+
+
+def test_two_writers_in_one_folder_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one whose files were replaced notices, and takes none of the other's for its own."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+
+    def both() -> None:
+        with Writer(tmp_path, split_sizes(20), {}) as first:
+            first.append(some_images(20), 1, 1, 0, 0)
+            with Writer(tmp_path, split_sizes(20), {"settings": "second"}) as second:
+                second.append(some_images(20), 1, 1, 0, 0)
+
+    with pytest.raises(HpcganError, match="another process has written it at the same time"):
+        both()
+    with open_images(tmp_path / "train.h5") as file:
+        assert file.attrs["settings"] == "second"
+    assert sorted(os.listdir(tmp_path)) == ["test.h5", "train.h5", "val.h5"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_said_of_a_sync_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool
+) -> None:
+    """As file servers say at the end that there was no space."""
+    if there:
+        write(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+
+    def full(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    left = "nothing was written, train.h5 and val.h5 and test.h5 of before stay as they were"
+    with pytest.raises(HpcganError, match=left if there else "nothing was kept"):
+        write(tmp_path, force=True)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_folder_whose_sync_fails_has_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(HpcganError, match="all is written, but may not outlive a crash"):
+        write(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["test.h5", "train.h5", "val.h5"]
+
+
+def test_a_rename_that_fails_leaves_no_part_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def failing(old: Path, new: Path) -> None:
+        if new.name == "train.h5":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(HpcganError, match=r"Disk quota exceeded\); nothing was kept"):
+        write(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_leftovers_of_a_killed_writer_do_not_matter(tmp_path: Path) -> None:

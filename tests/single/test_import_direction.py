@@ -30,6 +30,8 @@ LEAVES = {
     "hpcgan.yamlio",
     "hpcgan.streams",
     "hpcgan.home",
+    "hpcgan.files",
+    "hpcgan.liveness",
 }
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
@@ -91,6 +93,8 @@ MAY_IMPORT = {
     "hpcgan.suggest": set(),
     "hpcgan.arguments": set(),
     "hpcgan.yamlio": set(),
+    "hpcgan.files": set(),
+    "hpcgan.liveness": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip
 
