@@ -130,7 +130,9 @@ class SweepDashboard(common.Panel):
         )  # fmt: skip
         self.prune.on_click(self._prune)
         self.stop.on_click(self._stop)
-        self.picture = ipywidgets.Image(format="png", layout=layout(display="none", width="100%", max_width="900px", margin="0"))
+        self.picture = ipywidgets.Image(
+            format="png", layout=layout(display="none", width="100%", max_width="900px", margin="0")
+        )
         controls = ipywidgets.HBox([self.number, self.prune, self.stop], layout=layout(align_items="center"))
         self.box = ipywidgets.VBox(
             [self.header, controls, self.status, self.trials, self.picture],
