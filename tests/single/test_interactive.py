@@ -167,6 +167,21 @@ def test_a_resumed_training_of_this_kernel_starts_until_its_ranks_do_whatever_it
     assert resumed.state == "done"
 
 
+def test_the_end_of_an_epoch_that_was_all_there_was_to_do_after_a_resume_has_no_rate(data, tmp_path, capsys):
+    run = RunDirectory(tmp_path)
+    with pytest.raises(Interrupted):
+        train(data, run, tiny.StopAt(15))  # in the last step of the first epoch
+    capsys.readouterr()
+    train(data, run)
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch "))
+    assert first.startswith("epoch 1/2  ")
+    assert "samples/s" not in first
+    assert "samples/s" in second
+    rates = attach(tmp_path).metrics()["samples_per_second"]
+    assert rates.isna().tolist() == [True, False]
+    attach(tmp_path).plot()
+
+
 def test_errors_in_a_notebook_are_one_line(tmp_path, capsys):
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -213,23 +228,30 @@ def test_whether_a_process_lives_is_only_said_where_its_number_means_something(c
 
 def test_an_interrupt_waits_for_what_must_not_be_torn_and_later_ones_only_hurry():
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts() as guard:
-        try:
-            with guard.hold():
+
+    def torn():
+        with interrupts() as guard:
+            try:
+                with guard.hold():
+                    signal.raise_signal(signal.SIGINT)
+                    done.append("held")
+            except KeyboardInterrupt:
+                assert not guard.hurry
                 signal.raise_signal(signal.SIGINT)
-                done.append("held")
-        except KeyboardInterrupt:
-            assert not guard.hurry
+                assert guard.hurry
+                done.append("cleaned up")
+                raise
+
+    def whole():
+        with interrupts(held=True) as guard:
             signal.raise_signal(signal.SIGINT)
             assert guard.hurry
-            done.append("cleaned up")
-            raise
-    assert done == ["held", "cleaned up"]
-    with pytest.raises(KeyboardInterrupt), interrupts(held=True) as guard:
-        signal.raise_signal(signal.SIGINT)
-        assert guard.hurry
-        done.append("whole")
-    assert done[-1] == "whole"
+            done.append("whole")
+
+    for work in (torn, whole):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert done == ["held", "cleaned up", "whole"]
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
