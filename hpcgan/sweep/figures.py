@@ -350,6 +350,10 @@ def _sparse(value: float, _: Any) -> str:
     return f"{value:g}" if digit in (2, 5) else ""
 
 
+_ROOM = 0.17
+"""Of a panel's width, that a label needs."""
+
+
 def _value_axis(panel: Axes, domain: Domain, values: set[float]) -> None:
     if domain.choices:
         long = sum(len(name) for name in domain.choices) > 28
@@ -363,10 +367,28 @@ def _value_axis(panel: Axes, domain: Domain, values: set[float]) -> None:
     if domain.integer and len(values) <= 8:
         panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
         panel.xaxis.set_minor_locator(NullLocator())
-    elif domain.log and domain.high < 30 * domain.low:
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        panel.xaxis.set_minor_formatter(FuncFormatter(_sparse))
     panel.margins(x=0.06)
+    if domain.log and not (domain.integer and len(values) <= 8):
+        ticks = log_ticks(*panel.get_xlim())
+        panel.set_xticks(ticks, [f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") for value in ticks])
+        panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values between two limits, as many as there is room for labels on a logarithmic axis; at least two."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = [10.0**e for e in exponents if low <= 10.0**e <= high]
+    tried = [
+        *([d * 10.0**e for e in exponents for d in digits] for digits in (range(1, 10), (1, 2, 5), (1, 3))),
+        *(decades[::step] for step in range(1, len(decades))),
+        *(MaxNLocator(n).tick_values(low, high) for n in (4, 3, 2, 1)),
+    ]
+    for values in tried:
+        found = [float(value) for value in values if low <= value <= high]
+        gaps = [math.log(second / first) for first, second in itertools.pairwise(found)]
+        if gaps and min(gaps) > _ROOM * math.log(high / low):
+            return found
+    return [low, high]
 
 
 def _norm(scores: Sequence[float]) -> Normalize:

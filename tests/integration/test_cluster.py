@@ -265,9 +265,7 @@ def test_engines_that_die_on_import_are_one_line_with_what_they_said_in_the_trac
     broken.write_text("raise ImportError('libmpi.so.40: cannot open shared object file')")
     path = os.pathsep.join([str(broken.parents[1]), *sys.path])
     monkeypatch.setenv("PYTHONPATH", path)
-    with pytest.raises(
-        HpcganError, match=r"ended at once: ImportError: libmpi\.so\.40: cannot open shared obj"
-    ) as caught:
+    with pytest.raises(HpcganError, match=r"ended at once: ImportError: libmpi\.so\.40: cannot open") as caught:
         Cluster.start("mpi", 1)
     assert "Traceback (most recent call last):" in "".join(traceback.format_exception(caught.value))
 

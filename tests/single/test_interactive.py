@@ -1,6 +1,8 @@
 """A training as a notebook sees it, through its run directory."""
 
 import json
+import os
+import signal
 import threading
 import time
 
@@ -9,7 +11,12 @@ import pytest
 import tiny
 
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.interactive import attach
+from hpcgan.interactive import attach, liveness
+from hpcgan.interactive import folder as folders
+from hpcgan.interactive.interrupts import interrupts
+from hpcgan.interactive.rows import Rows
+from hpcgan.interactive.session import EngineTraining
+from hpcgan.interactive.training import Training
 from hpcgan.rundir import RunDirectory
 from hpcgan.training.control import StopRequest
 
@@ -148,3 +155,111 @@ def test_bad_input_is_one_line(training, tmp_path):
             picture()
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "epoch"}) + "\ntorn")
     assert fresh.metrics().empty
+
+
+def test_a_resumed_training_of_this_kernel_starts_until_its_ranks_do_whatever_it_was_before(training):
+    """Its run directory says `done`, of the attempt before: a panel that believed it would not look again."""
+    resumed = EngineTraining.__new__(EngineTraining)
+    Training.__init__(resumed, training.run)
+    resumed._over, resumed._error = threading.Event(), None
+    assert (resumed.state, resumed.epoch) == ("starting", 2)
+    resumed._over.set()
+    assert resumed.state == "done"
+
+
+def test_the_end_of_an_epoch_that_was_all_there_was_to_do_after_a_resume_has_no_rate(data, tmp_path, capsys):
+    run = RunDirectory(tmp_path)
+    with pytest.raises(Interrupted):
+        train(data, run, tiny.StopAt(15))  # in the last step of the first epoch
+    capsys.readouterr()
+    train(data, run)
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch "))
+    assert first.startswith("epoch 1/2  ")
+    assert "samples/s" not in first
+    assert "samples/s" in second
+    rates = attach(tmp_path).metrics()["samples_per_second"]
+    assert rates.isna().tolist() == [True, False]
+    attach(tmp_path).plot()
+
+
+def test_errors_in_a_notebook_are_one_line(tmp_path, capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shell.user_ns["where"] = tmp_path
+    capsys.readouterr()
+    shell.run_cell("from hpcgan.interactive import attach\nattach(where)")
+    said = capsys.readouterr()
+    assert (said.out + said.err).strip() == f"InputError: {tmp_path}: not a run directory (no config.yaml in it)"
+    shell.run_line_magic("load_ext", "hpcgan.interactive")
+    shell.run_line_magic("hpcgan", "traceback")
+    shown = capsys.readouterr().out
+    assert shown.startswith("Traceback (most recent call last):")
+    assert "in read_config" in shown
+    shell.run_line_magic("hpcgan", "attach nowhere")  # the magic's own errors, too
+    capsys.readouterr()
+    shell.run_line_magic("hpcgan", "traceback")
+    assert "in _attach" in capsys.readouterr().out
+
+
+def test_rows_are_a_list_that_is_shown_as_a_table():
+    rows = Rows([{"rank": 0, "host": "<n1>", "mean": 0.5}, {"rank": 10, "host": None}], ("rank", "host"))
+    assert repr(rows) == "rank  host\n0     <n1>\n10"
+    assert rows._repr_html_().count("<tr>") == 3
+    assert "<td>&lt;n1&gt;</td>" in rows._repr_html_()
+    assert [row["rank"] for row in rows] == [0, 10]
+    assert repr(Rows(none="nothing")) == "nothing"
+
+
+@pytest.mark.parametrize(("change", "alive"), [
+    ({}, True),
+    ({"pid": 2**22 + 1}, False),
+    ({"started": "1"}, False),  # another process has got its number
+    ({"boot": "of yesterday"}, False),
+    ({"boot": "of yesterday", "machine": "another one"}, None),  # two hosts may have the same name
+    ({"host": "elsewhere"}, None),
+    ({"namespace": "pid:[1]"}, None),  # a container
+])  # fmt: skip
+def test_whether_a_process_lives_is_only_said_where_its_number_means_something(change, alive):
+    me = liveness.describe(os.getpid())
+    assert liveness.lives({**me, **change}) is alive
+    assert liveness.lives(None) is False
+
+
+def test_an_interrupt_waits_for_what_must_not_be_torn_and_later_ones_only_hurry():
+    done = []
+
+    def torn():
+        with interrupts() as guard:
+            try:
+                with guard.hold():
+                    signal.raise_signal(signal.SIGINT)
+                    done.append("held")
+            except KeyboardInterrupt:
+                assert not guard.hurry
+                signal.raise_signal(signal.SIGINT)
+                assert guard.hurry
+                done.append("cleaned up")
+                raise
+
+    def whole():
+        with interrupts(held=True) as guard:
+            signal.raise_signal(signal.SIGINT)
+            assert guard.hurry
+            done.append("whole")
+
+    for work in (torn, whole):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert done == ["held", "cleaned up", "whole"]
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("HPCGAN_CLUSTERS", raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(folders.Path, "home", homeless)
+    with pytest.raises(InputError, match="set HOME or HPCGAN_CLUSTERS"):
+        folders.clusters()

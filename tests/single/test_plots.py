@@ -194,3 +194,13 @@ def test_png_is_reproducible():
     first = plots.png(figure)
     assert plots.png(plots.curves(np.arange(3.0), {"a": [1, 2, 3]}, "x", "y")) == first
     assert image.imread(io.BytesIO(first)).shape[2] == 4
+
+
+def test_epochs_are_whole_numbers_and_the_same_ones_in_every_panel():
+    lines = {"score": [None, 3.0, None]}
+    for epochs, expected in (([1], [1]), ([1, 2, 3], [1, 2, 3])):
+        panels = [("Loss", {"g": [1.0] * len(epochs)}, False), ("Score", lines, False)]
+        drawn = plots.progress(epochs, panels[: len(epochs)])
+        for panel in drawn.axes:
+            low, high = panel.get_xlim()
+            assert [tick for tick in panel.get_xticks() if low <= tick <= high] == expected

@@ -106,6 +106,13 @@ def test_trials_are_listed_with_their_parameters_the_leading_one_bold(study, ope
         assert f"<th>{name}</th>" in panel.trials.value
 
 
+def test_the_table_scrolls_and_a_new_look_leaves_it_where_it_is(study, opened):
+    """What scrolls is the widget, which stays; what is in it is replaced by every look."""
+    panel = opened(study)
+    assert (panel.trials.layout.overflow, panel.trials.layout.max_height) == ("auto", "26em")
+    assert "overflow" not in panel.trials.value
+
+
 def test_buttons_prune_and_stop_and_say_what_is_wrong_in_one_line(study, opened):
     panel = opened(study)
     panel.number.value = 1

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +19,8 @@ from hpcgan.errors import InputError
 from hpcgan.problems.base import Problems
 from hpcgan.problems.rpv import RpvModel, RpvProblem
 from hpcgan.rundir import Lease
-from hpcgan.sweep import report, views
+from hpcgan.sweep import figures, report, views
+from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import Goal
 from hpcgan.sweep.table import read_table
 
@@ -385,3 +387,28 @@ def test_status_shows_the_mean_of_repeats(study, capsys):
     assert "20 trials (6 of them repetitions): 17 complete, 1 pruned, 2 failed" in said
     assert "best: trial 1, 14.00 ± 0.58 over 3 repetitions" in said
     assert "complete (repeats 1)" in said
+
+
+@pytest.mark.parametrize("low", [1e-5, 3.3e-5, 1.5e-4, 8e-4])
+def test_labels_of_learning_rates_do_not_overlap(tmp_path, monkeypatch, low):
+    """Three panels side by side, from a factor of 1.5 to one of 1000."""
+    keys = ["training.generator.learning_rate", "training.discriminator.learning_rate", "training.generator.epsilon"]
+    for factor in (1.5, 2.5, 5, 29, 35, 60, 100, 1000):
+        space = {key: {"log_uniform": [low, factor * low]} for key in keys}
+        monkeypatch.setattr(fake_sweeps, "SPACE", space)
+        study = fake_sweeps.study_in(tmp_path / str(factor), space)
+        for number in range(3):
+            values = dict.fromkeys(keys, low * factor ** (number / 2))
+            fake_sweeps.finish(study, number, 9.0 + number, values)
+        table = read_table(study.path)
+        drawn = figures.parameter_figure(table, ranking(table.rows))
+        drawn.canvas.draw()
+        labels = []
+        for axes in drawn.axes:
+            left, right = axes.get_xlim()
+            ticks = [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]
+            mine = [tick.label1 for tick in ticks if tick.label1.get_text() and left <= tick.get_loc() <= right]
+            assert len(mine) >= 2
+            labels += mine
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2)), factor
