@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # A part is the longest prefix of a module's name that occurs here. It may import itself, and the parts to the
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.allocation", "hpcgan.console", "hpcgan.weights"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.cli"},
@@ -73,6 +73,7 @@ MAY_IMPORT = {
     "hpcgan.records": set(),
     "hpcgan.schedule": set(),
     "hpcgan.stateless": set(),
+    "hpcgan.weights": {"hpcgan.stateless"},
     "hpcgan.allocation": set(),
     "hpcgan.console": set(),
     "hpcgan.errors": set(),
