@@ -15,6 +15,7 @@ from hpcgan.config import Config
 from hpcgan.data.schema import Sample, Schema, take
 from hpcgan.errors import InputError
 from hpcgan.problems.base import Problem, open_split
+from hpcgan.weights import drawn as drawn_by
 
 #: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
 Conditions = Callable[[int, int], Sample]
@@ -205,7 +206,7 @@ def _numbers(values: Any, where: str, name: str | None, dtype: str) -> np.ndarra
 
 
 def training_conditions(problem: Problem, config: Config) -> Sample:
-    """Conditions of the events that a model was trained on, in physical units.
+    """Conditions of the events that a model was trained on, in physical units; by weight, where events have weights.
 
     Raises
     ------
@@ -214,7 +215,8 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
     """
     source = open_split(problem, config.data, "train")
     try:
-        return source.conditions()
+        conditions, weights = source.conditions(), source.weights()
+        return conditions if weights is None else take(conditions, drawn_by(weights, len(weights), 0.5))
     finally:
         source.close()
 

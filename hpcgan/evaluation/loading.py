@@ -12,7 +12,7 @@ from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.metrics import points as grouped
-from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.base import Observables, Problem, Use, open_events
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,19 @@ class Loaded:
     observables: Observables
     total: int
 
+    def weights(self, events: np.ndarray) -> np.ndarray | None:
+        """Weights (k,) of some of those read, by their place in `order`; None where all count alike."""
+        weights = self.source.weights()
+        return None if weights is None else weights[self.order[events]]
+
     def without(self, points: list[dict[str, float]]) -> Loaded:
         """The events of other points than these."""
         kept = np.flatnonzero(~by_point.is_left_out(self.observables, points))
         return Loaded(self.source, self.order[kept], grouped.take(self.observables, kept), len(kept))
 
 
-def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
-    """Read at most `limit` events of a file or of a folder's split, at random.
+def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Loaded:
+    """Read at most `limit` of the events that are used of a file or of a folder's split, at random.
 
     Raises
     ------
@@ -39,7 +44,8 @@ def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
         Missing or broken data, or fewer than two events.
     """
     problem.validate(path, split)
-    source = problem.open(path, split)
+    source = open_events(problem, path, split, use)
+    problem.check_events(source)
     total = len(source)
     if total < 2:
         raise InputError(f"{source.path}: {total} events are too few to compare")
@@ -52,6 +58,7 @@ def training_events(
     folder: Path,
     loaded: Loaded | None,
     limit: int,
+    use: Use,
     left_out: list[dict[str, float]],
     notices: list[str],
 ) -> Observables | None:
@@ -59,7 +66,7 @@ def training_events(
     if loaded is not None:
         return loaded.observables
     try:
-        loaded = read(problem, folder, "train", limit)
+        loaded = read(problem, folder, "train", limit, use)
     except InputError as error:
         notices.append(f"Not checked for memorised training events: {error}")
         return None

@@ -29,8 +29,8 @@ def ks_test(
 
     With weights the distribution functions are weighted ones, F(x) = sum of the weights of values up to x over the sum
     of all, and the effective number of values (sum w)^2 / sum w^2 takes the place of their number in the p-value
-    (Monahan, Numerical Methods of Statistics, 2nd ed., 2011): exact for many values whose weights do not depend on them,
-    and else an approximation. Negative weights are subtracted. Equal weights are none.
+    (Monahan, Numerical Methods of Statistics, 2nd ed., 2011): exact for many values whose weights do not depend on
+    them, and else an approximation. Negative weights are subtracted. Equal weights are none.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "hpcgan.launch.world": set(),
     "hpcgan.launch.topology": {"hpcgan.launch.world", "hpcgan.launch.tuned"},
     "hpcgan.launch.tuned": {"hpcgan.rundir"},
-    "hpcgan.samples": {"hpcgan.rundir", "hpcgan.problems"},
+    "hpcgan.samples": {"hpcgan.rundir", "hpcgan.problems", "hpcgan.data"},
     "hpcgan.control": {"hpcgan.config", "hpcgan.rundir", "hpcgan.records"},
     "hpcgan.rundir": {"hpcgan.config", "hpcgan.records"},
     "hpcgan.config": {"hpcgan.schedule"},
