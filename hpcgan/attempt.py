@@ -35,7 +35,16 @@ from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
-from hpcgan.problems.base import Problem, Problems, Use, doubts, open_split, problem_class, weights_used
+from hpcgan.problems.base import (
+    Problem,
+    Problems,
+    Use,
+    doubts,
+    open_split,
+    problem_class,
+    weights_of_first,
+    weights_used,
+)
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
 from hpcgan.training import checkpoint as checkpoints
@@ -191,6 +200,8 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem, sources: M
     """
     if run.exists:
         run.check_config(config, run.load_config(Problems()))
+    if config.scoring.every_epochs:
+        weights_of_first(sources["val"], config.scoring.events)
     if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
         origin.check(config)
         for split, source in sources.items():

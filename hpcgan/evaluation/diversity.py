@@ -36,9 +36,9 @@ class DiversityMeter:
     """Compares the first generated events of an epoch with the first real ones of a split.
 
     The distance is the Euclidean one of encoded events over all tensors that a generator makes, each in units of the
-    real events' root mean square distance in it, so it knows neither the problem nor its scale. Of weighted real events it
-    takes some that are drawn by the absolute weight, none twice. Rank 0 makes and
-    compares the events, whatever the number of ranks. Each has the conditions of the real event of its number.
+    real events' root mean square distance in it, so it knows neither the problem nor its scale. Of weighted real events
+    it takes some that are drawn by the absolute weight, none twice. Rank 0 makes and compares the events, whatever the
+    number of ranks. Each has the conditions of the real event of its number.
 
     Parameters
     ----------

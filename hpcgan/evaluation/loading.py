@@ -12,7 +12,7 @@ from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.metrics import points as grouped
-from hpcgan.problems.base import Observables, Problem, Use, open_events
+from hpcgan.problems.base import Observables, Problem, Use, doubts, open_events, weights_used
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Load
         raise InputError(f"{source.path}: {total} events are too few to compare")
     order = compare.choose(min(total, limit), total)
     return Loaded(source, order, compare.observables_of(problem, source, order), total)
+
+
+def said_of(source: Source, use: Use) -> list[str]:
+    """Notices on the weights of events that are compared, and on what is doubtful about the events."""
+    used = weights_used(source)
+    said = [] if used is None else [f"{used[0].upper()}{used[1:]}."]
+    return said + [f"{text}." for text in doubts(source, use, trained=False)]
 
 
 def training_events(

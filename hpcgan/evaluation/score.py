@@ -10,10 +10,9 @@ import numpy as np
 
 from hpcgan.comm.base import Comm
 from hpcgan.data.schema import Sample, take
-from hpcgan.data.source import WEIGHT, Source
+from hpcgan.data.source import Source
 from hpcgan.metrics.observable import Observable, Score, weighted
-from hpcgan.problems.base import Observables, Problem
-from hpcgan.weights import check, counting
+from hpcgan.problems.base import Observables, Problem, weights_of_first
 
 #: Batch number `index` of generated samples for an epoch: (epoch, index, their conditions) -> samples; physical units.
 Generate = Callable[[int, int, Sample], Sample]
@@ -24,8 +23,8 @@ class Scorer:
 
     Every rank makes and reconstructs its share; rank 0 compares. Generated events are a function of
     (seed, epoch, index), so the number of ranks does not change which events are compared. Each is asked for with the
-    conditions of the real event of its number. Real events have their weights; a generated event has that of the real one
-    whose conditions it was asked for, where there are conditions, and otherwise the weight 1.
+    conditions of the real event of its number. Real events have their weights; a generated event has that of the real
+    one whose conditions it was asked for, where there are conditions, and otherwise the weight 1.
 
     Parameters
     ----------
@@ -52,7 +51,7 @@ class Scorer:
         self._problem, self._comm, self._batch, self._samples = problem, comm, batch_size, samples
         self.events = min(events, len(source))
         self._conditions = source.conditions() if problem.conditions else {}
-        self._weights = first_weights(source, self.events)
+        self._weights = weights_of_first(source, self.events)
         share = np.array_split(np.arange(self.events), comm.size)[comm.rank]
         pieces = [problem.observables(source.read(share[i : i + 512])) for i in range(0, len(share), 512)]
         if not pieces:
@@ -85,21 +84,6 @@ class Scorer:
     def _empty(self) -> Observables:
         shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}
         return self._problem.observables(shapes)
-
-
-def first_weights(source: Source, events: int) -> np.ndarray | None:
-    """Weights of the first events of a source; None where all count alike.
-
-    Raises
-    ------
-    InputError
-        Their sum is not above zero.
-    """
-    weights = source.weights()
-    if weights is None:
-        return None
-    check(weights[:events], f"{source.path}: {WEIGHT} of the first {events}", "score more with scoring.events")
-    return counting(weights[:events])
 
 
 def asked(conditions: Sample, index: int, batch_size: int, events: int) -> Sample:

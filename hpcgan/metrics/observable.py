@@ -11,6 +11,10 @@ import numpy as np
 
 from hpcgan.weights import counting
 
+#: Weights of real and of generated events, None where all count alike.
+SidesWeights = tuple[np.ndarray | None, np.ndarray | None]
+UNWEIGHTED: SidesWeights = (None, None)
+
 
 @dataclass(frozen=True)
 class Observable:

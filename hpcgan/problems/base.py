@@ -22,7 +22,7 @@ from hpcgan import weights as of_events
 from hpcgan.data.schema import Sample, Schema
 from hpcgan.errors import InputError
 from hpcgan.metrics import points
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,8 +199,16 @@ class Problem(ABC):
     def score(self, real: Observables, fake: Observables) -> Score:
         """Distance between two sets of observables; lower is better."""
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
-        """Problem-specific plots for the report: (identifier, caption, matplotlib figure)."""
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
+        """Problem-specific plots for the report: (identifier, caption, matplotlib figure).
+
+        Parameters
+        ----------
+        real, fake : Sample
+            In physical units.
+        weights : pair of (n,) array or None
+            Of the real and of the generated events; None where all count alike.
+        """
         return []
 
     def points_figures(
@@ -217,8 +225,8 @@ class Problem(ABC):
         """
         return []
 
-    def measurements(self, real: Sample, fake: Sample) -> dict[str, Any]:
-        """Problem-specific numbers for the report's JSON, as plain values."""
+    def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
+        """Problem-specific numbers for the report's JSON, as plain values; arguments as of `figures`."""
         return {}
 
     def probes(self, trained: Sample) -> list[Mapping[str, float]]:
@@ -232,7 +240,11 @@ class Problem(ABC):
         return []
 
     def probe_figures(
-        self, trained: Sample, real: Sample, made: Sequence[tuple[Mapping[str, float], Observables]]
+        self,
+        trained: Sample,
+        real: Sample,
+        made: Sequence[tuple[Mapping[str, float], Observables]],
+        weights: np.ndarray | None = None,
     ) -> list[tuple[str, str, Figure]]:
         """Plots of what the generator made of the `probes`, as `figures`.
 
@@ -243,6 +255,8 @@ class Problem(ABC):
         real : Sample
             Real events, in physical units.
         made : sequence of (point, observables)
+        weights : (n,) array or None
+            Of the real events.
         """
         return []
 
@@ -423,6 +437,26 @@ def weights_used(source: Source) -> str | None:
         f"the weights of events are used: {len(source)} events of {source.path} determine as much as "
         f"{of_events.effective(weights):.1f} of equal weight"
     )
+
+
+def weights_of_first(source: Source, events: int) -> np.ndarray | None:
+    """Weights of the first events of a source, which are to be scored; None where all count alike.
+
+    Raises
+    ------
+    InputError
+        Their sum is not above zero.
+    """
+    from hpcgan.data.source import WEIGHT
+
+    weights = source.weights()
+    if weights is None:
+        return None
+    n = min(events, len(source))
+    of_events.check(
+        weights[:n], f"{source.path}: {WEIGHT} of the first {n} events", "raise scoring.events, or data.weights=ignore"
+    )
+    return of_events.counting(weights[:n])
 
 
 def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
