@@ -34,7 +34,7 @@ def negative_shares(weights: np.ndarray) -> tuple[float, float]:
     return float(below.mean()), float(-weights[below].sum()) / size if size else 0.0
 
 
-def check(weights: np.ndarray, where: str, remedy: str = "") -> None:
+def check(weights: np.ndarray, where: str, remedy: str) -> None:
     """Refuse weights of which no distribution can be made.
 
     Parameters
@@ -43,7 +43,7 @@ def check(weights: np.ndarray, where: str, remedy: str = "") -> None:
     where : str
         File and data set, for the message.
     remedy : str
-        How to go on without weights.
+        How to go on.
 
     Raises
     ------
@@ -51,18 +51,17 @@ def check(weights: np.ndarray, where: str, remedy: str = "") -> None:
         A weight that is not finite, weights that are all zero, or whose sum is not above zero.
     """
     finite = np.isfinite(weights)
-    otherwise = f" (or {remedy})" if remedy else ""
     if not finite.all():
         event = int(np.flatnonzero(~finite)[0])
-        raise InputError(f"{where}: the weight of event {event} is {weights[event]}; correct the file{otherwise}")
+        raise InputError(f"{where}: the weight of event {event} is {weights[event]}; {remedy}")
     if not len(weights) or not weights.any():
-        raise InputError(f"{where}: the weights of all {len(weights)} events are zero; correct the file{otherwise}")
+        raise InputError(f"{where}: the weights of all {len(weights)} events are zero; {remedy}")
     total = float(np.sum(weights, dtype=np.float64))
     if total <= 1e-9 * float(np.abs(weights).sum(dtype=np.float64)):
         share, _ = negative_shares(weights)
         raise InputError(
-            f"{where}: the weights of {len(weights)} events sum to {total:g} ({share:.1%} of the events have a "
-            f"negative one), and a distribution needs a sum above zero; take more, or correct the file{otherwise}"
+            f"{where}: the weights of {len(weights)} events sum to {total:g} ({share:.1%} of them are negative), but a "
+            f"distribution needs a sum above zero; {remedy}"
         )
 
 

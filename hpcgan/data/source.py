@@ -275,10 +275,13 @@ class Subset:
     kept : (k,) int array
     weighted : bool
         Whether they have the weights of the source, or all count alike.
+    weightless : int
+        How many were left out because their weight is zero.
     """
 
-    def __init__(self, source: Source, kept: np.ndarray, weighted: bool = True) -> None:
+    def __init__(self, source: Source, kept: np.ndarray, weighted: bool = True, weightless: int = 0) -> None:
         self.path, self._source, self._kept, self._weighted = source.path, source, kept, weighted
+        self.weightless = weightless
 
     def __len__(self) -> int:
         return len(self._kept)

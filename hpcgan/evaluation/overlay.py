@@ -132,7 +132,8 @@ def overlay(
         if n < 2:
             raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
         if signals.weights is not None:
-            check(signals.weights[:n], f"{signal}: weight of the first {n} events", use.ignore_key)
+            where = f"{signal}: data set 'weight' of the first {n} events"
+            check(signals.weights[:n], where, f"take more with --events, or ignore weights with {use.ignore_key}")
         with clock("jets", f"overlaying on {n} signal events and finding jets"):
             found, shown = _reconstruct({"signal": signals, "real": real, "other": other, "generated": generated}, n)
     with clock("score", f"scoring, and {repetitions} comparisons of real against real"):

@@ -438,7 +438,7 @@ def _compare(
     for side, name in ((real, "real"), *((fake, "generated") for fake in fakes)):
         weights = weights_of(side)
         if weights is not None:
-            check(weights, f"weights of the {name} events that are compared", "take more with --events")
+            check(weights, f"the {name} events that are compared", "compare more with --events")
     with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
         found = compare.compare(problem, real, fakes, pool, requested, repetitions)
     if not found.band.complete:

@@ -421,22 +421,29 @@ def _counted(source: Source, use: Use) -> Source:
             return source
         if not use.weighted:
             return Subset(source, np.arange(len(source)), weighted=False)
-        of_events.check(weights, f"{source.path}: {WEIGHT}", f"ignore weights with {use.ignore_key}")
+        of_events.check(
+            weights, f"{source.path}: data set '{WEIGHT}'", f"correct the file, or ignore weights with {use.ignore_key}"
+        )
     except BaseException:
         source.close()
         raise
-    return source if weights.all() else Subset(source, np.flatnonzero(weights))
+    return source if weights.all() else Subset(source, np.flatnonzero(weights), weightless=int(np.sum(weights == 0)))
 
 
 def weights_used(source: Source) -> str | None:
     """One line on the weights that the events of a source have; None where all count alike."""
+    from hpcgan.data.source import Subset
+
     weights = source.weights()
-    if weights is None:
+    weightless = source.weightless if isinstance(source, Subset) else 0
+    if weights is None and not weightless:
         return None
-    return (
-        f"the weights of events are used: {len(source)} events of {source.path} determine as much as "
-        f"{of_events.effective(weights):.1f} of equal weight"
-    )
+    said = f"the weights of events are used: {len(source)} events of {source.path} "
+    if weights is None:
+        said += "have equal weights"
+    else:
+        said += f"determine as much as {of_events.effective(weights):.1f} of equal weight"
+    return said + (f", {weightless} have the weight 0 and are left out" if weightless else "")
 
 
 def weights_of_first(source: Source, events: int) -> np.ndarray | None:
@@ -453,9 +460,8 @@ def weights_of_first(source: Source, events: int) -> np.ndarray | None:
     if weights is None:
         return None
     n = min(events, len(source))
-    of_events.check(
-        weights[:n], f"{source.path}: {WEIGHT} of the first {n} events", "raise scoring.events, or data.weights=ignore"
-    )
+    where = f"{source.path}: data set '{WEIGHT}' of the first {n} events"
+    of_events.check(weights[:n], where, "score more with scoring.events, or ignore weights with data.weights=ignore")
     return of_events.counting(weights[:n])
 
 
