@@ -11,6 +11,7 @@ import pytest
 import tiny
 from pages import Page
 
+from hpcgan.config import DataConfig
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances, report
 from hpcgan.evaluation.distances import Options, Samples, measure
@@ -150,9 +151,7 @@ class Sampler:
 
     def __init__(self, folder, copies=False):
         self.problem, self.copies = RpvProblem(RpvModel()), copies
-        self.config = SimpleNamespace(
-            data=SimpleNamespace(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv"}
-        )
+        self.config = SimpleNamespace(data=DataConfig(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv"})
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
 
     def sample(self, n, seed, first=0):
@@ -168,7 +167,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
 
 
 def evaluate(sampler, out, **options):
