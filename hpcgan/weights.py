@@ -65,29 +65,33 @@ def check(weights: np.ndarray, where: str, remedy: str) -> None:
         )
 
 
-def drawn(weights: np.ndarray, n: int, offset: float) -> np.ndarray:
-    """Systematic resampling: `n` events drawn by |w|, ascending (Kitagawa, J. Comput. Graph. Stat. 5 (1996) 1).
+def drawn(weights: np.ndarray, n: int, seed: int, stream: str, step: int = 0) -> np.ndarray:
+    """`n` events drawn by |w|: systematic resampling of the events in random order.
 
-    Event i is drawn floor or ceil of n |w_i| / sum |w| times, over uniform offsets that many times on average; an event
-    of weight zero never.
+    Event i is drawn floor or ceil of n |w_i| / sum |w| times, on average that many times; an event of weight zero never
+    (Kitagawa, J. Comput. Graph. Stat. 5 (1996) 1). In the order of a file, in which kinds of events may take turns,
+    equal steps would meet some kinds more often than others.
 
     Parameters
     ----------
     weights : (m,) array
         Not all zero.
     n : int
-    offset : float
-        In [0, 1).
+    seed, stream, step
+        What the draw is a function of (`hpcgan.stateless`).
 
     Returns
     -------
-    (n,) int64 array of indices
+    (n,) int64 array of indices, ascending
     """
-    upto = np.cumsum(np.abs(weights), dtype=np.float64)
+    order = stateless.permutation(seed, f"{stream}/order", step, len(weights))
+    offset = float(stateless.uniform(seed, stream, step, 0, 1, 1)[0, 0])
+    size = np.abs(np.asarray(weights, np.float64))[order]
+    upto = np.cumsum(size)
     places = (np.arange(n) + offset) * (upto[-1] / n)
-    last = int(np.flatnonzero(weights)[-1])  # a place may be rounded up to the very end
-    found: np.ndarray = np.minimum(np.searchsorted(upto, places, side="right"), last)
-    return found
+    last = int(np.flatnonzero(size)[-1])  # a place may be rounded up to the very end
+    found = np.minimum(np.searchsorted(upto, places, side="right"), last)
+    return np.sort(order[found])
 
 
 def single_events(weights: np.ndarray | None, n: int, seed: int, stream: str = "unweighted") -> np.ndarray:
@@ -102,9 +106,8 @@ def single_events(weights: np.ndarray | None, n: int, seed: int, stream: str = "
     if counting(weights) is None or weights is None:
         return np.arange(n)
     size = np.abs(np.asarray(weights, np.float64))
-    room = int(np.floor(size.sum() / size.max() * (1.0 + 1e-9)))
-    offset = float(stateless.uniform(seed, stream, 0, 0, 1, 1)[0, 0])
-    return np.unique(drawn(size, max(1, room), offset))  # unique: what rounding may have drawn twice
+    room = max(1, int(np.floor(size.sum() / size.max() * (1.0 + 1e-9))))
+    return np.unique(drawn(size, room, seed, stream))  # unique: what rounding may have drawn twice
 
 
 def mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -93,8 +93,7 @@ class Sharding:
         """(n,) the samples of an epoch, ascending, on every rank alike: each once, or as often as its weight says."""
         if self.weights is None:
             return np.arange(self.n)
-        offset = float(stateless.uniform(self.seed, "epoch-weights", epoch, 0, 1, 1)[0, 0])
-        return drawn(self.weights, self.n, offset)
+        return drawn(self.weights, self.n, self.seed, "epoch-weights", epoch)
 
     def order(self, epoch: int) -> np.ndarray:
         """(n,) the samples of an epoch in the order in which they are seen, the same on every rank."""

@@ -216,7 +216,9 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
     source = open_split(problem, config.data, "train")
     try:
         conditions, weights = source.conditions(), source.weights()
-        return conditions if weights is None else take(conditions, drawn_by(weights, len(weights), 0.5))
+        if weights is None:
+            return conditions
+        return take(conditions, drawn_by(weights, len(weights), config.seed, "conditions"))
     finally:
         source.close()
 

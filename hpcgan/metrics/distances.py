@@ -103,7 +103,12 @@ def chi2_test(h1: np.ndarray, h2: np.ndarray) -> tuple[float, int, float]:
 def weighted_chi2_test(
     h1: np.ndarray, h2: np.ndarray, squares1: np.ndarray, squares2: np.ndarray
 ) -> tuple[float, int, float]:
-    """Chi-squared test of homogeneity of two histograms of weights (Gagunashvili, NIM A 614 (2010) 287).
+    """Chi-squared test of homogeneity of two histograms of weights; `chi2_test` where all weights are 1.
+
+    A bin with sum of weights h and of squares s fluctuates as h / c events of weight c = s / h would (of bins that are not
+    above zero, c is that of the histogram). From both sides together comes the expected share p of the bin, and its
+    variance p (c1 / W1 + c2 / W2): the bin's own squares, as in the test of Gagunashvili (NIM A 614 (2010) 287), would
+    be zero where the side of few large weights happens to have no event.
 
     Parameters
     ----------
@@ -115,14 +120,19 @@ def weighted_chi2_test(
     Returns
     -------
     chi2, ndf, p
-        As of `chi2_test`: sum (W1 h2 - W2 h1)^2 / (W1^2 squares2 + W2^2 squares1).
+        As of `chi2_test`.
     """
     filled = squares1 + squares2 > 0
+    h1, h2, squares1, squares2 = (x[filled] for x in (h1, h2, squares1, squares2))
     w1, w2 = h1.sum(), h2.sum()
-    variance = (w1**2 * squares2 + w2**2 * squares1)[filled]
-    chi2 = float(np.sum((w1 * h2 - w2 * h1)[filled] ** 2 / variance))
-    ndf = int(np.count_nonzero(filled)) - 1
-    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf else 1.0
+    c1 = np.divide(squares1, h1, out=np.full_like(h1, squares1.sum() / w1), where=h1 > 0)
+    c2 = np.divide(squares2, h2, out=np.full_like(h2, squares2.sum() / w2), where=h2 > 0)
+    share = (np.maximum(h1, 0.0) / c1 + np.maximum(h2, 0.0) / c2) / (w1 / c1 + w2 / c2)
+    usable = share > 0
+    variance = (share * (c1 / w1 + c2 / w2))[usable]
+    chi2 = float(np.sum((h1 / w1 - h2 / w2)[usable] ** 2 / variance))
+    ndf = int(np.count_nonzero(usable)) - 1
+    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else 1.0
 
 
 def wasserstein(
