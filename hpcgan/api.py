@@ -17,7 +17,7 @@ from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
-from hpcgan.problems.base import Problems, open_split, problem_class
+from hpcgan.problems.base import Problems, open_split, problem_class, weights_of_first
 from hpcgan.rundir import RunDirectory
 from hpcgan.training import checkpoint as checkpoints
 from hpcgan.training import origin
@@ -143,6 +143,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
         if split == "train":
             settings = config.training
             sharding.rank_batch(source.path, len(source), settings.batch_size, settings.global_batch_size, ranks)
+        elif config.scoring.every_epochs:
+            weights_of_first(source, config.scoring.events)
         source.close()
     if directory.exists:
         rundata.check(directory, config, rundata.identify(config))

@@ -36,7 +36,16 @@ from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
-from hpcgan.problems.base import Problem, Problems, open_split, problem_class
+from hpcgan.problems.base import (
+    Problem,
+    Problems,
+    Use,
+    doubts,
+    open_split,
+    problem_class,
+    weights_of_first,
+    weights_used,
+)
 from hpcgan.records import MetricsWriter, append
 from hpcgan.rundir import Lease, RunDirectory
 from hpcgan.training import checkpoint as checkpoints
@@ -97,7 +106,7 @@ def train(
             sharding = shard(config, comm, training)
             data = rundata.identify(config)
             if comm.is_root:
-                check_inputs(config, run, problem, data)
+                check_inputs(config, run, problem, data, {"train": training, "val": validation})
         check_same_data(config, comm, data)
         refused.pop_all()
     method, state = make_method(config, problem, comm)
@@ -110,7 +119,7 @@ def train(
     writers = started_from = None
     with agreed(comm):
         if comm.is_root:
-            started_from = None if restore(state, run) else begin(config, method, problem, training)
+            started_from = None if restore(state, run) else begin(config, method, problem, training, sharding)
             shown = np.arange(sampler.batch_size) % len(validation)
             asked = take(validation.conditions(), shown) if problem.conditions else None
             writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data, born)
@@ -120,7 +129,7 @@ def train(
     done = state.counters.epoch + state.counters.position / sharding.n
     reporter = Reporter(comm.is_root, terminal, config.training.epochs, method.losses, done)
     try:
-        _announce(reporter, config, run, comm, sharding, state, len(validation))
+        _announce(reporter, config, run, comm, sharding, state, training, validation)
         if started_from is not None:
             reporter.message(f"starting from the weights of {started_from}")
         state.counters.global_batch = sharding.global_batch
@@ -185,7 +194,7 @@ def shard(config: Config, comm: Comm, training: Source) -> Sharding:
             f"training.accumulation: {settings.accumulation} parts of a rank's batch of {batch} cannot be equal; "
             "take a divisor of it"
         )
-    return Sharding(len(training), batch, comm.rank, comm.size, config.seed)
+    return Sharding(len(training), batch, comm.rank, comm.size, config.seed, training.weights())
 
 
 def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Method, TrainState]:
@@ -207,7 +216,9 @@ def make_pipeline(config: Config, problem: Problem, training: Source, sharding: 
     return Pipeline(training, problem, sharding, config.data.augment, method.draws)
 
 
-def check_inputs(config: Config, run: RunDirectory, problem: Problem, data: rundata.RunData) -> None:
+def check_inputs(
+    config: Config, run: RunDirectory, problem: Problem, data: rundata.RunData, sources: Mapping[str, Source]
+) -> None:
     """Check the run directory and the data before anything is written.
 
     Raises
@@ -220,12 +231,15 @@ def check_inputs(config: Config, run: RunDirectory, problem: Problem, data: rund
         run.check_config(config, run.load_config(Problems()))
         if warning := rundata.check(run, config, data):
             _warn(warning)
+    if config.scoring.every_epochs:
+        weights_of_first(sources["val"], config.scoring.events)
     if not checkpoints.steps(run.checkpoints):  # a resumed run has read its data before
         origin.check(config)
-        for split in ("train", "val"):
+        for split, source in sources.items():
             problem.validate(config.data.path, split)
+            problem.check_events(source)
         try:
-            problem.open(config.data.path, "test").close()
+            open_split(problem, config.data, "test").close()
         except InputError as error:
             _warn(f"{error} ('hpcgan evaluate' will need it)")
 
@@ -257,7 +271,7 @@ def check_room(run: RunDirectory, state: TrainState) -> None:
     check_space(there, needed, "make room for checkpoints, or choose another disk with --run")
 
 
-def begin(config: Config, method: Method, problem: Problem, training: Source) -> Path | None:
+def begin(config: Config, method: Method, problem: Problem, training: Source, sharding: Sharding) -> Path | None:
     """Give the networks of a new run their constants and, with `training.start_from`, the weights of another.
 
     Returns
@@ -270,7 +284,7 @@ def begin(config: Config, method: Method, problem: Problem, training: Source) ->
     InputError
         Its networks are others.
     """
-    method.calibrate(lambda: encoded(problem, training))
+    method.calibrate(lambda: encoded(problem, training, sharding=sharding))
     if config.training.start_from is None:
         return None
     found = origin.load(config, config.training.start_from, _warn)
@@ -293,10 +307,11 @@ def _warn(text: str) -> None:
     print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
 
 
-def encoded(problem: Problem, source: Source, batch: int = 512) -> Iterator[Sample]:
-    """All samples of a split as the networks see them, in order."""
-    for first in range(0, len(source), batch):
-        yield problem.encode(source.read(np.arange(first, min(first + batch, len(source)))))
+def encoded(problem: Problem, source: Source, batch: int = 512, sharding: Sharding | None = None) -> Iterator[Sample]:
+    """All samples of a split as the networks see them, in order; those of the first epoch, where they have weights."""
+    events = np.arange(len(source)) if sharding is None else sharding.drawn(0)
+    for first in range(0, len(events), batch):
+        yield problem.encode(source.read(events[first : first + batch]))
 
 
 def epoch_scorer(
@@ -409,6 +424,15 @@ def provenance(
     }
 
 
+def _announce_events(reporter: Reporter, use: Use, training: Source, validation: Source) -> None:
+    """How events count, and what is doubtful about them; of both splits alike it is said once."""
+    used = weights_used(training)
+    if used is not None:
+        reporter.message(used)
+    for text in doubts(training, use) or doubts(validation, use, trained=False):
+        _warn(text)
+
+
 def _announce(
     reporter: Reporter,
     config: Config,
@@ -416,14 +440,17 @@ def _announce(
     comm: Comm,
     sharding: Sharding,
     state: TrainState,
-    validation_events: int,
+    training: Source,
+    validation: Source,
 ) -> None:
-    counters = state.counters
+    counters, validation_events = state.counters, len(validation)
     reporter.message(
         f"{config.name}: problem {config.problem}, {comm.size} rank{'s' * (comm.size > 1)} ({comm.backend}), "
         f"batch {sharding.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
         f"events, run {run.path}"
     )
+    if comm.is_root:
+        _announce_events(reporter, Use.of(config.data), training, validation)
     if counters.step:
         epochs = config.training.epochs
         reporter.message(f"resuming at step {counters.step}, in epoch {min(counters.epoch + 1, epochs)} of {epochs}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -87,6 +88,22 @@ class DataConfig(Section):
     leave_out: list[dict[str, float]] = Field(
         [], description="points of the conditions whose events are neither trained on nor used for selection"
     )
+    select: dict[str, float | list[float]] = Field(
+        {}, description="events that are used: for each column named, such as y, the value or values it must have"
+    )
+    weights: Literal["use", "ignore"] = Field(
+        "use", description="weights of events, where a file has them, count in training and scores, or all count alike"
+    )
+
+    @field_validator("select")
+    @classmethod
+    def _select_names_values(cls, value: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
+        for name, wanted in value.items():
+            values = wanted if isinstance(wanted, list) else [wanted]
+            if not values or not all(math.isfinite(number) for number in values):
+                raise ValueError(f"'{name}' must have a number, or a list of numbers")
+        return value
+
     _unusable: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def require(self, split: str) -> None:

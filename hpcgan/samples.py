@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from hpcgan import rundata
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problem, problem_class
+from hpcgan.problems.base import open_split, problem_class
 from hpcgan.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from hpcgan.data.source import Source
 
 #: Shown of each kind, at most.
 SHOWN = 9
@@ -44,11 +47,12 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     """
     config = rundata.load(run)
     problem = problem_class(config.problem)(config.model)
-    fake = _first(problem, run.samples / f"epoch-{epoch:04d}.h5", "")
+    path = run.samples / f"epoch-{epoch:04d}.h5"
+    fake = _first(lambda: problem.open(path, "", cache_mb=0), path)
     real = None
     with contextlib.suppress(InputError):  # a picture may be made where the data are not
-        config.data.require("val")
-        real = _first(problem, config.data.path, "val")
+        data = config.data.model_copy(update={"cache_mb": 0})
+        real = _first(lambda: open_split(problem, data, "val"), data.path)
     drawn = problem.samples_figure(real, fake)
     if drawn is None:
         return None
@@ -57,10 +61,10 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     return caption + (missing if real is None else ""), made
 
 
-def _first(problem: Problem, path: Path, split: str) -> dict[str, np.ndarray]:
+def _first(opened: Callable[[], Source], path: Path) -> dict[str, np.ndarray]:
     """The first samples of a file or split."""
     try:
-        with contextlib.closing(problem.open(path, split, cache_mb=0)) as source:
+        with contextlib.closing(opened()) as source:
             return dict(source.read(np.arange(min(len(source), SHOWN))))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None

@@ -104,7 +104,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
     method, state = attempt.make_method(config, problem, comm)
     with agreed(comm):
         if comm.is_root:
-            method.calibrate(lambda: attempt.encoded(problem, training))
+            method.calibrate(lambda: attempt.encoded(problem, training, sharding=sharding))
     attempt.share(state, comm)
     steppers = {"real": _Stepper(method, config, sharding)}
     if comm.backend != "serial" and request.get("local", True):

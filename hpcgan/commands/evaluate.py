@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import streams
-from hpcgan.commands import arguments
+from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--real", type=Path, metavar="FILE", help="instead of RUN: real events, HDF5")
     parser.add_argument("--fake", type=Path, metavar="FILE", help="instead of RUN: generated events, HDF5")
     parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: what they say, or rpv)")
+    events.add_options(parser, "--real", " and --fake")
     parser.add_argument("--checkpoint", choices=("best", "latest"), help="weights of a RUN (default: best)")
     parser.add_argument("--split", choices=SPLITS, help="real events of a RUN's data (default: test)")
     parser.add_argument(
@@ -84,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")
+        for option, given in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
+            if given:
+                key = "data.select" if option == "select" else "data.weights"
+                raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
         made = report.evaluate_run(
             args.run,
             checkpoint=args.checkpoint or "best",
@@ -103,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
             args.real,
             args.fake,
             problem=args.problem,
+            use=events.use_of(args),
             samples=args.samples,
             events=4096 if args.events is None else args.events,
             out=args.out,

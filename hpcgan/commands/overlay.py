@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hpcgan import streams
-from hpcgan.commands import arguments
+from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE
 
 
@@ -27,6 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a run of 'problem: pileup', a file of generated pileup, or a pool",
     )
     parser.add_argument("--signal", type=Path, required=True, metavar="FILE", help="signal events, HDF5")
+    events.add_options(parser, "--signal")
     parser.add_argument(
         "--real-pileup",
         type=Path,
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         real_pileup=args.real_pileup,
         events=args.events,
+        use=events.use_of(args),
         checkpoint=args.checkpoint,
         seed=args.seed,
         log=lambda line: print(line, file=sys.stderr, flush=True),

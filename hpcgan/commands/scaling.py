@@ -152,9 +152,9 @@ def _measure(
 def _check_data(config: Config, mode: Mode, batch: int, ranks: list[int]) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
     from hpcgan.data import sharding
-    from hpcgan.problems.base import problem_class
+    from hpcgan.problems.base import open_split, problem_class
 
-    source = problem_class(config.problem)(config.model).open(config.data.path, "train")
+    source = open_split(problem_class(config.problem)(config.model), config.data, "train")
     try:
         for n in ranks:
             sharding.rank_batch(source.path, len(source), batch, batch if mode == "strong" else None, n)

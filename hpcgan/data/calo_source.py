@@ -18,6 +18,7 @@ from hpcgan.data.storage import open_file, readable
 from hpcgan.data.tensors import ROOT
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Segmentation
+from hpcgan.weights import counting
 
 PARTICLE = "particle"
 PDG = {"gamma": 22.0, "eplus": -11.0, "piplus": 211.0}
@@ -108,6 +109,27 @@ class ShowerSource:
                 whole = found.setdefault(name, np.empty((len(of), *values.shape[1:]), values.dtype))
                 whole[mine] = values
         return {**{name: found[name] for name in LAYERS}, **self._asked(found, of)}
+
+    def weights(self) -> np.ndarray | None:
+        """Data set `weight` of the files; showers of a file without any have the weight 1."""
+        found = [source.raw_weights() for source in self._sources]
+        if all(values is None for values in found):
+            return None
+        each = [np.ones(len(s)) if v is None else v for s, v in zip(self._sources, found, strict=True)]
+        return counting(self._in_turn(each))
+
+    def labels(self) -> list[str]:
+        """Data sets with one number a shower that all files have."""
+        others = [source.labels() for source in self._sources[1:]]
+        return [name for name in self._sources[0].labels() if all(name in names for names in others)]
+
+    def label(self, name: str) -> np.ndarray:
+        """One of them, (N,)."""
+        return self._in_turn([source.label(name) for source in self._sources])
+
+    def _in_turn(self, each: list[np.ndarray]) -> np.ndarray:
+        starts = np.cumsum([0, *(len(values) for values in each)])
+        return np.concatenate(each)[starts[self._of] + self._within]
 
     def conditions(self) -> Sample:
         """`energy` (N,) in GeV of all showers; of several particles also `particle` (N,)."""

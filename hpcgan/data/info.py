@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcgan import weights
 from hpcgan.data import calo, hdf5, pool, tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
 from hpcgan.data.storage import open_file, readable
@@ -131,6 +132,9 @@ def _describe_tensors(path: Path, picture: str | os.PathLike[str] | None, group:
                 found[name].add(values)
         lines = [f"{path}: {file.n} samples, {os.path.getsize(path) / 1e6:.1f} MB, readable and valid"]
         lines += [_tensor_line(name, spec, found[name]) for name, spec in file.schema.items()]
+        of_samples = file.per_sample("weight") if "weight" in file.columns() else None
+        if of_samples is not None:
+            lines.append(f"  weights           {weights.described(of_samples)}")
         lines += [
             f"  {_short(name):<18}{_short(value)}" for name, value in sorted(file.attrs.items()) if name not in _SAID
         ]
@@ -195,7 +199,9 @@ def _columns(file: hdf5.ImageFile) -> list[str]:
             lines.append(f"  {name:<18}not known")
             continue
         distinct, counts = np.unique(values, return_counts=True)
-        if len(distinct) <= 12:
+        if name == "weight" and weights.counting(values) is not None:
+            text = weights.described(values)
+        elif len(distinct) <= 12:
             text = ", ".join(f"{value:g} ({count})" for value, count in zip(distinct, counts))
         else:
             text = f"{len(distinct)} values, {distinct[0]:g} to {distinct[-1]:g}"

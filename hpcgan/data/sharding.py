@@ -1,6 +1,7 @@
 """Which sample goes to which rank in which step. NumPy only.
 
-An epoch is one global permutation of the data, drawn from (seed, epoch). A global batch is the next
+An epoch is one global permutation of the data, drawn from (seed, epoch); of events with weights it is one of as many
+events that are drawn by |weight|, anew in each epoch. A global batch is the next
 `batch_size * size` entries, each rank taking its contiguous share; the tail shorter than a global batch
 is dropped, a different one each epoch. Position is counted in samples, so a run may resume in the middle
 of an epoch on another number of ranks without seeing a sample twice.
@@ -8,13 +9,14 @@ of an epoch on another number of ranks without seeing a sample twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hpcgan import stateless
 from hpcgan.errors import InputError
+from hpcgan.weights import drawn
 
 
 def rank_batch(path: Path, n: int, batch_size: int, global_batch_size: int | None, ranks: int) -> int:
@@ -54,6 +56,8 @@ def rank_batch(path: Path, n: int, batch_size: int, global_batch_size: int | Non
 class Sharding:
     """Epoch order of `n` samples over `size` ranks with `batch_size` samples each.
 
+    With `weights` (n,), an epoch has n samples, sample i floor or ceil of n |w_i| / sum |w| times.
+
     Raises
     ------
     ValueError
@@ -65,6 +69,7 @@ class Sharding:
     rank: int
     size: int
     seed: int
+    weights: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.n < self.global_batch:
@@ -84,9 +89,16 @@ class Sharding:
         """Whole global batches left in an epoch of which `position` samples are done."""
         return (self.n - position) // self.global_batch
 
+    def drawn(self, epoch: int) -> np.ndarray:
+        """(n,) the samples of an epoch, ascending, on every rank alike: each once, or as often as its weight says."""
+        if self.weights is None:
+            return np.arange(self.n)
+        return drawn(self.weights, self.n, self.seed, "epoch-weights", epoch)
+
     def order(self, epoch: int) -> np.ndarray:
-        """(n,) the permutation of an epoch, the same on every rank."""
-        return stateless.permutation(self.seed, "epoch-order", epoch, self.n)
+        """(n,) the samples of an epoch in the order in which they are seen, the same on every rank."""
+        permutation = stateless.permutation(self.seed, "epoch-order", epoch, self.n)
+        return permutation if self.weights is None else self.drawn(epoch)[permutation]
 
     def shard(self, order: np.ndarray, position: int) -> np.ndarray:
         """(batch_size,) indices of this rank's share of the global batch that begins at `position`."""

@@ -8,10 +8,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from hpcgan import stateless
+from hpcgan import stateless, weights
 from hpcgan.data import hdf5, tensors
 from hpcgan.data.schema import Sample, Schema, conditions_of, sample_bytes
+from hpcgan.data.storage import DataFile
 from hpcgan.errors import InputError
+
+WEIGHT = "weight"
+"""Data set with the weights of events, in every layout."""
 
 
 class Source(Protocol):
@@ -31,6 +35,18 @@ class Source(Protocol):
         """Conditions of all samples, in physical units, without the data; empty where there are none."""
         ...
 
+    def weights(self) -> np.ndarray | None:
+        """(N,) float64: how much each sample counts, with its sign; None where all count alike."""
+        ...
+
+    def labels(self) -> list[str]:
+        """Names of the numbers that samples have besides, by which some may be selected."""
+        ...
+
+    def label(self, name: str) -> np.ndarray:
+        """(N,) one of these numbers, of all samples."""
+        ...
+
     def close(self) -> None:
         """Release files; nothing can be read afterwards."""
         ...
@@ -42,6 +58,15 @@ class Dependent(Protocol):
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         """(n,) a number for each sample; those with different numbers are independent."""
+        ...
+
+
+@runtime_checkable
+class Unweighted(Protocol):
+    """What a source has besides, if its file has weights that its samples cannot have."""
+
+    def unused_weights(self) -> bool:
+        """Whether there are such."""
         ...
 
 
@@ -94,6 +119,18 @@ class ImageSource:
         """The columns, (N,) float32 each."""
         return dict(self._columns)
 
+    def weights(self) -> np.ndarray | None:
+        """The column `weight`."""
+        return weights.counting(self._file.per_sample(WEIGHT))
+
+    def labels(self) -> list[str]:
+        """Columns of the file: `y`, masses ..."""
+        return _labels(self._file)
+
+    def label(self, name: str) -> np.ndarray:
+        """One of them, (N,)."""
+        return _label(self._file, name)
+
     def close(self) -> None:
         """Close the file and drop the cache."""
         self._cache = None
@@ -138,6 +175,18 @@ class SyntheticSource:
     def conditions(self) -> Sample:
         """Of all samples."""
         return conditions_of(self.read(np.arange(self._n)), self._schema)
+
+    def weights(self) -> np.ndarray | None:
+        """None."""
+        return None
+
+    def labels(self) -> list[str]:
+        """None."""
+        return []
+
+    def label(self, name: str) -> np.ndarray:
+        """There is none."""
+        raise KeyError(name)
 
     def close(self) -> None:
         """Drop the samples."""
@@ -184,10 +233,37 @@ class TensorSource:
         """Tensors with the role of a condition, of all samples."""
         return {name: self._file.column(name) for name, spec in self._schema.items() if spec.role == "condition"}
 
+    def weights(self) -> np.ndarray | None:
+        """The data set `weight` beside the tensors."""
+        return weights.counting(self.raw_weights())
+
+    def raw_weights(self) -> np.ndarray | None:
+        """The same as it stands in the file, (N,) float64, even if all are equal; None where there is none."""
+        return None if WEIGHT in self._schema else self._file.per_sample(WEIGHT)
+
+    def labels(self) -> list[str]:
+        """Data sets with one number a sample."""
+        return _labels(self._file)
+
+    def label(self, name: str) -> np.ndarray:
+        """One of them, (N,)."""
+        return _label(self._file, name)
+
     def close(self) -> None:
         """Close the file and drop the cache."""
         self._cache = None
         self._file.close()
+
+
+def _labels(file: DataFile) -> list[str]:
+    return [name for name in file.columns() if name != WEIGHT]
+
+
+def _label(file: DataFile, name: str) -> np.ndarray:
+    found = file.per_sample(name)
+    if found is None:
+        raise KeyError(name)
+    return found
 
 
 class Subset:
@@ -197,10 +273,15 @@ class Subset:
     ----------
     source : Source
     kept : (k,) int array
+    weighted : bool
+        Whether they have the weights of the source, or all count alike.
+    weightless : int
+        How many were left out because their weight is zero.
     """
 
-    def __init__(self, source: Source, kept: np.ndarray) -> None:
-        self.path, self._source, self._kept = source.path, source, kept
+    def __init__(self, source: Source, kept: np.ndarray, weighted: bool = True, weightless: int = 0) -> None:
+        self.path, self._source, self._kept, self._weighted = source.path, source, kept, weighted
+        self.weightless = weightless
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -212,6 +293,20 @@ class Subset:
     def conditions(self) -> Sample:
         """Of the samples that are kept."""
         return {name: values[self._kept] for name, values in self._source.conditions().items()}
+
+    def weights(self) -> np.ndarray | None:
+        """Of the samples that are kept."""
+        found = self._source.weights() if self._weighted else None
+        return None if found is None else weights.counting(found[self._kept])
+
+    def labels(self) -> list[str]:
+        """Those of the source."""
+        return self._source.labels()
+
+    def label(self, name: str) -> np.ndarray:
+        """Of the samples that are kept."""
+        found: np.ndarray = self._source.label(name)[self._kept]
+        return found
 
     def close(self) -> None:
         """Close the source."""

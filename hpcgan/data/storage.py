@@ -397,6 +397,41 @@ class DataFile:
             raise InputError(f"{self._whose('complete')} is {attributes.show(said)}, neither true nor false")
         return bool(said)
 
+    def columns(self) -> list[str]:
+        """Names of the data sets of the group with one number a sample: weights, labels, masses."""
+        with readable(self.path, f"the list of data sets of {self.group}"):
+            found = []
+            for name in list(self._group.keys()):
+                refuse_foreign(self.path, self._group, name, self._place(name))
+                data = self._group[name]
+                if isinstance(data, h5py.Dataset) and data.dtype.kind in "fiub" and self._fits(data):
+                    found.append(name)
+            return found
+
+    def per_sample(self, name: str) -> NDArray[np.float64] | None:
+        """(N,) one number a sample; None if the file has no such data set.
+
+        Raises
+        ------
+        InputError
+            A data set that does not hold one number a sample.
+        """
+        where = self._place(name)
+        with readable(self.path, where):
+            if name not in list(self._group.keys()):
+                return None
+            refuse_foreign(self.path, self._group, name, where)
+            data = self._group[name]
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiub" or not self._fits(data):
+                raise InputError(f"{self.path}: {where} does not hold one number for each of {self.n} samples")
+            return np.asarray(data[:], np.float64).reshape(-1)
+
+    def _fits(self, data: h5py.Dataset) -> bool:
+        return data.shape in ((self.n,), (self.n, 1))
+
+    def _place(self, name: str) -> str:
+        return name if self.group == "/" else f"{self.group}/{name}"
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -13,8 +13,10 @@ import numpy as np
 from hpcgan import stateless
 from hpcgan.data import pool
 from hpcgan.data.schema import Sample
+from hpcgan.data.source import WEIGHT
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
+from hpcgan.weights import counting
 
 Counting = Literal["fixed", "poisson"]
 
@@ -114,6 +116,22 @@ class SumSource:
         """(n,) block of the pool that each sum takes its events from."""
         found: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % self.n_blocks
         return found
+
+    def weights(self) -> np.ndarray | None:
+        """None: a sum of events of several weights has none."""
+        return None
+
+    def labels(self) -> list[str]:
+        """None."""
+        return []
+
+    def label(self, name: str) -> np.ndarray:
+        """There is none."""
+        raise KeyError(name)
+
+    def unused_weights(self) -> bool:
+        """Whether the events of the pool have weights that are not all the same."""
+        return self._file is not None and counting(self._file.per_sample(WEIGHT)) is not None
 
     def _pool(self) -> SparseImages:
         if self._events is None:

@@ -14,7 +14,7 @@ from hpcgan.errors import InputError
 from hpcgan.metrics import points
 from hpcgan.metrics.distances import Distances, distances
 from hpcgan.metrics.null_band import NullBand, Splitter, null_band
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import Observable, Score, weighted
 from hpcgan.problems.base import Observables, Problem
 
 CHUNK = 1024  # samples in memory at a time
@@ -128,7 +128,7 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
-    """Observables of some samples of a source, read piece by piece; with their blocks, if the source has such.
+    """Observables of some samples of a source, read piece by piece; with their weights and blocks, if it has such.
 
     Raises
     ------
@@ -139,6 +139,9 @@ def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Obs
         found = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
     except (InputError, ValueError) as error:
         raise InputError(f"{source.path}: {error}") from None
+    weights = source.weights()
+    if weights is not None:
+        found = weighted(found, weights[indices])
     if isinstance(source, Dependent):
         blocks = source.blocks(indices)
         found = {name: dataclasses.replace(observable, blocks=blocks) for name, observable in found.items()}

@@ -15,6 +15,7 @@ from hpcgan.data.schema import Sample, Schema, take
 from hpcgan.errors import InputError
 from hpcgan.problems.base import Problem, open_split
 from hpcgan.suggest import choose
+from hpcgan.weights import drawn as drawn_by
 
 #: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
 Conditions = Callable[[int, int], Sample]
@@ -204,7 +205,7 @@ def _numbers(values: Any, where: str, name: str | None, dtype: str) -> np.ndarra
 
 
 def training_conditions(problem: Problem, config: Config) -> Sample:
-    """Conditions of the events that a model was trained on, in physical units.
+    """Conditions of the events that a model was trained on, in physical units; by weight, where events have weights.
 
     Raises
     ------
@@ -213,7 +214,10 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
     """
     source = open_split(problem, config.data, "train")
     try:
-        return source.conditions()
+        conditions, weights = source.conditions(), source.weights()
+        if weights is None:
+            return conditions
+        return take(conditions, drawn_by(weights, len(weights), config.seed, "conditions"))
     finally:
         source.close()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample
+from hpcgan.data.schema import take as take_sample
 from hpcgan.errors import InputError
 from hpcgan.metrics.cells import Cells
 from hpcgan.metrics.features import Features
@@ -21,8 +22,11 @@ from hpcgan.metrics.frechet import GROUPS, fpd, fpd_value
 from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import NEIGHBOURS, manifold
 from hpcgan.metrics.memorisation import memorisation
+from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.metrics.page import Numbers, label, table, text
+from hpcgan.metrics.points import take
 from hpcgan.problems.base import Observables
+from hpcgan.weights import single_events
 
 #: Least events on each side.
 LEAST = 4 * GROUPS
@@ -85,6 +89,8 @@ class Samples:
         Training events, if they are known.
     cells : (real, generated) or (real, generated, more real) Samples, or None
         Tensors of `real`, of the first of `fakes`, and of real events that are not among the former.
+    more_weights : (k,) array or None
+        Weights of those, where they have some.
     """
 
     n: int
@@ -93,6 +99,7 @@ class Samples:
     pool: Observables
     training: Observables | None = None
     cells: tuple[Sample, ...] | None = None
+    more_weights: np.ndarray | None = None
 
 
 def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict[str, Any] | None:
@@ -103,6 +110,7 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
     InputError
         Observables or cells that are not finite, or no classifier without TensorFlow.
     """
+    samples = of_single_events(samples, seed)
     if samples.n < LEAST or not (options.distances or options.classifier):
         return None
     try:
@@ -131,6 +139,37 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
     except ValueError as error:
         raise InputError(f"sample distances: {error}") from None
     return found
+
+
+def of_single_events(samples: Samples, seed: int = 0) -> Samples:
+    """Events that count once each: of weighted ones some that are drawn by the absolute weight, none of them twice."""
+    sides = (samples.real, *samples.fakes, samples.pool)
+    if all(weights_of(side) is None for side in sides) and (
+        samples.training is None or weights_of(samples.training) is None
+    ):
+        return samples
+    real, *fakes, pool = (_drawn(side, seed) for side in sides)
+    training = None if samples.training is None else _drawn(samples.training, seed)
+    cells = samples.cells
+    if cells is not None:
+        weights = (weights_of(samples.real), weights_of(samples.fakes[0]), samples.more_weights)
+        cells = tuple(_drawn_cells(sample, found, seed) for sample, found in zip(cells, weights, strict=False))
+    n = min(samples.n, _events(pool) // 2, *(_events(side) for side in (real, *fakes)))
+    return Samples(n, real, fakes, pool, training, cells)
+
+
+def _drawn(side: Observables, seed: int) -> Observables:
+    weights = weights_of(side)
+    return weighted(take(side, single_events(weights, _events(side), seed)), None)
+
+
+def _drawn_cells(sample: Sample, weights: np.ndarray | None, seed: int) -> Sample:
+    n = len(next(iter(sample.values())))
+    return take_sample(sample, single_events(weights, n, seed))
+
+
+def _events(side: Observables) -> int:
+    return next(iter(side.values())).n_events
 
 
 def _split(pool: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

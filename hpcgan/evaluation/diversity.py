@@ -11,6 +11,7 @@ from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.data.source import Source
 from hpcgan.evaluation.score import Generate, asked
 from hpcgan.problems.base import Problem
+from hpcgan.weights import single_events
 
 EVENTS = 128  # of each kind: 8128 pairs; a few hundredths of error, for a few batches of generated events
 
@@ -35,8 +36,9 @@ class DiversityMeter:
     """Compares the first generated events of an epoch with the first real ones of a split.
 
     The distance is the Euclidean one of encoded events over all tensors that a generator makes, each in units of the
-    real events' root mean square distance in it, so it knows neither the problem nor its scale. Rank 0 makes and
-    compares the events, whatever the number of ranks. Each has the conditions of the real event of its number.
+    real events' root mean square distance in it, so it knows neither the problem nor its scale. Of weighted real events
+    it takes some that are drawn by the absolute weight, none twice. Rank 0 makes and compares the events, whatever the
+    number of ranks. Each has the conditions of the real event of its number.
 
     Parameters
     ----------
@@ -50,15 +52,16 @@ class DiversityMeter:
 
     def __init__(self, problem: Problem, source: Source, comm: Comm, batch_size: int) -> None:
         self._problem, self._comm = problem, comm
-        self._events = min(EVENTS, len(source))
-        conditions = source.conditions() if problem.conditions else {}
+        chosen = single_events(source.weights(), len(source), seed=0, stream="diversity")[:EVENTS]
+        self._events = len(chosen)
+        conditions = take(source.conditions(), chosen) if problem.conditions else {}
         self._asked = [
             asked(conditions, index, batch_size, self._events) for index in range(-(-self._events // batch_size))
         ]
         self._units: dict[str, float] = {}
         self._real: Diversity | None = None
         if comm.is_root:
-            flat = self._flat(source.read(np.arange(self._events)))
+            flat = self._flat(source.read(chosen))
             self._units = {k: unit for k, x in flat.items() if (unit := float(np.sqrt(np.mean(_squared(x))))) > 0}
             self._real = self._means(flat)
 

@@ -13,7 +13,7 @@ from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.metrics import points as grouped
-from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.base import Observables, Problem, Use, doubts, open_events, weights_used
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,19 @@ class Loaded:
     observables: Observables
     total: int
 
+    def weights(self, events: np.ndarray) -> np.ndarray | None:
+        """Weights (k,) of some of those read, by their place in `order`; None where all count alike."""
+        weights = self.source.weights()
+        return None if weights is None else weights[self.order[events]]
+
     def without(self, points: list[dict[str, float]]) -> Loaded:
         """The events of other points than these."""
         kept = np.flatnonzero(~by_point.is_left_out(self.observables, points))
         return Loaded(self.source, self.order[kept], grouped.take(self.observables, kept), len(kept))
 
 
-def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
-    """Read at most `limit` events of a file or of a folder's split, at random.
+def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Loaded:
+    """Read at most `limit` of the events that are used of a file or of a folder's split, at random.
 
     Raises
     ------
@@ -40,7 +45,8 @@ def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
         Missing or broken data, or fewer than two events.
     """
     problem.validate(path, split)
-    source = problem.open(path, split)
+    source = open_events(problem, path, split, use)
+    problem.check_events(source)
     total = len(source)
     if total < 2:
         raise InputError(f"{source.path}: {total} events are too few to compare")
@@ -48,11 +54,19 @@ def read(problem: Problem, path: Path, split: str, limit: int) -> Loaded:
     return Loaded(source, order, compare.observables_of(problem, source, order), total)
 
 
+def said_of(source: Source, use: Use) -> list[str]:
+    """Notices on the weights of events that are compared, and on what is doubtful about the events."""
+    used = weights_used(source)
+    said = [] if used is None else [f"{used[0].upper()}{used[1:]}."]
+    return said + [f"{text}." for text in doubts(source, use, trained=False)]
+
+
 def training_events(
     problem: Problem,
     data: DataConfig,
     loaded: Loaded | None,
     limit: int,
+    use: Use,
     left_out: list[dict[str, float]],
     notices: list[str],
 ) -> Observables | None:
@@ -61,7 +75,7 @@ def training_events(
         return loaded.observables
     try:
         data.require("train")
-        loaded = read(problem, data.path, "train", limit)
+        loaded = read(problem, data.path, "train", limit, use)
     except InputError as error:
         notices.append(f"Not checked for memorised training events: {error}")
         return None

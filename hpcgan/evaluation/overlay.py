@@ -24,9 +24,10 @@ from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, wri
 from hpcgan.evaluation.overlay_inputs import Images, open_generated, open_real, open_signal, settings_of
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
-from hpcgan.metrics.observable import Observable
-from hpcgan.problems.base import Observables
+from hpcgan.metrics.observable import Observable, weighted
+from hpcgan.problems.base import Observables, Use
 from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.weights import check
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ SCHEMA_VERSION = 1
 EXCHANGES = 1000
 CHUNK = 1024  # events in memory at a time, about
 SHOWN = 9
+FILES = Use(select_key="--select", ignore_key="--ignore-weights")
 FEW_BLOCKS = 8
 
 #: Quantities of which the shift is given: one value an event.
@@ -69,6 +71,7 @@ def overlay(
     *,
     real_pileup: Path | None = None,
     events: int = 4096,
+    use: Use = FILES,
     checkpoint: Literal["best", "latest"] = "best",
     seed: int = 1,
     repetitions: int = EXCHANGES,
@@ -90,6 +93,8 @@ def overlay(
         Folder with the pools ``test.h5`` and ``val.h5``; default: the data of the run, wherever they are.
     events : int
         Signal events, the first of the file; as many as there are, where there are fewer.
+    use : Use
+        Which signal events are used, and how they count.
     checkpoint : "best" or "latest"
         Of a run.
     seed : int
@@ -111,7 +116,7 @@ def overlay(
     check_folder(out)
     clock = Clock(log)
     with contextlib.ExitStack() as stack:
-        signals = open_signal(signal)
+        signals = open_signal(signal, use)
         stack.callback(signals.close)
         problem, config = settings_of(pileup, mu)
         if real_pileup is None:
@@ -129,6 +134,9 @@ def overlay(
         n = min(n, generated.n or n)
         if n < 2:
             raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
+        if signals.weights is not None:
+            where = f"{signal}: data set 'weight' of the first {n} events"
+            check(signals.weights[:n], where, f"take more with --events, or ignore weights with {use.ignore_key}")
         with clock("jets", f"overlaying on {n} signal events and finding jets"):
             found, shown = _reconstruct({"signal": signals, "real": real, "other": other, "generated": generated}, n)
     with clock("score", f"scoring, and {repetitions} comparisons of real against real"):
@@ -212,6 +220,9 @@ def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observabl
             parts[name].append(jets.observables({"hist": made}))
             shown.setdefault(name, made[:SHOWN])
     found = {name: join(pieces) for name, pieces in parts.items()}
+    weights = inputs["signal"].weights
+    if weights is not None:
+        found = {name: weighted(side, weights[:n]) for name, side in found.items()}
     for name in ("real", "other"):
         of = inputs[name].blocks
         blocks = None if of is None else of(0, n)
@@ -242,19 +253,20 @@ def _compare(found: dict[str, Observables], repetitions: int, seed: int) -> dict
 def _shifts(signal: Observable, real: Observable, generated: Observable) -> dict[str, Any]:
     """Means, how far they move, and the curves, of a quantity with one value an event."""
     values = {"real": real.values - signal.values, "generated": generated.values - signal.values}
+    w = signal.weights
     edges = bin_edges(np.concatenate([signal.values, real.values]))
     return {
         "unit": signal.unit,
         "signal": _mean(signal),
         "with_real": _mean(real),
         "with_generated": _mean(generated),
-        "shift_real": _mean(Observable(values["real"], blocks=real.blocks)),
-        "shift_generated": _mean(Observable(values["generated"])),
-        "difference": _mean(Observable(generated.values - real.values, blocks=real.blocks)),
+        "shift_real": _mean(Observable(values["real"], blocks=real.blocks, weights=w)),
+        "shift_generated": _mean(Observable(values["generated"], weights=w)),
+        "difference": _mean(Observable(generated.values - real.values, blocks=real.blocks, weights=w)),
         "curves": {
             "edges": edges.tolist(),
             **{
-                name: histogram(side.values, edges).tolist()
+                name: histogram(side.values, edges, side.value_weights).tolist()
                 for name, side in (("signal", signal), ("with_real", real), ("with_generated", generated))
             },
         },
@@ -267,7 +279,7 @@ def _mean(observable: Observable) -> dict[str, float | None]:
 
 
 def _notices(n: int, requested: int, signals: Images, generated: Images, real: Images, blocks: int | None) -> list[str]:
-    notices = []
+    notices = list(signals.notices)
     if n < requested:
         there = [f"{images.path} has {images.n} events" for images in (signals, generated) if images.n is not None]
         notices.append(f"N = {n} instead of {requested}: {', '.join(there)}. Not comparable with scores at another N.")
@@ -296,7 +308,8 @@ def _figures(found: dict[str, Observables], shown: dict[str, np.ndarray], mu: in
         caption = f"{label} of the signal alone and with pileup of mu = {mu} (figure 5 of Farrell et al. 2019)."
         made.append((name, caption, figure))
         a, b = (
-            Observable(side[name].values - signal[name].values, unit=signal[name].unit) for side in (real, generated)
+            Observable(side[name].values - signal[name].values, unit=signal[name].unit, weights=signal[name].weights)
+            for side in (real, generated)
         )
         figure = plots.histogram_ratio(a, b, f"Shift of {label.lower()}", names=("Real pileup", "Generated pileup"))
         made.append((f"{name}_shift", f"What pileup adds to the {label.lower()} of each event.", figure))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,12 +13,15 @@ from hpcgan import rundata
 from hpcgan.config import Config
 from hpcgan.console import quiet_tensorflow
 from hpcgan.data import hdf5, pool
-from hpcgan.data.source import ImageSource, Source
+from hpcgan.data.source import Source
 from hpcgan.data.sums import BLOCKS, SumSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
+from hpcgan.evaluation.loading import said_of
 from hpcgan.evaluation.output import Log
+from hpcgan.problems.base import Use, open_events
 from hpcgan.problems.pileup import PileupModel, PileupProblem
+from hpcgan.problems.rpv import RpvModel, RpvProblem
 from hpcgan.rundir import RunDirectory
 
 
@@ -40,6 +43,10 @@ class Images:
         (first, count) -> (count,) which of them depend on one another (`hpcgan.data.source.Dependent`).
     close : callable
         Closes the file, if there is one.
+    weights : (n,) array or None
+        Of the events; None where all count alike.
+    notices : sequence of str
+        What there is to say about them.
     """
 
     label: str
@@ -49,9 +56,11 @@ class Images:
     step: int = 1
     blocks: Callable[[int, int], np.ndarray] | None = None
     close: Callable[[], None] = lambda: None
+    weights: np.ndarray | None = None
+    notices: Sequence[str] = ()
 
 
-def open_signal(path: Path) -> Images:
+def open_signal(path: Path, use: Use) -> Images:
     """Signal events of a file.
 
     Raises
@@ -67,8 +76,16 @@ def open_signal(path: Path) -> Images:
         opened.announce()
     if kind == "pileup":
         raise InputError(f"{path}: holds pileup, not signal events")
-    source = ImageSource(path, cache_mb=0)
-    return Images(f"signal: {path}", path, len(source), _reader(source), close=source.close)
+    source = open_events(RpvProblem(RpvModel()), path, "", use, cache_mb=0)
+    return Images(
+        f"signal: {path}",
+        path,
+        len(source),
+        _reader(source),
+        close=source.close,
+        weights=source.weights(),
+        notices=said_of(source, use),
+    )
 
 
 def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
 from hpcgan.evaluation.conditions import in_turn, training_conditions
@@ -27,8 +29,8 @@ class Probed:
     figures: list[tuple[str, str, Figure]] = field(default_factory=list)
 
 
-def probe(sampler: Sampler, real: Sample, seed: int, notices: list[str]) -> Probed:
-    """Make `PROBE_EVENTS` events at each of the problem's probes."""
+def probe(sampler: Sampler, real: Sample, seed: int, notices: list[str], weights: np.ndarray | None = None) -> Probed:
+    """Make `PROBE_EVENTS` events at each of the problem's probes; `weights` are those of the real ones."""
     problem, probed = sampler.problem, Probed()
     if not problem.conditions:
         return probed
@@ -48,5 +50,5 @@ def probe(sampler: Sampler, real: Sample, seed: int, notices: list[str]) -> Prob
         probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
         made.append((point, found))
     if made:
-        probed.figures = problem.probe_figures(trained, real, made)
+        probed.figures = problem.probe_figures(trained, real, made, weights)
     return probed

@@ -5,8 +5,9 @@ Loading a run imports TensorFlow; comparing files does not.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,15 +28,17 @@ from hpcgan.evaluation.conditions import each
 from hpcgan.evaluation.curves import training_figures
 from hpcgan.evaluation.html import render
 from hpcgan.evaluation.left_out import LeftOut, score_left_out
-from hpcgan.evaluation.loading import observables_of_sample, read, training_events
+from hpcgan.evaluation.loading import observables_of_sample, read, said_of, training_events
 from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
 from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
+from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.metrics.page import EmbeddedFigure
-from hpcgan.problems.base import Observables, Problem, Problems
+from hpcgan.problems.base import Observables, Problem, Problems, Use
 from hpcgan.rundir import RunDirectory
 from hpcgan.suggest import did_you_mean
+from hpcgan.weights import check
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -43,6 +46,8 @@ CURVES = ("epoch", "step", "samples", "losses", "collapse", "score", "samples_pe
 NULL_SPLITS = 2000
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
+#: All events of files, with their weights, and the options that change it.
+FILES = Use(select_key="--select", ignore_key="--ignore-weights")
 
 
 @dataclass(frozen=True)
@@ -175,11 +180,13 @@ def evaluate_sampler(
 ) -> Report:
     """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
-    problem, folder = sampler.problem, Path(sampler.config.data.path)
+    problem, folder, use = sampler.problem, Path(sampler.config.data.path), Use.of(sampler.config.data)
     left_out = sampler.config.data.leave_out if problem.conditions else []
     clock = Clock(log)
     with clock("real_events", f"reading real events of {folder}"):
-        splits = {name: read(problem, folder, name, POOL_FACTOR * events) for name in sorted({split, "val", "test"})}
+        splits = {
+            name: read(problem, folder, name, POOL_FACTOR * events, use) for name in sorted({split, "val", "test"})
+        }
         whole = splits
         if left_out:
             splits = {name: loaded.without(left_out) for name, loaded in splits.items()}
@@ -190,6 +197,7 @@ def evaluate_sampler(
         real = grouped.take(held_out.observables, np.arange(n))
         pool = compare.join([splits["val"].observables, splits["test"].observables])
     asked: dict[str, Any] = {}
+    weights = held_out.weights(np.arange(n))
     if problem.conditions:
         asked["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
     fakes: list[Observables] = []
@@ -197,27 +205,30 @@ def evaluate_sampler(
     for i in range(samples):
         with clock("generated_events", f"generating sample {i + 1} of {samples}, {n} events"):
             sample = sampler.sample(n, seed + i, **asked)
-            fakes.append(observables_of_sample(problem, sample))
+            made = observables_of_sample(problem, sample)
+            # An event that is asked for by the conditions of a real one has its weight.
+            fakes.append(weighted(made, weights) if problem.conditions else made)
             first = first or sample
     notices = [*notices, *_notices(n, events, f"the {split} split has {held_out.total} events")]
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
+    notices += said_of(held_out.source, use)
     apart = LeftOut()
     if left_out:
         with clock("left_out", "scoring at the points that were left out of the training"):
             apart = score_left_out(sampler, whole, split, left_out, real, pool, samples, seed, repetitions)
     real_sample = held_out.source.read(held_out.order[:n])
     with clock("probes"):
-        probed = probe(sampler, real_sample, seed, notices)
-    more_real = None
+        probed = probe(sampler, real_sample, seed, notices, weights)
+    more_real = more_weights = None
     if "cells" in distances.classifier:
         other = splits["val" if split != "val" else "test"]
-        more_real = other.source.read(other.order[:n])
+        more_real, more_weights = other.source.read(other.order[:n]), other.weights(np.arange(min(n, len(other.order))))
     training = None
     if distances.distances:
         with clock("training_events", f"reading training events of {folder}"):
             trained_on, limit = sampler.config.data, POOL_FACTOR * events
-            training = training_events(problem, trained_on, splits.get("train"), limit, left_out, notices)
+            training = training_events(problem, trained_on, splits.get("train"), limit, use, left_out, notices)
     for loaded in splits.values():
         loaded.source.close()
     material = _Material(
@@ -229,6 +240,7 @@ def evaluate_sampler(
         first,
         training=training,
         more_real=more_real,
+        more_weights=more_weights,
         apart=apart,
         probed=probed,
     )
@@ -266,6 +278,7 @@ def compare_files(
     fake: Path,
     *,
     problem: str | None = None,
+    use: Use = FILES,
     samples: int = 5,
     events: int = 4096,
     out: Path | None = None,
@@ -281,6 +294,9 @@ def compare_files(
         Files in the layout of the problem's training data. The null band comes from all events of `real`.
     problem : str, optional
         What the files hold; default: what the real one says, and otherwise `rpv`.
+    use : Use
+        Which real events are used, and how events count. What is selected of real events is of generated ones as well,
+        where these differ in it.
     samples : int
         Largest number of disjoint generated samples; as many as `fake` has events for are used.
     events : int
@@ -308,9 +324,10 @@ def compare_files(
     subject = _problem(problem, real)
     clock = Clock(log)
     with clock("real_events", f"reading {real}"):
-        of_real = read(subject, real, "test", POOL_FACTOR * events)
+        of_real = read(subject, real, "test", POOL_FACTOR * events, use)
     with clock("generated_events", f"reading {fake}"):
-        of_fake = read(subject, fake, "test", samples * min(events, of_real.total))
+        of_fakes = dataclasses.replace(use, select=_mixed(subject, fake, use.select))
+        of_fake = read(subject, fake, "test", samples * min(events, of_real.total), of_fakes)
     n = min(events, of_real.total, of_fake.total)
     on_real, on_fakes = np.arange(n), [np.arange(i * n, (i + 1) * n) for i in range(min(samples, of_fake.total // n))]
     more: list[str] = []
@@ -321,6 +338,7 @@ def compare_files(
             raise InputError(f"{fake}: {error}") from None
         n = len(on_real)
     notices = [*_notices(n, events, f"{real} has {of_real.total} events, {fake} {of_fake.total}"), *more]
+    notices += [*said_of(of_real.source, use), *said_of(of_fake.source, use)]
     if real.samefile(fake):
         notices.append("Real and generated events are the same file.")
     material = _Material(
@@ -331,6 +349,7 @@ def compare_files(
         of_real.source.read(of_real.order[on_real]),
         of_fake.source.read(of_fake.order[on_fakes[0]]),
         more_real=of_real.source.read(of_real.order[n : 2 * n]) if "cells" in distances.classifier else None,
+        more_weights=of_real.weights(np.arange(len(of_real.order))[n : 2 * n]),
     )
     data, figures = _compare(material, events, repetitions, distances, notices, clock)
     of_real.source.close()
@@ -415,6 +434,8 @@ class _Material:
         Of training events, in which copies are looked for.
     more_real : Sample, optional
         Other real events, for a classifier of cells.
+    more_weights : array, optional
+        Their weights.
     apart : LeftOut
     probed : Probed
     """
@@ -427,6 +448,7 @@ class _Material:
     fake_sample: Sample
     training: Observables | None = None
     more_real: Sample | None = None
+    more_weights: np.ndarray | None = None
     apart: LeftOut = field(default_factory=LeftOut)
     probed: Probed = field(default_factory=Probed)
 
@@ -450,6 +472,10 @@ def _compare(
             where = grouped.label(grouped.described(real, point))
             raise InputError(f"real events at {where}: {there.get(point, 0)} are too few for a null band")
 
+    for side, name in ((real, "real"), *((fake, "generated") for fake in fakes)):
+        weights = weights_of(side)
+        if weights is not None:
+            check(weights, f"the {name} events that are compared", "compare more with --events")
     with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
         found = compare.compare(problem, real, fakes, pool, requested, repetitions)
     if not found.band.complete:
@@ -468,13 +494,20 @@ def _compare(
     for name, distance in numbers["distances"].items():
         distance["unit"] = real[name].unit
     cells = tuple(c for c in (material.real_sample, material.fake_sample, material.more_real) if c is not None)
-    samples = sample_distances.Samples(found.band.n, real, fakes, pool, material.training, cells)
+    samples = sample_distances.Samples(found.band.n, real, fakes, pool, material.training, cells, material.more_weights)
     with clock("sample_distances", "distances between samples" if distances.distances else ""):
         numbers["sample_distances"] = sample_distances.measure(samples, distances, clock.log)
     if numbers["sample_distances"] is None and (distances.distances or distances.classifier):
+        enough = sample_distances.of_single_events(samples).n
+        drawn = " that can be drawn by weight" if enough < found.band.n else ""
         notices.append(
             f"No distances between samples: they take {sample_distances.LEAST} real events on each side, twice; "
-            f"there are {found.band.n}."
+            f"there are {enough}{drawn}."
+        )
+    elif numbers["sample_distances"] is not None and numbers["sample_distances"]["n"] < found.band.n:
+        notices.append(
+            f"Distances between samples compare single events: {numbers['sample_distances']['n']} on each side, drawn "
+            "by |weight|, none of them twice."
         )
     with clock("figures", "drawing"):
         figure = plots.null_distribution(found.band.samples, [score.total for score in found.band_scores], found.band.n)
@@ -487,11 +520,22 @@ def _compare(
             everywhere = (compare.join([real, *apart.real]), compare.join([fakes[0], *apart.fake]))
             made = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
             figures += [embed(name, text, drawn, "points") for name, text, drawn in made]
-        made = problem.figures(material.real_sample, material.fake_sample)
+        sides = (weights_of(real), weights_of(fakes[0]))
+        made = problem.figures(material.real_sample, material.fake_sample, sides)
         figures += [embed(name, text, drawn, "physics") for name, text, drawn in [*made, *probed.figures]]
-    numbers["measurements"] = problem.measurements(material.real_sample, material.fake_sample)
+    numbers["measurements"] = problem.measurements(material.real_sample, material.fake_sample, sides)
     numbers["probes"] = probed.rows
     return {"notices": notices, **numbers}, figures
+
+
+def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float]]) -> dict[str, float | list[float]]:
+    """What of a selection generated events differ in: they may state a single label for all."""
+    source = problem.open(fake, "test", cache_mb=0)
+    try:
+        there = source.labels()
+        return {name: v for name, v in select.items() if name in there and len(np.unique(source.label(name))) > 1}
+    finally:
+        source.close()
 
 
 def _training(

@@ -11,8 +11,8 @@ import numpy as np
 from hpcgan.comm.base import Comm
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
-from hpcgan.metrics.observable import Observable, Score
-from hpcgan.problems.base import Observables, Problem
+from hpcgan.metrics.observable import Observable, Score, weighted
+from hpcgan.problems.base import Observables, Problem, weights_of_first
 
 #: Batch number `index` of generated samples for an epoch: (epoch, index, their conditions) -> samples; physical units.
 Generate = Callable[[int, int, Sample], Sample]
@@ -23,7 +23,8 @@ class Scorer:
 
     Every rank makes and reconstructs its share; rank 0 compares. Generated events are a function of
     (seed, epoch, index), so the number of ranks does not change which events are compared. Each is asked for with the
-    conditions of the real event of its number.
+    conditions of the real event of its number. Real events have their weights; a generated event has that of the real
+    one whose conditions it was asked for, where there are conditions, and otherwise the weight 1.
 
     Parameters
     ----------
@@ -37,6 +38,11 @@ class Scorer:
         Samples that `generate` makes at a time.
     samples : int
         Generated samples whose scores are averaged: a single one may be lucky.
+
+    Raises
+    ------
+    InputError
+        The weights of the real events do not sum to more than zero.
     """
 
     def __init__(
@@ -45,11 +51,13 @@ class Scorer:
         self._problem, self._comm, self._batch, self._samples = problem, comm, batch_size, samples
         self.events = min(events, len(source))
         self._conditions = source.conditions() if problem.conditions else {}
+        self._weights = weights_of_first(source, self.events)
         share = np.array_split(np.arange(self.events), comm.size)[comm.rank]
         pieces = [problem.observables(source.read(share[i : i + 512])) for i in range(0, len(share), 512)]
         if not pieces:
             pieces = [problem.observables(source.read(share))]
-        self._real = gather_observables(_join(pieces), comm)
+        real = gather_observables(_join(pieces), comm)
+        self._real = None if real is None else weighted(real, self._weights)
 
     def __call__(self, generate: Generate, epoch: int) -> Score:
         """The score, on every rank; the mean over `samples` disjoint generated samples."""
@@ -71,7 +79,7 @@ class Scorer:
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
         if self._real is None or fake is None:
             return None
-        return self._problem.score(self._real, fake)
+        return self._problem.score(self._real, weighted(fake, self._weights) if self._conditions else fake)
 
     def _empty(self) -> Observables:
         shapes = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in self._problem.schema.items()}

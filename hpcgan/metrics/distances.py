@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from hpcgan.metrics.ks import ks_test
+from hpcgan import weights as weighted
+from hpcgan.metrics.ks import cumulative, ks_test
 from hpcgan.metrics.observable import Observable
 
 
@@ -48,19 +49,20 @@ def bin_edges(values: np.ndarray, max_bins: int = 50) -> np.ndarray:
     return edges
 
 
-def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Counts in each bin; what lies outside is counted in the first and last bin.
+def histogram(values: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Counts, or sums of weights, in each bin; what lies outside is counted in the first and last bin.
 
     Parameters
     ----------
     values : (n,) array
     edges : (bins + 1,) array
+    weights : (n,) array, optional
 
     Returns
     -------
     (bins,) float64 array
     """
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges, weights=weights)
     found: np.ndarray = counts.astype(np.float64)
     return found
 
@@ -69,8 +71,10 @@ def separation_power(h1: np.ndarray, h2: np.ndarray) -> float:
     """1/2 sum (h1 - h2)^2 / (h1 + h2) of two histograms normalised to unit sum: 0 equal, 1 disjoint.
 
     Triangular discrimination, the "separation power" of the Fast Calorimeter Simulation Challenge. Two
-    finite samples of one distribution have about (bins - 1)/4 (1/n1 + 1/n2), not zero.
+    finite samples of one distribution have about (bins - 1)/4 (1/n1 + 1/n2), not zero. A bin whose weights sum to less
+    than zero counts as empty.
     """
+    h1, h2 = np.maximum(h1, 0.0), np.maximum(h2, 0.0)
     a, b = h1 / h1.sum(), h2 / h2.sum()
     both = a + b
     filled = both > 0
@@ -96,9 +100,56 @@ def chi2_test(h1: np.ndarray, h2: np.ndarray) -> tuple[float, int, float]:
     return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf else 1.0
 
 
-def wasserstein(real: np.ndarray, fake: np.ndarray) -> float:
-    """Wasserstein-1 distance: mean distance by which values must move; in the unit of the quantity."""
-    return float(stats.wasserstein_distance(real, fake))
+def weighted_chi2_test(
+    h1: np.ndarray, h2: np.ndarray, squares1: np.ndarray, squares2: np.ndarray
+) -> tuple[float, int, float]:
+    """Chi-squared test of homogeneity of two histograms of weights; `chi2_test` where all weights are 1.
+
+    A bin with sum of weights h and of squares s fluctuates as h / c events of weight c = s / h would (of bins that are
+    not above zero, c is that of the histogram). From both sides together comes the expected share p of the bin, and its
+    variance p (c1 / W1 + c2 / W2): the bin's own squares, as in the test of Gagunashvili (NIM A 614 (2010) 287), would
+    be zero where the side of few large weights happens to have no event.
+
+    Parameters
+    ----------
+    h1, h2 : (bins,) arrays
+        Sums of weights.
+    squares1, squares2 : (bins,) arrays
+        Sums of squared weights.
+
+    Returns
+    -------
+    chi2, ndf, p
+        As of `chi2_test`.
+    """
+    filled = squares1 + squares2 > 0
+    h1, h2, squares1, squares2 = (x[filled] for x in (h1, h2, squares1, squares2))
+    w1, w2 = h1.sum(), h2.sum()
+    c1 = np.divide(squares1, h1, out=np.full_like(h1, squares1.sum() / w1), where=h1 > 0)
+    c2 = np.divide(squares2, h2, out=np.full_like(h2, squares2.sum() / w2), where=h2 > 0)
+    share = (np.maximum(h1, 0.0) / c1 + np.maximum(h2, 0.0) / c2) / (w1 / c1 + w2 / c2)
+    usable = share > 0
+    variance = (share * (c1 / w1 + c2 / w2))[usable]
+    chi2 = float(np.sum((h1 / w1 - h2 / w2)[usable] ** 2 / variance))
+    ndf = int(np.count_nonzero(usable)) - 1
+    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else 1.0
+
+
+def wasserstein(
+    real: np.ndarray,
+    fake: np.ndarray,
+    real_weights: np.ndarray | None = None,
+    fake_weights: np.ndarray | None = None,
+) -> float:
+    """Wasserstein-1 distance: mean distance by which values must move; in the unit of the quantity.
+
+    With weights, which may be negative, it is the area between the weighted cumulative distributions.
+    """
+    if real_weights is None and fake_weights is None:
+        return float(stats.wasserstein_distance(real, fake))
+    places = np.unique(np.concatenate([real, fake]))
+    apart = np.abs(cumulative(real, real_weights, places) - cumulative(fake, fake_weights, places))
+    return float(np.sum(apart[:-1] * np.diff(places)))
 
 
 def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100, seed: int = 0) -> float | None:
@@ -112,9 +163,9 @@ def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100
     rng = np.random.default_rng(seed)
     distances = []
     for _ in range(repetitions):
-        a, b = (o.take(_resample(o, rng)).values for o in (real, fake))
-        if len(a) and len(b):
-            distances.append(wasserstein(a, b))
+        a, b = (o.take(_resample(o, rng)) for o in (real, fake))
+        if _has_distribution(a) and _has_distribution(b):
+            distances.append(wasserstein(a.values, b.values, a.value_weights, b.value_weights))
     return float(np.std(distances, ddof=1)) if len(distances) > 1 else None
 
 
@@ -125,12 +176,32 @@ def mean_error(observable: Observable) -> tuple[float, float | None]:
     about as many events each.
     """
     values = np.asarray(observable.values, dtype=np.float64)
+    weights = observable.value_weights
+    if weights is not None:
+        return _weighted_mean_error(values, weights, observable.blocks)
     independent = values
     if observable.blocks is not None:
         _, inverse = np.unique(observable.blocks, return_inverse=True)
         independent = np.bincount(inverse.reshape(-1), values) / np.bincount(inverse.reshape(-1))
     n = len(independent)
     return float(values.mean()), float(independent.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+
+
+def _weighted_mean_error(
+    values: np.ndarray, weights: np.ndarray, blocks: np.ndarray | None
+) -> tuple[float, float | None]:
+    """As `mean_error`: what each block adds to the weighted sum of differences from the mean is independent."""
+    mean = float(weights @ values / weights.sum())
+    parts = weights * (values - mean)
+    if blocks is not None:
+        parts = np.bincount(np.unique(blocks, return_inverse=True)[1].reshape(-1), parts)
+    n = len(parts)
+    return mean, float(np.sqrt(np.sum(parts**2) * n / (n - 1)) / abs(weights.sum())) if n > 1 else None
+
+
+def _has_distribution(observable: Observable) -> bool:
+    weights = observable.value_weights
+    return len(observable.values) > 0 and (weights is None or float(np.sum(weights)) > 0.0)
 
 
 def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
@@ -144,6 +215,8 @@ def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
 @dataclass(frozen=True)
 class Distances:
     """Distances between real and generated values of one quantity; all but the counts None if one is empty.
+
+    Values have the weights of their events, with their signs (docs/scoring.md).
 
     Attributes
     ----------
@@ -181,22 +254,32 @@ class Distances:
 def distances(real: Observable, fake: Observable, bootstrap: int = 100, seed: int = 0) -> Distances:
     """All distances between two sets of events; no error of the Wasserstein distance for `bootstrap` 0."""
     a, b = (np.asarray(o.values, dtype=np.float64) for o in (real, fake))
-    if not len(a) or not len(b):
+    if not _has_distribution(real) or not _has_distribution(fake):
         return Distances(len(a), len(b))
     edges = bin_edges(a)
-    h1, h2 = histogram(a, edges), histogram(b, edges)
-    ks, ks_p = ks_test(a, b)
-    chi2, ndf, p = chi2_test(h1, h2)
+    w, v = real.value_weights, fake.value_weights
+    h1, h2 = histogram(a, edges, w), histogram(b, edges, v)
+    ks, ks_p = ks_test(a, b, w, v)
+    if w is None and v is None:
+        chi2, ndf, p = chi2_test(h1, h2)
+        deviations = float(a.std()), float(b.std())
+    else:
+        squares = [h if s is None else histogram(x, edges, s**2) for x, h, s in ((a, h1, w), (b, h2, v))]
+        chi2, ndf, p = weighted_chi2_test(h1, h2, *squares)
+        deviations = (
+            float(a.std()) if w is None else weighted.deviation(a, w),
+            float(b.std()) if v is None else weighted.deviation(b, v),
+        )
     return Distances(
         n_real=len(a),
         n_fake=len(b),
-        mean_real=float(a.mean()),
-        mean_fake=float(b.mean()),
-        std_real=float(a.std()),
-        std_fake=float(b.std()),
+        mean_real=float(a.mean()) if w is None else float(weighted.mean(a, w)),
+        mean_fake=float(b.mean()) if v is None else float(weighted.mean(b, v)),
+        std_real=deviations[0],
+        std_fake=deviations[1],
         ks=ks,
         ks_p=ks_p,
-        wasserstein=wasserstein(a, b),
+        wasserstein=wasserstein(a, b, w, v),
         wasserstein_error=wasserstein_error(real, fake, bootstrap, seed) if bootstrap else None,
         separation=separation_power(h1, h2),
         chi2=chi2,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from hpcgan.weights import counting
+
+#: Weights of real and of generated events, None where all count alike.
+SidesWeights = tuple[np.ndarray | None, np.ndarray | None]
+UNWEIGHTED: SidesWeights = (None, None)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Observable:
         all are.
     condition : bool
         What the events were asked for, one value an event: it says which events are compared, and is not compared.
+    weights : (events,) float64 array or None
+        How much each event counts, with either sign; None means that all count alike.
     """
 
     values: np.ndarray
@@ -33,10 +42,13 @@ class Observable:
     unit: str = ""
     blocks: np.ndarray | None = None
     condition: bool = False
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.blocks is not None and len(self.blocks) != self.n_events:
             raise ValueError(f"{len(self.blocks)} blocks are given for {self.n_events} events")
+        if self.weights is not None and len(self.weights) != self.n_events:
+            raise ValueError(f"{len(self.weights)} weights are given for {self.n_events} events")
         if self.counts is None:
             return
         if self.condition:
@@ -53,15 +65,26 @@ class Observable:
         """Number of events, those without a value included."""
         return len(self.values) if self.counts is None else len(self.counts)
 
+    @property
+    def value_weights(self) -> np.ndarray | None:
+        """Weight of each value, that of its event; None where all values count alike."""
+        if self.weights is None or self.counts is None:
+            return counting(self.weights)
+        return counting(np.repeat(self.weights, self.counts))
+
     def take(self, events: np.ndarray) -> Observable:
         """The observable of some of the events (integer indices), in the order given."""
         blocks = None if self.blocks is None else self.blocks[events]
+        weights = None if self.weights is None else self.weights[events]
         if self.counts is None:
-            return Observable(self.values[events], unit=self.unit, blocks=blocks, condition=self.condition)
+            return Observable(
+                self.values[events], unit=self.unit, blocks=blocks, condition=self.condition, weights=weights
+            )
         counts = self.counts[events]
         starts = (np.cumsum(self.counts) - self.counts)[events]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Observable(self.values[np.repeat(starts, counts) + within], counts, self.unit, blocks)
+        values = self.values[np.repeat(starts, counts) + within]
+        return Observable(values, counts, self.unit, blocks, weights=weights)
 
     @staticmethod
     def concatenate(parts: Sequence[Observable]) -> Observable:
@@ -69,7 +92,20 @@ class Observable:
         values = np.concatenate([p.values for p in parts])
         blocks = _renumbered([p.blocks for p in parts if p.blocks is not None])
         counts = None if parts[0].counts is None else np.concatenate([p.counts for p in parts if p.counts is not None])
-        return Observable(values, counts, parts[0].unit, blocks, parts[0].condition)
+        weights = None
+        if any(p.weights is not None for p in parts):
+            weights = np.concatenate([np.ones(p.n_events) if p.weights is None else p.weights for p in parts])
+        return Observable(values, counts, parts[0].unit, blocks, parts[0].condition, weights)
+
+
+def weighted(observables: Mapping[str, Observable], weights: np.ndarray | None) -> dict[str, Observable]:
+    """The observables of events with these weights (n,), or without any."""
+    return {name: dataclasses.replace(observable, weights=weights) for name, observable in observables.items()}
+
+
+def weights_of(observables: Mapping[str, Observable]) -> np.ndarray | None:
+    """Weights (n,) of the events; None where all count alike."""
+    return counting(next(iter(observables.values())).weights)
 
 
 def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:

@@ -24,8 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
+from hpcgan import weights as of_events
 from hpcgan.metrics.distances import bin_edges, histogram
-from hpcgan.metrics.observable import Observable
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
+from hpcgan.weights import counting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -95,8 +97,8 @@ def histogram_ratio(
 
     Both are entries per event, so the numbers of events may differ. Error bars are central 68% intervals:
     Garwood's for Poisson counts above, and Clopper-Pearson's for the ratio of two Poisson counts below,
-    where triangles mark points outside the panel. Where an event has several entries in a bin, the counts
-    that enter the intervals are the effective ones, (sum c)^2 / sum c^2 over the events' entries c: the
+    where triangles mark points outside the panel. Where an event has several entries in a bin, or weights, the counts
+    that enter the intervals are the effective ones, (sum c)^2 / sum c^2 over the events' weighted entries c: the
     entries of one event are not independent. Values outside the bins are counted in the outermost ones.
 
     Parameters
@@ -203,6 +205,7 @@ def profile_ratio(
     value: str,
     *,
     zoom: float | None = None,
+    weights: SidesWeights = UNWEIGHTED,
 ) -> Figure:
     """Mean of a quantity in bins of a coordinate, real and generated, over their ratio.
 
@@ -216,11 +219,11 @@ def profile_ratio(
         Axis labels of the coordinate and of the quantity.
     zoom : float, optional
         Let the ordinate start at this fraction of the smallest mean instead of zero.
+    weights : pair of (n,) arrays or None
+        Of the events.
     """
-    means, errors = [], []
-    for values in (real, fake):
-        means.append(values.mean(axis=0, dtype=np.float64))
-        errors.append(values.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(values)))
+    means = [of_events.mean(values, w) for values, w in zip((real, fake), weights, strict=True)]
+    errors = [of_events.mean_error(values, w) for values, w in zip((real, fake), weights, strict=True)]
     figure, main, ratio = _ratio_figure()
     centres = _centres(edges, False)
     mplhep.histplot(means[0], edges, ax=main, histtype="step", color=REAL, label="Real", flow="none")
@@ -241,7 +244,9 @@ def profile_ratio(
 
 
 @styled
-def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str, value: str) -> Figure:
+def spectrum_ratio(
+    x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str, value: str, weights: SidesWeights = UNWEIGHTED
+) -> Figure:
     """Mean of a positive function of a positive variable, such as a power spectrum, on logarithmic axes.
 
     Above, the lines are means and the bands hold the central 68% of the events; below, the ratio of the means with its
@@ -254,14 +259,16 @@ def spectrum_ratio(x: np.ndarray, real: np.ndarray, fake: np.ndarray, label: str
         The function of each event.
     label, value : str
         Axis labels of `x` and of the function.
+    weights : pair of (n,) arrays or None
+        Of the events.
     """
     figure, main, ratio = _ratio_figure()
     means, errors = [], []
-    for values, colour, name, style in ((real, REAL, "Real", "-"), (fake, FAKE, "Generated", "--")):
-        means.append(values.mean(axis=0, dtype=np.float64))
-        spread = values.std(axis=0, ddof=1, dtype=np.float64) if len(values) > 1 else np.full(len(x), np.nan)
-        errors.append(spread / np.sqrt(len(values)))
-        low, high = np.quantile(values, [0.16, 0.84], axis=0)
+    sides = ((real, weights[0], REAL, "Real", "-"), (fake, weights[1], FAKE, "Generated", "--"))
+    for values, w, colour, name, style in sides:
+        means.append(of_events.mean(values, w))
+        errors.append(of_events.mean_error(values, w))
+        low, high = of_events.quantiles(values, [0.16, 0.84], w)
         main.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
         main.plot(x, means[-1], style, color=colour, lw=1.4, label=name)
     main.set(xscale="log", yscale="log", ylabel=value)
@@ -289,6 +296,7 @@ def mean_images(
     axes: tuple[str, str],
     *,
     log: bool = False,
+    weights: SidesWeights = UNWEIGHTED,
 ) -> Figure:
     """Mean image of real and of generated events, their relative difference and its significance.
 
@@ -304,9 +312,12 @@ def mean_images(
         Labels of the axes.
     log : bool
         A logarithmic colour scale for the means, of at most six decades.
+    weights : pair of (n,) arrays or None
+        Of the events.
     """
-    means = [images.mean(axis=0, dtype=np.float64) for images in (real, fake)]
-    variances = [images.var(axis=0, ddof=1, dtype=np.float64) / len(images) for images in (real, fake)]
+    sides = list(zip((real, fake), weights, strict=True))
+    means = [of_events.mean(images, w) for images, w in sides]
+    variances = [of_events.mean_error(images, w) ** 2 for images, w in sides]
     difference = means[1] - means[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(means[0] > 0, difference / means[0], np.nan)
@@ -516,13 +527,14 @@ class Band:
     high: np.ndarray
 
     @classmethod
-    def of(cls, groups: Sequence[tuple[float, np.ndarray]]) -> Band:
-        """From (coordinate, values); groups without values are left out."""
-        there = [(x, values) for x, values in groups if len(values)]
-        quantiles = [np.quantile(values, [0.16, 0.84]) for _, values in there]
+    def of(cls, groups: Sequence[tuple[float, Observable]]) -> Band:
+        """From (coordinate, observable); groups without values, or whose weights sum to none, are left out."""
+        there = [(x, o.values, o.value_weights) for x, o in groups if len(o.values)]
+        there = [(x, values, w) for x, values, w in there if w is None or w.sum() > 0]
+        quantiles = [of_events.quantiles(values, [0.16, 0.84], w) for _, values, w in there]
         return cls(
-            np.array([x for x, _ in there], np.float64),
-            np.array([np.mean(values, dtype=np.float64) for _, values in there]),
+            np.array([x for x, _, _ in there], np.float64),
+            np.array([of_events.mean(values, w) for _, values, w in there]),
             np.array([q[0] for q in quantiles]),
             np.array([q[1] for q in quantiles]),
         )
@@ -721,11 +733,14 @@ def _ratio_panel(axes: Axes, x: np.ndarray, values: np.ndarray, errors: np.ndarr
 
 @dataclass(frozen=True)
 class _Bins:
-    """Binned entries of `n_events` events; `scale` is by how much counts exceed the independent ones."""
+    """Binned entries of `n_events` events; `scale` is by how much counts exceed the independent ones.
+
+    With weights, sums of weights take the place of counts and of the number of events.
+    """
 
     counts: np.ndarray
     scale: np.ndarray
-    n_events: int
+    n_events: float
 
     @property
     def per_event(self) -> np.ndarray:
@@ -743,15 +758,23 @@ class _Bins:
 
 
 def _bin(observable: Observable, edges: np.ndarray) -> _Bins:
-    counts, n = histogram(observable.values, edges), observable.n_events
+    n, of_event = observable.n_events, counting(observable.weights)
+    total = float(n) if of_event is None else float(of_event.sum())
     if observable.counts is None:
-        return _Bins(counts, np.ones_like(counts), n)
-    event = np.repeat(np.arange(n), observable.counts)
-    bins = len(edges) - 1
-    inside = np.clip(np.searchsorted(edges, observable.values, side="right") - 1, 0, bins - 1)
-    entries = np.bincount(event * bins + inside, minlength=n * bins).reshape(-1, bins)
-    squares = np.sum(entries.astype(np.float64) ** 2, axis=0)
-    return _Bins(counts, np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0), n)
+        counts = histogram(observable.values, edges, of_event)
+        squares = counts if of_event is None else histogram(observable.values, edges, of_event**2)
+    else:
+        of_value = None if of_event is None else np.repeat(of_event, observable.counts)
+        counts = histogram(observable.values, edges, of_value)
+        event = np.repeat(np.arange(n), observable.counts)
+        bins = len(edges) - 1
+        inside = np.clip(np.searchsorted(edges, observable.values, side="right") - 1, 0, bins - 1)
+        entries = np.bincount(event * bins + inside, minlength=n * bins).reshape(-1, bins).astype(np.float64)
+        if of_event is not None:
+            entries *= of_event[:, None]
+        squares = np.sum(entries**2, axis=0)
+    typical = 1.0 if of_event is None else float(np.sum(of_event**2)) / total
+    return _Bins(counts, np.divide(squares, counts, out=np.full_like(counts, typical), where=counts != 0), total)
 
 
 def _ratios(real: _Bins, fake: _Bins) -> tuple[np.ndarray, np.ndarray]:
@@ -759,7 +782,7 @@ def _ratios(real: _Bins, fake: _Bins) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         values = fake.per_event / real.per_event
         weight = values / (fake.effective / real.effective)
-        return values, ratio_uncertainty(fake.effective, real.effective, "poisson-ratio") * weight
+        return values, np.abs(ratio_uncertainty(fake.effective, real.effective, "poisson-ratio") * weight)
 
 
 def _error_band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:

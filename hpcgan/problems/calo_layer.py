@@ -16,7 +16,7 @@ from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source, TensorSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.physics.calorimeter import PUBLISHED, Grid
 from hpcgan.physics.shower_shapes import energy_ratio, lateral_width, occupancy
 from hpcgan.problems.base import Observables, Problem, file_of
@@ -166,10 +166,10 @@ class CaloLayerProblem(Problem):
         """Sum over all observables of -ln p of a two-sample KS test."""
         return ks_score(real, fake, list(real))
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import calo_layer_figures
 
-        return calo_layer_figures.figures(self, real, fake)
+        return calo_layer_figures.figures(self, real, fake, weights)
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems import calo_layer_figures

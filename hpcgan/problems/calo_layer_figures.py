@@ -11,7 +11,7 @@ from hpcgan.data.calo import ENERGY
 from hpcgan.data.schema import Sample
 from hpcgan.metrics import plots
 from hpcgan.metrics.ks import ks_test
-from hpcgan.metrics.observable import Observable
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights, weighted
 from hpcgan.physics.calorimeter import HALF_SIDE
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _TITLES = {
 }
 
 
-def figures(problem: CaloLayerProblem, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+def figures(
+    problem: CaloLayerProblem, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED
+) -> list[tuple[str, str, Figure]]:
     """All figures of a report.
 
     Parameters
@@ -45,6 +47,8 @@ def figures(problem: CaloLayerProblem, real: Sample, fake: Sample) -> list[tuple
     problem : CaloLayerProblem
     real, fake : Sample
         The image of the layer (n, phi, eta) in MeV and `energy` (n, 1) in GeV; the numbers of showers may differ.
+    weights : pair of (n,) array or None
+        Of the showers.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def figures(problem: CaloLayerProblem, real: Sample, fake: Sample) -> list[tuple
     """
     layer = problem.model.layer
     images = (real[layer], fake[layer])
-    sides = [problem.observables(side) for side in (real, fake)]
+    sides = [weighted(problem.observables(side), w) for side, w in zip((real, fake), weights, strict=True)]
     made: list[tuple[str, str, Figure]] = []
     for name, (label, text) in _TITLES.items():
         a, b = (side[name] for side in sides)
@@ -60,18 +64,20 @@ def figures(problem: CaloLayerProblem, real: Sample, fake: Sample) -> list[tuple
         made.append((name, caption, plots.histogram_ratio(a, b, label)))
     if len(np.unique(real[ENERGY])) > INTERVALS:
         made.append(_by_energy((real, fake), [side["response"] for side in sides]))
-    made.append(_cells(images))
+    made.append(_cells(images, weights))
     made.append(
         (
             "mean_image",
             "Mean energy of each cell; the difference relative to real, and in units of its standard error.",
-            plots.mean_images(_eta_first(images[0]), _eta_first(images[1]), EXTENT, "Mean energy [MeV]", AXES),
+            plots.mean_images(
+                _eta_first(images[0]), _eta_first(images[1]), EXTENT, "Mean energy [MeV]", AXES, weights=weights
+            ),
         )
     )
     for name, axis, cells in (("eta", 1, images[0].shape[2]), ("phi", 2, images[0].shape[1])):
         a, b = (side.sum(axis=axis, dtype=np.float64) for side in images)
         edges = np.linspace(-HALF_SIDE, HALF_SIDE, cells + 1)
-        figure = plots.profile_ratio(edges, a, b, AXES[name == "phi"], "Mean energy [MeV]")
+        figure = plots.profile_ratio(edges, a, b, AXES[name == "phi"], "Mean energy [MeV]", weights=weights)
         made.append((f"{name}_profile", f"Mean energy of a shower along {name}.", figure))
     made.append(("images", *images_figure(*images)))
     return made
@@ -100,10 +106,12 @@ def _by_energy(sides: tuple[Sample, Sample], responses: list[Observable]) -> tup
     return "response_by_energy", "The same in intervals of the incident energy.", figure
 
 
-def _cells(images: tuple[np.ndarray, np.ndarray]) -> tuple[str, str, Figure]:
+def _cells(images: tuple[np.ndarray, np.ndarray], weights: SidesWeights) -> tuple[str, str, Figure]:
     a, b = (
-        Observable(image[image > 0].astype(np.float64), np.count_nonzero(image > 0, axis=(1, 2)), "MeV")
-        for image in images
+        Observable(
+            image[image > 0].astype(np.float64), np.count_nonzero(image > 0, axis=(1, 2)), "MeV", weights=of_images
+        )
+        for image, of_images in zip(images, weights, strict=True)
     )
     lit = a.values if len(a.values) else np.ones(1)
     edges = np.geomspace(lit.min(), max(lit.max(), 1.001 * lit.min()), 46)
@@ -115,4 +123,4 @@ def _cells(images: tuple[np.ndarray, np.ndarray]) -> tuple[str, str, Figure]:
 def _distance(real: Observable, fake: Observable) -> str:
     if not len(real.values) or not len(fake.values):
         return "No values on at least one side."
-    return f"KS distance {ks_test(real.values, fake.values)[0]:.3f}."
+    return f"KS distance {ks_test(real.values, fake.values, real.value_weights, fake.value_weights)[0]:.3f}."

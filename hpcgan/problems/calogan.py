@@ -19,7 +19,7 @@ from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights, weighted
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.calorimeter import N_LAYERS, Segmentation, parse_segmentation
 from hpcgan.physics.shower_shapes import shower_shapes
@@ -342,11 +342,16 @@ class CaloganProblem(Problem):
         return [{ENERGY: energy, **particle} for particle in particles for energy in energies]
 
     def probe_figures(
-        self, trained: Sample, real: Sample, made: Sequence[tuple[Mapping[str, float], Observables]]
+        self,
+        trained: Sample,
+        real: Sample,
+        made: Sequence[tuple[Mapping[str, float], Observables]],
+        weights: np.ndarray | None = None,
     ) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import calogan_figures
 
-        span, events = (float(trained[ENERGY].min()), float(trained[ENERGY].max())), self.observables(real)
+        span = (float(trained[ENERGY].min()), float(trained[ENERGY].max()))
+        events = weighted(self.observables(real), weights)
         drawn = []
         for number, name in zip(self.model.classes or (None,), self.model.particles or ("",), strict=True):
             chosen = np.flatnonzero(real[PARTICLE] == number) if number is not None else np.arange(len(real[ENERGY]))
@@ -358,15 +363,16 @@ class CaloganProblem(Problem):
             drawn.append(calogan_figures.response(span, real[ENERGY][chosen], mine, made_of_it, which))
         return drawn
 
-    def measurements(self, real: Sample, fake: Sample) -> dict[str, Any]:
+    def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
         from hpcgan.problems import calogan_figures
 
-        return {"mean_images": calogan_figures.discrepancies(real, fake)}
+        return {"mean_images": calogan_figures.discrepancies(real, fake, weights)}
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import calogan_figures
 
-        return calogan_figures.figures(real, fake, self.observables(real), self.observables(fake))
+        of_real, of_fake = (weighted(self.observables(s), w) for s, w in zip((real, fake), weights, strict=True))
+        return calogan_figures.figures(real, fake, of_real, of_fake, weights)
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems import calogan_figures

@@ -13,9 +13,10 @@ from hpcgan.data.schema import Sample
 from hpcgan.metrics import plots
 from hpcgan.metrics.distances import distances
 from hpcgan.metrics.neighbours import distance_blocks
-from hpcgan.metrics.observable import Observable
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
 from hpcgan.metrics.plots import Band
 from hpcgan.physics.calorimeter import HALF_SIDE
+from hpcgan.weights import mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,11 @@ SHAPES = tuple(f"{name}_{layer}" for name in ("width_eta", "width_phi", "ratio",
 
 
 def figures(
-    real: Sample, fake: Sample, of_real: Mapping[str, Observable], of_fake: Mapping[str, Observable]
+    real: Sample,
+    fake: Sample,
+    of_real: Mapping[str, Observable],
+    of_fake: Mapping[str, Observable],
+    weights: SidesWeights = UNWEIGHTED,
 ) -> list[tuple[str, str, Figure]]:
     """All figures of a report on showers.
 
@@ -57,23 +62,28 @@ def figures(
     real, fake : Sample
         Images in MeV and energies in GeV; the numbers of showers may differ.
     of_real, of_fake : mapping of str to Observable
-        Their shower shapes.
+        Their shower shapes, with weights.
+    weights : pair of (n,) array or None
+        Of the showers.
 
     Returns
     -------
     list of (identifier, caption, Figure)
     """
-    means = discrepancies(real, fake)
+    means = discrepancies(real, fake, weights)
     return [
         ("showers", *showers(real, fake)),
-        *[_mean_image(real, fake, name, title, means[name]) for name, title in zip(LAYERS, TITLES, strict=True)],
+        *[
+            _mean_image(real, fake, name, title, means[name], weights)
+            for name, title in zip(LAYERS, TITLES, strict=True)
+        ],
         ("shower_depths", *_shapes(of_real, of_fake, DEPTHS)),
         ("shower_shapes", *_shapes(of_real, of_fake, SHAPES)),
         *[_neighbours(real, fake, layer) for layer in range(len(LAYERS))],
     ]
 
 
-def discrepancies(real: Sample, fake: Sample) -> dict[str, dict[str, Any]]:
+def discrepancies(real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, dict[str, Any]]:
     """How much the mean images of each layer differ.
 
     Returns
@@ -85,9 +95,10 @@ def discrepancies(real: Sample, fake: Sample) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for name in LAYERS:
-        a, b = (side[name].mean(axis=0, dtype=np.float64) for side in (real, fake))
+        a, b = (mean(side[name], w) for side, w in zip((real, fake), weights, strict=True))
         half = len(real[name]) // 2
-        halves = [part.mean(axis=0, dtype=np.float64) for part in (real[name][:half], real[name][half:]) if len(part)]
+        parts = [(real[name][which], None if weights[0] is None else weights[0][which]) for which in _halves(half)]
+        halves = [mean(part, w) for part, w in parts if len(part) and (w is None or w.sum() > 0)]
         whole = float(a.sum())
         numbers: dict[str, Any] = dict.fromkeys(("cells", "real_cells", "energy"))
         if whole > 0:
@@ -97,6 +108,10 @@ def discrepancies(real: Sample, fake: Sample) -> dict[str, dict[str, Any]]:
                 numbers["real_cells"] = float(np.abs(halves[1] - halves[0]).sum() / whole / np.sqrt(2.0))
         found[name] = numbers
     return found
+
+
+def _halves(half: int) -> tuple[slice, slice]:
+    return slice(None, half), slice(half, None)
 
 
 def showers(real: Sample | None, fake: Sample) -> tuple[str, Figure]:
@@ -138,8 +153,8 @@ def response(
     groups = [np.flatnonzero(bins == i) for i in range(ENERGY_BINS)]
     panels = []
     for name in ("response", "fraction_0", "width_eta_1"):
-        of_real = [(float(energy[which].mean()), real[name].take(which).values) for which in groups if len(which)]
-        of_fake = [(at, observables[name].values) for at, observables in made]
+        of_real = [(float(energy[which].mean()), real[name].take(which)) for which in groups if len(which)]
+        of_fake = [(at, observables[name]) for at, observables in made]
         panels.append((plots.with_unit(label(name), real[name].unit), Band.of(of_real), Band.of(of_fake)))
     of = f" of {TITLES_OF[particle]}" if particle else ""
     caption = (
@@ -165,7 +180,12 @@ def _across(image: np.ndarray) -> np.ndarray:
 
 
 def _mean_image(
-    real: Sample, fake: Sample, name: str, title: str, numbers: Mapping[str, float | None]
+    real: Sample,
+    fake: Sample,
+    name: str,
+    title: str,
+    numbers: Mapping[str, float | None],
+    weights: SidesWeights,
 ) -> tuple[str, str, Figure]:
     caption = f"Mean image of {title.lower()}."
     if numbers["cells"] is not None:
@@ -176,7 +196,8 @@ def _mean_image(
     if name in LAYERS[:2]:
         caption += f" The paper quotes about {('4%', '1%')[LAYERS.index(name)]} for photons."
     a, b = (_across(side[name]) for side in (real, fake))
-    return f"mean_{name}", caption, plots.mean_images(a, b, EXTENT, "Mean energy [MeV]", AXES, log=True)
+    figure = plots.mean_images(a, b, EXTENT, "Mean energy [MeV]", AXES, log=True, weights=weights)
+    return f"mean_{name}", caption, figure
 
 
 def _shapes(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> tuple[str, Figure]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from hpcgan.data import hdf5
 from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.observable import Score
 from hpcgan.metrics.points import score_by_point
@@ -46,11 +46,8 @@ class ConditionalProblem(RpvProblem):
     def schema(self) -> Schema:
         return {**super().schema, **{name: TensorSpec((), "GeV", role="condition") for name in MASSES}}
 
-    def validate(self, path: Path, split: str) -> None:
-        super().validate(path, split)
-        source = self.open(path, split, cache_mb=0)
+    def check_events(self, source: Source) -> None:
         masses = source.conditions()
-        source.close()
         rows = np.stack([masses[name] for name in MASSES], axis=1)
         points, first = np.unique(rows, axis=0, return_index=True)
         for event in np.sort(first).tolist():
@@ -59,7 +56,8 @@ class ConditionalProblem(RpvProblem):
             except InputError as error:
                 raise InputError(
                     f"{source.path}: {hdf5.GROUP}/mGlu, mNeu of event {event}: {error}; "
-                    f"problem '{self.name}' is for signal events with known masses"
+                    f"problem '{self.name}' is for signal events with known masses (of a mixture, data.select={{y: 1}} "
+                    "takes the signal)"
                 ) from None
         if len(points) > MAX_POINTS:
             raise InputError(

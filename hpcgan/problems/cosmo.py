@@ -17,7 +17,7 @@ from hpcgan.data.schema import Sample, Schema
 from hpcgan.data.source import Source, TensorSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.physics import lognormal
 from hpcgan.problems.base import Observables, Problem, file_of
 
@@ -177,10 +177,10 @@ class CosmoProblem(Problem):
         """Sum over all observables of -ln p of a two-sample KS test."""
         return ks_score(real, fake, list(real))
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import cosmo_figures
 
-        return cosmo_figures.figures(real, fake)
+        return cosmo_figures.figures(real, fake, weights)
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems import cosmo_figures

@@ -18,7 +18,7 @@ from hpcgan.data.source import ImageSource, Source
 from hpcgan.data.sums import SumSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, image_attributes
@@ -203,10 +203,10 @@ class PileupProblem(RpvProblem):
             return score_by_point(real, fake, _score)
         return _score(real, fake)
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import rpv_figures
 
-        return rpv_figures.figures(real, fake, JET_PT_MIN_GEV)
+        return rpv_figures.figures(real, fake, JET_PT_MIN_GEV, weights)
 
 
 def _score(real: Observables, fake: Observables) -> Score:

@@ -16,7 +16,7 @@ from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import ImageSource, Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import Observable, Score
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.physics import images, jets
 from hpcgan.physics.detector import ATLAS
 from hpcgan.problems.base import Observables, Problem, file_of
@@ -316,10 +316,10 @@ class RpvProblem(Problem):
         """Sum over `QUANTITIES` of -ln p of a two-sample KS test (paper, section 4)."""
         return ks_score(real, fake, QUANTITIES)
 
-    def figures(self, real: Sample, fake: Sample) -> list[tuple[str, str, Figure]]:
+    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems import rpv_figures
 
-        return rpv_figures.figures(real, fake)
+        return rpv_figures.figures(real, fake, weights=weights)
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems import rpv_figures

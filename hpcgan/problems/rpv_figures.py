@@ -9,7 +9,7 @@ import numpy as np
 from hpcgan.data.schema import Sample
 from hpcgan.metrics import plots
 from hpcgan.metrics.ks import ks_test
-from hpcgan.metrics.observable import Observable
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights, weighted
 from hpcgan.physics.images import ETA_RANGE, MEV_PER_GEV, PHI_RANGE
 from hpcgan.physics.jets import JET_PT_MIN_GEV, cluster
 
@@ -64,7 +64,9 @@ def jet_observables(images: np.ndarray, pt_min_gev: float = JET_PT_MIN_GEV) -> d
     }
 
 
-def figures(real: Sample, fake: Sample, pt_min_gev: float = JET_PT_MIN_GEV) -> list[tuple[str, str, Figure]]:
+def figures(
+    real: Sample, fake: Sample, pt_min_gev: float = JET_PT_MIN_GEV, weights: SidesWeights = UNWEIGHTED
+) -> list[tuple[str, str, Figure]]:
     """All figures of a report on RPV-SUSY (or any other whole-detector) images.
 
     Parameters
@@ -73,14 +75,17 @@ def figures(real: Sample, fake: Sample, pt_min_gev: float = JET_PT_MIN_GEV) -> l
         `hist` (n, 64, 64) in MeV, axes [eta, phi]; the numbers of events may differ.
     pt_min_gev : float
         Jets below are left out.
+    weights : pair of (n,) array or None
+        Of the events.
 
     Returns
     -------
     list of (identifier, caption, Figure)
     """
     images = (real["hist"], fake["hist"])
-    jets = [jet_observables(side, pt_min_gev) for side in images]
-    pixels = [image_quantities(side) for side in images]
+    sides = list(zip(images, weights, strict=True))
+    jets = [weighted(jet_observables(side, pt_min_gev), w) for side, w in sides]
+    pixels = [weighted(image_quantities(side), w) for side, w in sides]
     made: list[tuple[str, str, Figure]] = []
 
     def compare(
@@ -106,13 +111,13 @@ def figures(real: Sample, fake: Sample, pt_min_gev: float = JET_PT_MIN_GEV) -> l
         (
             "mean_image",
             "Mean energy of each pixel; the difference relative to real, and in units of its standard error.",
-            plots.mean_images(images[0] * GEV, images[1] * GEV, EXTENT, "Mean energy [GeV]", AXES),
+            plots.mean_images(images[0] * GEV, images[1] * GEV, EXTENT, "Mean energy [GeV]", AXES, weights=weights),
         )
     )
     for name, axis, (low, high), zoom in (("eta", 2, ETA_RANGE, None), ("phi", 1, PHI_RANGE, 0.9)):
         a, b = (side.sum(axis=axis, dtype=np.float64) * GEV for side in images)
         edges = np.linspace(low, high, a.shape[1] + 1)
-        figure = plots.profile_ratio(edges, a, b, rf"$\{name}$", "Mean energy [GeV]", zoom=zoom)
+        figure = plots.profile_ratio(edges, a, b, rf"$\{name}$", "Mean energy [GeV]", zoom=zoom, weights=weights)
         note = " The outermost bins reach beyond the circle." if name == "phi" else ""
         made.append((f"{name}_profile", f"Mean energy of an event in bins of {name}.{note}", figure))
     made.append(("images", *images_figure(*images)))
@@ -138,4 +143,4 @@ def _pixel_spectrum(pixels: list[dict[str, Observable]]) -> tuple[str, str, Figu
 def _distance(real: Observable, fake: Observable) -> str:
     if not len(real.values) or not len(fake.values):
         return "No values on at least one side."
-    return f"KS distance {ks_test(real.values, fake.values)[0]:.3f}."
+    return f"KS distance {ks_test(real.values, fake.values, real.value_weights, fake.value_weights)[0]:.3f}."

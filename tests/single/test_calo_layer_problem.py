@@ -182,7 +182,7 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
         return curves(x, lines, x_label, y_label, **more)
 
     monkeypatch.setattr(plots, "curves", spy)
-    monkeypatch.setattr(CaloLayerProblem, "figures", lambda self, real, fake: [])  # drawn below
+    monkeypatch.setattr(CaloLayerProblem, "figures", lambda self, real, fake, weights: [])  # drawn below
     made = report.evaluate_run(
         reference.path, samples=1, repetitions=20, out=tmp_path, distances=Options(False), log=lambda text: None
     )

@@ -412,7 +412,7 @@ def test_evaluate(run, folder, tmp_path, monkeypatch):
 
 
 def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
     generate(run, tmp_path / "fake.h5", "-n", "20").close()
     made = report.compare_files(folder / "test.h5", tmp_path / "fake.h5", repetitions=5, log=lambda text: None)
     assert made.data["problem"] == "calogan"
@@ -440,7 +440,8 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
     method, state = attempt.make_method(made, CaloganProblem(made.model), SerialComm())
     source = CaloganProblem(made.model).open(eplus, "train")
     fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
-    assert attempt.begin(made, method, CaloganProblem(made.model), source) == best.path
+    sharding = attempt.shard(made, SerialComm(), source)
+    assert attempt.begin(made, method, CaloganProblem(made.model), source, sharding) == best.path
     source.close()
     found = state.arrays()
     owners = {name.split("/")[1] for name in found if name.startswith("network/")}
@@ -568,7 +569,7 @@ def test_networks_heed_the_particle():
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
     monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")

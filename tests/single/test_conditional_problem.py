@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -132,16 +133,23 @@ def test_events_without_masses_are_refused(tmp_path, m_glu, m_neu, message):
     columns = {name: np.broadcast_to(value, (4,)) for name, value in given.items() if value is not None}
     path = write(tmp_path / "x.h5", **columns)
     with pytest.raises(InputError, match=message) as error:
-        PROBLEM.validate(path, "train")
+        checked(path)
     assert "\n" not in str(error.value)
     assert "x.h5" in str(error.value)
+
+
+def checked(path):
+    """As a training does it: what is readable, and what the problem takes."""
+    PROBLEM.validate(path, "train")
+    with contextlib.closing(PROBLEM.open(path, "train")) as source:
+        PROBLEM.check_events(source)
 
 
 def test_too_many_points_are_refused(tmp_path):
     with hdf5.Writer(tmp_path, {"many": 101}, {}) as writer:
         writer.append(np.zeros((101, 64, 64)), 1, 1, 1000.0 + np.arange(101), 500.0)
     with pytest.raises(InputError, match=r"101 different mass points; .* takes at most 100"):
-        PROBLEM.validate(tmp_path / "many.h5", "train")
+        checked(tmp_path / "many.h5")
 
 
 def test_conditions_of_files_of_any_schema(tmp_path):
@@ -660,7 +668,7 @@ def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
     monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())
     files = ["--real", str(folder / "test.h5"), "--fake", str(tmp_path / "fake.h5"), "--problem", "conditional"]

@@ -36,6 +36,9 @@ class Events:
     def conditions(self):
         return {"energy": self.held["energy"]}
 
+    def weights(self):
+        return self.held.get("weight")
+
 
 #: Three points of a triangle with sides 3, 4 and 5; y says nothing.
 TRIANGLE = sample([[0, 0], [3, 0], [0, 4]], [7.0, 7.0, 7.0])

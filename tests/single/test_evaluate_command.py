@@ -152,7 +152,7 @@ def test_a_folder_without_a_run(tmp_path):
 def test_evaluate_files(tmp_path, capsys, monkeypatch):
     from hpcgan.evaluation import report
 
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
     monkeypatch.setattr(report, "compare_files", functools.partial(report.compare_files, repetitions=20))
     folder = tiny.write_data(tmp_path / "data", 100)
     arguments = [

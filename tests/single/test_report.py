@@ -92,7 +92,7 @@ def made(folder, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def physics_figures_are_drawn_once(monkeypatch):
     """They take seconds; `made`, built before this, has them."""
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_events_are_drawn_at_random_but_reproducibly():
 
 
 def test_observables_in_pieces_keep_their_order():
-    source = SimpleNamespace(path=Path("x.h5"), read=lambda indices: {"id": indices * 2})
+    source = SimpleNamespace(path=Path("x.h5"), read=lambda indices: {"id": indices * 2}, weights=lambda: None)
     found = compare.observables_of(Identity(), source, np.arange(3000)[::-1])
     assert found["id"].values.tolist() == (np.arange(3000)[::-1] * 2).tolist()
 

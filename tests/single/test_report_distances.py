@@ -167,7 +167,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake: [])
+    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
 
 
 def evaluate(sampler, out, **options):
