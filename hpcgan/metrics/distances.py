@@ -105,8 +105,8 @@ def weighted_chi2_test(
 ) -> tuple[float, int, float]:
     """Chi-squared test of homogeneity of two histograms of weights; `chi2_test` where all weights are 1.
 
-    A bin with sum of weights h and of squares s fluctuates as h / c events of weight c = s / h would (of bins that are not
-    above zero, c is that of the histogram). From both sides together comes the expected share p of the bin, and its
+    A bin with sum of weights h and of squares s fluctuates as h / c events of weight c = s / h would (of bins that are
+    not above zero, c is that of the histogram). From both sides together comes the expected share p of the bin, and its
     variance p (c1 / W1 + c2 / W2): the bin's own squares, as in the test of Gagunashvili (NIM A 614 (2010) 287), would
     be zero where the side of few large weights happens to have no event.
 
