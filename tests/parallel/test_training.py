@@ -327,9 +327,11 @@ def test_ranks_that_share_the_measurement_of_showers_find_the_same(comm, monkeyp
 
 
 @pytest.mark.world_size(3)
-def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data):
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 20)], ids=["plain", "weighted"])
+def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data, weights, monkeypatch):
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3))
     source = problem.open(data, "val")
+    monkeypatch.setattr(source, "weights", lambda: weights)
     gan = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1)
     sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=BATCH)
 

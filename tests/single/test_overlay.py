@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hpcgan import attempt, cli, config
 from hpcgan.comm.base import SerialComm
 from hpcgan.data import hdf5, minbias, pool
 from hpcgan.evaluation import overlay as module
-from hpcgan.evaluation.overlay import overlay
+from hpcgan.evaluation.overlay import FILES, overlay
 from hpcgan.physics.images import image_attributes
 from hpcgan.physics.jets import image_geometry
 from hpcgan.physics.pileup import SparseImages
@@ -155,6 +157,30 @@ def test_a_pool_in_place_of_generated_pileup(folder: Path, tmp_path: Path):
     assert found.data["score"]["total"] == 0.0
     assert found.data["quantities"]["summed_jet_mass"]["difference"]["mean"] == 0.0
     assert "Real and generated pileup come from the same file." in found.data["notices"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_signal_events_have_their_weights(folder: Path, tmp_path: Path):
+    """Every other event, which has generated pileup, three times as heavy: 3/4 instead of 1/2 of a jet more."""
+    shutil.copy(folder / "signal.h5", tmp_path / "signal.h5")
+    with h5py.File(tmp_path / "signal.h5", "a") as file:
+        file["all_events/weight"][1::2] = 3.0
+    found = {}
+    for name, use in (("weighted", FILES), ("plain", dataclasses.replace(FILES, weighted=False))):
+        found[name] = overlay(
+            folder / "made.h5",
+            tmp_path / "signal.h5",
+            MU,
+            tmp_path / name,
+            real_pileup=folder / "pool",
+            use=use,
+            repetitions=5,
+            log=quiet,
+        ).data
+        shift = found[name]["quantities"]["jet_multiplicity"]["shift_generated"]["mean"]
+        assert shift == pytest.approx(0.75 if name == "weighted" else 0.5)
+    assert any("as much as 32.0 of equal weight" in text for text in found["weighted"]["notices"])
+    assert not any("weight" in text for text in found["plain"]["notices"])
 
 
 @pytest.mark.usefixtures("undrawn")
