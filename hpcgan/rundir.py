@@ -211,11 +211,11 @@ class Lease:
     def release(self, state: str) -> None:
         """End the attempt in order; `state` says how (done, interrupted, failed)."""
         self._on_lost = None
-        _held_here.discard(self._file.resolve())
         try:
             if self._newest() == self.attempt:
                 write_atomic(self._file, json.dumps({**self._me, "state": state}))
-        finally:
+        finally:  # not before: an attempt of this process that it does not hold, and that says `running`, is lost
+            _held_here.discard(self._file.resolve())
             self._heart.stop()
 
     def _newest(self) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tiny
 
+from hpcgan.liveness import Identity
 from hpcgan.records import MetricsWriter
 from hpcgan.rundir import RunDirectory
 from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
@@ -117,7 +117,8 @@ def finish(
 def dead(run: RunDirectory, attempt: int = 1) -> None:
     """An attempt whose process was killed."""
     run.attempts.mkdir(parents=True, exist_ok=True)
-    holder = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 1, "job": None, "state": "running"}
+    process = {**Identity.mine().plain(), "pid": 2**22 + 1}
+    holder = {"process": process, "job": None, "state": "running"}
     (run.attempts / f"{attempt:04d}.json").write_text(json.dumps(holder))
 
 

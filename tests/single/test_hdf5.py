@@ -191,15 +191,12 @@ def test_two_writers_in_one_folder_without_locks(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-
-    def both() -> None:
-        with Writer(tmp_path, split_sizes(20), {}) as first:
-            first.append(some_images(20), 1, 1, 0, 0)
-            with Writer(tmp_path, split_sizes(20), {"settings": "second"}) as second:
-                second.append(some_images(20), 1, 1, 0, 0)
-
+    first = Writer(tmp_path, split_sizes(20), {}).__enter__()
+    first.append(some_images(20), 1, 1, 0, 0)
+    with Writer(tmp_path, split_sizes(20), {"settings": "second"}) as second:
+        second.append(some_images(20), 1, 1, 0, 0)
     with pytest.raises(HpcganError, match="another process has written it at the same time"):
-        both()
+        first.__exit__(None, None, None)
     with open_images(tmp_path / "train.h5") as file:
         assert file.attrs["settings"] == "second"
     assert sorted(os.listdir(tmp_path)) == ["test.h5", "train.h5", "val.h5"]
