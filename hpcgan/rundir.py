@@ -243,9 +243,11 @@ class Lease:
         """End the attempt in order; `state` says how (done, interrupted, failed)."""
         self._stop.set()
         self._thread.join(timeout=1.0)
-        _held_here.discard(self._file.resolve())
-        if self._newest() == self.attempt:
-            write_atomic(self._file, json.dumps({**self._me, "state": state}))
+        try:
+            if self._newest() == self.attempt:
+                write_atomic(self._file, json.dumps({**self._me, "state": state}))
+        finally:  # not before, or this process would take the attempt for lost
+            _held_here.discard(self._file.resolve())
 
     def _newest(self) -> int:
         return _newest_attempt(self._folder)
