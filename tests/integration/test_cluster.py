@@ -344,7 +344,8 @@ def test_a_cluster_whose_controller_was_killed_is_said_to_be_lost_and_nothing_is
 def test_engines_end_after_a_controller_that_was_killed_and_the_next_who_looks_removes_the_folder(alone):
     cluster = Cluster.start("mpi", 1)
     os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
-    wait_until(lambda: not engines_of(cluster.id))
+    wait_until(lambda: folders.life(cluster._about) == "dead")
+    assert engines_of(cluster.id) == []
     with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: it has ended, and what was left of it is r"):
         Cluster.connect(cluster.id)
 
