@@ -112,7 +112,7 @@ def test_an_analysis(setting, demo, monkeypatch):
     by_size = numbers(cell(book, "code-17")[0][1])
     assert list(by_size) == ["250", "500"]
     assert 0 < by_size["250"] <= by_size["500"]  # a poor generator scores as high as it gets
-    assert cell(book, "code-19")[0][1].strip() == str(demo / "report/report.html")
+    assert setting / cell(book, "code-19")[0][1].strip() == demo / "report/report.html"
 
 
 def numbers(table):
