@@ -32,8 +32,9 @@ def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
     if backend == "auto":
         return "horovod" if size > 1 else "serial"
     if backend == "serial" and world is not None and size > 1:
-        hint = did_you_mean(str(backend), BACKENDS)
-        raise InputError(f"comm.backend: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}{hint}")
+        raise InputError(
+            f"comm.backend: serial, but {world.launcher} started {size} ranks; use auto, or start one process"
+        )
     return backend
 
 

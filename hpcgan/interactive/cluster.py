@@ -76,10 +76,10 @@ class Cluster:
         self._client: ipyparallel.Client | None = None
         self._occupied: Callable[[], bool] = lambda: False
         self._ending, self._ended = threading.RLock(), False
-        self._open = threading.Event()
-        self._open.set()
+        self._closed = threading.Event()
         self._mark()
-        threading.Thread(target=self._keep_marking, name="hpcgan-cluster", daemon=True).start()
+        self._marking = threading.Thread(target=self._keep_marking, name="hpcgan-cluster", daemon=True)
+        self._marking.start()
 
     # --- making one --------------------------------------------------------------------------------
 
@@ -515,7 +515,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster as it is; `connect` finds it again, until it has been idle for long."""
-        self._open.clear()
+        self._closed.set()
+        self._marking.join(ANSWER)  # the folder may be removed now
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -552,9 +553,8 @@ class Cluster:
             (self._folder / "mark").touch()
 
     def _keep_marking(self) -> None:
-        while self._open.is_set() and self._folder.is_dir():
+        while not self._closed.wait(MARK_EVERY) and self._folder.is_dir():
             self._mark()
-            clock.sleep(MARK_EVERY)
 
 
 def _check_seconds(name: str, value: float) -> None:

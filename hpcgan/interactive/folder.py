@@ -31,6 +31,8 @@ from hpcgan.liveness import Identity
 STOP_S = 60.0
 #: Seconds that the controller has to end, and after which a process that was killed is given up.
 CONTROLLER_S = 10.0
+#: Seconds in which a folder must be gone.
+REMOVE_S = 5.0
 
 About = dict[str, Any]
 #: `unknown`: it runs on another host, of which nothing can be told from here.
@@ -153,7 +155,13 @@ def tidy(*, mine: bool) -> None:
 
 
 def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove it; a process that has just ended may still hold a file, which some file systems keep until then."""
+
+    def gone() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    _until(gone, REMOVE_S, never, every=0.2)
 
 
 def end_engines(about: Mapping[str, Any], hurry: Callable[[], bool] = never) -> None:

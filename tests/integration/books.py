@@ -79,7 +79,8 @@ def cell(book, name):
     seen = []
     for output in found.outputs:
         if output.output_type == "stream":
-            seen.append((output.name, output.text))
+            before = seen.pop()[1] if seen and seen[-1][0] == output.name else ""
+            seen.append((output.name, before + output.text))
         else:
             kind = next(kind for kind in kinds if kind in output.data)
             seen.append((kind.rpartition("/")[2].rpartition(".")[2], output.data[kind]))
@@ -100,3 +101,12 @@ def drawn(png):
 
     pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(png)))
     return len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0))
+
+
+def check(book, expected):
+    """Each cell has shown what is expected, pictures are not empty, and tables have numbers."""
+    assert effects(book) == expected
+    for png in shown(book, "image/png"):
+        assert drawn(png) > 10
+    for table in shown(book, "text/html"):
+        assert "<td>" in table

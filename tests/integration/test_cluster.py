@@ -24,7 +24,8 @@ from hpcgan.errors import HpcganError, InputError
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
 
-from hpcgan.interactive import Cluster, Session, attach, liveness
+from hpcgan import liveness
+from hpcgan.interactive import Cluster, Session, attach
 from hpcgan.interactive import folder as folders
 
 #: Instead of none, as in `ENDLESS`: a score of the last epoch.
@@ -344,7 +345,8 @@ def test_a_cluster_whose_controller_was_killed_is_said_to_be_lost_and_nothing_is
 def test_engines_end_after_a_controller_that_was_killed_and_the_next_who_looks_removes_the_folder(alone):
     cluster = Cluster.start("mpi", 1)
     os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
-    wait_until(lambda: not engines_of(cluster.id))
+    wait_until(lambda: folders.life(cluster._about) == "dead")
+    assert engines_of(cluster.id) == []
     with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: it has ended, and what was left of it is r"):
         Cluster.connect(cluster.id)
 
@@ -352,8 +354,8 @@ def test_engines_end_after_a_controller_that_was_killed_and_the_next_who_looks_r
 def test_a_cluster_that_cannot_be_reached_from_here_ends_when_it_is_asked_to(alone, monkeypatch):
     """As from another login node: its processes are not looked for among those of this one."""
     cluster = Cluster.start("mpi", 1)
-    ours = liveness._here()
-    monkeypatch.setattr(liveness, "_here", lambda: {**ours, "host": "elsewhere"})
+    monkeypatch.setattr(liveness, "_boot", lambda: "of another node")
+    monkeypatch.setattr(liveness.socket, "gethostname", lambda: "elsewhere")
     sent = []
     monkeypatch.setattr(folders, "_send", lambda *args: sent.append(args))
     assert [row["state"] for row in Cluster.list()] == ["unknown"]

@@ -92,8 +92,8 @@ def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
         book = executed("01_train_interactively", folder, monkeypatch, preset)
     said = shown(book, "stream")
     assert "2 ranks on 2 nodes" in said
-    assert "'n1'" in " ".join(shown(book, "text/plain"))
-    assert "'n2'" in " ".join(shown(book, "text/plain"))
+    assert "n1" in " ".join(shown(book, "text/plain"))
+    assert "n2" in " ".join(shown(book, "text/plain"))
     commands = records.read(folder / "run/metrics.jsonl", "command")
     assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.interactive import attach, liveness
+from hpcgan.interactive import attach
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive.interrupts import interrupts
 from hpcgan.interactive.rows import Rows
@@ -217,13 +217,14 @@ def test_rows_are_a_list_that_is_shown_as_a_table():
     ({"started": "1"}, False),  # another process has got its number
     ({"boot": "of yesterday"}, False),
     ({"boot": "of yesterday", "machine": "another one"}, None),  # two hosts may have the same name
-    ({"host": "elsewhere"}, None),
-    ({"namespace": "pid:[1]"}, None),  # a container
+    ({"host": "of another name"}, True),  # the same kernel, in another container
+    ({"host": "elsewhere", "boot": "another"}, None),
+    ({"space": "pid:[1]"}, None),  # a container
 ])  # fmt: skip
 def test_whether_a_process_lives_is_only_said_where_its_number_means_something(change, alive):
-    me = liveness.describe(os.getpid())
-    assert liveness.lives({**me, **change}) is alive
-    assert liveness.lives(None) is False
+    me = folders.describe(os.getpid())
+    assert folders.lives({**me, **change}) is alive
+    assert folders.lives(None) is False
 
 
 def test_an_interrupt_waits_for_what_must_not_be_torn_and_later_ones_only_hurry():
