@@ -18,7 +18,7 @@ from hpcgan import home, streams
 from hpcgan.arguments import Parser
 from hpcgan.config import keys
 from hpcgan.console import quiet_tensorflow
-from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
+from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 
 COMMANDS = (
     "data",
@@ -96,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = parse(argv)
-    except SystemExit:  # after --help, say
+    except SystemExit as end:  # of argparse, after --help or a wrong word
         streams.finish()
-        raise
+        return end.code if isinstance(end.code, int) else EXIT_DONE
     quiet_tensorflow()
     # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
     gc.set_threshold(100_000, 50, 50)

@@ -14,7 +14,7 @@ from typing import Any
 
 from hpcgan import streams
 from hpcgan.commands import arguments, calo
-from hpcgan.errors import EXIT_DONE, HpcganError, InputError
+from hpcgan.errors import EXIT_DONE, InputError
 
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
@@ -397,19 +397,3 @@ def _fingerprint(file: Path) -> str:
 
     said = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
     return identity.fingerprint(file)[:12] + said[identity.is_as_written(file)]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``data`` on its own; for tests and ``python -m hpcgan.commands.data``."""
-    parser = argparse.ArgumentParser(prog="hpcgan")
-    add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(argv)
-    try:
-        return run(args)
-    except HpcganError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import main
+from hpcgan.cli import main
 from hpcgan.data import calo, calo_import
 from hpcgan.data.calo_import import export, import_files, open_reader, recognise
 from hpcgan.data.schema import Sample

@@ -377,7 +377,7 @@ def test_generate_at_energies(run, folder, tmp_path, capsys):
     for text, message in (
         ("energy=0.01", "energy = 0.01 GeV: must be from 0.1 to 1000 GeV"),
         ("energy=-5", "energy = -5 GeV: must be from"),
-        ("mass=5", "'mass' is not a condition of problem 'calogan'; there are: energy"),
+        ("mass=5", "'mass' is not a condition of problem 'calogan'; the conditions are: energy"),
     ):
         with pytest.raises(InputError, match=message):
             generate(run, tmp_path / "d.h5", "-n", "2", "--condition", text)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import main as data_main
+from hpcgan.cli import main as data_main
 from hpcgan.data import attributes, calo, calo_import, claims, hdf5, pool, tensors
 from hpcgan.data.calo_source import ShowerSource
 from hpcgan.data.cosmo import map_schema
@@ -21,7 +21,7 @@ from hpcgan.evaluation.overlay_inputs import open_signal
 from hpcgan.evaluation.requests import read_conditions
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes
-from hpcgan.problems.base import problem_class
+from hpcgan.problems.base import Use, problem_class
 
 PLACES = {"data set": "all_events/hist", "group": "all_events", "top": "/"}
 RNG = np.random.default_rng(3)
@@ -452,7 +452,7 @@ def test_info_shows_converted_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_overlay_reads_converted_images(tmp_path: Path) -> None:
     path = image_file(tmp_path / "a.h5", MEV / 1e3, {"all_events": {"units": "GeV"}})
-    signal = open_signal(path)
+    signal = open_signal(path, Use())
     np.testing.assert_allclose(signal.read(2, 3), MEV[2:5], rtol=3e-7)
     signal.close()
 

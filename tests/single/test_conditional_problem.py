@@ -450,7 +450,7 @@ def test_requests_as_functions_of_the_number():
         ("mGlu=1600,mGlu=1600", "'mGlu' is given twice"),
         ("mGlu=1600", "--condition mGlu=1600: mNeu is missing"),
         ("mGl=1600,mNeu=850", "'mGl' is not a condition of problem 'conditional'; did you mean 'mGlu'?"),
-        ("energy=1,mGlu=1600,mNeu=850", "'energy' is not a condition.*there are: mGlu, mNeu"),
+        ("energy=1,mGlu=1600,mNeu=850", "'energy' is not a condition.*the conditions are: mGlu, mNeu"),
         ("mGlu=850,mNeu=1600", "--condition mGlu=850,mNeu=1600: m_neutralino = 1600 GeV: must be at least 4 GeV below"),
         ("mGlu=0,mNeu=850", "m_gluino = 0 GeV: a mass must be a positive number"),
         ("mGlu=-1400,mNeu=850", "m_gluino = -1400 GeV"),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from hpcgan import attempt, config
+from hpcgan.cli import main
 from hpcgan.comm.base import SerialComm
-from hpcgan.commands import data as data_command
 from hpcgan.commands import evaluate as evaluate_command
 from hpcgan.data import cosmo as generation
 from hpcgan.data.storage import SPLITS
@@ -39,7 +39,7 @@ def maps() -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cosmo")
-    assert data_command.main(["data", "cosmo", "--out", str(path), "--maps", "40", "--side", "32", "--seed", "1"]) == 0
+    assert main(["data", "cosmo", "--out", str(path), "--maps", "40", "--side", "32", "--seed", "1"]) == 0
     return path
 
 
@@ -224,11 +224,11 @@ def test_the_files_of_the_data_command(folder, maps, tmp_path, capsys):
             assert file.attrs["problem"] == "cosmo"
     assert np.array_equal(np.concatenate(parts), maps)  # map i is map i of the seed
     arguments = ["--maps", "40", "--side", "32", "--seed", "1"]
-    assert data_command.main(["data", "cosmo", "--out", str(folder), *arguments]) == 0
+    assert main(["data", "cosmo", "--out", str(folder), *arguments]) == 0
     assert "holds exactly these maps already" in capsys.readouterr().out
-    assert data_command.main(["data", "cosmo", "--out", str(folder), *arguments[:-1], "2"]) == 2
+    assert main(["data", "cosmo", "--out", str(folder), *arguments[:-1], "2"]) == 2
     assert "(seed: 1, asked for 2)" in capsys.readouterr().err
-    assert data_command.main(["data", "cosmo", "--out", str(tmp_path), *arguments, "--jobs", "2"]) == 0
+    assert main(["data", "cosmo", "--out", str(tmp_path), *arguments, "--jobs", "2"]) == 0
     for split in SPLITS:
         assert (tmp_path / f"{split}.h5").read_bytes() == (folder / f"{split}.h5").read_bytes()
 
@@ -242,7 +242,7 @@ def test_the_files_of_the_data_command(folder, maps, tmp_path, capsys):
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, capsys):
-    assert data_command.main(["data", "cosmo", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["data", "cosmo", "--out", str(tmp_path / "out"), *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
@@ -254,14 +254,14 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(generation, "make_maps", interrupt)
-    assert data_command.main(["data", "cosmo", "--out", str(tmp_path / "out"), "--maps", "10", "--side", "32"]) == 130
+    assert main(["data", "cosmo", "--out", str(tmp_path / "out"), "--maps", "10", "--side", "32"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_info(folder, tmp_path, capsys):
     picture = tmp_path / "picture.png"
-    assert data_command.main(["data", "info", str(folder / "train.h5"), "--picture", str(picture)]) == 0
+    assert main(["data", "info", str(folder / "train.h5"), "--picture", str(picture)]) == 0
     out = capsys.readouterr().out
     for said in ("24 samples", "readable and valid", "32 x 32, dimensionless", "problem           cosmo", "seed"):
         assert said in out

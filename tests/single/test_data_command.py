@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcgan.cli import main
 from hpcgan.commands import data
-from hpcgan.commands.data import main
 from hpcgan.data import generate
 from hpcgan.data.hdf5 import SPLITS, open_images
 
@@ -202,9 +202,7 @@ def test_bad_info(tmp_path: Path, rpv: Path, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_bad_command_lines(arguments: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as error:
-        main(["data", *arguments, "--out", str(tmp_path)])
-    assert error.value.code == 2
+    assert main(["data", *arguments, "--out", str(tmp_path)]) == 2
 
 
 def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +220,7 @@ def test_sigterm(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "hpcgan.commands.data",
+        "hpcgan",
         "data",
         "rpv",
         "--mass",

@@ -15,7 +15,7 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import main as data_main
+from hpcgan.cli import main as data_main
 from hpcgan.data.delphes import count_events, import_files, read_towers
 from hpcgan.data.hdf5 import SPLITS, open_images, validate
 from hpcgan.errors import InputError

@@ -236,7 +236,7 @@ def test_the_command(exported, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("precious")
     assert main(["export", str(place / "run"), "--out", str(blocked / "1")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert f"{blocked} is not a folder" in capsys.readouterr().err
     assert blocked.read_text() == "precious"
 
 

@@ -10,6 +10,7 @@ import needs
 import pytest
 import tiny
 
+from hpcgan import home
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.interactive import attach
 from hpcgan.interactive import folder as folders
@@ -255,12 +256,10 @@ def test_an_interrupt_waits_for_what_must_not_be_torn_and_later_ones_only_hurry(
     assert done == ["held", "cleaned up", "whole"]
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+def test_clusters_of_a_user_without_a_home_are_among_the_temporary_files(monkeypatch, tmp_path):
     monkeypatch.delenv("HPCGAN_CLUSTERS", raising=False)
-
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(folders.Path, "home", homeless)
-    with pytest.raises(InputError, match="set HOME or HPCGAN_CLUSTERS"):
-        folders.clusters()
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr(home.pwd, "getpwuid", lambda number: {}[number])
+    monkeypatch.setattr(home, "_stand_in", None)
+    monkeypatch.setattr(home.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert folders.clusters() == tmp_path / f"hpcgan-{os.getuid()}" / ".hpcgan" / "clusters"

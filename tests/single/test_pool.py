@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pools import dense, sparse_events, write_pool
 
-from hpcgan.commands import data as data_command
+from hpcgan.cli import main
 from hpcgan.data import generate as generation
 from hpcgan.data import minbias, pool
 from hpcgan.data.pool import holds_pool, open_pool
@@ -261,7 +261,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "BLOCK_EVENTS", 12)
         arguments = ["--events", "40", "--mu", "5", "--seed", "3"]
-        assert data_command.main(["data", "pileup", "--out", str(path), *arguments]) == 0
+        assert main(["data", "pileup", "--out", str(path), *arguments]) == 0
     return path
 
 
@@ -302,7 +302,7 @@ def test_attributes_tell_everything(made: Path):
 
 def test_info(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     picture = tmp_path / "picture.png"
-    assert data_command.main(["data", "info", str(made / "train.h5"), "--picture", str(picture)]) == 0
+    assert main(["data", "info", str(made / "train.h5"), "--picture", str(picture)]) == 0
     out = capsys.readouterr().out
     for said in ("pool of 24 events", "readable and valid", "GeV an event", "mu                5", "PYTHIA 8"):
         assert said in out
@@ -312,15 +312,15 @@ def test_info(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mu", "0", "--events", "10"], "mu = 0: events of a pileup, use 1 to 1000"),
-        (["--mu", "-20", "--events", "10"], "mu = -20"),
-        (["--mu", "5000", "--events", "10"], "mu = 5000"),
+        (["--mu", "0", "--events", "10"], "argument --mu: 0: give at least 1"),
+        (["--mu", "-20", "--events", "10"], "argument --mu: -20: give at least 1"),
+        (["--mu", "5000", "--events", "10"], "argument --mu: 5000: give at most 1000"),
         (["--events", "3"], "at least 5"),
-        (["--events", "10", "--jobs", "0"], "jobs = 0"),
+        (["--events", "10", "--jobs", "0"], "argument --jobs: 0: give at least 1"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert data_command.main(["data", "pileup", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert main(["data", "pileup", *arguments, "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
