@@ -1,6 +1,7 @@
 """Batch scripts and what is read from Slurm's commands; no Slurm needed (a fake one stands in for its programs)."""
 
 import os
+import re
 import shlex
 import signal
 import stat
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcgan import cli
 from hpcgan.allocation import CurrentJob, current_job, task_counts
-from hpcgan.errors import EXIT_INTERRUPTED, HpcganError, InputError
+from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import slurm, supervise
 
 EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
@@ -302,6 +304,208 @@ def test_why_a_job_will_not_start(program, tmp_path, answers, said):
     program("scontrol", f'read -r s r < {states} || exit 1; sed -i 1d {states}; echo "JobState=$s Reason=$r"')
     within = 0.2 if len(answers) > 1000 else 60.0
     assert slurm.obstacle("3", within=within, every=0.01) == said
+
+
+# --- what is asked for is what runs -------------------------------------------------------------------------
+
+
+def test_options_of_the_script_are_on_the_command_line_too(program, tmp_path):
+    """Variables of the environment win over #SBATCH lines, and lose to the command line."""
+    program("sbatch", f'printf "%s\\n" "$@" > {tmp_path}/args; echo 17')
+    fields = {"name": "x", "nodes": 2, "mem": "1G", "partition": "a,b", "array": "0-3%2", "sbatch": ["--nice=5 --hold"]}
+    spec = slurm.job_spec(**fields)
+    script = slurm.render(spec, ["train", "--x"], python="python", folder=tmp_path)
+    slurm.submit(script, tmp_path, after=["11", "12_3"])
+    args = (tmp_path / "args").read_text().splitlines()
+    said = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    assert args == ["--parsable", *said, "--dependency=afterany:11:12_3", f"--output={tmp_path}/slurm-%j.out"]
+    assert {"--nodes=2", "--mem=1G", "--partition=a,b", "--array=0-3%2", "--requeue", "--nice=5", "--hold",
+            "--signal=B:USR1@120", "--open-mode=append", "--time=1:00:00"} <= set(said)  # fmt: skip
+
+
+def sbatch_environment(program, monkeypatch, tmp_path, variables, **fields):
+    """Those of some variables that sbatch sees."""
+    program("sbatch", f"env > {tmp_path}/env; echo 17")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    spec = slurm.job_spec(name="x", **fields)
+    slurm.submit(slurm.render(spec, ["train"], python="python", folder=tmp_path), tmp_path)
+    seen = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    return {name for name in variables if name in seen}
+
+
+def test_sbatch_sees_nothing_of_the_job_around_it(program, monkeypatch, tmp_path):
+    inside = {
+        "SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "200", "SLURM_MEM_PER_NODE": "1", "SLURM_NTASKS": "1",
+        "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_EXPORT_ENV": "NONE", "SLURM_CPU_BIND": "none",
+        "SLURM_RESTART_COUNT": "3", "SLURM_ARRAY_TASK_ID": "1", "PMIX_RANK": "0", "PMI_RANK": "0",
+        "OMPI_COMM_WORLD_RANK": "0", "SRUN_DEBUG": "3", "SLURMD_NODENAME": "n1",
+    }  # fmt: skip
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "OMPI_MCA_btl": "tcp", "HPCGAN_LAUNCHER": "srun", "LD_LIBRARY_PATH": "/x"}
+    assert sbatch_environment(program, monkeypatch, tmp_path, {**inside, **kept}) == set(kept)
+
+
+OF_SITE = {"SBATCH_ACCOUNT": "a", "SBATCH_PARTITION": "p", "SBATCH_QOS": "q", "SBATCH_GRES": "g",
+           "SBATCH_MEM_PER_CPU": "1",
+           "SBATCH_RESERVATION": "r", "SBATCH_CONSTRAINT": "c", "SBATCH_GPUS": "1"}  # fmt: skip
+NEVER = {"SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-3", "SBATCH_REQUEUE": "1", "SBATCH_NO_REQUEUE": "1",
+         "SBATCH_WAIT": "1",
+         "SBATCH_SIGNAL": "INT@3", "SBATCH_OUTPUT": "o", "SBATCH_OPEN_MODE": "truncate",
+         "SBATCH_JOB_NAME": "n"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "unheard"),
+    [
+        ({}, set()),
+        ({"partition": "x"}, {"SBATCH_PARTITION"}),
+        ({"mem": "1G"}, {"SBATCH_MEM_PER_CPU"}),
+        ({"gpus_per_node": 1}, {"SBATCH_GPUS", "SBATCH_GRES"}),
+        ({"account": "b", "qos": "c"}, {"SBATCH_ACCOUNT", "SBATCH_QOS"}),
+        ({"sbatch": ["--gres=gpu:1"]}, {"SBATCH_GRES", "SBATCH_GPUS"}),
+        ({"sbatch": ["--mem-per-cpu=1G"]}, {"SBATCH_MEM_PER_CPU"}),
+    ],
+)
+def test_variables_of_sbatch_count_where_nothing_else_was_asked_for(program, monkeypatch, tmp_path, fields, unheard):
+    seen = sbatch_environment(program, monkeypatch, tmp_path, {**OF_SITE, **NEVER}, **fields)
+    assert seen == set(OF_SITE) - unheard
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--mail-type=END"], ("--mail-type=END",)),
+        (["--mail-type=END,FAIL --mail-user me@x.org", "--exclusive"],
+         ("--mail-type=END,FAIL", "--mail-user=me@x.org", "--exclusive")),
+        (["--licenses='a:2'"], ("--licenses=a:2",)),
+        ("--nice=5", ("--nice=5",)),
+        ([], ()),
+    ],
+)  # fmt: skip
+def test_further_options_of_sbatch(words, options):
+    assert slurm.job_spec(name="x", sbatch=words).sbatch == options
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--output=x", "--output is hpcgan's own: the log goes into the run directory"),
+        ("--time=5", "--time is hpcgan's own: use --time"),
+        ("--ntasks=5", "use --nodes and --ranks-per-node"),
+        ("--requeue", "use --requeues"),
+        ("--wrap=ls", "the script is hpcgan's"),
+        ("--array=0-3", "submits arrays"),
+        ("--signal=USR2", "use --signal"),
+        ("--job-name=x", "the name of the configuration"),
+        ("--outp=x", "no option of sbatch that hpcgan hands through"),
+        ("--chdir=/", "where it is submitted"),
+        ("-p main", "long form"),
+        ("-Jx", "long form"),
+        ("--comment='a b'", "letters, digits"),
+        ("--comment=$(touch pwned)", "long form|letters, digits"),
+        ("--comment='a\nb'", "letters, digits"),
+        ("--comment=`x`", "letters, digits"),
+        ("--comment='a;b'", "letters, digits"),
+        ("--comment=a\\\\b", "letters, digits"),
+        ("--comment=é", "letters, digits"),
+        ("--comment='", "cannot be read"),
+        ("script.sh", "long form"),
+        ("--exclusive=user script.sh", "long form"),
+        ("  ", "is empty"),
+    ],
+)
+def test_options_of_sbatch_that_are_refused(words, said):
+    with pytest.raises(InputError, match=said) as error:
+        slurm.job_spec(name="x", sbatch=[words])
+    assert str(error.value).startswith("--sbatch ")
+    assert "\n" not in str(error.value)
+
+
+@given(st.text(max_size=30))
+def test_whatever_is_handed_through_stays_on_its_line(text):
+    try:
+        spec = slurm.job_spec(name="x", sbatch=[f"--comment={text}"])
+    except InputError:
+        return
+    script = slurm.render(spec, ["train"], python="python", folder=Path("/x"))
+    assert script.splitlines()[: 5 + len(spec.sbatch)][-1] == f"#SBATCH {spec.sbatch[-1]}"
+    assert slurm.options_of(script)[4 : 4 + len(spec.sbatch)] == list(spec.sbatch)
+
+
+def test_the_command_line_takes_options_of_sbatch_as_they_are_written():
+    args = cli.parse(
+        ["submit", "c.yaml", "--sbatch", "--mail-type=END", "--sbatch", "--hold --nice=1", "training.epochs=2"]
+    )
+    assert args.sbatch == ["--mail-type=END", "--hold --nice=1"]
+    assert args.overrides == ["training.epochs=2"]
+
+
+# --- time limits against the signal ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("time", "lead", "startup", "outcome"),
+    [
+        ("0:01:00", 120, None, "refused"),
+        ("1", 20, None, "refused"),  # Slurm may be a minute early
+        ("3", 120, None, "refused"),
+        ("0:03:01", 120, None, None),  # Slurm makes 4 minutes of it
+        ("4", 120, None, None),
+        ("2", 10, None, None),
+        ("1:00:00", 3600, None, "refused"),
+        ("1:00:00", 120, 300.0, None),
+        ("10", 120, 500.0, "refused"),
+        ("10", 120, 300.0, "warned"),
+        ("10", 120, 60.0, None),
+        ("4", 120, 10.0, None),
+    ],
+)
+def test_a_limit_must_leave_room_before_the_signal(time, lead, startup, outcome):
+    spec = slurm.job_spec(name="x", time=time, signal_s=lead)
+    if outcome != "refused":
+        warning = slurm.check_room(spec, startup)
+        assert (warning is not None) == (outcome == "warned")
+        assert warning is None or f"{startup:.0f} s to start" in warning
+        return
+    with pytest.raises(
+        InputError, match=rf"--time {time}: .*--signal.* ask for --time \d+ \(minutes\) or more"
+    ) as error:
+        slurm.check_room(spec, startup)
+    assert "\n" not in str(error.value)
+    enough = re.search(r"ask for --time (\d+)", str(error.value))[1]
+    assert slurm.check_room(slurm.job_spec(name="x", time=enough, signal_s=lead), startup) is None
+
+
+def test_only_scripts_that_are_warned_need_the_room():
+    spec = slurm.job_spec(name="x", time="1")
+    with pytest.raises(InputError, match="--time 1"):
+        slurm.render(spec, ["train"], python="python", folder=Path("/x"))
+    assert "--signal" not in slurm.render(spec, ["scaling"], python="p", folder=Path("/x"), supervised=False)
+
+
+def test_a_chain_whose_starts_are_good_for_nothing_ends(program, tmp_path):
+    program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo JobState=RUNNING Requeue=1')
+    told = []
+    it = supervisor(CurrentJob("7", 2, 1, 1), told, hopeless=lambda: "3 starts of job 7 in a row trained 1 s of 30 s")
+    assert it.run() == EXIT_FAILED
+    assert told == ["error: 3 starts of job 7 in a row trained 1 s of 30 s"]
+    assert (tmp_path / "asked").read_text().split() == ["show"]
+
+
+def test_a_preempted_start_is_not_held_against_the_chain(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "REQUEUE_TIMEOUT", 0.0)
+    program("scontrol", "echo JobState=PREEMPTED Requeue=1")
+    told = []
+    assert supervisor(CurrentJob("7", 2, 1, 1), told, hopeless=lambda: "no").run() == EXIT_INTERRUPTED
+    assert told == ["checkpoint written; job 7 is back in the queue"]
+
+
+def test_a_job_that_may_not_queue_again_ends_with_its_checkpoint(program, tmp_path):
+    program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo JobState=RUNNING Requeue=0')
+    told = []
+    assert supervisor(CurrentJob("7", 0, 1, 1), told).run() == EXIT_INTERRUPTED
+    assert told == ["checkpoint written; job 7 ends here, as it was asked to"]
+    assert (tmp_path / "asked").read_text().split() == ["show"]
 
 
 def supervisor(job, told, **changes):

@@ -15,6 +15,7 @@ from hpcgan.launch.job import Requests
 from hpcgan.rundir import FencedError, Lease, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import trial
+from hpcgan.sweep.executors import slurm as slurm_executor
 from hpcgan.sweep.executors.slurm import SlurmExecutor
 from hpcgan.sweep.store import Assignment, StudyDirectory
 
@@ -188,3 +189,40 @@ def test_trials_have_ended_when_the_queue_has_missed_them_twice(study, monkeypat
     again = executor(study)
     answers.append({"12_1"})
     assert again.in_flight() == {7}
+
+
+def test_a_controller_that_does_not_answer_at_first_is_asked_again_for_what_is_in_the_queue(study, monkeypatch):
+    """To take its silence for an empty queue would start the trials in it a second time."""
+    made = executor(study)
+    made.every = 0.0
+    monkeypatch.setattr(slurm, "submit", lambda *_: "12")
+    monkeypatch.setattr(slurm, "obstacle", lambda _: "")
+    made.start([4, 7])
+    answers = iter([None, None, {"12_1"}])
+
+    def queue(elements):
+        answer = next(answers)
+        if answer is None:
+            raise studies.HpcganError("squeue: no answer")
+        return {e: slurm.QueueEntry(e, "PENDING", "", None) for e in answer}
+
+    monkeypatch.setattr(slurm, "queue", queue)
+    fresh = executor(study)
+    fresh.every = 0.0
+    assert fresh.in_flight() == {7}
+
+    def silent(elements):
+        raise studies.HpcganError("squeue: no answer")
+
+    monkeypatch.setattr(slurm, "queue", silent)
+    monkeypatch.setattr(slurm_executor, "PATIENCE", 0.0)
+    other = executor(study)
+    other.every = 0.0
+    with pytest.raises(studies.HpcganError, match="cannot be found out: squeue: no answer"):
+        other.in_flight()
+
+
+@pytest.mark.parametrize("outcome", [None, "failed", "interrupted"])
+def test_an_exit_code_of_0_without_the_record_of_an_end_is_no_result(study, outcome):
+    trained(study, [9.0], outcome)
+    assert judged(study, 0) is None
