@@ -23,6 +23,7 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -53,6 +54,14 @@ class Section(BaseModel):
     later: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _whole_numbers_fit(cls, value: Any, info: ValidationInfo) -> Any:
+        """Libraries in C take no larger ones; a seed has a range of its own."""
+        if type(value) is int and value >= 2**31 and info.field_name != "seed":
+            raise ValueError(f"input should be less than {2**31}")
+        return value
 
 
 class ModelSection(Section):

@@ -240,3 +240,12 @@ def test_what_a_file_holds_is_shown_where_its_picture_cannot_be_written(tmp_path
     said = capsys.readouterr()
     assert "readable and valid" in said.out
     assert "picture cannot be written" in said.err
+
+
+@pytest.mark.parametrize("setting", ["training.epochs", "training.batch_size", "scoring.events", "seed"])
+@pytest.mark.parametrize("number", [-1, 2**64, 10**30])
+def test_numbers_of_a_configuration(setting, number, capsys):
+    assert cli.main(["train", "configs/rpv.yaml", f"{setting}={number}", "--dry-run"]) == errors.EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert f"{setting}: " in said
+    assert len(said.splitlines()) == 1
