@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hpcgan import home
 from hpcgan.errors import HpcganError
+from hpcgan.files import refusal
 
 MOST = 10**12
 """The largest number of anything: events, epochs, units."""
@@ -98,8 +99,7 @@ def output_file(text: str) -> Path:
     if not parent.is_dir():
         what = f"{parent} is not a folder" if parent.exists() else f"there is no folder {path.parent}"
         raise argparse.ArgumentTypeError(f"{path}: {what}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{path}: the folder is not writable")
+    _check_writable(path, parent)
     _check_name(path.name, parent)
     return path
 
@@ -113,10 +113,7 @@ def output_folder(text: str) -> Path:
         It, or what should be a folder above it, is something else or cannot be written; or there can be no such name.
     """
     path = run_folder(text)
-    place = _deepest(path)
-    if not os.access(place, os.W_OK | os.X_OK):
-        where = "the folder" if place == path.absolute() else f"{place}"
-        raise argparse.ArgumentTypeError(f"{path}: {where} is not writable")
+    _check_writable(path, _deepest(path))
     return path
 
 
@@ -177,6 +174,12 @@ def _deepest(path: Path) -> Path:
     while not os.path.exists(place) and place != place.parent:
         place = place.parent
     return place
+
+
+def _check_writable(path: Path, folder: Path) -> None:
+    if (reason := refusal(folder)) is not None:
+        where = "" if folder == path.absolute() else f"{folder}: "
+        raise argparse.ArgumentTypeError(f"{path}: cannot be written ({where}{reason}); name another place")
 
 
 def _check_name(name: str, folder: Path) -> None:

@@ -227,20 +227,14 @@ def _asked(args: argparse.Namespace) -> tuple[Conditions | None, int, list[str]]
 
 
 def check_target(path: Path, force: bool) -> None:
-    """Refuse a file that cannot be written, before any work is done.
+    """Refuse a file's name that the command line allows but a generation does not, before any work is done.
 
     Raises
     ------
     InputError
-        The file exists (and `force` is not set), is a folder, or its folder does not exist or is read-only.
+        It does not end in .h5, or the file exists (and `force` is not set).
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give --out a file name")
     if path.suffix != ".h5":
         raise InputError(f"{path}: give --out a name that ends in .h5")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already; choose another name, or --force to replace it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise InputError(f"{path}: the folder is not writable")

@@ -101,7 +101,10 @@ def test_a_run_that_may_only_be_read(disk, configured, trained, tmp_path):
     for args, message in (
         (("train", "run.yaml", "--run", run, "training.epochs=2"), f"{run}: cannot write"),
         (("control", run, "stop"), "the training has ended (done)"),
-        (("generate", run, "-n", "4", "--out", run / "x.h5"), "x.h5: the folder is not writable"),
+        (
+            ("generate", run, "-n", "4", "--out", run / "x.h5"),
+            f"x.h5: cannot be written ({run}: Read-only file system); name another place",
+        ),
         (("data", "cosmo", "--side", "32", "--maps", "5", "--out", disk.path / "c"), "Read-only file system"),
     ):
         done = hpcgan(*args, cwd=configured)

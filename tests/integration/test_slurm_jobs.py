@@ -422,6 +422,96 @@ def test_srun_with_another_pmi_is_refused_with_the_reason(clean, setting, outsid
     assert not run.exists()
 
 
+def allocation(cluster, setting, script, *options, **env):
+    """A script in the shell of `salloc`."""
+    command = ["salloc", "--time=20", *options, "sh", "-c", script]
+    return jobs.Running(setting, command, {**cluster.env, **env})
+
+
+HPCGAN = f"{sys.executable} -m hpcgan"
+
+
+def test_a_cancelled_allocation_ends_with_a_checkpoint_and_its_code(clean, setting, outside):
+    run, code = outside / "salloc", outside / "salloc-code"
+    script = f"{HPCGAN} train tiny.yaml {ENDLESS} --run {run} --ranks 2; echo $? > {code}"
+    job = allocation(clean, setting, script, "--ntasks=2")
+    wait_for_step(run, 7)
+    (number,) = re.findall(r"Granted job allocation (\d+)", job.output())
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+    _, output = job.finish(120)
+    assert code.read_text() == "75\n", output
+    ends = [r["outcome"] for r in records.read_lines(run / "metrics.jsonl") if r["kind"] == "end"]
+    assert ends == ["interrupted"]
+
+
+def test_ranks_in_the_shell_of_a_step_of_one_task(clean, setting, outside):
+    """As in that of `srun --pty bash`; and not in one of several tasks."""
+    run, made = outside / "step", outside / "step.h5"
+    script = f"{HPCGAN} train tiny.yaml training.epochs=1 --run {run} --ranks 2 && "
+    script += f"{HPCGAN} generate {run} -n 8 --out {made} --ranks 2"
+    command = ["srun", "--ntasks=1", "--cpus-per-task=2", "sh", "-c", script]
+    code, output = jobs.Running(setting, command, clean.env).finish(240)
+    assert code == 0, output
+    assert "2 ranks (horovod)" in output
+    assert made.is_file()
+    command = ["srun", "--ntasks=2", "sh", "-c", f"{HPCGAN} train tiny.yaml --run {run}-2 --ranks 4"]
+    code, output = jobs.Running(setting, command, clean.env).finish(120)
+    assert code == 2
+    assert "the launcher has already started 2 ranks" in output
+
+
+def test_a_job_submitted_from_within_an_allocation_is_what_was_asked_for(clean, setting, outside):
+    """The memory of the allocation's CPUs, and SBATCH_* of the environment, are not the job's."""
+    run = outside / "inside"
+    words = f"{HPCGAN} submit tiny.yaml training.epochs=1 --run {run} --time 10 --mem 500M --partition main"
+    words += " --sbatch '--comment=mine --nice=3' --wait"
+    sbatch_env = {
+        "SBATCH_PARTITION": "nope",
+        "SBATCH_TIMELIMIT": "1",
+        "SBATCH_ARRAY_INX": "0-3",
+        "SBATCH_NO_REQUEUE": "1",
+    }
+    job = allocation(clean, setting, words, "--ntasks=1", "--mem-per-cpu=200", **sbatch_env)
+    code, output = job.finish(240)
+    assert code == 0, output
+    shown = show(clean, re.search(r"^job (\d+): run ", output, re.MULTILINE)[1])
+    assert (shown["JobState"], shown["Partition"], shown["TimeLimit"]) == ("COMPLETED", "main", "00:10:00")
+    assert (shown["Requeue"], shown["Comment"]) == ("1", "mine")
+    assert "ArrayJobId" not in shown
+
+
+def test_a_run_has_one_job_which_is_shown_and_ended(clean, setting, outside):
+    """A second is refused; --again queues behind the first; the one that waits is cancelled, the other checkpoints."""
+
+    def of_run(*words):
+        done = subprocess.run([sys.executable, "-m", "hpcgan", "jobs", str(run), *words], env=clean.env,
+                              capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+        return done.stdout
+
+    def state():
+        return json.loads(of_run("--json"))[0]
+
+    run = outside / "one job"
+    first = submitted(submit(clean, setting, run, ENDLESS, "--nodes", "2", "--time", "10"))
+    code, output = submit(clean, setting, run, ENDLESS, "--nodes", "2", "--time", "10").finish(60)
+    assert code == 2, output
+    assert f"job {first} of this run is " in output
+    second = submitted(submit(clean, setting, run, ENDLESS, "--nodes", "2", "--time", "10", "--again"))
+    assert show(clean, second)["Dependency"].startswith(f"afterany:{first}")
+    wait_for_step(run, 7)
+    assert (state()["job"], state()["state"]) == (first, "running")
+    assert f"slurm-{first}.out" in of_run("--log")
+    said = of_run("--cancel")
+    assert f"job {second} was waiting" in said
+    assert f"job {first} is asked to write a checkpoint" in said
+    wait_for_job(clean, first, 120)
+    assert show(clean, second)["JobState"] == "CANCELLED"
+    assert show(clean, first)["Restarts"] == "0"
+    assert f"job {first} ends here" in of_run("--log")
+    assert state()["state"] == "interrupted"
+    assert "cancelled before the training began" in state()["reason"]
+
+
 @pytest.fixture
 def clone(outside, setting, request):
     """A folder like a clone with an environment, in which the configuration is small: the templates work from it."""
