@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import hpcgan
 from hpcgan import home, streams
-from hpcgan.arguments import Parser
 from hpcgan.config import keys
 from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
+from hpcgan.parser import Parser
 
 COMMANDS = (
     "data",

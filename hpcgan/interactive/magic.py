@@ -27,11 +27,11 @@ from typing import Any, NoReturn
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 
-from hpcgan.arguments import Parser
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
 from hpcgan.interactive.launchers import ENGINES
 from hpcgan.interactive.training import attach
+from hpcgan.parser import Parser
 
 #: Options of a job that are handed to `Cluster.start`.
 JOB = (
