@@ -16,8 +16,6 @@ What it makes is in the notebook's variables `cluster`, `session` and `training`
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
 import shlex
 import sys
 import traceback
@@ -29,47 +27,17 @@ from IPython.core.magic import Magics, line_magic, magics_class
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
-from hpcgan.interactive.launchers import ENGINES
+from hpcgan.interactive.launchers import ENGINES, JOB
 from hpcgan.interactive.training import attach
 from hpcgan.parser import Parser
 
-#: Options of a job that are handed to `Cluster.start`.
-JOB = (
-    "partition",
-    "account",
-    "qos",
-    "reservation",
-    "constraint",
-    "mem",
-    "nodelist",
-    "exclude",
-    "address",
-    "time",
-    "site",
-)
+#: Options that are handed to `Cluster.start` as they are given, but for whole numbers.
+HANDED = ("address", "time", "site", *(name for name in JOB if name != "gpus_per_node"))
 
 
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"%hpcgan: {message}{self._meant(message)}; see {self.prog} --help")
-
-    def _meant(self, message: str) -> str:
-        """What an option or a command that there is not may have been meant to be."""
-        if found := re.search(r"unrecognized arguments: (--?\S+)", message):
-            known = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(found[1].partition("=")[0], known, n=1, cutoff=0.5)
-        elif found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1, cutoff=0.5)
-        else:
-            close = []
-        return f"; did you mean '{close[0]}'?" if close else ""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As that of argparse; what this command does not know is its own error, not that of the whole magic."""
-        found, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return found, rest
+        raise InputError(f"%hpcgan: {message}; see {self.prog} --help")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise _Told
@@ -105,7 +73,7 @@ class HpcganMagics(Magics):
     def _start(self, args: argparse.Namespace) -> Any:
         if isinstance(old := self._variables.get("cluster"), Cluster) and old.state != "stopped":
             raise InputError(f"`cluster` is {old!r}: %hpcgan stop first")
-        options = {name: getattr(args, name) for name in JOB if getattr(args, name) is not None}
+        options = {name: getattr(args, name) for name in HANDED if getattr(args, name) is not None}
         if args.gpus_per_node is not None:
             options["gpus_per_node"] = args.gpus_per_node
         cluster = Cluster.start(
@@ -176,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--threads", type=int)
     start.add_argument("--timeout", type=float, help="seconds for which the engines are waited for")
     start.add_argument("--gpus-per-node", type=int)
-    for name in JOB:
+    for name in HANDED:
         start.add_argument(f"--{name}")
     connect = commands.add_parser("connect", help="to a cluster that runs")
     connect.add_argument("id", nargs="?")
