@@ -112,7 +112,7 @@ setup(
         "build": TENSORFLOW + BUILD,
         "build-gpu": TENSORFLOW_GPU + BUILD,
     },
-    entry_points={"console_scripts": ["hpcgan = hpcgan.cli:main"]},
+    entry_points={"console_scripts": ["hpcgan = hpcgan.commands.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: BSD License",
         "Operating System :: POSIX :: Linux",

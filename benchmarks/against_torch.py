@@ -23,12 +23,12 @@ from pathlib import Path
 from together import spread, text
 
 from hpcgan import config as configuration
-from hpcgan.files import write_atomic
-from hpcgan.launch.start import launch
+from hpcgan.launch.launcher import launch
 from hpcgan.launch.topology import available_cores
 from hpcgan.problems.base import Problems
 from hpcgan.scaling.measure import Resources, request_of_ranks
 from hpcgan.scaling.tune import rate
+from hpcgan.system.files import write_atomic
 
 HERE = Path(__file__).parent
 STEPS = {16: (100, 20), 64: (20, 5)}  # and to warm up: ten to twenty seconds

@@ -22,12 +22,12 @@ import numpy as np
 from trainings import write_table
 
 import hpcgan
-from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.metrics.cells import Cells
 from hpcgan.problems.base import Problems, problem_class
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.console import quiet_tensorflow
 
 
 def both(run: Path, n: int, seed: int) -> tuple[Sample, Sample]:

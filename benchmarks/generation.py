@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpcgan.data import generate, hdf5
 from hpcgan.physics import detector, pythia
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images import generate
 
 
 def bare(block: generate.Block) -> None:

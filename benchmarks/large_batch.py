@@ -24,9 +24,9 @@ import numpy as np
 from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
-from hpcgan.files import write_atomic
-from hpcgan.metrics import plots
 from hpcgan.problems.base import Problems
+from hpcgan.report import plots
+from hpcgan.system.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ import numpy as np
 from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
-from hpcgan import records
-from hpcgan.files import write_atomic
-from hpcgan.metrics import plots
 from hpcgan.problems.base import Problems
+from hpcgan.report import plots
+from hpcgan.runs import records
+from hpcgan.system.files import write_atomic
 
 CRITIC = ("training.loss=wgan_gp", "model.minibatch_stddev=false", "training.r1.weight=0")
 PUBLISHED = [  # Gulrajani et al. 2017, algorithm 1
@@ -55,7 +55,7 @@ def seconds_of_a_step(config: Path, overrides: Sequence[str], core: int) -> floa
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = ["taskset", "-c", str(core), sys.executable, "-m", "hpcgan.stopwatch", str(path)]
+        command = ["taskset", "-c", str(core), sys.executable, "-m", "hpcgan.training.timing", str(path)]
         subprocess.run(command, env=env, check=True)
         (found,) = json.loads((Path(folder) / "0.json").read_text(encoding="utf-8"))
         return statistics.median(block["seconds"] / found["block_steps"] for block in found["blocks"]["real"])

@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hpcgan.data import hdf5
 from hpcgan.errors import HpcganError
+from hpcgan.problems.detector_images import files as hdf5
 
 
 def repeated(source: Path, folder: Path, events: int) -> None:
@@ -38,11 +38,11 @@ def worker(args: argparse.Namespace) -> None:
     """Train for an epoch of at most --steps steps; print peak memory as JSON."""
     if args.limit:
         resource.setrlimit(resource.RLIMIT_AS, (args.limit, args.limit))
-    from hpcgan import attempt
     from hpcgan import config as configuration
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
     from hpcgan.problems.base import Problems, problem_class
+    from hpcgan.training import assembly
 
     comm = SerialComm()
     configure_devices(comm, 1)
@@ -51,12 +51,12 @@ def worker(args: argparse.Namespace) -> None:
     problem = problem_class(config.problem)(config.model)
     problem.validate(config.data.path, "train")
     source = problem.open(config.data.path, "train", config.data.cache_mb)
-    sharding = attempt.shard(config, comm, source)
-    method, _ = attempt.make_method(config, problem, comm)
-    method.calibrate(lambda: attempt.encoded(problem, source))
+    sharding = assembly.shard(config, comm, source)
+    method, _ = assembly.make_method(config, problem, comm)
+    method.calibrate(lambda: assembly.encoded(problem, source))
     rates = {"generator": 1e-4, "discriminator": 1e-4}
     step = 0
-    pipeline = attempt.make_pipeline(config, problem, source, sharding, method)
+    pipeline = assembly.make_pipeline(config, problem, source, sharding, method)
     for real, draws in pipeline.rest_of_epoch(0, 0, 0):
         method.step(
             step, real, draws, learning_rates=rates, samples=sharding.global_batch * (step + 1), attention=False

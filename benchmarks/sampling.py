@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from together import run_all, spread, total_rate, wait_for_all, write_rate
 
-from hpcgan.console import quiet_tensorflow
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.files import write_atomic
 from hpcgan.problems.base import Problem, Problems, problem_class
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.console import quiet_tensorflow
+from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,8 +160,8 @@ Make = Callable[["int | None"], float]
 
 
 def _collisions(config: Config, problem: Problem, index: int) -> Make:
-    from hpcgan.data import generate
     from hpcgan.physics import detector, pythia
+    from hpcgan.problems.detector_images import generate
 
     mus = getattr(problem.model, "mus", None)
     process: pythia.Process = pythia.MinBiasProcess() if mus else pythia.RpvProcess(1400.0, 850.0)
@@ -179,10 +179,10 @@ def _collisions(config: Config, problem: Problem, index: int) -> Make:
 
 
 def _showers(config: Config, problem: Problem, index: int) -> Make:
-    from hpcgan.data import calo
     from hpcgan.evaluation.conditions import training_conditions
     from hpcgan.physics.showers import simulate
     from hpcgan.problems.base import file_of
+    from hpcgan.problems.calorimeter import files as calo
 
     energies = training_conditions(problem, config)[calo.ENERGY].reshape(-1)
     with calo.open_showers(file_of(config.data.path, "train")) as file:
@@ -198,8 +198,8 @@ def _showers(config: Config, problem: Problem, index: int) -> Make:
 
 
 def _maps(config: Config, problem: Problem, index: int) -> Make:
-    from hpcgan.data.cosmo import BLOCK_MAPS
     from hpcgan.physics.lognormal import LognormalMaps
+    from hpcgan.problems.cosmo.generate import BLOCK_MAPS
 
     maps = LognormalMaps(problem.model.side)
     firsts = iter(range(10**6 * index, 10**6 * (index + 1), BLOCK_MAPS))

@@ -14,7 +14,7 @@ import numpy as np
 
 from hpcgan.evaluation import compare
 from hpcgan.metrics.null_band import null_band
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from hpcgan.data import calo
-from hpcgan.data.calo_import import open_reader
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.shower_shapes import layer_energies, shower_shapes
 from hpcgan.physics.showers import simulate
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter.importing import open_reader
 
 SAMPLE = Path(__file__).resolve().parent.parent / "tests" / "data"
 PARTICLES = {"gamma": r"$\gamma$", "eplus": r"$e^+$"}

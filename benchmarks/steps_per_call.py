@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from together import text
 
-from hpcgan import attempt
 from hpcgan import config as configuration
 from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.data.source import SyntheticSource
 from hpcgan.methods.base import StepInput
 from hpcgan.problems.base import Problems, problem_class
+from hpcgan.training import assembly
 from hpcgan.training.pace import CALL_S, MOST
 
 
@@ -37,9 +37,9 @@ def main() -> None:
     configure_devices(comm, 1)
     config = configuration.load(args.config, Problems(), [*args.overrides, "training.steps_per_call=auto"])
     problem, size = problem_class(config.problem)(config.model), config.training.batch_size
-    method, _ = attempt.make_method(config, problem, comm)
+    method, _ = assembly.make_method(config, problem, comm)
     source = SyntheticSource(problem.schema, max(64, size), config.seed)
-    method.calibrate(lambda: attempt.encoded(problem, source))
+    method.calibrate(lambda: assembly.encoded(problem, source))
     real = problem.encode(source.read(np.arange(size)))
     rates = {name: settings.learning_rate for name, settings in config.training.optimizers.items()}
     penalty_every, turns = config.training.cadences

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from hpcgan import records
 from hpcgan.config import Config
-from hpcgan.files import write_atomic
 from hpcgan.problems.base import open_split, problem_class
-from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.system.files import write_atomic
 
 Job = tuple[Path, Sequence[str]]  # run directory, overrides
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
-from hpcgan import records, rundata
 from hpcgan.config import Config
-from hpcgan.console import quiet_tensorflow
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems.base import Problems, open_split, problem_class, weights_of_first
-from hpcgan.rundir import RunDirectory
-from hpcgan.training import checkpoint as checkpoints
-from hpcgan.training import origin
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs import data as rundata
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.console import quiet_tensorflow
+from hpcgan.training import warm_start
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -109,7 +110,7 @@ def train(
         if ranks == 1:  # needs no MPI
             code = subprocess.run([sys.executable, "-m", "hpcgan", *command], check=False).returncode
         else:
-            from hpcgan.launch.records import launch_training
+            from hpcgan.launch.outcome import launch_training
 
             code = launch_training(command, directory, ranks)
     if code == EXIT_INTERRUPTED:
@@ -136,7 +137,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     if directory.exists:
         directory.check_config(config, directory.load_config(Problems()))
     if not checkpoints.steps(directory.checkpoints):  # a run that goes on needs it no more
-        origin.check(config)
+        warm_start.check(config)
     problem = problem_class(config.problem)(config.model)
     for split in ("train", "val"):
         source = open_split(problem, config.data, split)

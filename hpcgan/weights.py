@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.errors import InputError
 
 
@@ -78,14 +78,14 @@ def drawn(weights: np.ndarray, n: int, seed: int, stream: str, step: int = 0) ->
         Not all zero.
     n : int
     seed, stream, step
-        What the draw is a function of (`hpcgan.stateless`).
+        What the draw is a function of (`hpcgan.rng`).
 
     Returns
     -------
     (n,) int64 array of indices, ascending
     """
-    order = stateless.permutation(seed, f"{stream}/order", step, len(weights))
-    offset = float(stateless.uniform(seed, stream, step, 0, 1, 1)[0, 0])
+    order = rng.permutation(seed, f"{stream}/order", step, len(weights))
+    offset = float(rng.uniform(seed, stream, step, 0, 1, 1)[0, 0])
     size = np.abs(np.asarray(weights, np.float64))[order]
     upto = np.cumsum(size)
     places = (np.arange(n) + offset) * (upto[-1] / n)

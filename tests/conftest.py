@@ -82,7 +82,7 @@ DOT = base64.b64decode(
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but not turned into pictures, half of what a report takes: for tests that look at none."""
     pytest.importorskip("matplotlib")
-    from hpcgan.metrics import plots
+    from hpcgan.report import plots
 
     monkeypatch.setattr(plots, "png", lambda figure, dpi=130: DOT)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import tiny
 
-from hpcgan.liveness import Identity
-from hpcgan.records import MetricsWriter
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import MetricsWriter
 from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
+from hpcgan.system.liveness import Identity
 
 SPACE = {
     "training.generator.learning_rate": {"log_uniform": [1e-5, 1e-2]},

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hpcgan.comm import lean
+from hpcgan.comm import import_tensorflow
 
 
 def tensorflow() -> Any:
     """TensorFlow as trainings import it, without Keras: half a second less. Without it the module is skipped."""
     try:
-        return lean.tensorflow()
+        return import_tensorflow.tensorflow()
     except ImportError as error:
         pytest.skip(f"could not import 'tensorflow': {error}", allow_module_level=True)
 

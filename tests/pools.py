@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.data import pool
 from hpcgan.data.storage import split_sizes
 from hpcgan.physics.pileup import SparseImages
+from hpcgan.problems.pileup import files as pool
 
 
 def sparse_events(n: int, seed: int = 0, lit: float = 20.0) -> SparseImages:

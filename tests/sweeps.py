@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcgan import config as configuration
+from hpcgan import config
 from hpcgan.config import Config
-from hpcgan.launch.job import Requests
+from hpcgan.launch.process import Requests
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import Lease
+from hpcgan.runs.directory import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator, Plan
@@ -37,7 +37,7 @@ def base(*overrides: str) -> Config:
         "model": {"filters": 2, "latent_dim": 3},
         "training": {"epochs": 2, "batch_size": 4},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return config.load(raw, Problems(), overrides)
 
 
 def space(search: Mapping[str, Any] = SEARCH, *overrides: str) -> Space:

@@ -11,10 +11,10 @@ import pytest
 
 from hpcgan import config as configuration
 from hpcgan.config import Config
-from hpcgan.data import hdf5
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.problems.base import Problems
-from hpcgan.training.control import StopRequest
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.training.requests import StopRequest
 
 EVENTS = 100  # 60 for training, 20 for validation, 20 for the test
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.config import Config
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
 
 
 def make_run(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] = ()) -> RunDirectory:
@@ -20,7 +20,7 @@ def make_run(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] 
     from hpcgan.evaluation.sample import scored_network
     from hpcgan.methods.base import build_network, method_class
     from hpcgan.problems.base import problem_class
-    from hpcgan.training import checkpoint
+    from hpcgan.runs import checkpoint
 
     problem = problem_class(config.problem)(config.model)
     network = build_network(problem, method_class(config.method).sampled, config.seed, config.training.dtype)

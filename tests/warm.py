@@ -21,9 +21,9 @@ class Warm:
     """In place of what makes methods and samplers of a training."""
 
     def __init__(self) -> None:
-        from hpcgan import attempt
+        from hpcgan.training import assembly
 
-        self._make_method, self._make_sampler = attempt.make_method, attempt.make_sampler
+        self._make_method, self._make_sampler = assembly.make_method, assembly.make_sampler
         self._methods: dict[str, tuple[Any, dict[str, Any], list[tuple[Any, Any]]]] = {}
         self._samplers: dict[tuple[int, int], Any] = {}
         self.cold = False
@@ -72,10 +72,10 @@ class Warm:
 @contextlib.contextmanager
 def warm_networks() -> Iterator[Warm]:
     """Trainings in this process share what is compiled."""
-    from hpcgan import attempt
+    from hpcgan.training import assembly
 
     warm = Warm()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempt, "make_method", warm.make_method)
-        patch.setattr(attempt, "make_sampler", warm.make_sampler)
+        patch.setattr(assembly, "make_method", warm.make_method)
+        patch.setattr(assembly, "make_sampler", warm.make_sampler)
         yield warm

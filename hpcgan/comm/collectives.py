@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.comm import lean
+from hpcgan.comm import import_tensorflow
 from hpcgan.comm.base import Comm
 from hpcgan.errors import HpcganError
 from hpcgan.launch.topology import rank_environment
@@ -63,7 +63,7 @@ class TensorComm(Comm):
 
     def __init__(self) -> None:
         # Not at import: a login node without TensorFlow can look at this module, too.
-        self._tf: Any = lean.tensorflow()
+        self._tf: Any = import_tensorflow.tensorflow()
         self._host: str | None = None  # collective on the host that is under way
 
     # --- primitives ------------------------------------------------------------------------------

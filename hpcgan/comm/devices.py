@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hpcgan.comm import lean
+from hpcgan.comm import import_tensorflow
 from hpcgan.comm.base import Comm
 from hpcgan.errors import HpcganError
 
@@ -36,7 +36,7 @@ def configure_devices(comm: Comm, threads: int, tensorflow: Any = None) -> list[
     HpcganError
         If the node has GPUs but fewer than ranks, or TensorFlow has already started.
     """
-    tf: Any = tensorflow if tensorflow is not None else lean.tensorflow()
+    tf: Any = tensorflow if tensorflow is not None else import_tensorflow.tensorflow()
     try:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(threads)

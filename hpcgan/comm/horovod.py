@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.comm import lean
+from hpcgan.comm import import_tensorflow
 from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.comm.libraries import loaded
 from hpcgan.errors import HpcganError
@@ -44,7 +44,7 @@ class HorovodComm(TensorComm):
         expected = prepare(os.environ if env is None else env)
         try:
             super().__init__()
-            with lean.for_horovod(self._tf):
+            with import_tensorflow.for_horovod(self._tf):
                 import horovod.tensorflow as hvd
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()

@@ -14,9 +14,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from hpcgan import home
 from hpcgan.errors import HpcganError
-from hpcgan.files import refusal
+from hpcgan.system import home
+from hpcgan.system.files import refusal
 
 MOST = 10**12
 """The largest number of anything: events, epochs, units."""

@@ -88,10 +88,10 @@ def add_export_parser(kinds: Any) -> None:
 
 def generate(args: argparse.Namespace) -> bool:
     """Carry out ``data calo``; False if there was nothing to do."""
-    from hpcgan.data.calo_generate import Beam
-    from hpcgan.data.calo_generate import generate as generate_showers
     from hpcgan.data.workers import ProgressDisplay
     from hpcgan.physics.calorimeter import parse_segmentation
+    from hpcgan.problems.calorimeter.generate import Beam
+    from hpcgan.problems.calorimeter.generate import generate as generate_showers
 
     beam = Beam(args.particle, args.energy, parse_segmentation(args.segmentation), args.recorded)
     with ProgressDisplay(f"generating {args.particle}", noun="showers") as progress:
@@ -100,8 +100,8 @@ def generate(args: argparse.Namespace) -> bool:
 
 def import_showers(args: argparse.Namespace, progress: Progress) -> bool:
     """Carry out ``data import`` of showers; False if there was nothing to do."""
-    from hpcgan.data.calo_import import import_files
     from hpcgan.physics.calorimeter import parse_segmentation
+    from hpcgan.problems.calorimeter.importing import import_files
 
     segmentation = parse_segmentation(args.segmentation or "published")
     return import_files(args.files, args.out, segmentation, args.particle or "", args.force, progress)
@@ -109,9 +109,9 @@ def import_showers(args: argparse.Namespace, progress: Progress) -> bool:
 
 def export(args: argparse.Namespace) -> int:
     """Carry out ``data export``."""
-    from hpcgan.data.calo_import import export as export_showers
     from hpcgan.data.storage import SPLITS
     from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.calorimeter.importing import export as export_showers
 
     files: list[Path] = []
     for path in map(Path, args.files):

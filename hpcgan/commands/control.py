@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.suggest import did_you_mean
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
 _OWN = ("waiting", "withdraw")  # what is about commands, and none to the training
 
@@ -38,8 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Send a command and tell what came of it, or list or withdraw those that wait."""
-    from hpcgan import control
-    from hpcgan.rundir import RunDirectory, attempt_state
+    from hpcgan.runs import commands as control
+    from hpcgan.runs.directory import RunDirectory, attempt_state
 
     directory = RunDirectory(args.run)
     if args.action in _OWN:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_waiting(directory: RunDirectory, action: str, ids: list[str]) -> int:
-    from hpcgan import control
+    from hpcgan.runs import commands as control
 
     if action == "waiting":
         if ids:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hpcgan import streams
 from hpcgan.commands import arguments, calo
 from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.system import streams
 
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
@@ -295,9 +295,9 @@ def _terminable() -> Iterator[None]:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from hpcgan.data.generate import generate
     from hpcgan.data.workers import ProgressDisplay
     from hpcgan.physics.pythia import Process, QcdProcess, RpvProcess
+    from hpcgan.problems.detector_images.generate import generate
 
     processes: Sequence[Process]
     if args.data_command == "rpv":
@@ -311,8 +311,8 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _pileup(args: argparse.Namespace) -> int:
-    from hpcgan.data.minbias import generate
     from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.pileup.minbias import generate
 
     start = time.monotonic()
     with ProgressDisplay("generating pileup") as progress:
@@ -321,8 +321,8 @@ def _pileup(args: argparse.Namespace) -> int:
 
 
 def _cosmo(args: argparse.Namespace) -> int:
-    from hpcgan.data.cosmo import generate
     from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.cosmo.generate import generate
 
     start = time.monotonic()
     with ProgressDisplay("generating cosmo", noun="maps") as progress:
@@ -345,9 +345,9 @@ def _say(out: Path, made: bool, n: int, noun: str, seconds: float) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from hpcgan.data.calo_import import recognise
-    from hpcgan.data.delphes import import_files
     from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.calorimeter.importing import recognise
+    from hpcgan.problems.detector_images.delphes import import_files
 
     showers = recognise(args.files[0]) != "delphes"
     foreign = ("mass", "label", "weight") if showers else ("segmentation", "particle")

@@ -348,8 +348,8 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
 
 def check_allreduce(ranks: int, timeout: float) -> Check:
     """A real job through the launcher: every rank checks what the collectives gave it."""
-    from hpcgan.launch.job import JobTimeout
-    from hpcgan.launch.start import launch
+    from hpcgan.launch.launcher import launch
+    from hpcgan.launch.process import JobTimeout
 
     name = "allreduce"
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import streams
 from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.evaluation.distances import Options

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import streams
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

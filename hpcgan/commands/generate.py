@@ -11,17 +11,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
     from hpcgan.config import Config
     from hpcgan.evaluation.conditions import Conditions
     from hpcgan.problems.base import Problem
-    from hpcgan.training.control import StopRequest
+    from hpcgan.training.requests import StopRequest
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
         _generate(args, SerialComm())
         return EXIT_DONE
-    from hpcgan.launch.records import launch_writing
+    from hpcgan.launch.outcome import launch_writing
 
     _asked(args)
     return launch_writing(_arguments(args), args.out, args.ranks)
@@ -101,11 +101,11 @@ def _arguments(args: argparse.Namespace) -> list[str]:
 
 def _as_rank(args: argparse.Namespace) -> int:
     """Generate as the rank this process is."""
-    from hpcgan.training.control import StopRequest
+    from hpcgan.training.requests import StopRequest
 
     stop = StopRequest()
     stop.install()  # before the slow imports: a signal during them must not be lost
-    from hpcgan.member import run_as_rank
+    from hpcgan.comm.rank import run_as_rank
 
     def make() -> Comm:
         from hpcgan.comm.select import make_comm
@@ -190,8 +190,8 @@ def _read_run(run: Path) -> tuple[Config, Problem]:
     InputError
         Not a run directory.
     """
-    from hpcgan import rundata
     from hpcgan.problems.base import problem_class
+    from hpcgan.runs import data as rundata
 
     config = rundata.load(RunDirectory(run))
     return config, problem_class(config.problem)(config.model)
@@ -216,7 +216,7 @@ def _asked(args: argparse.Namespace) -> tuple[Conditions | None, int, list[str]]
         conditions.check_points(problem, points)
         asked = conditions.in_turn(points, problem.schema)
         return asked, args.events, conditions.warnings(problem, config, asked(0, len(points)))
-    from hpcgan.evaluation.requests import read_conditions
+    from hpcgan.evaluation.conditions_file import read_conditions
 
     values = read_conditions(problem, args.conditions)
     rows = len(next(iter(values.values())))

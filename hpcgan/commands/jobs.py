@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpcgan.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
 #: Lines of a log that `--log` shows.
 LOG_LINES = 200
@@ -35,32 +35,32 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, or do what was asked for with one run."""
     from dataclasses import asdict
 
-    from hpcgan.launch import jobs
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.launch import run_status
+    from hpcgan.runs.directory import RunDirectory
 
     if not args.folder.is_dir():
         raise InputError(f"{args.folder}: no such folder; name the one your runs are in")
     if args.log or args.cancel:
         run = RunDirectory(args.folder)
-        if not jobs.is_run(run.path):
+        if not run_status.is_run(run.path):
             option = "--log" if args.log else "--cancel"
             raise InputError(f"{run.path}: is no run; {option} is for one run directory, not for a folder of them")
         return _log(run) if args.log else _cancel(run)
-    found = jobs.list_runs(args.folder)
+    found = run_status.list_runs(args.folder)
     if args.json:
         print(json.dumps([asdict(status) for status in found], indent=2))
     elif not found:
         print(f"no runs in {args.folder}")
     else:
-        jobs.print_statuses(found)
+        run_status.print_statuses(found)
     return EXIT_DONE
 
 
 def _log(run: RunDirectory) -> int:
     """The end of a run's newest log."""
-    from hpcgan.launch import jobs
+    from hpcgan.launch import run_status
 
-    path = jobs.newest_log(run)
+    path = run_status.newest_log(run)
     if path is None:
         raise InputError(f"{run.path}: no job has written a log there (slurm-*.out); one that waits has none yet")
     try:
@@ -76,8 +76,8 @@ def _log(run: RunDirectory) -> int:
 
 def _cancel(run: RunDirectory) -> int:
     """End a run's jobs."""
-    from hpcgan.launch import jobs
+    from hpcgan.launch import run_status
 
-    for line in jobs.cancel(run) or [f"no job of {run.path} is in the queue"]:
+    for line in run_status.cancel(run) or [f"no job of {run.path} is in the queue"]:
         print(line)
     return EXIT_DONE

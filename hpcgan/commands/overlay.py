@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from hpcgan import streams
 from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE
+from hpcgan.system import streams
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,11 +53,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Overlay, write the report and print its summary."""
-    from hpcgan.evaluation import overlay
+    from hpcgan.overlay import study
 
     streams.go_on(f"the report goes into {args.out}")
 
-    made = overlay.overlay(
+    made = study.overlay(
         args.pileup,
         args.signal,
         args.mu,
@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(overlay.summary(made))
+    print(study.summary(made))
     return EXIT_DONE

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.commands.submit import add_job_options, enter, job_of, record_job
-from hpcgan.console import print_table
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
+from hpcgan.system import streams
+from hpcgan.system.console import print_table
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
@@ -119,7 +119,7 @@ def _measure(
     backends: list[str],
     resources: Resources,
 ) -> int:
-    from hpcgan.rundir import Lease, RunDirectory
+    from hpcgan.runs.directory import Lease, RunDirectory
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:
@@ -170,12 +170,12 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
     InputError
         No mpirun, or one that does not work; this process is a rank itself.
     """
-    from hpcgan.allocation import current_job
     from hpcgan.launch import srun
     from hpcgan.launch.mpirun import find_mpirun
     from hpcgan.launch.topology import available_cores
     from hpcgan.launch.world import ranks_of_launcher
     from hpcgan.scaling.measure import Resources
+    from hpcgan.system.allocation import current_job
 
     world = ranks_of_launcher(os.environ)
     if world is not None and world.size > 1:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.launch.slurm import JobSpec
@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     """Check, write the script, submit it."""
     from hpcgan import api
     from hpcgan import config as configuration
-    from hpcgan.launch import jobs, slurm
+    from hpcgan.launch import run_status, slurm
     from hpcgan.problems.base import Problems
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
     config = configuration.load(args.config, Problems(), args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     api.preflight(config, directory, spec.nodes * spec.ranks_per_node)
     streams.go_on("'hpcgan jobs' shows the job")
-    if warning := slurm.check_room(spec, jobs.startup_seconds(directory)):
+    if warning := slurm.check_room(spec, run_status.startup_seconds(directory)):
         print(f"hpcgan: warning: {warning}", file=sys.stderr)
-    with enter(directory.path), jobs.submitting(directory):
-        there = jobs.living(directory)
+    with enter(directory.path), run_status.submitting(directory):
+        there = run_status.living(directory)
         if not args.again:
-            jobs.refuse_second(directory, there)
+            run_status.refuse_second(directory, there)
         if there and any(option.startswith("--dependency") for option in spec.sbatch):
             raise InputError("--sbatch --dependency: is what --again sets; leave one of them out")
         job = slurm.submit(script, directory.path, after=[entry.job for entry in there])
@@ -161,7 +161,7 @@ def record_job(file: Path, entry: dict[str, Any]) -> None:
     HpcganError
         That cannot be written.
     """
-    from hpcgan import records
+    from hpcgan.runs import records
 
     try:
         records.append(file, entry)

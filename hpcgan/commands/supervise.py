@@ -10,7 +10,7 @@ from hpcgan.commands import arguments
 from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,14 +34,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Supervise."""
-    from hpcgan import cli, streams
-    from hpcgan.allocation import current_job
+    from hpcgan.commands import cli
     from hpcgan.launch import srun
-    from hpcgan.launch.jobs import Shares
-    from hpcgan.launch.records import launch_training
+    from hpcgan.launch.outcome import launch_training
+    from hpcgan.launch.run_status import Shares
     from hpcgan.launch.supervise import Supervisor
-    from hpcgan.rundir import attempt_state
-    from hpcgan.training import checkpoint
+    from hpcgan.runs import checkpoint
+    from hpcgan.runs.directory import attempt_state
+    from hpcgan.system import streams
+    from hpcgan.system.allocation import current_job
 
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
@@ -78,7 +79,7 @@ def _watched(args: argparse.Namespace) -> RunDirectory:
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
     config = configuration.load(args.config, Problems(), args.overrides)
     return RunDirectory(args.run or api.default_directory(config))

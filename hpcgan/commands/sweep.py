@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import streams
 from hpcgan.commands import arguments
 from hpcgan.commands.submit import add_job_options, job_of
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 from hpcgan.suggest import did_you_mean
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
-    from hpcgan.launch.job import Requests
+    from hpcgan.launch.process import Requests
     from hpcgan.launch.slurm import JobSpec
     from hpcgan.sweep.coordinator import Plan
     from hpcgan.sweep.executors.base import Executor
@@ -133,7 +133,7 @@ def _search(
     spec: JobSpec | None,
 ) -> int:
     """Coordinate until everything is done."""
-    from hpcgan.launch.job import STOP_SIGNALS, Requests, handling
+    from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
     from hpcgan.sweep import study
     from hpcgan.sweep.coordinator import Coordinator
     from hpcgan.sweep.ledger import Ledger
@@ -240,7 +240,7 @@ def _threads(executor: str, concurrency: int, ranks: int) -> int:
 def _preflight(base: Config, ranks: int) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything is written."""
     from hpcgan import api
-    from hpcgan.rundir import RunDirectory
+    from hpcgan.runs.directory import RunDirectory
 
     api.preflight(base, RunDirectory(Path(os.devnull) / "none"), ranks)
 

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcgan import api, streams
+from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.commands import arguments
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_DONE
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")
     if starts_ranks(args.ranks, os.environ):
-        from hpcgan.launch.records import launch_training
+        from hpcgan.launch.outcome import launch_training
 
         api.preflight(config, directory, args.ranks)
         command = ["train", str(args.config), *args.overrides, "--run", str(directory.path)]
@@ -62,11 +63,11 @@ def train_here(config: Config, directory: RunDirectory) -> int:
     from hpcgan.launch.world import process_age, stdout_is_terminal
 
     born = time.monotonic() - process_age()
-    from hpcgan.training.control import StopRequest
+    from hpcgan.training.requests import StopRequest
 
     stop = StopRequest()
     stop.install()  # before the slow imports: a signal during them must not be lost
-    from hpcgan.member import run_as_rank
+    from hpcgan.comm.rank import run_as_rank
 
     def make() -> Comm:
         from hpcgan.comm.select import make_comm
@@ -74,7 +75,7 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         return make_comm(config.comm.backend)
 
     def work(comm: Comm) -> None:
-        from hpcgan.attempt import train
+        from hpcgan.training.assembly import train
 
         best = train(config, directory, comm, stop, terminal=stdout_is_terminal(), born=born)
         stop.retire()

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgan import weights
-from hpcgan.data import calo, hdf5, pool, tensors
+from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import Sample, Schema, TensorSpec, sample_bytes
 from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError, Unwritten
 from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE
 from hpcgan.physics.pileup import PIXELS
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.pileup import files as pool
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +47,7 @@ def describe(path: str | os.PathLike[str], picture: str | os.PathLike[str] | Non
     Raises
     ------
     InputError
-        The file cannot be used (see :func:`hpcgan.data.hdf5.validate`, :func:`hpcgan.data.tensors.validate`).
+        The file cannot be used (see `validate` of its layout).
     Unwritten
         The picture cannot be written.
     """

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.data.source import Source
@@ -69,6 +69,6 @@ class Pipeline:
         first, n = self._sharding.rank * self._sharding.batch_size, self._sharding.batch_size
         real = self._encoder.encode(self._source.read(self._sharding.shard(order, position), epoch))
         if self._augment:
-            uniforms = stateless.uniform(self._sharding.seed, "augment", step, first, n, len(self._encoder.symmetries))
+            uniforms = rng.uniform(self._sharding.seed, "augment", step, first, n, len(self._encoder.symmetries))
             real = self._encoder.augment(real, self._augment, uniforms)
         return real, self._draws(step, first, n)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.errors import InputError
 from hpcgan.weights import drawn
 
@@ -97,7 +97,7 @@ class Sharding:
 
     def order(self, epoch: int) -> np.ndarray:
         """(n,) the samples of an epoch in the order in which they are seen, the same on every rank."""
-        permutation = stateless.permutation(self.seed, "epoch-order", epoch, self.n)
+        permutation = rng.permutation(self.seed, "epoch-order", epoch, self.n)
         return permutation if self.weights is None else self.drawn(epoch)[permutation]
 
     def shard(self, order: np.ndarray, position: int) -> np.ndarray:

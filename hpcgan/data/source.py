@@ -8,11 +8,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from hpcgan import stateless, weights
-from hpcgan.data import hdf5, tensors
+from hpcgan import rng, weights
+from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import Sample, Schema, conditions_of, sample_bytes
 from hpcgan.data.storage import DataFile
 from hpcgan.errors import InputError
+from hpcgan.problems.detector_images import files as hdf5
 
 WEIGHT = "weight"
 """Data set with the weights of events, in every layout."""
@@ -160,7 +161,7 @@ class SyntheticSource:
         count = min(n, self.DISTINCT)
         self._samples: Sample = {}
         for name, spec in schema.items():
-            uniforms = stateless.uniform(seed, f"synthetic/{name}", 0, 0, count, int(np.prod(spec.shape)))
+            uniforms = rng.uniform(seed, f"synthetic/{name}", 0, 0, count, int(np.prod(spec.shape)))
             if spec.role == "condition":
                 uniforms = uniforms[np.arange(count) % self.POINTS]
             self._samples[name] = (-np.log1p(-uniforms)).astype(spec.dtype).reshape(count, *spec.shape)

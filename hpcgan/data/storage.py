@@ -2,7 +2,8 @@
 
 A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``), whether the
 writer came to its end (``complete``), and what all values come to (``digest``). What stands in the group is a matter of
-:mod:`hpcgan.data.hdf5` (detector images in the published layout) and :mod:`hpcgan.data.tensors` (any schema).
+:mod:`hpcgan.problems.detector_images.files` (detector images in the published layout) and
+:mod:`hpcgan.data.layouts.tensors` (any schema).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.files import folder_lock, is_at, sync, sync_folder
+from hpcgan.system.files import folder_lock, is_at, sync, sync_folder
 
 SPLITS = ("train", "val", "test")
 SPLIT_EDGES = (0.0, 0.6, 0.8, 1.0)

@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.config import AdamConfig
 from hpcgan.methods.adam import Adam
 from hpcgan.metrics.classification import Calibration, auc, auc_null_error, jensen_shannon
-from hpcgan.models.layers import Dense, Initializer, Network
+from hpcgan.networks.layers import Dense, Initializer, Network
 
 #: Shares of each class for training, choice of the epoch and calibration, and the test.
 SPLIT = (0.6, 0.2, 0.2)
@@ -147,7 +147,7 @@ def train(
     kept = [variable.numpy() for variable in network.weights]
     spoke = time.monotonic()
     while epoch < settings.epochs and epoch - best_epoch < settings.patience:
-        order = stateless.permutation(settings.seed, "classifier/order", epoch, len(inputs))
+        order = rng.permutation(settings.seed, "classifier/order", epoch, len(inputs))
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             update(tf.constant(inputs[chosen]), tf.constant(labels[chosen]))
@@ -330,7 +330,7 @@ def cross_table(
 
 
 def _split(sample: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = stateless.permutation(seed, f"classifier/split/{name}", 0, len(sample))
+    order = rng.permutation(seed, f"classifier/split/{name}", 0, len(sample))
     first, second = round(SPLIT[0] * len(sample)), round((SPLIT[0] + SPLIT[1]) * len(sample))
     return sample[order[:first]], sample[order[first:second]], sample[order[second:]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample, Schema, take
 from hpcgan.errors import InputError
@@ -40,7 +40,7 @@ def drawn(available: Sample, seed: int) -> Conditions:
     rows = len(next(iter(available.values())))
 
     def draw(first: int, n: int) -> Sample:
-        uniforms = stateless.uniform(seed, "sample/conditions", 0, first, n, 1)[:, 0]
+        uniforms = rng.uniform(seed, "sample/conditions", 0, first, n, 1)[:, 0]
         return take(available, np.minimum((uniforms * rows).astype(np.int64), rows - 1))
 
     return draw

@@ -9,7 +9,7 @@ import numpy as np
 from hpcgan.config import TrainingSection
 from hpcgan.evaluation.output import embed
 from hpcgan.evaluation.protocols import CheckpointInfo
-from hpcgan.metrics.page import EmbeddedFigure
+from hpcgan.report.page import EmbeddedFigure
 
 #: Signs of a collapse in an epoch's record, as the figure names them.
 COLLAPSE = {
@@ -40,7 +40,7 @@ def training_figures(
     loss_label : str
         What the losses are.
     """
-    from hpcgan.metrics import plots
+    from hpcgan.report import plots
 
     if not epochs:
         return []

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hpcgan.console import quiet_tensorflow
 from hpcgan.data.schema import Sample
 from hpcgan.data.schema import take as take_sample
 from hpcgan.errors import InputError
@@ -23,9 +22,10 @@ from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import NEIGHBOURS, manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.metrics.page import Numbers, label, table, text
 from hpcgan.metrics.points import take
 from hpcgan.problems.base import Observables
+from hpcgan.report.page import Numbers, label, table, text
+from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import single_events
 
 #: Least events on each side.

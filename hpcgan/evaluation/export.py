@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 import hpcgan
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import drawn, each, training_conditions
 from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
-from hpcgan.methods.traced import Traced, UntraceableError, untraced
+from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 
 SIGNATURE = "serving_default"
 NOISE, SYMMETRIES = "noise", "symmetries"
@@ -227,10 +227,10 @@ def request(made: TrainedGenerator, n: int, seed: int, conditions: Sample | None
         (n, ...) in physical units, for a conditional model.
     """
     problem = made.problem
-    noise = stateless.normal(seed, "sample", 0, 0, n, problem.noise_dim)
+    noise = rng.normal(seed, "sample", 0, 0, n, problem.noise_dim)
     sent = {NOISE: noise.astype(made.config.training.dtype), **(conditions or {})}
     if made.symmetries:
-        sent[SYMMETRIES] = stateless.uniform(seed, "sample/symmetries", 0, 0, n, len(problem.symmetries))
+        sent[SYMMETRIES] = rng.uniform(seed, "sample/symmetries", 0, 0, n, len(problem.symmetries))
     return sent
 
 

@@ -15,8 +15,8 @@ import scipy
 
 import hpcgan
 from hpcgan.errors import InputError, Unwritten
-from hpcgan.files import refusal, write_atomic
-from hpcgan.metrics.page import EmbeddedFigure
+from hpcgan.report.page import EmbeddedFigure
+from hpcgan.system.files import refusal, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def stamp() -> dict[str, Any]:
 
 def embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure:
     """A figure for the page."""
-    from hpcgan.metrics import plots
+    from hpcgan.report import plots
 
     return EmbeddedFigure(name, caption, plots.png(figure), group)
 

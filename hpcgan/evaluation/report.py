@@ -15,18 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from hpcgan import records, rundata
 from hpcgan.config import METHODS, Config
-from hpcgan.console import quiet_tensorflow
-from hpcgan.data.calo import holds_showers
+from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.schema import Sample, take
-from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation.conditions import each
 from hpcgan.evaluation.curves import training_figures
-from hpcgan.evaluation.html import render
 from hpcgan.evaluation.left_out import LeftOut, score_left_out
 from hpcgan.evaluation.loading import observables_of_sample, read, said_of, training_events
 from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
@@ -34,10 +30,15 @@ from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.metrics.page import EmbeddedFigure
 from hpcgan.problems.base import Observables, Problem, Problems, Use
-from hpcgan.rundir import RunDirectory
+from hpcgan.problems.calorimeter.files import holds_showers
+from hpcgan.report.evaluation_page import render
+from hpcgan.report.page import EmbeddedFigure
+from hpcgan.runs import data as rundata
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory
 from hpcgan.suggest import did_you_mean
+from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
@@ -102,7 +103,7 @@ def evaluate_run(
     distances : Options
         Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     data : Path, optional
-        Real events; default: the run's own data, wherever they lie now (`hpcgan.rundata`).
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.runs.data`).
     log : callable
         Hears of progress and warnings.
 
@@ -462,7 +463,7 @@ def _compare(
     clock: Clock,
 ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """The part of a report that runs and files have in common."""
-    from hpcgan.metrics import plots
+    from hpcgan.report import plots
 
     problem, real, fakes, pool = material.problem, material.real, material.fakes, material.pool
     apart, probed = material.apart, material.probed

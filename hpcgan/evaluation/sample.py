@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from hpcgan import rundata
 from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
@@ -18,11 +17,12 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
 from hpcgan.methods.base import build_network, method_class
 from hpcgan.methods.sampler import make_sampler
-from hpcgan.models.layers import BatchNorm, Network
+from hpcgan.networks.layers import BatchNorm, Network
 from hpcgan.problems.base import Problem, problem_class
-from hpcgan.rundir import RunDirectory
-from hpcgan.training import checkpoint as checkpoints
-from hpcgan.training.checkpoint import Checkpoint
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs import data as rundata
+from hpcgan.runs.checkpoint import Checkpoint
+from hpcgan.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RunSampler:
 
     @property
     def table(self) -> tf.Variable | None:
-        """What `hpcgan.models.layers.Network.matching` has to know of the network; None where there is none."""
+        """What `hpcgan.networks.layers.Network.matching` has to know of the network; None where there is none."""
         return self._network.table
 
     def training_conditions(self) -> Sample:

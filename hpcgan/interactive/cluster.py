@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive.backend import (
+from hpcgan.interactive.folder import clusters
+from hpcgan.interactive.interrupts import Interrupts, interrupts
+from hpcgan.interactive.ipyparallel_cluster import (
     Loop,
     connect_client,
     connection_file,
@@ -27,8 +29,6 @@ from hpcgan.interactive.backend import (
     root_cause,
     within,
 )
-from hpcgan.interactive.folder import clusters
-from hpcgan.interactive.interrupts import Interrupts, interrupts
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm

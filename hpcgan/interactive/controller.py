@@ -18,9 +18,9 @@ from tornado.ioloop import PeriodicCallback
 from traitlets import Float, Unicode
 
 from hpcgan.errors import HpcganError
-from hpcgan.files import write_atomic
 from hpcgan.interactive import folder as folders
 from hpcgan.launch.world import die_with_parent
+from hpcgan.system.files import write_atomic
 
 #: Seconds between two looks.
 EVERY = 2.0

@@ -3,7 +3,7 @@
 The pictures are PNGs in an `ipywidgets.Image`, replaced as a whole. ipympl would give them zoom and pan; but it needs a
 second extension in the front end that fits the kernel's version, registers its figures with pyplot, and draws each
 change in the kernel, between cells. A PNG shows in every front end that has widgets, and can be drawn elsewhere
-(`hpcgan.interactive.painter`). Who wants to zoom has `Training.plot()` with `%matplotlib widget`.
+(`hpcgan.interactive.figure_process`). Who wants to zoom has `Training.plot()` with `%matplotlib widget`.
 
 A thread looks at the run directory, not a task of the kernel's event loop: that would stand still while a cell runs,
 such as one with `Training.wait()`. Widgets may be updated from a thread; nothing here prints.
@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import control, samples, schedule
+from hpcgan import schedule
 from hpcgan.errors import InputError
+from hpcgan.evaluation import run_samples
 from hpcgan.interactive import widgets as common
-from hpcgan.interactive.follow import Follower
-from hpcgan.interactive.painter import Painter, Picture
+from hpcgan.interactive.figure_process import Painter, Picture
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import attempts_made
+from hpcgan.runs import commands as control
+from hpcgan.runs.directory import attempts_made
+from hpcgan.runs.follow import Follower
 
 if TYPE_CHECKING:
     from hpcgan.interactive.training import Training
@@ -277,7 +279,7 @@ class TrainingDashboard(common.Panel):
         changes = sum(bool(record["rates"]) for record in self._follower.commands)
         wanted: dict[Picture, tuple[int, ...]] = {"curves": (done, attempt, changes)}
         if self._wanted.get("samples") != (done, attempt):
-            there = [epoch for epoch in samples.epochs(self._run) if epoch <= done]  # they come after the record
+            there = [epoch for epoch in run_samples.epochs(self._run) if epoch <= done]  # they come after the record
             if there:
                 wanted["samples"] = (there[-1], attempt)
         if wanted.items() - self._wanted.items():

@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 
-from hpcgan import streams
-from hpcgan.allocation import current_job
 from hpcgan.errors import HpcganError
 from hpcgan.launch import srun
-from hpcgan.launch.start import launch
+from hpcgan.launch.launcher import launch
+from hpcgan.system import streams
+from hpcgan.system.allocation import current_job
 
 
 def main() -> int:

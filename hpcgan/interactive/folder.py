@@ -20,12 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgan import home
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.files import write_atomic
 from hpcgan.launch import slurm
-from hpcgan.launch.job import descendants
-from hpcgan.liveness import Identity
+from hpcgan.launch.process import descendants
+from hpcgan.system import home
+from hpcgan.system.files import write_atomic
+from hpcgan.system.liveness import Identity
 
 #: Seconds that engines have to end: one that trains writes a checkpoint.
 STOP_S = 60.0

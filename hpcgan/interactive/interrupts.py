@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from types import FrameType
 
-from hpcgan.launch.job import handling
+from hpcgan.launch.process import handling
 
 
 class Interrupts:

@@ -29,7 +29,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
 from hpcgan.interactive.launchers import ENGINES, JOB
 from hpcgan.interactive.training import attach
-from hpcgan.parser import Parser
+from hpcgan.system.parser import Parser
 
 #: Options that are handed to `Cluster.start` as they are given, but for whole numbers.
 HANDED = ("address", "time", "site", *(name for name in JOB if name != "gpus_per_node"))

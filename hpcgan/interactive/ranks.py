@@ -63,11 +63,12 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     dict
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
     """
-    from hpcgan import attempt, streams
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
-    from hpcgan.rundir import RunDirectory
-    from hpcgan.training.control import StopRequest
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.system import streams
+    from hpcgan.training import assembly
+    from hpcgan.training.requests import StopRequest
 
     streams.guard()
     os.chdir(folder)
@@ -76,7 +77,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     said: list[str] = []
 
     def work(comm: Comm) -> None:
-        attempt.train(config, RunDirectory(Path(run)), comm, stop)
+        assembly.train(config, RunDirectory(Path(run)), comm, stop)
 
     # What a rank prints goes into the log of the engines, also of one that dies of it, not through the controller.
     with (
@@ -89,7 +90,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
 
 
 def _as_rank(backend: str, work: Any, said: list[str]) -> int:
+    from hpcgan.comm.rank import run_as_rank
     from hpcgan.comm.select import make_comm
-    from hpcgan.member import run_as_rank
 
     return run_as_rank(lambda: make_comm(backend), work, report=said.append)

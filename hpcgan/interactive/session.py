@@ -14,10 +14,10 @@ from typing import Any
 from hpcgan import api
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
-from hpcgan.interactive.backend import root_cause
 from hpcgan.interactive.cluster import SETTLE, Cluster
+from hpcgan.interactive.ipyparallel_cluster import root_cause
 from hpcgan.interactive.training import RESTS, Training, attach, until
-from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
+from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")

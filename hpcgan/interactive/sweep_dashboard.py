@@ -1,6 +1,6 @@
 """A sweep as a live panel in a notebook: its trials, the best so far, the pictures, and buttons to prune and to stop.
 
-A thread looks at the study's directory; pictures are drawn elsewhere (`hpcgan.interactive.painter`).
+A thread looks at the study's directory; pictures are drawn elsewhere (`hpcgan.interactive.figure_process`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import InputError
-from hpcgan.interactive import widgets as common
-from hpcgan.interactive.painter import Painter
+from hpcgan.interactive import widgets
+from hpcgan.interactive.figure_process import Painter
 from hpcgan.sweep import views
 from hpcgan.sweep.domain import short_names
 from hpcgan.sweep.domain import show as shown
@@ -50,7 +50,7 @@ def show(sweep: Sweep) -> SweepDashboard | None:
         None where there cannot be one: then the table and the picture are displayed as they are now, if there is a
         notebook to display them in, with a line that says why.
     """
-    why = common.missing()
+    why = widgets.missing()
     if why is not None:
         print(why)
         _show_plain(sweep)
@@ -62,13 +62,13 @@ def show(sweep: Sweep) -> SweepDashboard | None:
 
 def _show_plain(sweep: Sweep) -> None:
     try:
-        common.display_plain(sweep.table())
-        common.display_picture(sweep.plot())
+        widgets.display_plain(sweep.table())
+        widgets.display_picture(sweep.plot())
     except InputError as error:  # no pandas, or no score yet
         print(error)
 
 
-class SweepDashboard(common.Panel):
+class SweepDashboard(widgets.Panel):
     """The panel of one sweep; it lives until nobody works on the sweep any more, or `close`.
 
     Parameters
@@ -140,7 +140,7 @@ class SweepDashboard(common.Panel):
         )
         used = {"prune": self.prune, "stop": self.stop, "number": self.number}
         for part in used.values():
-            common.hear_while_a_cell_runs(part)
+            widgets.hear_while_a_cell_runs(part)
         seen = {"sweep": self.box, "header": self.header, "status": self.status, "trials": self.trials}
         for name, widget in {**seen, **used, "picture": self.picture}.items():
             widget.add_class(f"hpcgan-{name}")  # for style sheets
@@ -153,7 +153,7 @@ class SweepDashboard(common.Panel):
             self._thread.join(10.0)
         if _open.get(self._sweep.path) is self:
             del _open[self._sweep.path]
-        common.close(self.box)
+        widgets.close(self.box)
 
     # --- refreshing --------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class SweepDashboard(common.Panel):
                 going = self._look()
                 self._trouble = ""
             except Exception as error:  # nothing may end the refreshing unseen
-                self._trouble = f"cannot refresh, trying again: {common.line(error)}"
+                self._trouble = f"cannot refresh, trying again: {widgets.line(error)}"
             self._show_status()
             return going
 
@@ -206,19 +206,19 @@ class SweepDashboard(common.Panel):
         try:
             png, _ = self._painter.draw(self._sweep.path, "sweep")
         except Exception as error:  # nothing may end the refreshing unseen
-            undrawn = f"the picture: {common.line(error)}"
+            undrawn = f"the picture: {widgets.line(error)}"
         with self._lock:
             if self._closed.is_set():
                 return
             self._painted, self._undrawn = wanted, undrawn
-            self._paint_after = time.monotonic() + common.PAUSE_OF_PAINTER * self._painter.seconds
+            self._paint_after = time.monotonic() + widgets.PAUSE_OF_PAINTER * self._painter.seconds
             if png:
                 self.picture.value, self.picture.layout.display = png, ""
             self._show_status()
 
     def _show_status(self) -> None:
-        wrong = [common.text(line, bad=True) for line in (self._trouble, self._undrawn) if line]
-        self.status.value = "<br>".join([common.text(*self._message), *wrong])
+        wrong = [widgets.text(line, bad=True) for line in (self._trouble, self._undrawn) if line]
+        self.status.value = "<br>".join([widgets.text(*self._message), *wrong])
 
     # --- commands ----------------------------------------------------------------------------------
 
@@ -235,13 +235,13 @@ class SweepDashboard(common.Panel):
                 what()
                 self._message = said, False
             except Exception as error:  # shown in the panel, where the button is
-                self._message = common.line(error), True
+                self._message = widgets.line(error), True
             self._show_status()
 
 
 def _header(state: str, lines: list[str]) -> str:
     first, *rest = (html.escape(line) for line in lines)
-    return f"{common.badge(state, COLOURS.get(state, common.GREY))} &ensp; {first}<br>" + "<br>".join(rest)
+    return f"{widgets.badge(state, COLOURS.get(state, widgets.GREY))} &ensp; {first}<br>" + "<br>".join(rest)
 
 
 def _trials(table: Table, standings: list[Standing]) -> str:

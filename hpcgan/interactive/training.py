@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import control, records, rundata, samples
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.evaluation import run_samples
+from hpcgan.runs import commands as control
+from hpcgan.runs import data as rundata
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory, attempt_state
 from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -145,7 +148,7 @@ class Training:
 
         def reached() -> bool:
             done = self.epoch  # recorded before the samples are written
-            return done > epoch or (done == epoch and epoch in samples.epochs(self.run)) or self.state in RESTS
+            return done > epoch or (done == epoch and epoch in run_samples.epochs(self.run)) or self.state in RESTS
 
         if not until(reached, timeout, every):
             raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
@@ -206,7 +209,7 @@ class Training:
         InputError
             No epoch is done yet.
         """
-        from hpcgan.metrics import plots
+        from hpcgan.report import plots
 
         found = records.read(self.run.metrics_file, "epoch")
         if not found:
@@ -241,13 +244,13 @@ class Training:
         InputError
             There are no samples of it.
         """
-        there = samples.epochs(self.run)
+        there = run_samples.epochs(self.run)
         if not there:
             raise InputError(f"{self.run.path}: no epoch is done yet")
         epoch = there[-1] if epoch is None else epoch
         if epoch not in there:
             raise InputError(f"{self.run.path}: no samples of epoch {epoch}; there are {there[0]} to {there[-1]}")
-        drawn = samples.figure(self.run, epoch)
+        drawn = run_samples.figure(self.run, epoch)
         if drawn is None:
             raise InputError(f"problem '{self.config.problem}' has no picture of single samples")
         return drawn[1]

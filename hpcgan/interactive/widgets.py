@@ -44,7 +44,7 @@ def display_picture(figure: Figure) -> None:
         from IPython.display import Image
     except ImportError:
         return
-    from hpcgan.metrics import plots
+    from hpcgan.report import plots
 
     display_plain(Image(data=plots.png(figure), width=1000))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.job import rank_command
+from hpcgan.launch.process import rank_command
 from hpcgan.launch.topology import OPEN_MPI_4, OPEN_MPI_5, Topology, mpi_flavour
 
 #: mpirun of Open MPI 5 does not start where an earlier one that was killed has left its folder, and has had the process

@@ -21,8 +21,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from hpcgan.allocation import outside
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.system.allocation import outside
 
 #: Seconds that a Slurm command may take before the scheduler counts as out of reach.
 TIMEOUT = 60.0

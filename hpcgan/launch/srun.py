@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hpcgan.allocation import current_job, in_step
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
-from hpcgan.launch.job import rank_command
 from hpcgan.launch.mpirun import Mpirun, find_mpirun
+from hpcgan.launch.process import rank_command
 from hpcgan.launch.topology import INTEL, MPICH, OPEN_MPI_4, OPEN_MPI_5, Topology
 from hpcgan.suggest import did_you_mean
+from hpcgan.system.allocation import current_job, in_step
 
 LAUNCHERS = ("auto", "srun", "mpirun")
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hpcgan.allocation import CurrentJob
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError
 from hpcgan.launch import slurm
-from hpcgan.launch.job import STOP_SIGNALS, Requests, handling
+from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
+from hpcgan.system.allocation import CurrentJob
 
 #: Seconds before the first retry, more before each one after it: what was wrong may pass.
 BACKOFF = 5.0
@@ -36,7 +36,7 @@ class Supervisor:
     ----------
     start : callable
         Runs the ranks to their end; their exit code. Takes SIGTERM, SIGINT, SIGUSR1 and SIGHUP for a request to
-        stop with a checkpoint, and keeps it in the `Requests` it is given (`hpcgan.launch.start.launch`).
+        stop with a checkpoint, and keeps it in the `Requests` it is given (`hpcgan.launch.launcher.launch`).
     progress : callable
         A number that grows with each checkpoint.
     stopped : callable

@@ -100,7 +100,7 @@ def save(file: Path, name: str, tuned: Tuned) -> None:
     InputError
         The file cannot be read, or not written.
     """
-    from hpcgan.files import write_atomic  # only here: every rank reads settings, none writes them
+    from hpcgan.system.files import write_atomic  # only here: every rank reads settings, none writes them
 
     machines = {**_read(file), name: asdict(tuned)}
     text = json.dumps({"version": VERSION, "machines": machines}, indent=2) + "\n"

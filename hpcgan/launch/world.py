@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hpcgan.allocation import current_job, in_step, task_counts
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.system.allocation import current_job, in_step, task_counts
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from hpcgan.models.layers import Network
+from hpcgan.networks.layers import Network
 
 _RAMP = 0.05  # the half-life grows with the samples seen up to its final value (Karras et al. 2020)
 

@@ -22,7 +22,7 @@ from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
-    from hpcgan.models.layers import Network
+    from hpcgan.networks.layers import Network
     from hpcgan.problems.base import Problem
 
 

@@ -22,7 +22,7 @@ from typing import cast
 import numpy as np
 import tensorflow as tf
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config, TrainingConfig
 from hpcgan.data.schema import Sample
@@ -30,13 +30,13 @@ from hpcgan.methods import instance_noise
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
 from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
-from hpcgan.methods.exchange import Exchange, accumulate
-from hpcgan.methods.exchange import finite as all_finite
+from hpcgan.methods.gradient_average import Exchange, accumulate
+from hpcgan.methods.gradient_average import finite as all_finite
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.repeat import Arguments, Repeated
-from hpcgan.models.layers import Batches, Network, Tensors, synchronise
+from hpcgan.networks.layers import Batches, Network, Tensors, synchronise
 from hpcgan.problems.base import Problem
 
 #: Averaged over all ranks in every step, in this order.
@@ -177,21 +177,21 @@ class Gan(Method):
         first, n : int
             Position of the share in the global batch, and its size.
         """
-        noise = stateless.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
-        flip = stateless.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
+        noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
+        flip = rng.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype
         made = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
         if self._config.generator_steps > 1 and self._is_turn(step):
             for turn in range(self._config.generator_steps):
-                noise = stateless.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
+                noise = rng.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
                 made[_noise_of(turn)] = noise.astype(dtype)
         if self._config.penalty_weight is not None:
-            made["epsilon"] = stateless.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
+            made["epsilon"] = rng.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
         if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
             made.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
         if self._symmetries:
             columns = len(self._problem.symmetries)
-            uniforms = stateless.uniform(self._seed, "augment-generated", step, first, n, columns)
+            uniforms = rng.uniform(self._seed, "augment-generated", step, first, n, columns)
             for name, order in self._problem.permutations(self._symmetries, uniforms).items():
                 made[f"order/{name}"], made[f"inverse/{name}"] = order, inverse(order)
         return made

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Schema
-from hpcgan.models.layers import Tensors
+from hpcgan.networks.layers import Tensors
 
 PREFIX = "instance_noise/"  # of the draws
 SIGMA = "instance_noise_sigma"
@@ -30,14 +30,14 @@ def draw(schema: Schema, seed: int, step: int, first: int, n: int, dtype: str) -
     schema : Schema
         Noise is for the tensors that a generator makes, not for conditions.
     seed, step, first, n : int
-        See `hpcgan.stateless`.
+        See `hpcgan.rng`.
     """
     made = {}
     for kind in ("real", "fake"):
         for name, spec in schema.items():
             if spec.role == "data":
                 stream = f"instance-noise/{kind}/{name}"
-                noise = stateless.normal(seed, stream, step, first, n, math.prod(spec.shape))
+                noise = rng.normal(seed, stream, step, first, n, math.prod(spec.shape))
                 made[f"{PREFIX}{kind}/{name}"] = noise.astype(dtype).reshape(n, *spec.shape)
     return made
 

@@ -1,6 +1,6 @@
 """Training by likelihood: one density, updated by the gradient of the mean negative log-likelihood of the batch.
 
-Autoregressive models, flows and whatever else is a :class:`hpcgan.models.density.Density` under the name `density`
+Autoregressive models, flows and whatever else is a :class:`hpcgan.networks.density.Density` under the name `density`
 among the networks of a problem. The loss is a mean over the rank's own batch and has no term across samples, so the
 average over equally large ranks is that of one rank with all of them. Gradients, moving statistics and metrics travel
 in one collective.
@@ -21,10 +21,10 @@ from hpcgan.data.schema import Sample
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
 from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
-from hpcgan.methods.exchange import Exchange, accumulate, finite
+from hpcgan.methods.gradient_average import Exchange, accumulate, finite
 from hpcgan.methods.repeat import Arguments, Repeated
-from hpcgan.models.density import Density
-from hpcgan.models.layers import Batches, Network, Tensors
+from hpcgan.networks.density import Density
+from hpcgan.networks.layers import Batches, Network, Tensors
 from hpcgan.problems.base import Problem
 
 NAME = "density"

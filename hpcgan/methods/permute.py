@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.models.layers import Tensors
+from hpcgan.networks.layers import Tensors
 
 
 def inverse(order: np.ndarray) -> np.ndarray:

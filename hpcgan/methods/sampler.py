@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from hpcgan import stateless
+from hpcgan import rng
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.methods.base import method_class
-from hpcgan.models.layers import Network
+from hpcgan.networks.layers import Network
 from hpcgan.problems.base import Problem
 
 AT_ONCE = 128
@@ -131,13 +131,13 @@ class Sampler:
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
             columns = len(self._problem.symmetries)
-            draws = stateless.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
+            draws = rng.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
             sample = self._problem.augment(sample, self._symmetries, draws)
         return {**self._problem.decode(sample), **asked}
 
     def _noise(self, seed: int, stream: str, step: int, index: int, n: int | None = None) -> tf.Tensor:
         n = n or self.batch_size
-        return tf.constant(stateless.normal(seed, stream, step, index * n, n, self._problem.noise_dim), self._dtype)
+        return tf.constant(rng.normal(seed, stream, step, index * n, n, self._problem.noise_dim), self._dtype)
 
 
 def make_sampler(config: Config, problem: Problem, network: Network, batch_size: int | None = None) -> Sampler:

@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan import stateless
+from hpcgan import rng
 
 AREA_DEG2 = 12.0
 """Solid angle of a map, square degrees."""
@@ -131,7 +131,7 @@ class LognormalMaps:
         amplitudes = _amplitudes(self.side, self.shift)
         made = np.empty((n, self.side, self.side), np.float32)
         for i in range(n):  # one by one: what stands beside a map in an array must not change its last bit
-            white = stateless.normal(seed, STREAM, 0, first + i, 1, self.side**2).reshape(self.side, self.side)
+            white = rng.normal(seed, STREAM, 0, first + i, 1, self.side**2).reshape(self.side, self.side)
             gaussian = np.fft.irfft2(np.fft.rfft2(white) * amplitudes, s=white.shape)
             made[i] = self.shift * np.expm1(gaussian - 0.5 * self.sigma**2)
         return made

@@ -288,12 +288,12 @@ def file_of(path: Path, split: str) -> Path:
 
 #: Every problem: name -> "module:class". Adding one is adding a line.
 REGISTRY: dict[str, str] = {
-    "calo_layer": "hpcgan.problems.calo_layer:CaloLayerProblem",
-    "calogan": "hpcgan.problems.calogan:CaloganProblem",
-    "conditional": "hpcgan.problems.conditional:ConditionalProblem",
-    "cosmo": "hpcgan.problems.cosmo:CosmoProblem",
-    "pileup": "hpcgan.problems.pileup:PileupProblem",
-    "rpv": "hpcgan.problems.rpv:RpvProblem",
+    "calo_layer": "hpcgan.problems.calorimeter.layer:CaloLayerProblem",
+    "calogan": "hpcgan.problems.calorimeter.calogan:CaloganProblem",
+    "conditional": "hpcgan.problems.detector_images.conditional:ConditionalProblem",
+    "cosmo": "hpcgan.problems.cosmo.problem:CosmoProblem",
+    "pileup": "hpcgan.problems.pileup.problem:PileupProblem",
+    "rpv": "hpcgan.problems.detector_images.rpv:RpvProblem",
 }
 
 
@@ -369,7 +369,7 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     Raises
     ------
     InputError
-        As `open_events`; a file that is not that of the run (`hpcgan.rundata.load`); a point that no event of the
+        As `open_events`; a file that is not that of the run (`hpcgan.runs.data.load`); a point that no event of the
         training split has, or no event that is left.
     """
     data.require(split)

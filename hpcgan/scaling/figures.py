@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from hpcgan.metrics.plots import COLOURS, REAL, STYLE, new_figure
+from hpcgan.report.plots import COLOURS, REAL, STYLE, new_figure
 from hpcgan.scaling.measure import ISOLATED
 from hpcgan.scaling.summary import PARTS
 

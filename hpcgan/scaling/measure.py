@@ -2,8 +2,8 @@
 
 A study is a directory: `config.yaml` and `setting.json` say what is measured, `points/` has one file a point (number
 of ranks, backend, repeat), written when the point is done, `logs/` what the ranks of failed points printed. The same
-study again measures what is missing. The measuring itself is `hpcgan.stopwatch`, started on all ranks by the launcher
-that starts trainings.
+study again measures what is missing. The measuring itself is `hpcgan.training.timing`, started on all ranks by the
+launcher that starts trainings.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgan import rundata
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.files import write_atomic
-from hpcgan.launch.banner import BannerFilter
-from hpcgan.launch.start import Launcher, launch
+from hpcgan.launch.launcher import Launcher, launch
+from hpcgan.launch.mpirun_output import BannerFilter
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs import data as rundata
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.files import write_atomic
 
 Mode = Literal["weak", "strong"]
 #: What a point of isolated processes is called in place of a backend.
 ISOLATED = "isolated"
 #: Bytes of the buffers whose average is timed: 1 KiB to 64 MiB.
 SWEEP_SIZES = tuple(1024 * 4**k for k in range(9))
-MODULE = "hpcgan.stopwatch"
+MODULE = "hpcgan.training.timing"
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def measure(
     report : callable
         Takes one line for the user.
     start : callable
-        `hpcgan.launch.start.launch`, or what stands in for it.
+        `hpcgan.launch.launcher.launch`, or what stands in for it.
 
     Raises
     ------
@@ -416,7 +416,7 @@ def request_of_ranks(
     report: Callable[[str], None],
     start: Callable[..., int],
 ) -> list[dict[str, Any]]:
-    """Have all ranks obey a request to `hpcgan.stopwatch`; what each of them says.
+    """Have all ranks obey a request to `hpcgan.training.timing`; what each of them says.
 
     Parameters
     ----------
@@ -432,7 +432,7 @@ def request_of_ranks(
     report : callable
         Takes one line for the user.
     start : callable
-        `hpcgan.launch.start.launch`, or what stands in for it.
+        `hpcgan.launch.launcher.launch`, or what stands in for it.
 
     Raises
     ------

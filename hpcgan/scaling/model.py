@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.files import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Setting, Study
 from hpcgan.scaling.summary import Blocks, blocks, summarise
 from hpcgan.suggest import did_you_mean
+from hpcgan.system.files import write_atomic
 
 ALGORITHMS = ("ring", "tree")
 RESAMPLES = 400
@@ -552,7 +552,7 @@ def rows(model: Mapping[str, Any]) -> list[list[str]]:
 
 def write(study: Study, model: Mapping[str, Any]) -> list[Path]:
     """Write `model-INTERCONNECT.json` and `.png` into the study."""
-    from hpcgan.metrics.plots import png
+    from hpcgan.report.plots import png
     from hpcgan.scaling.figures import model_figure
 
     stem = re.sub(r"[^A-Za-z0-9.-]+", "_", f"model-{model['interconnect']}")

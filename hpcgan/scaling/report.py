@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import hpcgan
-from hpcgan.files import write_atomic
 from hpcgan.scaling.measure import ISOLATED, Study
 from hpcgan.scaling.summary import PARTS, summarise
+from hpcgan.system.files import write_atomic
 
 MEANING = {
     "rate": "Samples of all ranks over the time of the slowest rank, in blocks of real training steps (with the real "
@@ -69,7 +69,7 @@ def write(study: Study, report: Mapping[str, Any]) -> list[Path]:
     write_atomic(made[1], to_csv(report["points"]))
     picture = None
     if report["points"]:
-        from hpcgan.metrics.plots import png
+        from hpcgan.report.plots import png
         from hpcgan.scaling.figures import study_figure
 
         picture = png(study_figure(report))
@@ -186,7 +186,7 @@ def title(report: Mapping[str, Any]) -> str:
 
 def page(report: Mapping[str, Any], picture: bytes | None) -> str:
     """The study as one HTML page."""
-    from hpcgan.metrics.page import EmbeddedFigure, document, gallery, label, table, text
+    from hpcgan.report.page import EmbeddedFigure, document, gallery, label, table, text
 
     s = report["setting"]
     created = datetime.datetime.fromisoformat(report["created"]).strftime("%-d %B %Y, %H:%M UTC")

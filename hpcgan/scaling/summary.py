@@ -1,6 +1,6 @@
 r"""What the measured times of a study mean: rates, efficiency, cost, and the parts of a step.
 
-All from the clocks of the ranks, block by block (`hpcgan.stopwatch`). With :math:`r` a rank, :math:`i` a step:
+All from the clocks of the ranks, block by block (`hpcgan.training.timing`). With :math:`r` a rank, :math:`i` a step:
 
 - *rate*: samples of all ranks in a block of real steps over the time of its slowest rank; the median over the blocks
   of a repeat, then the mean over the repeats with its standard error.

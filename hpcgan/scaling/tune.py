@@ -1,9 +1,9 @@
 """Find the launcher's settings for this machine by measuring (`hpcgan doctor --tune`).
 
-Every candidate is a real job of the training's own steps (`hpcgan.stopwatch`), started by the launcher that starts
-trainings. Candidates take turns, round after round, and each is compared with the default of the same round, so that a
-machine that gets slower hits all alike. A setting is taken only if chance hardly makes it as fast, and settings that
-are taken are measured once more together.
+Every candidate is a real job of the training's own steps (`hpcgan.training.timing`), started by the launcher that
+starts trainings. Candidates take turns, round after round, and each is compared with the default of the same round, so
+that a machine that gets slower hits all alike. A setting is taken only if chance hardly makes it as fast, and settings
+that are taken are measured once more together.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import hpcgan
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, Interrupted
-from hpcgan.files import write_atomic
 from hpcgan.launch import tuned
-from hpcgan.launch.start import Launcher, launch
+from hpcgan.launch.launcher import Launcher, launch
 from hpcgan.launch.topology import OPEN_MPI_4, OPEN_MPI_5
 from hpcgan.launch.tuned import Tuned
 from hpcgan.scaling.measure import Resources, request_of_ranks
+from hpcgan.system.files import write_atomic
 
 #: A setting that gains less than this is not worth remembering.
 LEAST_GAIN = 0.01

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
-from hpcgan.launch.job import GRACE, Requests
-from hpcgan.rundir import attempt_state
+from hpcgan.launch.process import GRACE, Requests
+from hpcgan.runs.directory import attempt_state
 from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.ledger import (
     OWN_SAMPLERS,

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from hpcgan.metrics.plots import COLOURS, FAKE, REAL, new_figure, styled
+from hpcgan.report.plots import COLOURS, FAKE, REAL, new_figure, styled
 from hpcgan.sweep.domain import Domain, domains, short_names
 from hpcgan.sweep.statistics import Importance, Standing
 from hpcgan.sweep.table import Row, RowState, Table

@@ -16,8 +16,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from hpcgan import records, stateless
+from hpcgan import rng
 from hpcgan.errors import InputError
+from hpcgan.runs import records
 from hpcgan.suggest import did_you_mean
 from hpcgan.sweep.space import Dimension, Space
 from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
@@ -139,7 +140,7 @@ class Ledger:
 
     def _sampler_seed(self, number: int) -> int:
         """A sampler is made for each trial, so that one of a resumed study draws on, and does not begin anew."""
-        return int(stateless.uniform(self._description.seed, "sweep/sampler", 0, number, 1, 1)[0, 0] * 2**31)
+        return int(rng.uniform(self._description.seed, "sweep/sampler", 0, number, 1, 1)[0, 0] * 2**31)
 
     def _chosen(self, trial: Any, seed: int, index: int) -> Assignment:
         """Let the sampler choose what a trial that the journal has still lacks."""
@@ -316,12 +317,12 @@ _STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 def trial_seed(seed: int, index: int) -> int:
     """Seed of the training of a trial of the search."""
-    return int(stateless.uniform(seed, "sweep/seed", 0, index, 1, 1)[0, 0] * 2**31)
+    return int(rng.uniform(seed, "sweep/seed", 0, index, 1, 1)[0, 0] * 2**31)
 
 
 def repeat_seed(seed: int, number: int, repetition: int) -> int:
     """Seed of the training of a repetition, from 0, of a trial."""
-    return int(stateless.uniform(seed, "sweep/repeat", number, repetition, 1, 1)[0, 0] * 2**31)
+    return int(rng.uniform(seed, "sweep/repeat", number, repetition, 1, 1)[0, 0] * 2**31)
 
 
 def known_params(space: Space, description: Description, index: int) -> dict[str, Any]:

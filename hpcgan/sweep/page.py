@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from hpcgan import yamlio
-from hpcgan.metrics.page import EmbeddedFigure, Numbers, document, gallery, table, text
+from hpcgan.report.page import EmbeddedFigure, Numbers, document, gallery, table, text
 from hpcgan.sweep.domain import short_names, show
 
 SHOWN = 20

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hpcgan
-from hpcgan import samples
 from hpcgan.errors import InputError
-from hpcgan.files import write_atomic
-from hpcgan.metrics.page import EmbeddedFigure
-from hpcgan.rundir import RunDirectory
+from hpcgan.evaluation import run_samples
+from hpcgan.report.page import EmbeddedFigure
+from hpcgan.runs.directory import RunDirectory
 from hpcgan.sweep import page
 from hpcgan.sweep.domain import domains
 from hpcgan.sweep.statistics import Standing, importance, ranking
 from hpcgan.sweep.store import check_json
 from hpcgan.sweep.table import ENDED, Row, Table, one_line
+from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def write(table: Table, shuffles: int = 200) -> list[Path]:
     InputError
         The folder cannot be written.
     """
-    from hpcgan.metrics.plots import png
+    from hpcgan.report.plots import png
 
     report, figures = build(table, shuffles)
     shown = [EmbeddedFigure(name, caption, png(figure), section) for name, caption, section, figure in figures]
@@ -321,10 +321,10 @@ def _samples(
     if row is None or row.epoch is None:
         return []
     run = table.study.trial(row.number)
-    if row.epoch not in samples.epochs(run):
+    if row.epoch not in run_samples.epochs(run):
         return []
     try:
-        drawn = samples.figure(run, row.epoch)
+        drawn = run_samples.figure(run, row.epoch)
     except InputError as error:
         problems.append(one_line(str(error)))
         return []

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpcgan import config as configuration
-from hpcgan import stateless, yamlio
+from hpcgan import rng, yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import InputError
 from hpcgan.suggest import choose, did_you_mean
@@ -178,7 +178,7 @@ class Space:
         params: dict[str, Any] = {}
         for d in self.dimensions:
             if self.active(d, params):
-                params[d.key] = d.at(float(stateless.uniform(seed, f"sweep/{d.key}", 0, index, 1, 1)[0, 0]))
+                params[d.key] = d.at(float(rng.uniform(seed, f"sweep/{d.key}", 0, index, 1, 1)[0, 0]))
         return params
 
     def grid(self) -> list[dict[str, Any]]:

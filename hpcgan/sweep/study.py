@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan import config as configuration
-from hpcgan import rundata, yamlio
+from hpcgan import yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.files import write_atomic
-from hpcgan.rundir import FencedError, Lease, RunDirectory, differences
+from hpcgan.runs import data as rundata
+from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep.ledger import known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space
 from hpcgan.sweep.store import Description, StudyDirectory
+from hpcgan.system.files import write_atomic
 
 
 def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:

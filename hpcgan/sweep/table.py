@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgan import records
 from hpcgan.errors import InputError
-from hpcgan.launch import jobs
-from hpcgan.rundir import RunDirectory, attempt_state, attempts_made
+from hpcgan.launch import run_status
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
 from hpcgan.sweep.store import Assignment, Description, Goal, Result, StudyDirectory, is_number, is_whole
 
 RowState = Literal["complete", "pruned", "failed", "running", "queued", "lost", "broken"]
@@ -207,7 +207,7 @@ class TableReader:
     def _wanted(self, number: int, run: RunDirectory) -> int:
         """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
         if number not in self._epochs:
-            wanted = jobs.wanted_epochs(run)
+            wanted = run_status.wanted_epochs(run)
             if not is_whole(wanted) or not wanted:
                 return 0
             self._epochs[number] = wanted
@@ -282,7 +282,7 @@ def _open(
     curve, now, left = _curve(epochs), time.time(), None
     best = min(curve, key=lambda point: point[1]) if curve else None
     if state == "running" and epochs and epochs[-1].epoch < wanted:
-        whole = jobs.training_left(epochs[-1].numbers, wanted - epochs[-1].epoch)
+        whole = run_status.training_left(epochs[-1].numbers, wanted - epochs[-1].epoch)
         left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
     return Row(
         number,

@@ -23,17 +23,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from hpcgan import records, streams
-from hpcgan.allocation import current_job
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import srun
-from hpcgan.launch.job import STOP_SIGNALS, Requests, handling, rank_command
-from hpcgan.launch.records import OVER, ends, launch_training
-from hpcgan.launch.start import Launcher, launch
+from hpcgan.launch.launcher import Launcher, launch
+from hpcgan.launch.outcome import OVER, ends, launch_training
+from hpcgan.launch.process import STOP_SIGNALS, Requests, handling, rank_command
 from hpcgan.launch.topology import UNKNOWN, Topology
 from hpcgan.launch.world import set_parent_death_signal
-from hpcgan.rundir import FencedError, Lease, RunDirectory, attempt_state
+from hpcgan.runs import records
+from hpcgan.runs.directory import FencedError, Lease, RunDirectory, attempt_state
 from hpcgan.sweep.store import Assignment, Result, State, StudyDirectory
+from hpcgan.system import streams
+from hpcgan.system.allocation import current_job
 
 #: Seconds that processes of an earlier attempt get to notice that they are alone.
 PATIENCE = 120.0

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import config as configuration
-from hpcgan.console import make_table, open_console
+from hpcgan import config
 from hpcgan.errors import EXIT_DONE, InputError
-from hpcgan.launch.jobs import clock
+from hpcgan.launch.run_status import clock
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory, attempt_state
 from hpcgan.sweep.domain import short_names, show
 from hpcgan.sweep.statistics import Standing, ranking, time_left
 from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table
+from hpcgan.system.console import make_table, open_console
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -140,7 +140,7 @@ def _configuration(table: Table, first: Standing) -> str:
             raise InputError(f"{table.study.config_file}: has no section for '{key}' of trial {first.number}")
         node[last] = value
     try:
-        return configuration.load(base, Problems()).to_yaml()
+        return config.load(base, Problems()).to_yaml()
     except InputError as error:
         raise InputError(f"{table.study.config_file}, with the values of trial {first.number}: {error}") from None
 

@@ -26,12 +26,12 @@ from hpcgan.errors import HpcganError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity
 from hpcgan.methods.base import ATTENTION, NONFINITE, Method, StepInput, StepResult
 from hpcgan.metrics.observable import Score
-from hpcgan.records import MetricsWriter
-from hpcgan.rundir import Lease
-from hpcgan.training import checkpoint as checkpoints
-from hpcgan.training.control import StopRequest
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs.directory import Lease
+from hpcgan.runs.records import MetricsWriter
 from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Reporter
+from hpcgan.training.requests import StopRequest
 from hpcgan.training.state import TrainState
 
 RECORD_EVERY = 50  # steps between `step` records
@@ -41,7 +41,7 @@ PAUSED_S = 1.0  # between two looks of a paused training
 
 
 class Inbox(Protocol):
-    """See `hpcgan.control.Inbox`."""
+    """See `hpcgan.runs.commands.Inbox`."""
 
     def waiting(self) -> bool: ...
     def read(self) -> list[dict[str, Any]]: ...

@@ -13,9 +13,9 @@ import pytest
 import tiny
 import yaml
 
-from hpcgan import control, records
-from hpcgan.rundir import RunDirectory
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint, records
+from hpcgan.runs import commands as control
+from hpcgan.runs.directory import RunDirectory
 
 #: A training that no machine is quick enough to finish before a test has done with it.
 ENDLESS = ("training.epochs=100000", "scoring.every_epochs=0")

@@ -24,8 +24,8 @@ def install(phase: str, step: int) -> None:
     from hpcgan.data.pipeline import Pipeline
     from hpcgan.evaluation.score import Scorer
     from hpcgan.methods.gan import Gan
-    from hpcgan.problems.rpv import RpvProblem
-    from hpcgan.training import checkpoint
+    from hpcgan.problems.detector_images.rpv import RpvProblem
+    from hpcgan.runs import checkpoint
 
     reached = [0]
 
@@ -103,6 +103,6 @@ if __name__ == "__main__":
         stop_after(int(os.environ["HPCGAN_STOP_AT"]))
     if "HPCGAN_PATIENCE" in os.environ:
         shorten(float(os.environ["HPCGAN_PATIENCE"]))
-    from hpcgan.cli import main
+    from hpcgan.commands.cli import main
 
     sys.exit(main())

@@ -19,8 +19,7 @@ import pytest
 import tiny
 import yaml
 
-from hpcgan import records
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint, records
 
 MARK = "HPCGAN_TEST_JOB"  # in the environment of every process of a job
 HERE = Path(__file__).parent
@@ -158,7 +157,7 @@ def train_command(run: Path, *args: str, ranks: int = 2, config: str = "tiny.yam
 
 def faulty_command(run: Path, *args: str, ranks: int = 2) -> list[str]:
     """The same with ranks that obey `HPCGAN_FAULT` (see `faulty`)."""
-    program = "import sys; from hpcgan.launch.start import launch as f"
+    program = "import sys; from hpcgan.launch.launcher import launch as f"
     program += "; sys.exit(f(sys.argv[2:], int(sys.argv[1]), module='faulty'))"
     return [sys.executable, "-c", program, str(ranks), "train", "tiny.yaml", *args, "--run", str(run)]
 

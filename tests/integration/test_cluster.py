@@ -18,15 +18,15 @@ import tiny
 import yaml
 from engines import ENDLESS, a_little_further, assert_same, command_line_run, engines_of, last_step, wait_until
 
-from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.runs import records
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
 
-from hpcgan import liveness
 from hpcgan.interactive import Cluster, Session, attach
 from hpcgan.interactive import folder as folders
+from hpcgan.system import liveness
 
 #: Instead of none, as in `ENDLESS`: a score of the last epoch.
 SCORED = ("scoring.every_epochs=100000",)
@@ -283,7 +283,7 @@ def test_more_engines_than_cores_are_warned_of_and_named_when_they_do_not_come(a
 #: Where a start is interrupted, as the object and the name of what it does then.
 MOMENTS = {
     "the folder is made": "hpcgan.interactive.folder.write",
-    "the controller starts": "hpcgan.interactive.backend.Loop.run",
+    "the controller starts": "hpcgan.interactive.ipyparallel_cluster.Loop.run",
     "it is connected to": "hpcgan.interactive.cluster.connect_client",
     "the engines start": "hpcgan.interactive.cluster.Cluster._start_engines",
     "engines are waited for": "hpcgan.interactive.cluster.Cluster._check_parts",

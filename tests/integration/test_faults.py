@@ -16,9 +16,9 @@ import time
 import jobs
 import pytest
 
-from hpcgan import control, records
-from hpcgan.rundir import RunDirectory
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint, records
+from hpcgan.runs import commands as control
+from hpcgan.runs.directory import RunDirectory
 
 pytest.importorskip("horovod")
 

@@ -17,8 +17,8 @@ pytest.importorskip("horovod")
 
 import hpcgan
 from hpcgan import config
-from hpcgan.data.hdf5 import open_images
 from hpcgan.problems.base import Problems
+from hpcgan.problems.detector_images.files import open_images
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.job import JobTimeout
+from hpcgan.launch.launcher import launch
 from hpcgan.launch.mpirun import find_mpirun
-from hpcgan.launch.start import launch
+from hpcgan.launch.process import JobTimeout
 from hpcgan.launch.topology import plan
 
 try:
@@ -68,7 +68,7 @@ RANK = """
 """
 LAUNCHER = """
     import sys
-    from hpcgan.launch.start import launch
+    from hpcgan.launch.launcher import launch
 
     sys.exit(launch(sys.argv[2:], 2, module="jobrank", grace=float(sys.argv[1])))
 """

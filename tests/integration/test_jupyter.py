@@ -20,7 +20,7 @@ import tiny
 import yaml
 from browser import CHROMIUM, Browser
 
-from hpcgan import records
+from hpcgan.runs import records
 
 needs.found("horovod", "ipywidgets", "jupyterlab")
 pytestmark = [

@@ -16,7 +16,7 @@ import yaml
 from books import PRESETS, ROOT, cell, check, executed, shown
 from engines import stopped_after
 
-from hpcgan import records
+from hpcgan.runs import records
 
 needs.found("nbformat", "nbclient", "ipykernel", "ipywidgets", "horovod", "optuna")
 

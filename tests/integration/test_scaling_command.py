@@ -148,7 +148,7 @@ def test_another_configuration_or_setting_does_not_go_into_the_same_folder(folde
 
 
 def test_a_study_that_is_being_measured_is_left_alone(folder):
-    from hpcgan.rundir import Lease, RunDirectory
+    from hpcgan.runs.directory import Lease, RunDirectory
 
     before = sorted(path.name for path in (folder / "study" / "points").iterdir())
     lease = Lease(RunDirectory(folder / "study"))

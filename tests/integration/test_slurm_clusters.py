@@ -11,9 +11,8 @@ import tiny
 from books import executed, shown
 from engines import ENDLESS, a_little_further, assert_same, engines_of, last_step, stopped_after, wait_until
 
-from hpcgan import records
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint, records
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")

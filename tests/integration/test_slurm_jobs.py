@@ -21,9 +21,8 @@ import pytest
 import sweeps
 import yaml
 
-from hpcgan import records
+from hpcgan.runs import checkpoint, records
 from hpcgan.sweep.store import StudyDirectory
-from hpcgan.training import checkpoint
 
 pytest.importorskip("horovod")
 
@@ -105,7 +104,7 @@ def ranks_of(mark):
     for process in jobs.marked(mark):
         try:
             env = process.environ()
-            if "hpcgan.launch.rank" in process.cmdline() and "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
+            if "hpcgan.launch.rank_shim" in process.cmdline() and "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
                 found[int(env["SLURM_PROCID"])] = process
         except psutil.Error:
             continue

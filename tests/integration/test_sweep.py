@@ -17,11 +17,11 @@ import pytest
 import sweeps
 import yaml
 
-from hpcgan import records
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 from hpcgan.errors import InputError
 from hpcgan.interactive import Sweep
-from hpcgan.rundir import attempt_state
+from hpcgan.runs import records
+from hpcgan.runs.directory import attempt_state
 from hpcgan.sweep.store import StudyDirectory
 
 pytest.importorskip("horovod")
@@ -105,7 +105,7 @@ def trainings(job):
             continue
         if "hpcgan.sweep.trial" in command:
             found["trial"][int(command[command.index("hpcgan.sweep.trial") + 2])] = process
-        elif "hpcgan.launch.rank" in command and "--run" in command:
+        elif "hpcgan.launch.rank_shim" in command and "--run" in command:
             found["train"][int(Path(command[command.index("--run") + 1]).name)] = process
     return found
 

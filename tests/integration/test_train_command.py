@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcgan import records
-from hpcgan.cli import main
-from hpcgan.training import checkpoint
+from hpcgan.commands.cli import main
+from hpcgan.runs import checkpoint, records
 
 pytest.importorskip("horovod")
 

@@ -30,8 +30,8 @@ import pytest
 from _pytest.reports import TestReport
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.job import JobTimeout
-from hpcgan.launch.start import launch
+from hpcgan.launch.launcher import launch
+from hpcgan.launch.process import JobTimeout
 from hpcgan.launch.world import expected_world
 
 RESULTS = "HPCGAN_TEST_RESULTS"  # set for the ranks: the folder they write to

@@ -13,10 +13,10 @@ pytest.importorskip("horovod")
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.calogan import CaloGan, Discriminator  # noqa: E402
-from hpcgan.models.layers import Initializer, synchronise  # noqa: E402
-from hpcgan.models.minibatch import MinibatchDiscrimination  # noqa: E402
-from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.networks.layers import Initializer, synchronise  # noqa: E402
+from hpcgan.networks.minibatch import MinibatchDiscrimination  # noqa: E402
+from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator  # noqa: E402
 
 BATCH = 3
 SHAPES = ((2, 8), (4, 4), (4, 2))

@@ -13,13 +13,13 @@ pytest.importorskip("horovod")
 
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import stream  # noqa: E402
 from hpcgan.evaluation.conditions import each, of_rows  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.training import checkpoint  # noqa: E402
+from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
+from hpcgan.runs import checkpoint  # noqa: E402
 
 
 @pytest.fixture

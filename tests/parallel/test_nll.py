@@ -13,7 +13,7 @@ pytest.importorskip("horovod")
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import LikelihoodConfig  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 BATCH, STEPS = 4, 3
 

@@ -13,7 +13,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 BATCH = 4
 DCGAN = {"normalisation": "batch"}

@@ -10,7 +10,7 @@ pytest.importorskip("horovod")
 from hpcgan.config import LikelihoodConfig  # noqa: E402
 from hpcgan.methods.base import StepInput  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 BATCH, STEPS = 4, 6
 

@@ -12,20 +12,24 @@ import tiny
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
-from hpcgan.models.shares import Shares  # noqa: E402
-from hpcgan.models.spectrum import Spectrum  # noqa: E402
-from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory, attempt_state  # noqa: E402
-from hpcgan.training import checkpoint, loop  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
+from hpcgan.runs import (  # noqa: E402
+    checkpoint,
+    records,
+)
+from hpcgan.runs import commands as control  # noqa: E402
+from hpcgan.runs.directory import RunDirectory, attempt_state  # noqa: E402
+from hpcgan.training import assembly, loop  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 BATCH = 4
@@ -90,7 +94,7 @@ def test_three_ranks_too(comm):
 
 
 def _train(comm, data, folder, *overrides, stop=None):
-    attempt.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
+    assembly.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
 
 
 class VerdictAt(StopRequest):
@@ -112,7 +116,7 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, w
     run = RunDirectory(shared_folder(comm, tmp_path_factory, "verdict"))
     stop = VerdictAt(10 if comm.is_root else 1000, run)
     for _ in range(2):
-        best = attempt.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
+        best = assembly.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
         assert best["epoch"] <= 2
         assert comm.broadcast_json(comm.gather_json(best)) == [best] * 2
     if comm.is_root:
@@ -144,13 +148,13 @@ class CommandsAt(StopRequest):
 def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_factory, monkeypatch, backend):
     """A pause, rates that are set in it, more rates later: the bits are those of a schedule with the same rates."""
     comm = comm_of(backend)
-    monkeypatch.setattr(attempt, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(assembly, "Inbox", functools.partial(control.Inbox, every=0.0))
     monkeypatch.setattr(loop, "PAUSED_S", 0.01)
     run = RunDirectory(shared_folder(comm, tmp_path_factory, f"commands-{backend}"))
     whole = shared_folder(comm, tmp_path_factory, f"scheduled-{backend}")
     sent = {3: [("pause", {})], 8: [("set", {"generator": 0.01})], 12: [("resume", {})],
             17: [("set", {"generator": 3e-4, "discriminator": 0.02})]}  # fmt: skip
-    attempt.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
+    assembly.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
     changes = "[{step: 3, generator: 0.01}, {step: 8, generator: 3.0e-4, discriminator: 0.02}]"
     _train(comm, data, whole, f"training.schedule.changes={changes}")
     if not comm.is_root:
@@ -280,7 +284,7 @@ def test_bad_input_that_one_rank_sees_is_an_input_error_on_all(comm, data, tmp_p
     folder = shared_folder(comm, tmp_path_factory, "absent")
     path = data if comm.rank == 0 else data / "not-there"
     with pytest.raises(InputError, match=r"rank 1: .*not-there/train.h5: no such file"):
-        attempt.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
+        assembly.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
     assert not (folder / "run").exists()
 
 
@@ -360,7 +364,7 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
         with h5py.File(mine / "val.h5", "r+") as file:
             file["all_events/hist"][3] *= 2
     with pytest.raises(InputError) as error:
-        attempt.train(tiny.config(mine), run, comm, StopRequest())
+        assembly.train(tiny.config(mine), run, comm, StopRequest())
     assert re.match(
         r"rank 1: .*/val.h5 on \S+: holds other data than rank 0 reads \(other values of ", str(error.value)
     )
@@ -368,5 +372,7 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
     assert not folder.exists()
     if comm.rank == 1:
         shutil.copy(data / "val.h5", mine / "val.h5")
-    attempt.train(tiny.config(mine, "training.epochs=1"), run, comm, StopRequest())  # the same, each from its own place
+    assembly.train(
+        tiny.config(mine, "training.epochs=1"), run, comm, StopRequest()
+    )  # the same, each from its own place
     assert len(records.read(run.metrics_file, "epoch")) == 1

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint
 
 ARRAYS = {"network/w": np.arange(5000.0), "optimizer/m": np.zeros(3, np.float32)}
 

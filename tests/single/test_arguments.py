@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 from hpcgan.suggest import choose, nearest
 
 

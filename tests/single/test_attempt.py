@@ -12,17 +12,20 @@ from one_rank import unless_thorough
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt, records  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.diversity import Diversity  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
-from hpcgan.problems.rpv import RpvProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.training import checkpoint  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
+from hpcgan.runs import (  # noqa: E402
+    checkpoint,
+    records,
+)
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
@@ -35,7 +38,7 @@ def data(tmp_path_factory):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    assembly.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -302,7 +305,7 @@ def test_a_spike_before_the_first_checkpoint_ends_the_run(data, tmp_path):
 
 def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     totals = iter([10.0, 14.0, 31.0, 9.0])
-    monkeypatch.setattr(attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
     (record,) = records.read(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (45, 15)
@@ -315,9 +318,9 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
 def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     """Not in the second epoch, as the best so far, the first, was no more diverse; in the fourth, 0.2 after 0.9."""
     totals, diversities = iter([10.0, 14.0, 9.0, 11.0]), iter([0.1, 0.2, 0.9, 0.2])
-    monkeypatch.setattr(attempt, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
     monkeypatch.setattr(
-        attempt, "epoch_diversity", lambda *_: lambda epoch: Diversity(pairs=next(diversities), nearest=0.5)
+        assembly, "epoch_diversity", lambda *_: lambda epoch: Diversity(pairs=next(diversities), nearest=0.5)
     )
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.diversity_below=0.5", "training.epochs=4")
     (record,) = records.read(run.metrics_file, "rollback")
@@ -434,7 +437,7 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts(data, tmp_path):
 
 
 def test_a_second_training_in_the_same_directory_is_refused(data, tmp_path):
-    from hpcgan.rundir import Lease
+    from hpcgan.runs.directory import Lease
 
     lease = Lease(RunDirectory(tmp_path))
     with pytest.raises(HpcganError, match="is at work in it"):

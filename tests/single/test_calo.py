@@ -13,13 +13,13 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.data import calo
-from hpcgan.data.calo import Writer, check_target, open_showers, validate
 from hpcgan.data.info import describe
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter.files import Writer, check_target, open_showers, validate
 
 
 def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sample:

@@ -14,14 +14,15 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcgan.cli import main
 from hpcgan.commands import calo as command_line
-from hpcgan.data import calo, calo_generate
-from hpcgan.data.calo_generate import Beam, Block, generate, make_block
+from hpcgan.commands.cli import main
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import FINE, PUBLISHED
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter import generate as calo_generate
+from hpcgan.problems.calorimeter.generate import Beam, Block, generate, make_block
 
 BEAM = Beam("gamma")
 

@@ -12,14 +12,15 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.cli import main
-from hpcgan.data import calo, calo_import
-from hpcgan.data.calo_import import export, import_files, open_reader, recognise
+from hpcgan.commands.cli import main
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, parse_segmentation
 from hpcgan.physics.shower_shapes import layer_energies
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter import importing as calo_import
+from hpcgan.problems.calorimeter.importing import export, import_files, open_reader, recognise
 
 DATA = Path(__file__).parents[1] / "data"
 GAMMA = DATA / "geant4_gamma.h5"

@@ -8,24 +8,29 @@ import tiny
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt, control, records  # noqa: E402
 from hpcgan import config as configuration  # noqa: E402
-from hpcgan.cli import main  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.data import calo_generate, tensors  # noqa: E402
-from hpcgan.data.calo_generate import Beam  # noqa: E402
+from hpcgan.commands.cli import main  # noqa: E402
+from hpcgan.data.layouts import tensors  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
-from hpcgan.metrics import plots  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.stopwatch import payload, period  # noqa: E402
-from hpcgan.training import checkpoint  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
+from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
+from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.report import plots  # noqa: E402
+from hpcgan.runs import (  # noqa: E402
+    checkpoint,
+    records,
+)
+from hpcgan.runs import commands as control  # noqa: E402
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
+from hpcgan.training.timing import payload, period  # noqa: E402
 
 SHOWERS = 100  # 60 for training, 20 for validation, 20 for the test
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
@@ -53,7 +58,7 @@ def config(data, *overrides):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    attempt.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    assembly.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -145,7 +150,7 @@ def test_a_loss_beyond_the_limit_goes_back_to_the_best_state(data, tmp_path):
 
 def test_what_the_stopwatch_counts(data):
     settings = config(data)
-    method, _ = attempt.make_method(settings, CaloLayerProblem(settings.model), SerialComm())
+    method, _ = assembly.make_method(settings, CaloLayerProblem(settings.model), SerialComm())
     weights = sum(int(np.prod(w.shape)) for w in method.networks["density"].weights)
     assert weights == 2 * 72 * 8 + 8 + 8 + 8 * 72 * 7 + 72 * 7
     assert payload(method, "float32") == {"density": 4 * (weights + 3)}

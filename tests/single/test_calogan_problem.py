@@ -18,24 +18,27 @@ from pages import Page, check_numbers
 tf = needs.tensorflow()
 
 import hpcgan  # noqa: E402
-from hpcgan import attempt, config, records  # noqa: E402
+from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
-from hpcgan.data import calo, calo_generate  # noqa: E402
-from hpcgan.data.calo_generate import Beam  # noqa: E402
-from hpcgan.data.calo_import import import_files  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import probes, report  # noqa: E402
-from hpcgan.models.calogan import CaloGan, Discriminator, Generator  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
-from hpcgan.problems import calogan_figures  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.training import checkpoint as checkpoints  # noqa: E402
-from hpcgan.training import origin  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.calorimeter import figures as calogan_figures  # noqa: E402
+from hpcgan.problems.calorimeter import files as calo  # noqa: E402
+from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
+from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
+from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
+from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator, Generator  # noqa: E402
+from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
+from hpcgan.runs import records  # noqa: E402
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import warm_start as origin  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 CELLS = "2x8,4x4,4x2"
 
@@ -327,7 +330,7 @@ def test_runs_from_before_the_new_keys_keep_their_names(tmp_path):
 
 def train(made: config.Config, path: Path, stop: StopRequest | None = None) -> RunDirectory:
     run = RunDirectory(path)
-    attempt.train(made, run, SerialComm(), stop or StopRequest())
+    assembly.train(made, run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -437,11 +440,11 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
         eplus, f"training.start_from={run.path}", "model.particles=[eplus]", half_life, "seed=5", "training.epochs=1"
     )
     preflight(made, RunDirectory(tmp_path / "new"), 1)
-    method, state = attempt.make_method(made, CaloganProblem(made.model), SerialComm())
+    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
     source = CaloganProblem(made.model).open(eplus, "train")
     fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
-    sharding = attempt.shard(made, SerialComm(), source)
-    assert attempt.begin(made, method, CaloganProblem(made.model), source, sharding) == best.path
+    sharding = assembly.shard(made, SerialComm(), source)
+    assert assembly.begin(made, method, CaloganProblem(made.model), source, sharding) == best.path
     source.close()
     found = state.arrays()
     owners = {name.split("/")[1] for name in found if name.startswith("network/")}
@@ -467,7 +470,7 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
 
 def test_an_average_begins_where_the_generator_was_if_there_was_none(run, folder):
     made = configuration(folder)
-    method, state = attempt.make_method(made, CaloganProblem(made.model), SerialComm())
+    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
     best = checkpoints.load_best(run.checkpoints, print).arrays
     arrays = {name: value for name, value in best.items() if "/generator_average/" not in name}
     method.adopt(arrays)

@@ -6,12 +6,12 @@ import pytest
 
 tf = needs.tensorflow()
 
-from hpcgan import stateless  # noqa: E402
+from hpcgan import rng as stateless  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan, _Update  # noqa: E402
-from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 MODEL = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5)
 PROBLEM = CaloganProblem(MODEL)

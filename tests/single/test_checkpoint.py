@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.training import checkpoint
+from hpcgan.runs import checkpoint
 
 ARRAYS = {"network/g/w": np.arange(12.0).reshape(3, 4), "optimizer/g/power": np.array(0.5, np.float32)}
 

@@ -12,16 +12,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.cli import main as data_main
-from hpcgan.data import attributes, calo, calo_import, claims, hdf5, pool, tensors
-from hpcgan.data.calo_source import ShowerSource
-from hpcgan.data.cosmo import map_schema
+from hpcgan.commands.cli import main
+from hpcgan.data import attributes, claims
+from hpcgan.data.layouts import tensors
 from hpcgan.errors import InputError
-from hpcgan.evaluation.overlay_inputs import open_signal
-from hpcgan.evaluation.requests import read_conditions
+from hpcgan.evaluation.conditions_file import read_conditions
+from hpcgan.overlay.inputs import open_signal
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes
 from hpcgan.problems.base import Use, problem_class
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter import importing as calo_import
+from hpcgan.problems.calorimeter.source import ShowerSource
+from hpcgan.problems.cosmo.generate import map_schema
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.pileup import files as pool
 
 PLACES = {"data set": "all_events/hist", "group": "all_events", "top": "/"}
 RNG = np.random.default_rng(3)
@@ -440,14 +445,14 @@ def test_info_shows_converted_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
     images = np.zeros((2, 64, 64))
     images[:, 3, 4] = 2500.0
     path = image_file(tmp_path / "a.h5", images, {"/": {"units": np.array(["GeV"], h5py.string_dtype())}})
-    assert data_main(["data", "info", str(path), "--no-picture"]) == 0
+    assert main(["data", "info", str(path), "--no-picture"]) == 0
     out, err = capsys.readouterr()
     assert "64 x 64 [eta, phi], MeV (GeV in the file)" in out
     assert "energy            2.5 +- 0 TeV an event" in out
     assert "brightest         2.5e+06 MeV in a pixel" in out
     assert err == f"note: {path}: all_events/hist is in GeV, converted to MeV\n"  # once
     image_file(path, images, {"/": {"axes": "phi, eta"}})
-    assert data_main(["data", "info", str(path), "--no-picture"]) == 2
+    assert main(["data", "info", str(path), "--no-picture"]) == 2
 
 
 def test_overlay_reads_converted_images(tmp_path: Path) -> None:

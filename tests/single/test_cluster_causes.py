@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("ipyparallel")
 
-from hpcgan.interactive.backend import find_cause
+from hpcgan.interactive.ipyparallel_cluster import find_cause
 
 MPIRUN = """\
 2026-11-24 20:18:12.340 [Engine.0.0] CRITICAL | received signal 15, stopping

@@ -20,16 +20,15 @@ from pages import Page, check_numbers
 tf = needs.tensorflow()
 
 import hpcgan  # noqa: E402
-from hpcgan import attempt, config, records  # noqa: E402
+from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import evaluate as evaluate_command  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.config import DataConfig, TrainingConfig  # noqa: E402
-from hpcgan.data import hdf5  # noqa: E402
+from hpcgan.data.layouts.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.data.source import SyntheticSource, TensorSource  # noqa: E402
-from hpcgan.data.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
@@ -40,13 +39,18 @@ from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
-from hpcgan.models import dcgan, detector, quantiles  # noqa: E402
-from hpcgan.models.layers import Initializer, Projection  # noqa: E402
+from hpcgan.networks import quantiles  # noqa: E402
+from hpcgan.networks.layers import Initializer, Projection  # noqa: E402
 from hpcgan.problems.base import Problems, open_split  # noqa: E402
-from hpcgan.problems.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.detector_images import dcgan  # noqa: E402
+from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
+from hpcgan.problems.detector_images import networks as detector  # noqa: E402
+from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.runs import records  # noqa: E402
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 PROBLEM = ConditionalProblem(ConditionalModel(filters=2, latent_dim=3))
 DETECTOR = {
@@ -342,7 +346,7 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
     problem = ConditionalProblem(ConditionalModel(**DETECTOR))
     generator = detector.Generator(problem.model, 1)
     source = problem.open(folder, "train")
-    generator.calibrate({k: tf.constant(v) for k, v in b.items()} for b in attempt.encoded(problem, source, 32))
+    generator.calibrate({k: tf.constant(v) for k, v in b.items()} for b in assembly.encoded(problem, source, 32))
     events = source.read(np.arange(90))
     source.close()
     noise = np.random.default_rng(0).normal(size=(600, problem.noise_dim)).astype(np.float32)
@@ -532,7 +536,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
     """Trained for an epoch without one of the points, which is scored, too."""
     run = RunDirectory(tmp_path_factory.mktemp("run") / "run")
     made = configuration(folder, 'data.leave_out=[{"mGlu": 1600, "mNeu": 850}]')
-    attempt.train(made, run, SerialComm(), StopRequest())
+    assembly.train(made, run, SerialComm(), StopRequest())
     return run
 
 

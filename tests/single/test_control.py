@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import tiny
 
-from hpcgan import control, records
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 from hpcgan.errors import HpcganError, InputError, Interrupted, Stopped
-from hpcgan.rundir import RunDirectory, attempt_state
-from hpcgan.training.control import StopRequest
+from hpcgan.runs import commands as control
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.training.requests import StopRequest
 
 needs.tensorflow()
 
-from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.training import checkpoint, loop  # noqa: E402
+from hpcgan.runs import checkpoint  # noqa: E402
+from hpcgan.training import assembly as attempt  # noqa: E402
+from hpcgan.training import loop  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 

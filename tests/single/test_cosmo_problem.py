@@ -10,23 +10,24 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcgan import attempt, config
-from hpcgan.cli import main
+from hpcgan import config
 from hpcgan.comm.base import SerialComm
 from hpcgan.commands import evaluate as evaluate_command
-from hpcgan.data import cosmo as generation
+from hpcgan.commands.cli import main
+from hpcgan.data.layouts.tensors import open_tensors
 from hpcgan.data.storage import SPLITS
-from hpcgan.data.tensors import open_tensors
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.sample import load_sampler
 from hpcgan.metrics.null_band import null_band
-from hpcgan.models.cosmo import Discriminator, Generator
 from hpcgan.physics.lognormal import LognormalMaps, pixel_sites
 from hpcgan.problems.base import Problems
-from hpcgan.problems.cosmo import CosmoModel, CosmoProblem
-from hpcgan.rundir import RunDirectory
-from hpcgan.training.control import StopRequest
+from hpcgan.problems.cosmo import generate as generation
+from hpcgan.problems.cosmo.networks import Discriminator, Generator
+from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.training import assembly
+from hpcgan.training.requests import StopRequest
 
 SMALL = CosmoProblem(CosmoModel(side=32))
 
@@ -310,7 +311,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "scoring": {"events": 8},
     }
     run = RunDirectory(tmp_path / "run")
-    best = attempt.train(config.load(raw, Problems()), run, SerialComm(), StopRequest())
+    best = assembly.train(config.load(raw, Problems()), run, SerialComm(), StopRequest())
     assert best["step"] == 2  # 24 maps
     with open_tensors(run.samples / "epoch-0001.h5") as file:
         assert file.read()["kappa"].shape == (12, 32, 32)

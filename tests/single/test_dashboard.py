@@ -13,16 +13,16 @@ import psutil
 import pytest
 import tiny
 
-from hpcgan import records
 from hpcgan.errors import Interrupted
 from hpcgan.interactive import attach
-from hpcgan.records import MetricsWriter
-from hpcgan.rundir import Lease, RunDirectory
-from hpcgan.training.control import StopRequest
+from hpcgan.runs import records
+from hpcgan.runs.directory import Lease, RunDirectory
+from hpcgan.runs.records import MetricsWriter
+from hpcgan.training.requests import StopRequest
 
 pytest.importorskip("ipywidgets")
 
-from hpcgan.interactive import dashboard, painter
+from hpcgan.interactive import dashboard, figure_process
 from hpcgan.interactive.dashboard import TrainingDashboard
 
 PNG = b"\x89PNG"
@@ -121,8 +121,8 @@ def played(run):
 @contextlib.contextmanager
 def trained(data, run, *overrides):
     """A real training in a thread, which leaves some of the core to what is tested."""
-    from hpcgan import attempt
     from hpcgan.comm.base import SerialComm
+    from hpcgan.training import assembly
 
     class Resting(StopRequest):
         """Looked at in every step."""
@@ -139,7 +139,7 @@ def trained(data, run, *overrides):
 
     def train():
         with contextlib.suppress(Interrupted):
-            attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop)
+            assembly.train(tiny.config(data, *overrides), run, SerialComm(), stop)
 
     thread = threading.Thread(target=train)
     thread.start()
@@ -335,7 +335,7 @@ def test_closing_it_leaves_nothing_behind(run, played, opened):
 def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened, tmp_path, monkeypatch):
     (tmp_path / "stuck").write_text("#!/bin/sh\nexec sleep 600\n")
     (tmp_path / "stuck").chmod(0o755)
-    monkeypatch.setattr(painter.sys, "executable", str(tmp_path / "stuck"))
+    monkeypatch.setattr(figure_process.sys, "executable", str(tmp_path / "stuck"))
     panel = opened(run)
     played.epoch(1)
     poll(lambda: panel._painter.pid is not None)
@@ -349,7 +349,7 @@ def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened
 
 KILLED = """
 import os, pathlib, sys
-from hpcgan.interactive.painter import Painter
+from hpcgan.interactive.figure_process import Painter
 drawing = Painter()
 drawing.draw(pathlib.Path(sys.argv[1]), "curves")
 print(drawing.pid, flush=True)

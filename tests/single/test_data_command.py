@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.cli import main
 from hpcgan.commands import data
-from hpcgan.data import generate
-from hpcgan.data.hdf5 import SPLITS, open_images
+from hpcgan.commands.cli import main
+from hpcgan.data.storage import SPLITS
+from hpcgan.problems.detector_images import generate
+from hpcgan.problems.detector_images.files import open_images
 
 SAMPLE = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
 

@@ -15,11 +15,12 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.cli import main as data_main
-from hpcgan.data.delphes import count_events, import_files, read_towers
-from hpcgan.data.hdf5 import SPLITS, open_images, validate
+from hpcgan.commands.cli import main
+from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.physics.images import bin_towers
+from hpcgan.problems.detector_images.delphes import count_events, import_files, read_towers
+from hpcgan.problems.detector_images.files import open_images, validate
 
 SAMPLE = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
 
@@ -331,19 +332,17 @@ def test_angles_between_pi_and_the_edge_of_the_image_are_on_its_other_side(tmp_p
 def test_what_is_left_out_is_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = [[(0.0, 0.0, 30.0), (2.6, 9.0, 10.0)], [(-4.0, 1.0, 20.0)], [(2.5, 1.0, 40.0)], [], []]
     path = write_root(tmp_path / "a.root", events)
-    assert data_main(["data", "import", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert main(["data", "import", str(path), "--out", str(tmp_path / "out")]) == 0
     said = f"{tmp_path / 'out'}: 2 of 4 towers, with 30.0% of the energy, are at |eta| > 2.5 and left out\n"
     assert capsys.readouterr().out == f"{said}{tmp_path / 'out'}: imported\n"
     for split in SPLITS:
         with open_images(tmp_path / "out" / f"{split}.h5") as file:
             assert file.attrs["towers_left_out"] == 2
             assert file.attrs["energy_left_out"] == pytest.approx(0.3)
-    assert data_main(["data", "import", str(SAMPLE), "--out", str(tmp_path / "sample")]) == 0
+    assert main(["data", "import", str(SAMPLE), "--out", str(tmp_path / "sample")]) == 0
     assert "of the energy, are at |eta| > 2.5 and left out" in capsys.readouterr().out
     within = [[(0.0, 0.0, 30.0)]] * 5
-    assert (
-        data_main(["data", "import", str(write_root(tmp_path / "b.root", within)), "--out", str(tmp_path / "b")]) == 0
-    )
+    assert main(["data", "import", str(write_root(tmp_path / "b.root", within)), "--out", str(tmp_path / "b")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'b'}: imported\n"
 
 

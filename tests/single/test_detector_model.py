@@ -8,16 +8,16 @@ import pytest
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
-from hpcgan.data import hdf5  # noqa: E402
 from hpcgan.methods import permute  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.detector import Discriminator, Generator, Windows, _mass  # noqa: E402
-from hpcgan.models.layers import MinibatchStddev  # noqa: E402
+from hpcgan.networks.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
+from hpcgan.problems.detector_images.networks import Discriminator, Generator, Windows, _mass  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.training import assembly as attempt  # noqa: E402
 
 FULL = {
     "architecture": "detector",

@@ -9,8 +9,8 @@ import pytest
 from hpcgan.commands import doctor
 from hpcgan.commands.doctor import FAIL, OK, WARN, Check
 from hpcgan.errors import HpcganError
-from hpcgan.launch.job import JobTimeout
 from hpcgan.launch.mpirun import Mpirun
+from hpcgan.launch.process import JobTimeout
 
 GOOD = {
     "tensorflow": {"version": "2.15.1", "gpus": [], "cuda": False},
@@ -92,7 +92,7 @@ def job(monkeypatch, out="", err="", code=0, error=None):
             raise error
         return code
 
-    monkeypatch.setattr("hpcgan.launch.start.launch", launch)
+    monkeypatch.setattr("hpcgan.launch.launcher.launch", launch)
 
 
 def test_the_job_is_judged_by_what_the_ranks_computed(monkeypatch):

@@ -16,8 +16,8 @@ from hpcgan.commands import evaluate, generate
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import stream
 from hpcgan.evaluation.distances import Options
-from hpcgan.problems.rpv import RpvModel, RpvProblem
-from hpcgan.rundir import RunDirectory
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.runs.directory import RunDirectory
 
 
 def parse(module, *arguments):

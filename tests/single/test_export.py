@@ -16,16 +16,16 @@ import untrained
 tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
-from hpcgan.cli import main  # noqa: E402
+from hpcgan.commands.cli import main  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator, load_sampler  # noqa: E402
-from hpcgan.models.shares import Shares  # noqa: E402
-from hpcgan.models.spectrum import Spectrum  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.rpv import RpvProblem  # noqa: E402
+from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
 
 N = 7
 DETECTOR = {

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hpcgan.errors import InputError
-from hpcgan.files import folder_lock, refusal, sync, sync_folder, write_atomic, write_once
+from hpcgan.system.files import folder_lock, refusal, sync, sync_folder, write_atomic, write_once
 
 
 def failing(number):
@@ -141,7 +141,7 @@ def test_a_folder_that_may_not_be_listed_is_not_synced(tmp_path, monkeypatch):
 LOCKED = """
 import sys
 from pathlib import Path
-from hpcgan.files import folder_lock
+from hpcgan.system.files import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.readline()

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from hpcgan import records
-from hpcgan.interactive import follow
-from hpcgan.interactive.follow import Follower
+from hpcgan.runs import follow, records
+from hpcgan.runs.follow import Follower
 
 
 def epoch(attempt, step, number, rate=100.0):

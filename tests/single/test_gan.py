@@ -12,7 +12,7 @@ from hpcgan.methods import average  # noqa: E402
 from hpcgan.methods.adam import Adam  # noqa: E402
 from hpcgan.methods.gan import METRICS, SATURATION, Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 RATES = {"generator": 2e-4, "discriminator": 1e-4}
 

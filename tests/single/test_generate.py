@@ -17,12 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.data import generate as module
-from hpcgan.data.generate import Block, ProgressDisplay, generate, make_block
-from hpcgan.data.hdf5 import SPLITS, open_images, pack, split_sizes, validate
+from hpcgan.data.storage import SPLITS, split_sizes
+from hpcgan.data.workers import ProgressDisplay
 from hpcgan.errors import InputError
 from hpcgan.physics.detector import ATLAS
 from hpcgan.physics.pythia import MinBiasProcess, QcdProcess, RpvProcess
+from hpcgan.problems.detector_images import generate as module
+from hpcgan.problems.detector_images.files import open_images, pack, validate
+from hpcgan.problems.detector_images.generate import Block, generate, make_block
 
 LIGHT, HEAVY = RpvProcess(1400, 850), RpvProcess(1800, 250)
 
@@ -171,7 +173,7 @@ def test_seeds_of_blocks_differ() -> None:
 
 SCRIPT = """
 import sys
-from hpcgan.data import generate as module
+from hpcgan.problems.detector_images import generate as module
 from hpcgan.physics.pythia import RpvProcess
 if __name__ == "__main__":
     module.generate(RpvProcess(1400, 850), sys.argv[1], 100_000, jobs=int(sys.argv[2]),

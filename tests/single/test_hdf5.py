@@ -21,10 +21,11 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.data import hdf5
-from hpcgan.data.hdf5 import Writer, check_target, open_images, split_sizes, validate
 from hpcgan.data.info import describe
+from hpcgan.data.storage import split_sizes
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.files import Writer, check_target, open_images, validate
 
 
 def some_images(n: int, seed: int = 0) -> np.ndarray:
@@ -578,7 +579,7 @@ for name in ("Blosc", "Zstd", "LZ4", "Bitshuffle"):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     read = """
 import sys
-from hpcgan.data.hdf5 import open_images
+from hpcgan.problems.detector_images.files import open_images
 for name in ("Blosc", "Zstd", "LZ4", "Bitshuffle"):
     with open_images(f"{sys.argv[1]}/{name}.h5") as file:
         assert (file.read() == 2.5).all()

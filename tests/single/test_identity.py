@@ -17,12 +17,17 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcgan.cli import main
-from hpcgan.data import calo_generate, cosmo, hdf5, identity, pool, tensors
+from hpcgan.commands.cli import main
+from hpcgan.data import identity
 from hpcgan.data.identity import Identity, difference, fingerprint, identify, is_as_written
+from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Grid, Segmentation
+from hpcgan.problems.calorimeter import generate as calo_generate
+from hpcgan.problems.cosmo import generate as cosmo
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.pileup import files as pool
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,21 @@ import needs
 import pytest
 import tiny
 
-from hpcgan import home
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.interactive import attach
-from hpcgan.interactive import folder as folders
+from hpcgan.interactive import attach, folder
 from hpcgan.interactive.interrupts import interrupts
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import EngineTraining
 from hpcgan.interactive.training import Training
-from hpcgan.rundir import RunDirectory
-from hpcgan.training.control import StopRequest
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import home
+from hpcgan.training.requests import StopRequest
 
 needs.tensorflow()
 pytest.importorskip("pandas")
 
-from hpcgan import attempt  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.training import assembly as attempt  # noqa: E402
 
 RATES = {"generator": 0.01, "discriminator": 0.01}
 
@@ -223,9 +222,9 @@ def test_rows_are_a_list_that_is_shown_as_a_table():
     ({"space": "pid:[1]"}, None),  # a container
 ])  # fmt: skip
 def test_whether_a_process_lives_is_only_said_where_its_number_means_something(change, alive):
-    me = folders.describe(os.getpid())
-    assert folders.lives({**me, **change}) is alive
-    assert folders.lives(None) is False
+    me = folder.describe(os.getpid())
+    assert folder.lives({**me, **change}) is alive
+    assert folder.lives(None) is False
 
 
 def test_an_interrupt_waits_for_what_must_not_be_torn_and_later_ones_only_hurry():
@@ -262,4 +261,4 @@ def test_clusters_of_a_user_without_a_home_are_among_the_temporary_files(monkeyp
     monkeypatch.setattr(home.pwd, "getpwuid", lambda number: {}[number])
     monkeypatch.setattr(home, "_stand_in", None)
     monkeypatch.setattr(home.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert folders.clusters() == tmp_path / f"hpcgan-{os.getuid()}" / ".hpcgan" / "clusters"
+    assert folder.clusters() == tmp_path / f"hpcgan-{os.getuid()}" / ".hpcgan" / "clusters"

@@ -16,11 +16,13 @@ from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.comm.select import make_comm, resolve_backend
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch import job, srun, start, topology
-from hpcgan.launch.banner import BannerFilter
+from hpcgan.launch import launcher as start
+from hpcgan.launch import process as job
+from hpcgan.launch import srun, topology
+from hpcgan.launch.launcher import launch
 from hpcgan.launch.mpirun import Mpirun, find_mpirun
-from hpcgan.launch.records import launch_training, launch_writing
-from hpcgan.launch.start import launch
+from hpcgan.launch.mpirun_output import BannerFilter
+from hpcgan.launch.outcome import launch_training, launch_writing
 from hpcgan.launch.topology import (
     INTEL,
     MPICH,
@@ -33,7 +35,7 @@ from hpcgan.launch.topology import (
     rank_environment,
     threads_from_env,
 )
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
 
 # --- layout -----------------------------------------------------------------------------------------------
 
@@ -224,7 +226,7 @@ def test_command_line():
     begin = args.index("/m/mpirun")
     assert args[begin:][:7] == ["/m/mpirun", "-np", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
     assert args[begin - 2 : begin][0].endswith('exec "$@"')  # see test_jobs.py
-    assert args[-7:] == [sys.executable, "-m", "hpcgan.launch.rank", "hpcgan", "train", "a b.yaml", "x=1"]
+    assert args[-7:] == [sys.executable, "-m", "hpcgan.launch.rank_shim", "hpcgan", "train", "a b.yaml", "x=1"]
 
 
 def test_ranks_on_other_nodes_get_the_variables():

@@ -61,7 +61,7 @@ def test_the_whole_step_of_the_reference(layers):
     from hpcgan.comm.base import SerialComm
     from hpcgan.config import TrainingConfig
     from hpcgan.methods.gan import Gan
-    from hpcgan.problems.rpv import RpvModel, RpvProblem
+    from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
     n, f, latent_dim = 2, 4, 3
     problem = RpvProblem(RpvModel(filters=f, latent_dim=latent_dim))

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from hpcgan import liveness
-from hpcgan.liveness import Heart, Identity, Watcher, sign, watch
+from hpcgan.system import liveness
+from hpcgan.system.liveness import Heart, Identity, Watcher, sign, watch
 
 
 def changed(**fields):
@@ -97,7 +97,7 @@ def test_what_is_no_number_of_a_process(pid):
 
 IN_ITS_OWN = """
 import json, sys
-from hpcgan.liveness import Identity
+from hpcgan.system.liveness import Identity
 print(json.dumps([Identity(**json.loads(sys.argv[1])).lives(), Identity.mine().plain(), Identity.mine().lives()]))
 """
 

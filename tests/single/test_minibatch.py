@@ -8,8 +8,8 @@ import pytest
 
 tf = needs.tensorflow()
 
-from hpcgan.models.layers import BatchNorm, Initializer, synchronise  # noqa: E402
-from hpcgan.models.minibatch import MinibatchDiscrimination, nearness  # noqa: E402
+from hpcgan.networks.layers import BatchNorm, Initializer, synchronise  # noqa: E402
+from hpcgan.networks.minibatch import MinibatchDiscrimination, nearness  # noqa: E402
 
 
 def _loop(own, others):

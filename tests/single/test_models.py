@@ -4,9 +4,9 @@ import pytest
 
 tf = needs.tensorflow()
 
-from hpcgan.models import layers  # noqa: E402
-from hpcgan.models.dcgan import Discriminator, Generator  # noqa: E402
-from hpcgan.problems.rpv import RpvModel  # noqa: E402
+from hpcgan.networks import layers  # noqa: E402
+from hpcgan.problems.detector_images.dcgan import Discriminator, Generator  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
 
 
 def _count(variables):

@@ -18,7 +18,7 @@ from hpcgan.methods.nll import METRICS, Likelihood  # noqa: E402
 from hpcgan.methods.sampler import make_sampler  # noqa: E402
 from hpcgan.problems.base import REGISTRY as PROBLEMS  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 RATES = {"density": 1e-2}
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hpcgan import stateless
+from hpcgan import rng as stateless
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.null_band import null_band, paired_null_band
 from hpcgan.metrics.observable import Observable, Score

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from hpcgan import cli, errors
-from hpcgan.commands import arguments
+from hpcgan import errors
+from hpcgan.commands import arguments, cli
 
 NUMBERS = [
     (["data", "rpv", "--mass", "1400,850", "--out", "d", "--events", "10"], ["--events", "--seed", "--jobs"]),

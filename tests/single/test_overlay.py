@@ -14,17 +14,21 @@ import pytest
 from pages import Page, check_numbers, check_self_contained
 from pools import write_pool
 
-from hpcgan import attempt, cli, config
+from hpcgan import config
 from hpcgan.comm.base import SerialComm
-from hpcgan.data import hdf5, minbias, pool
-from hpcgan.evaluation import overlay as module
-from hpcgan.evaluation.overlay import FILES, overlay
+from hpcgan.commands import cli
+from hpcgan.overlay import study
+from hpcgan.overlay.study import FILES, overlay
 from hpcgan.physics.images import image_attributes
 from hpcgan.physics.jets import image_geometry
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import RunDirectory
-from hpcgan.training.control import StopRequest
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.pileup import minbias
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.training import assembly
+from hpcgan.training.requests import StopRequest
 
 MU = 4
 COSH = np.cosh(image_geometry().eta)
@@ -81,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder: Path) -> module.Report:
+def made(folder: Path) -> study.Report:
     return overlay(
         folder / "made.h5",
         folder / "signal.h5",
@@ -93,7 +97,7 @@ def made(folder: Path) -> module.Report:
     )
 
 
-def test_shifts_by_hand(made: module.Report):
+def test_shifts_by_hand(made: study.Report):
     """Real: one more jet, of 240 GeV, in each event. Generated: one more of 300 GeV in every other event."""
     found = made.data["quantities"]["jet_multiplicity"]
     assert made.data["events"] == 40
@@ -114,7 +118,7 @@ def test_shifts_by_hand(made: module.Report):
     assert masses["difference"]["mean"] == pytest.approx(0.5 * mass(300.0) - mass(240.0), rel=1e-4)
 
 
-def test_curves_and_score(made: module.Report):
+def test_curves_and_score(made: study.Report):
     curves = made.data["quantities"]["jet_multiplicity"]["curves"]
     assert curves["edges"] == [0.5, 1.5, 2.5]
     assert (curves["signal"], curves["with_real"], curves["with_generated"]) == ([40, 0], [0, 40], [20, 20])
@@ -128,7 +132,7 @@ def test_curves_and_score(made: module.Report):
     assert score["total"] > 5
 
 
-def test_files_of_a_report(made: module.Report):
+def test_files_of_a_report(made: study.Report):
     page = Page(made.html.read_text())
     check_numbers(page, made.data)
     check_self_contained(page, made.html.read_text())
@@ -141,7 +145,7 @@ def test_files_of_a_report(made: module.Report):
     notices = " ".join(made.data["notices"])
     assert "N = 40 instead of 4096" in notices
     assert "4 independent blocks only, so that the null band rests on 8 different exchanges" in notices
-    text = module.summary(made)
+    text = study.summary(made)
     assert "+1 +- 0 (real), +0.5 +- 0.08 (generated)" in text
     assert str(made.html) in text
 
@@ -357,7 +361,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     }
     settings = config.load(raw, Problems())
     run = RunDirectory(tmp_path / "run")
-    best = attempt.train(settings, run, SerialComm(), StopRequest())
+    best = assembly.train(settings, run, SerialComm(), StopRequest())
     assert best is not None
     assert 0 < best["score"] <= 4200
     made = tmp_path / "made.h5"
@@ -381,5 +385,5 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
 
 def test_write_pool_is_no_signal(tmp_path: Path):
     write_pool(tmp_path, 20)
-    with pytest.raises(module.InputError, match="a pool of minimum-bias events"):
+    with pytest.raises(study.InputError, match="a pool of minimum-bias events"):
         overlay(tmp_path / "val.h5", tmp_path / "val.h5", 2, tmp_path / "out", real_pileup=tmp_path, log=quiet)

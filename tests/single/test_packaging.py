@@ -100,7 +100,7 @@ def test_the_set_up_installs_the_pinned_versions():
 
 
 def test_a_wheel_contains_the_package_and_nothing_else(tmp_path):
-    if not (ROOT / "hpcgan/cli.py").exists():
+    if not (ROOT / "hpcgan/commands/cli.py").exists():
         pytest.skip("incomplete tree")
     pytest.importorskip("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
@@ -128,4 +128,4 @@ def test_a_wheel_contains_the_package_and_nothing_else(tmp_path):
     assert "hpcgan/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"hpcgan", f"hpcgan-{hpcgan.__version__}.dist-info"}
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert "hpcgan = hpcgan.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert "hpcgan = hpcgan.commands.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()

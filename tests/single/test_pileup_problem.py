@@ -11,17 +11,17 @@ import pytest
 from pools import sparse_events, write_pool
 
 from hpcgan import config
-from hpcgan.data import hdf5
 from hpcgan.data.source import ImageSource
-from hpcgan.data.sums import SumSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare, report
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics import jets
-from hpcgan.problems import pileup
 from hpcgan.problems.base import Problems
-from hpcgan.problems.pileup import PileupModel, PileupProblem
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.pileup import problem as pileup
+from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
+from hpcgan.problems.pileup.sums import SumSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -10,12 +10,12 @@ from scipy import stats
 tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
-from hpcgan.models.detector import Generator  # noqa: E402
-from hpcgan.models.layers import Initializer  # noqa: E402
-from hpcgan.models.pixels import Pixels, logistic  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.networks import Generator  # noqa: E402
+from hpcgan.problems.detector_images.pixels import Pixels, logistic  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 MODEL = RpvModel(
     architecture="detector",

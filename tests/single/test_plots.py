@@ -8,8 +8,8 @@ import pytest
 from matplotlib import image
 from scipy import stats
 
-from hpcgan.metrics import plots
 from hpcgan.metrics.observable import Observable
+from hpcgan.report import plots
 
 EXTENT = (-2.5, 2.5, -3.15, 3.15)
 AXES = ("eta", "phi")

@@ -11,7 +11,7 @@ from hpcgan.metrics import points
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.null_band import Splitter, null_band
 from hpcgan.metrics.observable import Observable, Score
-from hpcgan.problems.conditional import ConditionalModel, ConditionalProblem
+from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 
 
 def events(values, m_glu, m_neu=850.0):

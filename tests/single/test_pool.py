@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pools import dense, sparse_events, write_pool
 
-from hpcgan.cli import main
-from hpcgan.data import generate as generation
-from hpcgan.data import minbias, pool
-from hpcgan.data.pool import holds_pool, open_pool
+from hpcgan.commands.cli import main
+from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.storage import SPLITS, split_sizes
-from hpcgan.data.tensors import problem_of
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
+from hpcgan.problems.detector_images import generate as generation
+from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.pileup import minbias
+from hpcgan.problems.pileup.files import holds_pool, open_pool
 
 # --- sparse images -----------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan import records
 from hpcgan.errors import HpcganError
+from hpcgan.runs import records
 
 
 def _epochs(path):

@@ -12,11 +12,11 @@ import tiny
 from pages import Page
 
 from hpcgan.config import DataConfig
-from hpcgan.data import hdf5
 from hpcgan.errors import InputError, Unwritten
 from hpcgan.evaluation import compare, curves, report
 from hpcgan.metrics.observable import Observable, Score
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 PHYSICS = [
     "jet_multiplicity",

@@ -21,7 +21,7 @@ from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import expected_coverage, manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import Observable
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 SMALL = Options(classifier=("features", "cells"), units=16, epochs=5)
 

@@ -19,17 +19,17 @@ import hpcgan
 from hpcgan import config
 from hpcgan.comm.base import SerialComm
 from hpcgan.commands import generate as command
-from hpcgan.data.hdf5 import open_images
 from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions as asking
 from hpcgan.evaluation import stream
-from hpcgan.evaluation.requests import read_conditions
+from hpcgan.evaluation.conditions_file import read_conditions
 from hpcgan.evaluation.stream import write_samples
 from hpcgan.problems.base import Problems
-from hpcgan.problems.conditional import ConditionalModel, ConditionalProblem
-from hpcgan.problems.pileup import PileupModel, PileupProblem
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
+from hpcgan.problems.detector_images.files import open_images
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 
 TWO = ConditionalProblem(ConditionalModel())  # mGlu, mNeu
 ONE = PileupProblem(PileupModel(mu=[20, 60]))

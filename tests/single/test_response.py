@@ -9,10 +9,10 @@ tf = needs.tensorflow()
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models.calogan import CaloGan, Generator, class_numbers  # noqa: E402
-from hpcgan.models.layers import Initializer  # noqa: E402
-from hpcgan.models.response import BINS, KNOTS, Response  # noqa: E402
-from hpcgan.problems.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
+from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
+from hpcgan.problems.calorimeter.networks import CaloGan, Generator, class_numbers  # noqa: E402
+from hpcgan.problems.calorimeter.response import BINS, KNOTS, Response  # noqa: E402
 
 SMALL = {"latent_dim": 3, "shapes": ((2, 4), (2, 2), (2, 1)), "total_energy": "drawn"}
 

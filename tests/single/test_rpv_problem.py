@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.errors import InputError
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 
 def _images(n=5, seed=0):

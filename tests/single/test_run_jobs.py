@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from hpcgan import cli
+from hpcgan.commands import cli
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.launch import jobs, slurm
-from hpcgan.rundir import RunDirectory
+from hpcgan.launch import run_status, slurm
+from hpcgan.runs.directory import RunDirectory
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def trained(run, number, state="interrupted", when=2000.0):
 
 
 def state_of(run):
-    (found,) = jobs.list_runs(run.path)
+    (found,) = run_status.list_runs(run.path)
     return found.job, found.state, found.reason
 
 
@@ -120,25 +120,25 @@ def test_without_slurm_a_submitted_run_is_submitted(run, monkeypatch, tmp_path):
 def test_a_second_job_of_a_run_is_refused_by_the_name_of_the_first(scheduler, run):
     submitted(run, "11", "12")
     queue(scheduler, "12|PENDING|1:00|(Dependency)", "11|RUNNING|10:00|n1")
-    there = jobs.living(run)
+    there = run_status.living(run)
     assert {entry.job for entry in there} == {"11", "12"}
     with pytest.raises(InputError, match=r"job 11 of this run is running \(there since .*--again.*--cancel") as error:
-        jobs.refuse_second(run, there)
+        run_status.refuse_second(run, there)
     assert "\n" not in str(error.value)
     queue(scheduler, "11|COMPLETING|0:00|n1")
-    jobs.refuse_second(run, jobs.living(run))
+    run_status.refuse_second(run, run_status.living(run))
 
 
 def test_a_scheduler_that_does_not_answer_is_no_empty_queue(scheduler, run):
     submitted(run, "11")
     (scheduler / "queue").unlink()
     with pytest.raises(HpcganError, match="squeue"):
-        jobs.living(run)
+        run_status.living(run)
 
 
 def test_two_submit_at_the_same_time(run):
-    with jobs.submitting(run):
-        with pytest.raises(InputError, match="another 'hpcgan submit'"), jobs.submitting(run):
+    with run_status.submitting(run):
+        with pytest.raises(InputError, match="another 'hpcgan submit'"), run_status.submitting(run):
             pass
         assert os.listdir(run.path) == [".submitting"]
     assert os.listdir(run.path) == []
@@ -149,7 +149,7 @@ def test_what_a_killed_submission_left_behind_keeps_nobody_out(run):
     file.touch()
     old = time.time() - 10 * slurm.TIMEOUT
     os.utime(file, (old, old))
-    with jobs.submitting(run):
+    with run_status.submitting(run):
         assert file.stat().st_mtime > old
     assert os.listdir(run.path) == []
 
@@ -182,7 +182,7 @@ def test_a_script_of_the_users_own_is_cancelled_by_its_end(scheduler, run):
     trained(run, "11", "running")
     run.config_file.touch()
     queue(scheduler, "11|RUNNING|10:00|n1")
-    assert "KillWait" in jobs.cancel(run)[0]
+    assert "KillWait" in run_status.cancel(run)[0]
     assert told(scheduler) == ["scancel 11"]
 
 
@@ -222,8 +222,8 @@ def metrics(run, *records):
 
 
 def test_seconds_of_starting_and_of_training(run):
-    assert jobs.startup_seconds(run) is None
-    assert jobs.trained_seconds(run, 0) == 0.0
+    assert run_status.startup_seconds(run) is None
+    assert run_status.trained_seconds(run, 0) == 0.0
     metrics(
         run,
         {"kind": "start", "attempt": 1, "time": 0.0},
@@ -234,10 +234,10 @@ def test_seconds_of_starting_and_of_training(run):
         {"kind": "epoch", "attempt": 2, "time": 117.0},
         {"kind": "start", "attempt": 3, "time": 200.0},  # killed before its first step
     )
-    assert jobs.startup_seconds(run) == 15.0
-    assert jobs.trained_seconds(run, 0) == 27.0
-    assert jobs.trained_seconds(run, 1) == 7.0
-    assert jobs.trained_seconds(run, 2) == 0.0
+    assert run_status.startup_seconds(run) == 15.0
+    assert run_status.trained_seconds(run, 0) == 27.0
+    assert run_status.trained_seconds(run, 1) == 7.0
+    assert run_status.trained_seconds(run, 2) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,12 @@ def test_seconds_of_starting_and_of_training(run):
 )
 def test_three_starts_in_a_row_that_trained_less_than_they_took(run, monkeypatch, trained, hopeless):
     clock = iter(range(0, 10_000, 100))  # each start takes 100 s
-    monkeypatch.setattr(jobs.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(run_status.time, "monotonic", lambda: next(clock))
     said = None
     for seconds in trained:
-        monkeypatch.setattr(jobs, "trained_seconds", lambda run, after, answer=float(seconds): answer)
-        jobs.Shares(run, "6").hopeless()  # another job of the same run
-        said = jobs.Shares(run, "7").hopeless()
+        monkeypatch.setattr(run_status, "trained_seconds", lambda run, after, answer=float(seconds): answer)
+        run_status.Shares(run, "6").hopeless()  # another job of the same run
+        said = run_status.Shares(run, "7").hopeless()
     if hopeless:
         assert said.startswith("3 starts of job 7 in a row trained 1 s of 100 s, 2 s of 100 s, 3 s of 100 s")
         assert "longer --time" in said

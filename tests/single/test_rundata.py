@@ -13,18 +13,21 @@ import sweeps
 import tiny
 from studies import SETTING
 
-from hpcgan import api, rundata, samples
+from hpcgan import api
 from hpcgan import config as configuration
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 from hpcgan.config import Config
-from hpcgan.data import calo_generate, hdf5
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation import conditions, overlay, report
+from hpcgan.evaluation import conditions, report, run_samples
 from hpcgan.interactive.training import Training
-from hpcgan.launch.job import Requests
+from hpcgan.launch.process import Requests
+from hpcgan.overlay import study as overlay
 from hpcgan.physics.calorimeter import Grid, Segmentation
 from hpcgan.problems.base import Problems, problem_class
-from hpcgan.rundir import RunDirectory
+from hpcgan.problems.calorimeter import generate as calo_generate
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.runs import data as rundata
+from hpcgan.runs.directory import RunDirectory
 from hpcgan.scaling import measure
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.store import Assignment, StudyDirectory
@@ -302,11 +305,11 @@ def test_pictures_show_the_real_events_of_the_run_only(place: Path, monkeypatch:
     with hdf5.Writer(run.samples, {"epoch-0001": 4}, {"settings": "{}"}) as writer:
         writer.append(tiny.images(4), 1.0, 1.0, 0.0, 0.0)
     monkeypatch.chdir("/")
-    drawn = samples.figure(run, 1)
+    drawn = run_samples.figure(run, 1)
     assert drawn is not None
     assert "not shown" not in drawn[0]
     others(place / "data")
-    drawn = samples.figure(run, 1)
+    drawn = run_samples.figure(run, 1)
     assert drawn is not None
     assert "Real events are not shown" in drawn[0]
 

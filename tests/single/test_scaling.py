@@ -11,16 +11,16 @@ import pytest
 import tiny
 from studies import SETTING, rank, result, study_in
 
-from hpcgan import cli
+from hpcgan.commands import cli
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError, Interrupted
-from hpcgan.launch.job import JobTimeout
+from hpcgan.launch.process import JobTimeout
 from hpcgan.scaling import measure, report
 from hpcgan.scaling.measure import Point, Resources, Setting, Study
 from hpcgan.scaling.summary import Value, blocks, mean, ratio, split, summarise
-from hpcgan.stopwatch import block_length, period
+from hpcgan.training.timing import block_length, period
 
 # --- what is asked for ------------------------------------------------------------------------------
 

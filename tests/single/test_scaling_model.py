@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from studies import SETTING, rank, result, study_in
 
-from hpcgan import cli
+from hpcgan.commands import cli
 from hpcgan.errors import InputError
 from hpcgan.scaling import model
 from hpcgan.scaling.measure import SWEEP_SIZES, Setting

@@ -8,10 +8,10 @@ from scipy import stats
 tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
-from hpcgan.models.calogan import CaloGan, Generator  # noqa: E402
-from hpcgan.models.layers import Initializer  # noqa: E402
-from hpcgan.models.shares import BINS, DARK_LEVELS, ENERGIES, KNOTS, LEVELS, STAGES, Shares  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
+from hpcgan.problems.calorimeter.networks import CaloGan, Generator  # noqa: E402
+from hpcgan.problems.calorimeter.shares import BINS, DARK_LEVELS, ENERGIES, KNOTS, LEVELS, STAGES, Shares  # noqa: E402
 
 SHAPES = ((1, 4), (2, 2))
 LAYERS, CELLS = 2, 8

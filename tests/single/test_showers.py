@@ -10,13 +10,13 @@ from scipy import stats
 from scipy.integrate import trapezoid
 from scipy.special import gammainc
 
-from hpcgan.data import calo
-from hpcgan.data.calo_import import open_reader
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, hadronic, showers
 from hpcgan.physics.calorimeter import CALORIMETER, FINE, PUBLISHED, Grid, Segmentation
 from hpcgan.physics.shower_shapes import layer_energies, shower_shapes
 from hpcgan.physics.showers import THRESHOLD, simulate
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter.importing import open_reader
 
 DATA = Path(__file__).parents[1] / "data"
 LN_8 = np.array([np.exp(8.0) * 8.970878283e-3])  # an energy with ln y = 8

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan import cli
-from hpcgan.allocation import CurrentJob, current_job, task_counts
+from hpcgan.commands import cli
 from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import slurm, supervise
+from hpcgan.system.allocation import CurrentJob, current_job, task_counts
 
 EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
 

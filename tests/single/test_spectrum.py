@@ -10,15 +10,17 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt, config, records  # noqa: E402
+from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
-from hpcgan.models.detector import Generator  # noqa: E402
-from hpcgan.models.layers import Initializer  # noqa: E402
-from hpcgan.models.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.rpv import RpvModel  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
+from hpcgan.problems.detector_images.networks import Generator  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
+from hpcgan.problems.detector_images.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
+from hpcgan.runs import records  # noqa: E402
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
 
 DETECTOR = {
     "architecture": "detector", "filters": 2, "latent_dim": 3, "intensity": "pt", "scale_mev": 6000.0,
@@ -227,11 +229,11 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
 
     def train(folder, stop=None, settings=made):
         run = RunDirectory(tmp_path / folder)
-        attempt.train(settings, run, SerialComm(), stop or attempt.StopRequest())
+        assembly.train(settings, run, SerialComm(), stop or assembly.StopRequest())
         return run
 
     whole = train("whole")
-    with pytest.raises(attempt.Interrupted):
+    with pytest.raises(assembly.Interrupted):
         train("again", tiny.StopAt(6))
     again = train("again")
     for epoch in (1, 2, 3):

@@ -10,9 +10,9 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import InstanceNoiseConfig, TrainingConfig  # noqa: E402
 from hpcgan.methods import average, instance_noise, penalties  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
-from hpcgan.models import layers  # noqa: E402
-from hpcgan.problems.cosmo import CosmoModel, CosmoProblem  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.networks import layers  # noqa: E402
+from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 RATES = {"generator": 1e-3, "discriminator": 1e-3}
 DETECTOR = {

@@ -7,24 +7,27 @@ import tiny
 
 tf = needs.tensorflow()
 
-from hpcgan import attempt, records  # noqa: E402
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import LikelihoodConfig, TrainingConfig  # noqa: E402
-from hpcgan.data import calo_generate  # noqa: E402
-from hpcgan.data.calo_generate import Beam  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.methods.base import StepInput  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.calo_layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
-from hpcgan.problems.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.training import checkpoint, pace  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
+from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
+from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.runs import (  # noqa: E402
+    checkpoint,
+    records,
+)
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly, pace  # noqa: E402
 from hpcgan.training.pace import Pace  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 N = 4  # samples of a batch
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
@@ -230,7 +233,7 @@ def calls(monkeypatch):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    attempt.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    assembly.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 

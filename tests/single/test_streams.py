@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from hpcgan import home
+from hpcgan.system import home
 
 FULL = "No space left on device"
 
@@ -25,12 +25,12 @@ def run(code: str, *, shell: str = "", stderr=subprocess.PIPE, **env: str) -> su
 
 CLI = """
 import sys
-from hpcgan.cli import main
+from hpcgan.commands.cli import main
 sys.exit(main({argv}))
 """
 WORK = """
 import sys
-from hpcgan import streams
+from hpcgan.system import streams
 streams.guard()
 streams.go_on("the work goes on, see there")
 for i in range(2000):
@@ -77,7 +77,7 @@ def test_nobody_hears_it(shell):
 def test_descriptors_that_are_closed_are_not_given_to_files(tmp_path):
     code = f"""
     import os
-    from hpcgan import streams
+    from hpcgan.system import streams
     streams.guard()
     file = open({str(tmp_path / "data")!r}, "wb")
     assert file.fileno() > 2, file.fileno()
@@ -92,7 +92,7 @@ def test_a_pipe_that_does_not_wait_gets_everything():
     code = """
     import os
     os.set_blocking(1, False)
-    from hpcgan import streams
+    from hpcgan.system import streams
     streams.guard()
     for i in range(100_000):
         print("0123456789")
@@ -107,8 +107,8 @@ def test_a_pipe_that_does_not_wait_gets_everything():
 def test_characters_that_the_encoding_lacks(env):
     code = r"""
     import sys, warnings
-    from hpcgan import streams
-    from hpcgan.console import print_table
+    from hpcgan.system import streams
+    from hpcgan.system.console import print_table
     streams.guard(); streams.insist()
     print("1 \xb1 2"); print("a name with \udcff")
     print_table(["name"], [["\xfc"]], ["after \xfc"])
@@ -124,7 +124,7 @@ def test_what_others_print_with_goes_through_it_too():
     import logging, sys, warnings
     from rich.console import Console
     from rich.progress import Progress
-    from hpcgan import streams
+    from hpcgan.system import streams
     streams.guard(); streams.go_on("on")
     warnings.warn("a warning"); logging.warning("a line of a log")
     console = Console(force_terminal=True, force_interactive=True)
@@ -208,7 +208,7 @@ nameless = pytest.mark.skipif(not may_be_nameless(), reason="this system does no
 def test_mpirun_and_pictures_for_a_user_without_name_and_home(tmp_path, env):
     code = """
     import os, sys
-    from hpcgan import home
+    from hpcgan.system import home
     from hpcgan.launch.mpirun import find_mpirun
     home.provide(os.environ)
     from matplotlib.figure import Figure

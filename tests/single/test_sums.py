@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import dense, write_pool
 
-from hpcgan.data import sums as module
 from hpcgan.data.source import Dependent, ImageSource
-from hpcgan.data.sums import SumSource
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
+from hpcgan.problems.pileup import sums as module
+from hpcgan.problems.pileup.sums import SumSource
 
 
 @pytest.fixture(scope="module")

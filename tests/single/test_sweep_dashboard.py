@@ -11,7 +11,7 @@ import fake_sweeps
 import pytest
 
 from hpcgan.interactive import Sweep
-from hpcgan.rundir import Lease, RunDirectory
+from hpcgan.runs.directory import Lease, RunDirectory
 
 pytest.importorskip("ipywidgets")
 pytest.importorskip("optuna")

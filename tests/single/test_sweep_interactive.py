@@ -11,7 +11,7 @@ import sweeps
 
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.interactive import Sweep
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
 from hpcgan.sweep.coordinator import Plan
 from hpcgan.sweep.figures import overview_figure
 from hpcgan.sweep.store import StudyDirectory

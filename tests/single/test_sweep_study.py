@@ -16,15 +16,15 @@ import sweeps
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.allocation import outside
 from hpcgan.errors import InputError, Interrupted
-from hpcgan.launch.job import Requests
+from hpcgan.launch.process import Requests
 from hpcgan.problems.base import Problems
-from hpcgan.rundir import Lease, RunDirectory, attempt_state
+from hpcgan.runs.directory import Lease, RunDirectory, attempt_state
 from hpcgan.sweep import ledger, study
 from hpcgan.sweep.coordinator import FRUITLESS, Plan
 from hpcgan.sweep.executors.local import share_cores
 from hpcgan.sweep.store import StudyDirectory
+from hpcgan.system.allocation import outside
 
 optuna = pytest.importorskip("optuna")
 

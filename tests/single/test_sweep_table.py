@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.errors import InputError
-from hpcgan.rundir import Lease
+from hpcgan.runs.directory import Lease
 from hpcgan.sweep import domain, report
 from hpcgan.sweep.statistics import ranking, time_left
 from hpcgan.sweep.store import Assignment, Goal, StudyDirectory

@@ -11,8 +11,8 @@ import sweeps
 
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
-from hpcgan.launch.job import Requests
-from hpcgan.rundir import FencedError, Lease, attempt_state
+from hpcgan.launch.process import Requests
+from hpcgan.runs.directory import FencedError, Lease, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import trial
 from hpcgan.sweep.executors import slurm as slurm_executor

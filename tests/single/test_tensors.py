@@ -14,12 +14,12 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.data import tensors
 from hpcgan.data.info import describe
+from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.tensors import Writer, check_target, open_tensors, problem_of, validate
 from hpcgan.data.schema import Sample, TensorSpec
 from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import SPLITS, split_sizes
-from hpcgan.data.tensors import Writer, check_target, open_tensors, problem_of, validate
 from hpcgan.errors import HpcganError, InputError
 
 #: A calorimeter shower with its conditions: all kinds of tensors.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 tf = needs.tensorflow()
 
-from hpcgan.methods.traced import Traced, UntraceableError, untraced  # noqa: E402
+from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced  # noqa: E402
 
 X = np.array([[-2.5, -1.0, 0.0], [0.25, 1.0, 7.0]])
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pools import write_pool
 from scipy import stats
 
-from hpcgan import cli, weights
+from hpcgan import weights
+from hpcgan.commands import cli
 from hpcgan.config import DataConfig
-from hpcgan.data import calo, hdf5, info, tensors
-from hpcgan.data.calo_source import ShowerSource
+from hpcgan.data import info
+from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding
 from hpcgan.data.source import TensorSource
@@ -24,16 +25,19 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.conditions import training_conditions
 from hpcgan.evaluation.distances import Samples, of_single_events
-from hpcgan.metrics import plots
 from hpcgan.metrics.distances import chi2_test, distances, mean_error, wasserstein, weighted_chi2_test
 from hpcgan.metrics.ks import MAX_PART, ks_score, ks_test
 from hpcgan.metrics.null_band import null_band
 from hpcgan.metrics.observable import Observable, weighted, weights_of
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.problems.base import Use, doubts, open_events, open_split, weights_used
-from hpcgan.problems.cosmo import CosmoModel, CosmoProblem
-from hpcgan.problems.pileup import PileupModel, PileupProblem
-from hpcgan.problems.rpv import RpvModel, RpvProblem
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter.source import ShowerSource
+from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
+from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
+from hpcgan.report import plots
 
 RPV = RpvProblem(RpvModel())
 
@@ -468,7 +472,7 @@ def test_information_about_weights(tmp_path):
 
 
 def test_conditions_that_are_drawn_follow_the_weights(tmp_path):
-    from hpcgan.problems.conditional import ConditionalModel, ConditionalProblem
+    from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 
     tiny.write_conditional_data(tmp_path)
     with h5py.File(tmp_path / "train.h5", "a") as file:

@@ -8,13 +8,17 @@ import tiny
 
 tf = needs.tensorflow()
 
-from hpcgan import api, attempt, records  # noqa: E402
+from hpcgan import api  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import InputError, Interrupted  # noqa: E402
-from hpcgan.rundir import RunDirectory  # noqa: E402
-from hpcgan.training import checkpoint  # noqa: E402
-from hpcgan.training.control import StopRequest  # noqa: E402
+from hpcgan.runs import (  # noqa: E402
+    checkpoint,
+    records,
+)
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm", "eager")
 
@@ -33,7 +37,7 @@ def data(folder, **columns):
 def train(folder, run, *overrides, stop=None):
     directory = RunDirectory(run)
     made = tiny.config(folder, "training.epochs=1", "scoring.events=10", *overrides)
-    attempt.train(made, directory, SerialComm(), stop or StopRequest())
+    assembly.train(made, directory, SerialComm(), stop or StopRequest())
     return directory
 
 
@@ -136,7 +140,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path, split, of, overrid
     run = RunDirectory(tmp_path / "run")
     for start in (
         lambda: api.preflight(made, run, 1),
-        lambda: attempt.train(made, run, SerialComm(), StopRequest()),
+        lambda: assembly.train(made, run, SerialComm(), StopRequest()),
     ):
         with pytest.raises(InputError, match=message) as error:
             start()
@@ -148,10 +152,10 @@ def test_what_is_refused_before_anything_is_written(tmp_path, split, of, overrid
 def test_what_networks_measure_is_weighted(tmp_path):
     folder = data(tmp_path / "data", weight=lambda i: np.where(i < 30, 9.0, 1.0))
     made = tiny.config(folder)
-    problem = attempt.problem_class("rpv")(made.model)
-    source = attempt.open_split(problem, made.data, "train")
-    sharding = attempt.shard(made, SerialComm(), source)
-    found = np.concatenate([sample["hist"] for sample in attempt.encoded(problem, source, 7, sharding)])
+    problem = assembly.problem_class("rpv")(made.model)
+    source = assembly.open_split(problem, made.data, "train")
+    sharding = assembly.shard(made, SerialComm(), source)
+    found = np.concatenate([sample["hist"] for sample in assembly.encoded(problem, source, 7, sharding)])
     expected = problem.encode(source.read(sharding.drawn(0)))["hist"]
     np.testing.assert_array_equal(found, expected)
     assert np.count_nonzero(sharding.drawn(0) < 30) == pytest.approx(54, abs=5)

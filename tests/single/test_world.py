@@ -2,7 +2,6 @@
 
 import pytest
 
-from hpcgan.allocation import between_steps, in_step, outside
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch.world import (
     World,
@@ -13,6 +12,7 @@ from hpcgan.launch.world import (
     starts_ranks,
     stdout_is_terminal,
 )
+from hpcgan.system.allocation import between_steps, in_step, outside
 
 OPEN_MPI = {
     "OMPI_COMM_WORLD_SIZE": "4",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcgan import yamlio
 from hpcgan.errors import InputError
-from hpcgan.rundir import RunDirectory
+from hpcgan.runs.directory import RunDirectory
 
 # The tables of https://yaml.org/spec/1.2.2/#103-core-schema, and what YAML 1.1 takes for something else.
 SCALARS = {

@@ -150,9 +150,9 @@ def run_child(study: str, number: int, folder: str) -> int:
     import sys
     from pathlib import Path
 
-    from hpcgan.allocation import outside
     from hpcgan.sweep.executors.base import command
     from hpcgan.sweep.store import StudyDirectory
+    from hpcgan.system.allocation import outside
 
     with open(StudyDirectory(Path(study)).log_file(number), "ab") as log:
         return subprocess.run(

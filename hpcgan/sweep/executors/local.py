@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from hpcgan.allocation import outside
 from hpcgan.launch.topology import available_cores
 from hpcgan.sweep.executors.base import command
 from hpcgan.sweep.store import StudyDirectory
+from hpcgan.system.allocation import outside
 
 
 class LocalExecutor:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hpcgan import records
 from hpcgan.errors import HpcganError
 from hpcgan.launch import slurm
+from hpcgan.runs import records
 from hpcgan.sweep.store import StudyDirectory
 
 #: Elements of one array: Slurm takes 1000 unless a site has set MaxArraySize.

@@ -1,0 +1,80 @@
+"""A process as one rank of a job: environment, communicator, devices, and errors that end all ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED, HpcganError
+from hpcgan.system import streams
+
+if TYPE_CHECKING:
+    from hpcgan.comm.base import Comm
+
+
+def run_as_rank(
+    make: Callable[[], Comm],
+    work: Callable[[Comm], None],
+    at_end: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True),
+) -> int:
+    """Do work as the rank this process is; the exit code.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the communicator; called when the environment is as MPI and TensorFlow want it.
+    work : callable
+        Takes the communicator. Errors of it that not all ranks raise together end the whole job.
+    at_end : callable
+        Called once the work has ended, however it did.
+    report : callable
+        Takes the one line of an error that all ranks raise together, on rank 0; by default printed to stderr.
+
+    Raises
+    ------
+    HpcganError
+        There is no communicator.
+    """
+    from hpcgan.launch.topology import rank_environment, threads_from_env
+    from hpcgan.launch.world import die_with_parent, ranks_of_launcher
+
+    streams.guard()
+    os.environ.update(rank_environment(os.environ))
+    if ranks_of_launcher(os.environ) is not None:
+        die_with_parent()
+    comm = make()
+    try:
+        from hpcgan.comm.devices import configure_devices
+
+        configure_devices(comm, threads_from_env(os.environ))
+        work(comm)
+    except HpcganError as error:
+        at_end()
+        if comm.size > 1 and not error.collective:
+            comm.abort(str(error), error.exit_code)
+        if comm.is_root:
+            prefix = "" if error.exit_code == EXIT_INTERRUPTED else "error: "
+            report(f"{prefix}{error}")
+        comm.close()
+        return error.exit_code
+    except BaseException as error:
+        if comm.size == 1:
+            raise
+        comm.abort(in_one_line(error), details=traceback.format_exc())
+    at_end()
+    comm.close()
+    return EXIT_DONE
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, without the traceback that TensorFlow puts into it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0] == "in user code:":  # TensorFlow puts the traceback through a traced function before the message
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"

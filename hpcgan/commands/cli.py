@@ -1,0 +1,120 @@
+"""The command line: subcommands, and errors as one line with an exit code.
+
+Each command is a module of `hpcgan.commands` with `add_parser(subparsers)` and `run(args)`; what is heavy
+(TensorFlow, MPI, PYTHIA, matplotlib) is imported inside `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import hpcgan
+from hpcgan.config import keys
+from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
+from hpcgan.system import home, streams
+from hpcgan.system.console import quiet_tensorflow
+from hpcgan.system.parser import Parser
+
+COMMANDS = (
+    "data",
+    "train",
+    "generate",
+    "export",
+    "evaluate",
+    "overlay",
+    "scaling",
+    "sweep",
+    "submit",
+    "jobs",
+    "control",
+    "supervise",
+    "doctor",
+)
+
+EXIT_READER_LEFT = 141
+"""The shell's convention for a program ended by SIGPIPE."""
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="hpcgan",
+        description="Data-parallel training of generative adversarial networks for the physical sciences.",
+        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted with a checkpoint to resume from, "
+        "130 interrupted without.",
+    )
+    parser.add_argument("--version", action="version", version=f"hpcgan {hpcgan.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"hpcgan.commands.{name}").add_parser(subparsers)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse, allowing `key=value` overrides after options, which argparse leaves over."""
+    parser = build_parser()
+    args, left = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
+    stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
+    if stray:
+        parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
+    if left:
+        args.overrides = [*args.overrides, *left]
+    return args
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--sbatch":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    streams.guard()
+    streams.insist()
+    try:
+        return _run(argv)
+    except streams.OutputError as error:
+        if error.reader_left:  # e.g. `| head`
+            return EXIT_READER_LEFT
+        print(f"hpcgan: error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        streams.settle()
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parse(argv)
+    except SystemExit as end:  # of argparse, after --help or a wrong word
+        streams.finish()
+        return end.code if isinstance(end.code, int) else EXIT_DONE
+    quiet_tensorflow()
+    # To load TensorFlow makes a million objects that stay; looking through them over and over is a tenth of a start.
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        home.provide(os.environ)
+        code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
+        streams.finish()
+        return code
+    except Interrupted as error:
+        print(f"hpcgan: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except HpcganError as error:
+        if isinstance(error, Unwritten):  # an hour's work, say
+            print(error.shown, flush=True)
+        print(f"hpcgan: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hpcgan: interrupted", file=sys.stderr)
+        return 130

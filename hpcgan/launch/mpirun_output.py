@@ -1,0 +1,81 @@
+"""mpirun explains every non-zero exit with a banner; those that say nothing new are held back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import IO
+
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from hpcgan.system import streams
+
+
+class BannerFilter:
+    """Take mpirun's "exited with non-zero status" banner out of a byte stream.
+
+    Only a banner about exit codes 2 and 75 is taken out: there the rank has printed its reason, or
+    nothing went wrong. Everything else passes unchanged and, unless it may be the beginning of a
+    banner, at once.
+    """
+
+    _RULE = re.compile(rb"-{20,}")
+    _CODE = re.compile(rb"Exit code:\s*(\d+)")
+    _LIMIT = 40  # lines; no banner is longer, so a lone rule cannot hold back a log
+
+    def __init__(self, codes: Sequence[int] = (EXIT_BAD_INPUT, EXIT_INTERRUPTED)) -> None:
+        self._codes = set(codes)
+        self._partial = b""
+        self._block: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be shown after `data` has come in."""
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()
+        out = b"".join(self._line(line + b"\n") for line in lines)
+        if not self._block and not self._partial.startswith(b"-"):
+            out += self._partial
+            self._partial = b""
+        return out
+
+    def finish(self) -> bytes:
+        """What was still held back when the stream ended."""
+        rest = b"".join(self._block) + self._partial
+        self._block, self._partial = [], b""
+        return rest
+
+    def _line(self, line: bytes) -> bytes:
+        is_rule = self._RULE.fullmatch(line.strip()) is not None
+        if not self._block:
+            if is_rule:
+                self._block.append(line)
+                return b""
+            return line
+        self._block.append(line)
+        if not is_rule and len(self._block) < self._LIMIT:
+            return b""
+        block, self._block = b"".join(self._block), []
+        code = self._CODE.search(block)
+        hide = is_rule and b"non-zero" in block and (code is None or int(code[1]) in self._codes)
+        return b"" if hide else block
+
+
+def copy_without_banner(source: IO[bytes], target: int) -> None:
+    """As `copy`, without the banners."""
+    banner = BannerFilter()
+    with source:
+        while True:
+            data = os.read(source.fileno(), 65536)
+            streams.write(target, banner.feed(data) if data else banner.finish())
+            if not data:
+                return
+
+
+def copy(source: IO[bytes], target: int) -> None:
+    """Copy what a process prints to a standard stream of this one; if that is gone, the process does not notice.
+
+    Some launchers end their ranks where they cannot write, others keep silent about it.
+    """
+    with source:
+        while data := os.read(source.fileno(), 65536):
+            streams.write(target, data)

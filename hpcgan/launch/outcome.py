@@ -1,0 +1,84 @@
+"""What a job itself says of its end, which is believed before its launcher.
+
+mpirun inside a Slurm allocation ends with exit code 0 when the allocation is taken away from under it, its ranks being
+killed. So a code of 0 counts only where the job has left its own record: a training its end in `metrics.jsonl`, a
+generation its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED
+from hpcgan.launch.launcher import launch
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory
+
+#: Ends of a training that is over.
+OVER = ("done", "pruned")
+
+
+def ends(run: RunDirectory) -> list[dict[str, Any]]:
+    """What attempts at a training recorded when they ended, in order."""
+    return [r for r in records.read_lines(run.metrics_file) if r.get("kind") == "end"]
+
+
+def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **options: Any) -> int:
+    """`launch` a training, and believe what its run directory says of its end.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments of hpcgan, `train ...`.
+    run : RunDirectory
+    ranks : int
+    **options
+        Of `launch`.
+
+    Returns
+    -------
+    int
+        As `launch`, but 0 only if this attempt recorded that the training is over, and 75 if it recorded a checkpoint
+        on request, whatever became of the launcher.
+    """
+    before = len(ends(run))
+
+    def recorded() -> int | None:
+        new = ends(run)[before:]
+        outcome = new[-1].get("outcome") if new else None
+        if outcome in OVER:
+            return EXIT_DONE
+        return EXIT_INTERRUPTED if outcome in ("interrupted", "stopped") else None
+
+    what = (
+        f"{run.path} records no end of this attempt: it was ended from outside (a cancelled job, a lost node); "
+        "the same command goes on from the last checkpoint"
+    )
+    return launch(argv, ranks, recorded=recorded, unrecorded=what, **options)
+
+
+def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) -> int:
+    """`launch` a command whose work ends in one file, which appears as a whole.
+
+    Returns
+    -------
+    int
+        As `launch`, but 0 only if the file was written.
+    """
+    before = _identity(file)
+
+    def recorded() -> int | None:
+        return EXIT_DONE if _identity(file) not in (None, before) else None
+
+    return launch(argv, ranks, recorded=recorded, unrecorded=f"{file} was not written", **options)
+
+
+def _identity(file: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that replaces it."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

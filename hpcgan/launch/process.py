@@ -1,0 +1,212 @@
+"""A running job: one mpirun or srun, its ranks, and the way to its end.
+
+What the launchers get wrong, and this puts right:
+
+- They pass SIGTERM and SIGINT on and kill their ranks moments later, before they can write a checkpoint. Here
+  both become SIGUSR1, which they only pass on; the launcher runs in a session of its own, so Ctrl-C at the
+  terminal does not reach it.
+- A rank dies of a SIGUSR1 that comes before it has installed its handler. Here ranks are born ignoring
+  it, and the request is repeated until the job ends.
+- A killed parent leaves mpirun running, and a killed mpirun its ranks. Here the kernel ends mpirun with its
+  parent, and the ranks with mpirun (`rank`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import IO, Any
+
+from hpcgan.errors import HpcganError
+from hpcgan.launch.mpirun_output import copy, copy_without_banner
+from hpcgan.launch.world import set_parent_death_signal
+
+#: Seconds that ranks get after a request to stop before the launcher is told to end them.
+GRACE = 300.0
+#: Seconds between repetitions of the request, for ranks that were still starting.
+REPEAT = 2.0
+#: Seconds between a second Ctrl-C and the first for it to mean "now".
+IMPATIENCE = 1.0
+#: Seconds that the launcher gets to clean up after SIGTERM before it is killed with all its ranks.
+CLEANUP = 10.0
+
+#: Signals that ask a job to stop.
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+
+
+class JobTimeout(HpcganError):
+    """The job was ended because it ran longer than it was given."""
+
+
+def rank_command(argv: Sequence[str], module: str) -> list[str]:
+    """What the launcher starts as a rank: `python -m MODULE ARGV`, born ignoring SIGUSR1.
+
+    An ignored signal stays ignored across exec.
+    """
+    ignoring = ("sh", "-c", 'trap "" USR1; exec "$@"', "hpcgan")
+    return [*ignoring, sys.executable, "-m", "hpcgan.launch.rank_shim", module, *argv]
+
+
+class Requests:
+    """The requests to stop that this process has got."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.at: float | None = None
+        self.signal = signal.SIGTERM
+        self.hurry = False
+
+    def made(self) -> bool:
+        """Whether there was one."""
+        return self.at is not None
+
+    def ask(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        now = time.monotonic()
+        if self.at is None:
+            self.at = now
+            self.signal = signal.Signals(signum)
+            if signum == signal.SIGINT:
+                self.report("hpcgan: stopping after this step; press Ctrl-C again to end the job at once")
+        elif signum == signal.SIGINT and now - self.at > IMPATIENCE:
+            self.hurry = True
+
+
+class Job:
+    """One mpirun or srun and the way to its end."""
+
+    def __init__(
+        self,
+        args: list[str],
+        env: dict[str, str],
+        stdout: IO[Any] | int | None,
+        stderr: IO[Any] | int | None,
+    ) -> None:
+        parent = os.getpid()
+
+        def in_child() -> None:
+            # A request may come before mpirun has its own handler; it replaces this one.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            # When this launcher is killed, mpirun's last words go into a pipe that nobody reads. Dying of
+            # that, it would leave its ranks behind.
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            set_parent_death_signal(signal.SIGTERM)
+            if os.getppid() != parent:  # the launcher ended in between
+                os._exit(1)
+
+        self.process = subprocess.Popen(
+            args,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE if stderr is None else stderr,
+            start_new_session=True,
+            restore_signals=False,
+            preexec_fn=in_child,
+        )
+        self._copying: list[threading.Thread] = []
+        for stream, copying, target in (
+            (self.process.stdout if stdout is None else None, copy, 1),
+            (self.process.stderr if stderr is None else None, copy_without_banner, 2),
+        ):
+            if stream is not None:
+                self._copying.append(threading.Thread(target=copying, args=(stream, target), daemon=True))
+                self._copying[-1].start()
+
+    def wait(self, requests: Requests, grace: float, timeout: float | None) -> int:
+        """Until the job has ended, passing requests to stop on; its exit code."""
+        started = time.monotonic()
+        repeated_at = -math.inf
+        while (code := self._poll()) is None:
+            now = time.monotonic()
+            if timeout is not None and now - started > timeout:
+                self.end()
+                raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
+            if requests.at is None:
+                continue
+            if requests.hurry or now - requests.at >= grace:
+                if grace > 0 and not requests.hurry:
+                    requests.report(f"hpcgan: the ranks did not stop within {grace:.0f} s: ending them")
+                self.end()
+                return 128 + requests.signal
+            if now - repeated_at >= REPEAT:
+                self._signal(signal.SIGUSR1)
+                repeated_at = now
+        return code
+
+    def _poll(self) -> int | None:
+        try:
+            code = self.process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            return None
+        for thread in self._copying:
+            thread.join(timeout=5)
+        return code if code >= 0 else 128 - code
+
+    def _signal(self, signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signum)
+
+    def end(self) -> int:
+        """End the job: SIGTERM lets mpirun end its ranks, SIGKILL is for what is left."""
+        code = self._poll()
+        if code is not None:
+            return code
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + CLEANUP
+        while (code := self._poll()) is None:
+            if time.monotonic() > deadline:
+                for pid in descendants(self.process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                self._signal(signal.SIGKILL)
+                deadline = float("inf")
+        return code
+
+
+@contextlib.contextmanager
+def handling(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Route signals to `handler`, only in the main thread.
+
+    SIGHUP stays ignored where it is (nohup). SIGINT does not: a shell script starts its background
+    jobs with it ignored, and yet who sends it means it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+    for name in names:
+        signum = getattr(signal, name)
+        if name != "SIGHUP" or signal.getsignal(signum) is not signal.SIG_IGN:
+            before[signum] = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, old in before.items():
+            signal.signal(signum, signal.SIG_DFL if old is None else old)
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, children first (Linux)."""
+    found = []
+    todo = [pid]
+    while todo:
+        parent = todo.pop(0)
+        try:
+            tasks = os.listdir(f"/proc/{parent}/task")
+        except OSError:
+            continue
+        for task in tasks:
+            with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{task}/children") as file:
+                children = [int(child) for child in file.read().split()]
+                found += children
+                todo += children
+    return found

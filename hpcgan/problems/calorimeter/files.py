@@ -1,0 +1,276 @@
+"""Calorimeter showers in the layout of the published CaloGAN data (Mendeley Data, DOI 10.17632/pvn3xc3wy5.1).
+
+Layout, at the top of the file: ``layer_0 (N, 3, 96)``, ``layer_1 (N, 12, 12)``, ``layer_2 (N, 12, 6)`` with the energy
+in the cells in MeV, axes [phi (y), eta (x)]; ``overflow (N, 3)``, the energy at the depth of each layer outside the
+cells, MeV; ``energy (N, 1)``, that of the incident particle, GeV. Files written here say units, axes, particle and
+segmentation in attributes; those of other people need not. Other segmentations of the same three layers have other
+shapes.
+
+Read with :func:`open_showers`, check with :func:`validate`, train from a :class:`hpcgan.data.source.TensorSource` with
+group ``/`` (:func:`source`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hpcgan.data import storage
+from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.tensors import ROOT, TensorFile
+from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.data.source import TensorSource
+from hpcgan.data.storage import open_file, readable, refuse_foreign
+from hpcgan.errors import InputError
+from hpcgan.physics.calorimeter import (
+    AXES,
+    HALF_SIDE,
+    LAYER_EDGES,
+    N_LAYERS,
+    PUBLISHED,
+    Grid,
+    Segmentation,
+    parse_segmentation,
+)
+from hpcgan.physics.showers import PARTICLES, Showers
+
+LAYERS = tuple(f"layer_{layer}" for layer in range(N_LAYERS))
+OVERFLOW = "overflow"
+ENERGY = "energy"
+
+TITLES = {
+    "gamma": "photons",
+    "eplus": "positrons",
+    "piplus": "positive pions",
+}
+
+
+def schema_of(segmentation: Segmentation = PUBLISHED) -> Schema:
+    """Tensors of a shower."""
+    found = {
+        name: TensorSpec(grid.shape, "MeV", sparse=True) for name, grid in zip(LAYERS, segmentation.layers, strict=True)
+    }
+    found[OVERFLOW] = TensorSpec((N_LAYERS,), "MeV")
+    found[ENERGY] = TensorSpec((1,), "GeV", role="condition")
+    return found
+
+
+def to_sample(showers: Showers, energy: np.ndarray) -> Sample:
+    """Tensors of simulated showers; `energy` (n,) in GeV."""
+    sample = dict(zip(LAYERS, showers.layers, strict=True))
+    sample[OVERFLOW] = showers.overflow
+    sample[ENERGY] = np.asarray(energy, np.float32).reshape(-1, 1)
+    return sample
+
+
+def images(sample: Sample) -> list[np.ndarray]:
+    """The images of the layers of a batch."""
+    return [sample[name] for name in LAYERS]
+
+
+class Writer(tensors.Writer):
+    """Streams showers into one file a split (see :class:`hpcgan.data.storage.SplitWriter`).
+
+    Parameters
+    ----------
+    folder, sizes, force
+        As of the base class.
+    segmentation : Segmentation
+    particle : str
+        One of the particles of :mod:`hpcgan.physics.showers`, or "" where it is not known.
+    attributes : mapping
+        What else the file is to say; ``settings`` identifies the data.
+    more : Schema, optional
+        Further tensors of a shower.
+
+    Raises
+    ------
+    InputError
+        As the base class.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        sizes: Mapping[str, int],
+        segmentation: Segmentation,
+        particle: str,
+        attributes: Mapping[str, Any],
+        force: bool = False,
+        more: Schema | None = None,
+    ) -> None:
+        said = {
+            "contents": f"calorimeter showers of {TITLES.get(particle, 'particles')}",
+            "particle": particle,
+            "segmentation": str(segmentation),
+            "axes": AXES,
+            "window_mm": [-HALF_SIDE, HALF_SIDE],
+            "layer_edges_mm": list(LAYER_EDGES),
+            **attributes,
+        }
+        super().__init__(folder, sizes, {**schema_of(segmentation), **(more or {})}, said, force, ROOT, "showers")
+
+    def _lay_out(self, group: h5py.Group, size: int) -> None:
+        super()._lay_out(group, size)
+        for name in LAYERS:
+            group[name].attrs["axes"] = AXES
+        group[OVERFLOW].attrs["axes"] = "shower, layer"
+
+
+def holds_showers(path: Path) -> bool:
+    """Whether a file has this layout, or means to: one of the layers is there.
+
+    Raises
+    ------
+    InputError
+        No such file, or not HDF5.
+    """
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        return any(name in LAYERS for name in list(file.keys()))
+
+
+def open_showers(path: str | os.PathLike[str], segmentation: Segmentation | None = None) -> TensorFile:
+    """Open a file of showers; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    path : path
+    segmentation : Segmentation, optional
+        What the layers must have. Default: whatever they have.
+
+    Returns
+    -------
+    TensorFile
+
+    Raises
+    ------
+    InputError
+        No such file, not HDF5, cut short, unfinished, data sets missing or of other shapes, another segmentation,
+        another unit than the layout's, or a particle that is not known. The contents are not scanned; :func:`validate`
+        does that.
+    """
+    path = Path(path)
+    found = _segmentation(path)
+    if segmentation is not None and found != segmentation:
+        raise InputError(
+            f"{path}: the layers are {found} cells (phi x eta), needed are {segmentation}; "
+            "hpcgan data import --segmentation makes coarser ones"
+        )
+    opened = tensors.open_tensors(path, schema_of(found), ROOT)
+    try:
+        particle_of(opened)
+        stated = opened.text("segmentation")
+        if stated and parse_segmentation(stated) != found:
+            raise InputError(
+                f"{path}: attribute segmentation of the file is {stated[:60]!r}, but its layers are {found}"
+            )
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _segmentation(path: Path) -> Segmentation:
+    grids = []
+    with open_file(path) as file, readable(path, "the shapes of the layers"):
+        present = list(file.keys())
+        for name in LAYERS:
+            if name not in present:
+                raise InputError(f"{path}: has no data set '{name}' (the file holds: {storage.names(file)})")
+            refuse_foreign(path, file, name, name)
+            data = file[name]
+            shape = data.shape if isinstance(data, h5py.Dataset) else None
+            if shape is None or len(shape) != 3 or not (0 < shape[1] <= 100_000 and 0 < shape[2] <= 100_000):
+                raise InputError(f"{path}: {name} has shape {shape}; needed is (N, phi, eta), published {PUBLISHED}")
+            grids.append(Grid(int(shape[1]), int(shape[2])))
+    try:
+        return Segmentation(tuple(grids))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def segmentation_of(file: TensorFile) -> Segmentation:
+    """Cells of an open file's layers."""
+    return Segmentation(tuple(Grid(*file.schema[name].shape) for name in LAYERS))
+
+
+def particle_of(file: TensorFile) -> str:
+    """The particle that a file says it holds, "" where it does not.
+
+    Raises
+    ------
+    InputError
+        One that is not known.
+    """
+    return check_particle(file.path, file.text("particle"))
+
+
+def check_particle(path: Path, particle: str) -> str:
+    """The particle that a file says it holds, if it is known; otherwise as :func:`particle_of`."""
+    if particle not in ("", *PARTICLES):
+        raise InputError(f"{path}: holds showers of {particle[:40]!r}; known are {', '.join(PARTICLES)}")
+    return particle
+
+
+def check_sample(sample: Sample, path: str, first: int = 0) -> None:
+    """Refuse showers that cannot be: negative deposits, incident energies that are not above 0.
+
+    Parameters
+    ----------
+    sample : Sample
+        Energies, and some of the other tensors.
+    path : str
+        What the message calls the file.
+    first : int
+        Number of the first shower.
+
+    Raises
+    ------
+    InputError
+        The message names file, data set and shower.
+    """
+    for name in (name for name in (*LAYERS, OVERFLOW) if name in sample):
+        flat = sample[name].reshape(len(sample[name]), -1)
+        bad = np.flatnonzero((flat < 0).any(axis=1))
+        if bad.size:
+            value = flat[bad[0]].min()
+            raise InputError(f"{path}: {name} of shower {first + bad[0]} holds a negative energy: {value:g} MeV")
+    energy = sample[ENERGY].reshape(-1)
+    bad = np.flatnonzero(~(energy > 0))
+    if bad.size:
+        raise InputError(f"{path}: {ENERGY} of shower {first + bad[0]} is {energy[bad[0]]:g} GeV; it must be above 0")
+
+
+def validate(path: str | os.PathLike[str], segmentation: Segmentation | None = None) -> None:
+    """Read a whole file, some showers at a time, and refuse it if anything in it is wrong.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_showers` and :func:`check_sample`, and for damaged data and values that are not finite.
+    """
+    with open_showers(path, segmentation) as file:
+        found = segmentation_of(file)
+    tensors.validate(path, schema_of(found), check_sample, ROOT)
+
+
+def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
+    """Whether a folder already holds the showers that are about to be made: :func:`storage.check_target`."""
+    return storage.check_target(folder, settings, sizes, force, open_showers)
+
+
+def source(path: Path, segmentation: Segmentation = PUBLISHED, cache_mb: int = 1024) -> TensorSource:
+    """Random access to the showers of a file, with bounded memory.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_showers`.
+    """
+    open_showers(path, segmentation).close()
+    return TensorSource(path, schema_of(segmentation), cache_mb, ROOT)

@@ -1,0 +1,551 @@
+"""Showers of other programs into the published layout, and out of it: Geant4 samples, CaloGAN and CaloChallenge files.
+
+- Geant4 (as the sample of this calorimeter): ``energy (N,)`` GeV, ``counts (N,)`` cells hit, ``cell`` and ``deposit``
+  (MeV) of one shower after another on the grid :data:`hpcgan.physics.calorimeter.FINE`. Cell index: layer after layer,
+  eta * n_phi + phi within a layer. Nothing can have been deposited outside the cells, since they cover the whole
+  calorimeter and there is nothing beyond it, so `overflow` is 0; what left the calorimeter, on any side, is in no data
+  set.
+- Published CaloGAN: :mod:`hpcgan.problems.calorimeter.files`.
+- CaloChallenge (Krause et al., arXiv:2410.21611): ``incident_energies (N, 1)`` and ``showers (N, V)``, MeV. Here the V
+  voxels are the cells of the three layers in order, row after row (phi), so V = 504 is the published segmentation. The
+  format has no place for `overflow`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+import hpcgan
+from hpcgan.data import attributes, claims, storage
+from hpcgan.data.layouts import tensors
+from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
+from hpcgan.errors import InputError
+from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
+from hpcgan.physics.showers import PARTICLES
+from hpcgan.problems.calorimeter import files as calo
+from hpcgan.suggest import did_you_mean
+
+Format = Literal["delphes", "geant4", "calogan", "challenge"]
+
+PIECE_BYTES = 16 << 20
+"""Showers in memory at a time."""
+
+MEV_PER_GEV = 1000.0
+
+CHALLENGE = ("incident_energies", "showers")
+
+KNOWN_VOXELS = {368: "dataset 1, photons", 533: "dataset 1, pions", 6480: "dataset 2", 40500: "dataset 3"}
+"""Voxelisations of the CaloChallenge itself, none of which is one of this calorimeter."""
+
+
+def recognise(path: str | os.PathLike[str]) -> Format:
+    """Format of a file to import.
+
+    Raises
+    ------
+    InputError
+        No such file, or HDF5 with none of the data sets that tell.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir() or not h5py.is_hdf5(path):
+        return "delphes"  # whose reader says what is wrong with it
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        present = set(file.keys())
+        held = storage.names(file)
+    if present & {"cell", "counts", "deposit"}:
+        return "geant4"
+    if present & set(calo.LAYERS):
+        return "calogan"
+    if present & set(CHALLENGE):
+        return "challenge"
+    raise InputError(
+        f"{path}: of no known kind (it holds: {held}); known are Delphes ROOT files, Geant4 showers (cell, counts, "
+        "deposit, energy), CaloGAN (layer_0, ...) and CaloChallenge (incident_energies, showers)"
+    )
+
+
+class Reader(ABC):
+    """A file of showers, read in pieces.
+
+    Attributes
+    ----------
+    path : Path
+    n : int
+        Showers.
+    segmentation : Segmentation
+    particle : str
+        "" where the file does not say.
+    """
+
+    path: Path
+    n: int
+    segmentation: Segmentation
+    particle: str = ""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Sample]:
+        """All showers in order, some at a time, in the published layout with the file's own segmentation.
+
+        Raises
+        ------
+        InputError
+            Damaged data, or values that cannot be.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
+    with readable(path, name):
+        if name not in list(file.keys()):
+            raise InputError(f"{path}: has no data set '{name}' (the file holds: {storage.names(file)})")
+        refuse_foreign(path, file, name, name)
+        data = file[name]
+        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
+            raise InputError(f"{path}: {name} does not hold numbers")
+        if data.shape is None or data.ndim != ndim:
+            raise InputError(f"{path}: {name} has shape {data.shape}; needed are {ndim} dimensions")
+        check_backed(path, data, name)
+    return data
+
+
+def _text(path: Path, file: h5py.File, name: str) -> str:
+    """An attribute at the top of a file that is text, "" where there is none."""
+    with readable(path, "attributes of the file"):
+        found = attributes.read(file)
+    return attributes.text(found.get(name, ""), f"{path}: attribute {name} of the file")
+
+
+class Geant4File(Reader):
+    """Geant4 showers on the fine grid.
+
+    Raises
+    ------
+    InputError
+        Not HDF5, data sets missing, of other shapes or lengths that do not match, another grid, an unknown particle.
+    """
+
+    GRIDS = ("192 x 48", "48 x 48", "24 x 24")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.segmentation = FINE
+        self._file = open_file(path)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._file.close)
+            self._energy, self._counts, self._cell, self._deposit = (
+                _dataset(path, self._file, name, 1) for name in ("energy", "counts", "cell", "deposit")
+            )
+            for data, name in ((self._counts, "counts"), (self._cell, "cell")):
+                if data.dtype.kind not in "iu":
+                    raise InputError(f"{path}: {name} does not hold whole numbers (type {data.dtype})")
+            self.n = int(self._counts.shape[0])
+            if not self.n:
+                raise InputError(f"{path}: counts holds no showers")
+            if self._energy.shape != self._counts.shape:
+                raise InputError(f"{path}: energy has {self._energy.shape[0]} showers but counts has {self.n}")
+            with readable(path, "counts"):
+                counts = self._counts[:]
+            if (counts < 0).any() or (counts > FINE.n_cells).any():
+                worst = int(np.flatnonzero((counts < 0) | (counts > FINE.n_cells))[0])
+                raise InputError(f"{path}: counts of shower {worst} is {counts[worst]}; there are {FINE.n_cells} cells")
+            self._ends = np.cumsum(counts.astype(np.int64))
+            for data, name in ((self._cell, "cell"), (self._deposit, "deposit")):
+                if data.shape[0] != self._ends[-1]:
+                    raise InputError(
+                        f"{path}: {name} has {data.shape[0]} entries but counts adds up to {self._ends[-1]}"
+                    )
+            said = _text(path, self._file, "grids") or ", ".join(self.GRIDS)
+            self.particle = calo.check_particle(path, _text(path, self._file, "particle"))
+            held = {"energy": self._energy, "deposit": self._deposit}
+            with readable(path, "attributes"):
+                self._units = claims.conversions(
+                    path, {name: (data, claims.GEANT4[name]) for name, data in held.items()}
+                )
+            if not all(grid in said for grid in self.GRIDS):
+                raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
+            stack.pop_all()
+
+    def pieces(self) -> Iterator[Sample]:
+        """All showers; see the base class."""
+        size = max(1, PIECE_BYTES // (4 * FINE.n_cells))
+        for start in range(0, self.n, size):
+            end = min(start + size, self.n)
+            first = int(self._ends[start - 1]) if start else 0
+            with readable(self.path, "cell"):
+                cell = self._cell[first : self._ends[end - 1]].astype(np.int64)
+            with readable(self.path, "deposit"), np.errstate(over="ignore"):
+                raw = self._deposit[first : self._ends[end - 1]]
+                deposit = np.asarray(self._units["deposit"](raw)).astype(np.float64)
+            with readable(self.path, "energy"), np.errstate(over="ignore"):
+                energy = np.asarray(self._units["energy"](self._energy[start:end])).astype(np.float32)
+            shower = np.repeat(np.arange(end - start), np.diff(self._ends[start:end], prepend=first))
+            self._check(cell, deposit, shower + start)
+            yield self._images(shower, cell, deposit, energy)
+
+    def _check(self, cell: NDArray[np.int64], deposit: NDArray[np.float64], shower: NDArray[np.int64]) -> None:
+        bad = np.flatnonzero((cell < 0) | (cell >= FINE.n_cells))
+        if bad.size:
+            at = bad[0]
+            raise InputError(
+                f"{self.path}: cell of shower {shower[at]} is {cell[at]}; the segmentation has {FINE.n_cells} cells"
+            )
+        bad = np.flatnonzero(~(np.isfinite(deposit) & (deposit >= 0)))
+        if bad.size:
+            at = bad[0]
+            raise InputError(
+                f"{self.path}: deposit of shower {shower[at]} is {deposit[at]:g} MeV; it must be 0 or more"
+            )
+
+    @staticmethod
+    def _images(
+        shower: NDArray[np.int64], cell: NDArray[np.int64], deposit: NDArray[np.float64], energy: NDArray[np.float32]
+    ) -> Sample:
+        n, offset, sample = len(energy), 0, {}
+        for name, grid in zip(calo.LAYERS, FINE.layers, strict=True):
+            here = (cell >= offset) & (cell < offset + grid.n_cells)
+            flat = shower[here] * grid.n_cells + cell[here] - offset
+            sums = np.bincount(flat, deposit[here], n * grid.n_cells)
+            by_eta = sums.reshape(n, grid.n_eta, grid.n_phi)
+            with np.errstate(over="ignore"):  # beyond float32 is infinite: refused
+                sample[name] = by_eta.transpose(0, 2, 1).astype(np.float32)
+            offset += grid.n_cells
+        sample[calo.OVERFLOW] = np.zeros((n, N_LAYERS), np.float32)
+        sample[calo.ENERGY] = energy.reshape(-1, 1)
+        return sample
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class CaloGanFile(Reader):
+    """Showers in the published layout, of any segmentation.
+
+    Raises
+    ------
+    InputError
+        As :func:`hpcgan.problems.calorimeter.files.open_showers`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened = calo.open_showers(path)
+        self._opened.announce()
+        self.n = self._opened.n
+        self.segmentation = calo.segmentation_of(self._opened)
+        self.particle = calo.particle_of(self._opened)
+
+    def pieces(self) -> Iterator[Sample]:
+        """All showers; see the base class."""
+        for _, sample in self._opened.pieces(PIECE_BYTES):
+            yield sample
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
+
+
+def challenge_schema(voxels: int) -> Schema:
+    """Data sets of a CaloChallenge file."""
+    return {
+        "incident_energies": TensorSpec((1,), "MeV", role="condition"),
+        "showers": TensorSpec((voxels,), "MeV", sparse=True),
+    }
+
+
+class ChallengeFile(Reader):
+    """Showers in the format of the CaloChallenge whose voxels are the cells of this calorimeter.
+
+    Raises
+    ------
+    InputError
+        Data sets missing or of other shapes, or a number of voxels that is neither that of the segmentation which the
+        file states (as those of :func:`export` do), nor one of a segmentation named in
+        :mod:`hpcgan.physics.calorimeter`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_file(path) as file:
+            voxels = int(_dataset(path, file, "showers", 2).shape[1])
+            _dataset(path, file, "incident_energies", 2)
+            self.particle = calo.check_particle(path, _text(path, file, "particle"))
+            said = _text(path, file, "segmentation")
+        known = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
+        if said:
+            try:
+                stated = parse_segmentation(" ".join(said.split())[:80])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            known = {stated.n_cells: stated}
+        if voxels not in known:
+            what = f" (CaloChallenge {KNOWN_VOXELS[voxels]})" if voxels in KNOWN_VOXELS else ""
+            raise InputError(
+                f"{path}: showers has {voxels} voxels{what}, another segmentation; known are "
+                + ", ".join(f"{n} ({segmentation})" for n, segmentation in known.items())
+            )
+        self.segmentation = known[voxels]
+        self._opened = tensors.open_tensors(path, challenge_schema(voxels), tensors.ROOT)
+        self._opened.announce()
+        self.n = self._opened.n
+
+    def pieces(self) -> Iterator[Sample]:
+        """All showers; see the base class."""
+        for _, raw in self._opened.pieces(PIECE_BYTES):
+            sample: Sample = dict(zip(calo.LAYERS, self.segmentation.unflatten(raw["showers"]), strict=True))
+            sample[calo.OVERFLOW] = np.zeros((len(raw["showers"]), N_LAYERS), np.float32)
+            sample[calo.ENERGY] = raw["incident_energies"] / np.float32(MEV_PER_GEV)
+            yield sample
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
+
+
+READERS: dict[Format, Callable[[Path], Reader]] = {
+    "geant4": Geant4File,
+    "calogan": CaloGanFile,
+    "challenge": ChallengeFile,
+}
+
+OVERFLOW_MEANS = {
+    "geant4": "0: the cells cover the whole calorimeter, nothing lies outside them",
+    "calogan": "as in the file imported",
+    "challenge": "0: not in the CaloChallenge format",
+}
+
+
+def open_reader(path: str | os.PathLike[str]) -> Reader:
+    """Open a file of showers of any known format.
+
+    Raises
+    ------
+    InputError
+        Of no known format, or broken.
+    """
+    path = Path(path)
+    kind = recognise(path)
+    if kind == "delphes":
+        raise InputError(f"{path}: not an HDF5 file with calorimeter showers")
+    return READERS[kind](path)
+
+
+def _check_finite(sample: Sample, path: Path, first: int) -> None:
+    for name, values in sample.items():
+        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if not finite.all():
+            bad = int(np.flatnonzero(~finite)[0])
+            raise InputError(f"{path}: {name} of shower {first + bad} is not finite (NaN or infinite)")
+
+
+def _checked(reader: Reader) -> Iterator[Sample]:
+    """Pieces of a file, those that cannot be refused."""
+    first = 0
+    for sample in reader.pieces():
+        _check_finite(sample, reader.path, first)
+        calo.check_sample(sample, str(reader.path), first)
+        yield sample
+        first += len(sample[calo.ENERGY])
+
+
+def import_files(
+    files: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    segmentation: Segmentation = PUBLISHED,
+    particle: str = "",
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Make ``train.h5``, ``val.h5`` and ``test.h5`` in the published layout from files of showers.
+
+    Of every five showers in a row three go to train, one to val and one to test.
+
+    Parameters
+    ----------
+    files : sequence of paths
+        Of one format.
+    out : path
+        Folder of the files.
+    segmentation : Segmentation
+        That of the files, or a coarser one whose cells are sums of theirs.
+    particle : str
+        What to record for files that do not say what they hold.
+    force : bool
+        Replace existing files.
+    progress : callable(done, total), optional
+
+    Returns
+    -------
+    bool
+        False if `out` already held exactly this data and nothing was done.
+
+    Raises
+    ------
+    InputError
+        Files that cannot be used, named twice, or of different particles, a segmentation that they cannot be summed
+        into, or an `out` that holds other data.
+    """
+    paths = storage.to_import(files)
+    kinds = [recognise(path) for path in paths]
+    for path, kind in zip(paths, kinds):
+        if kind != kinds[0]:
+            raise InputError(f"{path}: is a {kind} file, {paths[0]} a {kinds[0]} file; import them one by one")
+    readers: list[Reader] = []
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            readers.append(stack.enter_context(open_reader(path)))
+        held = _same_particle(readers, particle)
+        for reader in readers:
+            if not reader.segmentation.divides_into(segmentation):
+                raise InputError(
+                    f"{reader.path}: its cells {reader.segmentation} cannot be summed into those of {segmentation} "
+                    "(phi x eta of each layer)"
+                )
+        total = sum(reader.n for reader in readers)
+        sizes = storage.interleaved_sizes(total)
+        settings = json.dumps(
+            {
+                "source": kinds[0],
+                "files": [
+                    {"name": path.name, "showers": reader.n, "sha256": storage.digest(path)}
+                    for path, reader in zip(paths, readers)
+                ],
+                "particle": held,
+                "segmentation": str(segmentation),
+            }
+        )
+        if calo.check_target(out, settings, sizes, force):
+            return False
+        attributes = {
+            "generator": f"imported from {kinds[0]} files",
+            "overflow_means": OVERFLOW_MEANS[kinds[0]],
+            "hpcgan": hpcgan.__version__,
+            "settings": settings,
+        }
+        done = 0
+        with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
+            for reader in readers:
+                done_of_file = 0
+                for sample in _checked(reader):
+                    n = len(sample[calo.ENERGY])
+                    coarse = reader.segmentation.coarsen(calo.images(sample), segmentation)
+                    sample.update(zip(calo.LAYERS, coarse, strict=True))
+                    _check_finite(sample, reader.path, done_of_file)
+                    done_of_file += n
+                    for split, where in storage.interleave(done, n).items():
+                        writer.append_to(split, {name: values[where] for name, values in sample.items()})
+                    done += n
+                    if progress is not None:
+                        progress(done, total)
+    return True
+
+
+def _same_particle(readers: Sequence[Reader], asked: str) -> str:
+    if asked not in ("", *PARTICLES):
+        raise InputError(f"particle '{asked}': use one of {', '.join(PARTICLES)}{did_you_mean(asked, PARTICLES)}")
+    held = asked
+    for reader in readers:
+        if reader.particle and held and reader.particle != held:
+            other = "--particle" if held == asked else "another file"
+            raise InputError(f"{reader.path}: holds showers of '{reader.particle}', {other} says '{held}'")
+        held = held or reader.particle
+    return held
+
+
+def export(
+    files: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Write showers of the published layout as CaloChallenge files of the same names.
+
+    Energies become MeV; `overflow` is left out.
+
+    Parameters
+    ----------
+    files : sequence of paths
+        Of one folder, or with different names.
+    out : path
+        Folder of the new files.
+    force : bool
+        Replace existing files.
+    progress : callable(done, total), optional
+
+    Returns
+    -------
+    bool
+        False if `out` already held exactly this data and nothing was done.
+
+    Raises
+    ------
+    InputError
+        Files that cannot be used, of two particles or segmentations, or with one name, or an `out` that holds other
+        data.
+    """
+    paths = [Path(file) for file in files]
+    if len({path.stem for path in paths}) < len(paths):
+        raise InputError(f"{paths[0]}: two files have the same name; export them one by one")
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(CaloGanFile(path)) for path in paths]
+        held = _same_particle(readers, "")
+        segmentation = readers[0].segmentation
+        for reader in readers:
+            if reader.segmentation != segmentation:
+                raise InputError(f"{reader.path}: has cells {reader.segmentation}, {paths[0]} has {segmentation}")
+            if reader.path.resolve().parent == Path(out).resolve():
+                raise InputError(f"{reader.path}: would be replaced; choose another folder than {out}")
+        sizes = {path.stem: reader.n for path, reader in zip(paths, readers)}
+        settings = json.dumps({"source": [{"name": path.name, "sha256": storage.digest(path)} for path in paths]})
+        schema = challenge_schema(segmentation.n_cells)
+        if storage.check_target(out, settings, sizes, force, _open_challenge):
+            return False
+        attributes = {
+            "contents": "calorimeter showers in the format of the CaloChallenge",
+            "particle": held,
+            "segmentation": str(segmentation),
+            "voxels": "cells of layer 0, 1, 2, row (phi) after row",
+            "hpcgan": hpcgan.__version__,
+            "settings": settings,
+        }
+        done, total = 0, sum(sizes.values())
+        with tensors.Writer(out, sizes, schema, attributes, force, tensors.ROOT, "events") as writer:
+            for reader in readers:
+                for sample in _checked(reader):
+                    with np.errstate(over="ignore"):
+                        energy = sample[calo.ENERGY] * np.float32(MEV_PER_GEV)
+                    voxels = segmentation.flatten(calo.images(sample))
+                    made = {"incident_energies": energy, "showers": voxels}
+                    _check_finite(made, reader.path, done)
+                    writer.append(made)
+                    done += len(sample[calo.ENERGY])
+                    if progress is not None:
+                        progress(done, total)
+    return True
+
+
+def _open_challenge(path: Path) -> tensors.TensorFile:
+    with open_file(path) as file:
+        voxels = int(_dataset(path, file, "showers", 2).shape[1])
+    return tensors.open_tensors(path, challenge_schema(voxels), tensors.ROOT)

@@ -1,0 +1,362 @@
+"""Which data a run was trained with, and where they lie now. The data are known by their content, not by their path.
+
+A run keeps in `data.json` what its files are (:mod:`hpcgan.data.identity`) and where they lay. It goes on with the same
+files wherever they are, and with no others; whoever needs the events of a run finds them from any working directory. A
+run that begins with the weights of another knows that one by what it is, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgan.config import Config
+from hpcgan.errors import HpcganError, InputError
+from hpcgan.runs.directory import RunDirectory, owner_of
+from hpcgan.system.files import write_atomic
+
+if TYPE_CHECKING:
+    from hpcgan.data.identity import Identity
+    from hpcgan.problems.base import Problem
+
+SPLITS = ("train", "val", "test")
+TRAINED_ON = ("train", "val")
+"""Splits that a training reads. Of the third one it is known which it is, so that it is scored on no other."""
+
+PLACES = 16
+"""Folders that are remembered, at most: every job may have had a copy of its own."""
+
+_MISSING = "no such file"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes
+    ----------
+    files : dict of str to dict of str to Identity
+        By split, the files that it consists of, "" if there is one.
+    places : tuple of str
+        Where they lay, the latest first: paths of this machine, and one relative to the run.
+    origin : str or None
+        What the run is whose weights it began with.
+    """
+
+    files: dict[str, dict[str, Identity]]
+    places: tuple[str, ...] = ()
+    origin: str | None = None
+
+    def fingerprints(self, splits: Iterable[str] = TRAINED_ON) -> dict[str, dict[str, str]]:
+        """What the splits are, in few characters."""
+        return {
+            split: {name: found.fingerprint for name, found in sorted(self.files[split].items())}
+            for split in splits
+            if split in self.files
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        files = {split: {name: f.plain() for name, f in files.items()} for split, files in self.files.items()}
+        return {"files": files, "places": list(self.places), "origin": self.origin}
+
+    @classmethod
+    def of_plain(cls, raw: Any) -> RunData:
+        """From what `plain` made.
+
+        Raises
+        ------
+        ValueError
+            It is something else.
+        """
+        from hpcgan.data.identity import Identity
+
+        try:
+            files = {
+                split: {name: Identity.of_plain(plain) for name, plain in named.items()}
+                for split, named in raw["files"].items()
+            }
+            return cls(files, tuple(str(place) for place in raw["places"]), raw.get("origin"))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"is no record of data ({error})") from None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A file that is another one."""
+
+    path: Path
+    what: str
+    split: str = field(compare=False, default="")
+
+
+def identify(config: Config) -> RunData:
+    """Which data a configuration means, as they are now; without the test split, where that is missing or broken.
+
+    Raises
+    ------
+    InputError
+        Another file is missing or broken.
+    """
+    problem, files = _problem(config), {}
+    for split in SPLITS:
+        try:
+            files[split] = _identities(problem, config.data.path, split)
+        except InputError:
+            if split in TRAINED_ON:
+                raise
+    return RunData(files, (str(config.data.path.absolute()),), _origin(config))
+
+
+def content(config: Config) -> dict[str, Any]:
+    """What the paths of a configuration stand for: the data, and the run whose weights it takes.
+
+    Of data that cannot be read it knows nothing, which whoever needs them says.
+    """
+    whole: dict[str, Any] = {}
+    with contextlib.suppress(InputError):
+        whole["data"] = identify(config).fingerprints()
+    if config.training.start_from is not None:
+        whole["origin"] = _origin(config) or str(config.training.start_from)
+    return whole
+
+
+def run_hash(config: Config) -> str:
+    """Eight hex digits of what makes two runs the same: their configuration and what its paths stand for."""
+    canonical = json.dumps([config.identity(), content(config)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def read(run: RunDirectory) -> RunData | None:
+    """What a run knows of its data; None before it was trained.
+
+    Raises
+    ------
+    InputError
+        Its file is broken.
+    """
+    try:
+        return RunData.of_plain(json.loads(run.data_file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run.data_file}: cannot be read: {error}") from None
+
+
+def write(run: RunDirectory, found: RunData) -> None:
+    """Have a run remember its data, and where they are now besides where they were.
+
+    Raises
+    ------
+    HpcganError
+        The disk is full, or cannot be written.
+    """
+    there = read(run)
+    files, places = dict(found.files), list(found.places)
+    with_run = [os.path.relpath(place, run.path.absolute()) for place in places]  # for who moves both
+    if there is not None:
+        files = {**files, **there.files}  # a test split that is gone, or another, stays the one it was
+        places = [*places, *with_run, *there.places]
+    origin = found.origin if there is None else there.origin
+    kept = RunData(files, tuple(dict.fromkeys([*places, *with_run]))[:PLACES], origin)
+    if kept == there:
+        return
+    try:
+        write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
+    except OSError as error:
+        raise HpcganError(f"{run.data_file}: cannot write: {error.strerror}") from None
+
+
+def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:
+    """Refuse to go on with other data than a run was trained with, or with the weights of another run.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    config : Config
+    found : RunData
+        The data of this configuration, as they are now.
+    noun, option : str
+        What messages call the run, and the option that gives another directory.
+
+    Returns
+    -------
+    str or None
+        What to warn of: another test split.
+
+    Raises
+    ------
+    InputError
+        Naming the file and what differs.
+    """
+    there = read(run)
+    if there is None:
+        return None
+    remedy = f"give the data that it was trained with (data.path=...), or another directory with {option}"
+    other = _different(there, found, config)
+    for difference in other:
+        if difference.split in TRAINED_ON:
+            raise InputError(
+                f"{difference.path}: holds other data than the {noun} {run.path} was trained with "
+                f"({difference.what}); {remedy}"
+            )
+    if not _same_origin(run, there, config, found):
+        raise InputError(
+            f"{run.path}: the {noun} there did not begin with the weights of {config.training.start_from} "
+            f"(training.start_from); give another directory with {option}"
+        )
+    for difference in other:
+        return (
+            f"{difference.path}: holds other data than when the run began ({difference.what}); "
+            "'hpcgan evaluate' will refuse them"
+        )
+    return None
+
+
+def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
+    from hpcgan.problems.base import Problems
+
+    asked = config.training.start_from
+    if asked is None or (found.origin is not None and found.origin == there.origin):
+        return True  # whether there is one at all is in the identity of the configuration
+    return asked == run.load_config(Problems()).training.start_from  # it is not looked at again
+
+
+def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
+    """Refuse files that are others than those of rank 0, whose `RunData.plain` is `theirs`.
+
+    Raises
+    ------
+    InputError
+        Naming the file, this machine and what differs.
+    """
+    for difference in _different(RunData.of_plain(theirs), mine, config):
+        if difference.split in TRAINED_ON:
+            raise InputError(
+                f"{difference.path} on {where}: holds other data than rank 0 reads ({difference.what}); all ranks "
+                "need the same files: copy them anew"
+            )
+
+
+def load(run: RunDirectory) -> Config:
+    """The configuration of a run, with `data.path` where its data are found.
+
+    They are looked for where the configuration says, then where trainings of this run have found them, and where they
+    lay relative to the run. Nothing is refused here: `data.require(split)` of what is returned does, where a split is
+    needed, and so does `hpcgan.problems.base.open_split`.
+
+    Raises
+    ------
+    InputError
+        There is no run, or its configuration is broken.
+    """
+    from hpcgan.problems.base import Problems
+
+    config = run.load_config(Problems())
+    there = read(run)
+    if there is None:
+        return config
+    problem = _problem(config)
+    found: list[tuple[int, Path, dict[str, str]]] = []
+    for folder in dict.fromkeys([config.data.path, *(run.path.absolute() / place for place in there.places)]):
+        unusable = {split: why for split in there.files if (why := _why_not(problem, folder, there, split, run))}
+        if not unusable:
+            return config.with_data(_written(folder, config), {})
+        missing = sum(f": {_MISSING}" in why for why in unusable.values())
+        found.append((len(unusable) + missing, folder, unusable))
+    _, folder, unusable = min(found, key=lambda entry: entry[0])
+    return config.with_data(_written(folder, config), unusable)
+
+
+def _written(folder: Path, config: Config) -> Path:
+    """A folder without detours; that of the configuration as it stands there."""
+    return folder if folder == config.data.path else Path(os.path.normpath(folder))
+
+
+def given(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
+    """The configuration of a run with data that somebody has chosen for it, and what to say if these are others."""
+    changed = config.with_data(folder, {})
+    there, problem = read(run), _problem(config)
+    if there is None:
+        return changed, None
+    unlike = [split for split in there.files if _why_not(problem, folder, there, split, run)]
+    if not unlike:
+        return changed, None
+    return changed, f"The events of {folder} are not the run's own ({', '.join(unlike)}): chosen with --data."
+
+
+def _why_not(problem: Problem, folder: Path, there: RunData, split: str, run: RunDirectory) -> str:
+    """Why a split cannot be taken from a folder; "" if it can."""
+    try:
+        files = problem.files(folder, split)
+        missing = [path for path in files.values() if not path.is_file()]
+        if missing:
+            places = ", ".join(place for place in there.places if Path(place).is_absolute())
+            return f"{missing[0]}: {_MISSING} (data of the run {run.path}, which lay in {places})"
+        found = _identities(problem, folder, split)
+    except InputError as error:
+        return str(error)
+    for name in there.files[split].keys() | found.keys():
+        what = _what_differs(there.files[split].get(name), found.get(name))
+        if what:
+            path = files.get(name, folder)
+            return f"{path}: holds other data than the run {run.path} was trained with ({what})"
+    return ""
+
+
+def _different(old: RunData, new: RunData, config: Config) -> list[Difference]:
+    """Files that are others, of the splits that both have."""
+    problem, found = _problem(config), []
+    for split in sorted(old.files.keys() & new.files.keys(), key=SPLITS.index):
+        paths = problem.files(config.data.path, split)
+        for name in sorted(old.files[split].keys() | new.files[split].keys()):
+            what = _what_differs(old.files[split].get(name), new.files[split].get(name))
+            if what:
+                found.append(Difference(paths.get(name, config.data.path), what, split))
+    return found
+
+
+def _what_differs(old: Identity | None, new: Identity | None) -> str:
+    from hpcgan.data.identity import difference
+
+    if old is None or new is None:
+        return "other files"
+    return difference(old, new)
+
+
+def _identities(problem: Problem, path: Path, split: str) -> dict[str, Identity]:
+    from hpcgan.data.identity import identify
+
+    return {name: identify(file) for name, file in problem.files(path, split).items()}
+
+
+def _problem(config: Config) -> Problem:
+    from hpcgan.problems.base import problem_class
+
+    return problem_class(config.problem)(config.model)
+
+
+def _origin(config: Config) -> str | None:
+    """What the run is whose weights a training begins with; None if there is none, or it is not there any more.
+
+    It stays the same while that run is trained on, and wherever it lies.
+    """
+    from hpcgan.problems.base import Problems
+
+    path = config.training.start_from
+    if path is None:
+        return None
+    run = owner_of(path)
+    try:
+        other, data = run.load_config(Problems()), read(run)
+    except InputError:
+        return None
+    said = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]
+    checkpoint = None if run.path == path else path.name
+    return hashlib.sha256(json.dumps([*said, checkpoint], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,298 @@
+"""Time the steps of a training, or bare collectives, as one rank of a job.
+
+    mpirun ... python -m hpcgan.training.timing REQUEST.json
+
+What `hpcgan scaling` starts on every rank. The training is assembled as `hpcgan.training.assembly` does it, from the
+same functions; what is left out is scoring, checkpoints and records. It takes two kinds of steps, in alternating blocks
+at whose beginning all ranks wait for one another:
+
+- *real* steps, those of the training;
+- *local* steps of a second copy of the networks, by the same code without any collective. What they change is
+  thrown away, so the ranks of the real training stay equal, and so do its numbers.
+
+Both are fed by the same pipeline, whose thread runs beside either. Their difference is what collectives cost:
+packing and unpacking of the buffer, the transfer, and the wait for the slowest rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import hpcgan
+from hpcgan import config as configuration
+from hpcgan.comm.agreement import agreed
+from hpcgan.comm.rank import run_as_rank
+from hpcgan.config import Config, TrainingSection
+from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
+from hpcgan.launch.topology import threads_from_env
+from hpcgan.launch.world import expected_world
+from hpcgan.problems.base import Problems, open_split, problem_class
+from hpcgan.system.files import write_atomic
+
+if TYPE_CHECKING:
+    from hpcgan.comm.base import Comm
+    from hpcgan.data.schema import Sample
+    from hpcgan.data.sharding import Sharding
+    from hpcgan.methods.base import Method
+
+SHORTEST_BLOCK = 10  # steps
+Batch = tuple["Sample", dict[str, np.ndarray]]
+
+
+def block_length(steps: int, every: int) -> int:
+    """Steps of a block: every block has as many steps of each kind as any other.
+
+    Parameters
+    ----------
+    steps : int
+        Steps that are asked for; a block is not longer.
+    every : int
+        Steps after which the kinds of steps come again (`period`).
+    """
+    return min(steps, every * -(-SHORTEST_BLOCK // every))
+
+
+def period(settings: TrainingSection) -> int:
+    """Steps after which penalties and updates of all networks come again in the same order; 1: all are alike."""
+    penalty_every, turns = settings.cadences
+    return math.lcm(penalty_every or 1, turns)
+
+
+def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Take real and local steps and time them on this rank.
+
+    Parameters
+    ----------
+    config : Config
+    comm : Comm
+    request : mapping
+        `steps` and `warm_up`, numbers of steps; `synthetic`, whether data are made up; `processes` and `folder`,
+        for isolated processes that begin together; `local`, whether local steps are wanted.
+
+    Returns
+    -------
+    dict
+        `blocks`: for `real` and `local`, one entry a block with `seconds` and, a step, `wait_s` (for the pipeline)
+        and `step_s` (the step itself), in seconds of this rank's clock. `local` is empty where there are no
+        collectives to leave out. Besides, what the step is: `batch_size`, `payload_bytes` of each collective,
+        `parameters`, `finite`.
+    """
+    from hpcgan.comm.base import SerialComm
+    from hpcgan.data.source import Source, SyntheticSource
+    from hpcgan.training import assembly
+
+    problem = problem_class(config.problem)(config.model)
+    with agreed(comm):
+        training: Source
+        if request["synthetic"]:
+            size = config.training.global_batch_size or config.training.batch_size * comm.size
+            training = SyntheticSource(problem.schema, max(4096, 32 * size), config.seed)
+        else:
+            training = open_split(problem, config.data, "train")
+        sharding = assembly.shard(config, comm, training)
+    method, state = assembly.make_method(config, problem, comm)
+    with agreed(comm):
+        if comm.is_root:
+            method.calibrate(lambda: assembly.encoded(problem, training, sharding=sharding))
+    assembly.share(state, comm)
+    steppers = {"real": _Stepper(method, config, sharding)}
+    if comm.backend != "serial" and request.get("local", True):
+        alone, alone_state = assembly.make_method(config, problem, SerialComm())
+        alone_state.load_variables(state.arrays())
+        steppers["local"] = _Stepper(alone, config, sharding)
+    penalty_every, turns = config.training.cadences
+    length = block_length(request["steps"], period(config.training))
+    count = -(-request["steps"] // length)
+    pipeline = assembly.make_pipeline(config, problem, training, sharding, method)
+    blocks: dict[str, list[dict[str, Any]]] = {"real": [], "local": []}
+    with contextlib.closing(_endless(pipeline, sharding)) as batches:
+        for stepper in steppers.values():
+            _block(comm, batches, stepper, request["warm_up"])
+        if request.get("processes"):
+            _wait_for_all(Path(request["folder"]), request["processes"])
+        for number in range(count):
+            kinds = list(steppers) if number % 2 == 0 else list(reversed(steppers))
+            for kind in kinds:
+                blocks[kind].append(_block(comm, batches, steppers[kind], length))
+    training.close()
+    return {
+        "rank": comm.rank,
+        "node": platform.node(),
+        "threads": threads_from_env(os.environ),
+        "backend": comm.backend,
+        "batch_size": sharding.batch_size,
+        "block_steps": length,
+        "penalty_every": penalty_every,
+        "critic_steps": turns,
+        "updates": config.training.updates,
+        "first_step": request["warm_up"],
+        "payload_bytes": payload(method, config.training.dtype),
+        "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},
+        "finite": steppers["real"].finite,
+        "hpcgan": hpcgan.__version__,
+        "blocks": blocks,
+    }
+
+
+class _Stepper:
+    """One of two trainings side by side."""
+
+    def __init__(self, method: Method, config: Config, sharding: Sharding) -> None:
+        self._method, self._settings, self._sharding = method, config.training, sharding
+        self._step = 0
+        self.finite = True
+
+    def __call__(self, real: Sample, draws: dict[str, np.ndarray]) -> None:
+        from hpcgan.training.loop import learning_rates
+
+        samples = self._step * self._sharding.global_batch
+        epochs = samples / self._sharding.n
+        result = self._method.step(
+            self._step,
+            real,
+            draws,
+            learning_rates=learning_rates(self._settings, epochs, self._sharding, self._step),
+            samples=samples + self._sharding.global_batch,
+            attention=False,
+            epochs=epochs,
+        )
+        self._step += 1
+        self.finite = self.finite and bool(np.isfinite(list(result.metrics.values())).all())
+
+
+def _endless(pipeline: Any, sharding: Sharding) -> Generator[Batch, None, None]:
+    """Batches of epoch after epoch."""
+    step = epoch = 0
+    while True:
+        yield from pipeline.rest_of_epoch(epoch, 0, step)
+        epoch, step = epoch + 1, step + sharding.steps_per_epoch
+
+
+def _block(comm: Comm, batches: Iterator[Batch], stepper: _Stepper, steps: int) -> dict[str, Any]:
+    """Take some steps, beginning together with the other ranks."""
+    comm.barrier()
+    waits, times = [], []
+    begun = time.perf_counter()
+    for _ in range(steps):
+        comm.beat("a timed step")
+        before = time.perf_counter()
+        real, draws = next(batches)
+        fetched = time.perf_counter()
+        stepper(real, draws)
+        times.append(round(time.perf_counter() - fetched, 7))
+        waits.append(round(fetched - before, 7))
+    return {"seconds": round(time.perf_counter() - begun, 7), "wait_s": waits, "step_s": times}
+
+
+def _wait_for_all(folder: Path, processes: int) -> None:
+    """Begin when everybody is warm: isolated processes share nothing but this folder."""
+    world = expected_world(os.environ)
+    (folder / f"{world.rank if world else 0}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < processes:
+        time.sleep(0.01)
+
+
+def payload(method: Method, dtype: str) -> dict[str, int]:
+    """Bytes that each collective of a step averages: gradients, moving statistics and metrics."""
+    sizes = {}
+    for name, network in method.networks.items():
+        if name in method.reported:
+            numbers = _elements(network.weights) + _elements(network.statistics) + method.reported[name]
+            sizes[name] = numbers * np.dtype(dtype).itemsize
+    return sizes
+
+
+def _elements(variables: Any) -> int:
+    return int(sum(np.prod(variable.shape, dtype=np.int64) for variable in variables))
+
+
+def time_allreduce(comm: Comm, sizes: list[int], repeats: int = 30) -> dict[str, Any]:
+    """Time averages over all ranks of flat float32 buffers, in a compiled graph as in a step.
+
+    Parameters
+    ----------
+    comm : Comm
+    sizes : list of int
+        Bytes.
+    repeats : int
+        Calls of each size; fewer, but at least five, of those beyond 1 MiB.
+
+    Returns
+    -------
+    dict
+        `times_s` of this rank: size in bytes to a list of seconds, of one call after the other.
+    """
+    import tensorflow as tf
+
+    found: dict[str, list[float]] = {}
+    for size in sizes:
+        buffer = tf.ones([size // 4], tf.float32)
+
+        def average(values: Any, name: str = f"sweep.{size}") -> Any:
+            (mean,) = comm.grouped_allreduce([values], name)
+            return mean[0]
+
+        compiled = tf.function(average, autograph=False)
+        calls = max(5, min(repeats, repeats * (1 << 20) // size))
+        for _ in range(3):
+            compiled(buffer).numpy()
+        comm.barrier()
+        times = []
+        for _ in range(calls):
+            comm.beat(f"an allreduce of {size} bytes")
+            before = time.perf_counter()
+            compiled(buffer).numpy()
+            times.append(time.perf_counter() - before)
+        found[str(size)] = times
+    return {"rank": comm.rank, "node": platform.node(), "backend": comm.backend, "times_s": found}
+
+
+def main() -> int:
+    """Obey the request in the file that the command line names; the exit code."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    isolated = bool(request.get("processes"))
+    try:
+        config = configuration.load(Path(request["config"]), Problems(), request["overrides"])
+
+        def make() -> Comm:
+            if isolated:
+                from hpcgan.comm.base import SerialComm
+
+                return SerialComm()
+            from hpcgan.comm.select import make_comm
+
+            return make_comm(config.comm.backend)
+
+        def work(comm: Comm) -> None:
+            folder = Path(request["folder"])
+            comm.watch(config.comm.timeout_s, folder / "stalled")
+            if request["kind"] == "allreduce":
+                mine = time_allreduce(comm, request["sizes"])
+            else:
+                mine = time_steps(config, comm, request)
+            everyone = comm.gather_json(mine)
+            if everyone is not None:
+                world = expected_world(os.environ)
+                name = world.rank if isolated and world else 0
+                write_atomic(folder / f"{name}.json", json.dumps(everyone))
+
+        return run_as_rank(make, work)
+    except HpcganError as error:
+        print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)
+        # Other ranks may be waiting in MPI already: only an abrupt end takes them along.
+        os._exit(error.exit_code or EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
