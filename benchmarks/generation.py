@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hpcgan.data import storage
 from hpcgan.physics import detector, pythia
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images import generate
@@ -32,7 +33,7 @@ def bare(block: generate.Block) -> None:
 
 def chain(block: generate.Block, folder: str) -> None:
     """Everything between two mass points and three files."""
-    sizes = hdf5.split_sizes(block.n_events)
+    sizes = storage.split_sizes(block.n_events)
     with hdf5.Writer(os.path.join(folder, str(block.index)), sizes, {"settings": "benchmark"}) as writer:
         images = generate.make_block(block)
         generate._write_round(writer, [(block.process, images)])

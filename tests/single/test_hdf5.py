@@ -21,6 +21,7 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcgan.data import storage
 from hpcgan.data.info import describe
 from hpcgan.data.storage import split_sizes
 from hpcgan.errors import HpcganError, InputError
@@ -109,7 +110,7 @@ def test_events_go_to_the_splits_in_order(folder: Path) -> None:
 
 def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
     write(tmp_path)
-    for split in hdf5.SPLITS:
+    for split in storage.SPLITS:
         assert (tmp_path / f"{split}.h5").read_bytes() == (folder / f"{split}.h5").read_bytes()
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
-from hpcgan.data import identity
+from hpcgan.data import identity, storage
 from hpcgan.data.identity import Identity, difference, fingerprint, identify, is_as_written
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
@@ -225,12 +225,12 @@ def test_what_is_looked_at_does_not_grow_with_the_file(tmp_path: Path, n: int, l
 
 def test_all_writers_say_what_they_wrote(tmp_path: Path) -> None:
     hist = tiny.images(20)
-    with hdf5.Writer(tmp_path / "images", hdf5.split_sizes(20), {"settings": "{}"}, extra=("mu",)) as writer:
+    with hdf5.Writer(tmp_path / "images", storage.split_sizes(20), {"settings": "{}"}, extra=("mu",)) as writer:
         for part in np.array_split(np.arange(20), 7):  # in whatever pieces
             writer.append(hist[part], 1.0, np.float64(0.1), 1400.0, 850.0, part)
     schema = {"wide": TensorSpec((3, 4), "MeV", sparse=True), "one": TensorSpec((1,)), "none": TensorSpec(())}
     sample = {name: np.random.default_rng(2).random((20, *spec.shape)) for name, spec in schema.items()}
-    with tensors.Writer(tmp_path / "tensors", hdf5.split_sizes(20), schema, {"settings": "{}"}) as more:
+    with tensors.Writer(tmp_path / "tensors", storage.split_sizes(20), schema, {"settings": "{}"}) as more:
         more.append({name: values[:3] for name, values in sample.items()})
         more.append({name: values[3:] for name, values in sample.items()})
     pools.write_pool(tmp_path / "pool", 160)

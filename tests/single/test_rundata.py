@@ -17,6 +17,7 @@ from hpcgan import api
 from hpcgan import config as configuration
 from hpcgan.commands.cli import main
 from hpcgan.config import Config
+from hpcgan.data import storage
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, report, run_samples
 from hpcgan.interactive.training import Training
@@ -57,7 +58,7 @@ def begun(folder: Path, settings: Config) -> RunDirectory:
 def others(folder: Path, n: int = 20, seed: int = 9) -> Path:
     """Other events in the place of those that are there."""
     shutil.rmtree(folder, ignore_errors=True)
-    with hdf5.Writer(folder, hdf5.split_sizes(n), {"settings": "{}"}) as writer:
+    with hdf5.Writer(folder, storage.split_sizes(n), {"settings": "{}"}) as writer:
         writer.append(tiny.images(n, seed), 1.0, 1.0, 1400.0, 850.0)
     return folder
 
