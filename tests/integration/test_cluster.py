@@ -229,7 +229,7 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
     ({"engines": "slurm", "n": 3, "nodes": 2}, "n=3, nodes=2: the engines must be spread evenly"),
     ({"engines": "slurm", "time": "soon"}, "job.time='soon': write it as minutes"),
     ({"engines": "slurm", "partition": "a;b"}, "job.partition='a;b': not a name that Slurm knows"),
-    ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, job, .*, nodes"),
+    ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, job"),
     ({"engines": "slurm", "job": {"qos": "a b"}}, "job.qos='a b': not a name that Slurm knows"),
     ({"engines": "slurm", "n": 4, "nodes": 2, "ranks_per_node": 1}, "ranks_per_node=1: is not n=4 over nodes=2"),
     ({"theads": 2}, r"unknown option 'theads'; did you mean 'threads'\?"),
