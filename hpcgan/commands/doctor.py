@@ -41,7 +41,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check the installation with a real job of two ranks",
         description="Report what is installed and how it was built, then run a real allreduce over MPI. "
         "Exit code 0 if nothing has failed.",
     )

@@ -16,7 +16,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "export",
-        help="the generator of a run as a SavedModel, for TensorFlow without hpcgan",
         description="Write a run's generator as a SavedModel that takes noise and conditions and gives samples in "
         "physical units, in batches of any size. TensorFlow and TensorFlow Serving run it without hpcgan.",
     )

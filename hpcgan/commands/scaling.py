@@ -25,7 +25,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command, and the one that extrapolates."""
     parser = subparsers.add_parser(
         "scaling",
-        help="measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
         usage="hpcgan scaling CONFIG [key=value ...] --ranks 1,2,4 [options]\n"
         "       hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME [options]",
         description="Time the steps of a training on several numbers of ranks and report rate, efficiency and the "

@@ -21,7 +21,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "submit",
-        help="train in a Slurm job, or in as many as it takes",
         description="Submit a training to Slurm. Before its time limit the job checkpoints and goes back into the "
         "queue, until the training is done. The same command again continues a run that was stopped.",
     )

@@ -17,7 +17,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "supervise",
-        help="inside a Slurm job: train on all its tasks, through time limits and failures",
         description="Run an hpcgan command on all tasks of this Slurm job (or on N ranks here) and see it to its end: "
         "before the time limit it checkpoints and goes back into the queue, after a failure it starts again.",
     )

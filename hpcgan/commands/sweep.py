@@ -29,7 +29,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command, and those that show a study."""
     parser = subparsers.add_parser(
         "sweep",
-        help="search hyper-parameters; 'sweep status|report|best DIR' show a search",
         usage="hpcgan sweep CONFIG [key=value ...] --trials N [options]\n"
         "       hpcgan sweep status DIR [--once]\n"
         "       hpcgan sweep report DIR\n"

@@ -24,7 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "train",
-        help="train a model; the same command again resumes it",
         description="Train the model of a configuration. The same command again resumes from the last checkpoint.",
     )
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
