@@ -157,7 +157,9 @@ def _submit(args: argparse.Namespace, config: Config, out: Path) -> int:
 
     job, most = config.job, max(config.scaling.ranks)
     if most > job.ranks:
-        raise InputError(f"--ranks {most}: more than --nodes {job.nodes} times --ranks-per-node {job.ranks_per_node}")
+        raise InputError(
+            f"--ranks {most}: more than --nodes {job.nodes or 1} times --ranks-per-node {job.ranks_per_node or 1}"
+        )
     argv = ["scaling", str(args.config.absolute()), *args.overrides, "scaling.executor=local", "--out", str(out)]
     name = f"scaling-{config.name}"[:64]
     script = slurm.render(job, name, slurm.Program(argv), site=slurm.site_file(job), ending="plain")

@@ -172,7 +172,7 @@ def _slurm(out: StudyDirectory, base: Config) -> SlurmExecutor:
 
 def _job(base: Config, threads: int) -> JobSection:
     """The job of an element: the ranks of a trial over its nodes."""
-    ranks, nodes = base.sweep.ranks or 1, base.job.nodes
+    ranks, nodes = base.sweep.ranks or 1, base.job.nodes or 1
     if ranks % nodes:
         raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
     return flags.section("job", JobSection, base.job, ranks_per_node=ranks // nodes, threads=threads)

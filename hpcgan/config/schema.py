@@ -449,11 +449,6 @@ class Config(Section):
         """`dump` as YAML, in the order of the schema."""
         return yamlio.dump(self.dump(*starting))
 
-    @property
-    def given_starting(self) -> tuple[str, ...]:
-        """Those of `STARTING` that were given."""
-        return tuple(name for name in STARTING if name in self.model_fields_set)
-
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
 

@@ -58,7 +58,7 @@ def ranks_of(base: Config) -> int:
         The two differ.
     """
     sweep, job = base.sweep, base.job
-    if "ranks_per_node" not in job.model_fields_set:
+    if job.ranks_per_node is None:
         return sweep.ranks or 1
     if sweep.ranks not in (None, job.ranks):
         raise InputError(f"--ranks {sweep.ranks}: is not --nodes times --ranks-per-node; leave one out")
