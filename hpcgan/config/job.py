@@ -124,7 +124,7 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
     ValueError
         What sbatch does not have, what hpcgan decides itself, or a value that a shell could read.
     """
-    found: list[str] = []
+    options: list[str] = []
     for text in words:
         try:
             parts = shlex.split(text)
@@ -135,12 +135,12 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
         for part in parts:
             match = re.fullmatch(r"--([a-z][a-z-]*)(=.*)?", part, re.DOTALL)
             if match is not None:
-                found.append(part)
-            elif found and "=" not in found[-1] and not part.startswith("-"):
-                found[-1] += f"={part}"  # `--mail-user me@site`
+                options.append(part)
+            elif options and "=" not in options[-1] and not part.startswith("-"):
+                options[-1] += f"={part}"  # `--mail-user me@site`
             else:
                 raise ValueError("write options of sbatch in their long form, --name or --name=value")
-    for option in found:
+    for option in options:
         name, _, value = option[2:].partition("=")
         own = _OWN.get(name) or next((f"use --{o.flag}" for o in _options().values() if o.sbatch == name), None)
         if own is not None:
@@ -149,7 +149,7 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(f"--{name} is no option of sbatch that hpcgan hands through")
         if not re.fullmatch(_VALUE, value) or len(value) > 1024:
             raise ValueError(f"--{name}: letters, digits and _.,:@+%/=&|*()[]~!^- only")
-    return tuple(found)
+    return tuple(options)
 
 
 class JobSection(Section):

@@ -143,11 +143,11 @@ def keys() -> list[str]:
 
 
 def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
-    found = []
+    keys = []
     for name, field in model.model_fields.items():
         inner = _model_of(field.annotation)
-        found += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
-    return found
+        keys += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
+    return keys
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -291,10 +291,10 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ..
     message = first["msg"].removeprefix("Value error, ")
     if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
         return f"{message}{more}"
-    given = first["input"]
-    names = [part for part in (given if isinstance(given, list) else [given]) if isinstance(part, str)]
-    said = isinstance(given, dict) or any(f"'{name}'" in message for name in names)
-    return f"{dotted}: {message[0].lower() + message[1:]}{'' if said else f', got {given!r}'}{more}"
+    value = first["input"]
+    names = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
+    in_message = isinstance(value, dict) or any(f"'{name}'" in message for name in names)
+    return f"{dotted}: {message[0].lower() + message[1:]}{'' if in_message else f', got {value!r}'}{more}"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:

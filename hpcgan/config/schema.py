@@ -42,8 +42,8 @@ class DataConfig(Section):
     @field_validator("select")
     @classmethod
     def _select_names_values(cls, value: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
-        for name, wanted in value.items():
-            values = wanted if isinstance(wanted, list) else [wanted]
+        for name, choice in value.items():
+            values = choice if isinstance(choice, list) else [choice]
             if not values or not all(math.isfinite(number) for number in values):
                 raise ValueError(f"'{name}' must have a number, or a list of numbers")
         return value
