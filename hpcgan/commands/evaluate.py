@@ -84,11 +84,11 @@ def run(args: argparse.Namespace) -> int:
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")
-        for option, is_set in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
-            if is_set:
+        for option, given in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
+            if given:
                 key = "data.select" if option == "select" else "data.weights"
                 raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
-        evaluation = report.evaluate_run(
+        made = report.evaluate_run(
             args.run,
             checkpoint=args.checkpoint or "best",
             split=args.split or "test",
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         for option in ("checkpoint", "split", "data"):
             if getattr(args, option) is not None:
                 raise InputError(f"--{option} goes with a run directory, not with --real and --fake")
-        evaluation = report.compare_files(
+        made = report.compare_files(
             args.real,
             args.fake,
             problem=args.problem,
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             distances=distances,
             log=log,
         )
-    print(report.summary(evaluation))
+    print(report.summary(made))
     return EXIT_DONE
 
 
