@@ -10,16 +10,13 @@ import h5py
 import numpy as np
 
 from hpcgan.data import claims
-from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.evaluation.conditions import of_arrays, of_rows
 from hpcgan.problems.base import Problem
-from hpcgan.problems.detector_images import files as hdf5
-
-GROUPS = (tensors.ROOT, tensors.GROUP, hdf5.GROUP)
-"""Where an HDF5 file may have its data sets: those of all layouts that hpcgan writes."""
+from hpcgan.problems.layouts import layouts
 
 
 def read_conditions(problem: Problem, path: Path) -> Sample:
@@ -76,8 +73,8 @@ def _conversion(
 
 
 def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:
-    for group in GROUPS:
-        if group == tensors.ROOT:
+    for group in dict.fromkeys([ROOT, *(layout.group for layout in layouts())]):
+        if group == ROOT:
             found = file[group]
         elif group in list(file.keys()):
             refuse_foreign(path, file, group, group)

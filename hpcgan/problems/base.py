@@ -7,8 +7,9 @@ are named as `module:function` and resolved by the engine.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from hpcgan import weights as of_events
+from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import Layout
+from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.schema import Sample, Schema
+from hpcgan.data.source import WEIGHT, Source, Subset, TensorSource, Unweighted, matching
 from hpcgan.errors import InputError
 from hpcgan.metrics import points
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpcgan.config import DataConfig
-    from hpcgan.data.source import Source
 
 Observables = dict[str, Observable]
 
@@ -48,6 +52,12 @@ class Problem(ABC):
     Model: ClassVar[type[BaseModel]]
     #: Methods that train its networks, by their names in the configuration; the first is the default.
     methods: ClassVar[Sequence[str]] = ("gan",)
+    #: Layouts of its files, which generic commands then know (`hpcgan.problems.layouts`).
+    layouts: ClassVar[Sequence[Layout]] = (SAMPLES,)
+    #: What `hpcgan data NAME` makes for it, by NAME: `module:class` of each `hpcgan.data.generators.Generator`.
+    generators: ClassVar[Mapping[str, str]] = {}
+    #: What `hpcgan data import` reads for it: `module:class` of each `hpcgan.data.importers.Importer`.
+    importers: ClassVar[Sequence[str]] = ()
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
 
@@ -93,6 +103,21 @@ class Problem(ABC):
             One of several is missing.
         """
         return {"": file_of(path, split)}
+
+    def existing(self, path: Path, split: str) -> Path:
+        """The file of a split, which has to be there.
+
+        Raises
+        ------
+        InputError
+            It is not; the message says how to make it.
+        """
+        file = file_of(path, split)
+        if not file.is_file():
+            maker = next(iter(self.generators), None)
+            hint = "" if maker is None else f"; make it with 'hpcgan data {maker} --out {path} ...'"
+            raise InputError(f"{file}: no such file{hint}")
+        return file
 
     @abstractmethod
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
@@ -281,6 +306,73 @@ class Problem(ABC):
         return None
 
 
+class FileProblem(Problem):
+    """A problem with one file a split, in which each tensor of the schema is a data set.
+
+    A subclass says what is special about its files: `check_file`, `check_samples`, `file_attributes`.
+    """
+
+    #: What messages call the samples of such a file.
+    noun: ClassVar[str] = "samples"
+
+    @property
+    def file_attributes(self) -> Mapping[str, Any]:
+        """Attributes that a file of generated samples has besides the problem's name."""
+        return {}
+
+    def check_file(self, file: Path) -> None:
+        """Refuse a file for a reason that is worth a message of its own, before it is opened.
+
+        Raises
+        ------
+        InputError
+        """
+
+    def check_samples(self, sample: Sample, path: str, first: int) -> None:
+        """Refuse samples that cannot be; those of file `path` from number `first` on.
+
+        Raises
+        ------
+        InputError
+        """
+
+    def group_of(self, file: Path) -> str:
+        """Group of the file that holds the data sets."""
+        return SAMPLES.group
+
+    def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
+        file = self.existing(path, split)
+        self.check_file(file)
+        return TensorSource(file, self.schema, cache_mb, self.group_of(file))
+
+    def validate(self, path: Path, split: str) -> None:
+        file = self.existing(path, split)
+        self.check_file(file)
+        tensors.validate(file, self.schema, self.check_samples, self.group_of(file))
+
+    @contextlib.contextmanager
+    def writer(
+        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
+    ) -> Iterator[Callable[[Sample], None]]:
+        folder, sizes = target_of(path, n)
+        of_file = {"problem": self.name, **self.file_attributes, **attributes}
+        with tensors.Writer(folder, sizes, self.schema, of_file, force, noun=self.noun) as writer:
+            yield writer.append
+
+
+def target_of(path: Path, n: int) -> tuple[Path, dict[str, int]]:
+    """Folder and sizes that a `SplitWriter` takes, for a single file of generated samples.
+
+    Raises
+    ------
+    InputError
+        The name does not end in .h5.
+    """
+    if path.suffix != ".h5":
+        raise InputError(f"{path}: give a name that ends in .h5")
+    return path.absolute().parent, {path.stem: n}
+
+
 def file_of(path: Path, split: str) -> Path:
     """The file of a split, or the path itself if it is a file."""
     return path if path.is_file() else path / f"{split}.h5"
@@ -365,8 +457,6 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     source = _selected(problem.open(data.path, split, data.cache_mb), use)
     if not data.leave_out:
         return _counted(source, use)
-    from hpcgan.data.source import Subset, matching
-
     conditions = source.conditions()
     kept = np.ones(len(source), bool)
     for point in data.leave_out:
@@ -387,8 +477,6 @@ def _selected(source: Source, use: Use) -> Source:
     """The events that have the values asked for."""
     if not use.select:
         return source
-    from hpcgan.data.source import Subset
-
     try:
         where, known = f"{source.path}: {use.select_key}", source.labels()
         kept = np.ones(len(source), bool)
@@ -413,8 +501,6 @@ def _selected(source: Source, use: Use) -> Source:
 
 def _counted(source: Source, use: Use) -> Source:
     """The events that count: without those of weight zero, and with equal weights where weights are ignored."""
-    from hpcgan.data.source import WEIGHT, Subset
-
     try:
         weights = source.weights()
         if weights is None:
@@ -432,8 +518,6 @@ def _counted(source: Source, use: Use) -> Source:
 
 def weights_used(source: Source) -> str | None:
     """One line on the weights that the events of a source have; None where all count alike."""
-    from hpcgan.data.source import Subset
-
     weights = source.weights()
     weightless = source.weightless if isinstance(source, Subset) else 0
     if weights is None and not weightless:
@@ -454,8 +538,6 @@ def weights_of_first(source: Source, events: int) -> np.ndarray | None:
     InputError
         Their sum is not above zero.
     """
-    from hpcgan.data.source import WEIGHT
-
     weights = source.weights()
     if weights is None:
         return None
@@ -476,8 +558,6 @@ def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
     trained : bool
         Whether it is trained on, or compared with.
     """
-    from hpcgan.data.source import Unweighted
-
     found = []
     weights = source.weights()
     if weights is not None and (weights < 0).any():

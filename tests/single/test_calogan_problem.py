@@ -22,6 +22,7 @@ from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import probes, report  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
@@ -58,7 +59,7 @@ GEANT4 = Path(__file__).parents[1] / "data" / "geant4_gamma.h5"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "gamma"
-    calo_generate.generate(Beam("gamma", (2.0, 20.0), TINY), out, 100)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (2.0, 20.0), TINY), 100), out)
     return out
 
 
@@ -428,7 +429,7 @@ def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def eplus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "eplus"
-    calo_generate.generate(Beam("eplus", (2.0, 20.0), TINY), out, 100)
+    make_data_set(calo_generate.ShowerSet(Beam("eplus", (2.0, 20.0), TINY), 100), out)
     return out
 
 

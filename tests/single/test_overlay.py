@@ -17,6 +17,7 @@ from pools import write_pool
 from hpcgan import config
 from hpcgan.comm.base import SerialComm
 from hpcgan.commands import cli
+from hpcgan.data.generators import make_data_set
 from hpcgan.overlay import study
 from hpcgan.overlay.study import FILES, overlay
 from hpcgan.physics.images import image_attributes
@@ -25,7 +26,7 @@ from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.pileup import files as pool
-from hpcgan.problems.pileup import minbias
+from hpcgan.problems.pileup.generate import Pools
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training import assembly
 from hpcgan.training.requests import StopRequest
@@ -335,7 +336,7 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: A
 @pytest.mark.usefixtures("undrawn")
 def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     """A training on minimum-bias events of PYTHIA; the run and a file of what it generates give the same report."""
-    minbias.generate(tmp_path / "pool", 200, mu=3, seed=2)
+    make_data_set(Pools(200, 2, mu=3), tmp_path / "pool")
     raw = {
         "problem": "pileup",
         "name": "tiny",

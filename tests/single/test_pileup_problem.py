@@ -11,7 +11,6 @@ import pytest
 from pools import sparse_events, write_pool
 
 from hpcgan import config
-from hpcgan.data.source import ImageSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare, report
 from hpcgan.metrics.null_band import null_band
@@ -19,6 +18,7 @@ from hpcgan.physics import jets
 from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.pileup import problem as pileup
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.sums import SumSource

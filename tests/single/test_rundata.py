@@ -18,6 +18,7 @@ from hpcgan import config as configuration
 from hpcgan.commands.cli import main
 from hpcgan.config import Config
 from hpcgan.data import storage
+from hpcgan.data.generators import make_data_set
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, report, run_samples
 from hpcgan.interactive.training import Training
@@ -147,7 +148,10 @@ def test_a_test_split_that_comes_later_is_remembered_from_then_on(place: Path) -
 def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
     cells = Segmentation((Grid(3, 12), Grid(6, 6), Grid(6, 3)))
     for seed, particle in enumerate(("gamma", "eplus")):
-        calo_generate.generate(calo_generate.Beam(particle, (2.0, 20.0), cells), tmp_path / "data" / particle, 20, seed)
+        make_data_set(
+            calo_generate.ShowerSet(calo_generate.Beam(particle, (2.0, 20.0), cells), 20, seed),
+            tmp_path / "data" / particle,
+        )
     raw = {
         "problem": "calogan",
         "data": {"path": str(tmp_path / "data")},
@@ -156,8 +160,10 @@ def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
     settings = configuration.load(raw, Problems())
     run = begun(tmp_path / "run", settings)
     assert sorted(rundata.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
-    calo_generate.generate(
-        calo_generate.Beam("eplus", (2.0, 20.0), cells), tmp_path / "data" / "eplus", 20, 7, force=True
+    make_data_set(
+        calo_generate.ShowerSet(calo_generate.Beam("eplus", (2.0, 20.0), cells), 20, 7),
+        tmp_path / "data" / "eplus",
+        force=True,
     )
     with pytest.raises(InputError, match=r"data/eplus/train.h5: holds other data .*\(seed: 1 there, 7 here\)"):
         rundata.check(run, settings, rundata.identify(settings))

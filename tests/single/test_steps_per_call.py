@@ -10,6 +10,7 @@ tf = needs.tensorflow()
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import LikelihoodConfig, TrainingConfig  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.methods.base import StepInput  # noqa: E402
@@ -213,7 +214,7 @@ def test_without_several_steps_there_is_no_loop():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    calo_generate.generate(Beam("gamma", (1.0, 5.0)), folder, 100, seed=3)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 5.0)), 100, 3), folder)
     return folder
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import dense, write_pool
 
-from hpcgan.data.source import Dependent, ImageSource
+from hpcgan.data.source import Dependent
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
+from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.pileup import sums as module
 from hpcgan.problems.pileup.sums import SumSource
 

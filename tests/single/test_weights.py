@@ -15,8 +15,8 @@ from scipy import stats
 
 from hpcgan import weights
 from hpcgan.commands import cli
+from hpcgan.commands import data as info
 from hpcgan.config import DataConfig
-from hpcgan.data import info
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding

@@ -46,6 +46,9 @@ UNKNOWN_AS_NAN = MASSES
 COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV", "mu": ""}
 """Of all columns that a file may have."""
 
+IMAGE_BYTES = N_ETA * N_PHI * 4
+"""Of an image in memory."""
+
 BYTES_PER_EVENT = 2500
 """Upper estimate of an event's size in a file (measured: about 1,120 at five percent of the pixels lit)."""
 
@@ -96,7 +99,7 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
     """
 
     def __init__(
@@ -179,11 +182,6 @@ class Writer(storage.SplitWriter):
                 self._digests[split].add(name, np.asarray(values, np.float32))
         self._check_written()
         self._filled[split] = at + len(chunks)
-
-
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the images that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_images)
 
 
 class ImageFile(DataFile):

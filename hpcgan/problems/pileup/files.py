@@ -58,7 +58,7 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
     """
 
     def __init__(
@@ -100,11 +100,6 @@ class Writer(storage.SplitWriter):
                     self._digests[split].add(name, values)
             self._check_written()
             self._filled[split] = at + len(part)
-
-
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the pools that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_pool)
 
 
 class PoolFile(DataFile):
@@ -188,18 +183,6 @@ def stated_mu(file: DataFile) -> int | None:
             f"{file.path}: attribute mu of {file.group} is {attributes.show(found)}, not a number from 1 to {MU_MAX}"
         )
     return int(found)
-
-
-def holds_pool(path: Path) -> bool:
-    """Whether a file has this layout.
-
-    Raises
-    ------
-    InputError
-        No such file, or not HDF5.
-    """
-    with open_file(path) as file, readable(path, GROUP):
-        return GROUP in list(file.keys())
 
 
 def open_pool(path: str | os.PathLike[str]) -> PoolFile:
