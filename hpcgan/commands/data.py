@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,9 +24,14 @@ from hpcgan.system import streams
 from hpcgan.system.parser import Parser
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
     from hpcgan.data.options import Options
+
+LARGEST = 1e9
+"""The largest number of an option that says of no limit, and minus it the smallest."""
 
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
@@ -122,9 +127,24 @@ def _add_options(parser: Any, options: type[Options]) -> None:
             continue
         else:
             settings["metavar"] = extra.get("metavar", name.upper())
+            settings["type"] = _number(field) or str
         if typing.get_origin(field.annotation) is tuple and typing.get_args(field.annotation)[-1] is ...:
             settings["action"] = "append"
         parser.add_argument(flag, required=field.is_required(), **settings)
+
+
+def _number(field: FieldInfo) -> Callable[[str], float] | None:
+    """The type of a field's option that takes a number, within the field's limits; None if it takes none."""
+    kinds = {field.annotation, *typing.get_args(field.annotation)} - {type(None)}
+    limits = {
+        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
+    }
+    if kinds == {int}:
+        return arguments.whole(limits.get("ge", 0), limits.get("le", arguments.MOST))
+    if kinds == {float}:
+        least = limits.get("ge", limits.get("gt", -LARGEST))
+        return arguments.real(least, limits.get("le", LARGEST), above="gt" in limits)
+    return None
 
 
 def _options_of(args: argparse.Namespace, options: type[Options]) -> dict[str, Any]:

@@ -29,5 +29,10 @@ class Options(BaseModel):
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             message = first["msg"][0].lower() + first["msg"][1:]
-            value = "" if first["type"] == "missing" else f" = {first['input']}"
+            value = "" if first["type"] == "missing" else f" = {_short(first['input'])}"
             raise InputError(f"{name}{value}: {message}") from None
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcgan.data import claims
 from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
@@ -57,14 +58,14 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                 if not isinstance(group[name], h5py.Dataset):
                     raise InputError(f"{path}: '{name}' is no data set")
                 unit = problem.schema[name].unit
-                conversion = _conversion(path, group, name, claims.Meaning(unit or None), problem.conditions)
+                conversion = _conversion(path, group, name, Meaning(unit or None), problem.conditions)
                 found[name] = np.asarray(conversion(group[name][()]))
             claims.announce(path, name, conversion, unit)
     return of_arrays(problem, found, str(path))
 
 
 def _conversion(
-    path: Path, group: h5py.Group, name: str, meaning: claims.Meaning, conditions: tuple[str, ...]
+    path: Path, group: h5py.Group, name: str, meaning: Meaning, conditions: tuple[str, ...]
 ) -> claims.Conversion:
     """To the needed unit; what is said of the whole group is heeded where it holds conditions and nothing else."""
     if set(group.keys()) <= set(conditions):

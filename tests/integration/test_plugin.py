@@ -70,7 +70,7 @@ def test_its_data_are_made_and_described(place: Place) -> None:
     assert "25 x 25, GeV" in described
     assert "jets of 3 prongs" in described
     assert (place.folder / "data" / "jets25" / "train.info.png").stat().st_size > 1000
-    assert "prongs = 10: input should be" in place.hpcgan(
+    assert "argument --prongs: 10: give at most 9" in place.hpcgan(
         "data", "jets25", "--jets", "200", "--prongs", "10", "--out", "other", code=2
     )
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
-from hpcgan.data import attributes, claims
+from hpcgan.data import attributes
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.errors import InputError
@@ -565,4 +565,3 @@ def test_numbers_of_attributes() -> None:
     for value in (True, "three", [1, 2], np.array([1, 2]), float("nan"), None, "1e999", 10**400):
         with pytest.raises(InputError, match=r"^x is .*, not a number$"):
             attributes.number(value, "x")
-    assert claims.DETECTOR.unit == "MeV"

@@ -58,7 +58,7 @@ MAY_IMPORT = {
                         "hpcgan.config", "hpcgan.rng"},
     "hpcgan.problems.discovery": set(),
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
-    "hpcgan.data": {"hpcgan.physics", "hpcgan.rng", "hpcgan.problems"},
+    "hpcgan.data": {"hpcgan.rng"},
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},
     "hpcgan.config": {"hpcgan.schedule"},

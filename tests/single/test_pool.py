@@ -315,9 +315,9 @@ def test_info(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mu", "0", "--events", "10"], "mu = 0: input should be greater than or equal to 1"),
-        (["--mu", "-20", "--events", "10"], "mu = -20: input should be greater than or equal to 1"),
-        (["--mu", "5000", "--events", "10"], "mu = 5000: input should be less than or equal to 1000"),
+        (["--mu", "0", "--events", "10"], "argument --mu: 0: give at least 1"),
+        (["--mu", "-20", "--events", "10"], "argument --mu: -20: give at least 1"),
+        (["--mu", "5000", "--events", "10"], "argument --mu: 5000: give at most 1000"),
         (["--events", "3"], "at least 5"),
         (["--events", "10", "--jobs", "0"], "argument --jobs: 0: give at least 1"),
     ],

@@ -263,7 +263,7 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
 
 
 def _conversions(path: Path, data: Mapping[str, h5py.Dataset], schema: Schema) -> dict[str, Conversion]:
-    meanings = {name: claims.of_tensor(name, spec.unit, spec.role == "condition") for name, spec in schema.items()}
+    meanings = {name: claims.of_tensor(spec) for name, spec in schema.items()}
     return claims.conversions(path, {name: (data[name], meaning) for name, meaning in meanings.items()})
 
 

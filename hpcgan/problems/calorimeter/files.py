@@ -24,6 +24,7 @@ from hpcgan.data import storage
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.layouts.tensors import TensorFile
+from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import open_file, readable, refuse_foreign
@@ -44,6 +45,14 @@ LAYERS = tuple(f"layer_{layer}" for layer in range(N_LAYERS))
 OVERFLOW = "overflow"
 ENERGY = "energy"
 
+PLACES = {
+    "windowmm": Numbers(((-HALF_SIDE, HALF_SIDE),), 0.01),
+    "layeredgesmm": Numbers((LAYER_EDGES,), 0.01),
+}
+"""What files may say of where the cells are."""
+
+LAYER_MEANING = Meaning("MeV", ("phi", "eta"), {"y": "phi", "x": "eta"}, PLACES)
+
 TITLES = {
     "gamma": "photons",
     "eplus": "positrons",
@@ -54,7 +63,8 @@ TITLES = {
 def schema_of(segmentation: Segmentation = PUBLISHED) -> Schema:
     """Tensors of a shower."""
     found = {
-        name: TensorSpec(grid.shape, "MeV", sparse=True) for name, grid in zip(LAYERS, segmentation.layers, strict=True)
+        name: TensorSpec(grid.shape, "MeV", sparse=True, meaning=LAYER_MEANING)
+        for name, grid in zip(LAYERS, segmentation.layers, strict=True)
     }
     found[OVERFLOW] = TensorSpec((N_LAYERS,), "MeV")
     found[ENERGY] = TensorSpec((1,), "GeV", role="condition")

@@ -31,6 +31,7 @@ from hpcgan.data import attributes, claims, storage
 from hpcgan.data.importers import Importer
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
 from hpcgan.data.workers import Progress
@@ -46,6 +47,7 @@ PIECE_BYTES = 16 << 20
 """Showers in memory at a time."""
 
 MEV_PER_GEV = 1000.0
+GEANT4_UNITS = {"energy": "GeV", "deposit": "MeV"}
 
 CHALLENGE = ("incident_energies", "showers")
 
@@ -189,7 +191,7 @@ class Geant4File(Reader):
             held = {"energy": self._energy, "deposit": self._deposit}
             with readable(path, "attributes"):
                 self._units = claims.conversions(
-                    path, {name: (data, claims.GEANT4[name]) for name, data in held.items()}
+                    path, {name: (data, Meaning(GEANT4_UNITS[name])) for name, data in held.items()}
                 )
             if not all(grid in said for grid in self.GRIDS):
                 raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
@@ -279,7 +281,7 @@ def challenge_schema(voxels: int) -> Schema:
     """Data sets of a CaloChallenge file."""
     return {
         "incident_energies": TensorSpec((1,), "MeV", role="condition"),
-        "showers": TensorSpec((voxels,), "MeV", sparse=True),
+        "showers": TensorSpec((voxels,), "MeV", sparse=True, meaning=Meaning(numbers=calo.PLACES)),
     }
 
 

@@ -91,7 +91,7 @@ class CaloLayerProblem(FileProblem):
     @property
     def schema(self) -> Schema:
         return {
-            self.model.layer: TensorSpec(self.model.shape, "MeV", sparse=True),
+            self.model.layer: TensorSpec(self.model.shape, "MeV", sparse=True, meaning=files.LAYER_MEANING),
             files.ENERGY: TensorSpec((1,), "GeV", role="condition"),
         }
 

@@ -14,6 +14,7 @@ from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.errors import InputError
 from hpcgan.physics import lognormal
@@ -24,13 +25,16 @@ BLOCK_MAPS = 16
 
 SIDES = range(32, 4097, 16)
 
+MEANING = Meaning(numbers={"areadeg2": Numbers(((lognormal.AREA_DEG2,),), 0.01 * lognormal.AREA_DEG2)})
+"""Of convergence maps; their two axes are alike."""
+
 Task = tuple[int, int, int, int]
 """Seed, side, first map, maps."""
 
 
 def map_schema(side: int) -> Schema:
     """Schema of maps with `side` pixels along a side."""
-    return {"kappa": TensorSpec((side, side))}
+    return {"kappa": TensorSpec((side, side), meaning=MEANING)}
 
 
 def make_maps(task: Task, advance: Callable[[int], None]) -> Sample:
@@ -114,7 +118,7 @@ class CosmoGenerator(Generator):
     noun: ClassVar[str] = "maps"
 
     side: int = Field(
-        lognormal.SIDE, description="pixels along a side, a multiple of 16", json_schema_extra={"metavar": "N"}
+        lognormal.SIDE, ge=1, description="pixels along a side, a multiple of 16", json_schema_extra={"metavar": "N"}
     )
 
     def data_set(self, n: int, seed: int) -> Maps:

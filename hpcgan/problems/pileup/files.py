@@ -22,6 +22,7 @@ from hpcgan.data.claims import Conversion
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import PIXELS, SparseImages
+from hpcgan.problems.detector_images.files import check_plausible, meaning
 
 GROUP = "pool"
 
@@ -117,7 +118,7 @@ class PoolFile(DataFile):
     def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
         super().__init__(path, file, GROUP, int(columns["indptr"].shape[0]) - 1)
         self._columns = dict(columns)
-        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], claims.DETECTOR)})["energy"]
+        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], meaning())})["energy"]
 
     def announce(self) -> None:
         """Say on standard error, once in a process, that the energies are converted, if they are."""
@@ -163,7 +164,7 @@ class PoolFile(DataFile):
             raise InputError(f"{where}/energy: event {event} holds an energy of {energy[bad]:g} MeV")
         if not self.unit.trivial:
             owner = np.repeat(np.arange(self.n), np.diff(indptr))
-            claims.check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
+            check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
         return SparseImages(indptr.astype(np.int64, copy=False), pixel.astype(np.uint16, copy=False), energy)
 
 
