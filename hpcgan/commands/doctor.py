@@ -109,7 +109,6 @@ def tune(args: argparse.Namespace) -> int:
     from hpcgan.launch import tuned
     from hpcgan.launch.mpirun import find_mpirun
     from hpcgan.launch.topology import available_cores
-    from hpcgan.problems.base import Problems
     from hpcgan.scaling.tune import tune as measure
 
     if args.rounds < 2:
@@ -118,7 +117,7 @@ def tune(args: argparse.Namespace) -> int:
     if file is None:
         raise InputError("HPCGAN_TUNED=off: name a file in it, or unset it")
     source = Path(args.config) if args.config else SHORT
-    config = configuration.load(source, Problems(), [])
+    config = configuration.load(source, [])
     cores, launcher = available_cores(), find_mpirun()
 
     def say(text: str) -> None:

@@ -75,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
     if args.config == MODEL:
         return _model(args)
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.scaling import measure
 
     if args.ranks is None:
@@ -83,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
     if args.interconnect is not None:
         raise InputError("--interconnect is for 'hpcgan scaling model STUDY'")
     ranks = measure.parse_ranks(args.ranks)
-    config = configuration.load(Path(args.config), Problems(), args.overrides)
+    config = configuration.load(Path(args.config), args.overrides)
     backends = list(dict.fromkeys((args.comm or config.comm.backend).split(",")))
     for backend in backends:  # refuses unknown names
-        configuration.load(Path(args.config), Problems(), [*args.overrides, f"comm.backend={backend}"])
+        configuration.load(Path(args.config), [*args.overrides, f"comm.backend={backend}"])
     batch = measure.study_batch(config, args.mode, ranks)
     if not args.synthetic_data:
         _check_data(config, args.mode, batch, ranks)
@@ -152,7 +151,8 @@ def _measure(
 def _check_data(config: Config, mode: Mode, batch: int, ranks: list[int]) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
     from hpcgan.data import sharding
-    from hpcgan.problems.base import open_split, problem_class
+    from hpcgan.problems.base import problem_class
+    from hpcgan.problems.events import open_split
 
     source = open_split(problem_class(config.problem)(config.model), config.data, "train")
     try:

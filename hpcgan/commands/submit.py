@@ -64,10 +64,9 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.launch import run_status, slurm
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
     spec = job_of(args, config.name, signal_s=args.signal_s, requeues=args.requeues, retries=args.retries)
     site = slurm.site_file(args.site)

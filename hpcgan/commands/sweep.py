@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
         return _view(args)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
-    from hpcgan.problems.base import Problems
+
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory
 
-    base, space = study.load(Path(args.config), Problems(), args.overrides)
+    base, space = study.load(Path(args.config), args.overrides)
     optuna = ledger.load_optuna()
     ledger.make_sampler(optuna, args.sampler, 0)
     trials = args.trials

@@ -29,7 +29,8 @@ from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.problems.base import Observables, Problem, Problems, Use, problem_class
+from hpcgan.problems.base import Observables, Problem, problem_class
+from hpcgan.problems.events import Use
 from hpcgan.problems.layouts import problem_of
 from hpcgan.report.evaluation_page import render
 from hpcgan.report.page import EmbeddedFigure
@@ -120,7 +121,7 @@ def evaluate_run(
     if data is None:
         config = rundata.load(directory)
     else:
-        config, notice = rundata.given(directory.load_config(Problems()), directory, data)
+        config, notice = rundata.given(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
 from hpcgan.interactive.training import Training, until
-from hpcgan.problems.base import Problems
 from hpcgan.runs.directory import RunDirectory, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import views
@@ -123,7 +122,7 @@ class Sweep:
             It could not begin for another reason.
         """
         if out is None:
-            base, space = studies.load(Path(config), Problems(), overrides)
+            base, space = studies.load(Path(config), overrides)
             described = studies.describe(base, space, seed=seed, sampler=sampler, pruner=pruner, ranks=ranks, threads=1)
             out = studies.default_directory(described)
         path = Path(out).absolute()

@@ -15,12 +15,12 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
 from hpcgan.evaluation.loading import said_of
 from hpcgan.evaluation.output import Log
-from hpcgan.problems.base import Use, open_events
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.events import Use, open_events
 from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
-from hpcgan.problems.pileup.sums import BLOCKS, SumSource
+from hpcgan.problems.pileup.source import BLOCKS, SumSource
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow

@@ -18,7 +18,6 @@ from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
@@ -54,7 +53,7 @@ def config(data, *overrides):
         "training": {"epochs": 2, "batch_size": 4, "average_half_life": 50},
         "scoring": {"events": 20},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 def train(data, folder, *overrides, stop=None):

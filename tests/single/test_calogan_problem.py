@@ -26,7 +26,6 @@ from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import probes, report  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import figures as calogan_figures  # noqa: E402
 from hpcgan.problems.calorimeter import files as calo  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
@@ -75,7 +74,7 @@ def configuration(folder: Path, *overrides: str) -> config.Config:
         },
         "scoring": {"events": 20},
     }  # fmt: skip
-    return config.load(raw, Problems(), overrides)
+    return config.load(raw, overrides)
 
 
 def showers(*images: np.ndarray, energy: list[float]) -> dict[str, np.ndarray]:
@@ -96,7 +95,7 @@ def test_the_defaults_are_the_published_model():
         (model.latent_dim, model.energy_mismatch) == (published.latent_dim, published.energy_mismatch) == (1024, 0.05)
     )
     assert tuple(model.shapes) == tuple(published.shapes) == ((3, 96), (12, 12), (12, 6))
-    made = config.load(Path("configs/calogan_reference.yaml"), Problems())
+    made = config.load(Path("configs/calogan_reference.yaml"))
     assert made.model.latent_dim == 1024
     assert tuple(made.model.shapes) == tuple(published.shapes)
     training = made.training

@@ -13,7 +13,6 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.networks import CaloGan, CellEncoding, Discriminator, Generator, near_occupancy  # noqa: E402
 
@@ -109,5 +108,5 @@ def test_the_discriminator_sees_a_layer_with_a_millionth_of_the_energy():
 
 def test_the_published_model_has_none_and_keeps_its_name():
     raw = {"problem": "calogan", "data": {"path": "data"}}
-    assert "cell_encoding" not in config.load(raw, Problems()).identity()["model"]
+    assert "cell_encoding" not in config.load(raw).identity()["model"]
     assert Discriminator(CaloGan(latent_dim=3, shapes=SHAPES), 1).constants == []

@@ -21,12 +21,13 @@ from hpcgan.evaluation.conditions_file import read_conditions
 from hpcgan.overlay.inputs import open_signal
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes
-from hpcgan.problems.base import Use, problem_class
+from hpcgan.problems.base import problem_class
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter import importing as calo_import
 from hpcgan.problems.calorimeter.source import ShowerSource
 from hpcgan.problems.cosmo.generate import map_schema
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.events import Use
 from hpcgan.problems.layouts import problem_of
 from hpcgan.problems.pileup import files as pool
 

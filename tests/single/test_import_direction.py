@@ -82,8 +82,8 @@ NETWORKS = tuple(
         "calorimeter.shares",
         "calorimeter.showers",
         "cosmo.networks",
-        "detector_images.dcgan",
-        "detector_images.networks",
+        "detector_images.networks_dcgan",
+        "detector_images.networks_detector",
         "detector_images.pixels",
         "detector_images.spectrum",
     )
@@ -307,3 +307,21 @@ for name in sys.argv[1:]:
 """
     done = subprocess.run([sys.executable, "-c", code, *light], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+#: Of the problems' package, what knows no family of problems.
+GENERIC_PROBLEMS = {"base", "discovery", "events", "layouts"}
+
+
+def test_generic_code_knows_no_family_of_problems():
+    """Problems are found by name (discovery), and their files by a list (layouts)."""
+    wrong = []
+    for path in MODULES:
+        module = module_name(path)
+        if within(module, ["hpcgan.problems", "hpcgan.overlay"]) and part_of(module) != "hpcgan.problems.discovery":
+            continue
+        for imported, _ in imports(path.read_text(), module, path.name == "__init__.py"):
+            parts = imported.split(".")
+            if parts[:2] == ["hpcgan", "problems"] and parts[2:3] and parts[2] not in GENERIC_PROBLEMS:
+                wrong.append(f"{module} imports {imported}")
+    assert not wrong, "\n".join(wrong)

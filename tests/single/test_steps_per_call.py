@@ -16,7 +16,6 @@ from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.methods.base import StepInput  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
@@ -181,7 +180,7 @@ def config(data, *overrides):
         "training": {"epochs": 2, "batch_size": N, "average_half_life": 50, "schedule": {"decay": "cosine"}},
         "scoring": {"every_epochs": 0},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", "fast", "true", "[2]", "null"])

@@ -14,8 +14,8 @@ from hpcgan.data.source import Dependent
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.detector_images.source import ImageSource
-from hpcgan.problems.pileup import sums as module
-from hpcgan.problems.pileup.sums import SumSource
+from hpcgan.problems.pileup import source as module
+from hpcgan.problems.pileup.source import SumSource
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_a_sum_is_the_sum_of_its_events(folder: Path):
     indices = np.array([4, 19, 0])
     found = source.read(indices, epoch=2)["hist"]
     for image, index in zip(found, indices.tolist(), strict=True):
-        uniforms = module.stateless.uniform(3, "pileup", 2, index, 1, 5)
-        events = module.stateless.subsets(uniforms, np.array([5]), np.array([240]))[0]
+        uniforms = module.rng.uniform(3, "pileup", 2, index, 1, 5)
+        events = module.rng.subsets(uniforms, np.array([5]), np.array([240]))[0]
         expected = np.zeros((64, 64))
         for event in events:
             expected += images[event]

@@ -30,12 +30,12 @@ from hpcgan.metrics.ks import MAX_PART, ks_score, ks_test
 from hpcgan.metrics.null_band import null_band
 from hpcgan.metrics.observable import Observable, weighted, weights_of
 from hpcgan.physics.calorimeter import PUBLISHED
-from hpcgan.problems.base import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter.source import ShowerSource
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
 

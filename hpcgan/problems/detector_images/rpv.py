@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 PIXELS = 64
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
-ARCHITECTURES = {"dcgan": "dcgan", "detector": "networks"}
-"""Modules of the networks."""
-
 DETECTOR_OPTIONS = (
     "upsampling",
     "pixel_noise",
@@ -222,6 +219,24 @@ class RpvModel(ModelSection):
         return np.abs(jets.image_geometry().eta)[:, None] / images.ETA_RANGE[1]
 
 
+class ConditionedModel(RpvModel):
+    """The same networks with the conditions that a subclass names in `conditions`."""
+
+    conditioning: Literal["channels", "projection"] = Field(
+        "channels",
+        description="the discriminator sees conditions as constant channels, or multiplies them with its features "
+        "(Miyato and Koyama, arXiv:1802.05637)",
+    )
+
+    @property
+    def channel_conditions(self) -> tuple[str, ...]:
+        return self.conditions if self.conditioning == "channels" else ()
+
+    @property
+    def projected_conditions(self) -> tuple[str, ...]:
+        return self.conditions if self.conditioning == "projection" else ()
+
+
 class RpvProblem(Problem):
     """Images (64, 64) of calorimeter energy over eta and phi, judged by jets."""
 
@@ -233,7 +248,7 @@ class RpvProblem(Problem):
         "rpv": "hpcgan.problems.detector_images.generate:RpvGenerator",
         "qcd": "hpcgan.problems.detector_images.generate:QcdGenerator",
     }
-    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.delphes:DelphesImporter",)
+    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
     model: RpvModel
 
     # --- data ------------------------------------------------------------------------------------

@@ -22,13 +22,12 @@ from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, image_attributes
 from hpcgan.problems.base import Observables, file_of, target_of
 from hpcgan.problems.detector_images import files as image_files
-from hpcgan.problems.detector_images.conditioned import ConditionedModel
-from hpcgan.problems.detector_images.rpv import PIXELS, RpvProblem
+from hpcgan.problems.detector_images.rpv import PIXELS, ConditionedModel, RpvProblem
 from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.pileup import files
 from hpcgan.problems.pileup.files import MU_MAX
 from hpcgan.problems.pileup.layout import POOL
-from hpcgan.problems.pileup.sums import SumSource
+from hpcgan.problems.pileup.source import SumSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
