@@ -8,6 +8,8 @@ import pytest
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
@@ -15,7 +17,7 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.penalties import r1_penalty  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator, Generator, share_features  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Discriminator, Generator, share_features  # noqa: E402
 
 SHAPES = ((2, 4), (2, 2), (2, 1))
 CELLS = "2x4,2x2,2x1"

@@ -17,6 +17,8 @@ from pages import Page, check_numbers
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
@@ -32,7 +34,7 @@ from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator, Generator  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402

@@ -7,9 +7,11 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Generator  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Generator  # noqa: E402
 from hpcgan.problems.calorimeter.shares import BINS, DARK_LEVELS, ENERGIES, KNOTS, LEVELS, STAGES, Shares  # noqa: E402
 
 SHAPES = ((1, 4), (2, 2))
