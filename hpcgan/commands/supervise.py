@@ -75,8 +75,7 @@ def _watched(args: argparse.Namespace) -> RunDirectory:
         raise InputError(f"only 'train' can be supervised, not '{args.command}'")
     from hpcgan import api
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     return RunDirectory(args.run or api.default_directory(config))

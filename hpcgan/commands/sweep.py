@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
         return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
-    from hpcgan.problems.base import Problems
+
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory
 
-    base, space = study.load(Path(args.config), Problems(), args.overrides)
+    base, space = study.load(Path(args.config), args.overrides)
     ledger.make_sampler(ledger.load_optuna(), base.sweep.sampler, 0)  # refuses one that does not exist
     base = study.with_trials(base, space)
     description = study.describe(base, space, threads=1)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.problems.base import open_split, problem_class
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 

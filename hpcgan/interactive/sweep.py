@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
 from hpcgan.interactive.training import Training, until
-from hpcgan.problems.base import Problems
 from hpcgan.runs.directory import RunDirectory, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import views
@@ -113,7 +112,7 @@ class Sweep:
             *flags.as_overrides("job", flags.section("job", JobSection, job)),
         ]
         if out is None:
-            base, space = studies.load(Path(config), Problems(), overrides)
+            base, space = studies.load(Path(config), overrides)
             out = studies.default_directory(studies.describe(base, space, threads=1))
         path = Path(out).absolute()
         command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, f"--out={path}"]

@@ -220,12 +220,11 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
 
 
 def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
-    from hpcgan.problems.base import Problems
 
     asked = config.training.start_from
     if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
-    return asked == run.load_config(Problems()).training.start_from  # it is not looked at again
+    return asked == run.load_config().training.start_from  # it is not looked at again
 
 
 def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
@@ -249,16 +248,14 @@ def load(run: RunDirectory) -> Config:
 
     They are looked for where the configuration says, then where trainings of this run have found them, and where they
     lay relative to the run. Nothing is refused here: `data.require(split)` of what is returned does, where a split is
-    needed, and so does `hpcgan.problems.base.open_split`.
+    needed, and so does `hpcgan.problems.events.open_split`.
 
     Raises
     ------
     InputError
         There is no run, or its configuration is broken.
     """
-    from hpcgan.problems.base import Problems
-
-    config = run.load_config(Problems())
+    config = run.load_config()
     there = read(run)
     if there is None:
         return config
@@ -347,14 +344,12 @@ def _origin(config: Config) -> str | None:
 
     It stays the same while that run is trained on, and wherever it lies.
     """
-    from hpcgan.problems.base import Problems
-
     path = config.training.start_from
     if path is None:
         return None
     run = owner_of(path)
     try:
-        other, data = run.load_config(Problems()), read(run)
+        other, data = run.load_config(), read(run)
     except InputError:
         return None
     said = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.system import liveness
 from hpcgan.system.allocation import current_job
@@ -72,7 +72,7 @@ class RunDirectory:
             raise InputError(f"{self.config_file}: is empty or not a mapping")
         return raw
 
-    def load_config(self, registry: Registry) -> Config:
+    def load_config(self) -> Config:
         """The validated configuration.
 
         Raises
@@ -82,7 +82,7 @@ class RunDirectory:
         """
         raw = self.read_config()
         try:
-            return configuration.load(raw, registry)
+            return configuration.load(raw)
         except InputError as error:
             raise InputError(f"{self.config_file}: {error}") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
@@ -23,13 +23,12 @@ from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
 
 
-def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
+def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
     """The configuration that trials change, and the search space, of a file that holds both.
 
     Parameters
     ----------
     path : Path
-    registry : Registry
     overrides : sequence of str
         `key=value`; with `search.KEY={choice: [8, 16]}` a dimension becomes another one, with `search.KEY=null` none.
 
@@ -43,10 +42,10 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple
     if SECTION not in raw:
         raise InputError(f"{path}: has no section '{SECTION}', which says what is searched; see configs/rpv_sweep.yaml")
     section = raw.pop(SECTION)
-    base = configuration.load(raw, registry, where=str(path))
+    base = configuration.load(raw, where=str(path))
     if base.scoring.every_epochs == 0:
         raise InputError(f"{path}: scoring.every_epochs: 0, but a study chooses by the score")
-    return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
+    return base, spaces.parse(spaces.override(section, of_space), base, str(path))
 
 
 def ranks_of(base: Config) -> int:
