@@ -47,8 +47,10 @@ from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import data as rundata
 from hpcgan.runs.commands import Inbox
 from hpcgan.runs.directory import Lease, RunDirectory
-from hpcgan.runs.records import MetricsWriter, append
+from hpcgan.runs import records
+from hpcgan.runs.records import append
 from hpcgan.system.allocation import current_job
+from hpcgan.system.failure import Failure
 from hpcgan.training import warm_start
 from hpcgan.training.loop import Trainer, Writers
 from hpcgan.training.progress import Reporter
@@ -125,7 +127,8 @@ def train(
             writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data, born)
     share(state, comm)
 
-    outcome = "failed"
+    outcome: records.Outcome = "failed"
+    failure = None
     done = state.counters.epoch + state.counters.position / sharding.n
     reporter = Reporter(comm.is_root, terminal, config.training.epochs, method.losses, done)
     try:
@@ -160,20 +163,23 @@ def train(
     except Interrupted as end:
         outcome = "stopped" if isinstance(end, Stopped) else "interrupted"
         raise
+    except BaseException as error:
+        failure = Failure.of(error, comm.rank)
+        raise
     finally:
         reporter.close()
         if writers is not None:
-            _close(writers, state.counters.step, outcome)
+            _close(writers, state.counters.step, outcome, failure)
         training.close()
         validation.close()
     return state.counters.best
 
 
-def _close(writers: Writers, step: int, outcome: str) -> None:
+def _close(writers: Writers, step: int, outcome: records.Outcome, failure: Failure | None) -> None:
     """End the records and the lease. What cannot be written must not hide the error that ends a run."""
-    hidden = () if outcome in ("done", "pruned") else (HpcganError, OSError)
+    hidden = () if outcome in records.OVER else (HpcganError, OSError)
     with contextlib.suppress(*hidden):
-        writers.metrics.write("end", step, outcome=outcome)
+        writers.metrics.write(records.End(step=step, outcome=outcome, failure=failure))
     writers.metrics.close()
     with contextlib.suppress(*hidden):
         writers.lease.release(outcome)
@@ -347,15 +353,18 @@ def open_writers(
     lease = metrics = None
     try:
         lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
-        metrics = MetricsWriter(run.metrics_file, lease.attempt)
+        metrics = records.Writer(run.metrics_file, lease.attempt)
         origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
         said = provenance(config, comm, lease.attempt, state.counters.step, data)
         append(run.provenance_file, {**said, **origin_of_weights})
-        metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
+        metrics.write(records.Start(step=state.counters.step, ranks=comm.size, samples=state.counters.samples))
         with _written_by_tensorflow(run.tensorboard):
             events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
     except (HpcganError, OSError) as error:
         if metrics is not None:
+            with contextlib.suppress(HpcganError, OSError):
+                failure = Failure.of(error, comm.rank)
+                metrics.write(records.End(step=state.counters.step, outcome="failed", failure=failure))
             metrics.close()
         if lease is not None:
             with contextlib.suppress(OSError):
@@ -385,7 +394,7 @@ def open_writers(
             ) from None
 
     def begun(step: int) -> None:
-        metrics.write("begun", step, startup_s=None if born is None else time.monotonic() - born)
+        metrics.write(records.Begun(step=step, startup_s=None if born is None else time.monotonic() - born))
 
     return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run), begun)
 
