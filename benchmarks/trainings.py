@@ -15,7 +15,8 @@ from queue import SimpleQueue
 from hpcgan.config import Config
 from hpcgan.problems.base import open_split, problem_class
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.system.files import write_atomic
 
 Job = tuple[Path, Sequence[str]]  # run directory, overrides

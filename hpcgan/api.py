@@ -20,6 +20,7 @@ from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.training import warm_start
 
@@ -37,15 +38,15 @@ class TrainResult:
     ----------
     run : Path
         The run directory.
-    best : dict or None
+    best : Best or None
         `score`, `epoch` and `step` of the best model; None if it was never scored.
-    epochs : list of dict
-        The `epoch` records of the metrics stream.
+    epochs : list of Epoch
+        What was recorded after each epoch (`hpcgan.runs.records.Epoch`).
     """
 
     run: Path
-    best: dict[str, Any] | None
-    epochs: list[dict[str, Any]]
+    best: Best | None
+    epochs: list[Epoch]
 
 
 def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
@@ -119,8 +120,8 @@ def train(
         raise InputError(f"{directory.path}: the training refused its input, see above")
     if code:
         raise HpcganError(f"{directory.path}: the training failed with exit code {code}, see above")
-    epochs = records.read(directory.metrics_file, "epoch")
-    return TrainResult(directory.path, epochs[-1]["best"] if epochs else None, epochs)
+    epochs = records.read(directory.metrics_file, Epoch)
+    return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
 def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:

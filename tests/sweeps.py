@@ -12,7 +12,7 @@ from hpcgan import config
 from hpcgan.config import Config
 from hpcgan.launch.process import Requests
 from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator, Plan

@@ -119,7 +119,8 @@ def _measure(
     backends: list[str],
     resources: Resources,
 ) -> int:
-    from hpcgan.runs.directory import Lease, RunDirectory
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import Lease
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
 from hpcgan.interactive.training import Training, until
 from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import views
 from hpcgan.sweep.statistics import ranking

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any, Protocol
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError
@@ -15,8 +16,9 @@ from hpcgan.launch.process import GRACE, STOP_SIGNALS, Job, Requests, handling
 from hpcgan.launch.srun import here
 from hpcgan.launch.topology import Topology, available_cores, plan
 from hpcgan.launch.world import expected_world
-from hpcgan.system import home
+from hpcgan.system import failure, home
 from hpcgan.system.allocation import between_steps
+from hpcgan.system.failure import Failure
 
 #: Seconds in which a job's record may still appear: shared file systems show files of another node late.
 PATIENCE = 5.0
@@ -137,12 +139,16 @@ def launch(
         topology = plan(ranks, cores, nodes, flavour=launcher.flavour, threads=threads, tuned=measured)
         for warning in topology.warnings:
             report(f"hpcgan: warning: {warning}")
+        if failure.VARIABLE in base:  # for ranks on other nodes, too
+            topology = replace(topology, env={**topology.env, failure.VARIABLE: base[failure.VARIABLE]})
         full = topology.environment(between_steps(base))
         full.setdefault("HPCGAN_TERMINAL", "1" if stdout is None and sys.stdout and sys.stdout.isatty() else "0")
         full.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
         job = Job(launcher.command(topology, argv, module), full, stdout, stderr)
         try:
             code = job.wait(requests, grace, timeout)
+            if code not in (EXIT_DONE, EXIT_INTERRUPTED) and job.death is not None:
+                failure.tell(Failure("environment", job.death), full)  # unless the rank itself has said why
             if note is not None:
                 report(f"hpcgan: note: {note}")
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, InputError
 from hpcgan.runs.directory import RunDirectory, owner_of
 from hpcgan.system.files import write_atomic
 
@@ -154,7 +154,7 @@ def write(run: RunDirectory, found: RunData) -> None:
 
     Raises
     ------
-    HpcganError
+    EnvironmentFailure
         The disk is full, or cannot be written.
     """
     there = read(run)
@@ -170,7 +170,7 @@ def write(run: RunDirectory, found: RunData) -> None:
     try:
         write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
     except OSError as error:
-        raise HpcganError(f"{run.data_file}: cannot write: {error.strerror}") from None
+        raise EnvironmentFailure(f"{run.data_file}: cannot write: {error.strerror}") from None
 
 
 def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:

@@ -14,7 +14,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pydantic
 
@@ -30,7 +30,7 @@ OVER: tuple[Outcome, ...] = ("done", "pruned")
 """Outcomes of a training that is over."""
 
 EndKind = Literal["finished", "requested", "user", "training", "environment"]
-Numbers = dict[str, Union[float, None]]
+Numbers = dict[str, float | None]
 """None for what is not finite, which JSON lacks, and for what there is none of."""
 
 
@@ -221,10 +221,8 @@ class End(Record):
         return "training" if self.failure is None else self.failure.kind
 
 
-KINDS: dict[str, type[Record]] = {
-    record.kind: record for record in (Start, Begun, Step, Epoch, Command, Rollback, End)  # type: ignore[attr-defined]
-}
-AnyRecord = Union[Start, Begun, Step, Epoch, Command, Rollback, End]
+AnyRecord = Start | Begun | Step | Epoch | Command | Rollback | End
+KINDS: dict[str, type[Record]] = {record.kind: record for record in get_args(AnyRecord)}
 R = TypeVar("R", bound=Record)
 _ANY: pydantic.TypeAdapter[AnyRecord] = pydantic.TypeAdapter(Annotated[AnyRecord, pydantic.Field(discriminator="kind")])
 

@@ -15,7 +15,8 @@ from hpcgan import yamlio
 from hpcgan.config import Config, Registry
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.runs import data as rundata
-from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
+from hpcgan.runs.directory import RunDirectory, differences
+from hpcgan.runs.lease import FencedError, Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep.ledger import known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space

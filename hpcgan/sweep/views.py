@@ -11,7 +11,8 @@ from hpcgan import config
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.launch.run_status import clock
 from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.domain import short_names, show
 from hpcgan.sweep.statistics import Standing, ranking, time_left
 from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from hpcgan.errors import FailureKind, HpcganError
+from hpcgan.errors import EnvironmentFailure, FailureKind, HpcganError, InputError
 from hpcgan.system.files import write_once
 
 #: Names the file in the environment of a process.
@@ -46,6 +46,11 @@ class Failure:
             return cls(error.kind, str(error), None if error.collective else rank)
         # What the operating system refuses is no fault of a training; all else may be.
         return cls("environment" if isinstance(error, OSError) else "training", in_one_line(error), rank)
+
+    def error(self) -> HpcganError:
+        """The error that all ranks raise together when one of them has failed so."""
+        classes = {"user": InputError, "training": HpcganError, "environment": EnvironmentFailure}
+        return classes[self.kind](str(self), collective=True)
 
     def __str__(self) -> str:
         return self.text if self.rank is None else f"rank {self.rank}: {self.text}"

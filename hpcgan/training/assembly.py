@@ -27,7 +27,7 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
 from hpcgan.data.storage import check_space
-from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
+from hpcgan.errors import EXIT_BAD_INPUT, EnvironmentFailure, HpcganError, InputError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
@@ -45,10 +45,10 @@ from hpcgan.problems.base import (
 )
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import data as rundata
-from hpcgan.runs.commands import Inbox
-from hpcgan.runs.directory import Lease, RunDirectory
 from hpcgan.runs import records
-from hpcgan.runs.records import append
+from hpcgan.runs.commands import Inbox
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
 from hpcgan.training import warm_start
@@ -164,7 +164,7 @@ def train(
         outcome = "stopped" if isinstance(end, Stopped) else "interrupted"
         raise
     except BaseException as error:
-        failure = Failure.of(error, comm.rank)
+        failure = Failure.of(error, comm.rank if comm.size > 1 else None)
         raise
     finally:
         reporter.close()
@@ -352,18 +352,18 @@ def open_writers(
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
     try:
-        lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
+        lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT, kind="environment"))
         metrics = records.Writer(run.metrics_file, lease.attempt)
         origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
         said = provenance(config, comm, lease.attempt, state.counters.step, data)
-        append(run.provenance_file, {**said, **origin_of_weights})
+        records.append(run.provenance_file, {**said, **origin_of_weights})
         metrics.write(records.Start(step=state.counters.step, ranks=comm.size, samples=state.counters.samples))
         with _written_by_tensorflow(run.tensorboard):
             events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
     except (HpcganError, OSError) as error:
         if metrics is not None:
             with contextlib.suppress(HpcganError, OSError):
-                failure = Failure.of(error, comm.rank)
+                failure = Failure.of(error, comm.rank if comm.size > 1 else None)
                 metrics.write(records.End(step=state.counters.step, outcome="failed", failure=failure))
             metrics.close()
         if lease is not None:
@@ -371,7 +371,7 @@ def open_writers(
                 lease.release("failed")
         if isinstance(error, HpcganError):
             raise
-        raise HpcganError(f"{run.path}: cannot write: {error.strerror}") from None
+        raise EnvironmentFailure(f"{run.path}: cannot write: {error.strerror}") from None
 
     def tensorboard(samples: int, scalars: Mapping[str, float]) -> None:
         with _written_by_tensorflow(run.tensorboard):
@@ -389,7 +389,7 @@ def open_writers(
                 append(events)
         except InputError as error:  # no space, say: true of the disk, but no input of a training
             cause = str(error).split(";")[0].removeprefix(f"{path.parent}: ")
-            raise HpcganError(
+            raise EnvironmentFailure(
                 f"{path}: cannot write ({cause}); make room, then the same command goes on from the last checkpoint"
             ) from None
 
@@ -406,7 +406,7 @@ def _written_by_tensorflow(path: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         text = re.sub(r"^\{\{.*?\}\} ", "", str(error).strip().splitlines()[0])  # without its name of a node
-        raise HpcganError(f"{path}: cannot write: {text}") from None
+        raise EnvironmentFailure(f"{path}: cannot write: {text}") from None
 
 
 def provenance(

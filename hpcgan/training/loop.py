@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,8 +27,9 @@ from hpcgan.evaluation.diversity import Diversity
 from hpcgan.methods.base import ATTENTION, NONFINITE, Method, StepInput, StepResult
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs.directory import Lease
 from hpcgan.runs import records
+from hpcgan.runs.lease import Lease
+from hpcgan.system.failure import Failure
 from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Reporter
 from hpcgan.training.requests import StopRequest
@@ -291,9 +292,7 @@ class Trainer:
         counters.rollbacks += 1
         if self._writers is not None:
             self._writers.metrics.write(
-                records.Rollback(
-                    step=counters.step, reason=reason, to_step=found["step"], count=counters.rollbacks
-                )
+                records.Rollback(step=counters.step, reason=reason, to_step=found["step"], count=counters.rollbacks)
             )
         self._reporter.message(
             f"{reason}: back to the best state (rollback {counters.rollbacks} of {settings.limit}), "
@@ -369,9 +368,7 @@ class Trainer:
                 "nearest": None if diversity is None else diversity.nearest,
                 "saturation": means.get("saturation"),
             },
-            score=None
-            if score is None
-            else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
+            score=None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
             is_best=is_best,
             best=None if counters.best is None else records.Best(**counters.best),
             learning_rates=dict(rates),
@@ -453,7 +450,7 @@ class Trainer:
                 counters.changes = [
                     *counters.changes, {"step": counters.step, **command["rates"], "id": command["id"]}
                 ]  # fmt: skip
-        rates = self._comm.gather_json(self._learning_rates())
+        rates = self._comm.gather_json(self._learning_rates()) or []
         if self._writers is not None:
             for command in commands:
                 self._writers.metrics.write(
@@ -492,10 +489,10 @@ class Trainer:
                     self._folder, self._config.checkpoint.keep, counters.best["step"] if counters.best else None
                 )
             except (HpcganError, OSError) as error:
-                failure = str(error)
+                failure = asdict(Failure.of(error))
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
-            raise HpcganError(failure, collective=True)
+            raise Failure(**failure).error()
 
 
 def learning_rates(
