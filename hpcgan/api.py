@@ -15,9 +15,9 @@ from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
+from hpcgan.problems import run_data
 from hpcgan.problems.base import Problems, open_split, problem_class, weights_of_first
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best, Epoch
@@ -64,7 +64,7 @@ def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence
 
 def default_directory(config: Config) -> Path:
     """`runs/NAME-HASH`, the hash being that of the identity keys and of the data's content, wherever these lie."""
-    return Path("runs") / f"{config.name}-{rundata.run_hash(config)}"
+    return Path("runs") / f"{config.name}-{run_data.run_hash(config)}"
 
 
 def train(
@@ -149,7 +149,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
             weights_of_first(source, config.scoring.events)
         source.close()
     if directory.exists:
-        rundata.check(directory, config, rundata.identify(config))
+        run_data.check(directory, config, run_data.identify(config))
 
 
 def generate(

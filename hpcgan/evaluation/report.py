@@ -30,11 +30,11 @@ from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
+from hpcgan.problems import run_data
 from hpcgan.problems.base import Observables, Problem, Problems, Use
 from hpcgan.problems.calorimeter.files import holds_showers
 from hpcgan.report.evaluation_page import render
 from hpcgan.report.page import EmbeddedFigure
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Epoch
@@ -104,7 +104,7 @@ def evaluate_run(
     distances : Options
         Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     data : Path, optional
-        Real events; default: the run's own data, wherever they lie now (`hpcgan.runs.data`).
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.problems.run_data`).
     log : callable
         Hears of progress and warnings.
 
@@ -121,9 +121,9 @@ def evaluate_run(
     check_folder(out)
     notices: list[str] = []
     if data is None:
-        config = rundata.load(directory)
+        config = run_data.load(directory)
     else:
-        config, notice = rundata.given(directory.load_config(Problems()), directory, data)
+        config, notice = run_data.given(directory.load_config(Problems()), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
+from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state
@@ -69,7 +69,7 @@ class Training:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.config = rundata.load(run)
+        self.config = run_data.load(run)
 
     def __repr__(self) -> str:
         return f"<Training {self.run.path.name}: {self.state}, epoch {self.epoch} of {self.config.training.epochs}>"

@@ -23,8 +23,8 @@ from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.launch.launcher import Launcher, launch
 from hpcgan.launch.mpirun_output import BannerFilter
+from hpcgan.problems import run_data
 from hpcgan.problems.base import Problems
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic
 
@@ -527,7 +527,7 @@ def last_error(log: bytes) -> str:
 
 def identity_of(config: Config, synthetic: bool) -> str:
     """Hash of what is measured: the configuration, and the content of the data, if these are read."""
-    return config.identity_hash() if synthetic else rundata.run_hash(config)
+    return config.identity_hash() if synthetic else run_data.run_hash(config)
 
 
 def default_directory(config: Config, mode: Mode, synthetic: bool = False) -> Path:

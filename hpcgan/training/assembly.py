@@ -33,6 +33,7 @@ from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
+from hpcgan.problems import run_data
 from hpcgan.problems.base import (
     Problem,
     Problems,
@@ -44,7 +45,6 @@ from hpcgan.problems.base import (
     weights_used,
 )
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.commands import Inbox
 from hpcgan.runs.directory import RunDirectory
@@ -106,7 +106,7 @@ def train(
             validation = open_split(problem, config.data, "val")
             refused.callback(validation.close)
             sharding = shard(config, comm, training)
-            data = rundata.identify(config)
+            data = run_data.identify(config)
             if comm.is_root:
                 check_inputs(config, run, problem, data, {"train": training, "val": validation})
         check_same_data(config, comm, data)
@@ -116,7 +116,7 @@ def train(
         if comm.is_root:
             check_room(run, state)
             run.create(config)
-            rundata.write(run, data)
+            run_data.write(run, data)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = started_from = None
     with agreed(comm):
@@ -223,7 +223,7 @@ def make_pipeline(config: Config, problem: Problem, training: Source, sharding: 
 
 
 def check_inputs(
-    config: Config, run: RunDirectory, problem: Problem, data: rundata.RunData, sources: Mapping[str, Source]
+    config: Config, run: RunDirectory, problem: Problem, data: run_data.RunData, sources: Mapping[str, Source]
 ) -> None:
     """Check the run directory and the data before anything is written.
 
@@ -235,7 +235,7 @@ def check_inputs(
     """
     if run.exists:
         run.check_config(config, run.load_config(Problems()))
-        if warning := rundata.check(run, config, data):
+        if warning := run_data.check(run, config, data):
             _warn(warning)
     if config.scoring.every_epochs:
         weights_of_first(sources["val"], config.scoring.events)
@@ -250,7 +250,7 @@ def check_inputs(
             _warn(f"{error} ('hpcgan evaluate' will need it)")
 
 
-def check_same_data(config: Config, comm: Comm, data: rundata.RunData) -> None:
+def check_same_data(config: Config, comm: Comm, data: run_data.RunData) -> None:
     """Check that all ranks read the same files: each node may have copies of its own.
 
     Raises
@@ -260,7 +260,7 @@ def check_same_data(config: Config, comm: Comm, data: rundata.RunData) -> None:
     """
     first = comm.broadcast_json(data.plain())
     with agreed(comm):
-        rundata.check_same(data, first, config, socket.gethostname())
+        run_data.check_same(data, first, config, socket.gethostname())
 
 
 def check_room(run: RunDirectory, state: TrainState) -> None:
@@ -346,7 +346,7 @@ def open_writers(
     sampler: Sampler,
     conditions: Sample | None = None,
     started_from: Path | None = None,
-    data: rundata.RunData | None = None,
+    data: run_data.RunData | None = None,
     born: float | None = None,
 ) -> Writers:
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
@@ -410,7 +410,7 @@ def _written_by_tensorflow(path: Path) -> Iterator[None]:
 
 
 def provenance(
-    config: Config, comm: Comm, attempt: int, step: int, data: rundata.RunData | None = None
+    config: Config, comm: Comm, attempt: int, step: int, data: run_data.RunData | None = None
 ) -> dict[str, Any]:
     """Where, when and with what an attempt runs."""
     job = current_job(os.environ)
@@ -428,7 +428,7 @@ def provenance(
         "tensorflow": tf.__version__,
         "machine": platform.machine(),
         "identity": config.identity_hash(),
-        "data": None if data is None else {"path": data.places[0], **data.fingerprints(rundata.SPLITS)},
+        "data": None if data is None else {"path": data.places[0], **data.fingerprints(run_data.SPLITS)},
         "slurm_job": None if job is None else job.id,
     }
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
+from hpcgan.problems.base import Problem, Problems, problem_class
 from hpcgan.runs.directory import RunDirectory, owner_of
 from hpcgan.system.files import write_atomic
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with it comes h5py, which `hpcgan --help` does without
     from hpcgan.data.identity import Identity
-    from hpcgan.problems.base import Problem
 
 SPLITS = ("train", "val", "test")
 TRAINED_ON = ("train", "val")
@@ -220,8 +220,6 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
 
 
 def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
-    from hpcgan.problems.base import Problems
-
     asked = config.training.start_from
     if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
@@ -256,8 +254,6 @@ def load(run: RunDirectory) -> Config:
     InputError
         There is no run, or its configuration is broken.
     """
-    from hpcgan.problems.base import Problems
-
     config = run.load_config(Problems())
     there = read(run)
     if there is None:
@@ -337,8 +333,6 @@ def _identities(problem: Problem, path: Path, split: str) -> dict[str, Identity]
 
 
 def _problem(config: Config) -> Problem:
-    from hpcgan.problems.base import problem_class
-
     return problem_class(config.problem)(config.model)
 
 
@@ -347,8 +341,6 @@ def _origin(config: Config) -> str | None:
 
     It stays the same while that run is trained on, and wherever it lies.
     """
-    from hpcgan.problems.base import Problems
-
     path = config.training.start_from
     if path is None:
         return None
