@@ -148,6 +148,15 @@ def attempts_made(run: RunDirectory) -> int:
     return _newest_attempt(run.attempts) if run.attempts.is_dir() else 0
 
 
+def held_by(run: RunDirectory, pid: int) -> bool:
+    """Whether a process of this machine, by its number, holds the newest attempt."""
+    newest = attempts_made(run)
+    holder = _read_attempt(_attempt_file(run, newest)) if newest else None
+    if holder is None or holder.get("state") != "running":
+        return False
+    return Identity.read(holder.get("process")) == Identity.of(pid)
+
+
 def _attempt_file(run: RunDirectory, attempt: int) -> Path:
     return run.attempts / f"{attempt:04d}.json"
 

@@ -76,11 +76,6 @@ def status(path: Path, *, once: bool) -> int:
     return EXIT_DONE
 
 
-def into_log(log: Path) -> str:
-    """What a sweep with `--log` says last on its terminal: it is at work."""
-    return f"at work; what it says from here on is in {log}"
-
-
 def report(path: Path) -> list[Path]:
     """Write the report of a study.
 
