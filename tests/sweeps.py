@@ -11,7 +11,7 @@ from typing import Any
 from hpcgan import config
 from hpcgan.config import Config, SweepSection
 from hpcgan.launch.process import Requests
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator, Plan

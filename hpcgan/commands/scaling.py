@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(study: Study, config: Config, resources: Resources) -> int:
-    from hpcgan.runs.directory import Lease, RunDirectory
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import Lease
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch.run_status import Shares
     from hpcgan.launch.supervise import Supervisor
     from hpcgan.runs import checkpoint
-    from hpcgan.runs.directory import attempt_state
+    from hpcgan.runs.lease import attempt_state
     from hpcgan.system import streams
     from hpcgan.system.allocation import current_job
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
     return Supervisor(
         lambda requests: launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests)),
-        lambda: max(checkpoint.steps(run.checkpoints), default=-1),
+        lambda: checkpoint.newest_step(run.checkpoints),
         lambda: attempt_state(run) == "stopped",
         Shares(run, job.id).hopeless if job else lambda: None,
         retries=args.retries,

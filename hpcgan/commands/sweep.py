@@ -138,12 +138,10 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
 
 
 def _print_into(log: Path) -> None:
-    """From here on. Who has started this with a pipe hears that nothing was refused, and then the pipe's end."""
-    from hpcgan.sweep import views
-
+    """From here on."""
     try:
         with open(log, "ab") as file:
-            _say(views.into_log(log))
+            _say(f"at work; what it says from here on is in {log}")
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())

@@ -51,11 +51,12 @@ MAY_IMPORT = {
     "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.comm": {"hpcgan.launch.world", "hpcgan.launch.topology"},
     "hpcgan.runs": {"hpcgan.config"},
-    "hpcgan.runs.data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     # A problem describes its own section of the configuration and opens its own files.
     "hpcgan.problems": {"hpcgan.networks", "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data",
                         "hpcgan.config", "hpcgan.rng"},
     "hpcgan.problems.discovery": set(),
+    # Which files a run was trained with: what only its problem and its directory together know.
+    "hpcgan.problems.run_data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
     "hpcgan.data": {"hpcgan.rng"},
     "hpcgan.metrics": set(),

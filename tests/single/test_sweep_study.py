@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hpcgan.errors import InputError, Interrupted
 from hpcgan.launch.process import Requests
 from hpcgan.problems.base import problem_class
-from hpcgan.runs.directory import Lease, RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease, attempt_state
 from hpcgan.sweep import ledger, study
 from hpcgan.sweep.coordinator import FRUITLESS, Plan
 from hpcgan.sweep.executors.local import share_cores
