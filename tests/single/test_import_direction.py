@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},
     "hpcgan.config": {"hpcgan.schedule"},
+    "hpcgan.config.reading": {"hpcgan.config", "hpcgan.problems.discovery"},
     "hpcgan.schedule": set(),
     "hpcgan.rng": set(),
     "hpcgan.weights": {"hpcgan.rng"},
@@ -310,7 +311,7 @@ for name in sys.argv[1:]:
 
 
 #: Of the problems' package, what knows no family of problems.
-GENERIC_PROBLEMS = {"base", "discovery", "events", "layouts"}
+GENERIC_PROBLEMS = {"base", "discovery", "events", "layouts", "run_data"}
 
 
 def test_generic_code_knows_no_family_of_problems():
