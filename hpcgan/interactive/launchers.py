@@ -43,12 +43,13 @@ class LocalEngines(_KeepsOutput, EngineLauncher):
     """Ranks of one mpirun on this machine."""
 
     threads = Integer(0, help="Compute threads of an engine; 0: its share of the cores.").tag(to_dict=True)
+    failure_file = Unicode(help="Where it is told why they ended, if they failed.").tag(to_dict=True)
 
     def find_args(self) -> list[str]:
         """The command line of the launcher."""
         threads = ["--threads", str(self.threads)] if self.threads else []
         command = [sys.executable, "-m", "hpcgan.interactive.engines", "--ranks", str(self.n), *threads]
-        return [*command, "--", *self.engine_args]
+        return [*command, "--failure-file", self.failure_file, "--", *self.engine_args]
 
     def start(self, n: int) -> None:
         """Start them."""
@@ -97,7 +98,7 @@ class Wanted:
     nodes : int or None
         Of their job.
     script : callable or None
-        Text of their job for sbatch, from the arguments of an engine.
+        Text of their job for sbatch, from the file for a failure and the arguments of an engine.
     cores : int or None
         Of this machine, that they share.
     warnings : tuple of str
@@ -107,7 +108,7 @@ class Wanted:
     launcher: type
     settings: dict[str, Any]
     nodes: int | None = None
-    script: Callable[[list[str]], str] | None = None
+    script: Callable[[str, list[str]], str] | None = None
     cores: int | None = None
     warnings: tuple[str, ...] = ()
 
@@ -148,8 +149,9 @@ def wanted(
     )  # fmt: skip
     own = slurm.site_file(Path(site) if site is not None else None, "site")
 
-    def script(arguments: list[str]) -> str:
-        argv = [*(["--threads", str(threads)] if threads else []), "--", *arguments]
+    def script(failure_file: str, arguments: list[str]) -> str:
+        own_threads = ["--threads", str(threads)] if threads else []
+        argv = [*own_threads, "--failure-file", failure_file, "--", *arguments]
         return slurm.render(
             spec, argv, python=sys.executable, folder=Path.cwd(), site=own, supervised=False, warned=True,
             module="hpcgan.interactive.engines",
