@@ -25,7 +25,6 @@ import numpy as np
 from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
-from hpcgan.problems.base import Problems
 from hpcgan.report import plots
 from hpcgan.runs import records
 from hpcgan.system.files import write_atomic
@@ -93,13 +92,14 @@ def evaluate(run: Path) -> dict[str, Any]:
 def figure(runs: Mapping[str, Path], step_s: Mapping[str, float], band: float, out: Path) -> None:
     """Validation score of every epoch against the minutes of training before it."""
     curves = {
-        name: [r for r in records.read(run / "metrics.jsonl", "epoch") if r["score"]] for name, run in runs.items()
+        name: [r for r in records.read(run / "metrics.jsonl", records.Epoch) if r.total is not None]
+        for name, run in runs.items()
     }
-    minutes = {name: [r["step"] * step_s[name] / 60 for r in rows] for name, rows in curves.items()}
+    minutes = {name: [r.step * step_s[name] / 60 for r in rows] for name, rows in curves.items()}
     grid = np.array(sorted({at for times in minutes.values() for at in times}))
     lines: dict[str, list[float | None]] = {}
     for name, rows in curves.items():
-        score = {at: r["score"]["total"] for at, r in zip(minutes[name], rows, strict=True)}
+        score = {at: r.total for at, r in zip(minutes[name], rows, strict=True)}
         lines[name] = [score.get(at) for at in grid]
     made = plots.curves(
         grid,
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0, help="of training steps on one core, each")
     args = parser.parse_intermixed_args()
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     args.out.mkdir(parents=True, exist_ok=True)
     step_s = costs(args.config, args.overrides, args.out)
     steps = training_events(config) // config.training.batch_size

@@ -16,7 +16,8 @@ from hpcgan.config import Config
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
-from hpcgan.problems.base import Problems, open_split, problem_class, weights_of_first
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split, weights_of_first
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
@@ -58,8 +59,8 @@ def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence
         One line that names file and key.
     """
     if not isinstance(config, Config):
-        return configuration.load(config, Problems(), overrides)
-    return configuration.load(config.dump(), Problems(), overrides) if overrides else config
+        return configuration.load(config, overrides)
+    return configuration.load(config.dump(), overrides) if overrides else config
 
 
 def default_directory(config: Config) -> Path:
@@ -136,7 +137,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
     if directory.exists:
-        directory.check_config(config, directory.load_config(Problems()))
+        directory.check_config(config, directory.load_config())
     if not checkpoints.steps(directory.checkpoints):  # a run that goes on needs it no more
         warm_start.check(config)
     problem = problem_class(config.problem)(config.model)

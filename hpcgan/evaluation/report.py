@@ -16,7 +16,6 @@ import numpy as np
 import pydantic
 
 from hpcgan.config import METHODS, Config
-from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
@@ -31,14 +30,14 @@ from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems import run_data
-from hpcgan.problems.base import Observables, Problem, Problems, Use
-from hpcgan.problems.calorimeter.files import holds_showers
+from hpcgan.problems.base import Observables, Problem, problem_class
+from hpcgan.problems.events import Use
+from hpcgan.problems.layouts import problem_of
 from hpcgan.report.evaluation_page import render
 from hpcgan.report.page import EmbeddedFigure
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Epoch
-from hpcgan.suggest import did_you_mean
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
@@ -123,7 +122,7 @@ def evaluate_run(
     if data is None:
         config = run_data.load(directory)
     else:
-        config, notice = run_data.given(directory.load_config(Problems()), directory, data)
+        config, notice = run_data.given(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()
@@ -315,14 +314,14 @@ def compare_files(
     """
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     if problem is not None:
-        _known(problem)
+        problem_class(problem)  # before anything else, whether there is one
     real, fake = Path(real), Path(fake)
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     out = out or fake.with_name(f"{fake.stem}-report")
     check_folder(out)
-    problem = problem or problem_of(real) or ("calogan" if holds_showers(real) else "rpv")
+    problem = problem or problem_of(real)
     subject = _problem(problem, real)
     clock = Clock(log)
     with clock("real_events", f"reading {real}"):
@@ -583,18 +582,9 @@ def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, ste
     return made
 
 
-def _known(name: str) -> None:
-    names = Problems().names()
-    if name not in names:
-        raise InputError(
-            f"problem '{name}' does not exist; choose one of: {', '.join(names)}{did_you_mean(name, names)}"
-        )
-
-
 def _problem(name: str, file: Path) -> Problem:
-    _known(name)
     try:
-        return Problems().get(name).of_file(file)
+        return problem_class(name).of_file(file)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
 

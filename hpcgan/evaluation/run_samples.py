@@ -11,7 +11,8 @@ import numpy as np
 
 from hpcgan.errors import InputError
 from hpcgan.problems import run_data
-from hpcgan.problems.base import open_split, problem_class
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split
 from hpcgan.runs.directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import widgets as common
 from hpcgan.interactive.figure_process import Painter, Picture
-from hpcgan.problems.base import Problems
 from hpcgan.runs import commands as control
 from hpcgan.runs.lease import attempts_made
 from hpcgan.runs.records import Command, Epoch, Reader
@@ -237,7 +236,7 @@ class TrainingDashboard(common.Panel):
     def _look(self) -> None:
         attempt, state = attempts_made(self._run), self._training.attempt_state()
         if attempt != self._attempt:  # it may have been started with other settings
-            self._config, self._attempt = self._run.load_config(Problems()), attempt
+            self._config, self._attempt = self._run.load_config(), attempt
         self._reader.read()  # after the state: all records of a training that has ended are there
         self._state = "paused" if state == "running" and self._reader.paused else state
         self._hear()

@@ -13,7 +13,7 @@ import sys
 
 from hpcgan.errors import HpcganError
 from hpcgan.launch import srun
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Place, launch
 from hpcgan.system import failure, streams
 from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
@@ -34,11 +34,8 @@ def main() -> int:
         return launch(
             args.arguments,
             job.tasks if job else args.ranks or 1,
-            launcher=srun.choose("auto", env) if job else None,
-            nodes=job.nodes if job else 1,
             module="hpcgan.interactive.engine",
-            threads=args.threads,
-            env=env,
+            place=Place(srun.choose("auto", env) if job else None, job.nodes if job else 1, args.threads, env),
         )
     except HpcganError as error:
         failure.tell(Failure.of(error), env)

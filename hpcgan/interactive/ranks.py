@@ -64,7 +64,6 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, what it would say, or None.
     """
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
     from hpcgan.system import streams
     from hpcgan.training import assembly
@@ -72,7 +71,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
 
     streams.guard()
     os.chdir(folder)
-    config = configuration.load(settings, Problems())
+    config = configuration.load(settings)
     stop = StopRequest()
     errors: list[HpcganError] = []
 

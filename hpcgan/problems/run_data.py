@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
-from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs.directory import RunDirectory, owner_of
 from hpcgan.system.files import write_atomic
 
@@ -223,7 +223,7 @@ def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunDa
     asked = config.training.start_from
     if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
-    return asked == run.load_config(Problems()).training.start_from  # it is not looked at again
+    return asked == run.load_config().training.start_from  # it is not looked at again
 
 
 def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
@@ -247,14 +247,14 @@ def load(run: RunDirectory) -> Config:
 
     They are looked for where the configuration says, then where trainings of this run have found them, and where they
     lay relative to the run. Nothing is refused here: `data.require(split)` of what is returned does, where a split is
-    needed, and so does `hpcgan.problems.base.open_split`.
+    needed, and so does `hpcgan.problems.events.open_split`.
 
     Raises
     ------
     InputError
         There is no run, or its configuration is broken.
     """
-    config = run.load_config(Problems())
+    config = run.load_config()
     there = read(run)
     if there is None:
         return config
@@ -346,7 +346,7 @@ def _origin(config: Config) -> str | None:
         return None
     run = owner_of(path)
     try:
-        other, data = run.load_config(Problems()), read(run)
+        other, data = run.load_config(), read(run)
     except InputError:
         return None
     said = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
 from hpcgan.system.files import FULL, write_atomic
 
@@ -59,7 +59,7 @@ class RunDirectory:
             raise InputError(f"{self.config_file}: is empty or not a mapping")
         return raw
 
-    def load_config(self, registry: Registry) -> Config:
+    def load_config(self) -> Config:
         """The validated configuration.
 
         Raises
@@ -69,7 +69,7 @@ class RunDirectory:
         """
         raw = self.read_config()
         try:
-            return configuration.load(raw, registry)
+            return configuration.load(raw)
         except InputError as error:
             raise InputError(f"{self.config_file}: {error}") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory, differences
@@ -24,13 +24,12 @@ from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
 
 
-def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
+def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
     """The configuration that trials change, and the search space, of a file that holds both.
 
     Parameters
     ----------
     path : Path
-    registry : Registry
     overrides : sequence of str
         `key=value`; with `search.KEY={choice: [8, 16]}` a dimension becomes another one, with `search.KEY=null` none.
 
@@ -44,24 +43,56 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple
     if SECTION not in raw:
         raise InputError(f"{path}: has no section '{SECTION}', which says what is searched; see configs/rpv_sweep.yaml")
     section = raw.pop(SECTION)
-    base = configuration.load(raw, registry, where=str(path))
+    base = configuration.load(raw, where=str(path))
     if base.scoring.every_epochs == 0:
         raise InputError(f"{path}: scoring.every_epochs: 0, but a study chooses by the score")
-    return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
+    return base, spaces.parse(spaces.override(section, of_space), base, str(path))
 
 
-def describe(
-    base: Config, space: Space, *, seed: int, sampler: str, pruner: str, ranks: int, threads: int
-) -> Description:
-    """What a study is."""
+def ranks_of(base: Config) -> int:
+    """Ranks of a trial: `sweep.ranks`, or those of its job.
+
+    Raises
+    ------
+    InputError
+        The two differ.
+    """
+    sweep, job = base.sweep, base.job
+    if job.ranks_per_node is None:
+        return sweep.ranks or 1
+    if sweep.ranks not in (None, job.ranks):
+        raise InputError(f"--ranks {sweep.ranks}: is not --nodes times --ranks-per-node; leave one out")
+    return job.ranks
+
+
+def with_trials(base: Config, space: Space) -> Config:
+    """The same with the numbers of trials and of ranks in `sweep:` that follow from the rest.
+
+    Raises
+    ------
+    InputError
+        No number of trials, or two numbers of ranks.
+    """
+    sweep, trials = base.sweep, base.sweep.trials
+    if sweep.sampler == "grid":
+        size = len(space.grid())
+        trials = size if trials is None else min(trials, size)
+    if trials is None:
+        raise InputError("--trials is missing: give the number of trials, e.g. --trials 32")
+    return base.model_copy(update={"sweep": sweep.model_copy(update={"trials": trials, "ranks": ranks_of(base)})})
+
+
+def describe(base: Config, space: Space, threads: int) -> Description:
+    """What a study is: the configuration with its section `sweep:`, and the threads of a rank."""
+    sweep = base.sweep
     return Description(
         name=base.name,
-        seed=seed,
+        seed=sweep.seed,
         space=space.dump(),
-        sampler=sampler,
-        pruner=pruner,
+        sampler=sweep.sampler,
+        pruner=sweep.pruner,
         identity=_identity_hash(base),
-        ranks=ranks,
+        ranks=ranks_of(base),
         threads=threads,
     )
 

@@ -34,16 +34,8 @@ from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.problems import run_data
-from hpcgan.problems.base import (
-    Problem,
-    Problems,
-    Use,
-    doubts,
-    open_split,
-    problem_class,
-    weights_of_first,
-    weights_used,
-)
+from hpcgan.problems.base import Problem, problem_class
+from hpcgan.problems.events import Use, doubts, open_split, weights_of_first, weights_used
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import records
 from hpcgan.runs.commands import Inbox
@@ -234,7 +226,7 @@ def check_inputs(
         `training.start_from` is of no use.
     """
     if run.exists:
-        run.check_config(config, run.load_config(Problems()))
+        run.check_config(config, run.load_config())
         if warning := run_data.check(run, config, data):
             _warn(warning)
     if config.scoring.every_epochs:

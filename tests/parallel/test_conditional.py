@@ -18,7 +18,6 @@ from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
@@ -106,7 +105,7 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
         "scoring": {"events": 20},
     }
     with unless_thorough():
-        assembly.train(configuration.load(raw, Problems()), run, comm, StopRequest())
+        assembly.train(configuration.load(raw), run, comm, StopRequest())
     if comm.is_root:
         (record,) = recorded(run.metrics_file, "epoch")
         assert record["samples"] == 60

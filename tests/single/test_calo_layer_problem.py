@@ -13,13 +13,13 @@ from recorded import recorded  # noqa: E402
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands.cli import main  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.layouts import tensors  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
@@ -40,7 +40,7 @@ TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    calo_generate.generate(Beam("gamma", (1.0, 5.0)), folder, SHOWERS, seed=3)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 5.0)), SHOWERS, 3), folder)
     return folder
 
 
@@ -54,7 +54,7 @@ def config(data, *overrides):
         "training": {"epochs": 2, "batch_size": 4, "average_half_life": 50},
         "scoring": {"events": 20},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 def train(data, folder, *overrides, stop=None):
@@ -265,7 +265,7 @@ def test_bad_files_are_one_line(data, tmp_path):
     with pytest.raises(InputError, match=r"train.h5: no such file; make it with 'hpcgan data calo --out"):
         problem().open(tmp_path, "train")
     other = parse_segmentation("3x48,6x6,12x6")
-    calo_generate.generate(Beam("gamma", (1.0, 2.0), other), tmp_path / "coarse", 10)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 2.0), other), 10), tmp_path / "coarse")
     with pytest.raises(InputError, match="the layers are 3x48,6x6,12x6 cells"):
         problem().open(tmp_path / "coarse", "train")
     for name, value, message in (

@@ -3,7 +3,7 @@
 import pytest
 
 from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Place, Watch, launch
 from hpcgan.launch.mpirun_output import Deaths
 from hpcgan.launch.topology import UNKNOWN
 from hpcgan.system import failure
@@ -69,7 +69,7 @@ def test_the_launcher_is_heard_where_the_ranks_have_said_nothing(tmp_path, told,
     if told is not None:
         failure.tell(told, env)
     script = f"cat >&2 <<'END'\n{MPIRUN}END\nexit {code}"
-    assert launch([], 2, launcher=Says(script), env=env, report=lambda line: None) == code
+    assert launch([], 2, place=Place(Says(script), env=env), watch=Watch(report=lambda line: None)) == code
     assert failure.read(file) == expected
 
 

@@ -18,6 +18,7 @@ from hpcgan import config as configuration
 from hpcgan.commands.cli import main
 from hpcgan.config import Config
 from hpcgan.data import storage
+from hpcgan.data.generators import make_data_set
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, report, run_samples
 from hpcgan.interactive.training import Training
@@ -25,7 +26,7 @@ from hpcgan.launch.process import Requests
 from hpcgan.overlay import study as overlay
 from hpcgan.physics.calorimeter import Grid, Segmentation
 from hpcgan.problems import run_data
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import problem_class
 from hpcgan.problems.calorimeter import generate as calo_generate
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.runs.directory import RunDirectory
@@ -147,17 +148,22 @@ def test_a_test_split_that_comes_later_is_remembered_from_then_on(place: Path) -
 def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
     cells = Segmentation((Grid(3, 12), Grid(6, 6), Grid(6, 3)))
     for seed, particle in enumerate(("gamma", "eplus")):
-        calo_generate.generate(calo_generate.Beam(particle, (2.0, 20.0), cells), tmp_path / "data" / particle, 20, seed)
+        make_data_set(
+            calo_generate.ShowerSet(calo_generate.Beam(particle, (2.0, 20.0), cells), 20, seed),
+            tmp_path / "data" / particle,
+        )
     raw = {
         "problem": "calogan",
         "data": {"path": str(tmp_path / "data")},
         "model": {"particles": ["gamma", "eplus"], "segmentation": str(cells)},
     }
-    settings = configuration.load(raw, Problems())
+    settings = configuration.load(raw)
     run = begun(tmp_path / "run", settings)
     assert sorted(run_data.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
-    calo_generate.generate(
-        calo_generate.Beam("eplus", (2.0, 20.0), cells), tmp_path / "data" / "eplus", 20, 7, force=True
+    make_data_set(
+        calo_generate.ShowerSet(calo_generate.Beam("eplus", (2.0, 20.0), cells), 20, 7),
+        tmp_path / "data" / "eplus",
+        force=True,
     )
     with pytest.raises(InputError, match=r"data/eplus/train.h5: holds other data .*\(seed: 1 there, 7 here\)"):
         run_data.check(run, settings, run_data.identify(settings))
@@ -220,7 +226,7 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
     shutil.move("first", "moved")
     moved = config("data", "training.start_from=moved")
     assert api.default_directory(moved) == directory
-    run.check_config(moved, run.load_config(Problems()))
+    run.check_config(moved, run.load_config())
     for same in (moved, settings):  # the latter is not there any more, but nobody needs it
         assert run_data.check(run, same, run_data.identify(same)) is None
     for start in ("second", "nowhere"):
@@ -228,7 +234,7 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
         with pytest.raises(InputError, match=f"run: the run there did not begin with the weights of {start} "):
             run_data.check(run, other, run_data.identify(other))
     with pytest.raises(InputError, match="another configuration"):
-        run.check_config(config("data"), run.load_config(Problems()))
+        run.check_config(config("data"), run.load_config())
 
 
 # --- finding the data of a run -------------------------------------------------------------------------------------
@@ -256,7 +262,7 @@ def test_the_data_of_a_run_are_found_from_any_working_directory(place: Path, mon
 
 
 def run_dump(run: RunDirectory) -> dict[str, object]:
-    return run.load_config(Problems()).dump()
+    return run.load_config().dump()
 
 
 def test_a_run_without_a_record_reads_what_its_configuration_says(place: Path) -> None:
@@ -293,7 +299,7 @@ def test_data_that_are_gone_or_others_are_refused_where_they_are_needed(
 def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> None:
     run = begun(place / "run", config("data"))
     shutil.copytree("data", "copy")
-    written = run.load_config(Problems())
+    written = run.load_config()
     chosen, notice = run_data.given(written, run, Path("copy"))
     assert (chosen.data.path, notice) == (Path("copy"), None)
     chosen, notice = run_data.given(written, run, others(place / "other"))
@@ -320,7 +326,7 @@ def test_overlays_refuse_pools_that_are_not_the_runs(place: Path) -> None:
 
     pools.write_pool(place / "pool", 400, mu=3)
     raw = {"problem": "pileup", "data": {"path": "pool"}, "model": {"mu": 3, "filters": 2, "latent_dim": 3}}
-    run = begun(place / "run", configuration.load(raw, Problems()))
+    run = begun(place / "run", configuration.load(raw))
     shutil.rmtree("pool")
     pools.write_pool(place / "pool", 400, mu=3, seed=5)
     with pytest.raises(InputError, match=r"pool/test.h5: holds other data than the run"):
@@ -333,9 +339,7 @@ def test_overlays_refuse_pools_that_are_not_the_runs(place: Path) -> None:
 def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: Path) -> None:
     def described(path: str) -> tuple[studies.Description, Config]:
         search = sweeps.space(sweeps.SEARCH, f"data.path={path}")
-        base = search.base
-        given = {"seed": 1, "sampler": "random", "pruner": "none", "ranks": 1, "threads": 1}
-        return studies.describe(base, search, **given), base  # type: ignore[arg-type]
+        return sweeps.describe(search), search.base
 
     study = StudyDirectory(place / "study")
     before = studies.default_directory(described("data")[0])
@@ -361,12 +365,16 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
 
 
 def test_a_scaling_study_is_known_by_its_data_unless_it_reads_none(place: Path) -> None:
+    def directories(path: str) -> list[Path]:
+        kinds = (config(path, f"scaling.synthetic_data={synthetic}") for synthetic in ("true", "false"))
+        return [measure.default_directory(kind) for kind in kinds]
+
     settings = config("data")
-    before = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    before = directories("data")
     shutil.copytree("data", "copy")
-    assert [measure.default_directory(config("copy"), "weak", synthetic) for synthetic in (True, False)] == before
+    assert directories("copy") == before
     others(place / "data")
-    after = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    after = directories("data")
     assert after[0] == before[0]
     assert after[1] != before[1]
     study = measure.Study(place / "study")
