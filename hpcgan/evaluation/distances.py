@@ -1,4 +1,4 @@
-"""Distances between whole samples of events, beside those between real ones: numbers, table and lines of a report.
+"""Distances between whole samples of events, beside those between real ones: numbers and lines of a report.
 
 Imports TensorFlow only where a classifier is asked for.
 """
@@ -24,7 +24,6 @@ from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.metrics.points import take
 from hpcgan.problems.base import Observables
-from hpcgan.report.page import Numbers, label, table, text
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import single_events
 
@@ -230,97 +229,6 @@ def _classify(
             classifier_test(*null, settings, log, f"classifier on {inputs}, real against real")
         )
     return {**dataclasses.asdict(test), "inputs": samples[0].shape[1], "units": options.units, "null": against}
-
-
-# --- table and lines ---------------------------------------------------------------------------------
-
-
-def section(page: Numbers) -> str:
-    """The part of a page, as HTML; empty where nothing was measured."""
-    found = page.report["sample_distances"]
-    if found is None:
-        return ""
-    parts = ["<h2>Distances between samples</h2>"]
-    if found["numbers"]:
-        parts.append(_numbers_table(page))
-    if found["memorisation"] is not None:
-        parts.append(_memorisation_table(page))
-    if found["classifier"]:
-        parts.append(_classifier_table(page))
-    names = ", ".join(found["features"])
-    parts.append(f'<p class="soft">Features: {text(names)}; in units of the standard deviation of real events.</p>')
-    return "\n".join(parts)
-
-
-def _numbers_table(page: Numbers) -> str:
-    found = page.report["sample_distances"]
-    rows = []
-    for name, title in NAMES.items():
-        key = f"sample_distances.numbers.{name}"
-        error = page.number(f"{key}.error", ".2g")
-        rows.append([title, page.spread(key, ".3g"), error, page.spread(f"{key}.null", ".3g")])
-    samples = len(found["numbers"]["fpd"]["values"])
-    repeated = f"mean and standard deviation of {samples} samples" if samples > 1 else "one sample"
-    caption = (
-        f"N = {found['n']} events on each side. Generated: {repeated}; error: that of one sample. Real: "
-        f"{found['null_splits']} splits of real events. FPD and KPD are zero for equal distributions, lower is "
-        f"better. The others look at the {found['neighbours']} nearest neighbours: precision and density fall where "
-        "generated events are unlike real ones, recall and coverage where kinds of real events are missing."
-    )
-    return table(["Distance", "Generated", "Error", "Real against real"], rows, caption)
-
-
-def _memorisation_table(page: Numbers) -> str:
-    key = "sample_distances.memorisation"
-    rows = [
-        ["Median distance to the nearest", *(page.number(f"{key}.median_{w}") for w in ("generated", "held_out")), ""],
-        [
-            "Share of close events",
-            page.number(f"{key}.close", ".2%"),
-            page.number(f"{key}.close_expected", ".2%"),
-            page.number(f"{key}.close_p", ".2g"),
-        ],
-        ["Nearer than real ones, z", page.number(f"{key}.z", ".2f"), "0 ± 1", page.number(f"{key}.p", ".2g")],
-    ]
-    caption = (
-        f"Memorisation: distances of {page.number(f'{key}.n_generated', ',d')} generated and "
-        f"{page.number(f'{key}.n_held_out', ',d')} held-out real events to the nearest of "
-        f"{page.number(f'{key}.n_training', ',d')} training events. A z far below zero, or too many close events, "
-        "means copies of training events; a z far above zero, events off the real distribution."
-    )
-    head = ["Nearest training events", "Generated", "Held-out, or expected", "p"]
-    return f'<p class="soft">{caption}</p>\n' + table(head, rows, "")
-
-
-def _classifier_table(page: Numbers) -> str:
-    rows = []
-    for inputs, found in page.report["sample_distances"]["classifier"].items():
-        key = f"sample_distances.classifier.{inputs}"
-
-        def measured(path: str, name: str) -> str:
-            return f"{page.number(f'{path}.{name}', '.3f')} ± {page.number(f'{path}.{name}_error', '.3f')}"
-
-        null = ["–", "–"]
-        if found["null"] is not None:
-            null = [measured(f"{key}.null", "auc"), measured(f"{key}.null", "jsd")]
-        rows.append(
-            [
-                text(label(inputs)),
-                page.number(f"{key}.inputs", "d"),
-                measured(key, "auc"),
-                null[0],
-                measured(key, "jsd"),
-                null[1],
-                f"{page.number(f'{key}.epoch', 'd')} of {page.number(f'{key}.epochs', 'd')}",
-                page.number(f"{key}.n_test", "d"),
-            ]
-        )
-    head = ["Classifier on", "Inputs", "AUC", "(real)", "JSD [bit]", "(real)", "Epoch", "Test events"]
-    caption = (
-        "Classifiers trained to tell generated from real events, on others than they are tested on: AUC 0.5 and JSD 0 "
-        "where they cannot, 1 and 1 where they always can. Columns (real): the same between real and real events."
-    )
-    return table(head, rows, caption)
 
 
 def summary(found: dict[str, Any] | None) -> list[str]:

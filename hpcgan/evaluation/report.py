@@ -32,8 +32,7 @@ from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems.base import Observables, Problem, Problems, Use
 from hpcgan.problems.calorimeter.files import holds_showers
-from hpcgan.report.evaluation_page import render
-from hpcgan.report.page import EmbeddedFigure
+from hpcgan.report.page import EmbeddedFigure, render
 from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
@@ -574,7 +573,7 @@ def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, ste
         "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
         "timing": clock.seconds(),
     }
-    page = render(whole, figures)
+    page = render("evaluation.html.j2", whole, figures, whole["notices"], distance_titles=sample_distances.NAMES)
     paths = out / f"{stem}.html", out / f"{stem}.json"
     made = Report(whole, *paths)
     files: dict[str, bytes | str] = {paths[0].name: page}

@@ -21,12 +21,12 @@ from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, wri
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
 from hpcgan.metrics.observable import Observable, weighted
-from hpcgan.overlay import page as overlay_page
 from hpcgan.overlay.inputs import Images, open_generated, open_real, open_signal, settings_of
 from hpcgan.problems.base import Observables, Use
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.pileup.files import check_mu
+from hpcgan.report.page import render
 from hpcgan.weights import check
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def overlay(
     }
     files: dict[str, bytes | str] = {f"{figure.name}.png": figure.png for figure in figures}
     files["overlay.json"] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-    files["overlay.html"] = overlay_page.render(whole, figures)
+    files["overlay.html"] = render("overlay.html.j2", whole, figures, notices)
     pictures = [out / name for name in files if name.endswith(".png")]
     made = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
     write(out, files, results(made))

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     # A problem describes its own section of the configuration and opens its own files.
     "hpcgan.problems": {"hpcgan.networks", "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data",
                         "hpcgan.config", "hpcgan.rng"},
-    "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
+    "hpcgan.report": {"hpcgan.metrics"},
     "hpcgan.data": {"hpcgan.physics", "hpcgan.rng", "hpcgan.problems"},
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},

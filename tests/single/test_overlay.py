@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from pages import Page, check_numbers, check_self_contained
+from pages import Page, check_escaped, check_numbers, check_self_contained
 from pools import write_pool
 
 from hpcgan import config
@@ -26,6 +26,7 @@ from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.pileup import files as pool
 from hpcgan.problems.pileup import minbias
+from hpcgan.report.page import render
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training import assembly
 from hpcgan.training.requests import StopRequest
@@ -148,6 +149,10 @@ def test_files_of_a_report(made: study.Report):
     text = study.summary(made)
     assert "+1 +- 0 (real), +0.5 +- 0.08 (generated)" in text
     assert str(made.html) in text
+
+
+def test_texts_of_a_report_are_no_markup(made: study.Report):
+    check_escaped(lambda data: render("overlay.html.j2", data, [], data["notices"]), made.data)
 
 
 @pytest.mark.usefixtures("undrawn")

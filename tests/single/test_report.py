@@ -17,6 +17,7 @@ from hpcgan.evaluation import compare, curves, report
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.report.page import render
 
 PHYSICS = [
     "jet_multiplicity",
@@ -132,6 +133,13 @@ def test_the_page_needs_nothing_else(made, page):
     text = made.html.read_text(encoding="utf-8")
     pages.check_self_contained(page, text)
     assert "<title>tiny &lt;run&gt;" in text
+
+
+def test_texts_of_a_report_are_no_markup(made):
+    names = report.sample_distances.NAMES
+    pages.check_escaped(
+        lambda data: render("evaluation.html.j2", data, [], data["notices"], distance_titles=names), made.data
+    )
 
 
 def test_score_is_that_of_the_problem(made, folder):
