@@ -15,8 +15,7 @@ import numpy as np
 from hpcgan.data.schema import Sample
 from hpcgan.data.schema import take as take_sample
 from hpcgan.errors import InputError
-from hpcgan.metrics.cells import Cells
-from hpcgan.metrics.features import Features
+from hpcgan.metrics.features import Cells, Features
 from hpcgan.metrics.frechet import GROUPS, fpd, fpd_value
 from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import NEIGHBOURS, manifold

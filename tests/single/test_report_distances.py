@@ -9,6 +9,7 @@ import numpy as np
 import pages
 import pytest
 import tiny
+from manifolds import expected_coverage
 from pages import Page
 
 from hpcgan.config import DataConfig
@@ -18,7 +19,7 @@ from hpcgan.evaluation.distances import Options, Samples, measure
 from hpcgan.metrics.features import Features
 from hpcgan.metrics.frechet import fpd, fpd_value
 from hpcgan.metrics.kernel import kpd
-from hpcgan.metrics.manifold import expected_coverage, manifold
+from hpcgan.metrics.manifold import manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import Observable
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
