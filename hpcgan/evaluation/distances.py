@@ -85,7 +85,7 @@ class Samples:
         All real events at hand that were not trained on.
     training : Observables or None
         Training events, if they are known.
-    cells : (real, generated) or (real, generated, more real) Samples, or None
+    cells : (real, generated) or (real, generated, more real) Samples, or empty
         Tensors of `real`, of the first of `fakes`, and of real events that are not among the former.
     more_weights : (k,) array or None
         Weights of those, where they have some.
@@ -96,7 +96,7 @@ class Samples:
     fakes: Sequence[Observables]
     pool: Observables
     training: Observables | None = None
-    cells: tuple[Sample, ...] | None = None
+    cells: tuple[Sample, ...] = ()
     more_weights: np.ndarray | None = None
 
 
@@ -117,26 +117,26 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
         pool = features(samples.pool)
         rng = np.random.default_rng(seed)
         splits = [_split(pool, samples.n, rng) for _ in range(NULL_SPLITS)]
-        found: dict[str, Any] = {"n": samples.n, "features": list(features.names), "numbers": {}}
+        measured: dict[str, Any] = {"n": samples.n, "features": list(features.names), "numbers": {}}
         if options.distances:
-            found |= {"neighbours": NEIGHBOURS, "null_splits": NULL_SPLITS}
-            found["numbers"] = _numbers(real, fakes, splits, seed)
+            measured |= {"neighbours": NEIGHBOURS, "null_splits": NULL_SPLITS}
+            measured["numbers"] = _numbers(real, fakes, splits, seed)
         copies = None
         if options.distances and samples.training is not None:
             copies = dataclasses.asdict(memorisation(np.concatenate(fakes), pool, features(samples.training)))
-        found["memorisation"] = copies
-        found["classifier"] = {}
+        measured["memorisation"] = copies
+        measured["classifier"] = {}
         if "features" in options.classifier:
-            found["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
-        if "cells" in options.classifier and samples.cells is not None:
+            measured["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
+        if "cells" in options.classifier and samples.cells:
             of_real, *others = samples.cells
             cells = Cells.of(of_real)
             first, second, *more = (cells(sample) for sample in (of_real, *others))
             null = (first, more[0]) if more and len(more[0]) >= LEAST else None
-            found["classifier"]["cells"] = _classify((first, second), null, options, log, "cells")
+            measured["classifier"]["cells"] = _classify((first, second), null, options, log, "cells")
     except ValueError as error:
         raise InputError(f"sample distances: {error}") from None
-    return found
+    return measured
 
 
 def of_single_events(samples: Samples, seed: int = 0) -> Samples:
@@ -148,10 +148,8 @@ def of_single_events(samples: Samples, seed: int = 0) -> Samples:
         return samples
     real, *fakes, pool = (_drawn(side, seed) for side in sides)
     training = None if samples.training is None else _drawn(samples.training, seed)
-    cells = samples.cells
-    if cells is not None:
-        weights = (weights_of(samples.real), weights_of(samples.fakes[0]), samples.more_weights)
-        cells = tuple(_drawn_cells(sample, found, seed) for sample, found in zip(cells, weights, strict=False))
+    weights = (weights_of(samples.real), weights_of(samples.fakes[0]), samples.more_weights)
+    cells = tuple(_drawn_cells(sample, w, seed) for sample, w in zip(samples.cells, weights, strict=False))
     n = min(samples.n, _events(pool) // 2, *(_events(side) for side in (real, *fakes)))
     return Samples(n, real, fakes, pool, training, cells)
 
@@ -230,24 +228,24 @@ def _classify(
     return {**dataclasses.asdict(test), "inputs": samples[0].shape[1], "units": options.units, "null": against}
 
 
-def summary(found: dict[str, Any] | None) -> list[str]:
+def summary(measured: dict[str, Any] | None) -> list[str]:
     """What a terminal shows: a few lines."""
     lines: list[str] = []
-    if found is None:
+    if measured is None:
         return lines
-    for name, number in found["numbers"].items():
+    for name, number in measured["numbers"].items():
         error = f" +- {number['error']:.2g}" if number["error"] is not None else ""
         null = f"real against real {number['null']['mean']:.3g} +- {number['null']['std']:.2g}"
         lines.append(f"  {NAMES[name]:<20} {number['mean']:.3g}{error}; {null}")
     if lines:
-        lines.insert(0, f"distances of {len(found['features'])} features at N={found['n']}:")
-    copies = found["memorisation"]
+        lines.insert(0, f"distances of {len(measured['features'])} features at N={measured['n']}:")
+    copies = measured["memorisation"]
     if copies is not None:
         lines.append(
             f"memorisation: z = {copies['z']:.2f} (copies: far below 0), {copies['close']:.1%} of generated events "
             f"close to a training event, {copies['close_expected']:.1%} expected (p = {copies['close_p']:.2g})"
         )
-    for inputs, test in found["classifier"].items():
+    for inputs, test in measured["classifier"].items():
         against = "" if test["null"] is None else f"; real against real {test['null']['auc']:.3f}"
         lines.append(
             f"classifier on {inputs}: AUC {test['auc']:.3f} +- {test['auc_error']:.3f}{against}; "

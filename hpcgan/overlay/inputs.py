@@ -13,14 +13,14 @@ from hpcgan.config import Config
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
-from hpcgan.evaluation.loading import said_of
-from hpcgan.evaluation.output import Log
+from hpcgan.evaluation.loading import notices_of
 from hpcgan.problems.base import Use, open_events
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.pileup import files as pool
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.sums import BLOCKS, SumSource
+from hpcgan.report.output import Log
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
@@ -85,7 +85,7 @@ def open_signal(path: Path, use: Use) -> Images:
         _reader(source),
         close=source.close,
         weights=source.weights(),
-        notices=said_of(source, use),
+        notices=notices_of(source, use),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from hpcgan.errors import InputError
 from hpcgan.evaluation.compare import join
-from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
 from hpcgan.metrics.observable import Observable, weighted
@@ -26,6 +24,7 @@ from hpcgan.problems.base import Observables, Use
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.pileup.files import check_mu
+from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
 from hpcgan.report.page import render
 from hpcgan.weights import check
 
@@ -43,24 +42,6 @@ FEW_BLOCKS = 8
 SHIFTED = {"jet_multiplicity": "Jet multiplicity", "summed_jet_mass": "Summed jet mass"}
 
 SIGNAL_ALONE, WITH_REAL, WITH_GENERATED = "Signal alone", "With real pileup", "With generated pileup"
-
-
-@dataclass(frozen=True)
-class Report:
-    """A written report.
-
-    Attributes
-    ----------
-    data : dict
-        Content of the JSON file.
-    html, json : Path
-    pictures : list of Path
-    """
-
-    data: dict[str, Any]
-    html: Path
-    json: Path
-    pictures: list[Path]
 
 
 def overlay(
@@ -155,16 +136,16 @@ def overlay(
         "fake": {"label": generated.label, "path": str(pileup), "seed": seed},
         "notices": notices,
         **numbers,
-        "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
+        "figures": listed(figures),
         "timing": clock.seconds(),
     }
     files: dict[str, bytes | str] = {f"{figure.name}.png": figure.png for figure in figures}
     files["overlay.json"] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
     files["overlay.html"] = render("overlay.html.j2", whole, figures, notices)
     pictures = [out / name for name in files if name.endswith(".png")]
-    made = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
-    write(out, files, results(made))
-    return made
+    report = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
+    write(out, files, results(report))
+    return report
 
 
 def summary(report: Report) -> str:
