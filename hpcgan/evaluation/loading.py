@@ -14,7 +14,8 @@ from hpcgan.data.source import Source, matching
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare
 from hpcgan.metrics import points
-from hpcgan.problems.base import Observables, Problem, Use, doubts, open_events, weights_used
+from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.events import Use, doubts, open_events, weights_used
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 import pydantic
 
 from hpcgan.config import METHODS, Config
-from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
@@ -26,14 +25,15 @@ from hpcgan.evaluation.conditions import each
 from hpcgan.evaluation.loading import notices_of, observables_of_sample, read, training_events
 from hpcgan.metrics import points
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.problems.base import Observables, Problem, Problems, Use
-from hpcgan.problems.calorimeter.files import holds_showers
+from hpcgan.problems import run_data
+from hpcgan.problems.base import Observables, Problem, problem_class
+from hpcgan.problems.events import Use
+from hpcgan.problems.layouts import problem_of
 from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
 from hpcgan.report.page import EmbeddedFigure, render
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.suggest import did_you_mean
+from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
@@ -54,7 +54,7 @@ FILES = Use(select_key="--select", ignore_key="--ignore-weights")
 class History:
     """What a run has written of itself: its `epoch` records and its provenance, an entry an attempt."""
 
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ def evaluate_run(
         Real events the generated ones are held against. The null band always comes from validation and
         test events.
     data : Path, optional
-        Real events; default: the run's own data, wherever they lie now (`hpcgan.runs.data`).
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.problems.run_data`).
     out : Path, optional
         Folder of the report; default: `report` in the run directory.
     log : callable
@@ -100,9 +100,9 @@ def evaluate_run(
     check_folder(out)
     notices: list[str] = []
     if data is None:
-        config = rundata.load(directory)
+        config = run_data.load(directory)
     else:
-        config, notice = rundata.given(directory.load_config(Problems()), directory, data)
+        config, notice = run_data.given(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()
@@ -113,7 +113,7 @@ def evaluate_run(
     if options.events is None:
         options = dataclasses.replace(options, events=config.scoring.events)
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
-    history = History(records.read(directory.metrics_file, "epoch"), _json_lines(directory.provenance_file))
+    history = History(records.read(directory.metrics_file, Epoch), records.read_lines(directory.provenance_file))
     return evaluate_sampler(sampler, history, options, page=out / f"{stem}.html", split=split, notices=notices, log=log)
 
 
@@ -246,14 +246,14 @@ def compare_files(
         Unknown problem, or a file that is missing, broken or too small.
     """
     if problem is not None:
-        _known(problem)
+        problem_class(problem)  # before anything else, whether there is one
     real, fake = Path(real), Path(fake)
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     out = out or fake.with_name(f"{fake.stem}-report")
     check_folder(out)
-    problem = problem or problem_of(real) or ("calogan" if holds_showers(real) else "rpv")
+    problem = problem or problem_of(real)
     subject = _problem(problem, real)
     report = _Evaluation(subject, options, [], Clock(log))
     with report.clock("real_events", f"reading {real}"):
@@ -490,55 +490,31 @@ def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float
 
 def _training(
     info: CheckpointInfo,
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     config: dict[str, Any],
     provenance: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    of_checkpoint = next((r for r in epochs if r["epoch"] == info.epoch and r["step"] == info.step), None)
-    score = (of_checkpoint or {}).get("score") or {}
-    rates = [r["samples_per_second"] for r in epochs if r.get("samples_per_second")]
+    of_checkpoint = next((r for r in epochs if r.epoch == info.epoch and r.step == info.step), None)
+    rates = [r.samples_per_second for r in epochs if r.samples_per_second]
     return {
         "checkpoint": {
             "epoch": info.epoch,
             "step": info.step,
-            "samples": of_checkpoint["samples"] if of_checkpoint else None,
+            "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
-            "score_n": score.get("n"),
+            "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
-        "epochs": epochs[-1]["epoch"] if epochs else 0,
-        "samples": epochs[-1]["samples"] if epochs else 0,
+        "epochs": epochs[-1].epoch if epochs else 0,
+        "samples": epochs[-1].samples if epochs else 0,
         "samples_per_second": float(np.median(rates)) if rates else None,
-        "curves": [{key: r.get(key) for key in CURVES} for r in epochs],
+        "curves": [{key: value for key, value in records.plain(r).items() if key in CURVES} for r in epochs],
         "config": config,
         "provenance": provenance,
     }
 
 
-def _known(name: str) -> None:
-    names = Problems().names()
-    if name not in names:
-        raise InputError(
-            f"problem '{name}' does not exist; choose one of: {', '.join(names)}{did_you_mean(name, names)}"
-        )
-
-
 def _problem(name: str, file: Path) -> Problem:
-    _known(name)
     try:
-        return Problems().get(name).of_file(file)
+        return problem_class(name).of_file(file)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; none if it is missing, torn lines left out."""
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
