@@ -153,11 +153,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         task = bar.add_task("generating", total=n)
         stream.write_samples(
             sampler,
-            n,
-            args.seed,
-            args.out,
-            attributes,
-            force=args.force,
+            stream.SampleFile(args.out, n, args.seed, attributes, args.force),
             conditions=asked,
             comm=comm,
             progress=lambda done: bar.update(task, completed=done),

@@ -17,6 +17,7 @@ from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.layouts import tensors  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
+from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
@@ -190,7 +191,10 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
     monkeypatch.setattr(plots, "curves", spy)
     monkeypatch.setattr(CaloLayerProblem, "figures", lambda self, real, fake, weights: [])  # drawn below
     made = report.evaluate_run(
-        reference.path, samples=1, repetitions=20, out=tmp_path, distances=Options(False), log=lambda text: None
+        reference.path,
+        EvaluationOptions(1, repetitions=20, distances=Options(False)),
+        out=tmp_path,
+        log=lambda text: None,
     )
     assert labels["Negative log-likelihood [nats an event]"] == ["nll"]
     assert labels["Ratio"] == ["distance of generated pairs", "distance to the nearest"]

@@ -34,7 +34,8 @@ from hpcgan.data.source import SyntheticSource, TensorSource  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
-from hpcgan.evaluation.left_out import score_left_out  # noqa: E402
+from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
+from hpcgan.evaluation.conditional import score_left_out  # noqa: E402
 from hpcgan.evaluation.loading import Loaded  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
@@ -623,7 +624,7 @@ def test_without_the_training_data_conditions_must_be_given(run, tmp_path):
 def test_evaluate_a_run_with_a_point_left_out(run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = report.evaluate_run(run.path, samples=2, repetitions=20, out=tmp_path, log=lambda text: None)
+        made = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     data = made.data
     assert data["score"]["n"] == data["band"]["n"] == 20  # of the trained points
     rows = data["points"]
@@ -664,15 +665,15 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
         for split in apart
     }
     trained = apart["train"]
-    made = score_left_out(drawing, loaded, "train", [POINT], trained, trained, 1, 1, 2)
+    made = score_left_out(drawing, loaded, "train", [POINT], trained, trained, EvaluationOptions(1, repetitions=2))
     assert made.rows == []
     assert made.notices == ["Not scored at mGlu=1600, mNeu=850: too few real events for a null band."]
 
 
+@pytest.mark.usefixtures("few_repetitions")
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
-    monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
     monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "hpcgan.problems.discovery": set(),
     # Which files a run was trained with: what only its problem and its directory together know.
     "hpcgan.problems.run_data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
-    "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
+    "hpcgan.report": {"hpcgan.metrics", "hpcgan.runs.records"},
     "hpcgan.data": {"hpcgan.rng"},
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import tiny
 from studies import SETTING, rank, result, study_in
@@ -443,3 +444,4 @@ def test_a_report_of_nothing_but_failures(tmp_path):
     made = report.build(study)
     assert [path.name for path in report.write(study, made)] == ["study.json", "points.csv", "report.html"]
     assert "&lt;no&gt; libmpi" in (study.path / "report.html").read_text()
+    pages.check_escaped(lambda data: report.page(data, None), made)
