@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
     found: dict[str, Any] = {"host": host, "pid": os.getpid()}
 
     def look(comm: Comm) -> None:
-        (mean,) = comm.grouped_allreduce([np.array([comm.rank], np.float32)], "interactive.mean")
+        mean = comm.allreduce(np.array([comm.rank], np.float32), "interactive.mean")
         found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
         found["threads"] = threads_from_env(os.environ)
 

@@ -31,7 +31,7 @@ NONFINITE, ATTENTION = "nonfinite", "attention"
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossCurve:
     """One of the losses of a method.
 
     Attributes
@@ -47,34 +47,6 @@ class Loss:
     name: str
     metric: str
     short: str
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """What a step is given.
-
-    Attributes
-    ----------
-    step : int
-        Number of the step, from 0.
-    real : Sample
-        Encoded samples of this rank.
-    draws : mapping
-        From `Method.draws`.
-    learning_rates : mapping
-        Scheduled rate of each network that is trained.
-    samples : int
-        Samples seen by all ranks, this step's included.
-    epochs : float
-        Epochs done before the step.
-    """
-
-    step: int
-    real: Sample
-    draws: Mapping[str, np.ndarray]
-    learning_rates: Mapping[str, float]
-    samples: int
-    epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +70,7 @@ class StepResult:
         """Whether losses and gradients of all ranks were finite."""
         return self.metrics[NONFINITE] <= 0 and all(math.isfinite(value) for value in self.metrics.values())
 
-    def worst(self, losses: Iterable[Loss]) -> float:
+    def worst(self, losses: Iterable[LossCurve]) -> float:
         """The largest of the losses."""
         return max(self.metrics[loss.metric] for loss in losses)
 
@@ -115,10 +87,8 @@ class Method(ABC):
         All that a checkpoint has to hold; with averaging also `NAME_average` of the one that is sampled.
     optimizers : dict of str to object with `named`
         One for each network that is trained, by its name.
-    losses : sequence of Loss
+    losses : sequence of LossCurve
         In the order in which they are shown.
-    reported : dict of str to int
-        Numbers that travel beside gradients and moving statistics in the average of each network's update.
     """
 
     #: The network that samples are drawn from.
@@ -128,8 +98,7 @@ class Method(ABC):
 
     networks: dict[str, Network]
     optimizers: dict[str, Any]
-    losses: Sequence[Loss]
-    reported: Mapping[str, int]
+    losses: Sequence[LossCurve]
 
     @abstractmethod
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
@@ -153,30 +122,6 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def steps(
-        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
-    ) -> list[StepResult]:
-        """Take some of the steps that are next, on all ranks together; after each, all ranks hold the same bits.
-
-        What a step does depends on nothing but its input: not on how many there are in a call.
-
-        Parameters
-        ----------
-        inputs : sequence of StepInput
-            At least one, of consecutive steps. Ranks may give different numbers of them.
-        attention : bool
-            This rank has something to say (a signal, a command); all ranks learn of it in the first step's own
-            collective.
-        loss_above : float
-            A loss above it ends the call.
-
-        Returns
-        -------
-        list of StepResult
-            Of the steps that were taken, from the first on; at least one. None follows one that is not ordinary: of
-            which a rank has something to say, or a number is not finite, or a loss is above the limit.
-        """
-
     def step(
         self,
         step: int,
@@ -188,9 +133,30 @@ class Method(ABC):
         attention: bool = False,
         epochs: float = 0.0,
     ) -> StepResult:
-        """Take one step; the parameters are those of `StepInput`, and `attention` of `steps`."""
-        (result,) = self.steps([StepInput(step, real, draws, learning_rates, samples, epochs)], attention=attention)
-        return result
+        """Take one step, on all ranks together; after it, all ranks hold the same bits.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, from 0.
+        real : Sample
+            Encoded samples of this rank.
+        draws : mapping
+            From `draws`.
+        learning_rates : mapping
+            Scheduled rate of each network that is trained.
+        samples : int
+            Samples seen by all ranks, this step's included.
+        attention : bool
+            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
+        epochs : float
+            Epochs done before the step.
+        """
+
+    @property
+    @abstractmethod
+    def payload_bytes(self) -> Mapping[str, int]:
+        """Bytes that the collective of each network's update averages, once a step has been taken."""
 
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Begin with the weights and moving statistics of another training; what networks have measured stays.

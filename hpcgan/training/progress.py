@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hpcgan.methods.base import Loss
+from hpcgan.methods.base import LossCurve
 
 _LINE_EVERY_S = 30.0
 _PARTS_SHOWN = 6  # of a score, in a line
@@ -27,13 +27,13 @@ class Reporter:
         Whether a person watches: a rank's own output is a pipe, only the launcher knows.
     epochs : int
         Epochs of the whole training.
-    losses : sequence of Loss
+    losses : sequence of LossCurve
         What is shown beside the rate.
     done : float
         Epochs done before this attempt.
     """
 
-    def __init__(self, active: bool, terminal: bool, epochs: int, losses: Sequence[Loss], done: float = 0.0) -> None:
+    def __init__(self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], done: float = 0.0) -> None:
         self._active, self._epochs, self._losses = active, epochs, losses
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
         self._started, self._first = time.monotonic(), done
