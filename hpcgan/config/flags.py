@@ -1,0 +1,128 @@
+"""Sections of the configuration as short options of a command line, and as keywords in Python.
+
+An option is the key of a section under another name: its type, its choices and its help text are those of the field,
+and what it is given becomes an override like `job.nodes=2`. So a flag says the same as the override, and the last one
+counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from hpcgan.config.base import Section, option_of
+from hpcgan.errors import InputError
+from hpcgan.suggest import choose
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def add_flags(
+    parser: argparse._ActionsContainer, name: str, model: type[Section], leave_out: Collection[str] = ()
+) -> None:
+    """Add an option for each key of a section.
+
+    Parameters
+    ----------
+    parser : parser or group of arguments
+    name : str
+        Of the section.
+    model : type
+        The section.
+    leave_out : collection of str
+        Keys that the command does not heed.
+    """
+    for key, field in model.model_fields.items():
+        if key in leave_out:
+            continue
+        option = option_of(key, field)
+        settings: dict[str, Any] = {"dest": f"{name}.{key}", "help": _help(field)}
+        if isinstance(field.default, bool):
+            settings.update(action="store_const", const=not field.default)
+        elif typing.get_origin(field.annotation) is typing.Literal:
+            settings.update(choices=typing.get_args(field.annotation))
+        else:
+            settings.update(type=_reader(model, key), metavar=option.metavar or "N")
+            if isinstance(field.default, tuple):
+                settings.update(action="extend")
+        parser.add_argument(f"--{option.flag}", **settings)
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """What the options of `add_flags` were given, as overrides."""
+    values = {key: value for key, value in vars(args).items() if "." in key and value is not None}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def overrides_of_keywords(name: str, model: type[Section], values: Mapping[str, Any]) -> list[str]:
+    """What a Python function was given for keys of a section, as overrides.
+
+    Raises
+    ------
+    InputError
+        The section has no such key, or the key no such value.
+    """
+    given = section(name, model, values).model_dump(mode="json", exclude_unset=True)
+    return [f"{name}.{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+def section(name: str, model: type[AnySection], values: Mapping[str, Any]) -> AnySection:
+    """A section from keywords of a Python function.
+
+    Raises
+    ------
+    InputError
+        The section has no such key, or the key no such value: one line that names it.
+    """
+    for key in values:
+        if key not in model.model_fields:
+            raise InputError(f"unknown option '{key}'{choose(key, model.model_fields, 'options here')}")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *(str(part) for part in first["loc"][:1])])
+        reason = first["msg"].removeprefix("Value error, ").removeprefix(f"{name}.")
+        shown = repr(first["input"])
+        value = f" {shown if len(shown) <= 80 else f'{shown[:77]}...'}" if first["loc"] else ""
+        raise InputError(f"{key}{value}: {reason[0].lower()}{reason[1:]}") from None
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    default = field.default
+    if default is None or default == () or isinstance(default, bool):
+        return text.replace("%", "%%")
+    return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
+
+
+def _reader(model: type[Section], key: str) -> Callable[[str], Any]:
+    """A type of argument: what the section takes for a key, as a plain value."""
+
+    def read(text: str) -> Any:
+        try:
+            return model.model_validate({key: text}).model_dump(mode="json")[key]
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(_reason(text, error)) from None
+
+    return read
+
+
+def _reason(text: str, error: ValidationError) -> str:
+    """What is wrong with the text of an option."""
+    first = error.errors()[0]
+    limits, shown = first.get("ctx", {}), text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+    if first["type"] in ("int_parsing", "int_parsing_size", "int_from_float"):
+        return f"'{shown}' is not a whole number"
+    if first["type"] == "float_parsing":
+        return f"'{shown}' is not a number"
+    for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        if bound in limits:
+            return f"{shown}: give {words} {limits[bound]:g}"
+    return f"{shown!r}: {first['msg'].removeprefix('Value error, ')}"
