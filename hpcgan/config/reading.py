@@ -56,7 +56,7 @@ class ProblemClass(Protocol):
 
 
 class Registry(Protocol):
-    """The problems there are, and their classes by name (KeyError for others)."""
+    """The problems there are, and their classes by name (InputError for others)."""
 
     def names(self) -> Sequence[str]:
         """All names."""
@@ -190,11 +190,10 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
     name = raw.get("problem")
     if name is None:
         raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
-    if name not in registry.names():
-        known = registry.names()
-        hint = did_you_mean(str(name), known)
-        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
-    problem = registry.get(name)
+    try:
+        problem = registry.get(str(name))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     model_schema = problem.Model
     method = _method(raw.get("method"), problem.methods, str(name), where)
     for section, model in (("model", model_schema), *_sections()):

@@ -1,4 +1,4 @@
-"""The interface of a problem, and the registry of those that exist.
+"""The interface of a problem, and the events that are used of its files.
 
 A problem is the only place that knows what the data mean. The engine asks it for data, networks by
 name, observables and a score, and never looks inside. Problem modules import no TensorFlow: networks
@@ -7,7 +7,6 @@ are named as `module:function` and resolved by the engine.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from hpcgan.data.schema import Sample, Schema
 from hpcgan.errors import InputError
 from hpcgan.metrics import points
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
+from hpcgan.problems.discovery import PROBLEMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -286,27 +286,15 @@ def file_of(path: Path, split: str) -> Path:
     return path if path.is_file() else path / f"{split}.h5"
 
 
-#: Every problem: name -> "module:class". Adding one is adding a line.
-REGISTRY: dict[str, str] = {
-    "calo_layer": "hpcgan.problems.calorimeter.layer:CaloLayerProblem",
-    "calogan": "hpcgan.problems.calorimeter.calogan:CaloganProblem",
-    "conditional": "hpcgan.problems.detector_images.conditional:ConditionalProblem",
-    "cosmo": "hpcgan.problems.cosmo.problem:CosmoProblem",
-    "pileup": "hpcgan.problems.pileup.problem:PileupProblem",
-    "rpv": "hpcgan.problems.detector_images.rpv:RpvProblem",
-}
-
-
 def problem_class(name: str) -> type[Problem]:
-    """The class of a problem.
+    """The class of a problem, by its name or as `package.module:Class`.
 
     Raises
     ------
-    KeyError
-        Unknown name.
+    InputError
+        There is none, or it cannot be imported.
     """
-    module, _, attribute = REGISTRY[name].partition(":")
-    cls: type[Problem] = getattr(importlib.import_module(module), attribute)
+    cls: type[Problem] = PROBLEMS.get(name)
     return cls
 
 
@@ -315,7 +303,7 @@ class Problems:
 
     def names(self) -> list[str]:
         """Names of all problems."""
-        return sorted(REGISTRY)
+        return PROBLEMS.names()
 
     def get(self, name: str) -> type[Problem]:
         """The class of a problem."""

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
 #: Whom everybody may import.
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.suggest", "hpcgan.yamlio", "hpcgan.weights", "hpcgan.system"}
+LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.suggest", "hpcgan.plugins", "hpcgan.yamlio", "hpcgan.weights", "hpcgan.system"}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
@@ -56,6 +56,7 @@ MAY_IMPORT = {
     # A problem describes its own section of the configuration and opens its own files.
     "hpcgan.problems": {"hpcgan.networks", "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data",
                         "hpcgan.config", "hpcgan.rng"},
+    "hpcgan.problems.discovery": set(),
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
     "hpcgan.data": {"hpcgan.physics", "hpcgan.rng", "hpcgan.problems"},
     "hpcgan.metrics": set(),
@@ -66,6 +67,7 @@ MAY_IMPORT = {
     "hpcgan.weights": {"hpcgan.rng"},
     "hpcgan.system": set(),
     "hpcgan.suggest": set(),
+    "hpcgan.plugins": set(),
     "hpcgan.yamlio": set(),
     "hpcgan.errors": set(),
 }  # fmt: skip

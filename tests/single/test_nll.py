@@ -16,7 +16,6 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.base import REGISTRY, method_class  # noqa: E402
 from hpcgan.methods.nll import METRICS, Likelihood  # noqa: E402
 from hpcgan.methods.sampler import make_sampler  # noqa: E402
-from hpcgan.problems.base import REGISTRY as PROBLEMS  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
@@ -222,7 +221,7 @@ def test_every_method_has_settings_and_every_problem_has_a_method():
         cls = method_class(name)
         assert set(settings.networks) == settings().optimizers.keys() == settings().updates.keys()
         assert cls.sampled in settings.networks
-    for name in PROBLEMS:
+    for name in Problems().names():
         assert Problems().get(name).methods
         assert set(Problems().get(name).methods) <= METHODS.keys()
 

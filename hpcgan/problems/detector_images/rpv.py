@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 PIXELS = 64
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
+ARCHITECTURES = {"dcgan": "dcgan", "detector": "networks"}
+"""Modules of the networks."""
+
 DETECTOR_OPTIONS = (
     "upsampling",
     "pixel_noise",
@@ -288,7 +291,9 @@ class RpvProblem(Problem):
 
     @property
     def networks(self) -> Mapping[str, str]:
-        module = f"hpcgan.models.{self.model.architecture}"
+        module = (
+            "hpcgan.problems.detector_images." + {"dcgan": "dcgan", "detector": "networks"}[self.model.architecture]
+        )
         return {"generator": f"{module}:Generator", "discriminator": f"{module}:Discriminator"}
 
     @property
