@@ -109,7 +109,7 @@ def work(tree: Path, data: Path, run: Path, out: Path) -> None:
 def main() -> None:
     """Start the ranks and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.h5 and val.h5 of 180 or more events")
+    parser.add_argument("--data", type=Path, required=True, help="folder of at least 180 training events")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--tree", type=Path, default=Path(__file__).resolve().parents[1])
     parser.add_argument("--list", action="store_true", help="print the functions, too")

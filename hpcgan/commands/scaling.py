@@ -151,15 +151,13 @@ def _measure(
 
 def _check_data(config: Config, mode: Mode, batch: int, ranks: list[int]) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
-    from hpcgan.data import sharding
-    from hpcgan.problems.base import open_split, problem_class
+    from hpcgan.training.inputs import Inputs
 
-    source = open_split(problem_class(config.problem)(config.model), config.data, "train")
-    try:
+    sizes = {"batch_size": batch, "global_batch_size": batch if mode == "strong" else None}
+    training = config.training.model_copy(update=sizes)
+    with Inputs.open(config.model_copy(update={"training": training}), ["train"]) as inputs:
         for n in ranks:
-            sharding.rank_batch(source.path, len(source), batch, batch if mode == "strong" else None, n)
-    finally:
-        source.close()
+            inputs.batch_size(n)
 
 
 def _resources(args: argparse.Namespace) -> tuple[Resources, int]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from hpcgan.config import METHODS, Config
+from hpcgan.config import Config, settings_of
 from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
@@ -250,7 +250,7 @@ def evaluate_sampler(
     config = sampler.config.dump()
     data["training"] = _training(info, epochs, config, provenance)
     with clock("figures"):
-        figures += training_figures(epochs, info, data["band"], METHODS[config.get("method", "gan")].loss_label)
+        figures += training_figures(epochs, info, data["band"], settings_of(config["method"]).loss_label)
     return _write(
         {
             "title": config["name"],

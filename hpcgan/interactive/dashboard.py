@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import schedule
+from hpcgan.config import RateChange
 from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import widgets as common
@@ -27,6 +27,7 @@ from hpcgan.problems.base import Problems
 from hpcgan.runs import commands as control
 from hpcgan.runs.directory import attempts_made
 from hpcgan.runs.follow import Follower
+from hpcgan.schedule import Rates
 
 if TYPE_CHECKING:
     from hpcgan.interactive.training import Training
@@ -262,11 +263,9 @@ class TrainingDashboard(common.Panel):
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
-        training = self._config.training
-        given = [change.model_dump() for change in training.schedule.changes]
-        sent = [{"step": record["step"], **record["rates"]} for record in self._follower.commands]
-        initial: float = getattr(training, network).learning_rate
-        return schedule.base_rate(initial, network, self._follower.step, [*given, *sent])
+        commands = [record for record in self._follower.commands if record["rates"]]
+        sent = [RateChange(step=record["step"], rates=record["rates"]) for record in commands]
+        return Rates(self._config.training).base(self._follower.step, sent)[network]
 
     # --- pictures ----------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ def describe() -> dict[str, Any]:
     """
     import numpy as np
 
+    from hpcgan.comm.rank import run_as_rank
     from hpcgan.launch.topology import threads_from_env
 
     # Slurm's name of the node, by which its queue and its messages call it.
@@ -41,7 +42,7 @@ def describe() -> dict[str, Any]:
         found["threads"] = threads_from_env(os.environ)
 
     said: list[str] = []
-    if _as_rank("auto", look, said):
+    if run_as_rank(look, report=said.append):
         raise HpcganError(said[0] if said else "another rank failed")
     return found
 
@@ -64,10 +65,11 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
     """
     from hpcgan import config as configuration
+    from hpcgan.comm.rank import run_as_rank
     from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
     from hpcgan.system import streams
-    from hpcgan.training import assembly
+    from hpcgan.training import attempt
     from hpcgan.training.requests import StopRequest
 
     streams.guard()
@@ -77,7 +79,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     said: list[str] = []
 
     def work(comm: Comm) -> None:
-        assembly.train(config, RunDirectory(Path(run)), comm, stop)
+        attempt.train(config, RunDirectory(Path(run)), comm, stop)
 
     # What a rank prints goes into the log of the engines, also of one that dies of it, not through the controller.
     with (
@@ -85,12 +87,5 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         contextlib.redirect_stdout(sys.__stdout__ or sys.stdout),
         contextlib.redirect_stderr(sys.__stderr__ or sys.stderr),
     ):
-        code = _as_rank(config.comm.backend, work, said)
+        code = run_as_rank(work, config.comm.backend, report=said.append)
     return {"code": code, "error": said[0] if said else None}
-
-
-def _as_rank(backend: str, work: Any, said: list[str]) -> int:
-    from hpcgan.comm.rank import run_as_rank
-    from hpcgan.comm.select import make_comm
-
-    return run_as_rank(lambda: make_comm(backend), work, report=said.append)

@@ -1,9 +1,9 @@
-"""What the engine asks of a method, and the registry of those that exist. No TensorFlow here.
+"""What the engine asks of a method. No TensorFlow here.
 
 A method owns the networks and optimizers of a training, the updates of a step and how samples are drawn. The engine
 feeds it batches, records what it says, scores what it makes and saves its variables, and knows no network by name. A
-new method is a subclass of :class:`Method`, a schema of its `training:` section in :data:`hpcgan.config.METHODS` and a
-line in :data:`REGISTRY`; problems say in `Problem.methods` which of them train their networks.
+new method is a schema of its `training:` section, which `hpcgan.config.registries` finds by name and which names a
+subclass of :class:`Method`, most likely of :class:`hpcgan.methods.step.UpdateMethod`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
 
@@ -202,21 +203,14 @@ def build_network(problem: Problem, name: str, seed: int, dtype: str) -> Network
     return network
 
 
-#: Every method: name -> "module:class". Its `training:` section is `hpcgan.config.METHODS` of the same name.
-REGISTRY: dict[str, str] = {
-    "gan": "hpcgan.methods.gan:Gan",
-    "nll": "hpcgan.methods.nll:Likelihood",
-}
-
-
 def method_class(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method: the one that its settings name.
 
     Raises
     ------
-    KeyError
-        Unknown name.
+    InputError
+        There is no such method.
     """
-    module, _, attribute = REGISTRY[name].partition(":")
+    module, _, attribute = settings_of(name).trainer.partition(":")
     cls: type[Method] = getattr(importlib.import_module(module), attribute)
     return cls

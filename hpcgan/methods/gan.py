@@ -18,13 +18,14 @@ import tensorflow as tf
 
 from hpcgan import rng
 from hpcgan.comm.base import Comm
-from hpcgan.config import Config, TrainingConfig
+from hpcgan.config import Config
 from hpcgan.methods import instance_noise
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve, StepResult
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
-from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
+from hpcgan.methods.settings import GanSettings
+from hpcgan.methods.step import Local, Update, UpdateMethod
 from hpcgan.networks.layers import Tensors, synchronise
 from hpcgan.problems.base import Problem
 
@@ -65,7 +66,7 @@ class Gan(UpdateMethod):
     Parameters
     ----------
     problem : Problem
-    config : TrainingConfig
+    config : GanSettings
     comm : Comm
     seed : int
     symmetries : sequence of str
@@ -86,7 +87,7 @@ class Gan(UpdateMethod):
     def __init__(
         self,
         problem: Problem,
-        config: TrainingConfig,
+        config: GanSettings,
         comm: Comm,
         seed: int,
         symmetries: Sequence[str] = (),
@@ -140,7 +141,7 @@ class Gan(UpdateMethod):
     @classmethod
     def symmetries(cls, config: Config) -> tuple[str, ...]:
         """Those under which the discriminator saw generated samples."""
-        return tuple(config.data.augment) if cast(TrainingConfig, config.training).augment_generated else ()
+        return tuple(config.data.augment) if cast(GanSettings, config.training).augment_generated else ()
 
     def _is_turn(self, step: int) -> bool:
         """Whether the generator is updated in a step."""
@@ -171,43 +172,29 @@ class Gan(UpdateMethod):
         # the passes of its own updates, which is this one if it is shared.
         forward = self._forward(real, draws, update=is_shared) if settings.accumulation == 1 else None
 
-        def collect_discriminator(half: str, real: Tensors, draws: Tensors) -> Local:
+        def of_discriminator(half: str, real: Tensors, draws: Tensors) -> Local:
             fake: Tensors = {}
             if half != "real":
                 fake = self._generate(real, draws, update=is_shared) if forward is None else forward.fake
             return self._discriminator_local(half, real, fake, draws, kind)
 
-        def collect_generator(real: Tensors, draws: Tensors) -> Local:
+        def of_generator(real: Tensors, draws: Tensors) -> Local:
             own = forward if forward is not None and is_shared else self._forward(real, draws, update=not is_shared)
             return Local(*self.generator_gradients(own.fake, own.tape, draws))
 
-        def collect(part: Callable[[Tensors, Tensors], Local], draws: Tensors, iterate: bool) -> Local:
-            if iterate:
-                self.networks["discriminator"].iterate()
-            return in_parts(settings.accumulation, part, real, draws)
-
-        of_discriminator = [
-            Update(
-                "discriminator",
-                D_LOSS,
-                functools.partial(collect, functools.partial(collect_discriminator, half), draws, True),
-                f"discriminator_{half}" if half else "discriminator",
-            )
-            for half in HALVES[settings.discriminator_update]
-        ]
-        of_generator = [
-            Update(
-                "generator",
-                G_LOSS,
-                functools.partial(
-                    collect, collect_generator, draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}, False
-                ),
-                f"generator_{turn}" if turn else "generator",
-                functools.partial(self.follow, kept) if turn == settings.generator_steps - 1 else None,
-            )
-            for turn in range(settings.generator_steps if kind.update_generator else 0)
-        ]
-        return of_discriminator + of_generator
+        updates: list[Update] = []
+        iterate = self.networks["discriminator"].iterate
+        for half in HALVES[settings.discriminator_update]:
+            collect = functools.partial(self._in_parts, functools.partial(of_discriminator, half), real, draws)
+            name = f"discriminator_{half}" if half else "discriminator"
+            updates.append(Update("discriminator", D_LOSS, collect, name, before=iterate))
+        for turn in range(settings.generator_steps if kind.update_generator else 0):
+            noise = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
+            collect = functools.partial(self._in_parts, of_generator, real, noise)
+            name = f"generator_{turn}" if turn else "generator"
+            follow = functools.partial(self.follow, kept) if turn == settings.generator_steps - 1 else None
+            updates.append(Update("generator", G_LOSS, collect, name, after=follow))
+        return updates
 
     def summary(self, totals: dict[str, tf.Tensor], kind: Kind) -> dict[str, tf.Tensor]:
         """Sums over the discriminator's updates, means over the generator's."""

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan.comm.base import Comm
-from hpcgan.config import LikelihoodConfig
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
-from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
+from hpcgan.methods.settings import LikelihoodSettings
+from hpcgan.methods.step import Local, Update, UpdateMethod
 from hpcgan.networks.density import Density
 from hpcgan.networks.layers import Tensors
 from hpcgan.problems.base import Problem
@@ -33,7 +33,7 @@ class Likelihood(UpdateMethod):
     Parameters
     ----------
     problem : Problem
-    config : LikelihoodConfig
+    config : LikelihoodSettings
     comm : Comm
     seed : int
     symmetries : sequence of str
@@ -55,7 +55,7 @@ class Likelihood(UpdateMethod):
     def __init__(
         self,
         problem: Problem,
-        config: LikelihoodConfig,
+        config: LikelihoodSettings,
         comm: Comm,
         seed: int,
         symmetries: Sequence[str] = (),
@@ -70,8 +70,8 @@ class Likelihood(UpdateMethod):
 
     def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Hashable) -> list[Update]:
         """One, of the density."""
-        collect = functools.partial(in_parts, self._training.accumulation, self._local, real, draws)
-        return [Update(NAME, LOSS, collect, NAME, functools.partial(self.follow, kept))]
+        collect = functools.partial(self._in_parts, self._local, real, draws)
+        return [Update(NAME, LOSS, collect, NAME, after=functools.partial(self.follow, kept))]
 
     def _local(self, real: Tensors, draws: Tensors) -> Local:
         gradients, nll = self.gradients(real)

@@ -1,8 +1,8 @@
 """A step as a list of updates, and the one runner that takes them: collect gradients, average over the ranks, apply.
 
-A method says in :meth:`UpdateMethod.updates` what its step consists of; all else about a step is here. Gradients, moving
-statistics and metrics of an update travel in one collective, so all ranks hold the same bits after it. A loss is a mean
-over the rank's own batch, and the average over equally large ranks is the mean over the global batch; only batch
+A method says in :meth:`UpdateMethod.updates` what its step consists of; all else about a step is here. Gradients,
+moving statistics and metrics of an update travel in one collective, so all ranks hold the same bits after it. A loss is
+a mean over the rank's own batch, and the average over equally large ranks is the mean over the global batch; only batch
 normalisation sees each rank's batch by itself.
 """
 
@@ -57,14 +57,15 @@ class Update:
         () -> Local, called when the updates before have been applied (unless a step's updates are simultaneous).
     collective : str
         Name of the collective, the same on all ranks and of no other update of the step.
-    after : callable or None
-        Called when the update has been applied.
+    before, after : callable or None
+        Called before gradients are collected, and when the update has been applied.
     """
 
     network: str
     loss: str
     collect: Callable[[], Local]
     collective: str
+    before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
 
 
@@ -162,6 +163,8 @@ class Runner:
 
         With `comm.compression: fp16` the gradients are a buffer of their own, in half precision.
         """
+        if update.before is not None:
+            update.before()
         local = update.collect()
         finite = all_finite(local.metrics[update.loss], local.gradients)
         metrics = {**local.metrics, NONFINITE: 1.0 - tf.cast(finite, local.metrics[update.loss].dtype), **flags}
@@ -305,6 +308,10 @@ class UpdateMethod(Method):
         metrics = self.summary(outcome.metrics, kind)
         return tf.stack([metrics[name] for name in self.metrics]), outcome.finite_here
 
+    def _in_parts(self, collect: Callable[[Tensors, Tensors], Local], real: Tensors, draws: Tensors) -> Local:
+        """What is collected from the batch, in as many parts as `training.accumulation` says."""
+        return in_parts(self._training.accumulation, collect, real, draws)
+
     def follow(self, kept: tf.Tensor) -> None:
         """Let the averaged network, if there is one, follow: `kept` is the weight that it keeps."""
         if self._average is not None:
@@ -322,9 +329,7 @@ class UpdateMethod(Method):
             self._average.reset()
 
 
-def in_parts(
-    count: int, collect: Callable[[Tensors, Tensors], Local], real: Tensors, draws: Tensors
-) -> Local:
+def in_parts(count: int, collect: Callable[[Tensors, Tensors], Local], real: Tensors, draws: Tensors) -> Local:
     """Mean of what is collected from each of `count` equal parts of the batch, one at a time, for less memory."""
     if count == 1:
         return collect(real, draws)

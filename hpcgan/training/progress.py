@@ -16,6 +16,26 @@ _LINE_EVERY_S = 30.0
 _PARTS_SHOWN = 6  # of a score, in a line
 
 
+class Clock:
+    """Measures the rate of an epoch, in samples a second."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, samples: int) -> None:
+        """From here on, where so many samples are done."""
+        self._start, self._samples = time.monotonic(), samples
+
+    def exclude(self, seconds: float) -> None:
+        """A pause is no part of it."""
+        self._start += seconds
+
+    def rate(self, samples: int) -> float | None:
+        """Samples/s since the start; None if there were none."""
+        elapsed, done = time.monotonic() - self._start, samples - self._samples
+        return done / max(elapsed, 1e-9) if done else None
+
+
 class Reporter:
     """Reports a training; silent on ranks other than 0.
 
@@ -33,7 +53,9 @@ class Reporter:
         Epochs done before this attempt.
     """
 
-    def __init__(self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], done: float = 0.0) -> None:
+    def __init__(
+        self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], done: float = 0.0
+    ) -> None:
         self._active, self._epochs, self._losses = active, epochs, losses
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
         self._started, self._first = time.monotonic(), done

@@ -11,8 +11,8 @@ tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import Initializer, synchronise  # noqa: E402
 from hpcgan.networks.minibatch import MinibatchDiscrimination  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
@@ -147,7 +147,7 @@ def whole_steps(comm, size, scope="global", steps=2, training=PUBLISHED, **added
     model = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5, minibatch_discrimination=scope, **added)
     problem, mine = CaloganProblem(model), size * BATCH // comm.size
     training = {**training, "batch_norm": "synced"}
-    config = TrainingConfig(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
+    config = GanSettings(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
     gan, rng = Gan(problem, config, comm, seed=1), np.random.default_rng(4)
     # As they are drawn first, all generated cells hold nothing to speak of, and the nearness of all pairs is 1.
     for network in (gan.networks["generator"], gan.networks["discriminator"]):

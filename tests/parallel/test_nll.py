@@ -11,8 +11,8 @@ tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import LikelihoodConfig  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
+from hpcgan.methods.settings import LikelihoodSettings  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 BATCH, STEPS = 4, 3
@@ -33,7 +33,7 @@ def train(comm, *, whole=1, compression="none", **training):
     ranks = max(whole, comm.size)
     mine = ranks * BATCH // comm.size
     share = slice(comm.rank * mine, (comm.rank + 1) * mine)
-    settings = LikelihoodConfig(**{"batch_size": mine, "dtype": "float64", "average_half_life": 50.0, **training})
+    settings = LikelihoodSettings(**{"batch_size": mine, "dtype": "float64", "average_half_life": 50.0, **training})
     method = Likelihood(problem, settings, comm, 1, compression=compression)
     method.calibrate(lambda: [everybody(ranks, 100)])
 

@@ -13,11 +13,11 @@ import tiny
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
@@ -68,7 +68,7 @@ def whole(comm, data, tmp_path_factory):
 def _gradients(comm, size, first, n):
     """Averaged gradients of both networks for samples first ... first + n - 1 of a global batch."""
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
-    gan = Gan(problem, TrainingConfig(batch_size=n, dtype="float64"), comm, seed=1)
+    gan = Gan(problem, GanSettings(batch_size=n, dtype="float64"), comm, seed=1)
     everything = problem.encode({"hist": tiny.images(size * BATCH).astype(np.float64)})["hist"]
     real = {"hist": tf.constant(everything[first : first + n])}
     draws = gan.draws(0, first, n)
@@ -307,7 +307,7 @@ def test_ranks_that_share_the_measurement_of_a_spectrum_find_the_same(comm, monk
     monkeypatch.setattr(Spectrum, "samples", 5 * BATCH)  # batches are not alike on all ranks
     detector = {"architecture": "detector", "latent_dim": 3, "filters": 2, "pixel_noise": True, "pixel_pt": "matched"}
     problem = RpvProblem(RpvModel(**detector))
-    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    network = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
     ours, alone = (Sampler(problem, network, statistics="moving", batch_size=BATCH) for _ in range(2))
     ours.measure(comm)
     np.testing.assert_array_equal(ours.table, alone.table)
@@ -319,7 +319,7 @@ def test_ranks_that_share_the_measurement_of_showers_find_the_same(comm, monkeyp
     monkeypatch.setattr(Shares, "samples", 5 * BATCH)
     model = CaloganModel(segmentation="2x4,2x2,2x1", latent_dim=3, cell_encoding="log", cell_energies="matched")
     problem = CaloganProblem(model)
-    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    network = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
     rng = np.random.default_rng(1)
     batch = {f"layer_{i}": rng.exponential(0.5, (60, *shape)) for i, shape in enumerate(model.shapes)}
     batch["energy"] = rng.uniform(1.0, 90.0, 60)
@@ -336,7 +336,7 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data, weights, m
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3))
     source = problem.open(data, "val")
     monkeypatch.setattr(source, "weights", lambda: weights)
-    gan = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1)
+    gan = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1)
     sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=BATCH)
 
     def generate(epoch, index, conditions):

@@ -8,8 +8,8 @@ tf = needs.tensorflow()
 
 from hpcgan import rng as stateless  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan, _Update  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -21,7 +21,7 @@ N = 4
 
 
 def make(problem=PROBLEM, **training):
-    gan = Gan(problem, TrainingConfig(batch_size=N, dtype="float64", **training), SerialComm(), seed=1)
+    gan = Gan(problem, GanSettings(batch_size=N, dtype="float64", **training), SerialComm(), seed=1)
     rng = np.random.default_rng(7)
     for network in gan.networks.values():
         for weight in network.weights:

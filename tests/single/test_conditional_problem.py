@@ -25,7 +25,7 @@ from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import evaluate as evaluate_command  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
-from hpcgan.config import DataConfig, TrainingConfig  # noqa: E402
+from hpcgan.config import DataConfig  # noqa: E402
 from hpcgan.data.layouts.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.data.source import SyntheticSource, TensorSource  # noqa: E402
@@ -37,6 +37,7 @@ from hpcgan.evaluation.loading import Loaded  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
 from hpcgan.networks import quantiles  # noqa: E402
@@ -368,7 +369,7 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
 @pytest.mark.parametrize("conditioning", ["channels", "projection"])
 def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioning):
     problem = ConditionalProblem(ConditionalModel(filters=2, latent_dim=3, conditioning=conditioning))
-    gan = Gan(problem, TrainingConfig(batch_size=3, dtype="float64"), SerialComm(), 1)
+    gan = Gan(problem, GanSettings(batch_size=3, dtype="float64"), SerialComm(), 1)
     sample = {
         "hist": tiny.images(3).astype(np.float64),
         **masses((1400, 850), (1600, 250), (1800, 850), dtype="float64"),
@@ -403,7 +404,7 @@ def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioni
 
 @pytest.mark.usefixtures("eager")
 def test_a_penalised_step_with_masses():
-    gan = Gan(PROBLEM, TrainingConfig(batch_size=3, r1={"weight": 0.1, "every": 2}), SerialComm(), 1)
+    gan = Gan(PROBLEM, GanSettings(batch_size=3, r1={"weight": 0.1, "every": 2}), SerialComm(), 1)
     sample = {"hist": tiny.images(3), **masses((1400, 850), (1600, 250), (1800, 850))}
     rates = {"generator": 2e-4, "discriminator": 1e-4}
     for step in range(2):
@@ -414,7 +415,7 @@ def test_a_penalised_step_with_masses():
 
 
 def sampler() -> Sampler:
-    gan = Gan(PROBLEM, TrainingConfig(batch_size=4), SerialComm(), seed=1)
+    gan = Gan(PROBLEM, GanSettings(batch_size=4), SerialComm(), seed=1)
     return Sampler(PROBLEM, gan.networks["generator"], statistics="moving", batch_size=4)
 
 

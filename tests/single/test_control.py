@@ -224,7 +224,7 @@ def test_what_is_no_command_is_refused_and_the_training_goes_on(data, reference,
 def test_bad_input_is_one_line_and_nothing_is_sent(reference, tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("name: run\n")
+    (tmp_path / "run" / "config.yaml").write_text("name: run\nmethod: gan\n")
     (tmp_path / "ended").symlink_to(reference.path)
     assert main(["control", *argv]) == 2
     error = capsys.readouterr().err
@@ -234,7 +234,7 @@ def test_bad_input_is_one_line_and_nothing_is_sent(reference, tmp_path, monkeypa
 
 
 def test_without_waiting_the_command_is_left_for_the_training(tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("name: run\n")
+    (tmp_path / "config.yaml").write_text("name: run\nmethod: gan\n")
     assert main(["control", str(tmp_path), "set", "generator=1e-4", "--wait", "0"]) == 0
     assert "set: sent to" in capsys.readouterr().out
     (file,) = (tmp_path / "commands").iterdir()

@@ -9,9 +9,9 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods import permute  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
@@ -223,7 +223,7 @@ def test_reordering_and_its_gradient():
 @pytest.mark.usefixtures("eager")
 def test_the_penalty_comes_every_few_steps_and_changes_the_update():
     def weights_after(steps, weight):
-        config = TrainingConfig(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)
+        config = GanSettings(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)
         problem = RpvProblem(_model())
         gan = Gan(problem, config, SerialComm(), 1, problem.symmetries)
         real = {"hist": np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)}
@@ -296,7 +296,7 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
 
 def test_constants_are_set_in_all_networks_and_never_averaged():
     problem = RpvProblem(_model(total_pt="drawn", hidden_units=2))
-    gan = Gan(problem, TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
+    gan = Gan(problem, GanSettings(batch_size=4, average_half_life=50.0), SerialComm(), 1)
     images = np.random.default_rng(0).random((20, 64, 64)).astype(np.float32)
     gan.calibrate(lambda: iter([{"hist": images[:12]}, {"hist": images[12:]}]))
     tables = [gan.networks[name].named["generator/log_total_pt"].numpy() for name in ("generator", "generator_average")]

@@ -7,11 +7,12 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import AdamConfig, TrainingConfig  # noqa: E402
+from hpcgan.config import AdamConfig  # noqa: E402
 from hpcgan.methods import average  # noqa: E402
 from hpcgan.methods.adam import Adam  # noqa: E402
 from hpcgan.methods.gan import METRICS, SATURATION, Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 RATES = {"generator": 2e-4, "discriminator": 1e-4}
@@ -19,7 +20,7 @@ RATES = {"generator": 2e-4, "discriminator": 1e-4}
 
 def _gan(seed=1, comm=None, model=None, **training):
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, **(model or {})))
-    return Gan(problem, TrainingConfig(batch_size=4, **training), comm or SerialComm(), seed)
+    return Gan(problem, GanSettings(batch_size=4, **training), comm or SerialComm(), seed)
 
 
 def _real(n=4, dtype="float32"):

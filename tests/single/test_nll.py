@@ -11,11 +11,12 @@ tf = needs.tensorflow()
 
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import METHODS, LikelihoodConfig  # noqa: E402
+from hpcgan.config import METHODS  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.base import REGISTRY, method_class  # noqa: E402
 from hpcgan.methods.nll import METRICS, Likelihood  # noqa: E402
 from hpcgan.methods.sampler import make_sampler  # noqa: E402
+from hpcgan.methods.settings import LikelihoodSettings  # noqa: E402
 from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
@@ -30,7 +31,7 @@ class TinyModel(CaloLayerModel):
 
 def likelihood(hidden_units=24, components=1, model=TinyModel, **training):
     problem = CaloLayerProblem(model(layer="layer_2", hidden_units=hidden_units, components=components))
-    return Likelihood(problem, LikelihoodConfig(batch_size=8, **training), SerialComm(), 1)
+    return Likelihood(problem, LikelihoodSettings(batch_size=8, **training), SerialComm(), 1)
 
 
 def encoded(n, seed=0, dtype="float32", shape=(1, 4)):
@@ -229,7 +230,7 @@ def test_every_method_has_settings_and_every_problem_has_a_method():
 def test_the_problem_names_the_method_and_the_method_the_settings():
     config = configuration.load(BASE, Problems())
     assert config.method == "nll"
-    assert isinstance(config.training, LikelihoodConfig)
+    assert isinstance(config.training, LikelihoodSettings)
     assert configuration.load(config.dump(), Problems()) == config
     assert config.identity()["method"] == "nll"
     adversarial = configuration.load({"problem": "rpv", "data": {"path": "x"}}, Problems())

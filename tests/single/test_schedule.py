@@ -3,9 +3,9 @@ import math
 import pytest
 
 from hpcgan import config, schedule
-from hpcgan.config import TrainingConfig
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import InputError
+from hpcgan.methods.settings import GanSettings
 from hpcgan.problems.base import Problems
 from hpcgan.training.loop import learning_rates
 
@@ -48,8 +48,8 @@ def test_due():
 
 @pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("sqrt", 8.0), ("linear", 64.0)])
 def test_a_large_batch_of_one_rank_has_the_rates_of_as_many_ranks(rule, factor):
-    ranks = TrainingConfig(batch_size=64, schedule={"scaling": rule})
-    parts = TrainingConfig(batch_size=4096, accumulation=64, schedule={"scaling": rule, "reference_batch": 64})
+    ranks = GanSettings(batch_size=64, schedule={"scaling": rule})
+    parts = GanSettings(batch_size=4096, accumulation=64, schedule={"scaling": rule, "reference_batch": 64})
     on_64 = learning_rates(ranks, 0.0, Sharding(9000, 64, 0, 64, seed=1), 0)
     assert on_64 == {"generator": 2e-4 * factor, "discriminator": 1e-4 * factor}
     assert learning_rates(parts, 0.0, Sharding(9000, 4096, 0, 1, seed=1), 0) == on_64
