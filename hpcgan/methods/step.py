@@ -152,11 +152,8 @@ class Runner:
         for metrics in averages:
             for name, value in metrics.items():
                 totals[name] = totals[name] + value if name in totals else value
-        # A bad update spoils all that come after it, on every rank: only its origin is to blame.
-        finite_here = under_way[-1].finite
-        for begun, metrics in zip(reversed(under_way[:-1]), reversed(averages[:-1]), strict=True):
-            finite_here = tf.where(metrics[NONFINITE] > 0, begun.finite, finite_here)
-        return Outcome(totals, finite_here)
+        finite = [begun.finite for begun in under_way]
+        return Outcome(totals, is_finite_here(finite, [metrics[NONFINITE] for metrics in averages]))
 
     def _begin(self, update: Update, flags: Mapping[str, tf.Tensor]) -> _UnderWay:
         """Collect this rank's contribution and start to average it: as one flat buffer, so one collective does it.
@@ -327,6 +324,24 @@ class UpdateMethod(Method):
                 self.networks[name].calibrate(Batches(batches, self._training.dtype))
         if self._average is not None:
             self._average.reset()
+
+
+def is_finite_here(finite: Sequence[tf.Tensor], nonfinite: Sequence[tf.Tensor]) -> tf.Tensor:
+    """False if this rank was the first whose contribution to the updates of a step was not finite.
+
+    A bad update spoils all that come after it, on every rank: only its origin is to blame.
+
+    Parameters
+    ----------
+    finite : sequence of tensor
+        Whether this rank's contribution to each update was.
+    nonfinite : sequence of tensor
+        Share of all ranks whose was not.
+    """
+    here = finite[-1]
+    for of_rank, of_all in zip(reversed(finite[:-1]), reversed(nonfinite[:-1]), strict=True):
+        here = tf.where(of_all > 0, of_rank, here)
+    return here
 
 
 def in_parts(count: int, collect: Callable[[Tensors, Tensors], Local], real: Tensors, draws: Tensors) -> Local:

@@ -5,7 +5,7 @@ import functools
 import needs
 import numpy as np
 import pytest
-from one_rank import assert_as_one_rank, on, unless_thorough
+from one_rank import assert_as_one_rank, averaged, on, unless_thorough
 
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
@@ -65,7 +65,7 @@ def test_nearness_to_the_samples_of_all_ranks(comm_of, size, backend, compiled):
 
     def on_ranks(scope):
         parallel, features = layer(scope), [tf.constant(f[mine]) for f in everybody]
-        function = functools.partial(everything, parallel, features, comm.grouped_allreduce)
+        function = functools.partial(everything, parallel, features, functools.partial(averaged, comm))
         return (tf.function(function, autograph=False) if compiled else function)()
 
     alone = MinibatchDiscrimination(Initializer(1, "float64"), "mbd", [4, 1], kernels=3, dims=2)
@@ -124,7 +124,7 @@ def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, siz
     mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
     synchronise(parallel, comm, "global")
     sample = {name: tf.constant(value[mine]) for name, value in showers(size).items()}
-    compiled = tf.function(lambda: slopes(parallel, sample, comm.grouped_allreduce), autograph=False)
+    compiled = tf.function(lambda: slopes(parallel, sample, functools.partial(averaged, comm)), autograph=False)
     logits, by_images, by_weights = compiled()
     whole, statistics = of_one_rank(size)
     np.testing.assert_allclose(logits, whole[0][mine], rtol=1e-9)

@@ -20,7 +20,7 @@ from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 BATCH = 3
@@ -105,7 +105,7 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
         "scoring": {"events": 20},
     }
     with unless_thorough():
-        assembly.train(configuration.load(raw, Problems()), run, comm, StopRequest())
+        attempt.train(configuration.load(raw, Problems()), run, comm, StopRequest())
     if comm.is_root:
         (record,) = records.read(run.metrics_file, "epoch")
         assert record["samples"] == 60

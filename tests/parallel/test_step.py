@@ -4,7 +4,7 @@ import needs
 import numpy as np
 import pytest
 import tiny
-from one_rank import assert_as_one_rank, on, unless_thorough
+from one_rank import assert_as_one_rank, averaged, on, unless_thorough
 
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
@@ -157,7 +157,7 @@ def test_gradients_of_a_penalised_critic_are_those_of_one_rank(comm, size, model
         epsilon = tf.constant(gan.draws(0, first, n)["epsilon"])
         gan.networks["discriminator"].iterate()
         found, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64), epsilon=epsilon)
-        return [g.numpy() for g in over.grouped_allreduce(found, "penalised")]
+        return [g.numpy() for g in averaged(over, found, "penalised")]
 
     ours = gradients(comm, size, comm.rank * BATCH, BATCH)
     if comm.is_root:

@@ -9,6 +9,7 @@ import needs
 import numpy as np
 import pytest
 import tiny
+from one_rank import averaged
 
 tf = needs.tensorflow()
 
@@ -28,7 +29,7 @@ from hpcgan.runs import (  # noqa: E402
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory, attempt_state  # noqa: E402
-from hpcgan.training import assembly, loop  # noqa: E402
+from hpcgan.training import attempt, requests  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -75,8 +76,8 @@ def _gradients(comm, size, first, n):
     with tf.GradientTape() as tape:
         fake = gan.networks["generator"](tf.constant(draws["noise"]), {}, training=True)
     d_gradients, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64))
-    g_gradients, _ = gan.generator_gradients(real, fake, tape)
-    return [g.numpy() for g in comm.grouped_allreduce([*d_gradients, *g_gradients], "gradients")]
+    g_gradients, _ = gan.generator_gradients(fake, tape)
+    return [g.numpy() for g in averaged(comm, [*d_gradients, *g_gradients], "gradients")]
 
 
 @pytest.mark.world_size(2)
@@ -94,7 +95,7 @@ def test_three_ranks_too(comm):
 
 
 def _train(comm, data, folder, *overrides, stop=None):
-    assembly.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
+    attempt.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
 
 
 class VerdictAt(StopRequest):
@@ -116,7 +117,7 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, w
     run = RunDirectory(shared_folder(comm, tmp_path_factory, "verdict"))
     stop = VerdictAt(10 if comm.is_root else 1000, run)
     for _ in range(2):
-        best = assembly.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
+        best = attempt.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
         assert best["epoch"] <= 2
         assert comm.broadcast_json(comm.gather_json(best)) == [best] * 2
     if comm.is_root:
@@ -148,14 +149,14 @@ class CommandsAt(StopRequest):
 def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_factory, monkeypatch, backend):
     """A pause, rates that are set in it, more rates later: the bits are those of a schedule with the same rates."""
     comm = comm_of(backend)
-    monkeypatch.setattr(assembly, "Inbox", functools.partial(control.Inbox, every=0.0))
-    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+    monkeypatch.setattr(requests, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(requests, "PAUSED_S", 0.01)
     run = RunDirectory(shared_folder(comm, tmp_path_factory, f"commands-{backend}"))
     whole = shared_folder(comm, tmp_path_factory, f"scheduled-{backend}")
     sent = {3: [("pause", {})], 8: [("set", {"generator": 0.01})], 12: [("resume", {})],
             17: [("set", {"generator": 3e-4, "discriminator": 0.02})]}  # fmt: skip
-    assembly.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
-    changes = "[{step: 3, generator: 0.01}, {step: 8, generator: 3.0e-4, discriminator: 0.02}]"
+    attempt.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
+    changes = "[{step: 3, rates: {generator: 0.01}}, {step: 8, rates: {generator: 3.0e-4, discriminator: 0.02}}]"
     _train(comm, data, whole, f"training.schedule.changes={changes}")
     if not comm.is_root:
         return
@@ -284,7 +285,7 @@ def test_bad_input_that_one_rank_sees_is_an_input_error_on_all(comm, data, tmp_p
     folder = shared_folder(comm, tmp_path_factory, "absent")
     path = data if comm.rank == 0 else data / "not-there"
     with pytest.raises(InputError, match=r"rank 1: .*not-there/train.h5: no such file"):
-        assembly.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
+        attempt.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
     assert not (folder / "run").exists()
 
 
@@ -364,7 +365,7 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
         with h5py.File(mine / "val.h5", "r+") as file:
             file["all_events/hist"][3] *= 2
     with pytest.raises(InputError) as error:
-        assembly.train(tiny.config(mine), run, comm, StopRequest())
+        attempt.train(tiny.config(mine), run, comm, StopRequest())
     assert re.match(
         r"rank 1: .*/val.h5 on \S+: holds other data than rank 0 reads \(other values of ", str(error.value)
     )
@@ -372,7 +373,5 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
     assert not folder.exists()
     if comm.rank == 1:
         shutil.copy(data / "val.h5", mine / "val.h5")
-    assembly.train(
-        tiny.config(mine, "training.epochs=1"), run, comm, StopRequest()
-    )  # the same, each from its own place
+    attempt.train(tiny.config(mine, "training.epochs=1"), run, comm, StopRequest())  # the same, each from its own place
     assert len(records.read(run.metrics_file, "epoch")) == 1

@@ -50,7 +50,8 @@ from hpcgan.problems.detector_images.conditional import ConditionalModel, Condit
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 PROBLEM = ConditionalProblem(ConditionalModel(filters=2, latent_dim=3))
@@ -347,7 +348,8 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
     problem = ConditionalProblem(ConditionalModel(**DETECTOR))
     generator = detector.Generator(problem.model, 1)
     source = problem.open(folder, "train")
-    generator.calibrate({k: tf.constant(v) for k, v in b.items()} for b in assembly.encoded(problem, source, 32))
+    encoded = Inputs(None, problem, {"train": source}).encoded(at_once=32)
+    generator.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in encoded)
     events = source.read(np.arange(90))
     source.close()
     noise = np.random.default_rng(0).normal(size=(600, problem.noise_dim)).astype(np.float32)
@@ -383,8 +385,8 @@ def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioni
         with tf.GradientTape() as tape:
             fake = gan._generate(conditions, draws, update=False)
         d_gradients, d_loss, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64))
-        g_gradients, g_loss = gan.generator_gradients(real, fake, tape)
-        return d_gradients, d_loss, g_gradients, g_loss
+        g_gradients, g_losses = gan.generator_gradients(fake, tape)
+        return d_gradients, d_loss, g_gradients, g_losses["generator_loss"]
 
     found = losses()
     rng, h = np.random.default_rng(3), 1e-8
@@ -537,7 +539,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
     """Trained for an epoch without one of the points, which is scored, too."""
     run = RunDirectory(tmp_path_factory.mktemp("run") / "run")
     made = configuration(folder, 'data.leave_out=[{"mGlu": 1600, "mNeu": 850}]')
-    assembly.train(made, run, SerialComm(), StopRequest())
+    attempt.train(made, run, SerialComm(), StopRequest())
     return run
 
 

@@ -19,8 +19,7 @@ needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.runs import checkpoint  # noqa: E402
-from hpcgan.training import assembly as attempt  # noqa: E402
-from hpcgan.training import loop  # noqa: E402
+from hpcgan.training import attempt, requests  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -33,8 +32,8 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Rank 0 looks for commands in every step, and in a pause a hundred times a second."""
-    monkeypatch.setattr(attempt, "Inbox", functools.partial(control.Inbox, every=0.0))
-    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+    monkeypatch.setattr(requests, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(requests, "PAUSED_S", 0.01)
 
 
 class At(StopRequest):
@@ -74,7 +73,10 @@ def reference(data, tmp_path_factory):
     return run
 
 
-SCHEDULE = "training.schedule.changes=[{step: 5, generator: 0.01}, {step: 20, generator: 3.0e-4, discriminator: 0.02}]"
+SCHEDULE = (
+    "training.schedule.changes="
+    "[{step: 5, rates: {generator: 0.01}}, {step: 20, rates: {generator: 3.0e-4, discriminator: 0.02}}]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_a_command_is_obeyed_once_though_the_training_was_killed_before_its_file
     assert len(list(run.commands.iterdir())) == 1
     train(data, run)
     (change,) = checkpoint.load_latest(run.checkpoints, pytest.fail).meta["changes"]
-    assert (change["step"], change["generator"]) == (5, 0.01)
+    assert (change["step"], change["rates"]) == (5, {"generator": 0.01})
     assert not list(run.commands.iterdir())
 
 
@@ -322,7 +324,7 @@ def test_a_rate_that_a_command_may_not_set_is_none_of_a_configuration_either(idl
     assert main(["control", str(idle.path), "set", f"generator={rate}"]) == 2
     assert "above 0 and at most 1" in capsys.readouterr().err
     yaml = rate.replace("inf", ".inf").replace("nan", ".nan")
-    for item in (f"generator.learning_rate={yaml}", f"schedule.changes=[{{step: 1, generator: {yaml}}}]"):
+    for item in (f"generator.learning_rate={yaml}", f"schedule.changes=[{{step: 1, rates: {{generator: {yaml}}}}}]"):
         with pytest.raises(InputError, match=r"training\."):
             tiny.config(idle.path, f"training.{item}")
 

@@ -17,7 +17,7 @@ from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images.networks import Discriminator, Generator, Windows, _mass  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.training import assembly as attempt  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 
 FULL = {
     "architecture": "detector",
@@ -283,10 +283,9 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
     images[0] = 0.0  # an event without energy
     with hdf5.Writer(tmp_path, {"train": 600}, {"settings": "{}"}) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
-    source = problem.open(tmp_path, "train")
     network = Generator(problem.model, 1)
-    network.calibrate({k: tf.constant(v) for k, v in b.items()} for b in attempt.encoded(problem, source))
-    source.close()
+    with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}) as inputs:
+        network.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in inputs.encoded())
     table, cosh = network.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
     assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-5)
     assert np.exp(table[512]) == pytest.approx(4.0 / cosh, rel=1e-3)

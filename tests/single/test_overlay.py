@@ -27,7 +27,7 @@ from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.pileup import files as pool
 from hpcgan.problems.pileup import minbias
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.training import assembly
+from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
 
 MU = 4
@@ -361,7 +361,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     }
     settings = config.load(raw, Problems())
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(settings, run, SerialComm(), StopRequest())
+    best = attempt.train(settings, run, SerialComm(), StopRequest())
     assert best is not None
     assert 0 < best["score"] <= 4200
     made = tmp_path / "made.h5"
