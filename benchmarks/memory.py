@@ -41,14 +41,13 @@ def worker(args: argparse.Namespace) -> None:
     from hpcgan import config as configuration
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
-    from hpcgan.problems.base import Problems
     from hpcgan.training.assembly import Assembly
     from hpcgan.training.inputs import Inputs
 
     comm = SerialComm()
     configure_devices(comm, 1)
     overrides = [*args.overrides, f"data.path={args.data}", "data.cache_mb=1"]
-    config = configuration.load(args.config, Problems(), overrides)
+    config = configuration.load(args.config, overrides)
     inputs = Inputs.open(config, ["train"])
     inputs.problem.validate(config.data.path, "train")
     training = Assembly.of(config, comm, inputs)

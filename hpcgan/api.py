@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
-from hpcgan.problems.base import Problems
-from hpcgan.runs import data as rundata
+from hpcgan.problems import run_data
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.training.inputs import Inputs
 
@@ -35,15 +35,15 @@ class TrainResult:
     ----------
     run : Path
         The run directory.
-    best : dict or None
+    best : Best or None
         `score`, `epoch` and `step` of the best model; None if it was never scored.
-    epochs : list of dict
-        The `epoch` records of the metrics stream.
+    epochs : list of Epoch
+        What was recorded after each epoch (`hpcgan.runs.records.Epoch`).
     """
 
     run: Path
-    best: dict[str, Any] | None
-    epochs: list[dict[str, Any]]
+    best: Best | None
+    epochs: list[Epoch]
 
 
 def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
@@ -55,13 +55,13 @@ def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence
         One line that names file and key.
     """
     if not isinstance(config, Config):
-        return configuration.load(config, Problems(), overrides)
-    return configuration.load(config.dump(), Problems(), overrides) if overrides else config
+        return configuration.load(config, overrides)
+    return configuration.load(config.dump(), overrides) if overrides else config
 
 
 def default_directory(config: Config) -> Path:
     """`runs/NAME-HASH`, the hash being that of the identity keys and of the data's content, wherever these lie."""
-    return Path("runs") / f"{config.name}-{rundata.run_hash(config)}"
+    return Path("runs") / f"{config.name}-{run_data.run_hash(config)}"
 
 
 def train(
@@ -117,8 +117,8 @@ def train(
         raise InputError(f"{directory.path}: the training refused its input, see above")
     if code:
         raise HpcganError(f"{directory.path}: the training failed with exit code {code}, see above")
-    epochs = records.read(directory.metrics_file, "epoch")
-    return TrainResult(directory.path, epochs[-1]["best"] if epochs else None, epochs)
+    epochs = records.read(directory.metrics_file, Epoch)
+    return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
 def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:

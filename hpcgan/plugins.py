@@ -10,6 +10,7 @@ A leaf module: it imports nothing of this package but errors.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -40,6 +41,7 @@ class Plugins:
         self.group, self.noun = group, noun
         self._shipped = {name: EntryPoint(name, value, group) for name, value in shipped.items()}
         self._is_one = is_one
+        self._warned: set[str] = set()
 
     def entry_points(self) -> dict[str, EntryPoint]:
         """All entry points by name, those of hpcgan first; no other package may take one of its names."""
@@ -70,6 +72,18 @@ class Plugins:
                 f"{did_you_mean(name, names)}"
             )
         return self._load(point)
+
+    def all(self) -> list[Any]:
+        """All classes that have a name; a package whose class cannot be loaded is warned of, once, and left out."""
+        found = []
+        for name in self.entry_points():
+            try:
+                found.append(self.get(name))
+            except InputError as error:
+                if name not in self._warned:
+                    self._warned.add(name)
+                    print(f"warning: {error}", file=sys.stderr)
+        return found
 
     def _at_place(self, name: str) -> EntryPoint | None:
         return EntryPoint(name, name, self.group) if ":" in name else None

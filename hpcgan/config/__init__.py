@@ -17,16 +17,16 @@ from hpcgan.config.base import (
     Section,
 )
 from hpcgan.config.job import JobSection
-from hpcgan.config.reading import Conditional, ProblemClass, Registry, keys, load, read, schema
+from hpcgan.config.reading import keys, load, of_training, read, schema
 from hpcgan.config.registries import METHODS, settings_of
 from hpcgan.config.schema import STARTING, CheckpointConfig, CommConfig, Config, DataConfig, ScoringConfig
 from hpcgan.config.studies import ScalingSection, SweepSection
 from hpcgan.config.training import AdamConfig, RateChange, RollbackConfig, ScheduleSection, TrainingSection
 
 __all__ = [
-    "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Conditional", "Config",
+    "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Config",
     "DataConfig", "Decrement", "Fraction", "JobSection", "ModelSection", "NonNegative", "Option", "Positive",
-    "ProblemClass", "Rate", "RateChange", "Registry", "RollbackConfig", "ScalingSection", "ScheduleSection",
+    "Rate", "RateChange", "RollbackConfig", "ScalingSection", "ScheduleSection",
     "ScoringConfig", "Section", "SweepSection", "TrainingSection", "keys", "load", "of_training", "read", "schema",
     "settings_of",
 ]  # fmt: skip

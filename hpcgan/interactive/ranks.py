@@ -41,9 +41,9 @@ def describe() -> dict[str, Any]:
         found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
         found["threads"] = threads_from_env(os.environ)
 
-    said: list[str] = []
-    if run_as_rank(look, report=said.append):
-        raise HpcganError(said[0] if said else "another rank failed")
+    errors: list[HpcganError] = []
+    if run_as_rank(look, report=errors.append):
+        raise errors[0] if errors else HpcganError("another rank failed")
     return found
 
 
@@ -62,11 +62,10 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
+        `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, what it would say, or None.
     """
     from hpcgan import config as configuration
     from hpcgan.comm.rank import run_as_rank
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
     from hpcgan.system import streams
     from hpcgan.training import attempt
@@ -74,9 +73,9 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
 
     streams.guard()
     os.chdir(folder)
-    config = configuration.load(settings, Problems())
+    config = configuration.load(settings)
     stop = StopRequest()
-    said: list[str] = []
+    errors: list[HpcganError] = []
 
     def work(comm: Comm) -> None:
         attempt.train(config, RunDirectory(Path(run)), comm, stop)
@@ -87,5 +86,5 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         contextlib.redirect_stdout(sys.__stdout__ or sys.stdout),
         contextlib.redirect_stderr(sys.__stderr__ or sys.stderr),
     ):
-        code = run_as_rank(work, config.comm.backend, report=said.append)
-    return {"code": code, "error": said[0] if said else None}
+        code = run_as_rank(work, config.comm.backend, report=errors.append)
+    return {"code": code, "error": str(errors[0]) if errors else None}

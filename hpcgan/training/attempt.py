@@ -13,8 +13,8 @@ from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.storage import check_space
+from hpcgan.problems import run_data
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import Inputs
@@ -70,7 +70,7 @@ def train(
             if comm.is_root:
                 check_room(run, assembly.state)
                 run.create(config)
-                rundata.write(run, data)
+                run_data.write(run, data)
                 started_from = None if assembly.restore(run) else assembly.begin()
         assembly.share()
         with Output(assembly, run, terminal, born) as output:
@@ -82,7 +82,7 @@ def train(
     return assembly.state.counters.best
 
 
-def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, rundata.RunData]:
+def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:
     """Open the inputs on all ranks, and check them.
 
     Raises
@@ -95,14 +95,14 @@ def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Input
         with agreed(comm):
             inputs = Inputs.open(config)
             inputs.batch_size(comm.size)
-            data = rundata.identify(config)
+            data = run_data.identify(config)
             if comm.is_root:
                 inputs.check(run, data)
                 if not checkpoints.steps(run.checkpoints):
                     inputs.check_events()
         first = comm.broadcast_json(data.plain())
         with agreed(comm):  # each node may have copies of its own
-            rundata.check_same(data, first, config, socket.gethostname())
+            run_data.check_same(data, first, config, socket.gethostname())
     except BaseException:
         if inputs is not None:
             inputs.close()

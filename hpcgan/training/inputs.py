@@ -17,9 +17,10 @@ from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source, SyntheticSource
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problem, Problems, open_split, problem_class, weights_of_first
+from hpcgan.problems import run_data
+from hpcgan.problems.base import Problem, problem_class
+from hpcgan.problems.events import open_split, weights_of_first
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training import warm_start
 
@@ -114,7 +115,7 @@ class Inputs:
         for first in range(0, len(events), at_once):
             yield self.problem.encode(self.training.read(events[first : first + at_once]))
 
-    def check(self, run: RunDirectory, data: rundata.RunData | None = None) -> None:
+    def check(self, run: RunDirectory, data: run_data.RunData | None = None) -> None:
         """Check the run directory against the configuration and the data, before anything is written.
 
         Raises
@@ -124,8 +125,8 @@ class Inputs:
             `training.start_from` is of no use.
         """
         if run.exists:
-            run.check_config(self.config, run.load_config(Problems()))
-            if warning := rundata.check(run, self.config, data or rundata.identify(self.config)):
+            run.check_config(self.config, run.load_config())
+            if warning := run_data.check(run, self.config, data or run_data.identify(self.config)):
                 warn(warning)
         if self.config.scoring.every_epochs:
             weights_of_first(self.validation, self.config.scoring.events)

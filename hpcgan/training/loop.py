@@ -6,14 +6,16 @@ Knows neither the problem nor the method. Progress is counted in samples seen by
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import asdict
 
 from hpcgan import schedule
 from hpcgan.errors import HpcganError
 from hpcgan.evaluation.diversity import Diversity
 from hpcgan.methods.base import ATTENTION
 from hpcgan.metrics.observable import Score
+from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
 from hpcgan.training.progress import Clock
@@ -101,6 +103,7 @@ class Loop:
     def _finish_epoch(self) -> None:
         """Score, record and checkpoint."""
         assembly, config, counters = self._assembly, self._assembly.config, self._assembly.state.counters
+        method = assembly.method
         rate, learning_rates = self._clock.rate(counters.samples), assembly.learning_rates()
         means = counters.finish_epoch()
         started = time.monotonic()
@@ -108,16 +111,25 @@ class Loop:
         pairs = None if diversity is None else diversity.pairs
         is_best = counters.is_best(None if score is None else score.total, pairs)
         self._comm.beat(f"the records of epoch {counters.epoch}")
-        self._output.epoch(
-            {
-                **self._record(means, score, diversity),
-                "is_best": is_best,
-                "best": counters.best,
-                "learning_rates": learning_rates,
-                "samples_per_second": rate,
-                "scoring_seconds": time.monotonic() - started,
-            }
+        record = records.Epoch(
+            step=counters.step,
+            epoch=counters.epoch,
+            samples=counters.samples,
+            losses={loss.name: means.get(loss.metric) for loss in method.losses},
+            probabilities={name: means.get(metric) for name, metric in method.probabilities.items()},
+            collapse={
+                "diversity": pairs,
+                "nearest": None if diversity is None else diversity.nearest,
+                "saturation": means.get("saturation"),
+            },
+            score=None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
+            is_best=is_best,
+            best=None if counters.best is None else records.Best(**counters.best),
+            learning_rates=dict(learning_rates),
+            samples_per_second=rate,
+            scoring_seconds=time.monotonic() - started,
         )
+        self._output.epoch(record)
         went_back = self._rollback.after_epoch(score, diversity)
         is_last = counters.epoch == config.training.epochs
         if is_best or is_last or went_back or schedule.due(counters.epoch, config.checkpoint.every_epochs):
@@ -133,25 +145,6 @@ class Loop:
         self._comm.beat(f"scoring epoch {epoch}")
         return assembly.score(epoch)
 
-    def _record(self, means: dict[str, float], score: Score | None, diversity: Diversity | None) -> dict[str, Any]:
-        """What the record of an epoch says of its steps and of the generator after them."""
-        method, counters = self._assembly.method, self._assembly.state.counters
-        scored = None
-        if score is not None:
-            scored = {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details}
-        return {
-            "epoch": counters.epoch,
-            "samples": counters.samples,
-            "losses": {loss.name: means.get(loss.metric) for loss in method.losses},
-            "probabilities": {name: means.get(metric) for name, metric in method.probabilities.items()},
-            "collapse": {
-                "diversity": None if diversity is None else diversity.pairs,
-                "nearest": None if diversity is None else diversity.nearest,
-                "saturation": means.get("saturation"),
-            },
-            "score": scored,
-        }
-
     def _checkpoint(self, score: Score | None = None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
         state = self._assembly.state
@@ -161,7 +154,7 @@ class Loop:
         try:
             self._output.save(None if score is None else score.total)
         except (HpcganError, OSError) as error:
-            failure = str(error)
+            failure = asdict(Failure.of(error))
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
-            raise HpcganError(failure, collective=True)
+            raise Failure(**failure).error()

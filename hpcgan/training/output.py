@@ -21,14 +21,16 @@ import hpcgan
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample, take
-from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
+from hpcgan.errors import EXIT_BAD_INPUT, EnvironmentFailure, HpcganError, InputError, Interrupted, Stopped
 from hpcgan.methods.base import ATTENTION, NONFINITE
-from hpcgan.problems.base import Use, doubts, weights_used
+from hpcgan.problems import run_data
+from hpcgan.problems.events import Use, doubts, weights_used
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
-from hpcgan.runs.directory import Lease, RunDirectory
-from hpcgan.runs.records import MetricsWriter, append
+from hpcgan.runs import records
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
+from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import warn
 from hpcgan.training.progress import Clock, Reporter
@@ -63,7 +65,7 @@ class Output:
             assembly.comm.is_root, terminal, config.training.epochs, assembly.method.losses, assembly.epochs_done
         )
         self._lease: Lease | None = None
-        self._records: MetricsWriter | None = None
+        self._records: records.Writer | None = None
         self._events: Any = None
         self._conditions: Sample | None = None
         self.pruned: str | None = None
@@ -73,11 +75,12 @@ class Output:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         counters, epochs = self._assembly.state.counters, self._assembly.config.training.epochs
-        outcome = "done"
+        comm, failure = self._assembly.comm, None
+        outcome: records.Outcome = "done"
         if isinstance(error, Interrupted):
             outcome = "stopped" if isinstance(error, Stopped) else "interrupted"
         elif error is not None:
-            outcome = "failed"
+            outcome, failure = "failed", Failure.of(error, comm.rank if comm.size > 1 else None)
         elif self.pruned is not None:
             self.message(f"ended after epoch {counters.epoch} of {epochs}: {self.pruned}")
             outcome = "pruned"
@@ -86,13 +89,13 @@ class Output:
         hidden = () if error is None else (HpcganError, OSError)
         if self._records is not None:
             with contextlib.suppress(*hidden):
-                self._records.write("end", counters.step, outcome=outcome)
+                self._records.write(records.End(step=counters.step, outcome=outcome, failure=failure))
             self._records.close()
         if self._lease is not None:
             with contextlib.suppress(*hidden):
                 self._lease.release(outcome)
 
-    def open(self, data: rundata.RunData, started_from: Path | None) -> None:
+    def open(self, data: run_data.RunData, started_from: Path | None) -> None:
         """Take the lease and begin the records, on rank 0.
 
         Parameters
@@ -106,17 +109,19 @@ class Output:
             return
         counters = assembly.state.counters
         try:
-            self._lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
+            self._lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT, kind="environment"))
             attempt = self._lease.attempt
-            self._records = MetricsWriter(run.metrics_file, attempt)
+            self._records = records.Writer(run.metrics_file, attempt)
             origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
             origin = provenance(assembly.config, comm, data)
-            append(run.provenance_file, {"attempt": attempt, "step": counters.step, **origin, **origin_of_weights})
-            self._records.write("start", counters.step, ranks=comm.size, samples=counters.samples)
+            records.append(
+                run.provenance_file, {"attempt": attempt, "step": counters.step, **origin, **origin_of_weights}
+            )
+            self._records.write(records.Start(step=counters.step, ranks=comm.size, samples=counters.samples))
             with _written_by_tensorflow(run.tensorboard):
                 self._events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
         except OSError as error:
-            raise HpcganError(f"{run.path}: cannot write: {error.strerror}") from None
+            raise EnvironmentFailure(f"{run.path}: cannot write: {error.strerror}") from None
         if assembly.problem.conditions:
             validation = assembly.inputs.validation
             events = np.arange(assembly.sampler.batch_size) % len(validation)
@@ -167,7 +172,8 @@ class Output:
 
     def begun(self) -> None:
         """The first step of the attempt is done, which ends what it takes to start."""
-        self._write("begun", startup_s=time.monotonic() - self._born)
+        step = self._assembly.state.counters.step
+        self._write(records.Begun(step=step, startup_s=time.monotonic() - self._born))
 
     def step(self, metrics: Mapping[str, float], clock: Clock) -> None:
         """A step is done."""
@@ -175,25 +181,29 @@ class Output:
         shown = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
         self._reporter.step(epochs, clock.rate(counters.samples), shown)
         if counters.step % RECORD_EVERY == 0:
-            self._write("step", samples=counters.samples, epoch=epochs, metrics=shown)
+            self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(shown)))
             self._tensorboard({f"step/{k}": v for k, v in shown.items()})
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
+    def epoch(self, record: records.Epoch) -> None:
         """An epoch is done: its record, and some generated events to look at."""
-        self._write("epoch", **record)
+        self._write(record)
         self._tensorboard(_scalars(record))
-        self._store_samples(record["epoch"])
+        self._store_samples(record.epoch)
         self._reporter.epoch(record)
 
     def rollback(self, reason: str, to_step: int) -> None:
         """The training has gone back."""
-        self._write("rollback", reason=reason, to_step=to_step, count=self._assembly.state.counters.rollbacks)
+        counters = self._assembly.state.counters
+        self._write(records.Rollback(step=counters.step, reason=reason, to_step=to_step, count=counters.rollbacks))
 
-    def commands(self, commands: Sequence[Mapping[str, Any]], learning_rates: list[dict[str, float]] | None) -> None:
+    def commands(self, commands: Sequence[Mapping[str, Any]], learning_rates: list[records.Numbers]) -> None:
         """Commands were obeyed, or refused; the learning rates are those of each rank from here on."""
         counters = self._assembly.state.counters
         for command in commands:
-            self._write("command", **command, paused=counters.paused, learning_rates=learning_rates)
+            record = records.Command(
+                step=counters.step, **command, paused=counters.paused, learning_rates=learning_rates
+            )
+            self._write(record)
             self.message(f"step {counters.step}: {_spoken(command)}")
 
     def save(self, score: float | None) -> None:
@@ -213,9 +223,9 @@ class Output:
         best = state.counters.best
         checkpoints.prune(self._run.checkpoints, keep, best["step"] if best else None)
 
-    def _write(self, kind: str, **fields: Any) -> None:
+    def _write(self, record: records.Record) -> None:
         if self._records is not None:
-            self._records.write(kind, self._assembly.state.counters.step, **fields)
+            self._records.write(record)
 
     def _tensorboard(self, scalars: Mapping[str, float]) -> None:
         if self._events is None:
@@ -239,7 +249,7 @@ class Output:
                 write(events)
         except InputError as error:  # no space, say: true of the disk, but no input of a training
             cause = str(error).split(";")[0].removeprefix(f"{path.parent}: ")
-            raise HpcganError(
+            raise EnvironmentFailure(
                 f"{path}: cannot write ({cause}); make room, then the same command goes on from the last checkpoint"
             ) from None
 
@@ -251,10 +261,10 @@ def _written_by_tensorflow(path: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         text = re.sub(r"^\{\{.*?\}\} ", "", str(error).strip().splitlines()[0])  # without its name of a node
-        raise HpcganError(f"{path}: cannot write: {text}") from None
+        raise EnvironmentFailure(f"{path}: cannot write: {text}") from None
 
 
-def provenance(config: Config, comm: Comm, data: rundata.RunData) -> dict[str, Any]:
+def provenance(config: Config, comm: Comm, data: run_data.RunData) -> dict[str, Any]:
     """Where, when and with what an attempt runs."""
     job = current_job(os.environ)
     return {
@@ -269,20 +279,22 @@ def provenance(config: Config, comm: Comm, data: rundata.RunData) -> dict[str, A
         "tensorflow": tf.__version__,
         "machine": platform.machine(),
         "identity": config.identity_hash(),
-        "data": {"path": data.places[0], **data.fingerprints(rundata.SPLITS)},
+        "data": {"path": data.places[0], **data.fingerprints(run_data.SPLITS)},
         "slurm_job": None if job is None else job.id,
     }
 
 
-def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    rate = record["samples_per_second"]
-    flat: dict[str, float] = {} if rate is None else {"samples_per_second": rate}
-    for group in ("losses", "probabilities", "collapse", "learning_rates"):
-        flat.update({f"{group}/{name}": value for name, value in record[group].items() if value is not None})
-    if record["score"]:
-        flat["score/total"] = record["score"]["total"]
-        flat.update({f"score/{name}": value for name, value in record["score"]["parts"].items()})
-    return flat
+def _scalars(record: records.Epoch) -> dict[str, float]:
+    rate, scores = record.samples_per_second, record.score
+    groups: dict[str, Mapping[str, float | None]] = {
+        "losses": record.losses,
+        "probabilities": record.probabilities,
+        "collapse": record.collapse,
+        "learning_rates": record.learning_rates,
+        "score": {} if scores is None else {"total": scores.total, **scores.parts},
+    }
+    flat = {f"{group}/{name}": value for group, numbers in groups.items() for name, value in numbers.items()}
+    return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}
 
 
 def _spoken(command: Mapping[str, Any]) -> str:

@@ -165,7 +165,7 @@ class Requests:
             elif command["name"] == "set":
                 change = RateChange(step=counters.step, rates=command["rates"], id=command["id"])
                 counters.changes = [*counters.changes, change]
-        self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()))
+        self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()) or [])
         self._checkpoint()
         if self._inbox is not None:
             self._inbox.remove(command["id"] for command in commands)

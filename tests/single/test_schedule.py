@@ -6,7 +6,6 @@ from hpcgan import config, schedule
 from hpcgan.config import RateChange
 from hpcgan.errors import InputError
 from hpcgan.methods.settings import GanSettings
-from hpcgan.problems.base import Problems
 from hpcgan.schedule import Rates
 
 
@@ -77,8 +76,8 @@ def test_a_fixed_global_batch_is_scaled_from_a_reference_only():
         "training": {"global_batch_size": 256, "schedule": {"scaling": "sqrt"}},
     }
     with pytest.raises(InputError, match=r"set it to none, or training\.schedule\.reference_batch"):
-        config.load(raw, Problems())
-    settings = config.load(raw, Problems(), ["training.schedule.reference_batch=64"]).training
+        config.load(raw)
+    settings = config.load(raw, ["training.schedule.reference_batch=64"]).training
     for ranks in (1, 2, 4):
         rates = Rates(settings, 256, 256 // ranks).at(0, 0.0)
         assert rates == {"generator": 4e-4, "discriminator": 2e-4}
