@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pydantic
 
-from hpcgan.config import METHODS, Config
+from hpcgan.config import Config, settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
@@ -200,7 +200,7 @@ def evaluate_sampler(
     with clock("figures"):
         from hpcgan.report.training_curves import training_figures
 
-        loss = METHODS[settings.get("method", "gan")].loss_label
+        loss = settings_of(settings["method"]).loss_label
         figures += training_figures(history.epochs, sampler.checkpoint.epoch, numbers["band"], loss)
     sides = {
         "real": {"label": f"{split} events of {folder}", "path": str(folder), "split": split, "events": held_out.total},

@@ -30,7 +30,7 @@ from hpcgan.runs import (  # noqa: E402
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import assembly, attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 from hpcgan.training.timing import payload, period  # noqa: E402
 
@@ -60,7 +60,7 @@ def config(data, *overrides):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    assembly.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    attempt.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -137,7 +137,7 @@ def test_rates_of_the_density_are_set_by_commands_and_schedules(data, tmp_path):
         attach(ours.path).set()
     train(data, ours.path)
     step = recorded(ours.metrics_file, "command")[-1]["step"]
-    run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, density: 0.02}}]")
+    run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, rates: {{density: 0.02}}}}]")
     assert epochs(ours)[-1]["learning_rates"] == {"density": 0.02}
     for name, array in final_arrays(run).arrays.items():
         np.testing.assert_array_equal(final_arrays(ours).arrays[name], array, err_msg=name)

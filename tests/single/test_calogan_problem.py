@@ -39,8 +39,10 @@ from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training import warm_start as origin  # noqa: E402
+from hpcgan.training.assembly import Assembly, make_method  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 CELLS = "2x8,4x4,4x2"
@@ -333,7 +335,7 @@ def test_runs_from_before_the_new_keys_keep_their_names(tmp_path):
 
 def train(made: config.Config, path: Path, stop: StopRequest | None = None) -> RunDirectory:
     run = RunDirectory(path)
-    assembly.train(made, run, SerialComm(), stop or StopRequest())
+    attempt.train(made, run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -445,12 +447,11 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
         eplus, f"training.start_from={run.path}", "model.particles=[eplus]", half_life, "seed=5", "training.epochs=1"
     )
     preflight(made, RunDirectory(tmp_path / "new"), 1)
-    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
-    source = CaloganProblem(made.model).open(eplus, "train")
-    fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
-    sharding = assembly.shard(made, SerialComm(), source)
-    assert assembly.begin(made, method, CaloganProblem(made.model), source, sharding) == best.path
-    source.close()
+    with Inputs.open(made) as inputs:
+        assembly = Assembly.of(made, SerialComm(), inputs)
+        state = assembly.state
+        fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
+        assert assembly.begin() == best.path
     found = state.arrays()
     owners = {name.split("/")[1] for name in found if name.startswith("network/")}
     assert owners == {"generator", "discriminator", *(["generator_average"] if averaged else [])}
@@ -475,7 +476,7 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
 
 def test_an_average_begins_where_the_generator_was_if_there_was_none(run, folder):
     made = configuration(folder)
-    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
+    method, state = make_method(made, CaloganProblem(made.model), SerialComm())
     best = checkpoints.load_best(run.checkpoints, print).arrays
     arrays = {name: value for name, value in best.items() if "/generator_average/" not in name}
     method.adopt(arrays)

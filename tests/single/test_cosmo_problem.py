@@ -26,7 +26,7 @@ from hpcgan.problems.cosmo import generate as generation
 from hpcgan.problems.cosmo.networks import Discriminator, Generator
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.training import assembly
+from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
 
 SMALL = CosmoProblem(CosmoModel(side=32))
@@ -312,7 +312,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "scoring": {"events": 8},
     }
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(config.load(raw), run, SerialComm(), StopRequest())
+    best = attempt.train(config.load(raw), run, SerialComm(), StopRequest())
     assert best["step"] == 2  # 24 maps
     with open_tensors(run.samples / "epoch-0001.h5") as file:
         assert file.read()["kappa"].shape == (12, 32, 32)

@@ -28,7 +28,7 @@ from hpcgan.problems.pileup import files as pool
 from hpcgan.problems.pileup.generate import Pools
 from hpcgan.report.page import render
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.training import assembly
+from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
 
 MU = 4
@@ -362,7 +362,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     }
     settings = config.load(raw)
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(settings, run, SerialComm(), StopRequest())
+    best = attempt.train(settings, run, SerialComm(), StopRequest())
     assert best is not None
     assert 0 < best["score"] <= 4200
     made = tmp_path / "made.h5"
