@@ -29,14 +29,15 @@ from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
+from hpcgan.problems import run_data
 from hpcgan.problems.base import Observables, Problem, problem_class
 from hpcgan.problems.events import Use
 from hpcgan.problems.layouts import problem_of
 from hpcgan.report.evaluation_page import render
 from hpcgan.report.page import EmbeddedFigure
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
@@ -102,7 +103,7 @@ def evaluate_run(
     distances : Options
         Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     data : Path, optional
-        Real events; default: the run's own data, wherever they lie now (`hpcgan.runs.data`).
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.problems.run_data`).
     log : callable
         Hears of progress and warnings.
 
@@ -119,9 +120,9 @@ def evaluate_run(
     check_folder(out)
     notices: list[str] = []
     if data is None:
-        config = rundata.load(directory)
+        config = run_data.load(directory)
     else:
-        config, notice = rundata.given(directory.load_config(), directory, data)
+        config, notice = run_data.given(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()
@@ -132,8 +133,8 @@ def evaluate_run(
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
     return evaluate_sampler(
         sampler,
-        records.read(directory.metrics_file, "epoch"),
-        _json_lines(directory.provenance_file),
+        records.read(directory.metrics_file, Epoch),
+        records.read_lines(directory.provenance_file),
         out=out,
         stem=stem,
         split=split,
@@ -164,7 +165,7 @@ def _check_real(config: Config, split: str) -> None:
 
 def evaluate_sampler(
     sampler: Sampler,
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     provenance: list[dict[str, Any]],
     *,
     out: Path,
@@ -540,25 +541,24 @@ def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float
 
 def _training(
     info: CheckpointInfo,
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     config: dict[str, Any],
     provenance: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    of_checkpoint = next((r for r in epochs if r["epoch"] == info.epoch and r["step"] == info.step), None)
-    score = (of_checkpoint or {}).get("score") or {}
-    rates = [r["samples_per_second"] for r in epochs if r.get("samples_per_second")]
+    of_checkpoint = next((r for r in epochs if r.epoch == info.epoch and r.step == info.step), None)
+    rates = [r.samples_per_second for r in epochs if r.samples_per_second]
     return {
         "checkpoint": {
             "epoch": info.epoch,
             "step": info.step,
-            "samples": of_checkpoint["samples"] if of_checkpoint else None,
+            "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
-            "score_n": score.get("n"),
+            "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
-        "epochs": epochs[-1]["epoch"] if epochs else 0,
-        "samples": epochs[-1]["samples"] if epochs else 0,
+        "epochs": epochs[-1].epoch if epochs else 0,
+        "samples": epochs[-1].samples if epochs else 0,
         "samples_per_second": float(np.median(rates)) if rates else None,
-        "curves": [{key: r.get(key) for key in CURVES} for r in epochs],
+        "curves": [{key: value for key, value in records.plain(r).items() if key in CURVES} for r in epochs],
         "config": config,
         "provenance": provenance,
     }
@@ -599,17 +599,3 @@ def _at_least(**limits: tuple[int, int]) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"{name}: {value} is too few, give at least {least}")
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; none if it is missing, torn lines left out."""
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED
-from hpcgan.launch.launcher import launch
-from hpcgan.runs import records
+from hpcgan.launch.launcher import Record, launch
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempts_made
+from hpcgan.runs.records import End, read
 
-#: Ends of a training that is over.
-OVER = ("done", "pruned")
 
-
-def ends(run: RunDirectory) -> list[dict[str, Any]]:
-    """What attempts at a training recorded when they ended, in order."""
-    return [r for r in records.read_lines(run.metrics_file) if r.get("kind") == "end"]
+def end_after(run: RunDirectory, attempt: int) -> End | None:
+    """The end that the newest of the attempts after a number of them has recorded; None if none has."""
+    ends = [end for end in read(run.metrics_file, End) if end.attempt > attempt]
+    return ends[-1] if ends else None
 
 
 def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **options: Any) -> int:
@@ -35,7 +34,7 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
     run : RunDirectory
     ranks : int
     **options
-        Of `launch`.
+        Of `launch`: `place`, `watch`.
 
     Returns
     -------
@@ -43,20 +42,18 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
         As `launch`, but 0 only if this attempt recorded that the training is over, and 75 if it recorded a checkpoint
         on request, whatever became of the launcher.
     """
-    before = len(ends(run))
+    before = attempts_made(run)
 
     def recorded() -> int | None:
-        new = ends(run)[before:]
-        outcome = new[-1].get("outcome") if new else None
-        if outcome in OVER:
-            return EXIT_DONE
-        return EXIT_INTERRUPTED if outcome in ("interrupted", "stopped") else None
+        end = end_after(run, before)
+        cause = None if end is None else end.cause
+        return EXIT_DONE if cause == "finished" else EXIT_INTERRUPTED if cause == "requested" else None
 
-    what = (
+    missing = (
         f"{run.path} records no end of this attempt: it was ended from outside (a cancelled job, a lost node); "
         "the same command goes on from the last checkpoint"
     )
-    return launch(argv, ranks, recorded=recorded, unrecorded=what, **options)
+    return launch(argv, ranks, record=Record(recorded, missing), **options)
 
 
 def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) -> int:
@@ -72,7 +69,7 @@ def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) 
     def recorded() -> int | None:
         return EXIT_DONE if _identity(file) not in (None, before) else None
 
-    return launch(argv, ranks, recorded=recorded, unrecorded=f"{file} was not written", **options)
+    return launch(argv, ranks, record=Record(recorded, f"{file} was not written"), **options)
 
 
 def _identity(file: Path) -> tuple[int, int, int] | None:

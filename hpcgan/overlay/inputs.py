@@ -15,13 +15,13 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
 from hpcgan.evaluation.loading import said_of
 from hpcgan.evaluation.output import Log
+from hpcgan.problems import run_data
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use, open_events
 from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.source import BLOCKS, SumSource
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 
@@ -103,7 +103,7 @@ def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
     if not run.exists:
         _refuse_missing(pileup)
         raise InputError(f"{pileup}: neither a file nor a run directory (no config.yaml in it)")
-    config = rundata.load(run)
+    config = run_data.load(run)
     if config.problem != "pileup":
         raise InputError(f"{pileup}: a run of problem '{config.problem}', not of 'pileup'")
     assert isinstance(config.model, PileupModel)

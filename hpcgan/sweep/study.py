@@ -14,8 +14,9 @@ from hpcgan import config as configuration
 from hpcgan import yamlio
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.runs import data as rundata
-from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
+from hpcgan.problems import run_data
+from hpcgan.runs.directory import RunDirectory, differences
+from hpcgan.runs.lease import FencedError, Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep.ledger import known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space
@@ -48,18 +49,50 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
     return base, spaces.parse(spaces.override(section, of_space), base, str(path))
 
 
-def describe(
-    base: Config, space: Space, *, seed: int, sampler: str, pruner: str, ranks: int, threads: int
-) -> Description:
-    """What a study is."""
+def ranks_of(base: Config) -> int:
+    """Ranks of a trial: `sweep.ranks`, or those of its job.
+
+    Raises
+    ------
+    InputError
+        The two differ.
+    """
+    sweep, job = base.sweep, base.job
+    if job.ranks_per_node is None:
+        return sweep.ranks or 1
+    if sweep.ranks not in (None, job.ranks):
+        raise InputError(f"--ranks {sweep.ranks}: is not --nodes times --ranks-per-node; leave one out")
+    return job.ranks
+
+
+def with_trials(base: Config, space: Space) -> Config:
+    """The same with the numbers of trials and of ranks in `sweep:` that follow from the rest.
+
+    Raises
+    ------
+    InputError
+        No number of trials, or two numbers of ranks.
+    """
+    sweep, trials = base.sweep, base.sweep.trials
+    if sweep.sampler == "grid":
+        size = len(space.grid())
+        trials = size if trials is None else min(trials, size)
+    if trials is None:
+        raise InputError("--trials is missing: give the number of trials, e.g. --trials 32")
+    return base.model_copy(update={"sweep": sweep.model_copy(update={"trials": trials, "ranks": ranks_of(base)})})
+
+
+def describe(base: Config, space: Space, threads: int) -> Description:
+    """What a study is: the configuration with its section `sweep:`, and the threads of a rank."""
+    sweep = base.sweep
     return Description(
         name=base.name,
-        seed=seed,
+        seed=sweep.seed,
         space=space.dump(),
-        sampler=sampler,
-        pruner=pruner,
+        sampler=sweep.sampler,
+        pruner=sweep.pruner,
         identity=_identity_hash(base),
-        ranks=ranks,
+        ranks=ranks_of(base),
         threads=threads,
     )
 
@@ -119,7 +152,7 @@ def opened(
             write_atomic(study.space_file, yamlio.dump(description.space))
             study.write_description(description)  # last: with it there is a study
         with contextlib.suppress(InputError):  # without data there is nothing to remember, and trials say so
-            rundata.write(run, rundata.identify(base))
+            run_data.write(run, run_data.identify(base))
         yield lease
         outcome = "done"
     except Interrupted:
@@ -147,7 +180,7 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
         return
     found = differences(_compared(study, there), {**asdict(description), "identity": _identity(base)})
     if not found:
-        rundata.check(RunDirectory(study.path), base, rundata.identify(base), "study", "--out")
+        run_data.check(RunDirectory(study.path), base, run_data.identify(base), "study", "--out")
     shown = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in found[:3])
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     raise InputError(f"{study.path}: holds another study ({shown}{more}); give another directory with --out")
@@ -184,7 +217,7 @@ def _identity(base: Config) -> dict[str, Any]:
 
 
 def _identity_hash(base: Config) -> str:
-    whole = [_identity(base), rundata.content(base)]
+    whole = [_identity(base), run_data.content(base)]
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hpcgan import config
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.launch.run_status import clock
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.domain import short_names, show
 from hpcgan.sweep.statistics import Standing, ranking, time_left
 from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table
@@ -72,11 +73,6 @@ def status(path: Path, *, once: bool) -> int:
     except KeyboardInterrupt:
         pass
     return EXIT_DONE
-
-
-def into_log(log: Path) -> str:
-    """What a sweep with `--log` says last on its terminal: it is at work."""
-    return f"at work; what it says from here on is in {log}"
 
 
 def report(path: Path) -> list[Path]:

@@ -17,9 +17,9 @@ import pytest
 import tiny
 import yaml
 from engines import ENDLESS, a_little_further, assert_same, command_line_run, engines_of, last_step, wait_until
+from recorded import recorded
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.runs import records
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
@@ -196,7 +196,7 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
     short = a_little_further(run)
     for path in (run, tmp_path / "whole"):
         assert session.train(config, [short], run=path).wait(jobs.PATIENCE) == "done"
-    attempts = records.read(run / "metrics.jsonl", "start")
+    attempts = recorded(run / "metrics.jsonl", "start")
     assert attempts[-1]["step"] >= 7  # not from the beginning
     assert_same(run, tmp_path / "whole")
 
@@ -224,12 +224,14 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
     ({"n": 0}, "n=0: give at least 1 engine"),
     ({"nodes": 2}, "nodes=2: only for engines='slurm'"),
     ({"partition": "gpu"}, "partition: only for engines='slurm'"),
-    ({"threads": 0}, "threads=0: give at least 1"),
+    ({"threads": 0}, "job.threads=0: input should be greater than or equal to 1"),
     ({"idle": 0}, "idle=0: give seconds above 0"),
     ({"engines": "slurm", "n": 3, "nodes": 2}, "n=3, nodes=2: the engines must be spread evenly"),
-    ({"engines": "slurm", "time": "soon"}, "--time 'soon': write it as minutes"),
-    ({"engines": "slurm", "partition": "a;b"}, "--partition 'a;b': not a name that Slurm knows"),
-    ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, nodes"),
+    ({"engines": "slurm", "time": "soon"}, "job.time='soon': write it as minutes"),
+    ({"engines": "slurm", "partition": "a;b"}, "job.partition='a;b': not a name that Slurm knows"),
+    ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, job"),
+    ({"engines": "slurm", "job": {"qos": "a b"}}, "job.qos='a b': not a name that Slurm knows"),
+    ({"engines": "slurm", "n": 4, "nodes": 2, "ranks_per_node": 1}, "ranks_per_node=1: is not n=4 over nodes=2"),
     ({"theads": 2}, r"unknown option 'theads'; did you mean 'threads'\?"),
     ({"engines": "slurm", "partitoin": "gpu"}, r"unknown option 'partitoin'; did you mean 'partition'\?"),
     ({"n": "two"}, "n='two': give at least 1 engine"),

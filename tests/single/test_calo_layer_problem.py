@@ -8,6 +8,8 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands.cli import main  # noqa: E402
@@ -24,7 +26,6 @@ from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  
 from hpcgan.report import plots  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
@@ -67,7 +68,7 @@ def final_arrays(run):
 
 
 def epochs(run):
-    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run.metrics_file, "epoch")]
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in recorded(run.metrics_file, "epoch")]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_rates_of_the_density_are_set_by_commands_and_schedules(data, tmp_path):
     with pytest.raises(InputError, match=r"needs a learning rate, e\.g\. density=1e-4"):
         attach(ours.path).set()
     train(data, ours.path)
-    step = records.read(ours.metrics_file, "command")[-1]["step"]
+    step = recorded(ours.metrics_file, "command")[-1]["step"]
     run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, density: 0.02}}]")
     assert epochs(ours)[-1]["learning_rates"] == {"density": 0.02}
     for name, array in final_arrays(run).arrays.items():

@@ -18,6 +18,7 @@ from pages import Page, check_numbers
 tf = needs.tensorflow()
 
 from calogan_settings import CaloGan  # noqa: E402
+from recorded import recorded  # noqa: E402
 
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
@@ -36,7 +37,6 @@ from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training import warm_start as origin  # noqa: E402
@@ -342,7 +342,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
 
 
 def test_a_training_records_the_mismatch_and_the_shower_shapes(run):
-    found = records.read(run.metrics_file, "epoch")
+    found = recorded(run.metrics_file, "epoch")
     assert len(found) == 2
     for record in found:
         assert set(record["losses"]) == {"discriminator", "generator", "auxiliary"}
@@ -578,7 +578,7 @@ def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")
-    (record,) = records.read(run.metrics_file, "epoch")
+    (record,) = recorded(run.metrics_file, "epoch")
     points = record["score"]["details"]["points"]
     assert [(point["conditions"], point["n"]) for point in points] == [
         ({"particle": -11.0}, 10),

@@ -19,6 +19,8 @@ from pages import Page, check_numbers
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
@@ -47,7 +49,6 @@ from hpcgan.problems.detector_images import networks_detector as detector  # noq
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.problems.events import open_split  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
@@ -541,7 +542,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
 
 
 def test_the_record_of_a_training_has_scores_by_point(run):
-    (record,) = records.read(run.metrics_file, "epoch")
+    (record,) = recorded(run.metrics_file, "epoch")
     assert record["samples"] == 60  # two of three points of 90
     assert record["score"]["n"] == 20
     found = record["score"]["details"]["points"]

@@ -48,15 +48,15 @@ MAY_IMPORT = {
     "hpcgan.networks": {"hpcgan.data.schema", "hpcgan.comm.base", "hpcgan.rng"},
     "hpcgan.launch": {"hpcgan.config", "hpcgan.runs"},
     "hpcgan.launch.world": set(),
-    "hpcgan.launch.topology": {"hpcgan.launch.world", "hpcgan.launch.tuned"},
-    "hpcgan.launch.tuned": set(),
+    "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.comm": {"hpcgan.launch.world", "hpcgan.launch.topology"},
     "hpcgan.runs": {"hpcgan.config"},
-    "hpcgan.runs.data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     # A problem describes its own section of the configuration and opens its own files.
     "hpcgan.problems": {"hpcgan.networks", "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data",
                         "hpcgan.config", "hpcgan.rng"},
     "hpcgan.problems.discovery": set(),
+    # Which files a run was trained with: what only its problem and its directory together know.
+    "hpcgan.problems.run_data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.evaluation.distances"},
     "hpcgan.data": {"hpcgan.rng"},
     "hpcgan.metrics": set(),

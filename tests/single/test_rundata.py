@@ -25,10 +25,10 @@ from hpcgan.interactive.training import Training
 from hpcgan.launch.process import Requests
 from hpcgan.overlay import study as overlay
 from hpcgan.physics.calorimeter import Grid, Segmentation
+from hpcgan.problems import run_data
 from hpcgan.problems.base import problem_class
 from hpcgan.problems.calorimeter import generate as calo_generate
 from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.scaling import measure
 from hpcgan.sweep import study as studies
@@ -52,7 +52,7 @@ def begun(folder: Path, settings: Config) -> RunDirectory:
     """A run as an attempt leaves it before its first step."""
     run = RunDirectory(folder)
     run.create(settings)
-    rundata.write(run, rundata.identify(settings))
+    run_data.write(run, run_data.identify(settings))
     return run
 
 
@@ -119,30 +119,30 @@ def test_other_data_under_the_same_path_are_refused_and_nothing_is_written(place
 
 def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -> None:
     run = begun(place / "run", config("data"))
-    known = rundata.read(run)
+    known = run_data.read(run)
     with h5py.File("data/test.h5", "r+") as file:
         file["all_events/y"][0] = 0.0
-    found = rundata.identify(config("data"))
-    warning = rundata.check(run, config("data"), found)
+    found = run_data.identify(config("data"))
+    warning = run_data.check(run, config("data"), found)
     assert warning is not None
     assert warning.startswith("data/test.h5: holds other data than when the run began (other values of all_events/y)")
     Path("data/test.h5").unlink()
-    missing = rundata.identify(config("data"))
+    missing = run_data.identify(config("data"))
     assert list(missing.files) == ["train", "val"]
-    assert rundata.check(run, config("data"), missing) is None
-    rundata.write(run, missing)
+    assert run_data.check(run, config("data"), missing) is None
+    run_data.write(run, missing)
     assert known is not None
-    assert rundata.read(run).files == known.files  # type: ignore[union-attr]
+    assert run_data.read(run).files == known.files  # type: ignore[union-attr]
 
 
 def test_a_test_split_that_comes_later_is_remembered_from_then_on(place: Path) -> None:
     Path("data/test.h5").rename("later.h5")
     run = begun(place / "run", config("data"))
     Path("later.h5").rename("data/test.h5")
-    rundata.write(run, rundata.identify(config("data")))
+    run_data.write(run, run_data.identify(config("data")))
     others(place / "data")
     with pytest.raises(InputError, match=r"data/test.h5: holds other data"):
-        rundata.load(run).data.require("test")
+        run_data.load(run).data.require("test")
 
 
 def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
@@ -159,30 +159,30 @@ def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
     }
     settings = configuration.load(raw)
     run = begun(tmp_path / "run", settings)
-    assert sorted(rundata.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
+    assert sorted(run_data.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
     make_data_set(
         calo_generate.ShowerSet(calo_generate.Beam("eplus", (2.0, 20.0), cells), 20, 7),
         tmp_path / "data" / "eplus",
         force=True,
     )
     with pytest.raises(InputError, match=r"data/eplus/train.h5: holds other data .*\(seed: 1 there, 7 here\)"):
-        rundata.check(run, settings, rundata.identify(settings))
+        run_data.check(run, settings, run_data.identify(settings))
 
 
 def test_a_rank_with_other_files_is_told_what_differs(place: Path) -> None:
-    first = rundata.identify(config("data")).plain()
-    rundata.check_same(rundata.identify(config(place / "data")), json.loads(json.dumps(first)), config("data"), "n1")
+    first = run_data.identify(config("data")).plain()
+    run_data.check_same(run_data.identify(config(place / "data")), json.loads(json.dumps(first)), config("data"), "n1")
     with h5py.File("data/val.h5", "r+") as file:
         file["all_events/hist"].attrs["units"] = "GeV"
     with pytest.raises(InputError, match=r'data/val.h5 on n2: holds other data than rank 0 reads .*units: "MeV" there'):
-        rundata.check_same(rundata.identify(config("data")), first, config("data"), "n2")
+        run_data.check_same(run_data.identify(config("data")), first, config("data"), "n2")
 
 
 @pytest.mark.parametrize("broken", ["", "[]", '{"files": {"train": {"": {}}}, "places": []}', '{"files": 3}'])
 def test_a_broken_record_is_named(place: Path, broken: str) -> None:
     run = begun(place / "run", config("data"))
     run.data_file.write_text(broken)
-    for use in (lambda: rundata.load(run), lambda: api.preflight(config("data"), run, 1)):
+    for use in (lambda: run_data.load(run), lambda: api.preflight(config("data"), run, 1)):
         with pytest.raises(InputError, match=r"run/data.json: cannot be read: ") as error:
             use()
         assert "\n" not in str(error.value)
@@ -194,20 +194,20 @@ def test_a_record_that_cannot_be_written(place: Path, monkeypatch: pytest.Monkey
 
     run = begun(place / "run", config("data"))
     shutil.copytree("data", place / "elsewhere")
-    monkeypatch.setattr(rundata, "write_atomic", full)
-    rundata.write(run, rundata.identify(config("data")))  # nothing new
+    monkeypatch.setattr(run_data, "write_atomic", full)
+    run_data.write(run, run_data.identify(config("data")))  # nothing new
     with pytest.raises(HpcganError, match=r"data.json: cannot write: No space left on device"):
-        rundata.write(run, rundata.identify(config("elsewhere")))
+        run_data.write(run, run_data.identify(config("elsewhere")))
 
 
 def test_only_so_many_places_are_remembered(place: Path) -> None:
     run = begun(place / "run", config("data"))
     for job in range(30):
         (place / f"job{job}").symlink_to("data")
-        rundata.write(run, rundata.identify(config(f"job{job}")))
-    found = rundata.read(run)
+        run_data.write(run, run_data.identify(config(f"job{job}")))
+    found = run_data.read(run)
     assert found is not None
-    assert len(found.places) == rundata.PLACES
+    assert len(found.places) == run_data.PLACES
     assert found.places[0] == str(place / "job29")
 
 
@@ -228,11 +228,11 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
     assert api.default_directory(moved) == directory
     run.check_config(moved, run.load_config())
     for same in (moved, settings):  # the latter is not there any more, but nobody needs it
-        assert rundata.check(run, same, rundata.identify(same)) is None
+        assert run_data.check(run, same, run_data.identify(same)) is None
     for start in ("second", "nowhere"):
         other = config("data", f"training.start_from={start}")
         with pytest.raises(InputError, match=f"run: the run there did not begin with the weights of {start} "):
-            rundata.check(run, other, rundata.identify(other))
+            run_data.check(run, other, run_data.identify(other))
     with pytest.raises(InputError, match="another configuration"):
         run.check_config(config("data"), run.load_config())
 
@@ -242,21 +242,21 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
 
 def test_the_data_of_a_run_are_found_from_any_working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(place / "work" / "run", config("data"))
-    assert rundata.load(run).data.path == Path("data")  # as it is written, where that leads there
+    assert run_data.load(run).data.path == Path("data")  # as it is written, where that leads there
     monkeypatch.chdir("/")
-    assert rundata.load(run).data.path == place / "data"
+    assert run_data.load(run).data.path == place / "data"
     assert Training(run).config.data.path == place / "data"
     # Other data of the same name where the command is given are not taken for them.
     others(place / "here" / "data")
     monkeypatch.chdir(place / "here")
-    assert rundata.load(run).data.path == place / "data"
+    assert run_data.load(run).data.path == place / "data"
     # The whole project is moved.
     (place / "project").mkdir()
     for name in ("work", "data"):
         shutil.move(place / name, place / "project" / name)
     moved = RunDirectory(place / "project" / "work" / "run")
-    assert rundata.load(moved).data.path == place / "project" / "data"
-    assert rundata.load(moved).dump() == {
+    assert run_data.load(moved).data.path == place / "project" / "data"
+    assert run_data.load(moved).dump() == {
         **run_dump(moved), "data": {**run_dump(moved)["data"], "path": str(place / "project" / "data")}
     }  # fmt: skip
 
@@ -268,7 +268,7 @@ def run_dump(run: RunDirectory) -> dict[str, object]:
 def test_a_run_without_a_record_reads_what_its_configuration_says(place: Path) -> None:
     run = RunDirectory(place / "run")
     run.create(config("data"))
-    found = rundata.load(run)
+    found = run_data.load(run)
     assert found.data.path == Path("data")
     found.data.require("test")
 
@@ -280,7 +280,7 @@ def test_data_that_are_gone_or_others_are_refused_where_they_are_needed(
     problem = problem_class("rpv")(config("data").model)
     others(place / "data")
     monkeypatch.chdir("/")
-    refused = rundata.load(run)
+    refused = run_data.load(run)
     for split in ("train", "val", "test"):
         with pytest.raises(InputError, match=rf"{place}/data/{split}.h5: holds other data than the run .*/run was"):
             refused.data.require(split)
@@ -300,9 +300,9 @@ def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> Non
     run = begun(place / "run", config("data"))
     shutil.copytree("data", "copy")
     written = run.load_config()
-    chosen, notice = rundata.given(written, run, Path("copy"))
+    chosen, notice = run_data.given(written, run, Path("copy"))
     assert (chosen.data.path, notice) == (Path("copy"), None)
-    chosen, notice = rundata.given(written, run, others(place / "other"))
+    chosen, notice = run_data.given(written, run, others(place / "other"))
     assert notice == f"The events of {place}/other are not the run's own (train, val, test): chosen with --data."
     chosen.data.require("test")
 
@@ -339,9 +339,7 @@ def test_overlays_refuse_pools_that_are_not_the_runs(place: Path) -> None:
 def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: Path) -> None:
     def described(path: str) -> tuple[studies.Description, Config]:
         search = sweeps.space(sweeps.SEARCH, f"data.path={path}")
-        base = search.base
-        given = {"seed": 1, "sampler": "random", "pruner": "none", "ranks": 1, "threads": 1}
-        return studies.describe(base, search, **given), base  # type: ignore[arg-type]
+        return sweeps.describe(search), search.base
 
     study = StudyDirectory(place / "study")
     before = studies.default_directory(described("data")[0])
@@ -367,12 +365,16 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
 
 
 def test_a_scaling_study_is_known_by_its_data_unless_it_reads_none(place: Path) -> None:
+    def directories(path: str) -> list[Path]:
+        kinds = (config(path, f"scaling.synthetic_data={synthetic}") for synthetic in ("true", "false"))
+        return [measure.default_directory(kind) for kind in kinds]
+
     settings = config("data")
-    before = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    before = directories("data")
     shutil.copytree("data", "copy")
-    assert [measure.default_directory(config("copy"), "weak", synthetic) for synthetic in (True, False)] == before
+    assert directories("copy") == before
     others(place / "data")
-    after = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    after = directories("data")
     assert after[0] == before[0]
     assert after[1] != before[1]
     study = measure.Study(place / "study")

@@ -10,6 +10,8 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
@@ -17,7 +19,6 @@ from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
 from hpcgan.problems.detector_images.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 
@@ -238,7 +239,7 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
     for epoch in (1, 2, 3):
         stored = [(run.samples / f"epoch-{epoch:04d}.h5").read_bytes() for run in (whole, again)]
         assert stored[0] == stored[1]
-    scores = [[r["score"] for r in records.read(run.metrics_file, "epoch")] for run in (whole, again)]
+    scores = [[r["score"] for r in recorded(run.metrics_file, "epoch")] for run in (whole, again)]
     assert scores[0] == scores[1]
     assert scores[0][0] is None
     generator = load_generator(whole.path)

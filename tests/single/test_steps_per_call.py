@@ -7,6 +7,8 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import LikelihoodConfig, TrainingConfig  # noqa: E402
@@ -22,7 +24,6 @@ from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly, pace  # noqa: E402
@@ -241,9 +242,7 @@ def end(run):
     """State and records, without times."""
     found = checkpoint.load_latest(run.checkpoints, pytest.fail)
     kinds = ("step", "epoch", "rollback")
-    said = [
-        {k: v for k, v in r.items() if k not in TIMING} for kind in kinds for r in records.read(run.metrics_file, kind)
-    ]
+    said = [{k: v for k, v in r.items() if k not in TIMING} for kind in kinds for r in recorded(run.metrics_file, kind)]
     return found.meta, said, found.arrays
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from hpcgan import config as configuration
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import figures, report, views
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import Goal

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, InputError
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs.directory import RunDirectory, owner_of
 from hpcgan.system.files import write_atomic
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with it comes h5py, which `hpcgan --help` does without
     from hpcgan.data.identity import Identity
-    from hpcgan.problems.base import Problem
 
 SPLITS = ("train", "val", "test")
 TRAINED_ON = ("train", "val")
@@ -154,7 +154,7 @@ def write(run: RunDirectory, found: RunData) -> None:
 
     Raises
     ------
-    HpcganError
+    EnvironmentFailure
         The disk is full, or cannot be written.
     """
     there = read(run)
@@ -170,7 +170,7 @@ def write(run: RunDirectory, found: RunData) -> None:
     try:
         write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
     except OSError as error:
-        raise HpcganError(f"{run.data_file}: cannot write: {error.strerror}") from None
+        raise EnvironmentFailure(f"{run.data_file}: cannot write: {error.strerror}") from None
 
 
 def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:
@@ -220,7 +220,6 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
 
 
 def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
-
     asked = config.training.start_from
     if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
@@ -334,8 +333,6 @@ def _identities(problem: Problem, path: Path, split: str) -> dict[str, Identity]
 
 
 def _problem(config: Config) -> Problem:
-    from hpcgan.problems.base import problem_class
-
     return problem_class(config.problem)(config.model)
 
 
