@@ -116,6 +116,10 @@ def test_a_class_needs_no_entry_point_but_a_place_that_every_rank_finds(place: P
     missing = place.hpcgan(*command, code=2, PYTHONPATH=str(ROOT))
     assert "there is no module 'jets25' on Python's path" in missing
     assert "the working directory does not count" in missing
+    again = place.hpcgan("data", "jets25.problem:Jets25Problem", "--jets", "200", "--prongs", "3", "--seed", "2",
+                         "--out", "data/jets25")  # fmt: skip
+    assert "holds exactly these jets already" in again
+    assert "there is no module 'nowhere'" in place.hpcgan("data", "nowhere:Problem", "--out", "x", code=2)
     named = place.hpcgan("train", "jets25.yaml", "--dry-run", code=2, PYTHONPATH=str(ROOT))
     assert "problem 'jets25' does not exist; choose one of: calo_layer" in named
 

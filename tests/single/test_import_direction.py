@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "hpcgan.data": {"hpcgan.rng"},
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},
-    "hpcgan.config": {"hpcgan.schedule"},
+    "hpcgan.config": {"hpcgan.schedule", "hpcgan.problems.discovery"},
     "hpcgan.schedule": set(),
     "hpcgan.rng": set(),
     "hpcgan.weights": {"hpcgan.rng"},
