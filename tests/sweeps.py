@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan import config
-from hpcgan.config import Config
+from hpcgan.config import Config, SweepSection
 from hpcgan.launch.process import Requests
 from hpcgan.problems.base import Problems
 from hpcgan.runs.directory import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
-from hpcgan.sweep.coordinator import Coordinator, Plan
-from hpcgan.sweep.ledger import Ledger
+from hpcgan.sweep.coordinator import Coordinator
 from hpcgan.sweep.space import Space
 from hpcgan.sweep.store import Result, StudyDirectory
 
@@ -26,6 +25,11 @@ SEARCH = {
     "model.filters": {"choice": [1, 2, 3]},
     "model.latent_dim": {"int": [2, 5]},
 }
+
+
+def plan(trials: int, top: int = 1, repeats: int = 0, retries: int = 3) -> SweepSection:
+    """How much is to be done, two at a time where the executor queues by itself."""
+    return SweepSection(trials=trials, top=top, repeats=repeats, retries=retries, concurrency=2)
 
 
 def base(*overrides: str) -> Config:
@@ -123,7 +127,7 @@ class FakeExecutor:
 
 def coordinate(
     path: Path,
-    plan: Plan,
+    how_much: SweepSection,
     executor: FakeExecutor | None = None,
     *,
     search: Space | None = None,
@@ -140,11 +144,11 @@ def coordinate(
     lines = [] if said is None else said
     with studies.opened(study, description, search.base, lines.append) as lease:
         assert isinstance(lease, Lease)
-        ledger = Ledger(study, description, search, search.base.training.epochs, lines.append)
         coordinator = Coordinator(
-            study, description, search, ledger, executor or FakeExecutor(study), plan,
-            requests or Requests(lines.append), lines.append, lease.check, 2, grace=5.0,
+            study, search, executor or FakeExecutor(study), how_much, requests or Requests(lines.append), lines.append,
+            lease.check,
         )  # fmt: skip
+        coordinator.backoff, coordinator.grace = 0.0, 5.0
         return coordinator.run(), coordinator
 
 

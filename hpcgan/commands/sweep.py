@@ -15,16 +15,15 @@ from hpcgan.suggest import did_you_mean
 from hpcgan.system import streams
 
 if TYPE_CHECKING:
-    from hpcgan.config import Config
+    from hpcgan.config import Config, SweepSection
     from hpcgan.launch.process import Requests
     from hpcgan.launch.slurm import JobSpec
-    from hpcgan.sweep.coordinator import Plan
     from hpcgan.sweep.executors.base import Executor
     from hpcgan.sweep.executors.slurm import SlurmExecutor
     from hpcgan.sweep.space import Space
     from hpcgan.sweep.store import Description, StudyDirectory
 
-VIEWS = ("status", "report", "best")
+VIEWS = ("status", "report", "best", "journal")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,12 +85,11 @@ def run(args: argparse.Namespace) -> int:
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
     from hpcgan.problems.base import Problems
-    from hpcgan.sweep import ledger, study
+    from hpcgan.sweep import optuna_study, study
     from hpcgan.sweep.store import StudyDirectory
 
     base, space = study.load(Path(args.config), Problems(), args.overrides)
-    optuna = ledger.load_optuna()
-    ledger.make_sampler(optuna, args.sampler, 0)
+    optuna_study.check_sampler(args.sampler)
     trials = args.trials
     if args.sampler == "grid":
         size = len(space.grid())
@@ -116,9 +114,11 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--print shows the batch script of --executor slurm")
         print(_slurm(args, out, spec, concurrency).script(range(trials)), end="")
         return EXIT_DONE
-    from hpcgan.sweep import coordinator
+    from hpcgan.config import SweepSection
 
-    plan = coordinator.Plan(trials, args.top or 3, args.repeats, args.retries)
+    plan = SweepSection(
+        trials=trials, top=args.top or 3, repeats=args.repeats, retries=args.retries, concurrency=concurrency
+    )
     return _search(args, out, description, base, space, plan, concurrency, spec)
 
 
@@ -128,16 +128,14 @@ def _search(
     description: Description,
     base: Config,
     space: Space,
-    plan: Plan,
+    plan: SweepSection,
     concurrency: int,
     spec: JobSpec | None,
 ) -> int:
     """Coordinate until everything is done."""
     from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
-    from hpcgan.sweep import study
+    from hpcgan.sweep import study, views
     from hpcgan.sweep.coordinator import Coordinator
-    from hpcgan.sweep.ledger import Ledger
-    from hpcgan.sweep.store import Goal
 
     streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
     requests = Requests(_say_stopping)
@@ -145,26 +143,13 @@ def _search(
         executor = _executor(args, out, concurrency, spec)
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
-                book = Ledger(out, description, space, base.training.epochs, _say)
                 if args.log is not None:
                     _print_into(args.log)
                 _say(f"study {_short(out.path)}: {plan.trials} trials, {args.sampler} search, {args.executor}")
-                out.write_goal(Goal(plan.trials, plan.top * plan.repeats, concurrency))
+                out.write_goal(plan)
                 _warn_of_crowding(args.executor, concurrency, description.ranks, description.threads)
-                coordinator = Coordinator(
-                    out,
-                    description,
-                    space,
-                    book,
-                    executor,
-                    plan,
-                    requests,
-                    _say,
-                    lease.check,
-                    concurrency,
-                )
-                code = coordinator.run()
-                for line in coordinator.summary():
+                code = Coordinator(out, space, executor, plan, requests, _say, lease.check).run()
+                for line in views.summary(out.path):
                     print(line)
                 print(f"study: {_short(out.path)}", flush=True)
                 return code
@@ -248,7 +233,7 @@ def _preflight(base: Config, ranks: int) -> None:
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
     from hpcgan import yamlio
-    from hpcgan.sweep.ledger import OWN_SAMPLERS, known_params
+    from hpcgan.sweep.search import OWN_SAMPLERS, known_params
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
@@ -266,6 +251,10 @@ def _view(args: argparse.Namespace) -> int:
     path = Path(args.overrides[0])
     if args.config == "status":
         return views.status(path, once=args.once)
+    if args.config == "journal":
+        file = _short(views.journal(path))
+        print(f"journal: {file} (optuna-dashboard {file})")
+        return EXIT_DONE
     if args.config == "best":
         print(views.best(path), end="")
         return EXIT_DONE

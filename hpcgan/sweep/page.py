@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcgan import yamlio
 from hpcgan.report.page import EmbeddedFigure, Numbers, document, gallery, table, text
-from hpcgan.sweep.domain import short_names, show
+from hpcgan.sweep.labels import short_names, show
 
 SHOWN = 20
 """Places of the ranking that are shown at once; the table of trials has all."""

@@ -17,7 +17,7 @@ from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
 from hpcgan.sweep import space as spaces
-from hpcgan.sweep.ledger import known_params, trial_seed
+from hpcgan.sweep.search import OWN_SAMPLERS, known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space
 from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
@@ -80,7 +80,7 @@ def check_draws(space: Space, description: Description, trials: int) -> None:
     InputError
         The configuration does not take a trial's values.
     """
-    if description.sampler in ("random", "grid"):
+    if description.sampler in OWN_SAMPLERS:
         for index in range(trials):
             space.config(known_params(space, description, index), trial_seed(description.seed, index))
 
