@@ -17,7 +17,7 @@ from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator
 from hpcgan.sweep.space import Space
-from hpcgan.sweep.store import Result, StudyDirectory
+from hpcgan.sweep.store import Description, Result, StudyDirectory
 
 SEARCH = {
     "training.generator.learning_rate": {"log_uniform": [1e-5, 1e-2]},
@@ -125,6 +125,11 @@ class FakeExecutor:
         pass
 
 
+def describe(search: Space, threads: int = 1, **keys: Any) -> Description:
+    """What a study is whose configuration has these keys in its section `sweep:`."""
+    return studies.describe(search.base.model_copy(update={"sweep": SweepSection(**keys)}), search, threads)
+
+
 def coordinate(
     path: Path,
     how_much: SweepSection,
@@ -140,7 +145,7 @@ def coordinate(
     """Run a study as the command does, with made-up trials."""
     search = search or space()
     study = StudyDirectory(path)
-    description = studies.describe(search.base, search, seed=seed, sampler=sampler, pruner=pruner, ranks=1, threads=1)
+    description = describe(search, seed=seed, sampler=sampler, pruner=pruner)
     lines = [] if said is None else said
     with studies.opened(study, description, search.base, lines.append) as lease:
         assert isinstance(lease, Lease)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import hpcgan
-from hpcgan.config import keys
+from hpcgan.config import flags, keys
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 from hpcgan.system import home, streams
 from hpcgan.system.console import quiet_tensorflow
@@ -36,6 +36,9 @@ COMMANDS = (
     "doctor",
 )
 
+#: Commands of two words, which show what there is already.
+VIEWS = ("sweep status", "sweep report", "sweep best", "sweep journal", "scaling model")
+
 EXIT_READER_LEFT = 141
 """The shell's convention for a program ended by SIGPIPE."""
 
@@ -56,23 +59,31 @@ def build_parser() -> Parser:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse, allowing `key=value` overrides after options, which argparse leaves over."""
+    """Parse, allowing `key=value` overrides after options, which argparse leaves over.
+
+    Options that are keys of the configuration become overrides, too, behind those that are written as such.
+    """
     parser = build_parser()
     args, left = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
     stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
     if stray:
         parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
-    if left:
-        args.overrides = [*args.overrides, *left]
+    if hasattr(args, "overrides"):
+        args.overrides = [*args.overrides, *left, *flags.overrides_of(args)]
     return args
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option."""
+    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option.
+
+    And `sweep status` as one word: a command with options of its own.
+    """
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--sbatch":
             joined[-1] += f"={word}"
+        elif len(joined) == 1 and f"{joined[0]} {word}" in VIEWS:
+            joined[0] += f" {word}"
         else:
             joined.append(word)
     return joined
@@ -104,7 +115,7 @@ def _run(argv: Sequence[str] | None) -> int:
     gc.set_threshold(100_000, 50, 50)
     try:
         home.provide(os.environ)
-        code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
+        code: int = importlib.import_module(f"hpcgan.commands.{args.command.split()[0]}").run(args)
         streams.finish()
         return code
     except Interrupted as error:

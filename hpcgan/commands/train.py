@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = configuration.load(args.config, Problems(), args.overrides)
     if args.dry_run:
-        print(config.to_yaml(), end="")
+        print(config.to_yaml(*config.given_starting), end="")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")

@@ -17,7 +17,7 @@ from hpcgan.config.base import (
     Section,
 )
 from hpcgan.config.job import JobSection
-from hpcgan.config.reading import Conditional, ProblemClass, Registry, keys, load, read, schema
+from hpcgan.config.reading import Conditional, ProblemClass, Registry, keys, load, of_training, read, schema
 from hpcgan.config.schema import (
     METHODS,
     STARTING,
@@ -44,5 +44,5 @@ __all__ = [
     "DataConfig", "Decrement", "Fraction", "GradientPenaltyConfig", "InstanceNoiseConfig", "JobSection",
     "LikelihoodConfig", "ModelSection", "NonNegative", "Option", "Positive", "ProblemClass", "R1Config", "Rate",
     "Registry", "RollbackConfig", "ScalingSection", "ScheduleConfig", "ScheduleSection", "ScoringConfig", "Section",
-    "SweepSection", "TrainingConfig", "TrainingSection", "keys", "load", "read", "schema",
+    "SweepSection", "TrainingConfig", "TrainingSection", "keys", "load", "of_training", "read", "schema",
 ]  # fmt: skip

@@ -60,38 +60,60 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def overrides_of_keywords(name: str, model: type[Section], values: Mapping[str, Any]) -> list[str]:
-    """What a Python function was given for keys of a section, as overrides.
-
-    Raises
-    ------
-    InputError
-        The section has no such key, or the key no such value.
-    """
-    given = section(name, model, values).model_dump(mode="json", exclude_unset=True)
-    return [f"{name}.{key}={json.dumps(value)}" for key, value in given.items()]
+def keywords_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """What the options of a section were given, by key."""
+    values = {key.partition("."): value for key, value in vars(args).items() if value is not None}
+    return {key: value for (first, dot, key), value in values.items() if dot and first == name}
 
 
-def section(name: str, model: type[AnySection], values: Mapping[str, Any]) -> AnySection:
-    """A section from keywords of a Python function.
+def as_overrides(name: str, values: Section) -> list[str]:
+    """What was given for a section, as overrides."""
+    return [f"{name}.{key}={json.dumps(value)}" for key, value in given(values, mode="json").items()]
+
+
+def given(values: Section | Mapping[str, Any] | None, **options: Any) -> dict[str, Any]:
+    """What a section was given, without its defaults; `options` are those of pydantic's `model_dump`."""
+    if isinstance(values, Section):
+        return values.model_dump(exclude_unset=True, **options)
+    return dict(values or {})
+
+
+def section(
+    name: str, model: type[AnySection], values: Section | Mapping[str, Any] | None, others: Collection[str] = (),
+    **keywords: Any,
+) -> AnySection:  # fmt: skip
+    """A section, from what a Python function was given for it.
+
+    Parameters
+    ----------
+    name : str
+        Of the section.
+    model : type
+    values : section or mapping, optional
+    others : collection of str
+        What else the function takes by name.
+    **keywords
+        Keys of the section, before `values`.
 
     Raises
     ------
     InputError
         The section has no such key, or the key no such value: one line that names it.
     """
-    for key in values:
+    together = {**given(values), **keywords}
+    for key in together:
         if key not in model.model_fields:
-            raise InputError(f"unknown option '{key}'{choose(key, model.model_fields, 'options here')}")
+            raise InputError(f"unknown option '{key}'{choose(key, (*others, *model.model_fields), 'options here')}")
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(together)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join([name, *(str(part) for part in first["loc"][:1])])
-        reason = first["msg"].removeprefix("Value error, ").removeprefix(f"{name}.")
-        shown = repr(first["input"])
-        value = f" {shown if len(shown) <= 80 else f'{shown[:77]}...'}" if first["loc"] else ""
-        raise InputError(f"{key}{value}: {reason[0].lower()}{reason[1:]}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            value = repr(first["input"])
+            shown = value if len(value) <= 80 else f"{value[:77]}..."
+            reason = f"{name}.{first['loc'][0]}={shown}: {reason[0].lower()}{reason[1:]}"
+        raise InputError(reason) from None
 
 
 def _help(field: FieldInfo) -> str:
@@ -117,6 +139,8 @@ def _reader(model: type[Section], key: str) -> Callable[[str], Any]:
 def _reason(text: str, error: ValidationError) -> str:
     """What is wrong with the text of an option."""
     first = error.errors()[0]
+    if len(first["loc"]) > 1:  # one of a list
+        text = str(first["input"])
     limits, shown = first.get("ctx", {}), text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
     if first["type"] in ("int_parsing", "int_parsing_size", "int_from_float"):
         return f"'{shown}' is not a whole number"

@@ -15,6 +15,13 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 
 from hpcgan.config.base import Option, Section, option_of
 
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be the name of a job."""
+    return len(text) <= 64 and re.fullmatch(_NAME, text) is not None
+
 
 def _limited(pattern: str, most: int) -> AfterValidator:
     """A text that neither a shell, nor a batch script, nor a pattern of file names could read as anything else."""
@@ -27,7 +34,7 @@ def _limited(pattern: str, most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-Name = Annotated[str, _limited(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", 64)]
+Name = Annotated[str, _limited(_NAME, 64)]
 Names = Annotated[str, _limited(r"[A-Za-z0-9_][A-Za-z0-9_.,+-]*", 256)]
 NodeList = Annotated[str, _limited(r"[A-Za-z0-9_][A-Za-z0-9_.,+\[\]-]*", 1024)]
 Features = Annotated[str, _limited(r"[A-Za-z0-9_\[(][A-Za-z0-9_.,+&|*:=()\[\]-]*", 256)]
@@ -229,9 +236,9 @@ class JobSection(Section):
         return self.nodes * self.ranks_per_node
 
     def directives(self) -> list[str]:
-        """The options of sbatch that it stands for, `--nodes=2`, those that are handed through at the end."""
+        """The options of sbatch that its keys stand for, `--nodes=2`, without those that are handed through."""
         values = {option.sbatch: getattr(self, key) for key, option in _options().items() if option.sbatch}
-        return [*(f"--{name}={value}" for name, value in values.items() if value is not None), *self.sbatch]
+        return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 def _options() -> dict[str, Option]:

@@ -117,6 +117,11 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return raw
 
 
+def of_training(overrides: Sequence[str]) -> list[str]:
+    """Those overrides that say what a training is, and not how it is started."""
+    return [item for item in overrides if item.partition(".")[0] not in STARTING]
+
+
 def schema(registry: Registry, problem: str, method: str | None = None) -> dict[str, Any]:
     """JSON schema of the configuration of one problem, for one of its methods (default: the first)."""
     whole = Config.model_json_schema()

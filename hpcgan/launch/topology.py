@@ -1,7 +1,6 @@
 """Threads, binding and MPI settings of a job: the one place that knows them.
 
-What `hpcgan doctor --tune` measured on this kind of node (`tuned`) goes before the defaults here, and what the user has
-set in the environment before both.
+What the user has set in the environment goes before the defaults here.
 
 Measured on two cores (64x64 DCGAN step, Horovod over Open MPI 5): one rank a core reaches 0.94 of two
 isolated processes when idle MPI progress threads yield their core and nothing is bound; with Open
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgan.errors import InputError
-from hpcgan.launch.tuned import Tuned
 from hpcgan.launch.world import expected_world
 
 OPEN_MPI_5 = "Open MPI 5"
@@ -103,7 +101,6 @@ def plan(
     flavour: str = OPEN_MPI_5,
     threads: int | None = None,
     as_root: bool | None = None,
-    tuned: Tuned | None = None,
 ) -> Topology:
     """Lay out `ranks` ranks: threads of a rank, environment, options of mpirun.
 
@@ -121,9 +118,6 @@ def plan(
         Compute threads of a rank; by default the cores are shared out evenly.
     as_root : bool, optional
         Whether the job runs as root, which Open MPI refuses unless told otherwise.
-    tuned : Tuned, optional
-        What was measured on this kind of node. It was measured with no more threads than cores: a job that has more
-        gets the defaults.
 
     Raises
     ------
@@ -152,8 +146,6 @@ def plan(
         **_TENSORFLOW,
         **_HOROVOD,
     }
-    if per_node * threads > cores:
-        tuned = None
     args: tuple[str, ...] = ()
     if flavour in (OPEN_MPI_4, OPEN_MPI_5):
         env.update(_OPEN_MPI)
@@ -162,13 +154,11 @@ def plan(
         # Open MPI counts physical cores as slots, not the hardware threads that `cores` counts, so more
         # ranks than slots must always be allowed.
         oversubscribe = ("--map-by", ":OVERSUBSCRIBE") if flavour == OPEN_MPI_5 else ("--oversubscribe",)
-        binding = tuned.binding if tuned is not None and threads == 1 else "none"
-        args = ("--bind-to", binding, *oversubscribe)
+        args = ("--bind-to", "none", *oversubscribe)
     elif flavour == MPICH:
         args = ("-bind-to", "none")
     elif flavour == INTEL:
         env.update(_INTEL)
-    env.update(tuned.env if tuned is not None else {})
     return Topology(ranks, nodes, per_node, cores, threads, flavour, env, args, tuple(warnings))
 
 
