@@ -28,8 +28,8 @@ SEARCH = {
 
 
 def plan(trials: int, top: int = 1, repeats: int = 0, retries: int = 3) -> SweepSection:
-    """How much is to be done, two at a time where the executor queues by itself."""
-    return SweepSection(trials=trials, top=top, repeats=repeats, retries=retries, concurrency=2)
+    """How much is to be done."""
+    return SweepSection(trials=trials, top=top, repeats=repeats, retries=retries)
 
 
 def base(*overrides: str) -> Config:
@@ -75,17 +75,19 @@ class FakeExecutor:
     ----------
     study : StudyDirectory
     slots : int or None
+        Trials at a time; None: it queues by itself.
     fates : mapping
         For some trials, what happens to it each time it is started, in turn: "complete", "lost", "stopped", or the
         fields of its result. The last one again and again.
     """
 
     every = 0.0
+    queues = False
 
     def __init__(
         self, study: StudyDirectory, slots: int | None = 2, fates: Mapping[int, Sequence[Any]] | None = None
     ) -> None:
-        self.slots, self._study, self._fates = slots, study, fates or {}
+        self.concurrency, self.queues, self._study, self._fates = slots or 2, slots is None, study, fates or {}
         self.started: list[int] = []
         self.most = 0
         self._flying: list[int] = []

@@ -17,8 +17,6 @@ from hpcgan.system import streams
 if TYPE_CHECKING:
     from hpcgan.config import Config
     from hpcgan.launch.process import Requests
-    from hpcgan.sweep.executors.base import Executor
-    from hpcgan.sweep.executors.slurm import SlurmExecutor
     from hpcgan.sweep.space import Space
     from hpcgan.sweep.store import Description, StudyDirectory
 
@@ -71,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
     from hpcgan.problems.base import Problems
     from hpcgan.sweep import optuna_study, study
+    from hpcgan.sweep.executors import EXECUTORS
     from hpcgan.sweep.store import StudyDirectory
 
     base, space = study.load(Path(args.config), Problems(), args.overrides)
@@ -81,16 +80,14 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _show(space, description, _trials(base))
     out = StudyDirectory((args.out or study.default_directory(description)).absolute())
-    threads = base.job.threads or study.threads_of(out) or _threads(base.sweep)
+    executor = EXECUTORS.get(base.sweep.executor)
+    threads = base.job.threads or study.threads_of(out) or executor.default_threads(base.sweep)
+    base = base.model_copy(update={"job": flags.section("job", JobSection, base.job, threads=threads)})
     description = study.describe(base, space, threads=threads)
     study.check(out, description, base)
     _preflight(base)
-    if base.sweep.executor == "slurm":
-        base = base.model_copy(update={"job": _job(base, threads)})
     if args.show:
-        if base.sweep.executor != "slurm":
-            raise InputError("--print shows the batch script of --executor slurm")
-        print(_slurm(out, base).script(range(_trials(base))), end="")
+        print(executor(out, base, _say).script(range(_trials(base))), end="")
         return EXIT_DONE
     return _search(out, description, base, space, args.log)
 
@@ -105,22 +102,22 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
     from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
     from hpcgan.sweep import study, views
     from hpcgan.sweep.coordinator import Coordinator
+    from hpcgan.sweep.executors import EXECUTORS
 
-    sweep, trials = base.sweep, _trials(base)
-    concurrency = _concurrency(sweep)
-    plan = sweep.model_copy(update={"concurrency": concurrency})
+    sweep = base.sweep
     streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
-        executor = _executor(out, base)
+        executor = EXECUTORS.get(sweep.executor)(out, base, _say)
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
                 if log is not None:
                     _print_into(log)
-                _say(f"study {_short(out.path)}: {trials} trials, {sweep.sampler} search, {sweep.executor}")
-                out.write_goal(plan)
-                _warn_of_crowding(sweep, description.threads)
-                code = Coordinator(out, space, executor, plan, requests, _say, lease.check).run()
+                _say(f"study {_short(out.path)}: {sweep.trials} trials, {sweep.sampler} search, {sweep.executor}")
+                out.write_goal(sweep.model_copy(update={"concurrency": executor.concurrency}))
+                for warning in executor.warnings():
+                    _say(f"warning: {warning}")
+                code = Coordinator(out, space, executor, sweep, requests, _say, lease.check).run()
                 for line in views.summary(out.path):
                     print(line)
                 print(f"study: {_short(out.path)}", flush=True)
@@ -141,50 +138,6 @@ def _print_into(log: Path) -> None:
                 os.dup2(file.fileno(), stream.fileno())
     except OSError as error:
         raise InputError(f"{log}: cannot be written (--log): {error.strerror}") from None
-
-
-def _executor(out: StudyDirectory, base: Config) -> Executor:
-    sweep = base.sweep
-    if sweep.executor == "slurm":
-        return _slurm(out, base)
-    if sweep.executor == "ipyparallel":
-        from hpcgan.sweep.executors.ipyparallel import IpyparallelExecutor
-
-        return IpyparallelExecutor(out, sweep.concurrency, sweep.cluster)
-    from hpcgan.sweep.executors.local import LocalExecutor
-
-    return LocalExecutor(out, _concurrency(sweep))
-
-
-def _slurm(out: StudyDirectory, base: Config) -> SlurmExecutor:
-    from hpcgan.sweep.executors.slurm import SlurmExecutor
-
-    return SlurmExecutor(out, base.job, f"sweep-{base.name}"[:64], _concurrency(base.sweep), _say)
-
-
-def _job(base: Config, threads: int) -> JobSection:
-    """The job of an element: the ranks of a trial over its nodes."""
-    ranks, nodes = base.sweep.ranks or 1, base.job.nodes
-    if ranks % nodes:
-        raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
-    return flags.section("job", JobSection, base.job, ranks_per_node=ranks // nodes, threads=threads)
-
-
-def _concurrency(sweep: SweepSection) -> int:
-    """Trials at a time."""
-    from hpcgan.launch.topology import available_cores
-
-    by_default = max(1, available_cores() // (sweep.ranks or 1)) if sweep.executor == "local" else 4
-    return sweep.concurrency or by_default
-
-
-def _threads(sweep: SweepSection) -> int:
-    """Threads of a rank in a new study, which all its trials have, whoever runs them."""
-    from hpcgan.launch.topology import available_cores
-
-    if sweep.executor != "local":
-        return 1
-    return max(1, available_cores() // _concurrency(sweep) // (sweep.ranks or 1))
 
 
 def _preflight(base: Config) -> None:
@@ -224,17 +177,6 @@ def _view(view: str, path: Path, once: bool) -> int:
     streams.go_on(f"the report is {_short(files[-1])}")
     print(f"report: {_short(files[-1])}")
     return EXIT_DONE
-
-
-def _warn_of_crowding(sweep: SweepSection, threads: int) -> None:
-    from hpcgan.launch.topology import available_cores
-
-    cores, concurrency, ranks = available_cores(), _concurrency(sweep), sweep.ranks or 1
-    if sweep.executor == "local" and concurrency * ranks * threads > cores:
-        _say(
-            f"warning: {concurrency} trials x {ranks} ranks x {threads} threads share {cores} cores: this works, "
-            "but slower than one thread a core"
-        )
 
 
 def _fenced(text: str, requests: Requests) -> None:

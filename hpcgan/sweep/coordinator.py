@@ -68,8 +68,7 @@ class Coordinator:
     space : Space
     executor : Executor
     plan : SweepSection
-        How much is to be done: `trials`, `top`, `repeats`, `retries`; and `concurrency`, the trials at a time of an
-        executor that queues by itself, for samplers that learn from what has ended.
+        How much is to be done: `trials`, `top`, `repeats`, `retries`.
     requests : Requests
         Requests to stop that this process has got.
     report : callable
@@ -284,8 +283,8 @@ class Coordinator:
                 break
         now = time.monotonic()
         ready = [n for n in waiting if self._open[n].not_before <= now]
-        if self.executor.slots is not None:
-            ready = ready[: max(0, self.executor.slots - len(self._flying))]
+        if not self.executor.queues:
+            ready = ready[: max(0, self.executor.concurrency - len(self._flying))]
         if not ready:
             return
         try:
@@ -314,10 +313,9 @@ class Coordinator:
 
     def _room(self, waiting: int, own: bool) -> int:
         """For how many more trials parameters are wanted now."""
-        if self.executor.slots is None and own:
+        if self.executor.queues and own:  # others learn from what has ended
             return 1
-        most = self.executor.slots if self.executor.slots is not None else self.plan.concurrency or 1
-        return most - len(self._flying) - waiting
+        return self.executor.concurrency - len(self._flying) - waiting
 
     def _next_phase(self) -> bool:
         """When all that was begun has ended: repetitions, then test events; False if there is nothing more."""

@@ -21,7 +21,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 # right; "everything" is for the top.
 EVERYTHING = {"*"}
 #: Whom everybody may import.
-LEAVES = {"hpcgan", "hpcgan.errors", "hpcgan.suggest", "hpcgan.yamlio", "hpcgan.weights", "hpcgan.system"}
+LEAVES = {
+    "hpcgan",
+    "hpcgan.errors",
+    "hpcgan.suggest",
+    "hpcgan.plugins",
+    "hpcgan.yamlio",
+    "hpcgan.weights",
+    "hpcgan.system",
+}
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
@@ -64,6 +72,7 @@ MAY_IMPORT = {
     "hpcgan.rng": set(),
     "hpcgan.weights": {"hpcgan.rng"},
     "hpcgan.system": set(),
+    "hpcgan.plugins": set(),
     "hpcgan.suggest": set(),
     "hpcgan.yamlio": set(),
     "hpcgan.errors": set(),

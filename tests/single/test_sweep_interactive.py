@@ -199,7 +199,10 @@ def test_what_the_command_refuses_is_one_line(tmp_path, monkeypatch, capfd):
     (tmp_path / "sweep.yaml").write_text("problem: rpv\ndata: {path: absent}\nsearch: {model.filters: {choice: [1]}}\n")
     for given, message in (
         ({"trials": 0, "out": "study"}, "^sweep.trials=0: input should be greater than or equal to 1"),
-        ({"trials": 1, "executor": "loca"}, "^sweep.executor='loca': input should be 'local', 'slurm' or"),
+        (
+            {"trials": 1, "executor": "loca"},
+            "^executor 'loca' does not exist; choose one of: ipyparallel, local, slurm, or",
+        ),
         ({"trails": 1}, r"^unknown option 'trails'; did you mean 'trials'\?"),
         ({"trials": 1, "job": {"partition": "a b"}}, "^job.partition='a b': not a name that Slurm knows"),
         ({"trials": 1}, "^absent/train.h5: no such file; make it with"),
