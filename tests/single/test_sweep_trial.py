@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
+import time
+import types
+from pathlib import Path
 
 import pytest
 import sweeps
@@ -275,3 +280,23 @@ def test_an_executor_says_its_own_defaults(study, monkeypatch):
     ]
     with pytest.raises(InputError, match="--print: --executor local has no batch script"):
         crowded.script([0])
+
+
+def test_the_executor_of_the_documentation_runs_trials(study, monkeypatch):
+    """On one that has a result, which ends at once."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "sweep.md").read_text()
+    (code,) = re.findall(r"```python\n(# my_site\.py.*?)```", page, flags=re.DOTALL)
+    module = types.ModuleType("my_site")
+    exec(code, vars(module))
+    monkeypatch.setitem(sys.modules, "my_site", module)
+    study.write_result(sweeps.result_of(study, 4))
+    nice = EXECUTORS.get("my_site:Nice")(study, sweeps.base(), print)
+    assert (nice.concurrency, nice.every) == (2, 1.0)
+    nice.start([4, 5])
+    assert nice.in_flight() == {4, 5}
+    ended: dict[int, int] = {}
+    while nice.in_flight():
+        ended.update(nice.poll())
+        time.sleep(0.05)
+    assert ended == {4: 0, 5: 2}
+    assert "there is no trial 5" in study.log_file(5).read_text()

@@ -1,7 +1,9 @@
 """Where trials of a sweep run."""
 
 from hpcgan.plugins import Plugins
-from hpcgan.sweep.executors.base import Executor
+from hpcgan.sweep.executors.base import Executor, command
+
+__all__ = ["EXECUTORS", "Executor", "command"]
 
 EXECUTORS = Plugins(
     "hpcgan.executors",
