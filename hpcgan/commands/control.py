@@ -22,7 +22,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "control",
-        help="pause, resume, change, checkpoint or stop a training",
         description="Command a training that runs anywhere, through its run directory. All ranks obey after the same "
         "step, and the run's records say when. A training that does not run obeys when it is started again, unless the "
         "command is withdrawn before; 'waiting' lists such commands.",
@@ -39,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Send a command and tell what came of it, or list or withdraw those that wait."""
     from hpcgan.runs import commands as control
-    from hpcgan.runs.directory import RunDirectory, attempt_state
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import attempt_state
 
     directory = RunDirectory(args.run)
     if args.action in _OWN:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"hpcgan: interrupted; {control.stays(directory, sent)}", file=sys.stderr)
         return 130
-    print(f"{args.action}: obeyed by all ranks at step {record['step']}")
+    print(f"{args.action}: obeyed by all ranks at step {record.step}")
     return EXIT_DONE
 
 

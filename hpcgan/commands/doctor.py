@@ -41,7 +41,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check the installation with a real job of two ranks",
         description="Report what is installed and how it was built, then run a real allreduce over MPI. "
         "Exit code 0 if nothing has failed.",
     )
@@ -58,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks, printing each as it comes."""
     checks: list[Check] = []
 
-    def add(*found: Check) -> None:
-        checks.extend(found)
+    def add(*results: Check) -> None:
+        checks.extend(results)
         if not args.json:
-            for check in found:
+            for check in results:
                 print(line(check), flush=True)
 
     add(check_python(), check_hpcgan(), check_cores(args.ranks))
@@ -245,7 +244,7 @@ def check_training(described: dict[str, Any]) -> list[Check]:
             error = "not installed"
         checks.append(Check("Horovod", FAIL, error, INSTALL_TRAIN))
         return checks
-    parts = ", ".join(name.upper() for name, there in built.items() if there)
+    parts = ", ".join(name.upper() for name, is_built in built.items() if is_built)
     detail = f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
     if not built.get("mpi"):
         checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
@@ -299,8 +298,8 @@ def check_allreduce(ranks: int, timeout: float) -> Check:
     except (StopIteration, ValueError):
         answer = None
     if code != 0 or answer is None:
-        said = [text for text in errors.splitlines() if text.startswith("hpcgan:")] or errors.strip().splitlines()
-        return Check(name, FAIL, f"exit code {code}: {said[0] if said else 'no output'}", "run `make setup`")
+        lines = [text for text in errors.splitlines() if text.startswith("hpcgan:")] or errors.strip().splitlines()
+        return Check(name, FAIL, f"exit code {code}: {lines[0] if lines else 'no output'}", "run `make setup`")
     mean = (ranks - 1) / 2
     if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:
         return Check(name, FAIL, f"{ranks} ranks gave {answer}", "run `make setup`")

@@ -22,14 +22,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="physics score and report (HTML, JSON) of a run or of files",
         description="Score generated events against held-out real ones, beside what real events score "
         "against each other, and write a report: one HTML page, one JSON file.",
     )
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--real", type=Path, metavar="FILE", help="instead of RUN: real events, HDF5")
     parser.add_argument("--fake", type=Path, metavar="FILE", help="instead of RUN: generated events, HDF5")
-    parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: what they say, or rpv)")
+    parser.add_argument("--problem", metavar="NAME", help="what the files hold (default: what they say)")
     events.add_options(parser, "--real", " and --fake")
     parser.add_argument("--checkpoint", choices=("best", "latest"), help="weights of a RUN (default: best)")
     parser.add_argument("--split", choices=SPLITS, help="real events of a RUN's data (default: test)")

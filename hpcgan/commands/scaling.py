@@ -25,7 +25,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command, and the one that extrapolates."""
     parser = subparsers.add_parser(
         "scaling",
-        help="measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
         usage="hpcgan scaling CONFIG [key=value ...] --ranks 1,2,4 [options]\n"
         "       hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME [options]",
         description="Time the steps of a training on several numbers of ranks and report rate, efficiency and the "
@@ -55,15 +54,14 @@ def run(args: argparse.Namespace) -> int:
     if args.command != "scaling":
         return _model(args)
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.scaling import measure
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     scaling = config.scaling
     if not scaling.ranks:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
     for backend in scaling.comm:  # refuses unknown names
-        configuration.load(args.config, Problems(), [*args.overrides, f"comm.backend={backend}"])
+        configuration.load(args.config, [*args.overrides, f"comm.backend={backend}"])
     batch = measure.study_batch(config)
     if not scaling.synthetic_data:
         _check_data(config, batch)
@@ -79,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(study: Study, config: Config, resources: Resources) -> int:
-    from hpcgan.runs.directory import Lease, RunDirectory
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import Lease
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:
@@ -112,7 +111,8 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
 def _check_data(config: Config, batch: int) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
     from hpcgan.data import sharding
-    from hpcgan.problems.base import open_split, problem_class
+    from hpcgan.problems.base import problem_class
+    from hpcgan.problems.events import open_split
 
     source = open_split(problem_class(config.problem)(config.model), config.data, "train")
     try:
@@ -158,7 +158,9 @@ def _submit(args: argparse.Namespace, config: Config, out: Path) -> int:
 
     job, most = config.job, max(config.scaling.ranks)
     if most > job.ranks:
-        raise InputError(f"--ranks {most}: more than --nodes {job.nodes} times --ranks-per-node {job.ranks_per_node}")
+        raise InputError(
+            f"--ranks {most}: more than --nodes {job.nodes or 1} times --ranks-per-node {job.ranks_per_node or 1}"
+        )
     argv = ["scaling", str(args.config.absolute()), *args.overrides, "scaling.executor=local", "--out", str(out)]
     name = f"scaling-{config.name}"[:64]
     script = slurm.render(job, name, slurm.Program(argv), site=slurm.site_file(job), ending="plain")

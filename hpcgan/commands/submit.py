@@ -21,7 +21,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "submit",
-        help="train in a Slurm job, or in as many as it takes",
         description="Submit a training to Slurm. Before its time limit the job checkpoints and goes back into the "
         "queue, until the training is done. The same command again continues a run that was stopped.",
     )
@@ -41,10 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.launch import run_status, slurm
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
     argv = ["train", str(args.config.absolute()), *configuration.of_training(args.overrides)]
     program = slurm.Program([*argv, "--run", str(directory.path)])

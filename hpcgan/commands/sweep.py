@@ -32,7 +32,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command, and those that show a study."""
     parser = subparsers.add_parser(
         "sweep",
-        help="search hyper-parameters; 'sweep status|report|best|journal DIR' show a search",
         usage="hpcgan sweep CONFIG [key=value ...] --trials N [options]\n"
         "       hpcgan sweep status DIR [--once]\n"
         "       hpcgan sweep report DIR\n"
@@ -67,12 +66,11 @@ def run(args: argparse.Namespace) -> int:
         return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
-    from hpcgan.problems.base import Problems
     from hpcgan.sweep import optuna_study, study
     from hpcgan.sweep.executors import EXECUTORS
     from hpcgan.sweep.store import StudyDirectory
 
-    base, space = study.load(Path(args.config), Problems(), args.overrides)
+    base, space = study.load(Path(args.config), args.overrides)
     optuna_study.check_sampler(base.sweep.sampler)
     base = study.with_trials(base, space)
     description = study.describe(base, space, threads=1)
@@ -127,12 +125,10 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
 
 
 def _print_into(log: Path) -> None:
-    """From here on. Who has started this with a pipe hears that nothing was refused, and then the pipe's end."""
-    from hpcgan.sweep import views
-
+    """From here on."""
     try:
         with open(log, "ab") as file:
-            _say(views.into_log(log))
+            _say(f"at work; what it says from here on is in {log}")
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())

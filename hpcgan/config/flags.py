@@ -111,8 +111,8 @@ def section(
         reason = first["msg"].removeprefix("Value error, ")
         if first["loc"]:
             value = repr(first["input"])
-            shown = value if len(value) <= 80 else f"{value[:77]}..."
-            reason = f"{name}.{first['loc'][0]}={shown}: {reason[0].lower()}{reason[1:]}"
+            value = value if len(value) <= 80 else f"{value[:77]}..."
+            reason = f"{name}.{first['loc'][0]}={value}: {reason[0].lower()}{reason[1:]}"
         raise InputError(reason) from None
 
 
@@ -141,12 +141,13 @@ def _reason(text: str, error: ValidationError) -> str:
     first = error.errors()[0]
     if len(first["loc"]) > 1:  # one of a list
         text = str(first["input"])
-    limits, shown = first.get("ctx", {}), text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+    text = text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+    limits = first.get("ctx", {})
     if first["type"] in ("int_parsing", "int_parsing_size", "int_from_float"):
-        return f"'{shown}' is not a whole number"
+        return f"'{text}' is not a whole number"
     if first["type"] == "float_parsing":
-        return f"'{shown}' is not a number"
+        return f"'{text}' is not a number"
     for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if bound in limits:
-            return f"{shown}: give {words} {limits[bound]:g}"
-    return f"{shown!r}: {first['msg'].removeprefix('Value error, ')}"
+            return f"{text}: give {words} {limits[bound]:g}"
+    return f"{text!r}: {first['msg'].removeprefix('Value error, ')}"

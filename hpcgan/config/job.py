@@ -124,7 +124,7 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
     ValueError
         What sbatch does not have, what hpcgan decides itself, or a value that a shell could read.
     """
-    found: list[str] = []
+    options: list[str] = []
     for text in words:
         try:
             parts = shlex.split(text)
@@ -135,12 +135,12 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
         for part in parts:
             match = re.fullmatch(r"--([a-z][a-z-]*)(=.*)?", part, re.DOTALL)
             if match is not None:
-                found.append(part)
-            elif found and "=" not in found[-1] and not part.startswith("-"):
-                found[-1] += f"={part}"  # `--mail-user me@site`
+                options.append(part)
+            elif options and "=" not in options[-1] and not part.startswith("-"):
+                options[-1] += f"={part}"  # `--mail-user me@site`
             else:
                 raise ValueError("write options of sbatch in their long form, --name or --name=value")
-    for option in found:
+    for option in options:
         name, _, value = option[2:].partition("=")
         own = _OWN.get(name) or next((f"use --{o.flag}" for o in _options().values() if o.sbatch == name), None)
         if own is not None:
@@ -149,7 +149,7 @@ def passed_on(words: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(f"--{name} is no option of sbatch that hpcgan hands through")
         if not re.fullmatch(_VALUE, value) or len(value) > 1024:
             raise ValueError(f"--{name}: letters, digits and _.,:@+%/=&|*()[]~!^- only")
-    return tuple(found)
+    return tuple(options)
 
 
 class JobSection(Section):
@@ -160,9 +160,11 @@ class JobSection(Section):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    nodes: Annotated[int, Option(sbatch="nodes")] = Field(1, ge=1, le=1_000_000, description="nodes")
-    ranks_per_node: Annotated[int, Option(sbatch="ntasks-per-node")] = Field(
-        1, ge=1, le=10_000, description="ranks on each"
+    nodes: Annotated[int | None, Option(sbatch="nodes")] = Field(
+        None, ge=1, le=1_000_000, description="nodes; by default 1, of a cluster one a rank"
+    )
+    ranks_per_node: Annotated[int | None, Option(sbatch="ntasks-per-node")] = Field(
+        None, ge=1, le=10_000, description="ranks on each; by default 1, of a trial or a cluster what these ask for"
     )
     threads: Annotated[int | None, Option(sbatch="cpus-per-task")] = Field(
         None, ge=1, le=10_000, description="CPUs of a rank; by default, the site's number"
@@ -223,7 +225,7 @@ class JobSection(Section):
 
     @model_validator(mode="after")
     def _ranks_fit_gpus(self) -> JobSection:
-        if self.gpus_per_node is not None and self.ranks_per_node > self.gpus_per_node:
+        if self.gpus_per_node is not None and (self.ranks_per_node or 1) > self.gpus_per_node:
             raise ValueError(
                 f"job.ranks_per_node={self.ranks_per_node}: more ranks than GPUs ({self.gpus_per_node}) on a node; "
                 "hpcgan runs one rank a GPU"
@@ -233,11 +235,12 @@ class JobSection(Section):
     @property
     def ranks(self) -> int:
         """Of the whole job."""
-        return self.nodes * self.ranks_per_node
+        return (self.nodes or 1) * (self.ranks_per_node or 1)
 
     def directives(self) -> list[str]:
         """The options of sbatch that its keys stand for, `--nodes=2`, without those that are handed through."""
-        values = {option.sbatch: getattr(self, key) for key, option in _options().items() if option.sbatch}
+        counts = {"nodes": self.nodes or 1, "ranks_per_node": self.ranks_per_node or 1}
+        values = {o.sbatch: counts.get(key, getattr(self, key)) for key, o in _options().items() if o.sbatch}
         return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 

@@ -42,8 +42,8 @@ class DataConfig(Section):
     @field_validator("select")
     @classmethod
     def _select_names_values(cls, value: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
-        for name, wanted in value.items():
-            values = wanted if isinstance(wanted, list) else [wanted]
+        for name, choice in value.items():
+            values = choice if isinstance(choice, list) else [choice]
             if not values or not all(math.isfinite(number) for number in values):
                 raise ValueError(f"'{name}' must have a number, or a list of numbers")
         return value
@@ -53,7 +53,7 @@ class DataConfig(Section):
     def require(self, split: str) -> None:
         """Refuse a split that is not the one that the run of this configuration was trained with.
 
-        Only `hpcgan.runs.data.load` knows of any; a configuration that somebody wrote may mean any data.
+        Only `hpcgan.problems.run_data.load` knows of any; a configuration that somebody wrote may mean any data.
 
         Raises
         ------
@@ -449,16 +449,12 @@ class Config(Section):
         """`dump` as YAML, in the order of the schema."""
         return yamlio.dump(self.dump(*starting))
 
-    @property
-    def given_starting(self) -> tuple[str, ...]:
-        """Those of `STARTING` that were given."""
-        return tuple(name for name in STARTING if name in self.model_fields_set)
-
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
 
         Of `training.steps_per_call` it is whether there are several, on which last bits depend, not how many. Data, and
-        runs whose weights are taken, are known by their content (`hpcgan.runs.data`), which is not looked at here.
+        runs whose weights are taken, are known by their content, which is not looked at here
+        (`hpcgan.problems.run_data`).
         """
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]

@@ -23,10 +23,9 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import widgets as common
 from hpcgan.interactive.figure_process import Painter, Picture
-from hpcgan.problems.base import Problems
 from hpcgan.runs import commands as control
-from hpcgan.runs.directory import attempts_made
-from hpcgan.runs.follow import Follower
+from hpcgan.runs.lease import attempts_made
+from hpcgan.runs.records import Command, Epoch, Reader
 
 if TYPE_CHECKING:
     from hpcgan.interactive.training import Training
@@ -105,7 +104,7 @@ class TrainingDashboard(common.Panel):
             before.close()
         self._training, self._every = training, every
         self._run, self._config = training.run, training.config
-        self._follower, self._painter = Follower(self._run.metrics_file), Painter()
+        self._reader, self._painter = Reader(self._run.metrics_file, Epoch, Command), Painter()
         self._lock = threading.RLock()
         self._closed, self._wake, self._to_paint = threading.Event(), threading.Event(), threading.Event()
         self._finished = False
@@ -237,15 +236,15 @@ class TrainingDashboard(common.Panel):
     def _look(self) -> None:
         attempt, state = attempts_made(self._run), self._training.attempt_state()
         if attempt != self._attempt:  # it may have been started with other settings
-            self._config, self._attempt = self._run.load_config(Problems()), attempt
-        self._follower.read()  # after the state: all records of a training that has ended are there
-        self._state = "paused" if state == "running" and self._follower.paused else state
+            self._config, self._attempt = self._run.load_config(), attempt
+        self._reader.read()  # after the state: all records of a training that has ended are there
+        self._state = "paused" if state == "running" and self._reader.paused else state
         self._hear()
         self._show_state()
         self._want_pictures()
 
     def _show_state(self) -> None:
-        state, seen, epochs = self._state, self._follower, self._config.training.epochs
+        state, seen, epochs = self._state, self._reader, self._config.training.epochs
         self.header.value = _header(self._config.name, state, self._attempt, epochs, seen)
         self.progress.max = float(epochs)
         self.progress.value = min(seen.epochs_done, float(epochs))
@@ -257,26 +256,26 @@ class TrainingDashboard(common.Panel):
             field.disabled = "set" not in allowed
             field.placeholder = f"{self._base_rate(network):g}"
         if not self.curves.value:
-            drawing = "Drawing ..." if seen.epochs else "Curves and samples come with the first epoch that is done."
+            drawing = "Drawing ..." if seen.of(Epoch) else "Curves and samples come with the first epoch that is done."
             self._note.value = f"<i>{drawing}</i>"
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
         training = self._config.training
         given = [change.model_dump() for change in training.schedule.changes]
-        sent = [{"step": record["step"], **record["rates"]} for record in self._follower.commands]
+        sent = [{"step": record.step, **record.rates} for record in self._reader.of(Command)]
         initial: float = getattr(training, network).learning_rate
-        return schedule.base_rate(initial, network, self._follower.step, [*given, *sent])
+        return schedule.base_rate(initial, network, self._reader.step, [*given, *sent])
 
     # --- pictures ----------------------------------------------------------------------------------
 
     def _want_pictures(self) -> None:
         """Have those drawn of which there is more than in the ones that are shown."""
-        found = self._follower.epochs
-        if not found:
+        epochs = self._reader.of(Epoch)
+        if not epochs:
             return
-        attempt, done = found[-1]["attempt"], found[-1]["epoch"]
-        changes = sum(bool(record["rates"]) for record in self._follower.commands)
+        attempt, done = epochs[-1].attempt, epochs[-1].epoch
+        changes = sum(bool(record.rates) for record in self._reader.of(Command))
         wanted: dict[Picture, tuple[int, ...]] = {"curves": (done, attempt, changes)}
         if self._wanted.get("samples") != (done, attempt):
             there = [epoch for epoch in run_samples.epochs(self._run) if epoch <= done]  # they come after the record
@@ -361,17 +360,17 @@ class TrainingDashboard(common.Panel):
     def _hear(self) -> None:
         """Take the answers that have come."""
         for sent, name in list(self._pending.items()):
-            record = self._follower.outcome(sent)
+            record = self._reader.outcome(sent)
             if record is None and self._state not in ENDED:
                 continue
             del self._pending[sent]
             if record is None:
                 self._say(f"{name}: not obeyed, the training is {self._state}", bad=True)
-            elif record.get("refused"):
-                self._say(f"{name}: refused, {record['refused']}", bad=True)
+            elif record.refused:
+                self._say(f"{name}: refused, {record.refused}", bad=True)
             else:
-                rates = "".join(f" {network}={rate:g}" for network, rate in record["rates"].items())
-                self._say(f"{name}{rates}: obeyed by all ranks at step {record['step']:,}")
+                rates = "".join(f" {network}={rate:g}" for network, rate in record.rates.items())
+                self._say(f"{name}{rates}: obeyed by all ranks at step {record.step:,}")
 
     def _say(self, text: str, bad: bool = False) -> None:
         with self._lock:
@@ -385,21 +384,22 @@ class TrainingDashboard(common.Panel):
             waits = "waiting for the answer" if self._state in ALLOWED else "obeyed when the training is started again"
             lines.append(common.text(f"{names}: sent, {waits}"))
         lines += [common.text(text, bad=True) for text in (self._trouble, *self._failures.values()) if text]
-        if self._follower.unusable:
-            n = self._follower.unusable
+        if self._reader.unusable:
+            n = self._reader.unusable
             lines.append(common.text(f"{n} record{'s' * (n > 1)} of metrics.jsonl cannot be used", bad=True))
         self.status.value = "<br>".join(lines)
 
 
-def _header(name: str, state: str, attempt: int, epochs: int, seen: Follower) -> str:
-    best = seen.epochs[-1]["best"] if seen.epochs else None
+def _header(name: str, state: str, attempt: int, epochs: int, seen: Reader) -> str:
+    recorded = seen.of(Epoch)
+    best = recorded[-1].best if recorded else None
     parts = [
         f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
         common.badge(state, COLOURS.get(state, common.GREY)),
         f"epoch <b>{int(seen.epochs_done)}</b> of {epochs}",
         f"step <b>{seen.step:,}</b>",
         f"<b>{_number(seen.rate)}</b> samples/s",
-        "no score yet" if best is None else f"best score <b>{best['score']:.2f}</b> (epoch {best['epoch']})",
+        "no score yet" if best is None else f"best score <b>{best.score:.2f}</b> (epoch {best.epoch})",
     ]
     if attempt > 1:
         parts.append(f"attempt {attempt}")

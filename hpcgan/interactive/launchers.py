@@ -124,7 +124,7 @@ def engine_set(engines: str, n: int, job: JobSection) -> EngineSet:
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise InputError(f"n={n!r}: give at least 1 engine")
     if engines == "mpi":
-        options = flags.given(job)
+        options = job.model_dump(exclude_defaults=True)
         threads = options.pop("threads", None)
         if options.get("nodes") == 1:
             del options["nodes"]
@@ -133,10 +133,10 @@ def engine_set(engines: str, n: int, job: JobSection) -> EngineSet:
             raise InputError(f"{names}: only for engines='slurm'; 'mpi' starts them on this machine")
         layout = plan(n, threads=threads)
         return EngineSet(LocalEngines, {"threads": threads or 0}, cores=layout.cores, warnings=layout.warnings)
-    nodes = job.nodes if "nodes" in job.model_fields_set else n
+    nodes = job.nodes or n
     if n % nodes:
         raise InputError(f"n={n}, nodes={nodes}: the engines must be spread evenly over the nodes")
-    if "ranks_per_node" in job.model_fields_set and job.ranks_per_node != n // nodes:
+    if job.ranks_per_node not in (None, n // nodes):
         raise InputError(f"ranks_per_node={job.ranks_per_node}: is not n={n} over nodes={nodes}; leave it out")
     job = flags.section("job", JobSection, job, nodes=nodes, ranks_per_node=n // nodes)
     site = slurm.site_file(job)

@@ -87,8 +87,8 @@ class HpcganMagics(Magics):
 
     def _traceback(self, args: argparse.Namespace) -> None:
         """Of the last error, of a cell or of this magic, whichever came later."""
-        shown = getattr(sys, "last_value", None)
-        error = self._failed if shown is self._before else shown
+        last = getattr(sys, "last_value", None)
+        error = self._failed if last is self._before else last
         if error is None:
             raise InputError("there was no error")
         print("".join(traceback.format_exception(type(error), error, error.__traceback__)))
@@ -111,10 +111,10 @@ class HpcganMagics(Magics):
         self._cluster().stop()
 
     def _cluster(self) -> Cluster:
-        found = self._variables.get("cluster")
-        if not isinstance(found, Cluster):
+        cluster = self._variables.get("cluster")
+        if not isinstance(cluster, Cluster):
             raise InputError("there is no cluster in this notebook: %hpcgan start or %hpcgan connect")
-        return found
+        return cluster
 
 
 def _words(line: str) -> list[str]:

@@ -17,7 +17,8 @@ from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganErr
 from hpcgan.interactive.cluster import SETTLE, Cluster
 from hpcgan.interactive.ipyparallel_cluster import root_cause
 from hpcgan.interactive.training import RESTS, Training, attach, until
-from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state, attempts_made
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")
@@ -150,10 +151,10 @@ class EngineTraining(Training):
     def _judge(self, answers: list[dict[str, Any]]) -> None:
         self._cluster.settle()
         code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
-        said = next((answer["error"] for answer in answers if answer["error"]), None)
+        reason = next((answer["error"] for answer in answers if answer["error"]), None)
         if code not in (EXIT_DONE, EXIT_INTERRUPTED):
             kind = InputError if code == EXIT_BAD_INPUT else HpcganError
-            self._error = kind((said or f"{self.run.path}: exit code {code}").removeprefix("error: "))
+            self._error = kind(reason or f"{self.run.path}: exit code {code}")
 
     def _watch(self) -> None:
         import ipyparallel

@@ -10,14 +10,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
+from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
+from hpcgan.runs.records import Best, Command, Epoch, Reader
 from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
 Lines = dict[str, Sequence[float | None]]
-KINDS = ("start", "epoch", "step", "command", "rollback", "end")
 
 
 def until(over: Callable[[], bool], timeout: float | None, every: float) -> bool:
@@ -68,7 +69,7 @@ class Training:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.config = rundata.load(run)
+        self.config = run_data.load(run)
 
     def __repr__(self) -> str:
         return f"<Training {self.run.path.name}: {self.state}, epoch {self.epoch} of {self.config.training.epochs}>"
@@ -80,8 +81,7 @@ class Training:
         """`not started`, `running`, `paused`, or how it ended: one of `RESTS`."""
         state = self.attempt_state()
         if state == "running":
-            commands = records.read(self.run.metrics_file, "command")
-            return "paused" if commands and commands[-1].get("paused") else "running"
+            return "paused" if Reader(self.run.metrics_file, Command).read().paused else "running"
         return state
 
     def attempt_state(self) -> str:
@@ -91,35 +91,38 @@ class Training:
     @property
     def epoch(self) -> int:
         """Epochs that are done."""
-        found = records.read(self.run.metrics_file, "epoch")
-        return int(found[-1]["epoch"]) if found else 0
+        epochs = self._epochs()
+        return epochs[-1].epoch if epochs else 0
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Best | None:
         """`score`, `epoch` and `step` of the best epoch so far."""
-        found = records.read(self.run.metrics_file, "epoch")
-        best: dict[str, Any] | None = found[-1]["best"] if found else None
-        return best
+        epochs = self._epochs()
+        return epochs[-1].best if epochs else None
+
+    def _epochs(self) -> list[Epoch]:
+        return records.read(self.run.metrics_file, Epoch)
 
     def metrics(self, kind: str = "epoch") -> pandas.DataFrame:
         """What the training has recorded, a row a record, nested values as `losses.generator`.
 
         Parameters
         ----------
-        kind : "start", "epoch", "step", "command", "rollback" or "end"
+        kind : "start", "begun", "epoch", "step", "command", "rollback" or "end"
 
         Raises
         ------
         InputError
             Another kind, or pandas is not installed.
         """
-        if kind not in KINDS:
-            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+        known = records.KINDS
+        if kind not in known:
+            raise InputError(f"kind '{kind}': choose one of {', '.join(known)}{did_you_mean(kind, known)}")
         try:
             import pandas
         except ImportError:
             raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
-        return pandas.json_normalize(records.read(self.run.metrics_file, kind))
+        return pandas.json_normalize([records.plain(r) for r in records.read(self.run.metrics_file, known[kind])])
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
         """Until nobody works on the training any more; how it stands then.
@@ -211,25 +214,24 @@ class Training:
         """
         from hpcgan.report import plots
 
-        found = records.read(self.run.metrics_file, "epoch")
-        if not found:
+        epochs = self._epochs()
+        if not epochs:
             raise InputError(f"{self.run.path}: no epoch is done yet")
-        x = [record["epoch"] for record in found]
-        losses: Lines = {name: [record["losses"].get(name) for record in found] for name in found[0]["losses"]}
-        rates: Lines = {"all ranks": [record["samples_per_second"] for record in found]}
+        x = [record.epoch for record in epochs]
+        losses: Lines = {name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses}
+        rates: Lines = {"all ranks": [record.samples_per_second for record in epochs]}
         panels: list[tuple[str, Lines, bool]] = [(self.config.training.loss_label, losses, False)]
-        scores = [record.get("score") for record in found]
-        if any(scores):
-            sizes = ", ".join(str(n) for n in sorted({score["n"] for score in scores if score}))
-            parts = next(score["parts"] for score in scores if score)
-            lines: Lines = {"total": [score and score["total"] for score in scores]}
-            for part in parts:
-                lines[part.replace("_", " ")] = [score and score["parts"][part] for score in scores]
+        scores = [record.score for record in epochs]
+        if scored := [score for score in scores if score is not None]:
+            sizes = ", ".join(str(n) for n in sorted({score.n for score in scored}))
+            lines: Lines = {"total": [None if score is None else score.total for score in scores]}
+            for part in scored[0].parts:
+                lines[part.replace("_", " ")] = [None if score is None else score.parts[part] for score in scores]
             panels.append((f"Score (N = {sizes})", lines, True))
         panels.append(("Samples/s", rates, False))
-        marks = [(r["step"], r["rates"]) for r in records.read(self.run.metrics_file, "command") if r["rates"]]
-        per_epoch = found[-1]["step"] / found[-1]["epoch"]
-        return plots.progress(x, panels, [step / per_epoch for step, _ in marks])
+        changed_at = [record.step for record in records.read(self.run.metrics_file, Command) if record.rates]
+        per_epoch = epochs[-1].step / epochs[-1].epoch
+        return plots.progress(x, panels, [step / per_epoch for step in changed_at])
 
     def samples(self, epoch: int | None = None) -> Figure:
         """Generated events of an epoch beside real ones.

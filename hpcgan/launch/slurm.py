@@ -316,7 +316,7 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
     # Asking for one unknown job among several is an error in some versions: ask for all of mine, each element of
     # an array on its own line.
     text = _call(["squeue", "--noheader", "--me", "--array", "--format=%i|%T|%L|%R"])
-    found = {}
+    entries = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 3)
         if len(fields) == 4 and fields[0] in jobs:
@@ -324,8 +324,8 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
                 left: float | None = seconds(fields[2])
             except ValueError:
                 left = None
-            found[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
-    return found
+            entries[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
+    return entries
 
 
 @dataclass(frozen=True)
@@ -401,9 +401,9 @@ def obstacle(job: str, within: float = 5.0, every: float = 0.5) -> str:
     """
     end = time.monotonic() + within
     try:
-        while (found := job_state(job)) is not None and found.state == "PENDING":
-            if found.reason:
-                return "" if found.reason in _ITS_TURN else found.reason
+        while (state := job_state(job)) is not None and state.state == "PENDING":
+            if state.reason:
+                return "" if state.reason in _ITS_TURN else state.reason
             if time.monotonic() > end:
                 break
             time.sleep(every)
@@ -431,20 +431,20 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobStat
     last = ""
     while True:
         try:
-            found = job_state(job)
+            state = job_state(job)
         except HpcganError as error:
             if str(error) != last:
                 report(str(error))
                 last = str(error)
             time.sleep(every)
             continue
-        if found is None:
+        if state is None:
             raise HpcganError(f"Slurm knows nothing of job {job} (any more)")
-        if str(found) != last:
-            report(str(found))
-            last = str(found)
-        if found.state not in PRESENT:
-            return found
+        if str(state) != last:
+            report(str(state))
+            last = str(state)
+        if state.state not in PRESENT:
+            return state
         time.sleep(every)
 
 
@@ -525,7 +525,7 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mappi
     except OSError as error:
         raise HpcganError(f"{path} cannot be run: {error.strerror}") from None
     if done.returncode != 0:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in said[:3])
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in lines[:3])
         raise HpcganError(f"{command[0]}: {text or f'exit code {done.returncode}'}")
     return done.stdout + (done.stderr if both else "")

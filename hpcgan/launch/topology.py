@@ -47,8 +47,8 @@ class Topology:
 
     Attributes
     ----------
-    ranks, nodes, ranks_per_node : int
-        World size, nodes, and the largest number of ranks on one node.
+    ranks, nodes : int
+        World size, and nodes.
     cores : int
         Cores of a node that this process may use.
     threads : int
@@ -59,19 +59,31 @@ class Topology:
         Variables that the launcher sets for all ranks.
     mpirun_args : tuple of str
         Options of mpirun, without `-np`.
-    warnings : tuple of str
-        What the user should know about this layout.
     """
 
     ranks: int
     nodes: int
-    ranks_per_node: int
     cores: int
     threads: int
     flavour: str
     env: dict[str, str]
     mpirun_args: tuple[str, ...]
-    warnings: tuple[str, ...]
+
+    @property
+    def ranks_per_node(self) -> int:
+        """The largest number of ranks on one node."""
+        return math.ceil(self.ranks / self.nodes)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about this layout."""
+        ranks, threads, cores = self.ranks_per_node, self.threads, self.cores
+        if ranks * threads <= cores:
+            return ()
+        return (
+            f"{ranks} ranks x {threads} thread{'s' if threads > 1 else ''} share {cores} "
+            f"core{'s' if cores > 1 else ''}: this works, but slower than one rank a core",
+        )
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with the job's variables; what the user set for Horovod or MPI stays as it is."""
@@ -129,14 +141,7 @@ def plan(
             raise InputError(f"{name} must be at least 1, not {value}")
     cores = available_cores() if cores is None else cores
     as_root = os.geteuid() == 0 if as_root is None else as_root
-    per_node = math.ceil(ranks / nodes)
-    threads = max(1, cores // per_node) if threads is None else threads
-    warnings = []
-    if per_node * threads > cores:
-        warnings.append(
-            f"{per_node} ranks x {threads} thread{'s' if threads > 1 else ''} share {cores} "
-            f"core{'s' if cores > 1 else ''}: this works, but slower than one rank a core"
-        )
+    threads = max(1, cores // math.ceil(ranks / nodes)) if threads is None else threads
     env = {
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
@@ -159,7 +164,7 @@ def plan(
         args = ("-bind-to", "none")
     elif flavour == INTEL:
         env.update(_INTEL)
-    return Topology(ranks, nodes, per_node, cores, threads, flavour, env, args, tuple(warnings))
+    return Topology(ranks, nodes, cores, threads, flavour, env, args)
 
 
 def rank_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -197,9 +202,9 @@ def threads_from_env(env: Mapping[str, str], cores: int | None = None) -> int:
 
 def mpi_flavour(version_text: str) -> str:
     """The MPI implementation behind the output of `mpirun --version`."""
-    found = re.search(r"Open ?MPI\)?\s+v?(\d+)\.", version_text)
-    if found:
-        return OPEN_MPI_5 if int(found[1]) >= 5 else OPEN_MPI_4
+    version = re.search(r"Open ?MPI\)?\s+v?(\d+)\.", version_text)
+    if version:
+        return OPEN_MPI_5 if int(version[1]) >= 5 else OPEN_MPI_4
     if "Intel(R) MPI" in version_text:
         return INTEL
     if "HYDRA" in version_text or "mpich" in version_text.lower():

@@ -24,8 +24,7 @@ from hpcgan.config import Config, Section
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.launch.launcher import Launcher, Place, Watch, launch
 from hpcgan.launch.mpirun_output import BannerFilter
-from hpcgan.problems.base import Problems
-from hpcgan.runs import data as rundata
+from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic
 
@@ -256,12 +255,11 @@ class Study:
 
     def config(self) -> Config:
         """The configuration, as resolved when the study began."""
-        return RunDirectory(self.path).load_config(Problems())
+        return RunDirectory(self.path).load_config()
 
     def results(self) -> list[dict[str, Any]]:
         """All points there are, by backend, ranks and repeat; failed ones have `failure`."""
-        found = _read_folder(self.points)
-        return sorted(found, key=lambda r: (r["comm"], r["ranks"], r["repeat"]))
+        return sorted(_read_folder(self.points), key=lambda r: (r["comm"], r["ranks"], r["repeat"]))
 
     def allreduce(self) -> list[dict[str, Any]]:
         """Timings of bare collectives, by backend and ranks; failed ones have `failure`."""
@@ -269,11 +267,11 @@ class Study:
 
 
 def _read_folder(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError):  # a file that cannot be read is measured again
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-    return [entry for entry in found if isinstance(entry, dict) and {"comm", "ranks"} <= entry.keys()]
+            entries.append(json.loads(path.read_text(encoding="utf-8")))
+    return [entry for entry in entries if isinstance(entry, dict) and {"comm", "ranks"} <= entry.keys()]
 
 
 def _is_measured(path: Path) -> bool:
@@ -433,10 +431,10 @@ def request_of_ranks(
             log.replace(kept)
             raise HpcganError(last_error(kept.read_bytes()) or f"exit code {code}")
         try:
-            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+            parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         except (OSError, ValueError) as error:
             raise HpcganError(f"the ranks left no result: {error}") from None
-        everyone = [rank for part in found for rank in part]
+        everyone = [rank for part in parts for rank in part]
         if len(everyone) != ranks:
             raise HpcganError(f"{len(everyone)} of {ranks} ranks left a result")
         return everyone
@@ -486,13 +484,13 @@ def last_error(log: bytes) -> str:
     ours = [line for line in lines if line.startswith("hpcgan: ")]
     if ours:
         return re.sub(r"^hpcgan: (error: )?", "", ours[-1])
-    said = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
-    return said[-1] if said else ""
+    of_ranks = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
+    return of_ranks[-1] if of_ranks else ""
 
 
 def identity_of(config: Config) -> str:
     """Hash of what is measured: the configuration, and the content of the data, if these are read."""
-    return config.identity_hash() if config.scaling.synthetic_data else rundata.run_hash(config)
+    return config.identity_hash() if config.scaling.synthetic_data else run_data.run_hash(config)
 
 
 def default_directory(config: Config) -> Path:

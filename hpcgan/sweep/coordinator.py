@@ -16,8 +16,8 @@ from typing import Any
 from hpcgan.config import SweepSection
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 from hpcgan.launch.process import GRACE, Requests
-from hpcgan.runs import checkpoint
-from hpcgan.runs.directory import attempt_state
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep import optuna_study, pruning
 from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.search import OWN_SAMPLERS, hand_out, known_params, repeat_seed, trial_seed
@@ -25,7 +25,8 @@ from hpcgan.sweep.space import Space
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.store import Assignment, Result, StudyDirectory
 from hpcgan.sweep.table import TableReader
-from hpcgan.sweep.trial import cause, standing
+from hpcgan.sweep.trial import failure_file, standing
+from hpcgan.system import failure
 
 #: The longest wait before a lost trial is started again, seconds.
 LONGEST_BACKOFF = 60.0
@@ -213,7 +214,7 @@ class Coordinator:
         if self.requests.made():  # that is why
             return
         if code == EXIT_INTERRUPTED or (code is None and state == "interrupted"):
-            step = max(checkpoint.steps(self.study.trial(number).checkpoints), default=-1)
+            step = checkpoints.newest_step(self.study.trial(number).checkpoints)
             trial.stops = 1 if step > trial.step else trial.stops + 1
             trial.step = step
             if trial.stops < FRUITLESS:
@@ -221,9 +222,9 @@ class Coordinator:
                 return
         lost = self._assignments[number].lost + 1
         self._assign(replace(self._assignments[number], lost=lost))
-        said = cause(self.study.log_file(number))
+        reason = failure.read(failure_file(self.study, number))
         why = f"exit code {code}" if code is not None else "its process is gone"
-        why += f": {said}" if said else ""
+        why += f": {reason}" if reason is not None else ""
         if lost <= self.plan.retries:
             trial.not_before = time.monotonic() + min(self.backoff * lost, LONGEST_BACKOFF)
             self.report(f"trial {number} was lost ({why}); {lost} of {self.plan.retries} retries")

@@ -19,8 +19,7 @@ import pytest
 import tiny
 import yaml
 from browser import CHROMIUM, Browser
-
-from hpcgan.runs import records
+from recorded import recorded
 
 needs.found("horovod", "ipywidgets", "jupyterlab")
 pytestmark = [
@@ -170,11 +169,12 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
             page.wait_for(f"{text('header')}.includes('stopped')")
             page.wait_for("document.querySelector('.jp-Notebook').innerText.includes('it ended: stopped')")
             for name in ("pause", "resume", "checkpoint", "stop", "set"):
-                assert page.evaluate(f"document.querySelector('button.hpcgan-{name}').disabled"), name
+                # The state and the buttons come to the browser in messages of their own.
+                page.wait_for(f"document.querySelector('button.hpcgan-{name}').disabled")
         finally:
             page.screenshot(tmp_path / "dashboard.png")
     assert list((tmp_path / "clusters").iterdir()) == []  # it was stopped, and has left nothing
-    obeyed = records.read(metrics, "command")
+    obeyed = recorded(metrics, "command")
     assert [r["name"] for r in obeyed] == ["pause", "set", "resume", "stop"]
     assert obeyed[1]["rates"] == {"generator": 1.5e-4}
 

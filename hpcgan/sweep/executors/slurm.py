@@ -34,7 +34,7 @@ class SlurmExecutor(Executor):
     def __init__(self, study: StudyDirectory, config: Config, report: Callable[[str], None]) -> None:
         super().__init__(study, config, report)
         self.every = 5.0
-        ranks, nodes = config.sweep.ranks or 1, config.job.nodes
+        ranks, nodes = config.sweep.ranks or 1, config.job.nodes or 1
         if ranks % nodes:
             raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
         self._job = flags.section("job", JobSection, config.job, ranks_per_node=ranks // nodes)
