@@ -52,6 +52,10 @@ class Plugins:
         """Names of all, sorted."""
         return sorted(self.entry_points())
 
+    def ships(self, name: str) -> bool:
+        """Whether it is one of hpcgan's own."""
+        return name in self._shipped
+
     def get(self, name: str) -> Any:
         """The class of a name, or at a place `package.module:Class`.
 

@@ -24,7 +24,6 @@ from hpcgan.interactive.ipyparallel_cluster import (
     Loop,
     connect_client,
     connection_file,
-    find_cause,
     need_ipyparallel,
     new_cluster,
     root_cause,
@@ -33,6 +32,7 @@ from hpcgan.interactive.ipyparallel_cluster import (
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
+from hpcgan.system import failure
 
 if TYPE_CHECKING:
     import ipyparallel
@@ -50,6 +50,8 @@ ANSWER = 20.0
 CONTROLLER_TIMEOUT = 60.0
 #: Seconds between two signs of life of a notebook.
 MARK_EVERY = 2.0
+#: In the folder: why the engines failed.
+FAILURE = "failure.json"
 #: Characters of the engines' output that stay with an error.
 KEPT = 4000
 #: What is shown of ranks, and of clusters.
@@ -250,9 +252,9 @@ class Cluster:
                      "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
         settings = {**starter.settings, "engine_args": arguments}
         if starter.script is not None:
-            settings.update(script=starter.script(arguments), folder=str(self._folder))
+            settings.update(script=starter.script(str(self._failure_file), arguments), folder=str(self._folder))
         else:
-            settings["output_file"] = str(self._folder / "engines.log")
+            settings.update(failure_file=str(self._failure_file), output_file=str(self._folder / "engines.log"))
         loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)
         engine_set = self._cluster.engine_set
         job = getattr(engine_set, "job_id", None)
@@ -436,17 +438,19 @@ class Cluster:
         """What the engines have printed."""
         return _newest_log(self._folder)
 
-    def cause(self, since: int = 0, *, sure: bool = False) -> str | None:
-        """The first line of the log that says why a rank ended; None if there is none.
+    def cause(self) -> str | None:
+        """Why the engines failed, as they, or who has started them, have told; None as long as nobody has."""
+        return _cause(self._folder)
 
-        Parameters
-        ----------
-        since : int
-            Characters of the log to leave out.
-        sure : bool
-            Only a line that names a rank, or an error of hpcgan.
-        """
-        return find_cause(self.log()[since:], sure=sure)
+    def end_of_job(self) -> str | None:
+        """How the engines' Slurm job has ended; None if there is none, or it has not."""
+        if self.kind != "slurm":
+            return None
+        with contextlib.suppress(HpcganError):
+            state = slurm.job_state(self._job)
+            if state is None or state.state not in slurm.PRESENT:
+                return f"job {self._job} has ended ({state or 'unknown'})"
+        return None
 
     def __repr__(self) -> str:
         return f"<Cluster {self.id}: {self.size} {self.kind} rank{'s' * (self.size != 1)}, {self.state}>"
@@ -524,6 +528,10 @@ class Cluster:
     # --- inside ------------------------------------------------------------------------------------
 
     @property
+    def _failure_file(self) -> Path:
+        return self._folder / FAILURE
+
+    @property
     def _job(self) -> str:
         return str(self._about["engines"]["job"])
 
@@ -568,6 +576,11 @@ def _newest_log(folder: Path) -> str:
     return logs[-1].read_text(errors="replace") if logs else ""
 
 
+def _cause(folder: Path) -> str | None:
+    told = failure.read(folder / FAILURE)
+    return None if told is None else str(told)
+
+
 def _can_be_reached(about: folders.About) -> bool:
     there = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
     return "ranks" in about and there
@@ -584,7 +597,7 @@ def _why_not(folder: Path, known: Sequence[str]) -> str:
         return ": its controller has ended; its ranks end, too, at the latest when what they train has ended"
     if "ranks" not in about:
         return ": it is still being started"
-    why = find_cause(_newest_log(folder)) or "no cause in its log"
+    why = _cause(folder) or "nobody has told why"
     folders.end_process(about["controller"], folders.CONTROLLER_S)
     folders.remove(folder)
     return f": its ranks have ended ({why}), and what was left of it is removed"

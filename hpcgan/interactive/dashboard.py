@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcgan import schedule
+from hpcgan.config import RateChange
 from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import widgets as common
@@ -26,6 +26,7 @@ from hpcgan.interactive.figure_process import Painter, Picture
 from hpcgan.runs import commands as control
 from hpcgan.runs.lease import attempts_made
 from hpcgan.runs.records import Command, Epoch, Reader
+from hpcgan.schedule import Rates
 
 if TYPE_CHECKING:
     from hpcgan.interactive.training import Training
@@ -261,11 +262,9 @@ class TrainingDashboard(common.Panel):
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
-        training = self._config.training
-        given = [change.model_dump() for change in training.schedule.changes]
-        sent = [{"step": record.step, **record.rates} for record in self._reader.of(Command)]
-        initial: float = getattr(training, network).learning_rate
-        return schedule.base_rate(initial, network, self._reader.step, [*given, *sent])
+        commands = [record for record in self._reader.of(Command) if record.rates]
+        sent = [RateChange(step=record.step, rates=record.rates) for record in commands]
+        return Rates(self._config.training).base(self._reader.step, sent)[network]
 
     # --- pictures ----------------------------------------------------------------------------------
 

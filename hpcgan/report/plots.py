@@ -80,7 +80,6 @@ def with_unit(label: str, unit: str) -> str:
     return f"{label} [{unit}]" if unit else label
 
 
-@styled
 def histogram_ratio(
     real: Observable,
     fake: Observable,
@@ -90,8 +89,21 @@ def histogram_ratio(
     edges: np.ndarray | None = None,
     log_x: bool = False,
     log_y: bool = False,
-    names: tuple[str, str] = ("Real", "Generated"),
-    before: tuple[str, Observable] | None = None,
+) -> Figure:
+    """`named_histogram_ratio` of real and generated events."""
+    sides = {"Real": real, "Generated": fake}
+    return named_histogram_ratio(sides, label, entries=entries, edges=edges, log_x=log_x, log_y=log_y)
+
+
+@styled
+def named_histogram_ratio(
+    sides: Mapping[str, Observable],
+    label: str,
+    *,
+    entries: str = "Events",
+    edges: np.ndarray | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> Figure:
     """Distribution of one quantity, real and generated, over the ratio generated / real.
 
@@ -103,33 +115,30 @@ def histogram_ratio(
 
     Parameters
     ----------
-    real, fake : Observable
+    sides : mapping of str to Observable
+        Real and generated events, as the legend calls them. A third distribution is a dashed line, without errors or
+        ratio.
     label : str
-        Name of the quantity; its unit is that of `real`.
+        Name of the quantity; its unit is that of the first side.
     entries : str
         What is counted, for the axis label.
     edges : (bins + 1,) array, optional
         Default: `bin_edges` of the real values.
     log_x, log_y : bool
-    names : (str, str)
-        What the legend calls the two.
-    before : (str, Observable), optional
-        A third distribution, by its name: a dashed line, without errors or ratio.
     """
+    (real_name, real), (fake_name, fake), *more = sides.items()
     if edges is None:
         edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
     a, b = _bin(real, edges), _bin(fake, edges)
     centres, filled = _centres(edges, log_x), b.counts > 0
     figure, main, ratio = _ratio_figure()
     mplhep.histplot(a.per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
-    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label=names[0], flow="none")
+    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label=real_name, flow="none")
     _error_band(main, edges, a.per_event - a.errors[0], a.per_event + a.errors[1])
     heights = [a.per_event, b.per_event]
-    if before is not None:
-        heights.append(_bin(before[1], edges).per_event)
-        mplhep.histplot(
-            heights[-1], edges, ax=main, histtype="step", color=BEFORE, ls="--", label=before[0], flow="none"
-        )
+    for name, before in more:
+        heights.append(_bin(before, edges).per_event)
+        mplhep.histplot(heights[-1], edges, ax=main, histtype="step", color=BEFORE, ls="--", label=name, flow="none")
     main.errorbar(
         centres[filled],
         b.per_event[filled],
@@ -138,7 +147,7 @@ def histogram_ratio(
         ms=3.5,
         lw=1.1,
         color=FAKE,
-        label=names[1],
+        label=fake_name,
     )
     width = edges[1] - edges[0]
     discrete = np.allclose(edges % 1, 0.5) and np.isclose(width, 1)

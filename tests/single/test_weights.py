@@ -496,8 +496,7 @@ def test_kinds_of_events_that_take_turns_are_drawn_alike():
 
 
 @pytest.fixture
-def few_repetitions(monkeypatch):
-    monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
+def quick(few_repetitions, monkeypatch):
     monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
 
 
@@ -514,7 +513,7 @@ def weighted_file(folder, n=60, **columns):
     return folder / "weighted.h5", images
 
 
-def test_files_are_compared_with_their_weights(tmp_path, few_repetitions, capsys):
+def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
     # Events of half the energy have no weight to speak of.
     path, images = weighted_file(tmp_path, weight=lambda i: np.where(i % 2, 2.0, 0.001))
     with h5py.File(path, "a") as file:
@@ -533,7 +532,7 @@ def test_files_are_compared_with_their_weights(tmp_path, few_repetitions, capsys
     assert a < b - 5.0
 
 
-def test_files_of_a_mixture(tmp_path, few_repetitions, capsys):
+def test_files_of_a_mixture(tmp_path, quick, capsys):
     path, _ = weighted_file(tmp_path, y=lambda i: i % 3 > 0, weight=lambda i: 0 * i + 1)
     with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)
