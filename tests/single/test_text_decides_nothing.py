@@ -59,6 +59,8 @@ def searches(tree: ast.AST) -> list[int]:
 
 def is_words(node: ast.AST) -> bool:
     """A text of several words, which no key and no name is."""
+    if isinstance(node, ast.JoinedStr):
+        return any(isinstance(part, ast.Constant) and " " in part.value.strip("- ") for part in node.values)
     return isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and len(node.value.split()) > 1
 
 
@@ -106,6 +108,7 @@ def f(log, error, names):
     if "work" in str(error): pass
     if log.endswith("from here on"): pass
     if "name" in names: pass
+    if f"for {names} is none" in log: pass
 """
     )
-    assert (searches(tree), questions(tree)) == ([4, 5], [7, 8, 9])
+    assert (searches(tree), questions(tree)) == ([4, 5], [7, 8, 9, 11])
