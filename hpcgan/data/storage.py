@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import FailureKind, HpcganError, InputError
 from hpcgan.system.files import folder_lock, is_at, sync, sync_folder
 
 SPLITS = ("train", "val", "test")
@@ -540,6 +540,12 @@ def settings_difference(found: Any, wanted: str) -> str:
     return ""
 
 
+class NoRoom(InputError):
+    """The disk has no room for what is to be written: bad input, as another disk would do, but no fault of a trial."""
+
+    kind: FailureKind = "environment"
+
+
 def check_space(
     folder: str | os.PathLike[str], needed_bytes: int, remedy: str = "choose another disk or fewer events"
 ) -> None:
@@ -547,13 +553,13 @@ def check_space(
 
     Raises
     ------
-    InputError
+    NoRoom
         Less than `needed_bytes` free.
     """
     stat = os.statvfs(folder)
     free = stat.f_bavail * stat.f_frsize
     if free < needed_bytes:
-        raise InputError(
+        raise NoRoom(
             f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; {remedy}"
         )
 
