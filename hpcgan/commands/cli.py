@@ -36,7 +36,7 @@ COMMANDS = {
     "doctor": "check the installation with a real job of two ranks",
 }
 #: Commands of two words, which show what there is already.
-VIEWS = ("sweep status", "sweep report", "sweep best", "scaling model")
+VIEWS = ("sweep status", "sweep report", "sweep best", "sweep journal", "scaling model")
 
 EXIT_READER_LEFT = 141
 """The shell's convention for a program ended by SIGPIPE."""
