@@ -97,10 +97,10 @@ def test_its_run_generates_exports_and_is_reported(place: Place, run: Path) -> N
     assert {"jet_pt", "lit_pixels", "width"} <= {figure["name"] for figure in report["figures"]}
 
 
-def test_it_is_swept(place: Place) -> None:
+def test_it_is_swept_by_an_executor_of_its_own(place: Place) -> None:
     pytest.importorskip("optuna")
-    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--repeats", "0", "--out", "study")
-    place.hpcgan("sweep", "search.yaml", *SMALL, *options)
+    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--out", "study")
+    place.hpcgan("sweep", "search.yaml", *SMALL, *options, "--executor", "jets25.executor:Plain")
     assert len(sweeps.table(place.folder / "study")) == 2
 
 
