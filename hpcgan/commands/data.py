@@ -346,5 +346,5 @@ def _fingerprint(file: Path) -> str:
     """What a file is, and whether it is still what was written here."""
     from hpcgan.data import identity
 
-    said = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
-    return identity.fingerprint(file)[:12] + said[identity.is_as_written(file)]
+    note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
+    return identity.fingerprint(file)[:12] + note[identity.is_as_written(file)]

@@ -95,9 +95,9 @@ def make_block(block: Block, advance: Callable[[int], None]) -> Sample:
     """Showers of a unit of work."""
     rng = block.random()
     energy = rng.uniform(*block.beam.energy, block.n).astype(np.float32).astype(np.float64)  # as the file will say
-    made = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
+    simulated = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
     advance(block.n)
-    return files.to_sample(made, energy)
+    return files.to_sample(simulated, energy)
 
 
 _GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}

@@ -328,7 +328,7 @@ def mass_points(
         No points, or a grid without a possible one.
     """
     least = pythia.MIN_SPLITTING_GEV
-    found = list(masses)
+    points = list(masses)
     for grid in grids:
         possible = [point for point in grid if point[0] - point[1] >= least]
         skipped = [f"{gluino:g},{neutralino:g}" for gluino, neutralino in grid if (gluino, neutralino) not in possible]
@@ -339,7 +339,7 @@ def mass_points(
             more = f" and {len(skipped) - 6} more" if len(skipped) > 6 else ""
             count = f"{len(skipped)} of {len(grid)} points skipped"
             print(f"warning: --mass-grid: {count} ({reason}): {'; '.join(skipped[:6])}{more}", file=sys.stderr)
-        found += [point for point in possible if point not in found]
-    if not found:
+        points += [point for point in possible if point not in points]
+    if not points:
         raise InputError("give --mass M_GLUINO,M_NEUTRALINO or --mass-grid GLUINOS,NEUTRALINOS")
-    return found
+    return points
