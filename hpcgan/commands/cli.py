@@ -21,7 +21,7 @@ from hpcgan.system.failure import Failure
 from hpcgan.system.parser import Parser
 
 COMMANDS = {
-    "data": "generate, import or inspect image data",
+    "data": "generate, import or inspect data sets",
     "train": "train a model; the same command again resumes it",
     "generate": "samples of a trained run as a file",
     "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
