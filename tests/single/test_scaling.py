@@ -88,7 +88,10 @@ def test_ranks_that_do_not_share_a_batch_evenly_are_refused(tmp_path):
     [
         ([], "--ranks is missing"),
         (["--ranks", "0"], "--ranks: 0: give at least 1"),
-        (["--ranks", "1", "--comm", "carrier-pigeon"], "comm.backend: input should be 'auto', 'horovod', 'mpi'"),
+        (
+            ["--ranks", "1", "--comm", "carrier-pigeon"],
+            "comm.backend: choose one of: auto, horovod, mpi, serial, or package.module:Class",
+        ),
         (["--ranks", "1", "--repeats", "0"], "--repeats: 0: give at least 1"),
         (["--ranks", "1", "--warm-up", "1"], "--warm-up: 1: give at least 2"),
         (["--ranks", "1,3", "--mode", "strong"], "3 ranks cannot share a global batch of 4 evenly"),
