@@ -2,8 +2,7 @@
 
 A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``), whether the
 writer came to its end (``complete``), and what all values come to (``digest``). What stands in the group is a matter of
-:mod:`hpcgan.problems.detector_images.files` (detector images in the published layout) and
-:mod:`hpcgan.data.layouts.tensors` (any schema).
+the layout (:mod:`hpcgan.data.layouts`, and those of problems).
 """
 
 from __future__ import annotations
