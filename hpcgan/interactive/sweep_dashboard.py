@@ -16,8 +16,8 @@ from hpcgan.errors import InputError
 from hpcgan.interactive import widgets
 from hpcgan.interactive.figure_process import Painter
 from hpcgan.sweep import views
-from hpcgan.sweep.domain import short_names
-from hpcgan.sweep.domain import show as shown
+from hpcgan.sweep.labels import short_names
+from hpcgan.sweep.labels import show as shown
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.table import Row, RowState, Table, TableReader
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcgan.report import page
 from hpcgan.report.page import EmbeddedFigure
-from hpcgan.sweep.domain import short_names, show
+from hpcgan.sweep.labels import short_names, show
 
 PLACES = 20
 """Places of the ranking that are shown at once; the table of trials has all."""

@@ -29,13 +29,13 @@ from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import conditional, report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
-from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
+from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.calorimeter import figures as calogan_figures  # noqa: E402
 from hpcgan.problems.calorimeter import files as calo  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
-from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
+from hpcgan.problems.calorimeter.importing import ShowerImporter  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
@@ -140,7 +140,7 @@ def test_a_source_has_one_energy_a_shower_and_no_overflow(folder, cache):
 
 
 def test_geant4_showers_are_data_like_parametrised_ones(tmp_path):
-    import_files([GEANT4], tmp_path / "g4", PUBLISHED)
+    ShowerImporter().import_files([GEANT4], tmp_path / "g4")
     problem = CaloganProblem(CaloganModel(particles=["gamma"]))
     for split in ("train", "val"):
         problem.validate(tmp_path / "g4", split)

@@ -15,12 +15,12 @@ import yaml
 from rich.console import Console
 
 from hpcgan import config as configuration
+from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.lease import Lease
 from hpcgan.sweep import figures, page, report, views
 from hpcgan.sweep.statistics import ranking
-from hpcgan.sweep.store import Goal
 from hpcgan.sweep.table import read_table
 
 TRIALS = 14
@@ -297,7 +297,7 @@ def test_status_in_plain_lines(tmp_path, capsys):
     fake_sweeps.begin(study, 10, scores=[8.0, 4.0, 6.0])
     fake_sweeps.begin(study, 11)
     study.result_file(3).write_text("{")
-    study.write_goal(Goal(trials=20, repeats=0, concurrency=2))
+    study.write_goal(SweepSection(trials=20, repeats=0, concurrency=2))
     lease = Lease(study.runner(10))
     try:
         assert views.status(tmp_path, once=False) == 0  # no terminal: once
