@@ -58,7 +58,7 @@ MAY_IMPORT = {
     # Which files a run was trained with: what only its problem and its directory together know.
     "hpcgan.problems.run_data": {"hpcgan.problems", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.runs.records"},
-    "hpcgan.data": {"hpcgan.rng"},
+    "hpcgan.data": {"hpcgan.rng", "hpcgan.config.base"},
     "hpcgan.metrics": set(),
     "hpcgan.physics": {"hpcgan.rng"},
     "hpcgan.config": {"hpcgan.problems.discovery"},
