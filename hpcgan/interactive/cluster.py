@@ -17,69 +17,44 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
+from hpcgan.interactive import ranks
+from hpcgan.interactive.cluster_client import RANKS, ClusterClient, newest_log
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
 from hpcgan.interactive.ipyparallel_cluster import (
     Loop,
     connect_client,
-    connection_file,
     find_cause,
     need_ipyparallel,
     new_cluster,
     root_cause,
-    within,
 )
 from hpcgan.interactive.rows import Rows
+from hpcgan.interactive.session import Session
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
 
 if TYPE_CHECKING:
-    import ipyparallel
-
     from hpcgan.interactive.launchers import Wanted
-    from hpcgan.interactive.session import Session
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
-#: Seconds in which everybody has heard that engines have answered, or ended.
-SETTLE = 10.0
-#: Seconds in which the controller must answer.
-ANSWER = 20.0
 #: Seconds in which the controller must be up.
 CONTROLLER_TIMEOUT = 60.0
-#: Seconds between two signs of life of a notebook.
-MARK_EVERY = 2.0
 #: Characters of the engines' output that stay with an error.
 KEPT = 4000
-#: What is shown of ranks, and of clusters.
-RANKS = ("rank", "size", "host", "pid", "threads", "backend", "engine")
+#: What is shown of clusters.
 LIST = ("id", "where", "kind", "ranks", "state", "since", "idle")
 
 
-class Cluster:
-    """Engines that train; made by `start` or `connect`.
-
-    Attributes
-    ----------
-    id : str
-    kind : str
-        `mpi` or `slurm`.
-    ranks : Rows
-        A row a rank: `rank`, `host`, `pid`, `threads`, `engine` (its number for ipyparallel).
-    """
+class Cluster(ClusterClient):
+    """Engines that train; made by `start` or `connect`."""
 
     def __init__(self, folder: Path, about: folders.About, report: Callable[[str], None]) -> None:
-        self._folder, self._about, self._report = folder, about, report
-        self.id, self.kind = folder.name, str(about["kind"])
-        self.ranks = Rows(about.get("ranks", ()), RANKS)
+        super().__init__(folder, about)
+        self._report = report
         self._cluster: Any = None  # ipyparallel's, of one that this kernel has started
-        self._client: ipyparallel.Client | None = None
-        self._occupied: Callable[[], bool] = lambda: False
         self._ending, self._ended = threading.RLock(), False
-        self._closed = threading.Event()
-        self._mark()
-        self._marking = threading.Thread(target=self._keep_marking, name="hpcgan-cluster", daemon=True)
-        self._marking.start()
 
     # --- making one --------------------------------------------------------------------------------
 
@@ -325,8 +300,6 @@ class Cluster:
 
     def _accept(self, n: int, nodes: int | None) -> None:
         """Check that the engines are the ranks of one world, over the nodes that were asked for."""
-        from hpcgan.interactive import ranks
-
         view = self._client[:]  # type: ignore[index]
         view.block = False
         result = view.apply_async(ranks.describe)
@@ -367,102 +340,10 @@ class Cluster:
         except ipyparallel.error.IPythonError as error:
             raise HpcganError(f"{what} failed: {self.cause() or root_cause(error)}") from None
 
-    # --- how it stands -----------------------------------------------------------------------------
-
-    @property
-    def size(self) -> int:
-        """Ranks."""
-        return len(self.ranks)
-
-    @property
-    def client(self) -> ipyparallel.Client:
-        """Ipyparallel's view of it.
-
-        Raises
-        ------
-        InputError
-            The cluster was stopped or closed.
-        """
-        if self._client is None:
-            raise InputError(f"cluster {self.id} was stopped; Cluster.start() makes another one")
-        return self._client
-
-    @property
-    def connection_file(self) -> Path:
-        """What other clients of the controller need, e.g. `hpcgan sweep --executor ipyparallel --cluster FILE`."""
-        return connection_file(self._folder, "client")
-
-    @property
-    def engine_file(self) -> Path:
-        """What engines need."""
-        return connection_file(self._folder, "engine")
-
-    @property
-    def state(self) -> str:
-        """`ready`, `busy`, `lost` (engines or the controller have ended) or `stopped`."""
-        if self._client is None or not self._folder.is_dir():
-            return "stopped"
-        if len(self._client.ids) < self.size or folders.controller_lives(self._about) is False:
-            return "lost"
-        try:
-            return "busy" if self.busy() else "ready"
-        except HpcganError:  # the controller does not answer
-            return "lost"
-
-    def busy(self) -> bool:
-        """Whether an engine works or has work waiting, whoever has asked for it.
-
-        Raises
-        ------
-        HpcganError
-            The controller does not answer.
-        """
-        # The controller hears of what this kernel has just asked for a moment later.
-        return self._occupied() or self._has_work()
-
-    def occupy(self, still: Callable[[], bool]) -> None:
-        """Note that this kernel has given the engines something to do, for as long as `still` is true."""
-        self._occupied = still
-
-    def _has_work(self) -> bool:
-        import ipyparallel
-
-        try:
-            status = within(ANSWER, self.client.queue_status)
-        except (TimeoutError, ipyparallel.error.IPythonError) as error:
-            raise HpcganError(f"cluster {self.id}: the controller does not answer ({root_cause(error)})") from None
-        return any(part["queue"] or part["tasks"] for engine, part in status.items() if isinstance(engine, int))
-
-    def settle(self) -> None:
-        """After engines have answered: until the controller knows it, so that they are not taken for busy."""
-        with contextlib.suppress(HpcganError):
-            until(lambda: not self._has_work(), SETTLE, 0.05)
-
-    def log(self) -> str:
-        """What the engines have printed."""
-        return _newest_log(self._folder)
-
-    def cause(self, since: int = 0, *, sure: bool = False) -> str | None:
-        """The first line of the log that says why a rank ended; None if there is none.
-
-        Parameters
-        ----------
-        since : int
-            Characters of the log to leave out.
-        sure : bool
-            Only a line that names a rank, or an error of hpcgan.
-        """
-        return find_cause(self.log()[since:], sure=sure)
-
-    def __repr__(self) -> str:
-        return f"<Cluster {self.id}: {self.size} {self.kind} rank{'s' * (self.size != 1)}, {self.state}>"
-
     # --- using and ending it -----------------------------------------------------------------------
 
     def session(self) -> Session:
         """What trains on it."""
-        from hpcgan.interactive.session import Session
-
         return Session(self)
 
     def stop(self) -> None:
@@ -513,14 +394,6 @@ class Cluster:
         with contextlib.suppress(Exception), guard.hold():
             self._end(lambda: guard.hurry)
 
-    def close(self) -> None:
-        """Leave the cluster as it is; `connect` finds it again, until it has been idle for long."""
-        self._closed.set()
-        self._marking.join(ANSWER)  # the folder may be removed now
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
     def __enter__(self) -> Cluster:
         return self
 
@@ -548,14 +421,6 @@ class Cluster:
         except OSError:
             return ""
 
-    def _mark(self) -> None:
-        with contextlib.suppress(OSError):
-            (self._folder / "mark").touch()
-
-    def _keep_marking(self) -> None:
-        while not self._closed.wait(MARK_EVERY) and self._folder.is_dir():
-            self._mark()
-
 
 def _check_seconds(name: str, value: float) -> None:
     if not value > 0:
@@ -567,11 +432,6 @@ def _last_words(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): ", line)]
     return (errors or lines or ["it printed nothing"])[-1]
-
-
-def _newest_log(folder: Path) -> str:
-    logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1].read_text(errors="replace") if logs else ""
 
 
 def _can_be_reached(about: folders.About) -> bool:
@@ -590,7 +450,7 @@ def _why_not(folder: Path, known: Sequence[str]) -> str:
         return ": its controller has ended; its ranks end, too, at the latest when what they train has ended"
     if "ranks" not in about:
         return ": it is still being started"
-    why = find_cause(_newest_log(folder)) or "no cause in its log"
+    why = find_cause(newest_log(folder)) or "no cause in its log"
     folders.end_process(about["controller"], folders.CONTROLLER_S)
     folders.remove(folder)
     return f": its ranks have ended ({why}), and what was left of it is removed"

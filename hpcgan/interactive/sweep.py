@@ -10,37 +10,25 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
+from hpcgan.interactive import figures
+from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
+from hpcgan.interactive.sweep_dashboard import SweepDashboard
 from hpcgan.interactive.training import Training, until
 from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.sweep import commands, views
 from hpcgan.sweep import study as studies
-from hpcgan.sweep import views
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
-from hpcgan.sweep.table import Row, Table, TableReader
+from hpcgan.sweep.table import TableReader
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
-
-    from hpcgan.interactive.sweep_dashboard import SweepDashboard
-
-#: What the coordinator's lease says, and what it is called here.
-STATES: Mapping[str | None, str] = {
-    None: "not started",
-    "running": "running",
-    "done": "done",
-    "interrupted": "stopped",
-    "failed": "failed",
-    "lost": "lost",
-}
-#: Of a row without a result.
-_OPEN = ("running", "queued", "lost")
 
 
 class Sweep:
@@ -145,8 +133,7 @@ class Sweep:
 
         Of the process that hands out trials. Trials of a batch system and of engines go on without it.
         """
-        state = attempt_state(RunDirectory(self.path))
-        return STATES.get(state, str(state))
+        return commands.state(self.path)
 
     @property
     def log(self) -> Path:
@@ -214,7 +201,7 @@ class Sweep:
         InputError
             There is no such trial (yet), or its configuration cannot be read.
         """
-        self._row(self._reader.read(), number)
+        commands.trial_row(self._reader, number)
         return Training(self._reader.study.trial(number))
 
     # --- commands ----------------------------------------------------------------------------------
@@ -234,13 +221,7 @@ class Sweep:
         HpcganError
             It has not ended by then; it will, when the trials have written their checkpoints.
         """
-        state = self.state
-        if state != "running" and not any(row.state == "running" for row in self._reader.read().rows):
-            raise InputError(f"{self.path}: there is nothing to stop: the sweep is {state}")
-        try:
-            self._reader.study.stop_file.touch()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot ask it to stop: {error.strerror}") from None
+        commands.stop(self._reader)
         if wait > 0:
             try:
                 self.wait(wait)
@@ -260,16 +241,7 @@ class Sweep:
         InputError
             There is no such trial, it has ended, or that was decided already.
         """
-        row = self._row(self._reader.read(), number)
-        if row.state not in _OPEN:
-            raise InputError(f"trial {number}: is {row.state}; only trials that run or wait can be pruned")
-        reason = f"pruned by hand after epoch {row.epochs}"
-        try:
-            decided = self._reader.study.write_verdict(number, reason, row.epochs)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot prune trial {number}: {error.strerror}") from None
-        if not decided:
-            raise InputError(f"trial {number}: shall end already, before its next epoch")
+        commands.prune(self._reader, number)
 
     # --- pictures and report -----------------------------------------------------------------------
 
@@ -281,18 +253,15 @@ class Sweep:
         InputError
             No trial has a score yet.
         """
-        from hpcgan.sweep.figures import overview_figure
-
-        made = overview_figure(self._reader.read())
-        if made is None:
-            raise InputError(f"{self.path}: no trial has a score yet")
-        return made
+        return figures.trials(self.path)
 
     def dashboard(self) -> SweepDashboard | None:
         """Display a live panel with buttons; where there are no widgets, table, picture and what a panel needs."""
-        from hpcgan.interactive import sweep_dashboard
+        return display_live(lambda: SweepDashboard(self.path), self._display_plainly)
 
-        return sweep_dashboard.show(self)
+    def _display_plainly(self) -> None:
+        display_plain(self.table())
+        display_picture(self.plot())
 
     def report(self) -> Path:
         """Write the report as it stands now; its page.
@@ -303,13 +272,6 @@ class Sweep:
             It cannot be written.
         """
         return views.report(self.path)[-1]
-
-    def _row(self, table: Table, number: int) -> Row:
-        row = table.row(number)
-        if row is None:
-            known = f"the last one is {table.rows[-1].number}" if table.rows else "there is none yet"
-            raise InputError(f"{self.path}: no trial {number}; {known}")
-        return row
 
 
 def _start(command: Sequence[str], log: Path) -> None:

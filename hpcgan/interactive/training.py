@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
+from hpcgan.interactive import figures
+from hpcgan.interactive.live_panel import display_live, display_picture
+from hpcgan.interactive.training_dashboard import TrainingDashboard
 from hpcgan.runs import commands as control
 from hpcgan.runs import data as rundata
 from hpcgan.runs import records
@@ -24,11 +27,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from hpcgan.interactive.dashboard import TrainingDashboard
-
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
-Lines = dict[str, Sequence[float | None]]
 KINDS = ("start", "epoch", "step", "command", "rollback", "end")
 
 
@@ -209,27 +209,7 @@ class Training:
         InputError
             No epoch is done yet.
         """
-        from hpcgan.report import plots
-
-        found = records.read(self.run.metrics_file, "epoch")
-        if not found:
-            raise InputError(f"{self.run.path}: no epoch is done yet")
-        x = [record["epoch"] for record in found]
-        losses: Lines = {name: [record["losses"].get(name) for record in found] for name in found[0]["losses"]}
-        rates: Lines = {"all ranks": [record["samples_per_second"] for record in found]}
-        panels: list[tuple[str, Lines, bool]] = [(self.config.training.loss_label, losses, False)]
-        scores = [record.get("score") for record in found]
-        if any(scores):
-            sizes = ", ".join(str(n) for n in sorted({score["n"] for score in scores if score}))
-            parts = next(score["parts"] for score in scores if score)
-            lines: Lines = {"total": [score and score["total"] for score in scores]}
-            for part in parts:
-                lines[part.replace("_", " ")] = [score and score["parts"][part] for score in scores]
-            panels.append((f"Score (N = {sizes})", lines, True))
-        panels.append(("Samples/s", rates, False))
-        marks = [(r["step"], r["rates"]) for r in records.read(self.run.metrics_file, "command") if r["rates"]]
-        per_epoch = found[-1]["step"] / found[-1]["epoch"]
-        return plots.progress(x, panels, [step / per_epoch for step, _ in marks])
+        return figures.curves(self.run, self.config.training.loss_label)
 
     def samples(self, epoch: int | None = None) -> Figure:
         """Generated events of an epoch beside real ones.
@@ -244,19 +224,12 @@ class Training:
         InputError
             There are no samples of it.
         """
-        there = run_samples.epochs(self.run)
-        if not there:
-            raise InputError(f"{self.run.path}: no epoch is done yet")
-        epoch = there[-1] if epoch is None else epoch
-        if epoch not in there:
-            raise InputError(f"{self.run.path}: no samples of epoch {epoch}; there are {there[0]} to {there[-1]}")
-        drawn = run_samples.figure(self.run, epoch)
-        if drawn is None:
-            raise InputError(f"problem '{self.config.problem}' has no picture of single samples")
-        return drawn[1]
+        if epoch is None:
+            epoch = max(run_samples.epochs(self.run), default=0)
+        return figures.samples(self.run, epoch)[1]
 
     def dashboard(self) -> TrainingDashboard | None:
         """Display a live panel with buttons; where there are no widgets, the picture and what a panel needs."""
-        from hpcgan.interactive import dashboard
-
-        return dashboard.show(self)
+        return display_live(
+            lambda: TrainingDashboard(self.run, self.attempt_state), lambda: display_picture(self.plot())
+        )
