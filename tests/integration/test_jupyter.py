@@ -170,7 +170,8 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
             page.wait_for(f"{text('header')}.includes('stopped')")
             page.wait_for("document.querySelector('.jp-Notebook').innerText.includes('it ended: stopped')")
             for name in ("pause", "resume", "checkpoint", "stop", "set"):
-                assert page.evaluate(f"document.querySelector('button.hpcgan-{name}').disabled"), name
+                # The state and the buttons come to the browser in messages of their own.
+                page.wait_for(f"document.querySelector('button.hpcgan-{name}').disabled")
         finally:
             page.screenshot(tmp_path / "dashboard.png")
     assert list((tmp_path / "clusters").iterdir()) == []  # it was stopped, and has left nothing
