@@ -10,6 +10,7 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.sweep.table import read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,6 @@ def trials(study: Path) -> Figure:
         There is no study, or no trial has a score yet.
     """
     from hpcgan.sweep.figures import overview_figure
-    from hpcgan.sweep.table import read_table
 
     figure = overview_figure(read_table(study))
     if figure is None:

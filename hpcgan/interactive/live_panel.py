@@ -43,34 +43,29 @@ def missing() -> str | None:
     """Why there can be no panel here, in one line."""
     try:
         import ipywidgets  # noqa: F401 - whether it is there
-        from IPython import get_ipython
     except ImportError:
         return f"The dashboard needs ipywidgets: {HOW}"
-    if getattr(get_ipython(), "kernel", None) is None:
+    if getattr(_shell(), "kernel", None) is None:
         return f"The dashboard needs a notebook: {HOW}, then jupyter lab. Here, plot() returns the picture."
     return None
 
 
 def display_plain(thing: Any) -> None:
     """Display something in a notebook, or a terminal of IPython; nothing elsewhere."""
-    try:
-        from IPython import get_ipython
+    if _shell() is not None:
         from IPython.display import display
-    except ImportError:
-        return
-    if get_ipython() is not None:
+
         display(thing)
 
 
 def display_picture(figure: Figure) -> None:
     """Display a figure as it is now, whatever the kernel does with figures."""
-    try:
+    if _shell() is not None:
         from IPython.display import Image
-    except ImportError:
-        return
-    from hpcgan.report import plots
 
-    display_plain(Image(data=plots.png(figure), width=1000))
+        from hpcgan.report import plots
+
+        display_plain(Image(data=plots.png(figure), width=1000))
 
 
 def text(line: str, bad: bool = False) -> str:
@@ -340,11 +335,18 @@ class LivePanel:
 _open: dict[Path, LivePanel] = {}
 
 
+def _shell() -> Any:
+    """IPython's, where this runs in one."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    return get_ipython()
+
+
 def _cell() -> int | None:
     """The number of the cell that runs."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
+    shell = _shell()
     return None if shell is None else int(shell.execution_count)
 
 

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
+from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
 from hpcgan.interactive.training import Training, until
 from hpcgan.problems.base import Problems
 from hpcgan.sweep import commands, views
 from hpcgan.sweep import study as studies
+from hpcgan.sweep.report import columns
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import TableReader
@@ -173,13 +175,8 @@ class Sweep:
         InputError
             pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
-        from hpcgan.sweep.report import columns
-
-        return pandas.DataFrame(columns(self._reader.read()))
+        table: pandas.DataFrame = import_pandas().DataFrame(columns(self._reader.read()))
+        return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
         """Until nobody hands out trials any more; how it stands then.

@@ -16,6 +16,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture
+from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.training_dashboard import TrainingDashboard
 from hpcgan.runs import commands as control
 from hpcgan.runs import data as rundata
@@ -115,11 +116,8 @@ class Training:
         """
         if kind not in KINDS:
             raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
-        return pandas.json_normalize(records.read(self.run.metrics_file, kind))
+        table: pandas.DataFrame = import_pandas().json_normalize(records.read(self.run.metrics_file, kind))
+        return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
         """Until nobody works on the training any more; how it stands then.

@@ -17,7 +17,6 @@ pytest.importorskip("ipywidgets")
 pytest.importorskip("optuna")
 
 from hpcgan.interactive import figure_process, live_panel
-from hpcgan.interactive import sweep as sweep_module
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
 
 PNG = b"\x89PNG"
@@ -177,8 +176,8 @@ def test_without_widgets_there_is_a_line_and_the_plain_things(study, capsys, mon
     assert sweep.dashboard() is None  # there is no kernel here
     assert "The dashboard needs a notebook" in capsys.readouterr().out
     shown = []
-    monkeypatch.setattr(live_panel, "display_plain", shown.append)
-    monkeypatch.setattr(sweep_module, "display_plain", shown.append)
+    monkeypatch.setattr("IPython.get_ipython", object)
+    monkeypatch.setattr("IPython.display.display", shown.append)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert sweep.dashboard() is None
     assert capsys.readouterr().out == "The dashboard needs ipywidgets: pip install 'hpcgan[interactive]'\n"
