@@ -7,6 +7,7 @@ are started (`launchers`, `engines`), that they are checked to be one MPI world,
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 import threading
@@ -162,8 +163,8 @@ class Cluster(ClusterClient):
         need_ipyparallel()
         before = folders.existing()
         folders.tidy(mine=True)
-        there = [folder for folder in before if folder.is_dir()]
-        running = [folder.name for folder in there if _can_be_reached(folders.read(folder))]
+        remaining = [folder for folder in before if folder.is_dir()]
+        running = [folder.name for folder in remaining if _can_be_reached(folders.read(folder))]
         if cluster is not None and cluster not in running:
             names = ", ".join(running) or "none"
             why = _why_not(clusters() / cluster, [folder.name for folder in before])
@@ -171,14 +172,14 @@ class Cluster(ClusterClient):
         if not running:
             raise InputError(f"{clusters()}: no cluster of yours runs; Cluster.start() makes one")
         folder = clusters() / (running[-1] if cluster is None else cluster)
-        made = cls(folder, folders.read(folder), report)
+        connected = cls(folder, folders.read(folder), report)
         try:
-            made._client = connect_client(folder, timeout)
-            made._check_alive()
+            connected._client = connect_client(folder, timeout)
+            connected._check_alive()
         except BaseException:
-            made.close()
+            connected.close()
             raise
-        return made
+        return connected
 
     @staticmethod
     def list() -> Rows:
@@ -207,12 +208,12 @@ class Cluster(ClusterClient):
             self._report(f"warning: {warning}")
         loop = Loop()
         try:
-            made = self._cluster = new_cluster(self._folder, wanted.launcher, address, self.kind, idle)
+            cluster = self._cluster = new_cluster(self._folder, wanted.launcher, address, self.kind, idle)
             with guard.hold():
-                loop.run(made.start_controller(), CONTROLLER_TIMEOUT)
-                self._note(controller=folders.describe(made.controller.pid))
+                loop.run(cluster.start_controller(), CONTROLLER_TIMEOUT)
+                self._note(controller=folders.describe(cluster.controller.pid))
             try:
-                loop.run(made.controller.get_connection_info(), CONTROLLER_TIMEOUT)
+                loop.run(cluster.controller.get_connection_info(), CONTROLLER_TIMEOUT)
             except (RuntimeError, TimeoutError):
                 raise HpcganError(f"the controller did not start: {_last_words(self._controller_log())}") from None
             self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
@@ -241,27 +242,29 @@ class Cluster(ClusterClient):
 
     def _await_engines(self, n: int, timeout: float, cores: int | None) -> None:
         """Until they have registered, telling how the queue stands."""
-        end, told = clock.monotonic() + timeout, ""
-        what, looked = "started", -1e9
-        while (there := len(self.client.ids)) < n:
+        end, last_look = clock.monotonic() + timeout, -math.inf
+        state, last_report = "started", ""
+        while (registered := len(self.client.ids)) < n:
             now = clock.monotonic()
-            if self.kind == "slurm" and now - looked > 2.0:
-                looked, what = now, self._queue_state()
-                if what != told:
-                    told = what
-                    self._report(f"job {self._job}: {what}")
+            if self.kind == "slurm" and now - last_look > 2.0:
+                last_look, state = now, self._queue_state()
+                if state != last_report:
+                    last_report = state
+                    self._report(f"job {self._job}: {state}")
             self._check_parts()
             if now > end:
-                raise HpcganError(f"{there} of {n} engines came within {timeout:g} s{self._too_slow(n, cores, what)}")
+                raise HpcganError(
+                    f"{registered} of {n} engines came within {timeout:g} s{self._too_slow(n, cores, state)}"
+                )
             clock.sleep(0.1)
 
-    def _too_slow(self, n: int, cores: int | None, what: str) -> str:
+    def _too_slow(self, n: int, cores: int | None, state: str) -> str:
         """What may be done if engines did not come in time."""
         if self.kind == "slurm":
-            return f"; job {self._job} was {what} and is cancelled: give a longer timeout= or ask for less"
-        said = f": {_last_words(self.log())}" if self.log().strip() else ""
+            return f"; job {self._job} was {state} and is cancelled: give a longer timeout= or ask for less"
+        output = f": {_last_words(self.log())}" if self.log().strip() else ""
         few = f" or start fewer: this machine has {cores} core{'s' * (cores != 1)} for {n} engines" if cores else ""
-        return f"; give a longer timeout={few if cores is not None and cores < n else ''}{said}"
+        return f"; give a longer timeout={few if cores is not None and cores < n else ''}{output}"
 
     def _check_parts(self) -> None:
         """Controller and engines, as far as they run on this machine.
@@ -288,23 +291,23 @@ class Cluster(ClusterClient):
         """
         job = self._job
         try:
-            found = slurm.job_state(job)
+            status = slurm.job_state(job)
         except HpcganError as error:  # the controller is busy or restarts: asked again
             return str(error)
-        if found is None or found.state not in slurm.PRESENT:
+        if status is None or status.state not in slurm.PRESENT:
             reason = self.cause() or _last_words(self.log())
-            raise HpcganError(f"job {job} ended ({found or 'unknown'}) before its engines came: {reason}")
-        if found.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
+            raise HpcganError(f"job {job} ended ({status or 'unknown'}) before its engines came: {reason}")
+        if status.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
             raise InputError(f"Slurm does not start job {job} as it was asked for ({obstacle}); it is cancelled")
-        return str(found)
+        return str(status)
 
     def _accept(self, n: int, nodes: int | None) -> None:
         """Check that the engines are the ranks of one world, over the nodes that were asked for."""
         view = self._client[:]  # type: ignore[index]
         view.block = False
         result = view.apply_async(ranks.describe)
-        found = self._answers(result, "the check of the ranks")
-        rows = [{**row, "engine": engine} for row, engine in zip(found, view.targets)]
+        descriptions = self._answers(result, "the check of the ranks")
+        rows = [{**row, "engine": engine} for row, engine in zip(descriptions, view.targets)]
         rows.sort(key=lambda row: row["rank"])
         if [row["rank"] for row in rows] != list(range(n)) or {row["size"] for row in rows} != {n}:
             raise HpcganError(
@@ -435,8 +438,8 @@ def _last_words(log: str) -> str:
 
 
 def _can_be_reached(about: folders.About) -> bool:
-    there = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
-    return "ranks" in about and there
+    running = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
+    return "ranks" in about and running
 
 
 def _why_not(folder: Path, known: Sequence[str]) -> str:

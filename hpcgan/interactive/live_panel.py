@@ -117,17 +117,17 @@ class Picture:
     image : ipywidgets.Image
     function, arguments : callable, tuple
         As `FigureProcess.draw` takes them.
-    due, drawn : tuple, optional
-        Versions of what it shall show, and of what the last drawing that was tried shows.
+    version, last_version : tuple, optional
+        Of what it shall show, and of what the last drawing was for.
     failure : str
-        Why that one could not be drawn.
+        Of the last drawing.
     """
 
     image: Any
     function: Callable[..., Any] = print
     arguments: tuple[Any, ...] = ()
-    due: tuple[Any, ...] | None = None
-    drawn: tuple[Any, ...] | None = None
+    version: tuple[Any, ...] | None = None
+    last_version: tuple[Any, ...] | None = None
     failure: str = ""
 
 
@@ -267,13 +267,13 @@ class LivePanel:
     def _due(self, name: str, version: tuple[Any, ...], function: Callable[..., Any], *arguments: Any) -> None:
         """Have a picture drawn, if the last one that was asked for is of another version."""
         picture = self._pictures[name]
-        if picture.due != version:
-            picture.due, picture.function, picture.arguments = version, function, arguments
+        if picture.version != version:
+            picture.version, picture.function, picture.arguments = version, function, arguments
             self._draw_now.set()
 
     def _undrawn(self) -> list[str]:
         with self._lock:
-            return [name for name, picture in self._pictures.items() if picture.due != picture.drawn]
+            return [name for name, picture in self._pictures.items() if picture.version != picture.last_version]
 
     def _draw(self) -> None:
         try:
@@ -292,7 +292,7 @@ class LivePanel:
 
     def _draw_one(self, name: str, picture: Picture) -> None:
         with self._lock:
-            version, function, arguments = picture.due or (), picture.function, picture.arguments
+            version, function, arguments = picture.version or (), picture.function, picture.arguments
         png, caption, failure = b"", "", ""
         try:
             png, caption = self._figure_process.draw(function, *arguments)
@@ -301,7 +301,7 @@ class LivePanel:
         with self._lock:
             if self._closed.is_set():
                 return
-            picture.drawn, picture.failure = version, failure
+            picture.last_version, picture.failure = version, failure
             if not failure:
                 picture.image.value, picture.image.layout.display = png, ""
                 self._label(name, version, caption)

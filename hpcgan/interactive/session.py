@@ -149,10 +149,10 @@ class EngineTraining(Training):
     def _judge(self, answers: list[dict[str, Any]]) -> None:
         self._cluster.settle()
         code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
-        said = next((answer["error"] for answer in answers if answer["error"]), None)
+        line = next((answer["error"] for answer in answers if answer["error"]), None)
         if code not in (EXIT_DONE, EXIT_INTERRUPTED):
             kind = InputError if code == EXIT_BAD_INPUT else HpcganError
-            self._error = kind((said or f"{self.run.path}: exit code {code}").removeprefix("error: "))
+            self._error = kind((line or f"{self.run.path}: exit code {code}").removeprefix("error: "))
 
     def _watch(self) -> None:
         import ipyparallel

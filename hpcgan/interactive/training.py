@@ -92,14 +92,14 @@ class Training:
     @property
     def epoch(self) -> int:
         """Epochs that are done."""
-        found = records.read(self.run.metrics_file, "epoch")
-        return int(found[-1]["epoch"]) if found else 0
+        epochs = records.read(self.run.metrics_file, "epoch")
+        return int(epochs[-1]["epoch"]) if epochs else 0
 
     @property
     def best(self) -> dict[str, Any] | None:
         """`score`, `epoch` and `step` of the best epoch so far."""
-        found = records.read(self.run.metrics_file, "epoch")
-        best: dict[str, Any] | None = found[-1]["best"] if found else None
+        epochs = records.read(self.run.metrics_file, "epoch")
+        best: dict[str, Any] | None = epochs[-1]["best"] if epochs else None
         return best
 
     def metrics(self, kind: str = "epoch") -> pandas.DataFrame:
@@ -181,8 +181,8 @@ class Training:
         HpcganError
             No answer; the command stays.
         """
-        given = {**dict.fromkeys(self.config.training.networks, lr), **rates}
-        self._send("set", {k: rate for k, v in given.items() if (rate := lr if v is None else v) is not None}, wait)
+        all_rates = {**dict.fromkeys(self.config.training.networks, lr), **rates}
+        self._send("set", {k: rate for k, v in all_rates.items() if (rate := lr if v is None else v) is not None}, wait)
 
     def checkpoint(self, wait: float = 60.0) -> None:
         """Have one written now."""

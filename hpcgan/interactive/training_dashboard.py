@@ -161,7 +161,7 @@ class TrainingDashboard(LivePanel):
         attempt, epoch = last["attempt"], last["epoch"]
         changes = sum(bool(record["rates"]) for record in self._follower.commands)
         self._due("curves", (epoch, attempt, changes), figures.curves, self._run, self._config.training.loss_label)
-        if self._pictures["samples"].due != (epoch, attempt):
+        if self._pictures["samples"].version != (epoch, attempt):
             # They come after the record.
             epochs = [with_samples for with_samples in run_samples.epochs(self._run) if with_samples <= epoch]
             if epochs:
