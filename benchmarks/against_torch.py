@@ -23,11 +23,10 @@ from pathlib import Path
 from together import spread, text
 
 from hpcgan import config as configuration
-from hpcgan.launch.launcher import launch
 from hpcgan.launch.topology import available_cores
 from hpcgan.problems.base import Problems
 from hpcgan.scaling.measure import Resources, request_of_ranks
-from hpcgan.scaling.tune import rate
+from hpcgan.scaling.summary import blocks
 from hpcgan.system.files import write_atomic
 
 HERE = Path(__file__).parent
@@ -82,10 +81,10 @@ class Benchmark:
         threads = max(1, available_cores() // self._args.ranks)
         with tempfile.TemporaryDirectory() as name:
             write_atomic(Path(name) / "config.yaml", self._config.to_yaml())
-            found = request_of_ranks(
-                Path(name), request, self._args.ranks, "ranks", threads, Resources(), lambda line: None, launch
+            measured = request_of_ranks(
+                Path(name), request, self._args.ranks, "ranks", threads, Resources(), lambda line: None
             )
-        return rate(found)
+        return blocks({"comm": "auto", "ranks_measured": measured}).rate
 
     def torch(self, set_up: SetUp) -> float:
         """Samples a second of a set-up."""

@@ -23,7 +23,6 @@ gc.set_threshold(100_000, 50, 50)
 # Before TensorFlow or matplotlib are imported by a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("HPCGAN_TUNED", "off")  # what was measured on this machine is not what tests are about
 
 # A shell that starts the tests in the background, or nohup, has them ignore these, and so would all they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,7 @@ import tiny
 
 from hpcgan.scaling.measure import Setting, Study
 
-SETTING = Setting("abc", "weak", 4, 20, 2, True, 1, 2)
+SETTING = Setting(identity="abc", mode="weak", batch=4, steps=20, warm_up=2, synthetic=True, threads=1, cores=2)
 
 
 def rank(number, real, local, *, wait=0.001, node="a", batch=4, every=0, backend="horovod"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan import config
-from hpcgan.config import Config
+from hpcgan.config import Config, SweepSection
 from hpcgan.launch.process import Requests
 from hpcgan.problems.base import Problems
 from hpcgan.runs.directory import Lease
@@ -18,7 +18,7 @@ from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator, Plan
 from hpcgan.sweep.ledger import Ledger
 from hpcgan.sweep.space import Space
-from hpcgan.sweep.store import Result, StudyDirectory
+from hpcgan.sweep.store import Description, Result, StudyDirectory
 
 SEARCH = {
     "training.generator.learning_rate": {"log_uniform": [1e-5, 1e-2]},
@@ -121,6 +121,11 @@ class FakeExecutor:
         pass
 
 
+def describe(search: Space, threads: int = 1, **keys: Any) -> Description:
+    """What a study is whose configuration has these keys in its section `sweep:`."""
+    return studies.describe(search.base.model_copy(update={"sweep": SweepSection(**keys)}), search, threads)
+
+
 def coordinate(
     path: Path,
     plan: Plan,
@@ -136,7 +141,7 @@ def coordinate(
     """Run a study as the command does, with made-up trials."""
     search = search or space()
     study = StudyDirectory(path)
-    description = studies.describe(search.base, search, seed=seed, sampler=sampler, pruner=pruner, ranks=1, threads=1)
+    description = describe(search, seed=seed, sampler=sampler, pruner=pruner)
     lines = [] if said is None else said
     with studies.opened(study, description, search.base, lines.append) as lease:
         assert isinstance(lease, Lease)

@@ -194,8 +194,8 @@ def _check_name(name: str, folder: Path) -> None:
 
 def _short(text: str) -> str:
     """A text for a message: on one line, and not pages of it."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return shown if len(shown) <= 60 else f"{shown[:40]}...{shown[-10:]}"
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return line if len(line) <= 60 else f"{line[:40]}...{line[-10:]}"
 
 
 def _limits(least: int, most: int) -> str:

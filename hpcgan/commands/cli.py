@@ -1,7 +1,7 @@
 """The command line: subcommands, and errors as one line with an exit code.
 
-Each command is a module of `hpcgan.commands` with `add_parser(subparsers)` and `run(args)`; what is heavy
-(TensorFlow, MPI, PYTHIA, matplotlib) is imported inside `run`.
+Each command is a module of `hpcgan.commands` with `add_parser(subparsers)` and `run(args)`, imported when it is asked
+for; what is heavy (TensorFlow, MPI, PYTHIA, matplotlib) is imported inside `run`.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ import sys
 from collections.abc import Sequence
 
 import hpcgan
-from hpcgan.config import keys
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
 from hpcgan.system import home, streams
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.system.parser import Parser
 
-COMMANDS = (
-    "data",
-    "train",
-    "generate",
-    "export",
-    "evaluate",
-    "overlay",
-    "scaling",
-    "sweep",
-    "submit",
-    "jobs",
-    "control",
-    "supervise",
-    "doctor",
-)
+COMMANDS = {
+    "data": "generate, import or inspect image data",
+    "train": "train a model; the same command again resumes it",
+    "generate": "samples of a trained run as a file",
+    "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
+    "evaluate": "physics score and report (HTML, JSON) of a run or of files",
+    "overlay": "generated and real pileup on signal events: shift of the jets",
+    "scaling": "measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
+    "sweep": "search hyper-parameters; 'sweep status|report|best DIR' show a search",
+    "submit": "train in a Slurm job, or in as many as it takes",
+    "jobs": "list runs with queue state, epoch, score and time left",
+    "control": "pause, resume, change, checkpoint or stop a training",
+    "supervise": "inside a Slurm job: train on all its tasks, through time limits and failures",
+    "doctor": "check the installation with a real job of two ranks",
+}
+#: Commands of two words, which show what there is already.
+VIEWS = ("sweep status", "sweep report", "sweep best", "scaling model")
 
 EXIT_READER_LEFT = 141
 """The shell's convention for a program ended by SIGPIPE."""
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(command: str) -> Parser:
+    """The parser of the command line, with the options of one command: what is not asked for is not imported."""
     parser = Parser(
         prog="hpcgan",
         description="Data-parallel training of generative adversarial networks for the physical sciences.",
@@ -50,29 +51,47 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"hpcgan {hpcgan.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(f"hpcgan.commands.{name}").add_parser(subparsers)
+    for name, text in COMMANDS.items():
+        if name == command.partition(" ")[0]:
+            importlib.import_module(f"hpcgan.commands.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=text)
     return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse, allowing `key=value` overrides after options, which argparse leaves over."""
-    parser = build_parser()
-    args, left = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
-    stray = [item for item in left if item.startswith("-") or not hasattr(args, "overrides")]
-    if stray:
-        parser.unknown(stray, args, keys() if hasattr(args, "overrides") else ())
-    if left:
-        args.overrides = [*args.overrides, *left]
+    """Parse, allowing `key=value` overrides after options, which argparse leaves over.
+
+    Options that are keys of the configuration become overrides, too, behind those that are written as such. What was
+    parsed is in `words`.
+    """
+    words = _joined(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(next((word for word in words if not word.startswith("-")), ""))
+    args, left = parser.parse_known_args(words)
+    args.words = words
+    if not hasattr(args, "overrides"):
+        if left:
+            parser.unknown(left, args)
+        return args
+    from hpcgan.config import flags, keys
+
+    if stray := [item for item in left if item.startswith("-")]:
+        parser.unknown(stray, args, keys())
+    args.overrides = [*args.overrides, *left, *flags.overrides_of(args)]
     return args
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option."""
+    """With `--sbatch --x=y` as `--sbatch=--x=y`: argparse takes no value that looks like an option.
+
+    And `sweep status` as one word: a command with options of its own.
+    """
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--sbatch":
             joined[-1] += f"={word}"
+        elif len(joined) == 1 and f"{joined[0]} {word}" in VIEWS:
+            joined[0] += f" {word}"
         else:
             joined.append(word)
     return joined
@@ -104,7 +123,7 @@ def _run(argv: Sequence[str] | None) -> int:
     gc.set_threshold(100_000, 50, 50)
     try:
         home.provide(os.environ)
-        code: int = importlib.import_module(f"hpcgan.commands.{args.command}").run(args)
+        code: int = importlib.import_module(f"hpcgan.commands.{args.command.split()[0]}").run(args)
         streams.finish()
         return code
     except Interrupted as error:

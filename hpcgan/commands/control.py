@@ -22,7 +22,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "control",
-        help="pause, resume, change, checkpoint or stop a training",
         description="Command a training that runs anywhere, through its run directory. All ranks obey after the same "
         "step, and the run's records say when. A training that does not run obeys when it is started again, unless the "
         "command is withdrawn before; 'waiting' lists such commands.",

@@ -112,7 +112,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "data",
-        help="generate, import or inspect image data",
         description="Generate, import or inspect image data.",
     )
     kinds = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")

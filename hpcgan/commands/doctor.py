@@ -13,22 +13,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hpcgan
 from hpcgan.commands import arguments
-from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
-
-if TYPE_CHECKING:
-    from hpcgan.launch.tuned import Tuned
+from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
-#: What `--tune` measures unless told otherwise, with random data: few filters make short steps, where settings count.
-SHORT = {"problem": "rpv", "data": {"path": "none"}, "model": {"filters": 16}}
 INSTALL_TRAIN = "run `make setup`, or pip install 'hpcgan[train]'"
 
 
@@ -46,7 +41,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check the installation with a real job of two ranks",
         description="Report what is installed and how it was built, then run a real allreduce over MPI. "
         "Exit code 0 if nothing has failed.",
     )
@@ -55,31 +49,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--ranks", type=arguments.processes, default=2, metavar="N", help="ranks of the test job (default: 2)"
     )
     parser.add_argument(
-        "--tune",
-        action="store_true",
-        help="measure which settings make trainings fast on this machine, and remember them (some ten minutes)",
-    )
-    parser.add_argument(
-        "--config", metavar="CONFIG", help="with --tune: the training that is measured (default: the rpv problem)"
-    )
-    parser.add_argument(
-        "--rounds", type=arguments.count, default=3, metavar="N", help="with --tune: measurements of each setting"
-    )
-    parser.add_argument(
         "--timeout", type=arguments.seconds, default=180.0, metavar="S", help="seconds for the test job (default: 180)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks, printing each as it comes."""
-    if args.tune:
-        return tune(args)
     checks: list[Check] = []
 
-    def add(*found: Check) -> None:
-        checks.extend(found)
+    def add(*results: Check) -> None:
+        checks.extend(results)
         if not args.json:
-            for check in found:
+            for check in results:
                 print(line(check), flush=True)
 
     add(check_python(), check_hpcgan(), check_cores(args.ranks))
@@ -89,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
     add(*check_training(described))
     mpirun = check_mpirun(described.get("horovod", {}))
     add(mpirun)
-    if mpirun.status != FAIL:
-        add(check_tuned(os.environ))
     if mpirun.status == FAIL or any(check.status == FAIL for check in checks if check.name == "Horovod"):
         add(Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above"))
     else:
@@ -101,56 +80,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("all is well" if not failed else f"{len(failed)} of {len(checks)} checks failed")
     return EXIT_FAILED if failed else EXIT_DONE
-
-
-def tune(args: argparse.Namespace) -> int:
-    """Measure the settings of this machine and write them down."""
-    from hpcgan import config as configuration
-    from hpcgan.launch import tuned
-    from hpcgan.launch.mpirun import find_mpirun
-    from hpcgan.launch.topology import available_cores
-    from hpcgan.problems.base import Problems
-    from hpcgan.scaling.tune import tune as measure
-
-    if args.rounds < 2:
-        raise InputError(f"--rounds {args.rounds}: one measurement has no error; give at least 2")
-    file = tuned.location(os.environ)
-    if file is None:
-        raise InputError("HPCGAN_TUNED=off: name a file in it, or unset it")
-    source = Path(args.config) if args.config else SHORT
-    config = configuration.load(source, Problems(), [])
-    cores, launcher = available_cores(), find_mpirun()
-
-    def say(text: str) -> None:
-        print(f"tune: {text}", flush=True)
-
-    say("for a quiet machine: whatever else runs now spoils it")
-    found = measure(config, launcher, cores, args.rounds, file, say)
-    say(f"fastest on this machine: --ranks {found.ranks}, with {_settings(found) or 'the defaults'}")
-    say(f"written to {file}; jobs started by hpcgan on '{tuned.machine(cores, launcher.flavour)}' use it from now on")
-    return EXIT_DONE
-
-
-def _settings(found: Tuned) -> str:
-    """What differs from the defaults, as the user would write it."""
-    changed = [f"{name}={value}" for name, value in found.env.items()]
-    return ", ".join(changed + ([f"--bind-to {found.binding}"] if found.binding != "none" else []))
-
-
-def check_tuned(env: Mapping[str, str]) -> Check:
-    """What `--tune` has found on this kind of machine."""
-    from hpcgan.launch import tuned
-    from hpcgan.launch.mpirun import find_mpirun
-    from hpcgan.launch.topology import available_cores
-
-    try:
-        found = tuned.load(env, tuned.machine(available_cores(), find_mpirun(env).flavour))
-    except HpcganError as error:
-        return Check("tuned", FAIL, str(error))
-    if found is None:
-        return Check("tuned", OK, "the defaults; 'hpcgan doctor --tune' measures what is faster here")
-    detail = f"{_settings(found) or 'the defaults are the fastest'}; fastest: --ranks {found.ranks}"
-    return Check("tuned", OK, f"{detail} ({tuned.location(env)})")
 
 
 def line(check: Check) -> str:
@@ -315,7 +244,7 @@ def check_training(described: dict[str, Any]) -> list[Check]:
             error = "not installed"
         checks.append(Check("Horovod", FAIL, error, INSTALL_TRAIN))
         return checks
-    parts = ", ".join(name.upper() for name, there in built.items() if there)
+    parts = ", ".join(name.upper() for name, is_built in built.items() if is_built)
     detail = f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
     if not built.get("mpi"):
         checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
@@ -348,16 +277,14 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
 
 def check_allreduce(ranks: int, timeout: float) -> Check:
     """A real job through the launcher: every rank checks what the collectives gave it."""
-    from hpcgan.launch.launcher import launch
+    from hpcgan.launch.launcher import Watch, launch
     from hpcgan.launch.process import JobTimeout
 
     name = "allreduce"
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            code = launch(
-                [], ranks, module="hpcgan.comm.selftest", grace=0, timeout=timeout, stdout=out, stderr=err,
-                report=lambda text: None,
-            )  # fmt: skip
+            watch = Watch(0.0, timeout, out, err, report=lambda text: None)
+            code = launch([], ranks, module="hpcgan.comm.selftest", watch=watch)
         except JobTimeout:
             remedy = "overloaded, or a firewall between the ranks? try --timeout 600, `mpirun -np 2 hostname`"
             return Check(name, FAIL, f"no answer from {ranks} ranks within {timeout:.0f} s", remedy)
@@ -371,8 +298,8 @@ def check_allreduce(ranks: int, timeout: float) -> Check:
     except (StopIteration, ValueError):
         answer = None
     if code != 0 or answer is None:
-        said = [text for text in errors.splitlines() if text.startswith("hpcgan:")] or errors.strip().splitlines()
-        return Check(name, FAIL, f"exit code {code}: {said[0] if said else 'no output'}", "run `make setup`")
+        lines = [text for text in errors.splitlines() if text.startswith("hpcgan:")] or errors.strip().splitlines()
+        return Check(name, FAIL, f"exit code {code}: {lines[0] if lines else 'no output'}", "run `make setup`")
     mean = (ranks - 1) / 2
     if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:
         return Check(name, FAIL, f"{ranks} ranks gave {answer}", "run `make setup`")

@@ -22,7 +22,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="physics score and report (HTML, JSON) of a run or of files",
         description="Score generated events against held-out real ones, beside what real events score "
         "against each other, and write a report: one HTML page, one JSON file.",
     )

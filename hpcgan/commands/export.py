@@ -16,7 +16,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "export",
-        help="the generator of a run as a SavedModel, for TensorFlow without hpcgan",
         description="Write a run's generator as a SavedModel that takes noise and conditions and gives samples in "
         "physical units, in batches of any size. TensorFlow and TensorFlow Serving run it without hpcgan.",
     )
@@ -41,19 +40,19 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.evaluation.export import SIGNATURE, export
     from hpcgan.evaluation.sample import load_generator
 
-    made = load_generator(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
-    said = export(made, args.run, args.out)
-    if said["statistics"] == "batch":
+    generator = load_generator(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
+    contents = export(generator, args.run, args.out)
+    if contents["statistics"] == "batch":
         print(
-            f"warning: this run generates with the statistics of batches of {said['batch_size']} "
+            f"warning: this run generates with the statistics of batches of {contents['batch_size']} "
             "(scoring.statistics=batch), and so does the model: what it gives for a sample depends on the others of "
-            f"the request; send {said['batch_size']} at a time",
+            f"the request; send {contents['batch_size']} at a time",
             file=sys.stderr,
             flush=True,
         )
-    print(f"{args.out}: {said['problem']}, epoch {said['epoch']}, {said['weights']}, signature {SIGNATURE}")
+    print(f"{args.out}: {contents['problem']}, epoch {contents['epoch']}, {contents['weights']}, signature {SIGNATURE}")
     for kind in ("input", "output"):
-        for name, tensor in said[f"{kind}s"].items():
+        for name, tensor in contents[f"{kind}s"].items():
             shape = ", ".join("n" if length is None else str(length) for length in tensor["shape"])
             what = tensor.get("unit") or tensor.get("distribution", "")
             print(f"  {kind:6} {name} ({shape}) {tensor['dtype']} {what}".rstrip())

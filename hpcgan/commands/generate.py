@@ -28,7 +28,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "generate",
-        help="samples of a trained run as a file",
         description="Sample a run's generator into a file of the same layout as the training data.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
@@ -80,23 +79,12 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch.outcome import launch_writing
 
     _asked(args)
-    return launch_writing(_arguments(args), args.out, args.ranks)
+    return launch_writing(args.words, args.out, args.ranks)  # each of which is a rank by what the launcher says
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.events is None and args.conditions is None:
         raise InputError("-n is missing: give the number of events")
-
-
-def _arguments(args: argparse.Namespace) -> list[str]:
-    """The command line of a rank."""
-    said = ["generate", str(args.run), "--out", str(args.out), "--seed", str(args.seed)]
-    said += ["--checkpoint", args.checkpoint, *(["--force"] if args.force else [])]
-    for option, value in (("-n", args.events), ("--conditions", args.conditions), ("--batch-size", args.batch_size)):
-        said += [] if value is None else [option, str(value)]
-    for text in args.condition:
-        said += ["--condition", text]
-    return said
 
 
 def _as_rank(args: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "jobs",
-        help="list runs with queue state, epoch, score and time left",
         description="List the runs in a folder: state of their Slurm jobs, epochs done, best score, time left.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER|RUN",

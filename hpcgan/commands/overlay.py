@@ -15,7 +15,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "overlay",
-        help="generated and real pileup on signal events: shift of the jets",
         description="Add real and generated pileup to the same signal events, find jets, and report how jet "
         "multiplicity and summed jet mass shift: one HTML page, one JSON file, figures as PNG.",
     )

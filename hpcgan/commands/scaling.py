@@ -4,121 +4,80 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
-from hpcgan.commands.submit import add_job_options, enter, job_of, record_job
+from hpcgan.commands.submit import announce, enter, record_job
+from hpcgan.config import JobSection, ScalingSection, flags
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 from hpcgan.system import streams
 from hpcgan.system.console import print_table
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
-    from hpcgan.scaling.measure import Mode, Resources, Setting, Study
-
-MODEL = "model"
+    from hpcgan.scaling.measure import Resources, Study
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
+    """Add the command, and the one that extrapolates."""
     parser = subparsers.add_parser(
         "scaling",
-        help="measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
         usage="hpcgan scaling CONFIG [key=value ...] --ranks 1,2,4 [options]\n"
         "       hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME [options]",
         description="Time the steps of a training on several numbers of ranks and report rate, efficiency and the "
-        "parts of a step. The same command again measures what is missing. 'scaling model STUDY' extrapolates a study "
-        "to a cluster.",
+        "parts of a step. The options are the sections 'scaling:' and 'job:' of the configuration. The same command "
+        "again measures what is missing. 'scaling model STUDY' extrapolates a study to a cluster.",
     )
-    parser.add_argument("config", metavar="CONFIG|model", help="YAML configuration, or the word 'model'")
-    parser.add_argument("overrides", nargs="*", metavar="key=value|STUDY", help="e.g. model.filters=32")
-    parser.add_argument("--ranks", metavar="N,...", help="numbers of ranks, e.g. 1,2,4")
-    parser.add_argument("--mode", choices=("weak", "strong"), default="weak",
-                        help="keep the batch of a rank (weak) or of all ranks together (strong)")  # fmt: skip
-    parser.add_argument("--comm", metavar="NAME,...", help="backends (default: that of the configuration)")
-    parser.add_argument(
-        "--repeats", type=arguments.count, default=3, metavar="R", help="measurements of each point (default: 3)"
-    )
-    parser.add_argument(
-        "--steps", type=arguments.count, default=100, metavar="N", help="timed steps of a point (default: 100)"
-    )
-    parser.add_argument(
-        "--warm-up", type=arguments.whole(2), default=20, metavar="N", help="steps before, not timed (default: 20)"
-    )
-    parser.add_argument("--synthetic-data", action="store_true", help="random samples: needs no data")
-    parser.add_argument("--isolated", action="store_true",
-                        help="also as many processes at once without communication: the ceiling")  # fmt: skip
-    parser.add_argument("--no-allreduce", action="store_true",
-                        help="leave out the timing of bare collectives, which the model needs")  # fmt: skip
-    parser.add_argument(
-        "--limit", type=arguments.seconds, default=1800.0, metavar="S", help="seconds for a point (default: 1800)"
-    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML configuration")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. model.filters=32")
+    flags.add_flags(parser, "scaling", ScalingSection)
     parser.add_argument(
         "--out", type=arguments.output_folder, metavar="DIR", help="folder (default: runs/scaling-NAME-MODE-HASH)"
     )
-    model = parser.add_argument_group("for 'scaling model STUDY'")
-    model.add_argument("--interconnect", metavar="NAME", help="network to assume; 'list' shows those that are known")
-    model.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the bootstrap (default: 1)")
     job = parser.add_argument_group("in a Slurm job")
-    job.add_argument("--executor", choices=("local", "slurm"), default="local",
-                     help="measure here (or in the job this runs in), or submit a job that does")  # fmt: skip
-    add_job_options(job, nodes_type=str)
+    flags.add_flags(job, "job", JobSection, leave_out=("signal_s", "requeues", "retries"))
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
+    model = subparsers.add_parser("scaling model", description="Extrapolate a scaling study to a cluster.")
+    model.add_argument("study", nargs="?", type=Path, metavar="STUDY", help="directory of the study")
+    model.add_argument("--interconnect", metavar="NAME", help="network to assume; 'list' shows those that are known")
+    model.add_argument("--nodes", default="1..8192", metavar="A..B", help="nodes (default: 1..8192)")
+    model.add_argument("--ranks-per-node", type=arguments.processes, default=1, metavar="R", help="ranks on each (1)")
+    model.add_argument("--comm", metavar="NAME", help="backend whose measurements count")
+    model.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the bootstrap (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and report, submit, or extrapolate."""
-    if args.config == MODEL:
+    if args.command != "scaling":
         return _model(args)
     from hpcgan import config as configuration
     from hpcgan.problems.base import Problems
     from hpcgan.scaling import measure
 
-    if args.ranks is None:
+    config = configuration.load(args.config, Problems(), args.overrides)
+    scaling = config.scaling
+    if not scaling.ranks:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
-    if args.interconnect is not None:
-        raise InputError("--interconnect is for 'hpcgan scaling model STUDY'")
-    ranks = measure.parse_ranks(args.ranks)
-    config = configuration.load(Path(args.config), Problems(), args.overrides)
-    backends = list(dict.fromkeys((args.comm or config.comm.backend).split(",")))
-    for backend in backends:  # refuses unknown names
-        configuration.load(Path(args.config), Problems(), [*args.overrides, f"comm.backend={backend}"])
-    batch = measure.study_batch(config, args.mode, ranks)
-    if not args.synthetic_data:
-        _check_data(config, args.mode, batch, ranks)
-    out = (args.out or measure.default_directory(config, args.mode, args.synthetic_data)).absolute()
-    if args.executor == "slurm":
-        return _submit(args, config, max(ranks), out)
-    resources, cores = _resources(args)
+    for backend in scaling.comm:  # refuses unknown names
+        configuration.load(args.config, Problems(), [*args.overrides, f"comm.backend={backend}"])
+    batch = measure.study_batch(config)
+    if not scaling.synthetic_data:
+        _check_data(config, batch)
+    out = (args.out or measure.default_directory(config)).absolute()
+    if scaling.executor == "slurm":
+        return _submit(args, config, out)
+    resources, cores = _resources(scaling.limit_s)
     study = measure.Study(out)
-    there = study.setting() if study.exists else None  # with other numbers of ranks, it keeps its threads
-    threads = args.threads or (there.threads if there else measure.default_threads(ranks, resources, cores))
-    setting = measure.Setting(
-        identity=measure.identity_of(config, args.synthetic_data),
-        mode=args.mode,
-        batch=batch,
-        steps=args.steps,
-        warm_up=args.warm_up,
-        synthetic=args.synthetic_data,
-        threads=threads,
-        cores=cores,
-    )
-    study.prepare(config, setting)
-    return _measure(args, study, setting, ranks, backends, resources)
+    earlier = study.setting() if study.exists else None  # with other numbers of ranks, it keeps its threads
+    by_default = earlier.threads if earlier else measure.default_threads(scaling.ranks, resources, cores)
+    study.prepare(config, measure.setting_of(config, batch, config.job.threads or by_default, cores))
+    return _measure(study, config, resources)
 
 
-def _measure(
-    args: argparse.Namespace,
-    study: Study,
-    setting: Setting,
-    ranks: list[int],
-    backends: list[str],
-    resources: Resources,
-) -> int:
+def _measure(study: Study, config: Config, resources: Resources) -> int:
     from hpcgan.runs.directory import Lease, RunDirectory
     from hpcgan.scaling import measure, report
 
@@ -126,7 +85,7 @@ def _measure(
         print(f"scaling: {line}", file=sys.stderr, flush=True)
 
     streams.go_on(f"the measurement goes on, into {_short(study.path)}")
-    points = measure.plan(ranks, backends, args.repeats, args.isolated)
+    points, setting = measure.plan(config), study.setting()
     threads = f"{setting.threads} thread{'s' * (setting.threads > 1)} a rank"
     say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {_short(study.path)}")
     # Two of these at once would spoil each other's times, and share work files.
@@ -134,36 +93,37 @@ def _measure(
     state = "interrupted"
     try:
         measure.measure(study, points, resources, say)
-        if not args.no_allreduce:
-            measure.sweep(study, backends, ranks, resources, say)
+        if config.scaling.allreduce:
+            measure.sweep(study, config, resources, say)
         state = "done"
     finally:
         lease.release(state)
-    made = report.build(study)
-    files = report.write(study, made)
-    print(report.title(made))
-    print_table(report.COLUMNS, report.rows(made), report.notes(made), left=report.LEFT)
+    summary = report.build(study)
+    files = report.write(study, summary)
+    print(report.title(summary))
+    print_table(report.COLUMNS, report.rows(summary), report.notes(summary), left=report.LEFT)
     print(f"report: {_short(files[-1])}", flush=True)
-    wanted = {point.key for point in points}
-    failed = [f for f in made["failures"] if measure.Point(f["ranks"], f["comm"], f["repeat"]).key in wanted]
+    keys = {point.key for point in points}
+    failed = [f for f in summary["failures"] if measure.Point(f["ranks"], f["comm"], f["repeat"]).key in keys]
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def _check_data(config: Config, mode: Mode, batch: int, ranks: list[int]) -> None:
+def _check_data(config: Config, batch: int) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
     from hpcgan.data import sharding
     from hpcgan.problems.base import open_split, problem_class
 
     source = open_split(problem_class(config.problem)(config.model), config.data, "train")
     try:
-        for n in ranks:
-            sharding.rank_batch(source.path, len(source), batch, batch if mode == "strong" else None, n)
+        for n in config.scaling.ranks:
+            shared = batch if config.scaling.mode == "strong" else None
+            sharding.rank_batch(source.path, len(source), batch, shared, n)
     finally:
         source.close()
 
 
-def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
-    """What points are started with here, and the cores of a node.
+def _resources(limit_s: float) -> tuple[Resources, int]:
+    """What points are started with here, each for so many seconds, and the cores of a node.
 
     Raises
     ------
@@ -184,30 +144,25 @@ def _resources(args: argparse.Namespace) -> tuple[Resources, int]:
     cores = available_cores()
     try:
         if job is None:
-            return Resources(find_mpirun(), limit_s=args.limit), cores
+            return Resources(find_mpirun(), limit_s=limit_s), cores
         launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
     except HpcganError as error:
         raise InputError(str(error)) from None
-    return Resources(launcher, job.nodes, max(1, job.tasks // job.nodes), args.limit), cores
+    return Resources(launcher, job.nodes, max(1, job.tasks // job.nodes), limit_s), cores
 
 
-def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> int:
+def _submit(args: argparse.Namespace, config: Config, out: Path) -> int:
     """Hand a job to Slurm that runs this command in its allocation."""
     from hpcgan.launch import slurm
 
-    spec = job_of(args, f"scaling-{config.name}"[:64])
-    if most > spec.nodes * spec.ranks_per_node:
-        raise InputError(f"--ranks {most}: more than --nodes {spec.nodes} times --ranks-per-node {spec.ranks_per_node}")
-    argv = ["scaling", str(Path(args.config).absolute()), *args.overrides, "--ranks", args.ranks, "--mode", args.mode]
-    argv += ["--repeats", str(args.repeats), "--steps", str(args.steps), "--warm-up", str(args.warm_up)]
-    argv += ["--limit", f"{args.limit:g}", "--out", str(out)]
-    argv += ["--comm", args.comm] if args.comm else []
-    argv += ["--threads", str(args.threads)] if args.threads else []
-    flags = ("synthetic_data", "isolated", "no_allreduce")
-    argv += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
-    script = slurm.render(
-        spec, argv, python=sys.executable, folder=Path.cwd(), site=slurm.site_file(args.site), supervised=False
-    )
+    job, most = config.job, max(config.scaling.ranks)
+    if most > job.ranks:
+        raise InputError(
+            f"--ranks {most}: more than --nodes {job.nodes or 1} times --ranks-per-node {job.ranks_per_node or 1}"
+        )
+    argv = ["scaling", str(args.config.absolute()), *args.overrides, "scaling.executor=local", "--out", str(out)]
+    name = f"scaling-{config.name}"[:64]
+    script = slurm.render(job, name, slurm.Program(argv), site=slurm.site_file(job), ending="plain")
     if args.show:
         print(script, end="")
         return EXIT_DONE
@@ -215,13 +170,7 @@ def _submit(args: argparse.Namespace, config: Config, most: int, out: Path) -> i
     with enter(out):
         number = slurm.submit(script, out)
     record_job(out / "jobs.jsonl", {"job": number, "time": time.time(), "script": script})
-    print(f"job {number}: study {_short(out)}, log {_short(out)}/slurm-{number}.out")
-    if reason := slurm.obstacle(number):
-        print(
-            f"hpcgan: warning: job {number} waits for {reason}: the cluster as it is may never start it; "
-            f"take it back with 'scancel {shlex.quote(number)}'",
-            file=sys.stderr,
-        )
+    announce(number, "study", out)
     return EXIT_DONE
 
 
@@ -233,26 +182,17 @@ def _model(args: argparse.Namespace) -> int:
     if args.interconnect == "list":
         print_table(model.NETWORK_COLUMNS, model.network_rows(), left=report.LEFT)
         return EXIT_DONE
-    if len(args.overrides) != 1:
+    if args.study is None:
         raise InputError("name one study: hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME")
     if args.interconnect is None:
         raise InputError(f"--interconnect is missing: one of {', '.join(model.network_names())}")
-    study = Study(Path(args.overrides[0]))
-    nodes = model.parse_nodes(args.nodes if args.nodes is not None else "1..8192")
-    if args.ranks_per_node is not None and args.ranks_per_node < 1:
-        raise InputError(f"--ranks-per-node {args.ranks_per_node}: give at least 1")
-    made = model.extrapolate(
-        study,
-        nodes,
-        args.ranks_per_node or 1,
-        args.interconnect,
-        comm=args.comm,
-        seed=args.seed,
-    )
-    files = model.write(study, made)
+    study = Study(args.study)
+    nodes = model.parse_nodes(args.nodes)
+    prediction = model.extrapolate(study, nodes, args.ranks_per_node, args.interconnect, comm=args.comm, seed=args.seed)
+    files = model.write(study, prediction)
     streams.go_on(f"see {_short(files[-1])}")
-    print(f"A model, not a measurement. {made['title']}")
-    print_table(model.COLUMNS, model.rows(made), made["notes"], left=report.LEFT)
+    print(f"A model, not a measurement. {prediction['title']}")
+    print_table(model.COLUMNS, model.rows(prediction), prediction["notes"], left=report.LEFT)
     print(f"model: {', '.join(_short(file) for file in files)}", flush=True)
     return EXIT_DONE
 

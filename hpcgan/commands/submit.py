@@ -7,35 +7,20 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpcgan.commands import arguments
+from hpcgan.config import JobSection, flags
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 from hpcgan.system import streams
-
-if TYPE_CHECKING:
-    from hpcgan.launch.slurm import JobSpec
-
-# Options that sbatch has too, handed through after a check: (option, metavar, help).
-_PASSED = (
-    ("partition", "NAME", "partition (comma-separated: several)"),
-    ("account", "NAME", "account that is charged"),
-    ("qos", "NAME", "quality of service"),
-    ("reservation", "NAME", "reservation"),
-    ("constraint", "FEATURES", "features that nodes must have"),
-    ("mem", "SIZE", "memory of a node, e.g. 16G"),
-    ("nodelist", "NODES", "nodes to take"),
-    ("exclude", "NODES", "nodes to leave out"),
-)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "submit",
-        help="train in a Slurm job, or in as many as it takes",
         description="Submit a training to Slurm. Before its time limit the job checkpoints and goes back into the "
         "queue, until the training is done. The same command again continues a run that was stopped.",
     )
@@ -44,16 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
     )
-    add_job_options(parser)
-    parser.add_argument(
-        "--signal", type=arguments.count, metavar="S", dest="signal_s", help="checkpoint this early, s (120)"
-    )
-    parser.add_argument(
-        "--requeues", type=arguments.whole(0), metavar="N", help="times the job may queue again (default: 100)"
-    )
-    parser.add_argument(
-        "--retries", type=arguments.whole(0), metavar="N", help="failures in a row without progress (default: 3)"
-    )
+    flags.add_flags(parser, "job", JobSection)
     parser.add_argument("--again", action="store_true", help="queue behind the job of the run that is there")
     parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     parser.add_argument("--wait", action="store_true", help="wait for the training to end")
@@ -69,88 +45,39 @@ def run(args: argparse.Namespace) -> int:
 
     config = configuration.load(args.config, Problems(), args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
-    spec = job_of(args, config.name, signal_s=args.signal_s, requeues=args.requeues, retries=args.retries)
-    site = slurm.site_file(args.site)
-    argv = ["train", str(args.config.absolute()), *args.overrides, "--run", str(directory.path)]
-    folder = Path.cwd()
-    script = slurm.render(spec, argv, python=sys.executable, folder=folder, site=site)
+    argv = ["train", str(args.config.absolute()), *configuration.of_training(args.overrides)]
+    program = slurm.Program([*argv, "--run", str(directory.path)])
+    script = slurm.render(config.job, config.name, program, site=slurm.site_file(config.job))
     if args.show:
         print(script, end="")
         return EXIT_DONE
-    api.preflight(config, directory, spec.nodes * spec.ranks_per_node)
+    api.preflight(config, directory, config.job.ranks)
     streams.go_on("'hpcgan jobs' shows the job")
-    if warning := slurm.check_room(spec, run_status.startup_seconds(directory)):
+    if warning := slurm.check_room(config.job, run_status.startup_seconds(directory)):
         print(f"hpcgan: warning: {warning}", file=sys.stderr)
     with enter(directory.path), run_status.submitting(directory):
-        there = run_status.living(directory)
+        living = run_status.living(directory)
         if not args.again:
-            run_status.refuse_second(directory, there)
-        if there and any(option.startswith("--dependency") for option in spec.sbatch):
+            run_status.refuse_second(directory, living)
+        if living and any(option.startswith("--dependency") for option in config.job.sbatch):
             raise InputError("--sbatch --dependency: is what --again sets; leave one of them out")
-        job = slurm.submit(script, directory.path, after=[entry.job for entry in there])
+        job = slurm.submit(script, directory.path, after=[entry.job for entry in living])
         record_job(directory.jobs_file, {"job": job, "time": time.time(), "script": script})
-    print(f"job {job}: run {_short(directory.path)}, log {_short(directory.path)}/slurm-{job}.out")
+    announce(job, "run", directory.path)
+    return _wait(job) if args.wait else EXIT_DONE
+
+
+def announce(job: str, what: str, path: Path) -> None:
+    """Say that a job is submitted, and why it may never start."""
+    from hpcgan.launch import slurm
+
+    print(f"job {job}: {what} {_short(path)}, log {_short(path)}/slurm-{job}.out")
     if reason := slurm.obstacle(job):
         print(
             f"hpcgan: warning: job {job} waits for {reason}: the cluster as it is may never start it; see "
             f"'scontrol show job {job}', take it back with 'scancel {job}'",
             file=sys.stderr,
         )
-    return _wait(job) if args.wait else EXIT_DONE
-
-
-def add_job_options(parser: argparse._ActionsContainer, nodes_type: Callable[[str], Any] = arguments.processes) -> None:
-    """Add what is asked of Slurm: nodes, ranks, time, and what is handed to sbatch.
-
-    Parameters
-    ----------
-    parser : parser or group of arguments
-    nodes_type : callable
-        Of `--nodes`, which may be another thing elsewhere in the same command.
-    """
-    parser.add_argument("--nodes", type=nodes_type, metavar="N", help="nodes (default: 1)")
-    parser.add_argument("--ranks-per-node", type=arguments.processes, metavar="R", help="ranks on each (default: 1)")
-    parser.add_argument("--threads", type=arguments.processes, metavar="T", help="CPUs of a rank (default: the site's)")
-    parser.add_argument("--time", default="1:00:00", metavar="LIMIT", help="limit of one job (default: 1:00:00)")
-    parser.add_argument(
-        "--gpus", type=arguments.processes, metavar="N", dest="gpus_per_node", help="GPUs of a node, one a rank"
-    )
-    for option, metavar, text in _PASSED:
-        parser.add_argument(f"--{option}", metavar=metavar, help=text)
-    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTIONS",
-                        help="further options of sbatch, e.g. --sbatch '--mail-type=END'; may be repeated")  # fmt: skip
-    parser.add_argument(
-        "--site", type=Path, metavar="FILE", help="settings of the site (default: slurm/site.sh if there)"
-    )
-
-
-def job_of(args: argparse.Namespace, name: str, **fields: Any) -> JobSpec:
-    """The job that the options of `add_job_options` ask for.
-
-    Raises
-    ------
-    InputError
-        One line that names the option.
-    """
-    from hpcgan.launch import slurm
-
-    spec = slurm.job_spec(
-        name=name,
-        nodes=args.nodes,
-        ranks_per_node=args.ranks_per_node,
-        threads=args.threads,
-        time=args.time,
-        gpus_per_node=args.gpus_per_node,
-        sbatch=args.sbatch,
-        **{option: getattr(args, option) for option, _, _ in _PASSED},
-        **fields,
-    )
-    if spec.gpus_per_node is not None and spec.ranks_per_node > spec.gpus_per_node:
-        raise InputError(
-            f"--ranks-per-node {spec.ranks_per_node}: more ranks than GPUs ({spec.gpus_per_node}) on a node; "
-            "hpcgan runs one rank a GPU"
-        )
-    return spec
 
 
 def record_job(file: Path, entry: dict[str, Any]) -> None:
@@ -173,13 +100,13 @@ def record_job(file: Path, entry: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def enter(path: Path):  # type: ignore[no-untyped-def]
+def enter(path: Path) -> Iterator[None]:
     """Make a folder, which sbatch needs for the log, and take it away again if the block fails."""
-    made = []
+    missing = []
     for part in [path, *path.parents]:
         if part.exists():
             break
-        made.append(part)
+        missing.append(part)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -187,7 +114,7 @@ def enter(path: Path):  # type: ignore[no-untyped-def]
     try:
         yield
     except HpcganError:
-        for part in made:
+        for part in missing:
             with contextlib.suppress(OSError):
                 part.rmdir()
         raise

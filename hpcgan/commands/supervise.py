@@ -17,7 +17,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "supervise",
-        help="inside a Slurm job: train on all its tasks, through time limits and failures",
         description="Run an hpcgan command on all tasks of this Slurm job (or on N ranks here) and see it to its end: "
         "before the time limit it checkpoints and goes back into the queue, after a failure it starts again.",
     )
@@ -36,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Supervise."""
     from hpcgan.commands import cli
     from hpcgan.launch import srun
+    from hpcgan.launch.launcher import Place, Watch
     from hpcgan.launch.outcome import launch_training
     from hpcgan.launch.run_status import Shares
     from hpcgan.launch.supervise import Supervisor
@@ -51,12 +51,9 @@ def run(args: argparse.Namespace) -> int:
     run = _watched(cli.parse(argv))
     job = current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
-    launcher = srun.choose(args.launcher, os.environ) if job else None
-    nodes = job.nodes if job else 1
+    place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
     return Supervisor(
-        lambda requests: launch_training(
-            argv, run, ranks, launcher=launcher, nodes=min(nodes, ranks), requests=requests
-        ),
+        lambda requests: launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests)),
         lambda: max(checkpoint.steps(run.checkpoints), default=-1),
         lambda: attempt_state(run) == "stopped",
         Shares(run, job.id).hopeless if job else lambda: None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
-from hpcgan.commands.submit import add_job_options, job_of
+from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 from hpcgan.suggest import did_you_mean
 from hpcgan.system import streams
@@ -17,8 +17,6 @@ from hpcgan.system import streams
 if TYPE_CHECKING:
     from hpcgan.config import Config
     from hpcgan.launch.process import Requests
-    from hpcgan.launch.slurm import JobSpec
-    from hpcgan.sweep.coordinator import Plan
     from hpcgan.sweep.executors.base import Executor
     from hpcgan.sweep.executors.slurm import SlurmExecutor
     from hpcgan.sweep.space import Space
@@ -28,61 +26,40 @@ VIEWS = ("status", "report", "best")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
+    """Add the command, and those that show a study."""
     parser = subparsers.add_parser(
         "sweep",
-        help="search hyper-parameters; 'sweep status|report|best DIR' show a search",
         usage="hpcgan sweep CONFIG [key=value ...] --trials N [options]\n"
         "       hpcgan sweep status DIR [--once]\n"
         "       hpcgan sweep report DIR\n"
         "       hpcgan sweep best DIR",
         description="Train a configuration with other hyper-parameters again and again, and keep the best by the "
-        "score on validation events. What is searched is in the section 'search:' of the configuration. The same "
-        "command again goes on with what is missing.",
+        "score on validation events. What is searched is in the section 'search:' of the configuration; the options "
+        "are its sections 'sweep:' and 'job:'. The same command again goes on with what is missing.",
     )
-    parser.add_argument("config", metavar="CONFIG|status|report|best", help="YAML configuration with 'search:'")
-    parser.add_argument("overrides", nargs="*", metavar="key=value|DIR", help="e.g. training.epochs=10")
-    parser.add_argument(
-        "--trials", type=arguments.count, metavar="N", help="trials of the search (of a grid, default: all)"
-    )
-    parser.add_argument("--executor", choices=("local", "slurm", "ipyparallel"), default="local",
-                        help="who runs them: this machine, Slurm arrays, IPython engines")  # fmt: skip
-    parser.add_argument("--concurrency", type=arguments.processes, metavar="K",
-                        help="trials at a time (default: what the cores, or the engines, allow; Slurm: 4)")  # fmt: skip
-    parser.add_argument("--ranks", type=arguments.processes, metavar="R", help="ranks of a trial (default: 1)")
+    parser.add_argument("config", metavar="CONFIG", help="YAML configuration with 'search:'")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=10")
+    flags.add_flags(parser, "sweep", SweepSection)
     parser.add_argument(
         "--out", type=arguments.output_folder, metavar="DIR", help="study (default: runs/sweep-NAME-HASH)"
     )
-    parser.add_argument("--seed", type=arguments.seed, default=1, metavar="S", help="of the study (default: 1)")
-    parser.add_argument("--sampler", default="random", metavar="NAME",
-                        help="random, grid, or one of Optuna's: tpe ... (default: random)")  # fmt: skip
-    parser.add_argument("--pruner", choices=("none", "median", "halving"), default="none",
-                        help="end bad trials early (default: none)")  # fmt: skip
-    parser.add_argument(
-        "--top", type=arguments.count, metavar="K", help="so many of the best are trained again (default: 3)"
-    )
-    parser.add_argument(
-        "--repeats", type=arguments.whole(0), default=0, metavar="R", help="with so many fresh seeds each (default: 0)"
-    )
-    parser.add_argument(
-        "--retries", type=arguments.whole(0), default=3, metavar="N", help="starts of a lost trial (default: 3)"
-    )
-    parser.add_argument("--cluster", type=Path, metavar="FILE", help="ipcontroller-client.json of the IPython cluster")
     parser.add_argument("--log", type=Path, metavar="FILE", help="once it is at work, append there what it would print")
     parser.add_argument("--dry-run", action="store_true", help="print the trials that are known before, and stop")
-    parser.add_argument("--once", action="store_true", help="for status: print once and stop")
     job = parser.add_argument_group("with --executor slurm, for each trial")
-    add_job_options(job)
-    job.add_argument(
-        "--signal", type=arguments.count, metavar="S", dest="signal_s", help="checkpoint this early, s (120)"
-    )
+    flags.add_flags(job, "job", JobSection, leave_out=("requeues", "retries"))
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
+    for view, text in zip(VIEWS, ("how a search stands", "report a search", "the best configuration"), strict=True):
+        shows = subparsers.add_parser(f"sweep {view}", description=f"Show {text}.")
+        shows.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
+        shows.set_defaults(once=False)
+        if view == "status":
+            shows.add_argument("--once", action="store_true", help="print once and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     """Search, or show a search."""
-    if args.config in VIEWS:
-        return _view(args)
+    if args.command != "sweep":
+        return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
     from hpcgan.problems.base import Problems
@@ -90,67 +67,55 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.sweep.store import StudyDirectory
 
     base, space = study.load(Path(args.config), Problems(), args.overrides)
-    optuna = ledger.load_optuna()
-    ledger.make_sampler(optuna, args.sampler, 0)
-    trials = args.trials
-    if args.sampler == "grid":
-        size = len(space.grid())
-        trials = size if trials is None else min(trials, size)
-    if trials is None:
-        raise InputError("--trials is missing: give the number of trials, e.g. --trials 32")
-    ranks = _ranks(args)
-    options = {"seed": args.seed, "sampler": args.sampler, "pruner": args.pruner, "ranks": ranks}
-    description = study.describe(base, space, threads=1, **options)
-    study.check_draws(space, description, trials)
+    ledger.make_sampler(ledger.load_optuna(), base.sweep.sampler, 0)  # refuses one that does not exist
+    base = study.with_trials(base, space)
+    description = study.describe(base, space, threads=1)
+    study.check_draws(space, description, _trials(base))
     if args.dry_run:
-        return _show(space, description, trials)
+        return _show(space, description, _trials(base))
     out = StudyDirectory((args.out or study.default_directory(description)).absolute())
-    concurrency = args.concurrency or _concurrency(args.executor, ranks)
-    threads = args.threads or study.threads_of(out) or _threads(args.executor, concurrency, ranks)
-    description = study.describe(base, space, threads=threads, **options)
+    threads = base.job.threads or study.threads_of(out) or _threads(base.sweep)
+    description = study.describe(base, space, threads=threads)
     study.check(out, description, base)
-    _preflight(base, ranks)
-    spec = _spec(args, base, ranks, threads) if args.executor == "slurm" else None
+    _preflight(base)
+    if base.sweep.executor == "slurm":
+        base = base.model_copy(update={"job": _job(base, threads)})
     if args.show:
-        if spec is None:
+        if base.sweep.executor != "slurm":
             raise InputError("--print shows the batch script of --executor slurm")
-        print(_slurm(args, out, spec, concurrency).script(range(trials)), end="")
+        print(_slurm(out, base).script(range(_trials(base))), end="")
         return EXIT_DONE
-    from hpcgan.sweep import coordinator
-
-    plan = coordinator.Plan(trials, args.top or 3, args.repeats, args.retries)
-    return _search(args, out, description, base, space, plan, concurrency, spec)
+    return _search(out, description, base, space, args.log)
 
 
-def _search(
-    args: argparse.Namespace,
-    out: StudyDirectory,
-    description: Description,
-    base: Config,
-    space: Space,
-    plan: Plan,
-    concurrency: int,
-    spec: JobSpec | None,
-) -> int:
+def _trials(base: Config) -> int:
+    assert base.sweep.trials is not None  # `_resolved`
+    return base.sweep.trials
+
+
+def _search(out: StudyDirectory, description: Description, base: Config, space: Space, log: Path | None) -> int:
     """Coordinate until everything is done."""
     from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
     from hpcgan.sweep import study
-    from hpcgan.sweep.coordinator import Coordinator
+    from hpcgan.sweep.coordinator import Coordinator, Plan
     from hpcgan.sweep.ledger import Ledger
     from hpcgan.sweep.store import Goal
 
+    sweep, trials = base.sweep, _trials(base)
+    concurrency = _concurrency(sweep)
+    plan = Plan(trials, sweep.top, sweep.repeats, sweep.retries)
     streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
-        executor = _executor(args, out, concurrency, spec)
+        executor = _executor(out, base)
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
                 book = Ledger(out, description, space, base.training.epochs, _say)
-                if args.log is not None:
-                    _print_into(args.log)
-                _say(f"study {_short(out.path)}: {plan.trials} trials, {args.sampler} search, {args.executor}")
-                out.write_goal(Goal(plan.trials, plan.top * plan.repeats, concurrency))
-                _warn_of_crowding(args.executor, concurrency, description.ranks, description.threads)
+                if log is not None:
+                    _print_into(log)
+                _say(f"study {_short(out.path)}: {trials} trials, {sweep.sampler} search, {sweep.executor}")
+                out.write_goal(Goal(trials, plan.top * plan.repeats, concurrency))
+                _warn_of_crowding(sweep, description.threads)
                 coordinator = Coordinator(
                     out,
                     description,
@@ -186,63 +151,56 @@ def _print_into(log: Path) -> None:
         raise InputError(f"{log}: cannot be written (--log): {error.strerror}") from None
 
 
-def _executor(args: argparse.Namespace, out: StudyDirectory, concurrency: int, spec: JobSpec | None) -> Executor:
-    if args.executor == "slurm":
-        assert spec is not None
-        return _slurm(args, out, spec, concurrency)
-    if args.executor == "ipyparallel":
+def _executor(out: StudyDirectory, base: Config) -> Executor:
+    sweep = base.sweep
+    if sweep.executor == "slurm":
+        return _slurm(out, base)
+    if sweep.executor == "ipyparallel":
         from hpcgan.sweep.executors.ipyparallel import IpyparallelExecutor
 
-        return IpyparallelExecutor(out, args.concurrency, args.cluster)
+        return IpyparallelExecutor(out, sweep.concurrency, sweep.cluster)
     from hpcgan.sweep.executors.local import LocalExecutor
 
-    return LocalExecutor(out, concurrency)
+    return LocalExecutor(out, _concurrency(sweep))
 
 
-def _slurm(args: argparse.Namespace, out: StudyDirectory, spec: JobSpec, concurrency: int) -> SlurmExecutor:
-    from hpcgan.launch import slurm
+def _slurm(out: StudyDirectory, base: Config) -> SlurmExecutor:
     from hpcgan.sweep.executors.slurm import SlurmExecutor
 
-    return SlurmExecutor(out, spec, concurrency, Path.cwd(), slurm.site_file(args.site), _say)
+    return SlurmExecutor(out, base.job, f"sweep-{base.name}"[:64], _concurrency(base.sweep), _say)
 
 
-def _spec(args: argparse.Namespace, base: Config, ranks: int, threads: int) -> JobSpec:
+def _job(base: Config, threads: int) -> JobSection:
     """The job of an element: the ranks of a trial over its nodes."""
-    nodes = args.nodes or 1
+    ranks, nodes = base.sweep.ranks or 1, base.job.nodes or 1
     if ranks % nodes:
         raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
-    args.ranks_per_node, args.threads = ranks // nodes, args.threads or threads
-    return job_of(args, f"sweep-{base.name}"[:64], signal_s=args.signal_s)
+    return flags.section("job", JobSection, base.job, ranks_per_node=ranks // nodes, threads=threads)
 
 
-def _ranks(args: argparse.Namespace) -> int:
-    if args.ranks_per_node is None:
-        return args.ranks or 1
-    ranks = int(args.ranks_per_node * (args.nodes or 1))
-    if args.ranks is not None and args.ranks != ranks:
-        raise InputError(f"--ranks {args.ranks}: is not --nodes times --ranks-per-node; leave one out")
-    return ranks
-
-
-def _concurrency(executor: str, ranks: int) -> int:
+def _concurrency(sweep: SweepSection) -> int:
+    """Trials at a time."""
     from hpcgan.launch.topology import available_cores
 
-    return max(1, available_cores() // ranks) if executor == "local" else 4
+    by_default = max(1, available_cores() // (sweep.ranks or 1)) if sweep.executor == "local" else 4
+    return sweep.concurrency or by_default
 
 
-def _threads(executor: str, concurrency: int, ranks: int) -> int:
+def _threads(sweep: SweepSection) -> int:
     """Threads of a rank in a new study, which all its trials have, whoever runs them."""
     from hpcgan.launch.topology import available_cores
 
-    return max(1, available_cores() // concurrency // ranks) if executor == "local" else 1
+    if sweep.executor != "local":
+        return 1
+    return max(1, available_cores() // _concurrency(sweep) // (sweep.ranks or 1))
 
 
-def _preflight(base: Config, ranks: int) -> None:
+def _preflight(base: Config) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything is written."""
     from hpcgan import api
     from hpcgan.runs.directory import RunDirectory
 
-    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), ranks)
+    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), base.sweep.ranks or 1)
 
 
 def _show(space: Space, description: Description, trials: int) -> int:
@@ -257,16 +215,13 @@ def _show(space: Space, description: Description, trials: int) -> int:
     return EXIT_DONE
 
 
-def _view(args: argparse.Namespace) -> int:
+def _view(view: str, path: Path, once: bool) -> int:
     """Show a study."""
-    if len(args.overrides) != 1:
-        raise InputError(f"name one study: hpcgan sweep {args.config} DIR")
     from hpcgan.sweep import views
 
-    path = Path(args.overrides[0])
-    if args.config == "status":
-        return views.status(path, once=args.once)
-    if args.config == "best":
+    if view == "status":
+        return views.status(path, once=once)
+    if view == "best":
         print(views.best(path), end="")
         return EXIT_DONE
     files = views.report(path)
@@ -275,11 +230,11 @@ def _view(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _warn_of_crowding(executor: str, concurrency: int, ranks: int, threads: int) -> None:
+def _warn_of_crowding(sweep: SweepSection, threads: int) -> None:
     from hpcgan.launch.topology import available_cores
 
-    cores = available_cores()
-    if executor == "local" and concurrency * ranks * threads > cores:
+    cores, concurrency, ranks = available_cores(), _concurrency(sweep), sweep.ranks or 1
+    if sweep.executor == "local" and concurrency * ranks * threads > cores:
         _say(
             f"warning: {concurrency} trials x {ranks} ranks x {threads} threads share {cores} cores: this works, "
             "but slower than one thread a core"

@@ -24,7 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "train",
-        help="train a model; the same command again resumes it",
         description="Train the model of a configuration. The same command again resumes from the last checkpoint.",
     )
     parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = configuration.load(args.config, Problems(), args.overrides)
     if args.dry_run:
-        print(config.to_yaml(), end="")
+        print(config.to_yaml(*configuration.STARTING), end="")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")

@@ -12,10 +12,11 @@ import re
 import sys
 import threading
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive import ranks
@@ -36,7 +37,7 @@ from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
 
 if TYPE_CHECKING:
-    from hpcgan.interactive.launchers import Wanted
+    from hpcgan.interactive.launchers import EngineSet
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
@@ -65,10 +66,7 @@ class Cluster(ClusterClient):
         engines: str = "mpi",
         n: int = 2,
         *,
-        nodes: int | None = None,
-        threads: int | None = None,
-        time: str = "1:00:00",
-        site: Path | str | None = None,
+        job: JobSection | Mapping[str, Any] | None = None,
         address: str | None = None,
         timeout: float | None = None,
         idle: float = 600.0,
@@ -83,14 +81,10 @@ class Cluster(ClusterClient):
             Ranks of an mpirun on this machine, or of a Slurm job.
         n : int
             Engines, which are ranks.
-        nodes : int, optional
-            Nodes of the job; by default one a rank.
-        threads : int, optional
-            Compute threads of a rank; by default its share of the cores, or what the site gives.
-        time : str
-            Limit of the job. Before it, a training that runs writes a checkpoint.
-        site : path, optional
-            Shell file with the site's modules, sourced in the job; by default `slurm/site.sh` if it is there.
+        job : JobSection or mapping, optional
+            The job, as the section `job:` of a configuration: `nodes` (by default one a rank), `threads` (by default a
+            rank's share of the cores, or what the site gives), `time`, `partition`, `site` ... Before its limit, a
+            training that runs writes a checkpoint.
         address : str, optional
             Name or address of this machine as compute nodes reach it; by default its host name.
         timeout : float, optional
@@ -99,9 +93,8 @@ class Cluster(ClusterClient):
             Seconds without a notebook and without work after which the cluster ends by itself.
         report : callable
             Takes a line for the user.
-        options
-            Of the job: `partition`, `account`, `qos`, `reservation`, `constraint`, `gpus_per_node`, `mem`, `nodelist`,
-            `exclude`, as of `hpcgan submit`.
+        **options
+            Keys of the job, before those in `job`: `nodes=2, time="2:00:00"`.
 
         Raises
         ------
@@ -113,9 +106,10 @@ class Cluster(ClusterClient):
             It was interrupted. As after an error, neither a process nor a folder is left.
         """
         need_ipyparallel()
-        from hpcgan.interactive.launchers import wanted
+        from hpcgan.interactive.launchers import engine_set
 
-        engine_set = wanted(engines, n, nodes, threads, time, site, options)
+        others = ("engines", "n", "job", "address", "timeout", "idle", "report")
+        starter = engine_set(engines, n, flags.section("job", JobSection, job, others, **options))
         _check_seconds("idle", idle)
         if timeout is not None:
             _check_seconds("timeout", timeout)
@@ -127,7 +121,7 @@ class Cluster(ClusterClient):
                 try:
                     with guard.hold():
                         made = cls(*folders.make({"kind": engines, "n": n}), report)
-                    made._bring_up(n, engine_set, address, idle, limit, guard)
+                    made._bring_up(n, starter, address, idle, limit, guard)
                 except BaseException as error:
                     if made is not None:
                         made._give_up(error, guard)
@@ -202,13 +196,13 @@ class Cluster(ClusterClient):
         return Rows(rows, LIST, none="no cluster of yours runs; Cluster.start() makes one")
 
     def _bring_up(
-        self, n: int, wanted: Wanted, address: str | None, idle: float, timeout: float, guard: Interrupts
+        self, n: int, starter: EngineSet, address: str | None, idle: float, timeout: float, guard: Interrupts
     ) -> None:
-        for warning in wanted.warnings:
+        for warning in starter.warnings:
             self._report(f"warning: {warning}")
         loop = Loop()
         try:
-            cluster = self._cluster = new_cluster(self._folder, wanted.launcher, address, self.kind, idle)
+            cluster = self._cluster = new_cluster(self._folder, starter.launcher, address, self.kind, idle)
             with guard.hold():
                 loop.run(cluster.start_controller(), CONTROLLER_TIMEOUT)
                 self._note(controller=folders.describe(cluster.controller.pid))
@@ -218,21 +212,21 @@ class Cluster(ClusterClient):
                 raise HpcganError(f"the controller did not start: {_last_words(self._controller_log())}") from None
             self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
             with guard.hold():
-                self._start_engines(n, wanted, loop)
+                self._start_engines(n, starter, loop)
         finally:
             loop.close()
-        self._await_engines(n, timeout, wanted.cores)
-        self._accept(n, wanted.nodes)
+        self._await_engines(n, timeout, starter.cores)
+        self._accept(n, starter.nodes)
         self._note(ranks=list(self.ranks))
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
 
-    def _start_engines(self, n: int, wanted: Wanted, loop: Loop) -> None:
+    def _start_engines(self, n: int, starter: EngineSet, loop: Loop) -> None:
         arguments = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
                      "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
-        settings = {**wanted.settings, "engine_args": arguments}
-        if wanted.script is not None:
-            settings.update(script=wanted.script(arguments), folder=str(self._folder))
+        settings = {**starter.settings, "engine_args": arguments}
+        if starter.script is not None:
+            settings.update(script=starter.script(arguments), folder=str(self._folder))
         else:
             settings["output_file"] = str(self._folder / "engines.log")
         loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)

@@ -13,7 +13,7 @@ import sys
 
 from hpcgan.errors import HpcganError
 from hpcgan.launch import srun
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Place, launch
 from hpcgan.system import streams
 from hpcgan.system.allocation import current_job
 
@@ -31,10 +31,8 @@ def main() -> int:
         return launch(
             args.arguments,
             job.tasks if job else args.ranks or 1,
-            launcher=srun.choose("auto", os.environ) if job else None,
-            nodes=job.nodes if job else 1,
             module="hpcgan.interactive.engine",
-            threads=args.threads,
+            place=Place(srun.choose("auto", os.environ) if job else None, job.nodes if job else 1, args.threads),
         )
     except HpcganError as error:
         print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)

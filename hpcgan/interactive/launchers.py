@@ -11,17 +11,16 @@ from typing import Any
 from ipyparallel.cluster.launcher import EngineLauncher, LocalControllerLauncher, LocalProcessLauncher
 from traitlets import Integer, Unicode, default
 
+from hpcgan.config import JobSection, flags
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
 from hpcgan.launch.topology import plan
-from hpcgan.suggest import choose, did_you_mean
+from hpcgan.suggest import did_you_mean
 
 #: What engines can be: ranks of an mpirun here, or of a Slurm job.
 ENGINES = ("mpi", "slurm")
-#: Options of `Cluster.start`, and those that it hands to the job.
-OPTIONS = ("engines", "n", "nodes", "threads", "time", "site", "address", "timeout", "idle", "report")
-_OURS = ("name", "nodes", "ranks_per_node", "time", "threads", "array", "signal_s", "requeues", "retries")
-JOB = tuple(name for name in slurm.JobSpec.model_fields if name not in _OURS)
+#: Keys of `job:` that the number of engines decides, or that jobs of engines do not heed.
+UNHEEDED = ("ranks_per_node", "requeues", "retries")
 
 
 class _KeepsOutput(LocalProcessLauncher):
@@ -85,8 +84,8 @@ class SlurmEngines(EngineLauncher):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Engines that somebody has asked for.
+class EngineSet:
+    """How the engines of a cluster are started.
 
     Attributes
     ----------
@@ -112,11 +111,8 @@ class Wanted:
     warnings: tuple[str, ...] = ()
 
 
-def wanted(
-    engines: str, n: int, nodes: int | None, threads: int | None, time: str, site: Path | str | None,
-    options: dict[str, Any],
-) -> Wanted:  # fmt: skip
-    """What was asked for, checked.
+def engine_set(engines: str, n: int, job: JobSection) -> EngineSet:
+    """What starts `n` engines of a kind, checked.
 
     Raises
     ------
@@ -125,39 +121,29 @@ def wanted(
     """
     if engines not in ENGINES:
         raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}{did_you_mean(engines, ENGINES)}")
-    _check_count("n", n, "at least 1 engine")
-    for name, value in (("threads", threads), ("nodes", nodes)):
-        if value is not None:
-            _check_count(name, value, "at least 1")
-    for name in options:
-        if name not in JOB:
-            raise InputError(f"unknown option '{name}'{choose(name, (*OPTIONS, *JOB), 'options here')}")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise InputError(f"n={n!r}: give at least 1 engine")
     if engines == "mpi":
-        if nodes not in (None, 1) or options:
-            given = ", ".join(sorted(options)) or f"nodes={nodes}"
-            raise InputError(f"{given}: only for engines='slurm'; 'mpi' starts them on this machine")
+        options = job.model_dump(exclude_defaults=True)
+        threads = options.pop("threads", None)
+        if options.get("nodes") == 1:
+            del options["nodes"]
+        if options:
+            names = ", ".join(f"nodes={job.nodes}" if name == "nodes" else name for name in sorted(options))
+            raise InputError(f"{names}: only for engines='slurm'; 'mpi' starts them on this machine")
         layout = plan(n, threads=threads)
-        settings = {"threads": threads or 0}
-        return Wanted(LocalEngines, settings, cores=layout.cores, warnings=layout.warnings)
-    nodes = n if nodes is None else nodes
+        return EngineSet(LocalEngines, {"threads": threads or 0}, cores=layout.cores, warnings=layout.warnings)
+    nodes = job.nodes or n
     if n % nodes:
         raise InputError(f"n={n}, nodes={nodes}: the engines must be spread evenly over the nodes")
-    spec = slurm.job_spec(
-        name="hpcgan-engines", nodes=nodes, ranks_per_node=n // nodes, threads=threads, time=time,
-        **options,
-    )  # fmt: skip
-    own = slurm.site_file(Path(site) if site is not None else None, "site")
+    if job.ranks_per_node not in (None, n // nodes):
+        raise InputError(f"ranks_per_node={job.ranks_per_node}: is not n={n} over nodes={nodes}; leave it out")
+    job = flags.section("job", JobSection, job, nodes=nodes, ranks_per_node=n // nodes)
+    site = slurm.site_file(job)
 
     def script(arguments: list[str]) -> str:
-        argv = [*(["--threads", str(threads)] if threads else []), "--", *arguments]
-        return slurm.render(
-            spec, argv, python=sys.executable, folder=Path.cwd(), site=own, supervised=False, warned=True,
-            module="hpcgan.interactive.engines",
-        )  # fmt: skip
+        argv = [*(["--threads", str(job.threads)] if job.threads else []), "--", *arguments]
+        program = slurm.Program(argv, "hpcgan.interactive.engines")
+        return slurm.render(job, "hpcgan-engines", program, site=site, ending="warned")
 
-    return Wanted(SlurmEngines, {}, nodes, script)
-
-
-def _check_count(name: str, value: object, wanted: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name}={value!r}: give {wanted}")
+    return EngineSet(SlurmEngines, {}, nodes, script)

@@ -25,14 +25,12 @@ from typing import Any, NoReturn
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 
+from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
-from hpcgan.interactive.launchers import ENGINES, JOB
+from hpcgan.interactive.launchers import ENGINES, UNHEEDED
 from hpcgan.interactive.training import attach
 from hpcgan.system.parser import Parser
-
-#: Options that are handed to `Cluster.start` as they are given, but for whole numbers.
-HANDED = ("address", "time", "site", *(name for name in JOB if name != "gpus_per_node"))
 
 
 class _Parser(Parser):
@@ -73,12 +71,8 @@ class HpcganMagics(Magics):
     def _start(self, args: argparse.Namespace) -> Any:
         if isinstance(old := self._variables.get("cluster"), Cluster) and old.state != "stopped":
             raise InputError(f"`cluster` is {old!r}: %hpcgan stop first")
-        options = {name: getattr(args, name) for name in HANDED if getattr(args, name) is not None}
-        if args.gpus_per_node is not None:
-            options["gpus_per_node"] = args.gpus_per_node
-        cluster = Cluster.start(
-            args.engines, args.n, nodes=args.nodes, threads=args.threads, timeout=args.timeout, **options
-        )
+        job = flags.keywords_of(args, "job")
+        cluster = Cluster.start(args.engines, args.n, job=job, address=args.address, timeout=args.timeout)
         return self._take(cluster)
 
     def _connect(self, args: argparse.Namespace) -> Any:
@@ -93,8 +87,8 @@ class HpcganMagics(Magics):
 
     def _traceback(self, args: argparse.Namespace) -> None:
         """Of the last error, of a cell or of this magic, whichever came later."""
-        shown = getattr(sys, "last_value", None)
-        error = self._failed if shown is self._before else shown
+        last = getattr(sys, "last_value", None)
+        error = self._failed if last is self._before else last
         if error is None:
             raise InputError("there was no error")
         print("".join(traceback.format_exception(type(error), error, error.__traceback__)))
@@ -117,10 +111,10 @@ class HpcganMagics(Magics):
         self._cluster().stop()
 
     def _cluster(self) -> Cluster:
-        found = self._variables.get("cluster")
-        if not isinstance(found, Cluster):
+        cluster = self._variables.get("cluster")
+        if not isinstance(cluster, Cluster):
             raise InputError("there is no cluster in this notebook: %hpcgan start or %hpcgan connect")
-        return found
+        return cluster
 
 
 def _words(line: str) -> list[str]:
@@ -140,12 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start", help="a cluster, on this machine or in a Slurm job")
     start.add_argument("--engines", choices=ENGINES, default="mpi")
     start.add_argument("-n", type=int, default=2, help="ranks (2)")
-    start.add_argument("--nodes", type=int)
-    start.add_argument("--threads", type=int)
-    start.add_argument("--timeout", type=float, help="seconds for which the engines are waited for")
-    start.add_argument("--gpus-per-node", type=int)
-    for name in HANDED:
-        start.add_argument(f"--{name}")
+    start.add_argument("--address", metavar="NAME", help="of this machine, as compute nodes reach it")
+    start.add_argument("--timeout", type=float, metavar="S", help="seconds for which the engines are waited for")
+    flags.add_flags(start, "job", JobSection, leave_out=UNHEEDED)
     connect = commands.add_parser("connect", help="to a cluster that runs")
     connect.add_argument("id", nargs="?")
     train = commands.add_parser("train", help="on the cluster")

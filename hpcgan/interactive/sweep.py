@@ -10,10 +10,11 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
@@ -63,19 +64,10 @@ class Sweep:
         config: Path | str,
         overrides: Sequence[str] = (),
         *,
-        trials: int | None = None,
-        executor: str = "local",
-        concurrency: int | None = None,
-        ranks: int = 1,
+        sweep: SweepSection | Mapping[str, Any] | None = None,
+        job: JobSection | Mapping[str, Any] | None = None,
         out: Path | str | None = None,
-        cluster: Path | str | None = None,
-        seed: int = 1,
-        sampler: str = "random",
-        pruner: str = "none",
-        top: int | None = None,
-        repeats: int = 0,
-        threads: int | None = None,
-        options: Sequence[str] = (),
+        **options: Any,
     ) -> Sweep:
         """Start a sweep, or go on with one: the same call again does what is missing.
 
@@ -88,22 +80,14 @@ class Sweep:
             A YAML file with the section `search`.
         overrides : sequence of str
             `key.path=value`, and `search.key.path={...}`, as on the command line.
-        trials : int, optional
-            Of the search; needed, but for a grid, of which all are the default.
-        executor : "local", "slurm" or "ipyparallel"
-            Who runs trials.
-        concurrency : int, optional
-            Trials at a time; by default what the cores, or the engines, allow.
-        ranks : int
-            Of each trial.
+        sweep : SweepSection or mapping, optional
+            Keys of the section `sweep:`, before those of the file: `trials`, `executor`, `ranks`, `seed` ...
+        job : JobSection or mapping, optional
+            Keys of the section `job:`, before those of the file: `threads`; for Slurm `partition`, `time` ...
         out : path, optional
             The study's directory; by default `runs/sweep-NAME-HASH`.
-        cluster : path, optional
-            For IPython engines: the `ipcontroller-client.json` of their cluster.
-        seed, sampler, pruner, top, repeats, threads
-            As `hpcgan sweep` has them.
-        options : sequence of str
-            Further options of the command, e.g. `["--partition", "short", "--time", "1:00:00"]` for Slurm.
+        **options
+            Keys of the section `sweep:`, before those in `sweep`: `trials=32, executor="slurm"`.
 
         Raises
         ------
@@ -112,18 +96,17 @@ class Sweep:
         HpcganError
             It could not begin for another reason.
         """
+        others = ("config", "overrides", "sweep", "job", "out")
+        overrides = [
+            *overrides,
+            *flags.as_overrides("sweep", flags.section("sweep", SweepSection, sweep, others, **options)),
+            *flags.as_overrides("job", flags.section("job", JobSection, job)),
+        ]
         if out is None:
             base, space = studies.load(Path(config), Problems(), overrides)
-            described = studies.describe(base, space, seed=seed, sampler=sampler, pruner=pruner, ranks=ranks, threads=1)
-            out = studies.default_directory(described)
+            out = studies.default_directory(studies.describe(base, space, threads=1))
         path = Path(out).absolute()
-        given = {
-            "trials": trials, "concurrency": concurrency, "ranks": ranks, "cluster": cluster, "seed": seed,
-            "sampler": sampler, "pruner": pruner, "top": top, "repeats": repeats, "threads": threads,
-            "executor": executor, "out": path,
-        }  # fmt: skip
-        chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, *chosen, *options]
+        command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, f"--out={path}"]
         _start(command, StudyDirectory(path).coordinator_log)
         return cls(path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Record, launch
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 
@@ -35,7 +35,7 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
     run : RunDirectory
     ranks : int
     **options
-        Of `launch`.
+        Of `launch`: `place`, `watch`.
 
     Returns
     -------
@@ -52,11 +52,11 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
             return EXIT_DONE
         return EXIT_INTERRUPTED if outcome in ("interrupted", "stopped") else None
 
-    what = (
+    missing = (
         f"{run.path} records no end of this attempt: it was ended from outside (a cancelled job, a lost node); "
         "the same command goes on from the last checkpoint"
     )
-    return launch(argv, ranks, recorded=recorded, unrecorded=what, **options)
+    return launch(argv, ranks, record=Record(recorded, missing), **options)
 
 
 def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) -> int:
@@ -72,7 +72,7 @@ def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) 
     def recorded() -> int | None:
         return EXIT_DONE if _identity(file) not in (None, before) else None
 
-    return launch(argv, ranks, recorded=recorded, unrecorded=f"{file} was not written", **options)
+    return launch(argv, ranks, record=Record(recorded, f"{file} was not written"), **options)
 
 
 def _identity(file: Path) -> tuple[int, int, int] | None:

@@ -196,7 +196,7 @@ def handling(names: Sequence[str], handler: Callable[[int, FrameType | None], No
 
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`, children first (Linux)."""
-    found = []
+    below: list[int] = []
     todo = [pid]
     while todo:
         parent = todo.pop(0)
@@ -207,6 +207,6 @@ def descendants(pid: int) -> list[int]:
         for task in tasks:
             with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{task}/children") as file:
                 children = [int(child) for child in file.read().split()]
-                found += children
+                below += children
                 todo += children
-    return found
+    return below

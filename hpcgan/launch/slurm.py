@@ -1,6 +1,6 @@
 """Slurm: the text of a batch script, and the few questions and orders to the scheduler.
 
-`render` is a pure function; every field of a `JobSpec` has passed a pattern, paths and arguments are quoted for
+`render` is a pure function; every key of the `job:` section has passed a pattern, paths and arguments are quoted for
 the shell, and Slurm's commands are called with argument lists. Slurm is spoken to through its command-line
 tools, which every site has.
 """
@@ -13,14 +13,15 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
+from hpcgan.config import JobSection
+from hpcgan.config.job import is_name, seconds
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.system.allocation import outside
 
@@ -61,68 +62,10 @@ _ITS_TURN = (
     "AssocMaxJobsLimit",
 )
 
-# Names of accounts, partitions, nodes ...: nothing that a shell, a batch script or a file name pattern reads.
-_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
-_LIST = r"^[A-Za-z0-9_][A-Za-z0-9_.,+\[\]-]*$"
-_FEATURES = r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,+&|*:=()\[\]-]*$"
-Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
-Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$", max_length=256)]
-NodeList = Annotated[str, Field(pattern=_LIST, max_length=1024)]
-
-
 #: Seconds by which Slurm may signal a job early.
 EARLY = 60.0
 #: Seconds that a job must have to start and train, where nothing is known of it.
 LEAST_ROOM = 30.0
-
-# What a value of an option that is handed through may hold: nothing that a shell or a batch script reads.
-_VALUE = r"[A-Za-z0-9_.,:@+%/=&|*()\[\]~!^-]*"
-#: Options of sbatch that are handed through, beyond those that `hpcgan submit` has itself.
-# fmt: off
-PASSED_ON = frozenset((
-    "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "comment", "contiguous",
-    "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu", "deadline", "delay-boot", "dependency",
-    "distribution", "exclusive", "export", "extra-node-info", "get-user-env", "gpu-bind", "gpu-freq", "gres",
-    "gres-flags", "hint", "hold", "kill-on-invalid-dep", "licenses", "mail-type", "mail-user", "mcs-label",
-    "mem-bind", "mem-per-cpu", "mem-per-gpu", "mincpus", "network", "nice", "ntasks-per-core", "ntasks-per-socket",
-    "overcommit", "oversubscribe", "power", "prefer", "priority", "profile", "propagate", "reboot", "segment",
-    "sockets-per-node", "spread-job", "switches", "thread-spec", "threads-per-core", "time-min", "tmp", "tres-bind",
-    "use-min-nodes", "wait-all-nodes", "wckey",
-))
-# fmt: on
-# What decides of options of sbatch that are hpcgan's.
-_OWN = {
-    "job-name": "the job has the name of the configuration ('name: ...' in it)",
-    "nodes": "use --nodes",
-    "ntasks": "use --nodes and --ranks-per-node",
-    "ntasks-per-node": "use --ranks-per-node",
-    "ntasks-per-gpu": "use --ranks-per-node and --gpus",
-    "cpus-per-task": "use --threads",
-    "gpus": "use --gpus",
-    "gpus-per-node": "use --gpus",
-    "gpus-per-task": "use --gpus",
-    "gpus-per-socket": "use --gpus",
-    "signal": "use --signal",
-    "array": "'hpcgan sweep --executor slurm' submits arrays",
-    "output": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
-    "error": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
-    "open-mode": "the log goes into the run directory; 'hpcgan jobs RUN --log' shows it",
-    "input": "the job reads no input",
-    "requeue": "use --requeues",
-    "no-requeue": "use --requeues 0",
-    "no-kill": "the job starts again when a node is lost",
-    "chdir": "the job runs where it is submitted",
-    "wait": "use --wait",
-    "test-only": "use --print",
-    "wrap": "the script is hpcgan's",
-    "parsable": "hpcgan reads the answer",
-    "quiet": "hpcgan reads the answer",
-    "verbose": "hpcgan reads the answer",
-    **{
-        name: f"use --{name}"
-        for name in ("time", "partition", "account", "qos", "reservation", "constraint", "mem", "nodelist", "exclude")
-    },
-}  # fmt: skip
 
 # Variables of sbatch that do not count, whatever they say: what they decide is decided for every job of hpcgan.
 _UNHEARD = ("ARRAY_INX", "ERROR", "INPUT", "NO_KILL", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT")
@@ -140,181 +83,12 @@ _CONTRADICTING = {
 }
 
 
-def passed_on(words: Sequence[str]) -> tuple[str, ...]:
-    """Options of sbatch that a user hands through, each as `--name` or `--name=value`.
-
-    Parameters
-    ----------
-    words : sequence of str
-        As on a command line, each one option or several: `--mail-type=END --mail-user me@site`.
-
-    Raises
-    ------
-    ValueError
-        What sbatch does not have, what hpcgan decides itself, or a value that a shell could read.
-    """
-    found: list[str] = []
-    for text in words:
-        try:
-            parts = shlex.split(text)
-        except ValueError as error:
-            raise ValueError(f"cannot be read: {error}") from None
-        if not parts:
-            raise ValueError("is empty")
-        for part in parts:
-            match = re.fullmatch(r"--([a-z][a-z-]*)(=.*)?", part, re.DOTALL)
-            if match is not None:
-                found.append(part)
-            elif found and "=" not in found[-1] and not part.startswith("-"):
-                found[-1] += f"={part}"  # `--mail-user me@site`
-            else:
-                raise ValueError("write options of sbatch in their long form, --name or --name=value")
-    for option in found:
-        name, _, value = option[2:].partition("=")
-        if name in _OWN:
-            raise ValueError(f"--{name} is hpcgan's own: {_OWN[name]}")
-        if name not in PASSED_ON:
-            raise ValueError(f"--{name} is no option of sbatch that hpcgan hands through")
-        if not re.fullmatch(_VALUE, value) or len(value) > 1024:
-            raise ValueError(f"--{name}: letters, digits and _.,:@+%/=&|*()[]~!^- only")
-    return tuple(found)
-
-
-class JobSpec(BaseModel):
-    """What is asked of Slurm.
-
-    Attributes
-    ----------
-    name : str
-        Name of the job.
-    nodes, ranks_per_node : int
-    time : str
-        Limit of one job, in sbatch's forms: minutes, `HH:MM:SS`, `D-HH:MM` ...
-    threads : int, optional
-        CPUs of a rank; by default what the site gives.
-    array : str, optional
-        Elements of a job array, and how many of them may run at a time: `0-31%4`.
-    signal_s : int
-        Seconds before the limit at which ranks are asked for a checkpoint. Slurm may be up to 60 s early.
-    requeues : int
-        How often the job may queue again to go on after its limit.
-    retries : int
-        Failures in a row without progress after which it gives up.
-    sbatch : tuple of str
-        Further options of sbatch (see `passed_on`).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Name
-    nodes: int = Field(1, ge=1, le=1_000_000)
-    ranks_per_node: int = Field(1, ge=1, le=10_000)
-    time: str = "1:00:00"
-    threads: int | None = Field(None, ge=1, le=10_000)
-    partition: Names | None = None
-    account: Name | None = None
-    qos: Name | None = None
-    reservation: Names | None = None
-    constraint: Annotated[str, Field(pattern=_FEATURES, max_length=256)] | None = None
-    gpus_per_node: int | None = Field(None, ge=1, le=1000)
-    mem: Annotated[str, Field(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = None
-    nodelist: NodeList | None = None
-    exclude: NodeList | None = None
-    array: Annotated[str, Field(pattern=r"^\d{1,7}(-\d{1,7})?(%[1-9]\d{0,6})?$")] | None = None
-    signal_s: int = Field(120, ge=1, le=65535)
-    requeues: int = Field(100, ge=0, le=100_000)
-    retries: int = Field(3, ge=0, le=1000)
-    sbatch: tuple[str, ...] = ()
-
-    @field_validator("sbatch", mode="before")
-    @classmethod
-    def _sbatch_is_known(cls, value: object) -> object:
-        return passed_on([value] if isinstance(value, str) else list(value)) if value else ()  # type: ignore[call-overload]
-
-    @field_validator("time")
-    @classmethod
-    def _time_is_slurms(cls, value: str) -> str:
-        seconds(value)
-        return value
-
-
-#: Option of `hpcgan submit` (and of sbatch) for each field, in the order of the script.
-_DIRECTIVES = {
-    "name": "job-name",
-    "nodes": "nodes",
-    "ranks_per_node": "ntasks-per-node",
-    "threads": "cpus-per-task",
-    "time": "time",
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "reservation": "reservation",
-    "constraint": "constraint",
-    "gpus_per_node": "gpus-per-node",
-    "mem": "mem",
-    "nodelist": "nodelist",
-    "exclude": "exclude",
-    "array": "array",
-}
-
-
-def job_spec(**fields: object) -> JobSpec:
-    """A checked `JobSpec`.
-
-    Raises
-    ------
-    InputError
-        One line that names the option.
-    """
-    try:
-        return JobSpec.model_validate({k: v for k, v in fields.items() if v is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "?"
-        shown = repr(first["input"])
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "string_pattern_mismatch":
-            reason = "not a name that Slurm knows: letters, digits and a few of _.,+- only"
-        raise InputError(f"--{field.replace('_', '-')} {shown}: {reason}") from None
-
-
-def seconds(text: str) -> float:
-    """Length of a time limit in sbatch's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
-
-    Raises
-    ------
-    ValueError
-        Another form, or zero.
-    """
-    match = re.fullmatch(
-        r"(?:(?P<days>\d{1,4})-(?P<dh>\d{1,5})(?::(?P<dm>\d{1,2})(?::(?P<ds>\d{1,2}))?)?"
-        r"|(?P<h>\d{1,5}):(?P<hm>\d{1,2}):(?P<hs>\d{1,2})|(?P<m>\d{1,7})(?::(?P<s>\d{1,2}))?)",
-        text,
-    )
-    if match is None:
-        raise ValueError("write it as minutes, MM:SS, HH:MM:SS or D-HH:MM:SS")
-    part = {name: int(value or 0) for name, value in match.groupdict().items()}
-    total = (
-        86400 * part["days"]
-        + 3600 * (part["dh"] + part["h"])
-        + 60 * (part["dm"] + part["hm"] + part["m"])
-        + part["ds"]
-        + part["hs"]
-        + part["s"]
-    )
-    if total == 0:
-        raise ValueError("a limit of zero")
-    return float(total)
-
-
-def check_room(spec: JobSpec, startup: float | None = None) -> str | None:
+def check_room(job: JobSection, startup: float | None = None) -> str | None:
     """Refuse a time limit that leaves no time for training before the checkpoint.
 
     Parameters
     ----------
-    spec : JobSpec
+    job : JobSection
     startup : float, optional
         Seconds that earlier attempts took from their start to the end of their first step.
 
@@ -328,15 +102,15 @@ def check_room(spec: JobSpec, startup: float | None = None) -> str | None:
     InputError
         One line with the numbers and the remedy.
     """
-    limit = 60 * math.ceil(seconds(spec.time) / 60)  # Slurm counts in minutes
-    room = limit - spec.signal_s - EARLY
+    limit = 60 * math.ceil(seconds(job.time) / 60)  # Slurm counts in minutes
+    room = limit - job.signal_s - EARLY
     needed = LEAST_ROOM if startup is None else startup
     if room >= 2 * needed or (startup is None and room >= needed):
         return None
-    least = 60 * math.ceil((spec.signal_s + EARLY + max(LEAST_ROOM, 2 * needed)) / 60)
+    least = 60 * math.ceil((job.signal_s + EARLY + max(LEAST_ROOM, 2 * needed)) / 60)
     why = "" if startup is None else f", and this run took {startup:.0f} s to start"
     text = (
-        f"--time {spec.time}: of {limit} s, the last {spec.signal_s} are for the checkpoint (--signal), and Slurm may "
+        f"--time {job.time}: of {limit} s, the last {job.signal_s} are for the checkpoint (--signal), and Slurm may "
         f"ask for it {EARLY:.0f} s early: {max(0.0, room):.0f} s are left for starting and training{why}; "
         f"ask for --time {least // 60} (minutes) or more" + (", or a smaller --signal" if limit > EARLY + 60 else "")
     )
@@ -345,54 +119,69 @@ def check_room(spec: JobSpec, startup: float | None = None) -> str | None:
     return text
 
 
-def site_file(given: Path | None, option: str = "--site") -> Path | None:
-    """The shell file with the site's settings: the one that was given, else `SITE` if it is there.
+def site_file(job: JobSection) -> Path | None:
+    """The shell file with the site's settings: the job's, else `SITE` if it is there.
 
     Raises
     ------
     InputError
-        The one that was given, by `option`, does not exist.
+        The job's does not exist.
     """
-    site = given or (SITE if SITE.is_file() else None)
+    site = job.site or (SITE if SITE.is_file() else None)
     if site is not None and not site.is_file():
-        raise InputError(f"{site}: no such file ({option})")
+        raise InputError(f"{site}: no such file (job.site)")
     return site.absolute() if site else None
 
 
-def render(
-    spec: JobSpec,
-    argv: Sequence[str],
-    *,
-    python: str,
-    folder: Path,
-    site: Path | None = None,
-    supervised: bool = True,
-    module: str = "hpcgan",
-    requeue: bool | None = None,
-    warned: bool | None = None,
-) -> str:
-    """The batch script of a job that runs `hpcgan ARGV` on all its tasks until it is done.
+@dataclass(frozen=True)
+class Program:
+    """What a job runs on all its tasks: `python -m MODULE ARGV`.
 
-    Parameters
+    Attributes
     ----------
-    spec : JobSpec
     argv : sequence of str
-        Arguments of hpcgan, `train ...`; quoted here.
+        Quoted in the script.
+    module : str
     python : str
         The interpreter on the compute nodes.
     folder : Path
         Working directory of the job.
+    """
+
+    argv: Sequence[str]
+    module: str = "hpcgan"
+    python: str = sys.executable
+    folder: Path = field(default_factory=Path.cwd)
+
+
+Ending = Literal["supervised", "requeued", "warned", "plain"]
+
+
+def render(
+    job: JobSection,
+    name: str,
+    program: Program,
+    *,
+    site: Path | None = None,
+    ending: Ending = "supervised",
+    array: str | None = None,
+) -> str:
+    """The batch script of a job.
+
+    Parameters
+    ----------
+    job : JobSection
+    name : str
+        Of the job.
+    program : Program
     site : Path, optional
         Shell file with the site's modules and settings, sourced first.
-    supervised : bool
-        Whether the job is seen to its end through time limits and failures, which only trainings are; else it runs
-        `hpcgan ARGV` once.
-    module : str
-        What `python -m` runs instead of hpcgan; not supervised.
-    requeue : bool, optional
-        Whether the job is queued again when its node is lost or another job takes it; by default if it is supervised.
-    warned : bool, optional
-        Whether the script is told (SIGUSR1) that its time is nearly up; by default if the job is queued again.
+    ending : str
+        `supervised`: the job is seen to its end through time limits and failures, which only trainings are;
+        `requeued`: queued again when its node is lost or another job takes it, and told (SIGUSR1) that its time is
+        nearly up; `warned`: only that; `plain`: it runs once.
+    array : str, optional
+        Elements of a job array, and how many of them may run at a time: `0-31%4`.
 
     Returns
     -------
@@ -403,32 +192,28 @@ def render(
     Raises
     ------
     InputError
-        The script is warned so early that it has no time (`check_room`).
+        The script is warned so early that it has no time (`check_room`), or its name is none.
     """
-    values = spec.model_dump()
-    lines = ["#!/bin/bash"]
-    requeue = supervised if requeue is None else requeue
-    warned = requeue if warned is None else warned
-    if warned:
-        check_room(spec)
-    lines += [
-        f"#SBATCH --{option}={values[field]}" for field, option in _DIRECTIVES.items() if values[field] is not None
-    ]
-    lines += [f"#SBATCH {option}" for option in spec.sbatch]
-    if warned:
-        lines.append(f"#SBATCH --signal=B:USR1@{spec.signal_s}")
-    if requeue:
-        lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
-    elif warned:
-        lines.append("#SBATCH --no-requeue")
-    lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(folder))}"]
+    if not is_name(name):
+        raise InputError(f"name {name!r}: not a name of a job: letters, digits and _.+- only")
+    if ending != "plain":
+        check_room(job)
+    options = [f"--job-name={name}", *job.directives(), *([] if array is None else [f"--array={array}"]), *job.sbatch]
+    if ending != "plain":
+        options.append(f"--signal=B:USR1@{job.signal_s}")
+    if ending in ("supervised", "requeued"):
+        options += ["--requeue", "--open-mode=append"]
+    elif ending == "warned":
+        options.append("--no-requeue")
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
+    lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(program.folder))}"]
     if site is not None:
         lines.append(f"source {shlex.quote(str(site))}")
-    command = [python, "-m", module]
-    if supervised:
+    command = [program.python, "-m", program.module]
+    if ending == "supervised":
         lines.append("# The supervisor takes the place of this shell, so that Slurm's signals reach it.")
-        command += ["supervise", "--requeues", str(spec.requeues), "--retries", str(spec.retries), "--"]
-    lines.append("exec " + shlex.join([*command, *argv]))
+        command += ["supervise", "--requeues", str(job.requeues), "--retries", str(job.retries), "--"]
+    lines.append("exec " + shlex.join([*command, *program.argv]))
     return "\n".join(lines) + "\n"
 
 
@@ -531,7 +316,7 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
     # Asking for one unknown job among several is an error in some versions: ask for all of mine, each element of
     # an array on its own line.
     text = _call(["squeue", "--noheader", "--me", "--array", "--format=%i|%T|%L|%R"])
-    found = {}
+    entries = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 3)
         if len(fields) == 4 and fields[0] in jobs:
@@ -539,8 +324,8 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
                 left: float | None = seconds(fields[2])
             except ValueError:
                 left = None
-            found[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
-    return found
+            entries[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
+    return entries
 
 
 @dataclass(frozen=True)
@@ -616,9 +401,9 @@ def obstacle(job: str, within: float = 5.0, every: float = 0.5) -> str:
     """
     end = time.monotonic() + within
     try:
-        while (found := job_state(job)) is not None and found.state == "PENDING":
-            if found.reason:
-                return "" if found.reason in _ITS_TURN else found.reason
+        while (state := job_state(job)) is not None and state.state == "PENDING":
+            if state.reason:
+                return "" if state.reason in _ITS_TURN else state.reason
             if time.monotonic() > end:
                 break
             time.sleep(every)
@@ -646,20 +431,20 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobStat
     last = ""
     while True:
         try:
-            found = job_state(job)
+            state = job_state(job)
         except HpcganError as error:
             if str(error) != last:
                 report(str(error))
                 last = str(error)
             time.sleep(every)
             continue
-        if found is None:
+        if state is None:
             raise HpcganError(f"Slurm knows nothing of job {job} (any more)")
-        if str(found) != last:
-            report(str(found))
-            last = str(found)
-        if found.state not in PRESENT:
-            return found
+        if str(state) != last:
+            report(str(state))
+            last = str(state)
+        if state.state not in PRESENT:
+            return state
         time.sleep(every)
 
 
@@ -740,7 +525,7 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mappi
     except OSError as error:
         raise HpcganError(f"{path} cannot be run: {error.strerror}") from None
     if done.returncode != 0:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in said[:3])
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in lines[:3])
         raise HpcganError(f"{command[0]}: {text or f'exit code {done.returncode}'}")
     return done.stdout + (done.stderr if both else "")

@@ -44,7 +44,7 @@ class Srun:
         return [self.path, *options, *rank_command(argv, module)]
 
 
-def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
+def choose(name: str, env: Mapping[str, str]) -> Srun | Mpirun:
     """The launcher inside an allocation.
 
     srun where it speaks what the MPI library does (Open MPI: pmix; MPICH and Intel MPI: pmi2), since Slurm then
@@ -52,7 +52,7 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
 
     Parameters
     ----------
-    wanted : str
+    name : str
         `srun`, `mpirun` or `auto`.
     env : mapping
         `HPCGAN_SRUN_MPI` names what `srun --mpi` shall be, where the site's is another one.
@@ -62,18 +62,18 @@ def choose(wanted: str, env: Mapping[str, str]) -> Srun | Mpirun:
     InputError
         Another name.
     HpcganError
-        What was wanted is not there.
+        There is no such launcher here.
     """
-    if wanted not in LAUNCHERS:
-        raise InputError(f"launcher '{wanted}': choose one of {', '.join(LAUNCHERS)}{did_you_mean(wanted, LAUNCHERS)}")
+    if name not in LAUNCHERS:
+        raise InputError(f"launcher '{name}': choose one of {', '.join(LAUNCHERS)}{did_you_mean(name, LAUNCHERS)}")
     mpirun = find_mpirun(env)
-    if wanted == "mpirun" or (wanted == "auto" and in_step(env)):
+    if name == "mpirun" or (name == "auto" and in_step(env)):
         return mpirun
     path = shutil.which("srun", path=env.get("PATH"))
     mpi = env.get("HPCGAN_SRUN_MPI") or _common(mpirun.flavour) if path else None
     if path and mpi:
         return Srun(path, mpirun.flavour, mpi)
-    if wanted == "srun":
+    if name == "srun":
         reason = f"it speaks no PMI that {mpirun.flavour} does" if path else "no srun found"
         raise HpcganError(f"srun cannot start the ranks ({reason}): use mpirun, or name one in HPCGAN_SRUN_MPI")
     return mpirun
@@ -100,6 +100,6 @@ def here(env: Mapping[str, str], ranks: int) -> tuple[Srun | Mpirun, int]:
 
 def _common(flavour: str) -> str | None:
     """What both srun and the MPI library speak."""
-    wanted = {OPEN_MPI_4: ("pmix",), OPEN_MPI_5: ("pmix",), MPICH: ("pmix", "pmi2"), INTEL: ("pmi2",)}
+    spoken = {OPEN_MPI_4: ("pmix",), OPEN_MPI_5: ("pmix",), MPICH: ("pmix", "pmi2"), INTEL: ("pmi2",)}
     offered = slurm.srun_mpi_types()
-    return next((name for name in wanted.get(flavour, ()) if name in offered), None)
+    return next((name for name in spoken.get(flavour, ()) if name in offered), None)

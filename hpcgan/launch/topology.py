@@ -1,7 +1,6 @@
 """Threads, binding and MPI settings of a job: the one place that knows them.
 
-What `hpcgan doctor --tune` measured on this kind of node (`tuned`) goes before the defaults here, and what the user has
-set in the environment before both.
+What the user has set in the environment goes before the defaults here.
 
 Measured on two cores (64x64 DCGAN step, Horovod over Open MPI 5): one rank a core reaches 0.94 of two
 isolated processes when idle MPI progress threads yield their core and nothing is bound; with Open
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcgan.errors import InputError
-from hpcgan.launch.tuned import Tuned
 from hpcgan.launch.world import expected_world
 
 OPEN_MPI_5 = "Open MPI 5"
@@ -49,8 +47,8 @@ class Topology:
 
     Attributes
     ----------
-    ranks, nodes, ranks_per_node : int
-        World size, nodes, and the largest number of ranks on one node.
+    ranks, nodes : int
+        World size, and nodes.
     cores : int
         Cores of a node that this process may use.
     threads : int
@@ -61,19 +59,31 @@ class Topology:
         Variables that the launcher sets for all ranks.
     mpirun_args : tuple of str
         Options of mpirun, without `-np`.
-    warnings : tuple of str
-        What the user should know about this layout.
     """
 
     ranks: int
     nodes: int
-    ranks_per_node: int
     cores: int
     threads: int
     flavour: str
     env: dict[str, str]
     mpirun_args: tuple[str, ...]
-    warnings: tuple[str, ...]
+
+    @property
+    def ranks_per_node(self) -> int:
+        """The largest number of ranks on one node."""
+        return math.ceil(self.ranks / self.nodes)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about this layout."""
+        ranks, threads, cores = self.ranks_per_node, self.threads, self.cores
+        if ranks * threads <= cores:
+            return ()
+        return (
+            f"{ranks} ranks x {threads} thread{'s' if threads > 1 else ''} share {cores} "
+            f"core{'s' if cores > 1 else ''}: this works, but slower than one rank a core",
+        )
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with the job's variables; what the user set for Horovod or MPI stays as it is."""
@@ -103,7 +113,6 @@ def plan(
     flavour: str = OPEN_MPI_5,
     threads: int | None = None,
     as_root: bool | None = None,
-    tuned: Tuned | None = None,
 ) -> Topology:
     """Lay out `ranks` ranks: threads of a rank, environment, options of mpirun.
 
@@ -121,9 +130,6 @@ def plan(
         Compute threads of a rank; by default the cores are shared out evenly.
     as_root : bool, optional
         Whether the job runs as root, which Open MPI refuses unless told otherwise.
-    tuned : Tuned, optional
-        What was measured on this kind of node. It was measured with no more threads than cores: a job that has more
-        gets the defaults.
 
     Raises
     ------
@@ -135,14 +141,7 @@ def plan(
             raise InputError(f"{name} must be at least 1, not {value}")
     cores = available_cores() if cores is None else cores
     as_root = os.geteuid() == 0 if as_root is None else as_root
-    per_node = math.ceil(ranks / nodes)
-    threads = max(1, cores // per_node) if threads is None else threads
-    warnings = []
-    if per_node * threads > cores:
-        warnings.append(
-            f"{per_node} ranks x {threads} thread{'s' if threads > 1 else ''} share {cores} "
-            f"core{'s' if cores > 1 else ''}: this works, but slower than one rank a core"
-        )
+    threads = max(1, cores // math.ceil(ranks / nodes)) if threads is None else threads
     env = {
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
@@ -152,8 +151,6 @@ def plan(
         **_TENSORFLOW,
         **_HOROVOD,
     }
-    if per_node * threads > cores:
-        tuned = None
     args: tuple[str, ...] = ()
     if flavour in (OPEN_MPI_4, OPEN_MPI_5):
         env.update(_OPEN_MPI)
@@ -162,14 +159,12 @@ def plan(
         # Open MPI counts physical cores as slots, not the hardware threads that `cores` counts, so more
         # ranks than slots must always be allowed.
         oversubscribe = ("--map-by", ":OVERSUBSCRIBE") if flavour == OPEN_MPI_5 else ("--oversubscribe",)
-        binding = tuned.binding if tuned is not None and threads == 1 else "none"
-        args = ("--bind-to", binding, *oversubscribe)
+        args = ("--bind-to", "none", *oversubscribe)
     elif flavour == MPICH:
         args = ("-bind-to", "none")
     elif flavour == INTEL:
         env.update(_INTEL)
-    env.update(tuned.env if tuned is not None else {})
-    return Topology(ranks, nodes, per_node, cores, threads, flavour, env, args, tuple(warnings))
+    return Topology(ranks, nodes, cores, threads, flavour, env, args)
 
 
 def rank_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -207,9 +202,9 @@ def threads_from_env(env: Mapping[str, str], cores: int | None = None) -> int:
 
 def mpi_flavour(version_text: str) -> str:
     """The MPI implementation behind the output of `mpirun --version`."""
-    found = re.search(r"Open ?MPI\)?\s+v?(\d+)\.", version_text)
-    if found:
-        return OPEN_MPI_5 if int(found[1]) >= 5 else OPEN_MPI_4
+    version = re.search(r"Open ?MPI\)?\s+v?(\d+)\.", version_text)
+    if version:
+        return OPEN_MPI_5 if int(version[1]) >= 5 else OPEN_MPI_4
     if "Intel(R) MPI" in version_text:
         return INTEL
     if "HYDRA" in version_text or "mpich" in version_text.lower():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import time
@@ -19,16 +18,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcgan.config import Config
+from pydantic import Field
+
+from hpcgan.config import Config, Section
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.launch.launcher import Launcher, launch
+from hpcgan.launch.launcher import Launcher, Place, Watch, launch
 from hpcgan.launch.mpirun_output import BannerFilter
 from hpcgan.problems.base import Problems
 from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic
 
-Mode = Literal["weak", "strong"]
 #: What a point of isolated processes is called in place of a backend.
 ISOLATED = "isolated"
 #: Bytes of the buffers whose average is timed: 1 KiB to 64 MiB.
@@ -59,36 +59,17 @@ class Point:
         return f"{self.comm}-{self.ranks}-{self.repeat}"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What must be the same for all points of a study.
+class Setting(Section):
+    """What must be the same for all points of a study."""
 
-    Attributes
-    ----------
-    identity : str
-        Hash of the configuration and of the data: `identity_of`.
-    mode : "weak" or "strong"
-        The batch of a rank is the same at every point, or that of all ranks together.
-    batch : int
-        That batch.
-    steps, warm_up : int
-        Timed steps of a point, and those before that do not count.
-    synthetic : bool
-        Random samples instead of data.
-    threads : int
-        Compute threads of a rank.
-    cores : int
-        Cores of a node.
-    """
-
-    identity: str
-    mode: Mode
-    batch: int
-    steps: int
-    warm_up: int
-    synthetic: bool
-    threads: int
-    cores: int
+    identity: str = Field(description="hash of the configuration and of the data: `identity_of`")
+    mode: Literal["weak", "strong"] = Field(description="the batch that is the same at every point, as `scaling.mode`")
+    batch: int = Field(description="that batch: of a rank, or of all ranks together")
+    steps: int = Field(description="timed steps of a point")
+    warm_up: int = Field(description="steps before those, which do not count")
+    synthetic: bool = Field(description="random samples instead of data")
+    threads: int = Field(description="compute threads of a rank")
+    cores: int = Field(description="cores of a node")
 
     def oversubscribed(self, ranks: int, nodes: int) -> bool:
         """Whether so many ranks on so many nodes have more threads than cores."""
@@ -113,51 +94,49 @@ class Resources:
         Of the allocation. A point takes as many nodes as its ranks fill.
     limit_s : float
         Seconds after which a point is ended and counts as failed.
+    start : callable
+        `hpcgan.launch.launcher.launch`, or what stands in for it.
     """
 
     launcher: Launcher | None = None
     nodes: int = 1
     ranks_per_node: int = 1
     limit_s: float = 1800.0
+    start: Callable[..., int] = launch
 
     def nodes_for(self, ranks: int) -> int:
         """Nodes of a point."""
         return max(1, min(self.nodes, -(-ranks // self.ranks_per_node)))
 
 
-def parse_ranks(text: str) -> list[int]:
-    """Numbers of ranks from `1,2,4`, ascending, each once.
-
-    Raises
-    ------
-    InputError
-        Not whole numbers, or one below 1.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"[+-]?\d{1,7}", part) for part in parts):
-        raise InputError(f"--ranks {text}: write numbers with commas between, e.g. 1,2,4")
-    ranks = sorted({int(part) for part in parts})
-    if ranks[0] < 1:
-        raise InputError(f"--ranks {text}: each number must be at least 1")
-    return ranks
+def setting_of(config: Config, batch: int, threads: int, cores: int) -> Setting:
+    """What the points of a configuration's study have in common."""
+    scaling = config.scaling
+    return Setting(
+        identity=identity_of(config),
+        mode=scaling.mode,
+        batch=batch,
+        steps=scaling.steps,
+        warm_up=scaling.warm_up,
+        synthetic=scaling.synthetic_data,
+        threads=threads,
+        cores=cores,
+    )
 
 
-def plan(ranks: Sequence[int], backends: Sequence[str], repeats: int, isolated: bool = False) -> list[Point]:
-    """All points in the order of measuring: repeats outside, so that a drift of the machine hits all alike.
-
-    Parameters
-    ----------
-    ranks : sequence of int
-    backends : sequence of str
-    repeats : int
-    isolated : bool
-        Also as many isolated processes, for each number of ranks.
-    """
-    kinds = [*backends, *([ISOLATED] if isolated else [])]
-    return [Point(n, comm, repeat) for repeat in range(repeats) for n in ranks for comm in kinds]
+def backends_of(config: Config) -> tuple[str, ...]:
+    """What is measured, each once: `scaling.comm`, or the configuration's own backend."""
+    return tuple(dict.fromkeys(config.scaling.comm)) or (config.comm.backend,)
 
 
-def study_batch(config: Config, mode: Mode, ranks: Sequence[int]) -> int:
+def plan(config: Config) -> list[Point]:
+    """All points in the order of measuring: repeats outside, so that a drift of the machine hits all alike."""
+    scaling = config.scaling
+    kinds = [*backends_of(config), *([ISOLATED] if scaling.isolated else [])]
+    return [Point(n, comm, repeat) for repeat in range(scaling.repeats) for n in scaling.ranks for comm in kinds]
+
+
+def study_batch(config: Config) -> int:
     """Batch that stays the same: of a rank (weak), or of all ranks together (strong).
 
     Raises
@@ -165,8 +144,8 @@ def study_batch(config: Config, mode: Mode, ranks: Sequence[int]) -> int:
     InputError
         Some number of ranks cannot share it evenly, or the configuration contradicts the mode.
     """
-    training = config.training
-    if mode == "weak":
+    training, ranks = config.training, config.scaling.ranks
+    if config.scaling.mode == "weak":
         if training.global_batch_size is not None:
             raise InputError(
                 "--mode weak keeps the batch of a rank, but training.global_batch_size is set: "
@@ -228,18 +207,18 @@ class Study:
         """
         file = self.path / "setting.json"
         if self.exists:
-            there = self.setting()
-            if there.identity != setting.identity:
+            earlier = self.setting()
+            if earlier.identity != setting.identity:
                 same = self.config().identity() == config.identity()
                 raise InputError(
                     f"{self.path}: holds a study {'with other data' if same else 'of another configuration'} "
-                    f"({there.identity} there, "
+                    f"({earlier.identity} there, "
                     f"{setting.identity} now); give another directory with --out"
                 )
             differing = [
-                f"{name.replace('_', '-')} {getattr(there, name)} there, {value} now"
-                for name, value in asdict(setting).items()
-                if getattr(there, name) != value
+                f"{name.replace('_', '-')} {getattr(earlier, name)} there, {value} now"
+                for name, value in setting.model_dump().items()
+                if getattr(earlier, name) != value
             ]
             if differing:
                 raise InputError(
@@ -255,7 +234,7 @@ class Study:
             for folder in (self.path, self.points, self.sweeps):
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / "config.yaml", config.to_yaml())
-            write_atomic(file, json.dumps(asdict(setting), indent=2) + "\n")
+            write_atomic(file, setting.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise InputError(f"{self.path}: cannot write the study: {error.strerror}") from None
 
@@ -269,10 +248,10 @@ class Study:
         """
         file = self.path / "setting.json"
         try:
-            return Setting(**json.loads(file.read_text(encoding="utf-8")))
+            return Setting.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a scaling study (no setting.json in it)") from None
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError):
             raise InputError(f"{file}: cannot be read; measure the study again in another directory") from None
 
     def config(self) -> Config:
@@ -281,8 +260,7 @@ class Study:
 
     def results(self) -> list[dict[str, Any]]:
         """All points there are, by backend, ranks and repeat; failed ones have `failure`."""
-        found = _read_folder(self.points)
-        return sorted(found, key=lambda r: (r["comm"], r["ranks"], r["repeat"]))
+        return sorted(_read_folder(self.points), key=lambda r: (r["comm"], r["ranks"], r["repeat"]))
 
     def allreduce(self) -> list[dict[str, Any]]:
         """Timings of bare collectives, by backend and ranks; failed ones have `failure`."""
@@ -290,11 +268,11 @@ class Study:
 
 
 def _read_folder(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError):  # a file that cannot be read is measured again
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-    return [entry for entry in found if isinstance(entry, dict) and {"comm", "ranks"} <= entry.keys()]
+            entries.append(json.loads(path.read_text(encoding="utf-8")))
+    return [entry for entry in entries if isinstance(entry, dict) and {"comm", "ranks"} <= entry.keys()]
 
 
 def _is_measured(path: Path) -> bool:
@@ -309,7 +287,6 @@ def measure(
     points: Sequence[Point],
     resources: Resources,
     report: Callable[[str], None],
-    start: Callable[..., int] = launch,
 ) -> None:
     """Measure the points that are missing, one after the other; failed ones are tried again.
 
@@ -320,8 +297,6 @@ def measure(
     resources : Resources
     report : callable
         Takes one line for the user.
-    start : callable
-        `hpcgan.launch.launcher.launch`, or what stands in for it.
 
     Raises
     ------
@@ -346,7 +321,7 @@ def measure(
         started = time.monotonic()
         try:
             entry["ranks_measured"] = request_of_ranks(
-                study.path, request, point.ranks, point.key, setting.threads, resources, once, start
+                study.path, request, point.ranks, point.key, setting.threads, resources, once
             )
         except HpcganError as error:
             if isinstance(error, Interrupted):
@@ -360,15 +335,13 @@ def measure(
 
 def sweep(
     study: Study,
-    backends: Sequence[str],
-    counts: Sequence[int],
+    config: Config,
     resources: Resources,
     report: Callable[[str], None],
-    start: Callable[..., int] = launch,
 ) -> None:
     """Time bare averages of buffers of `SWEEP_SIZES` bytes over several ranks, where that is missing.
 
-    On as many of `counts` as share no core: ranks that wait for their turn on one would be taken for a slow network.
+    On the most ranks of the study that share no core: ranks that wait for one would be taken for a slow network.
 
     Raises
     ------
@@ -377,11 +350,11 @@ def sweep(
     """
     setting = study.setting()
     once, threads = _Once(report), setting.threads
-    several = [(n, resources.nodes_for(n)) for n in counts if n > 1]
+    several = [(n, resources.nodes_for(n)) for n in config.scaling.ranks if n > 1]
     if not several:
         return
     ranks = setting.fullest(several)
-    for comm in backends:
+    for comm in backends_of(config):
         key = f"{comm}-{ranks}"
         if comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
             continue
@@ -389,7 +362,7 @@ def sweep(
         entry: dict[str, Any] = {"ranks": ranks, "comm": comm, "nodes": resources.nodes_for(ranks)}
         try:
             entry["ranks_measured"] = request_of_ranks(
-                study.path, request, ranks, f"allreduce-{key}", threads, resources, once, start
+                study.path, request, ranks, f"allreduce-{key}", threads, resources, once
             )
         except HpcganError as error:
             if isinstance(error, Interrupted):
@@ -414,7 +387,6 @@ def request_of_ranks(
     threads: int,
     resources: Resources,
     report: Callable[[str], None],
-    start: Callable[..., int],
 ) -> list[dict[str, Any]]:
     """Have all ranks obey a request to `hpcgan.training.timing`; what each of them says.
 
@@ -431,8 +403,6 @@ def request_of_ranks(
     resources : Resources
     report : callable
         Takes one line for the user.
-    start : callable
-        `hpcgan.launch.launcher.launch`, or what stands in for it.
 
     Raises
     ------
@@ -446,18 +416,12 @@ def request_of_ranks(
         file, log = folder / "request", folder / "log"
         file.write_text(json.dumps(request), encoding="utf-8")
         with open(log, "wb") as output:
-            code = start(
+            code = resources.start(
                 [str(file)],
                 ranks,
-                launcher=resources.launcher,
-                nodes=resources.nodes_for(ranks),
                 module=MODULE,
-                threads=threads,
-                grace=0.0,
-                timeout=resources.limit_s,
-                stdout=output,
-                stderr=output,
-                report=report,
+                place=Place(resources.launcher, resources.nodes_for(ranks), threads),
+                watch=Watch(0.0, resources.limit_s, output, output, report),
             )
         if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             raise Interrupted(f"{path}: stopped; the same command measures what is missing")
@@ -468,10 +432,10 @@ def request_of_ranks(
             log.replace(kept)
             raise HpcganError(last_error(kept.read_bytes()) or f"exit code {code}")
         try:
-            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+            parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         except (OSError, ValueError) as error:
             raise HpcganError(f"the ranks left no result: {error}") from None
-        everyone = [rank for part in found for rank in part]
+        everyone = [rank for part in parts for rank in part]
         if len(everyone) != ranks:
             raise HpcganError(f"{len(everyone)} of {ranks} ranks left a result")
         return everyone
@@ -521,18 +485,18 @@ def last_error(log: bytes) -> str:
     ours = [line for line in lines if line.startswith("hpcgan: ")]
     if ours:
         return re.sub(r"^hpcgan: (error: )?", "", ours[-1])
-    said = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
-    return said[-1] if said else ""
+    of_ranks = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
+    return of_ranks[-1] if of_ranks else ""
 
 
-def identity_of(config: Config, synthetic: bool) -> str:
+def identity_of(config: Config) -> str:
     """Hash of what is measured: the configuration, and the content of the data, if these are read."""
-    return config.identity_hash() if synthetic else rundata.run_hash(config)
+    return config.identity_hash() if config.scaling.synthetic_data else rundata.run_hash(config)
 
 
-def default_directory(config: Config, mode: Mode, synthetic: bool = False) -> Path:
+def default_directory(config: Config) -> Path:
     """`runs/scaling-NAME-MODE-HASH`."""
-    return Path("runs") / f"scaling-{config.name}-{mode}-{identity_of(config, synthetic)}"
+    return Path("runs") / f"scaling-{config.name}-{config.scaling.mode}-{identity_of(config)}"
 
 
 def default_threads(ranks: Sequence[int], resources: Resources, cores: int) -> int:
@@ -542,8 +506,3 @@ def default_threads(ranks: Sequence[int], resources: Resources, cores: int) -> i
     """
     fullest = max(-(-n // resources.nodes_for(n)) for n in ranks)
     return max(1, cores // fullest)
-
-
-def in_allocation(env: dict[str, str] | None = None) -> bool:
-    """Whether this process runs inside a Slurm job."""
-    return "SLURM_JOB_ID" in (os.environ if env is None else env)

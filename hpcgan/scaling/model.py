@@ -22,6 +22,7 @@ a coordinator whose cost grows with the ranks, file systems, stragglers beyond t
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.scaling.measure import ISOLATED, Setting, Study
+from hpcgan.scaling.measure import ISOLATED, Study
 from hpcgan.scaling.summary import Blocks, blocks, summarise
 from hpcgan.suggest import did_you_mean
 from hpcgan.system.files import write_atomic
@@ -191,8 +192,8 @@ def fit(p: int, sizes: Sequence[float], seconds: Sequence[float], algorithm: str
     messages = allreduce_s(algorithm, p, 0.0, 1.0, 0.0)
     columns = np.stack([np.full_like(n, messages), 2.0 * (p - 1) / p * n], axis=1) / t[:, None]
     scale = np.linalg.norm(columns, axis=0)  # alpha and beta differ by orders of magnitude
-    found, _ = nnls(columns / scale, np.ones_like(t))
-    return float(found[0] / scale[0]), float(found[1] / scale[1])
+    (alpha, beta), _ = nnls(columns / scale, np.ones_like(t))
+    return float(alpha / scale[0]), float(beta / scale[1])
 
 
 def expected_maximum(p: float | np.ndarray) -> Any:
@@ -337,15 +338,15 @@ def extrapolate(
     comm = comm or max(kinds, key=lambda name: (kinds[name], name))
     if comm not in kinds:
         raise InputError(f"--comm {comm}: the study has no point of it, only of {', '.join(sorted(kinds))}")
-    mine = [r for r in results if r["comm"] == comm]
-    chosen = setting.fullest((r["ranks"], r["nodes"]) for r in mine)  # its compute is that of a busy node
-    point = [r for r in mine if r["ranks"] == chosen]
+    results = [r for r in results if r["comm"] == comm]
+    reference = setting.fullest((r["ranks"], r["nodes"]) for r in results)  # its compute is that of a busy node
+    point = [r for r in results if r["ranks"] == reference]
     observed = observe(point)
     sweeps = [s for s in study.allreduce() if s["comm"] == comm and "failure" not in s]
     ranks_swept = setting.fullest((s["ranks"], s["nodes"]) for s in sweeps) if sweeps else 0
     calls = next((_calls(s) for s in sweeps if s["ranks"] == ranks_swept), {})
-    wanted = None if interconnect == MEASURED else network(interconnect)
-    if wanted is None and not calls:
+    link = None if interconnect == MEASURED else network(interconnect)
+    if link is None and not calls:
         raise InputError(
             f"{study.path}: no measured allreduce of {comm}: measure on 2 ranks or more, or name a network"
         )
@@ -358,19 +359,15 @@ def extrapolate(
     payload = first["payload_bytes"]
     share = first.get("updates", {"generator": 1 / first.get("critic_steps", 1)})  # so many of each collective a step
     collectives = [(size, share.get(network, 1.0)) for network, size in payload.items()]
-    batches = _batch_law(mine) if setting.mode == "strong" else None
-    extreme = expected_maximum(ranks)
+    batches = _batch_law(results) if setting.mode == "strong" else None
+    cluster = _Cluster(ranks, link, collectives, setting.batch, observed.batch_size, batches)
     generator = np.random.default_rng(seed)
     best = _inputs(observed, calls, ranks_swept, None)
     draws = [_inputs(observed, calls, ranks_swept, generator) for _ in range(RESAMPLES)]
     curves: dict[str, list[dict[str, Any]]] = {}
     for algorithm in ALGORITHMS:
-
-        def step(inputs: Mapping[str, float], algorithm: str = algorithm) -> dict[str, np.ndarray]:
-            return _step(algorithm, ranks, extreme, inputs, wanted, collectives, setting, observed, batches)
-
-        central = step(best)
-        cloud = np.stack([step(inputs)["efficiency"] for inputs in draws])
+        central = cluster.step(algorithm, best)
+        cloud = np.stack([cluster.step(algorithm, inputs)["efficiency"] for inputs in draws])
         low, high = np.quantile(cloud, [0.16, 0.84], axis=0)
         curves[algorithm] = [
             {
@@ -385,19 +382,19 @@ def extrapolate(
         ]  # fmt: skip
     fixed = best["fixed_s"]
     notes = [
-        f"compute, input and spread: {len(point)} measurement{'s' * (len(point) > 1)} on {chosen} "
-        f"rank{'s' * (chosen > 1)} ({comm})",
+        f"compute, input and spread: {len(point)} measurement{'s' * (len(point) > 1)} on {reference} "
+        f"rank{'s' * (reference > 1)} ({comm})",
         "efficiency: against one rank beside as busy neighbours; the study's is against one rank alone on its node",
         f"fixed cost of a collective: {1e6 * fixed:.0f} us, measured on {ranks_swept} ranks here"
-        if calls and wanted is not None
+        if calls and link is not None
         else "fixed cost of a collective: none was measured, taken as 0"
-        if wanted is not None
+        if link is not None
         else f"allreduce as fitted to a measurement on {ranks_swept} ranks here: not a network between nodes",
-        f"interconnect: {interconnect}: {wanted.source}" if wanted is not None else "interconnect: this machine",
+        f"interconnect: {interconnect}: {link.source}" if link is not None else "interconnect: this machine",
         *(f"published: {entry['name']}, {entry['reference']}" for entry in PUBLISHED),
         "intervals: central 68% of a bootstrap over what was measured; the model's own error is not in them",
     ]
-    summary = summarise(mine, setting)["points"]
+    summary = summarise(results, setting)["points"]
     return {
         "kind": "model",
         "warning": "A model, not a measurement.",
@@ -407,8 +404,8 @@ def extrapolate(
         "comm": comm,
         "seed": seed,
         "parameters": {**best, "payload_bytes": list(payload.values()), "batch": setting.batch,
-                       "reference_ranks": chosen, "latency_s": None if wanted is None else wanted.latency_s,
-                       "bytes_per_second": None if wanted is None else wanted.bytes_per_second},
+                       "reference_ranks": reference, "latency_s": None if link is None else link.latency_s,
+                       "bytes_per_second": None if link is None else link.bytes_per_second},
         "curves": curves,
         "measured": [
             {"ranks": p["ranks"], "efficiency": p["efficiency"]["value"], "error": p["efficiency"]["error"]}
@@ -437,7 +434,7 @@ def _inputs(
         compute = _resample(generator, observed.compute_s)
         waiting = _resample(generator, observed.input_s)
         residuals = generator.choice(observed.residuals_s, len(observed.residuals_s))
-    found = {
+    inputs = {
         "compute_s": float(compute.mean()),
         "input_s": float(waiting.mean()),
         "sigma_s": spread(residuals),
@@ -446,10 +443,10 @@ def _inputs(
         "fixed_s": 0.0,
     }
     if calls:
-        drawn = {n: t if generator is None else generator.choice(t, len(t)) for n, t in calls.items()}
-        alpha, beta = fit(p, list(drawn), [float(np.median(t)) for t in drawn.values()])
-        found.update(alpha_s=alpha, beta_s_per_byte=beta, fixed_s=float(allreduce_s("ring", p, 0.0, alpha, 0.0)))
-    return found
+        sample = {n: t if generator is None else generator.choice(t, len(t)) for n, t in calls.items()}
+        alpha, beta = fit(p, list(sample), [float(np.median(t)) for t in sample.values()])
+        inputs.update(alpha_s=alpha, beta_s_per_byte=beta, fixed_s=float(allreduce_s("ring", p, 0.0, alpha, 0.0)))
+    return inputs
 
 
 def _batch_law(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -470,54 +467,76 @@ def _batch_law(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     if len(set(sizes)) < 2:
         raise InputError("a strong study needs points on at least two numbers of ranks to be extrapolated")
     columns = np.stack([np.ones(len(sizes)), np.asarray(sizes, np.float64)], axis=1)
-    found, _ = nnls(columns, np.asarray(seconds))
-    return float(found[0]), float(found[1])
+    (constant, slope), _ = nnls(columns, np.asarray(seconds))
+    return float(constant), float(slope)
 
 
-def _step(
-    algorithm: str,
-    ranks: np.ndarray,
-    extreme: np.ndarray,
-    inputs: Mapping[str, float],
-    wanted: Network | None,
-    collectives: Sequence[tuple[float, float]],
-    setting: Setting,
-    observed: Observed,
-    batches: tuple[float, float] | None,
-) -> dict[str, np.ndarray]:
-    """A step on each number of ranks; `collectives` are bytes, and how many there are in a step."""
-    if wanted is None:
-        alpha, beta, fixed = inputs["alpha_s"], inputs["beta_s_per_byte"], 0.0
-    else:
-        alpha, beta, fixed = wanted.latency_s, 1.0 / wanted.bytes_per_second, inputs["fixed_s"]
-    several = ranks > 1
-    communication = sum(
-        share * np.where(several, fixed + allreduce_s(algorithm, ranks, size, alpha, beta), 0.0)
-        for size, share in collectives
-    )
-    if batches is None:
-        batch = np.full_like(ranks, setting.batch)
-        compute = np.full_like(ranks, inputs["compute_s"])
-        one = inputs["compute_s"]
-    else:
-        batch = setting.batch / ranks
-        law = np.array(batches) * inputs["compute_s"] / max(batches[0] + batches[1] * observed.batch_size, 1e-12)
-        compute, one = law[0] + law[1] * batch, law[0] + law[1] * setting.batch
-    # Input and spread in proportion to compute, which matters where the batch of a rank changes.
-    share = compute / inputs["compute_s"]
-    waiting, imbalance = inputs["input_s"] * share, inputs["sigma_s"] * share * extreme
-    step = compute + waiting + imbalance + communication
-    alone = one * (1.0 + inputs["input_s"] / inputs["compute_s"])
-    rate = ranks * batch / step
-    return {
-        "step_s": step,
-        "compute_s": compute,
-        "input_s": waiting,
-        "imbalance_s": imbalance,
-        "communication_s": np.asarray(communication),
-        "rate": rate,
-        "efficiency": rate / (ranks * setting.batch / alone),
-    }
+@dataclass(frozen=True)
+class _Cluster:
+    """What a training is extrapolated to.
+
+    Attributes
+    ----------
+    ranks : (n,) float64
+    link : Network or None
+        None: the network that was measured.
+    collectives : sequence of (int, float)
+        Bytes, and how many of them there are in a step.
+    batch : int
+        Of the study: of a rank (weak), or of all ranks together (strong).
+    measured_batch : int
+        Of a rank, where compute was measured.
+    batches : (float, float) or None
+        Of a strong study: compute of a step as fixed + slope * batch of a rank.
+    """
+
+    ranks: np.ndarray
+    link: Network | None
+    collectives: Sequence[tuple[float, float]]
+    batch: int
+    measured_batch: int
+    batches: tuple[float, float] | None
+
+    @functools.cached_property
+    def extreme(self) -> np.ndarray:
+        """(n,) expected maximum of as many standard normal numbers."""
+        return expected_maximum(self.ranks)
+
+    def step(self, algorithm: str, inputs: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """A step on each number of ranks."""
+        ranks = self.ranks
+        if self.link is None:
+            alpha, beta, fixed = inputs["alpha_s"], inputs["beta_s_per_byte"], 0.0
+        else:
+            alpha, beta, fixed = self.link.latency_s, 1.0 / self.link.bytes_per_second, inputs["fixed_s"]
+        communication = sum(
+            share * np.where(ranks > 1, fixed + allreduce_s(algorithm, ranks, size, alpha, beta), 0.0)
+            for size, share in self.collectives
+        )
+        if self.batches is None:
+            batch = np.full_like(ranks, self.batch)
+            compute = np.full_like(ranks, inputs["compute_s"])
+            one = inputs["compute_s"]
+        else:
+            batch = self.batch / ranks
+            constant, slope = self.batches
+            law = np.array(self.batches) * inputs["compute_s"] / max(constant + slope * self.measured_batch, 1e-12)
+            compute, one = law[0] + law[1] * batch, law[0] + law[1] * self.batch
+        # Input and spread in proportion to compute, which matters where the batch of a rank changes.
+        share = compute / inputs["compute_s"]
+        waiting, imbalance = inputs["input_s"] * share, inputs["sigma_s"] * share * self.extreme
+        step = compute + waiting + imbalance + communication
+        alone = one * (1.0 + inputs["input_s"] / inputs["compute_s"])
+        rate = ranks * batch / step
+        return {
+            "step_s": step,
+            "compute_s": compute,
+            "input_s": waiting,
+            "imbalance_s": imbalance,
+            "communication_s": np.asarray(communication),
+            "rate": rate,
+            "efficiency": rate / (ranks * self.batch / alone),
+        }
 
 
 # --- output -----------------------------------------------------------------------------------------
@@ -538,16 +557,15 @@ COLUMNS = (
 
 def rows(model: Mapping[str, Any]) -> list[list[str]]:
     """The table for people, times in ms."""
-    made = []
+    lines = []
     for name, curve in model["curves"].items():
         for p in curve:
             e = p["efficiency"]
             times = (p[k] for k in ("step_s", "compute_s", "imbalance_s", "communication_s", "input_s"))
-            shown = f"{e['value']:.3f} ({e['low']:.3f}-{e['high']:.3f})"
-            made.append(
-                [f"{p['nodes']}", f"{p['ranks']}", name, f"{p['rate']:.0f}", shown, *(f"{1e3 * t:.2f}" for t in times)]
-            )
-    return made
+            efficiency = f"{e['value']:.3f} ({e['low']:.3f}-{e['high']:.3f})"
+            line = [f"{p['nodes']}", f"{p['ranks']}", name, f"{p['rate']:.0f}", efficiency]
+            lines.append([*line, *(f"{1e3 * t:.2f}" for t in times)])
+    return lines
 
 
 def write(study: Study, model: Mapping[str, Any]) -> list[Path]:

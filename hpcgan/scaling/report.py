@@ -45,7 +45,7 @@ def build(study: Study) -> dict[str, Any]:
         "problem": config.problem,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "hpcgan": hpcgan.__version__,
-        "setting": {k: getattr(setting, k) for k in setting.__dataclass_fields__},
+        "setting": setting.model_dump(),
         **summarise(study.results(), setting),
         "allreduce_failures": [
             {"comm": r["comm"], "ranks": r["ranks"], "reason": r["failure"]}

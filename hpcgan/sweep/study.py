@@ -49,18 +49,50 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple
     return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
 
 
-def describe(
-    base: Config, space: Space, *, seed: int, sampler: str, pruner: str, ranks: int, threads: int
-) -> Description:
-    """What a study is."""
+def ranks_of(base: Config) -> int:
+    """Ranks of a trial: `sweep.ranks`, or those of its job.
+
+    Raises
+    ------
+    InputError
+        The two differ.
+    """
+    sweep, job = base.sweep, base.job
+    if job.ranks_per_node is None:
+        return sweep.ranks or 1
+    if sweep.ranks not in (None, job.ranks):
+        raise InputError(f"--ranks {sweep.ranks}: is not --nodes times --ranks-per-node; leave one out")
+    return job.ranks
+
+
+def with_trials(base: Config, space: Space) -> Config:
+    """The same with the numbers of trials and of ranks in `sweep:` that follow from the rest.
+
+    Raises
+    ------
+    InputError
+        No number of trials, or two numbers of ranks.
+    """
+    sweep, trials = base.sweep, base.sweep.trials
+    if sweep.sampler == "grid":
+        size = len(space.grid())
+        trials = size if trials is None else min(trials, size)
+    if trials is None:
+        raise InputError("--trials is missing: give the number of trials, e.g. --trials 32")
+    return base.model_copy(update={"sweep": sweep.model_copy(update={"trials": trials, "ranks": ranks_of(base)})})
+
+
+def describe(base: Config, space: Space, threads: int) -> Description:
+    """What a study is: the configuration with its section `sweep:`, and the threads of a rank."""
+    sweep = base.sweep
     return Description(
         name=base.name,
-        seed=seed,
+        seed=sweep.seed,
         space=space.dump(),
-        sampler=sampler,
-        pruner=pruner,
+        sampler=sweep.sampler,
+        pruner=sweep.pruner,
         identity=_identity_hash(base),
-        ranks=ranks,
+        ranks=ranks_of(base),
         threads=threads,
     )
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import srun
-from hpcgan.launch.launcher import Launcher, launch
+from hpcgan.launch.launcher import Launcher, Place, Watch, launch
 from hpcgan.launch.outcome import OVER, ends, launch_training
 from hpcgan.launch.process import STOP_SIGNALS, Requests, handling, rank_command
 from hpcgan.launch.topology import UNKNOWN, Topology
@@ -153,15 +153,8 @@ class Trial:
         elif job is not None:
             launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
             nodes = min(job.nodes, ranks)
-        return {
-            "launcher": launcher,
-            "nodes": nodes,
-            "threads": threads,
-            "stdout": log,
-            "stderr": log,
-            "report": self.requests.report,
-            "requests": self.requests,
-        }
+        watch = Watch(stdout=log, stderr=log, report=self.requests.report, requests=self.requests)
+        return {"place": Place(launcher, nodes, threads), "watch": watch}
 
     def _wait_for_others(self, run: RunDirectory) -> None:
         """Until the ranks of an earlier attempt, whose starter was killed, have ended.

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Watch, launch
 from hpcgan.launch.mpirun import find_mpirun
 from hpcgan.launch.process import JobTimeout
 from hpcgan.launch.topology import plan
@@ -68,9 +68,9 @@ RANK = """
 """
 LAUNCHER = """
     import sys
-    from hpcgan.launch.launcher import launch
+    from hpcgan.launch.launcher import Watch, launch
 
-    sys.exit(launch(sys.argv[2:], 2, module="jobrank", grace=float(sys.argv[1])))
+    sys.exit(launch(sys.argv[2:], 2, module="jobrank", watch=Watch(float(sys.argv[1]))))
 """
 
 
@@ -254,7 +254,9 @@ def test_what_a_killed_mpirun_has_left_behind_is_in_nobodys_way(tmp_path):
 def test_the_time_is_limited(folder):
     before = time.monotonic()
     with pytest.raises(JobTimeout, match="after 2 s"):
-        launch(["run"], 2, module="jobrank", timeout=2, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        launch(
+            ["run"], 2, module="jobrank", watch=Watch(timeout=2, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
     assert time.monotonic() - before < 50  # its ranks would run for a minute
     wait_for(lambda: all(gone(t["pid"]) for t in told(folder, "up") or []))
 
@@ -305,7 +307,7 @@ ABORT = """
 def test_a_rank_that_aborts_ends_a_job_that_waits_for_it(folder, capfd):
     pytest.importorskip("horovod")
     (folder / "aborts.py").write_text(textwrap.dedent(ABORT))
-    code = launch([], 2, module="aborts", timeout=PATIENCE)
+    code = launch([], 2, module="aborts", watch=Watch(timeout=PATIENCE))
     ended = time.time() - float((folder / "left").read_text())
     out, err = capfd.readouterr()
     assert code == 1

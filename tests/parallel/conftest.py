@@ -30,7 +30,7 @@ import pytest
 from _pytest.reports import TestReport
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Place, Watch, launch
 from hpcgan.launch.process import JobTimeout
 from hpcgan.launch.world import expected_world
 
@@ -224,12 +224,8 @@ class Jobs:
                     argv,
                     size,
                     module="pytest",
-                    grace=0,
-                    timeout=START_TIME + sum(tests.values()),
-                    stdout=file,
-                    stderr=file,
-                    env={**os.environ, RESULTS: str(folder)},
-                    report=lambda line: None,
+                    place=Place(env={**os.environ, RESULTS: str(folder)}),
+                    watch=Watch(0.0, START_TIME + sum(tests.values()), file, file, report=lambda line: None),
                 )
                 ending = f"the job ended with exit code {code}"
             except JobTimeout as error:

@@ -85,9 +85,9 @@ def test_mpirun_of_another_mpi_is_noticed(monkeypatch):
 
 
 def job(monkeypatch, out="", err="", code=0, error=None):
-    def launch(argv, ranks, *, stdout, stderr, **options):
-        stdout.write(out.encode())
-        stderr.write(err.encode())
+    def launch(argv, ranks, *, watch, **options):
+        watch.stdout.write(out.encode())
+        watch.stderr.write(err.encode())
         if error is not None:
             raise error
         return code
@@ -119,7 +119,7 @@ def test_exit_code_json_and_text(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "describe_training", lambda: GOOD)
     monkeypatch.setattr(doctor, "check_mpirun", lambda horovod: Check("MPI", OK, "there"))
     monkeypatch.setattr(doctor, "check_allreduce", lambda ranks, timeout: Check("allreduce", OK, f"{ranks} ranks"))
-    args = SimpleNamespace(tune=False, json=False, ranks=2, timeout=9.0)
+    args = SimpleNamespace(json=False, ranks=2, timeout=9.0)
     assert doctor.run(args) == 0
     assert capsys.readouterr().out.endswith("all is well\n")
     monkeypatch.setattr(doctor, "check_mpirun", lambda horovod: Check("MPI", FAIL, "absent", "install it"))

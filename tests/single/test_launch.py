@@ -19,7 +19,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import launcher as start
 from hpcgan.launch import process as job
 from hpcgan.launch import srun, topology
-from hpcgan.launch.launcher import launch
+from hpcgan.launch.launcher import Place, Watch, launch
 from hpcgan.launch.mpirun import Mpirun, find_mpirun
 from hpcgan.launch.mpirun_output import BannerFilter
 from hpcgan.launch.outcome import launch_training, launch_writing
@@ -246,7 +246,7 @@ def test_no_ranks_are_bad_input(ranks):
 def test_a_rank_starts_no_ranks():
     env = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
     with pytest.raises(InputError, match="already is rank 1 of 2 under mpirun"):
-        launch(["train"], 2, env=env)
+        launch(["train"], 2, place=Place(env=env))
 
 
 BANNER = """--------------------------------------------------------------------------
@@ -461,7 +461,7 @@ def test_a_launcher_is_believed_as_far_as_the_run_says_the_same(tmp_path, monkey
     run.metrics_file.write_text(json.dumps(earlier) + "\n")
     script = (end(run, outcome) if outcome else "") + f"exit {code}"
     told = []
-    assert launch_training(["train"], run, 2, launcher=Says(script), report=told.append) == expected
+    assert launch_training(["train"], run, 2, place=Place(Says(script)), watch=Watch(report=told.append)) == expected
     errors = [line for line in told if "error" in line]
     if expected == 1 and code == 0:
         (line,) = errors
@@ -477,7 +477,7 @@ def test_a_record_that_comes_late_counts(tmp_path):
     """Shared file systems show what another node wrote some seconds later."""
     run = RunDirectory(tmp_path)
     launcher = Says(f"(sleep 0.5; {end(run, 'done')}) >/dev/null 2>&1 &")
-    assert launch_training(["train"], run, 2, launcher=launcher, report=lambda line: None) == 0
+    assert launch_training(["train"], run, 2, place=Place(launcher), watch=Watch(report=lambda line: None)) == 0
 
 
 @pytest.mark.parametrize(("script", "expected"), [("true", 1), ("echo new > '{}'", 0), ("exit 3", 3)])
@@ -488,7 +488,9 @@ def test_a_file_that_was_not_written_is_no_success(tmp_path, monkeypatch, script
     if there:
         file.write_text("of another time")
     told = []
-    code = launch_writing(["generate"], file, 2, launcher=Says(script.format(file)), report=told.append)
+    code = launch_writing(
+        ["generate"], file, 2, place=Place(Says(script.format(file))), watch=Watch(report=told.append)
+    )
     assert code == expected
     assert [line for line in told if "error" in line] == (
         [f"hpcgan: error: mpirun ended with exit code 0, but {file} was not written"] if expected == 1 else []

@@ -22,7 +22,8 @@ NUMBERS = [
     (["generate", "run", "-n", "1", "--out", "g.h5"], ["-n", "--seed", "--ranks", "--batch-size"]),
     (["evaluate", "run"], ["--events", "--samples", "--classifier-units", "--classifier-epochs"]),
     (["overlay", "--pileup", "p", "--signal", "s", "--mu", "1", "--out", "o"], ["--mu", "--events", "--seed"]),
-    (["scaling", "c.yaml", "--ranks", "1"], ["--repeats", "--steps", "--warm-up", "--seed", "--limit"]),
+    (["scaling", "c.yaml", "--ranks", "1"], ["--repeats", "--steps", "--warm-up", "--limit"]),
+    (["scaling", "model", "study"], ["--ranks-per-node", "--seed"]),
     (["sweep", "c.yaml"], ["--trials", "--concurrency", "--ranks", "--seed", "--top", "--repeats", "--retries"]),
     (
         ["submit", "c.yaml"],
@@ -30,7 +31,7 @@ NUMBERS = [
     ),
     (["train", "c.yaml"], ["--ranks"]),
     (["supervise"], ["--ranks", "--retries", "--requeues"]),
-    (["doctor"], ["--ranks", "--rounds", "--timeout"]),
+    (["doctor"], ["--ranks", "--timeout"]),
     (["control", "run", "pause"], ["--wait"]),
 ]
 OPTIONS = [(command, option) for command, options in NUMBERS for option in options]

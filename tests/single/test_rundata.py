@@ -333,9 +333,7 @@ def test_overlays_refuse_pools_that_are_not_the_runs(place: Path) -> None:
 def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: Path) -> None:
     def described(path: str) -> tuple[studies.Description, Config]:
         search = sweeps.space(sweeps.SEARCH, f"data.path={path}")
-        base = search.base
-        given = {"seed": 1, "sampler": "random", "pruner": "none", "ranks": 1, "threads": 1}
-        return studies.describe(base, search, **given), base  # type: ignore[arg-type]
+        return sweeps.describe(search), search.base
 
     study = StudyDirectory(place / "study")
     before = studies.default_directory(described("data")[0])
@@ -361,12 +359,16 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
 
 
 def test_a_scaling_study_is_known_by_its_data_unless_it_reads_none(place: Path) -> None:
+    def directories(path: str) -> list[Path]:
+        kinds = (config(path, f"scaling.synthetic_data={synthetic}") for synthetic in ("true", "false"))
+        return [measure.default_directory(kind) for kind in kinds]
+
     settings = config("data")
-    before = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    before = directories("data")
     shutil.copytree("data", "copy")
-    assert [measure.default_directory(config("copy"), "weak", synthetic) for synthetic in (True, False)] == before
+    assert directories("copy") == before
     others(place / "data")
-    after = [measure.default_directory(settings, "weak", synthetic) for synthetic in (True, False)]
+    after = directories("data")
     assert after[0] == before[0]
     assert after[1] != before[1]
     study = measure.Study(place / "study")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +13,55 @@ import pytest
 import tiny
 from studies import SETTING, rank, result, study_in
 
+from hpcgan import config
 from hpcgan.commands import cli
 from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError, Interrupted
 from hpcgan.launch.process import JobTimeout
+from hpcgan.problems.base import Problems
 from hpcgan.scaling import measure, report
-from hpcgan.scaling.measure import Point, Resources, Setting, Study
+from hpcgan.scaling.measure import Point, Resources, Study
 from hpcgan.scaling.summary import Value, blocks, mean, ratio, split, summarise
 from hpcgan.training.timing import block_length, period
 
 # --- what is asked for ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "ranks"), [("1,2,4", [1, 2, 4]), ("4, 1,4", [1, 4]), ("2", [2])])
-def test_ranks(text, ranks):
-    assert measure.parse_ranks(text) == ranks
+def asked(folder, *overrides):
+    """The tiny training with a section `scaling:`."""
+    return tiny.config(folder, *(item if "." in item.partition("=")[0] else f"scaling.{item}" for item in overrides))
+
+
+@pytest.mark.parametrize(
+    ("text", "ranks"), [("1,2,4", (1, 2, 4)), ("'4, 1,4'", (1, 4)), ("2", (2,)), ("[8, 2]", (2, 8))]
+)
+def test_ranks(tmp_path, text, ranks):
+    assert asked(tmp_path, f"ranks={text}").scaling.ranks == ranks
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,-2", "1,two", "1,,2", "1.5"])
-def test_bad_ranks_are_named(text):
-    with pytest.raises(InputError, match="--ranks"):
-        measure.parse_ranks(text)
+def test_bad_ranks_are_named(tmp_path, capsys, text):
+    with pytest.raises(InputError, match=r"scaling\.ranks"):
+        asked(tmp_path, f"ranks='{text}'")
+    assert cli.main(["scaling", "tiny.yaml", f"--ranks={text}"]) == 2
+    assert re.search(r"argument --ranks: .*(give at least 1|not a whole number)", capsys.readouterr().err)
 
 
-def test_repeats_are_the_outer_loop_so_that_drift_hits_all_points_alike():
-    keys = [point.key for point in measure.plan([1, 2], ["horovod", "mpi"], 2, isolated=True)]
+def test_repeats_are_the_outer_loop_so_that_drift_hits_all_points_alike(tmp_path):
+    config = asked(tmp_path, "ranks=1,2", "comm=horovod,mpi", "repeats=2", "isolated=true")
+    keys = [point.key for point in measure.plan(config)]
     once = ["horovod-1", "mpi-1", "isolated-1", "horovod-2", "mpi-2", "isolated-2"]
     assert keys == [f"{key}-{repeat}" for repeat in (0, 1) for key in once]
 
 
 def test_a_weak_study_keeps_the_batch_of_a_rank_a_strong_one_that_of_all(tmp_path):
-    config = tiny.config(tmp_path, "training.batch_size=12")
-    assert measure.study_batch(config, "weak", [1, 5]) == 12
-    assert measure.study_batch(config, "strong", [1, 2, 6]) == 12
-    weak = Setting("abc", "weak", 12, 20, 2, True, 1, 2)
-    strong = Setting("abc", "strong", 12, 20, 2, True, 1, 2)
+    batch = "training.batch_size=12"
+    assert measure.study_batch(asked(tmp_path, batch, "ranks=1,5")) == 12
+    assert measure.study_batch(asked(tmp_path, batch, "ranks=1,2,6", "mode=strong")) == 12
+    weak = SETTING.model_copy(update={"batch": 12})
+    strong = SETTING.model_copy(update={"batch": 12, "mode": "strong"})
     for point, setting, batch, global_batch, backend in (
         (Point(2, "mpi", 0), weak, 12, None, "mpi"),
         (Point(3, "horovod", 0), strong, 12, 12, "horovod"),
@@ -59,28 +73,30 @@ def test_a_weak_study_keeps_the_batch_of_a_rank_a_strong_one_that_of_all(tmp_pat
 
 
 def test_ranks_that_do_not_share_a_batch_evenly_are_refused(tmp_path):
-    config = tiny.config(tmp_path, "training.batch_size=12")
     with pytest.raises(
         InputError, match=r"5, 8 ranks cannot share a global batch of 12 evenly; .*: 1, 2, 3, 4, 6, 12$"
     ):
-        measure.study_batch(config, "strong", [1, 2, 5, 8])
+        measure.study_batch(asked(tmp_path, "training.batch_size=12", "ranks=1,2,5,8", "mode=strong"))
     with pytest.raises(InputError, match=r"--mode weak .* training.global_batch_size"):
-        measure.study_batch(tiny.config(tmp_path, "training.global_batch_size=8"), "weak", [1])
+        measure.study_batch(asked(tmp_path, "training.global_batch_size=8", "ranks=1"))
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ([], "--ranks is missing"),
-        (["--ranks", "0"], "each number must be at least 1"),
+        (["--ranks", "0"], "--ranks: 0: give at least 1"),
         (["--ranks", "1", "--comm", "carrier-pigeon"], "comm.backend: input should be 'auto', 'horovod', 'mpi'"),
         (["--ranks", "1", "--repeats", "0"], "--repeats: 0: give at least 1"),
         (["--ranks", "1", "--warm-up", "1"], "--warm-up: 1: give at least 2"),
         (["--ranks", "1,3", "--mode", "strong"], "3 ranks cannot share a global batch of 4 evenly"),
         (["--ranks", "1"], "absent/train.h5: no such file"),
-        (["--ranks", "1", "--interconnect", "Aries"], "--interconnect is for"),
+        (["--ranks", "1", "--interconnect", "Aries"], "there is no option '--interconnect'"),
         (["--ranks", "4", "--executor", "slurm", "--nodes", "3", "--synthetic-data"], "--ranks 4: more than --nodes 3"),
-        (["--ranks", "1", "--executor", "slurm", "--nodes", "1..4", "--synthetic-data"], "--nodes '1..4'"),
+        (
+            ["--ranks", "1", "--executor", "slurm", "--nodes", "1..4", "--synthetic-data"],
+            "--nodes: '1..4' is not a whole number",
+        ),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(tmp_path, monkeypatch, capsys, args, message):
@@ -114,16 +130,25 @@ def test_the_job_that_slurm_gets_runs_the_same_study(tmp_path, monkeypatch, caps
     assert "--requeue" not in script
     last = script.splitlines()[-1]
     assert last.startswith("exec ")
-    argv = last.split(" -m hpcgan ")[1].split()
+    argv = shlex.split(last.split(" -m hpcgan ")[1])
     args = cli.parse(argv)
-    assert (args.executor, args.ranks, args.comm, args.repeats, args.isolated) == (
+    scaling = config.load(args.config, Problems(), args.overrides).scaling
+    assert (
+        scaling.executor,
+        scaling.ranks,
+        scaling.comm,
+        scaling.repeats,
+        scaling.isolated,
+        scaling.synthetic_data,
+    ) == (
         "local",
-        "1,4",
-        "horovod,mpi",
+        (1, 4),
+        ("horovod", "mpi"),
         2,
         True,
+        True,
     )
-    assert args.overrides == ["model.filters=3"]
+    assert args.overrides[0] == "model.filters=3"
     assert args.out == tmp_path / "study"
 
 
@@ -181,12 +206,12 @@ class Starter:
         self.fails, self.code, self.text = fails, code, text
         self.started = []
 
-    def __call__(self, argv, ranks, *, stdout, **options):
+    def __call__(self, argv, ranks, *, place, watch, **options):
         request = json.loads(Path(argv[0]).read_text())
         backend = next(o for o in request["overrides"] if o.startswith("comm.backend="))
-        self.started.append((ranks, backend.removeprefix("comm.backend="), options["threads"]))
+        self.started.append((ranks, backend.removeprefix("comm.backend="), place.threads))
         if ranks in self.fails:
-            stdout.write(self.text)
+            watch.stdout.write(self.text)
             return self.code
         measured = [rank(r, [[0.1] * 2] * 2, [[0.05] * 2] * 2) for r in range(ranks)]
         with open(f"{request['folder']}/0.json", "w") as file:
@@ -208,9 +233,9 @@ the job to be terminated. The first process to do so was:
 
 def test_a_failed_point_is_kept_with_its_reason_and_the_others_count(tmp_path):
     study, said = study_in(tmp_path / "study"), []
-    points = measure.plan([1, 2], ["horovod"], 2)
+    points = measure.plan(asked(tmp_path, "ranks=1,2", "comm=horovod", "repeats=2"))
     starter = Starter(fails=[2], text=BANNER)
-    measure.measure(study, points, Resources(), said.append, starter)
+    measure.measure(study, points, Resources(start=starter), said.append)
     assert starter.started == [(1, "horovod", 1), (2, "horovod", 1)] * 2
     found = {(r["ranks"], r["repeat"]): r.get("failure") for r in study.results()}
     reason = "comm.backend: mpi is not available"
@@ -223,15 +248,20 @@ def test_a_failed_point_is_kept_with_its_reason_and_the_others_count(tmp_path):
 
 def test_the_same_study_again_measures_what_is_missing(tmp_path):
     study = study_in(tmp_path / "study")
-    points = measure.plan([1, 2], ["horovod"], 1)
-    measure.measure(study, points, Resources(), lambda line: None, Starter(fails=[2]))
+    points = measure.plan(asked(tmp_path, "ranks=1,2", "comm=horovod", "repeats=1"))
+    measure.measure(study, points, Resources(start=Starter(fails=[2])), lambda line: None)
     (study.points / "horovod-9-0.json").write_text("{ torn")
     again = Starter()
-    measure.measure(study, measure.plan([1, 2, 9], ["horovod"], 1), Resources(), lambda line: None, again)
+    measure.measure(
+        study,
+        measure.plan(asked(tmp_path, "ranks=1,2,9", "comm=horovod", "repeats=1")),
+        Resources(start=again),
+        lambda line: None,
+    )
     assert [ranks for ranks, _, _ in again.started] == [2, 9]
     assert not any("failure" in r for r in study.results())
     third = Starter()
-    measure.measure(study, points, Resources(), lambda line: None, third)
+    measure.measure(study, points, Resources(start=third), lambda line: None)
     assert third.started == []
 
 
@@ -240,13 +270,14 @@ def test_bare_collectives_are_timed_on_ranks_that_share_no_core(tmp_path):
     study, starter = study_in(tmp_path / "study"), Starter()
     assert (study.setting().cores, study.setting().threads) == (2, 1)
     for counts in ([1], [4, 1, 2, 8], [4, 1, 2], [3, 4]):
-        measure.sweep(study, ["horovod", "serial", "mpi"], counts, Resources(), lambda line: None, starter)
+        config = asked(tmp_path, "comm=horovod,serial,mpi", f"ranks={counts}")
+        measure.sweep(study, config, Resources(start=starter), lambda line: None)
     assert starter.started == [(2, "horovod", 1), (2, "mpi", 1), (3, "horovod", 1), (3, "mpi", 1)]
     assert [(s["comm"], s["ranks"], s["nodes"]) for s in study.allreduce()] == [
         *(("horovod", 2, 1), ("horovod", 3, 1), ("mpi", 2, 1), ("mpi", 3, 1))
     ]
-    four = Resources(nodes=4, ranks_per_node=2)  # of two cores each
-    measure.sweep(study, ["mpi"], [1, 2, 8], four, lambda line: None, starter)
+    four = Resources(nodes=4, ranks_per_node=2, start=starter)  # of two cores each
+    measure.sweep(study, asked(tmp_path, "comm=mpi", "ranks=1,2,8"), four, lambda line: None)
     assert starter.started[-1] == (8, "mpi", 1)
 
 
@@ -254,17 +285,22 @@ def test_a_stopped_study_keeps_its_points_and_goes_no_further(tmp_path):
     study = study_in(tmp_path / "study")
     starter = Starter(fails=[2], code=128 + 15)
     with pytest.raises(Interrupted, match="the same command measures what is missing"):
-        measure.measure(study, measure.plan([1, 2, 4], ["horovod"], 1), Resources(), lambda line: None, starter)
+        measure.measure(
+            study,
+            measure.plan(asked(tmp_path, "ranks=1,2,4", "comm=horovod", "repeats=1")),
+            Resources(start=starter),
+            lambda line: None,
+        )
     assert [r["ranks"] for r in study.results()] == [1]
 
 
 def test_a_point_that_takes_too_long_has_failed(tmp_path):
     def slow(*args, **options):
-        assert options["timeout"] == 5.0
+        assert options["watch"].timeout == 5.0
         raise JobTimeout("the job was ended after 5 s: it had not finished")
 
     study = study_in(tmp_path / "study")
-    measure.measure(study, [Point(1, "mpi", 0)], Resources(limit_s=5.0), lambda line: None, slow)
+    measure.measure(study, [Point(1, "mpi", 0)], Resources(limit_s=5.0, start=slow), lambda line: None)
     assert study.results()[0]["failure"] == "the job was ended after 5 s: it had not finished"
 
 
@@ -285,9 +321,9 @@ def test_a_folder_of_another_study_or_of_a_training_is_refused(tmp_path):
     config = tiny.config(tmp_path)
     for other, message in ((config, "with other data"), (tiny.config(tmp_path, "seed=2"), "of another configuration")):
         with pytest.raises(InputError, match=rf"holds a study {message} \(abc there, xyz now\)"):
-            Study(tmp_path / "study").prepare(other, Setting("xyz", "weak", 4, 20, 2, True, 1, 2))
+            Study(tmp_path / "study").prepare(other, SETTING.model_copy(update={"identity": "xyz"}))
     with pytest.raises(InputError, match=r"other settings \(mode weak there, strong now; steps 20 there, 30 now\)"):
-        Study(tmp_path / "study").prepare(config, Setting("abc", "strong", 4, 30, 2, True, 1, 2))
+        Study(tmp_path / "study").prepare(config, SETTING.model_copy(update={"mode": "strong", "steps": 30}))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
     with pytest.raises(InputError, match="holds a training"):

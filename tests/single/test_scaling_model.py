@@ -11,7 +11,7 @@ from studies import SETTING, rank, result, study_in
 from hpcgan.commands import cli
 from hpcgan.errors import InputError
 from hpcgan.scaling import model
-from hpcgan.scaling.measure import SWEEP_SIZES, Setting
+from hpcgan.scaling.measure import SWEEP_SIZES
 
 ALPHA, BETA = 2e-5, 1e-9
 
@@ -72,7 +72,7 @@ def test_networks_have_sources_and_others_can_be_given():
 
 def made_study(folder, *, spread=0.0, mode="weak", sweep=True, **said):
     """Local steps of 10 ms (strong: 6 and 1 for each sample), 1 ms of input, allreduces as ALPHA and BETA."""
-    setting = Setting("abc", mode, 4, 20, 2, True, 1, 2)
+    setting = SETTING.model_copy(update={"mode": mode})
     study = study_in(folder, setting=setting)
     random = np.random.default_rng(1)
     for ranks in (1, 2):

@@ -1,5 +1,6 @@
 """Batch scripts and what is read from Slurm's commands; no Slurm needed (a fake one stands in for its programs)."""
 
+import json
 import os
 import re
 import shlex
@@ -10,15 +11,31 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcgan import yamlio
 from hpcgan.commands import cli
+from hpcgan.config import JobSection, flags
+from hpcgan.config.job import seconds
 from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import slurm, supervise
 from hpcgan.system.allocation import CurrentJob, current_job, task_counts
 
 EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
+
+
+def job(**keys):
+    """A section `job:`."""
+    return flags.section("job", JobSection, keys)
+
+
+def script(fields, argv=("train",), *, python="python", folder=Path("/x"), **options):
+    """The batch script of a job with a name."""
+    keys = {"name": "x", **fields}
+    name = keys.pop("name")
+    return slurm.render(job(**keys), name, slurm.Program(argv, python=python, folder=folder), **options)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +68,9 @@ EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
     ],
 )
 def test_batch_script_is_the_recorded_one(name, fields, site):
-    text = slurm.render(
-        slurm.job_spec(**fields),
-        ["train", "/home/user/hpcgan/configs/rpv.yaml", "training.epochs=3", "--run", "/scratch/runs/rpv"],
-        python="/home/user/hpcgan/.venv/bin/python",
-        folder=Path("/home/user/hpcgan"),
-        site=site,
-    )
+    argv = ["train", "/home/user/hpcgan/configs/rpv.yaml", "training.epochs=3", "--run", "/scratch/runs/rpv"]
+    home = Path("/home/user/hpcgan")
+    text = script(fields, argv, python="/home/user/hpcgan/.venv/bin/python", folder=home, site=site)
     assert text == (EXPECTED / f"{name}.sh").read_text()
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
 
@@ -85,18 +98,17 @@ TEXT_FIELDS = ("name", "partition", "account", "qos", "reservation", "constraint
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_fields_are_refused_by_name(field, value):
     with pytest.raises(InputError) as error:
-        slurm.job_spec(**{"name": "rpv", field: value})
-    assert f"--{field.replace('_', '-')}" in str(error.value)
+        script({field: value})
+    assert f"job.{field}=" in str(error.value) or (field == "name" and str(error.value).startswith("name "))
     assert "\n" not in str(error.value)
 
 
 @given(field=st.sampled_from(TEXT_FIELDS), value=st.text(max_size=40))
 def test_whatever_a_field_holds_stays_on_its_line(field, value):
     try:
-        spec = slurm.job_spec(**{"name": "rpv", field: value})
+        text = script({field: value}, ["train", "c.yaml"])
     except InputError:
         return
-    text = slurm.render(spec, ["train", "c.yaml"], python="python", folder=Path("/x"))
     lines = text.splitlines()
     start = lines.index("set -euo pipefail")
     assert all(line.startswith("#") or not line for line in lines[:start])
@@ -107,18 +119,57 @@ def test_whatever_a_field_holds_stays_on_its_line(field, value):
     ("field", "value"),
     [("nodes", 0), ("nodes", "x"), ("ranks_per_node", -1), ("threads", 0), ("signal_s", 0), ("retries", -1),
      ("requeues", -2), ("gpus_per_node", 0), ("time", "0"), ("time", "1:2:3:4"),
-     ("time", "soon"), ("mem", "12Q"), ("unknown", 1)],
+     ("time", "soon"), ("mem", "12Q")],
 )  # fmt: skip
-def test_values_out_of_range_are_refused_by_name(field, value):
-    with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
-        slurm.job_spec(**{"name": "rpv", field: value})
+def test_values_out_of_range_are_refused_by_name(capsys, field, value):
+    with pytest.raises(InputError, match=rf"^job\.{field}="):
+        job(**{field: value})
+    with pytest.raises(InputError, match=rf"job\.{field}: "):
+        tiny.config("absent", f"job.{field}={json.dumps(value)}")
+    flag = {"signal_s": "signal", "gpus_per_node": "gpus"}.get(field, field.replace("_", "-"))
+    assert cli.main(["submit", "c.yaml", f"--{flag}={value}"]) == 2
+    said = capsys.readouterr().err
+    assert f"hpcgan submit: error: argument --{flag}: " in said
+    assert len(said.splitlines()) == 1
+
+
+def test_keys_that_there_are_not_are_refused_with_what_was_meant():
+    with pytest.raises(InputError, match=r"^unknown option 'partitoin'; did you mean 'partition'\?"):
+        job(partitoin="x")
+    with pytest.raises(InputError, match=r"unknown key 'job\.partitoin'; did you mean 'partition'\?"):
+        tiny.config("absent", "job.partitoin=x")
+
+
+def test_flag_override_and_file_say_the_same_and_the_flag_counts_most(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole = tiny.config("absent").dump()
+    whole["job"] = {"nodes": 2, "time": 30, "account": "m1", "sbatch": "--hold"}
+    (tmp_path / "c.yaml").write_text(yamlio.dump(whole))
+    command = ["submit", "c.yaml", "job.account=m2", "job.qos=a", "--qos", "b", "--print", "--time=40"]
+    assert cli.main(command) == 0
+    text = capsys.readouterr().out
+    lines = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert lines[1:7] == ["--nodes=2", "--ntasks-per-node=1", "--time=40", "--account=m2", "--qos=b", "--hold"]
+    assert "job." not in text  # what the job runs is the training, however it was started
+
+
+def test_how_a_training_is_started_is_no_part_of_it(tmp_path, capsys):
+    plain = tiny.config("absent")
+    other = tiny.config("absent", "job.nodes=4", "sweep.trials=3", "scaling.ranks=1,2")
+    assert other.identity_hash() == plain.identity_hash()
+    assert other.dump() == plain.dump()
+    (tmp_path / "c.yaml").write_text(plain.to_yaml())
+    assert cli.main(["train", str(tmp_path / "c.yaml"), "job.nodes=4", "--dry-run"]) == 0
+    shown = yamlio.load(capsys.readouterr().out)
+    assert shown == tiny.config("absent", "job.nodes=4").dump("job", "sweep", "scaling")
+    assert shown["job"]["nodes"] == 4
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), max_size=4))
 def test_arguments_reach_the_command_as_they_are(tmp_path_factory, words):
     """The script is run by a real bash, with a Python that prints what it gets."""
     folder = tmp_path_factory.mktemp("run")
-    text = slurm.render(slurm.job_spec(name="x"), ["train", *words], python="PYTHON", folder=folder)
+    text = script({}, ["train", *words], python="PYTHON", folder=folder)
     show = [sys.executable, "-c", "import sys; sys.stdout.buffer.write('\\0'.join(sys.argv[1:]).encode())"]
     text = text.replace("exec PYTHON", f"exec {shlex.join(show)}")
     done = subprocess.run(["bash"], input=text.encode(), capture_output=True, check=True)
@@ -131,7 +182,7 @@ def test_folders_are_quoted(tmp_path):
     folder.mkdir()
     site = folder / "site file.sh"
     site.write_text("echo sourced\n")
-    text = slurm.render(slurm.job_spec(name="x"), ["train"], python="echo", folder=folder, site=site)
+    text = script({}, python="echo", folder=folder, site=site)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=True)
     assert done.stdout.startswith("sourced\n")
     assert os.listdir(folder) == ["site file.sh"]
@@ -150,7 +201,7 @@ def test_folders_are_quoted(tmp_path):
     ],
 )
 def test_time_limits(text, expected):
-    assert slurm.seconds(text) == expected
+    assert seconds(text) == expected
 
 
 @pytest.mark.parametrize(("text", "counts"), [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("1,2", [1, 2])])
@@ -312,12 +363,11 @@ def test_why_a_job_will_not_start(program, tmp_path, answers, said):
 def test_options_of_the_script_are_on_the_command_line_too(program, tmp_path):
     """Variables of the environment win over #SBATCH lines, and lose to the command line."""
     program("sbatch", f'printf "%s\\n" "$@" > {tmp_path}/args; echo 17')
-    fields = {"name": "x", "nodes": 2, "mem": "1G", "partition": "a,b", "array": "0-3%2", "sbatch": ["--nice=5 --hold"]}
-    spec = slurm.job_spec(**fields)
-    script = slurm.render(spec, ["train", "--x"], python="python", folder=tmp_path)
-    slurm.submit(script, tmp_path, after=["11", "12_3"])
+    fields = {"nodes": 2, "mem": "1G", "partition": "a,b", "sbatch": ["--nice=5 --hold"]}
+    text = script(fields, ["train", "--x"], folder=tmp_path, array="0-3%2")
+    slurm.submit(text, tmp_path, after=["11", "12_3"])
     args = (tmp_path / "args").read_text().splitlines()
-    said = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    said = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
     assert args == ["--parsable", *said, "--dependency=afterany:11:12_3", f"--output={tmp_path}/slurm-%j.out"]
     assert {"--nodes=2", "--mem=1G", "--partition=a,b", "--array=0-3%2", "--requeue", "--nice=5", "--hold",
             "--signal=B:USR1@120", "--open-mode=append", "--time=1:00:00"} <= set(said)  # fmt: skip
@@ -328,8 +378,7 @@ def sbatch_environment(program, monkeypatch, tmp_path, variables, **fields):
     program("sbatch", f"env > {tmp_path}/env; echo 17")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    spec = slurm.job_spec(name="x", **fields)
-    slurm.submit(slurm.render(spec, ["train"], python="python", folder=tmp_path), tmp_path)
+    slurm.submit(script(fields, folder=tmp_path), tmp_path)
     seen = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
     return {name for name in variables if name in seen}
 
@@ -383,7 +432,7 @@ def test_variables_of_sbatch_count_where_nothing_else_was_asked_for(program, mon
     ],
 )  # fmt: skip
 def test_further_options_of_sbatch(words, options):
-    assert slurm.job_spec(name="x", sbatch=words).sbatch == options
+    assert job(sbatch=words).sbatch == options
 
 
 @pytest.mark.parametrize(
@@ -416,28 +465,27 @@ def test_further_options_of_sbatch(words, options):
 )
 def test_options_of_sbatch_that_are_refused(words, said):
     with pytest.raises(InputError, match=said) as error:
-        slurm.job_spec(name="x", sbatch=[words])
-    assert str(error.value).startswith("--sbatch ")
+        job(sbatch=[words])
+    assert str(error.value).startswith("job.sbatch=")
     assert "\n" not in str(error.value)
 
 
 @given(st.text(max_size=30))
 def test_whatever_is_handed_through_stays_on_its_line(text):
     try:
-        spec = slurm.job_spec(name="x", sbatch=[f"--comment={text}"])
+        options = job(sbatch=[f"--comment={text}"]).sbatch
     except InputError:
         return
-    script = slurm.render(spec, ["train"], python="python", folder=Path("/x"))
-    assert script.splitlines()[: 5 + len(spec.sbatch)][-1] == f"#SBATCH {spec.sbatch[-1]}"
-    assert slurm.options_of(script)[4 : 4 + len(spec.sbatch)] == list(spec.sbatch)
+    whole = script({"sbatch": options})
+    assert whole.splitlines()[: 5 + len(options)][-1] == f"#SBATCH {options[-1]}"
+    assert slurm.options_of(whole)[4 : 4 + len(options)] == list(options)
 
 
 def test_the_command_line_takes_options_of_sbatch_as_they_are_written():
     args = cli.parse(
         ["submit", "c.yaml", "--sbatch", "--mail-type=END", "--sbatch", "--hold --nice=1", "training.epochs=2"]
     )
-    assert args.sbatch == ["--mail-type=END", "--hold --nice=1"]
-    assert args.overrides == ["training.epochs=2"]
+    assert args.overrides == ["training.epochs=2", 'job.sbatch=["--mail-type=END", "--hold", "--nice=1"]']
 
 
 # --- time limits against the signal ---------------------------------------------------------------------------
@@ -461,7 +509,7 @@ def test_the_command_line_takes_options_of_sbatch_as_they_are_written():
     ],
 )
 def test_a_limit_must_leave_room_before_the_signal(time, lead, startup, outcome):
-    spec = slurm.job_spec(name="x", time=time, signal_s=lead)
+    spec = job(time=time, signal_s=lead)
     if outcome != "refused":
         warning = slurm.check_room(spec, startup)
         assert (warning is not None) == (outcome == "warned")
@@ -473,14 +521,13 @@ def test_a_limit_must_leave_room_before_the_signal(time, lead, startup, outcome)
         slurm.check_room(spec, startup)
     assert "\n" not in str(error.value)
     enough = re.search(r"ask for --time (\d+)", str(error.value))[1]
-    assert slurm.check_room(slurm.job_spec(name="x", time=enough, signal_s=lead), startup) is None
+    assert slurm.check_room(job(time=enough, signal_s=lead), startup) is None
 
 
 def test_only_scripts_that_are_warned_need_the_room():
-    spec = slurm.job_spec(name="x", time="1")
     with pytest.raises(InputError, match="--time 1"):
-        slurm.render(spec, ["train"], python="python", folder=Path("/x"))
-    assert "--signal" not in slurm.render(spec, ["scaling"], python="p", folder=Path("/x"), supervised=False)
+        script({"time": "1"})
+    assert "--signal" not in script({"time": "1"}, ["scaling"], ending="plain")
 
 
 def test_a_chain_whose_starts_are_good_for_nothing_ends(program, tmp_path):

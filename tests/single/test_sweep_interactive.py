@@ -199,11 +199,10 @@ def test_what_the_command_refuses_is_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text("problem: rpv\ndata: {path: absent}\nsearch: {model.filters: {choice: [1]}}\n")
     for given, message in (
-        ({"trials": 0, "out": "study"}, "^argument --trials: 0: give at least 1; see"),
-        (
-            {"trials": 1, "out": "study", "executor": "loca"},
-            "^argument --executor: 'loca' does not exist; choose one",
-        ),
+        ({"trials": 0, "out": "study"}, "^sweep.trials=0: input should be greater than or equal to 1"),
+        ({"trials": 1, "executor": "loca"}, "^sweep.executor='loca': input should be 'local', 'slurm' or"),
+        ({"trails": 1}, r"^unknown option 'trails'; did you mean 'trials'\?"),
+        ({"trials": 1, "job": {"partition": "a b"}}, "^job.partition='a b': not a name that Slurm knows"),
         ({"trials": 1}, "^absent/train.h5: no such file; make it with"),
         ({"trials": 1, "overrides": ["model.filtres=3"]}, "unknown key 'model.filtres'; did you mean 'filters'"),
     ):

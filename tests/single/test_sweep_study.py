@@ -178,16 +178,11 @@ def test_values_that_do_not_go_together_are_failed_trials_with_the_reason(tmp_pa
         {"scoring.weights": {"choice": ["average", "current"]}, "training.average_half_life": {"choice": [0, 50]}}
     )
     with pytest.raises(InputError, match=r"scoring.weights=average needs training.average_half_life"):
-        study.check_draws(search, describe(search), 20)
+        study.check_draws(search, sweeps.describe(search), 20)
     sweeps.coordinate(tmp_path / "s", Plan(trials=12), search=search, sampler="tpe")
     failed = [r for r in map(StudyDirectory(tmp_path / "s").result, range(12)) if r.state == "failed"]
     assert failed
     assert all("needs training.average_half_life" in r.reason for r in failed)
-
-
-def describe(search, **changes):
-    values = {"seed": 1, "sampler": "random", "pruner": "none", "ranks": 1, "threads": 1, **changes}
-    return study.describe(search.base, search, **values)
 
 
 @pytest.mark.parametrize(("name", "message"), [("tpr", "choose one of random, grid, "), ("basega", "choose one of")])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 import sweeps
 
+from hpcgan.config import JobSection
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
 from hpcgan.launch.process import Requests
@@ -24,8 +24,7 @@ from hpcgan.sweep.store import Assignment, StudyDirectory
 def study(tmp_path):
     made = StudyDirectory(tmp_path / "a study")
     space = sweeps.space()
-    description = studies.describe(space.base, space, seed=1, sampler="random", pruner="none", ranks=1, threads=1)
-    with studies.opened(made, description, space.base, print):
+    with studies.opened(made, sweeps.describe(space), space.base, print):
         assignment = Assignment(4, space.draw(1, 4), 77, 4)
         made.trial(4).create(space.config(assignment.params, 77))
         made.write_assignment(assignment)
@@ -149,15 +148,16 @@ def test_an_unknown_trial_is_one_line(study):
 
 
 def executor(study, **fields):
-    spec = slurm.job_spec(name="sweep-x", ranks_per_node=2, **fields)
-    return SlurmExecutor(study, spec, 3, Path("/work dir"), None, print)
+    return SlurmExecutor(study, JobSection(ranks_per_node=2, **fields), "sweep-x", 3, print)
 
 
-def test_an_array_has_an_element_a_trial_and_a_limit(study):
+def test_an_array_has_an_element_a_trial_and_a_limit(study, tmp_path, monkeypatch):
+    (tmp_path / "work dir").mkdir()
+    monkeypatch.chdir(tmp_path / "work dir")
     script = executor(study, partition="main").script([4, 7, 9])
     for line in ("--array=0-2%3", "--signal=B:USR1@120", "--requeue", "--ntasks-per-node=2", "--partition=main"):
         assert f"#SBATCH {line}\n" in script
-    assert "cd '/work dir'\n" in script
+    assert f"cd '{tmp_path}/work dir'\n" in script
     assert script.splitlines()[-1].endswith(f"-m hpcgan.sweep.trial '{study.path}' --of 4,7,9")
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=True).returncode == 0
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from hpcgan.config import JobSection
 from hpcgan.errors import HpcganError
 from hpcgan.launch import slurm
 from hpcgan.runs import records
@@ -26,14 +25,12 @@ class SlurmExecutor:
     Parameters
     ----------
     study : StudyDirectory
-    spec : JobSpec
-        Of an element, without its array.
+    job : JobSection
+        Of an element.
+    name : str
+        Of the arrays.
     concurrency : int
         Elements that may run at a time.
-    folder : Path
-        Working directory of the trials.
-    site : Path or None
-        Shell file with the site's modules and settings.
     report : callable
         Takes one line for the user.
     every : float
@@ -45,15 +42,14 @@ class SlurmExecutor:
     def __init__(
         self,
         study: StudyDirectory,
-        spec: slurm.JobSpec,
+        job: JobSection,
+        name: str,
         concurrency: int,
-        folder: Path,
-        site: Path | None,
         report: Callable[[str], None],
         every: float = 5.0,
     ) -> None:
-        self._study, self._spec, self._concurrency = study, spec, concurrency
-        self._folder, self._site, self._report = folder, site, report
+        self._study, self._job, self._name = study, job, name
+        self._concurrency, self._report = concurrency, report
         self.every = every
         self._elements: dict[str, int] = {}  # what squeue calls an element: the trial's number
         self._missed: set[str] = set()
@@ -61,17 +57,14 @@ class SlurmExecutor:
 
     def script(self, numbers: Sequence[int]) -> str:
         """The batch script of an array for some trials."""
-        array = f"0-{len(numbers) - 1}%{self._concurrency}"
         argv = [str(self._study.path.absolute()), "--of", ",".join(str(n) for n in numbers)]
         return slurm.render(
-            self._spec.model_copy(update={"array": array}),
-            argv,
-            python=sys.executable,
-            folder=self._folder,
-            site=self._site,
-            supervised=False,
-            module="hpcgan.sweep.trial",
-            requeue=True,
+            self._job,
+            self._name,
+            slurm.Program(argv, "hpcgan.sweep.trial"),
+            site=slurm.site_file(self._job),
+            ending="requeued",
+            array=f"0-{len(numbers) - 1}%{self._concurrency}",
         )
 
     def start(self, numbers: Sequence[int]) -> None:

@@ -1,8 +1,7 @@
-"""The configuration: one YAML, one schema, the same names on the command line.
+"""The sections of a configuration, and the whole.
 
-Sections are pydantic models; the `model:` section is the problem's own schema, found through the registry
-that the caller passes in, and the `training:` section is that of the method. Every error is one line with the path of
-the key, and the valid choices.
+The `model:` section is the problem's own schema, the `training:` section that of the method. The sections `sweep:`,
+`job:` and `scaling:` say how trainings are started; they are no part of a run and of its identity.
 """
 
 from __future__ import annotations
@@ -10,82 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from hpcgan import yamlio
+from hpcgan.config.base import Decrement, Fraction, ModelSection, NonNegative, Positive, Rate, Section
+from hpcgan.config.job import JobSection
+from hpcgan.config.studies import ScalingSection, SweepSection
 from hpcgan.errors import InputError
 from hpcgan.schedule import Decay, Scaling
-from hpcgan.suggest import choose, did_you_mean
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decrement = Annotated[float, Field(ge=0, lt=1)]
-#: The largest learning rate of a configuration and of a command: beyond it a step of Adam is larger than any weight.
-LARGEST_RATE = 1.0
-Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only.
-
-    Attributes
-    ----------
-    later : tuple of str
-        Keys that are no part of a run's identity while they have their default: runs from before them keep their names.
-    """
-
-    later: ClassVar[tuple[str, ...]] = ()
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-    @field_validator("*")
-    @classmethod
-    def _whole_numbers_fit(cls, value: Any, info: ValidationInfo) -> Any:
-        """Libraries in C take no larger ones; a seed has a range of its own."""
-        if type(value) is int and value >= 2**31 and info.field_name != "seed":
-            raise ValueError(f"input should be less than {2**31}")
-        return value
-
-
-class ModelSection(Section):
-    """Base of the `model:` sections: what training settings have to know of the networks, whatever the problem.
-
-    Two properties map settings of the section, as a user would write them, to those that mend it.
-
-    Attributes
-    ----------
-    indifferent : tuple of str
-        Keys that weights do not depend on: a training may start from weights that were trained with another value.
-    """
-
-    indifferent: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def batch_coupling(self) -> dict[str, str]:
-        """Settings by which the discriminator's answer to one event depends on the other events of its batch."""
-        return {}
-
-    @property
-    def noise_intolerance(self) -> dict[str, str]:
-        """Settings by which the discriminator is undefined for noisy events, with intensities below zero, say."""
-        return {}
 
 
 class DataConfig(Section):
@@ -107,8 +42,8 @@ class DataConfig(Section):
     @field_validator("select")
     @classmethod
     def _select_names_values(cls, value: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
-        for name, wanted in value.items():
-            values = wanted if isinstance(wanted, list) else [wanted]
+        for name, choice in value.items():
+            values = choice if isinstance(choice, list) else [choice]
             if not values or not all(math.isfinite(number) for number in values):
                 raise ValueError(f"'{name}' must have a number, or a list of numbers")
         return value
@@ -404,6 +339,10 @@ class CheckpointConfig(Section):
     keep: int = Field(2, ge=1, description="latest checkpoints kept")
 
 
+#: Sections that say how trainings are started.
+STARTING = ("sweep", "job", "scaling")
+
+
 class Config(Section):
     """A whole configuration."""
 
@@ -417,6 +356,9 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     comm: CommConfig = CommConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    sweep: SweepSection = SweepSection()
+    job: JobSection = JobSection()
+    scaling: ScalingSection = ScalingSection()
 
     @field_validator("name", mode="before")
     @classmethod
@@ -493,13 +435,19 @@ class Config(Section):
                     f"set {remedy}, or sigma to 0"
                 )
 
-    def dump(self) -> dict[str, Any]:
-        """Everything, defaults included, as plain values."""
-        return self.model_dump(mode="json")
+    def dump(self, *starting: str) -> dict[str, Any]:
+        """The training, defaults included, as plain values.
 
-    def to_yaml(self) -> str:
-        """The resolved configuration as YAML, in the order of the schema."""
-        return yamlio.dump(self.dump())
+        Parameters
+        ----------
+        starting : str
+            Those of `STARTING` that shall be there, too.
+        """
+        return self.model_dump(mode="json", exclude=set(STARTING) - set(starting))
+
+    def to_yaml(self, *starting: str) -> str:
+        """`dump` as YAML, in the order of the schema."""
+        return yamlio.dump(self.dump(*starting))
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
@@ -538,298 +486,3 @@ class Config(Section):
         """Eight hex digits of `identity`."""
         canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
-
-
-class Conditional(Protocol):
-    """What this module needs to know of a problem with its model."""
-
-    @property
-    def conditions(self) -> Sequence[str]:
-        """What a generator is asked for."""
-        ...
-
-    @property
-    def point_conditions(self) -> Sequence[str]:
-        """What `data.leave_out` may name."""
-        ...
-
-
-class ProblemClass(Protocol):
-    """What this module needs to know of a problem."""
-
-    @property
-    def Model(self) -> type[BaseModel]:
-        """Schema of the `model:` section."""
-        ...
-
-    @property
-    def symmetries(self) -> Sequence[str]:
-        """What `data.augment` may name."""
-        ...
-
-    @property
-    def methods(self) -> Sequence[str]:
-        """What `method` may be; the first is the default."""
-        ...
-
-    def __call__(self, model: Any) -> Conditional:
-        """The problem with this `model:` section."""
-        ...
-
-
-class Registry(Protocol):
-    """The problems there are, and their classes by name (KeyError for others)."""
-
-    def names(self) -> Sequence[str]:
-        """All names."""
-        ...
-
-    def get(self, name: str) -> ProblemClass:
-        """The class of a problem."""
-        ...
-
-
-def load(
-    source: Path | str | Mapping[str, Any],
-    registry: Registry,
-    overrides: Sequence[str] = (),
-    *,
-    where: str = "configuration",
-) -> Config:
-    """Read, override and validate a configuration.
-
-    Parameters
-    ----------
-    source : Path, str or mapping
-        YAML file, or its content as a mapping. The file's stem is the default of `name`.
-    registry : Registry
-        The problems there are.
-    overrides : sequence of str
-        `key.path=value` with YAML values.
-    where : str
-        What messages call a mapping.
-
-    Raises
-    ------
-    InputError
-        Missing or broken file, unknown key, value out of range: one line with file and key.
-    """
-    if isinstance(source, Mapping):
-        raw: dict[str, Any] = json.loads(json.dumps(source, default=str))
-        for item in overrides:
-            _override(raw, item)
-    else:
-        where = str(source)
-        raw = read(source, overrides)
-    return _validate(raw, registry, where)
-
-
-def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of a file with overrides, not yet validated.
-
-    Raises
-    ------
-    InputError
-        Missing or broken file.
-    """
-    raw = _read_yaml(Path(path))
-    raw.setdefault("name", Path(path).stem)
-    for item in overrides:
-        _override(raw, item)
-    return raw
-
-
-def schema(registry: Registry, problem: str, method: str | None = None) -> dict[str, Any]:
-    """JSON schema of the configuration of one problem, for one of its methods (default: the first)."""
-    whole = Config.model_json_schema()
-    problem_class = registry.get(problem)
-    method = method or problem_class.methods[0]
-    for section, model in (("model", problem_class.Model), ("training", METHODS[method])):
-        own = model.model_json_schema()
-        whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
-        whole["properties"][section] = own
-    whole["properties"]["problem"] = {"const": problem}
-    whole["properties"]["method"] = {"const": method, "default": problem_class.methods[0]}
-    return whole
-
-
-def keys() -> list[str]:
-    """Dotted keys of all sections but `model:`, those of each method's training among them."""
-    return [*_keys_of(Config, ""), *(key for model in METHODS.values() for key in _keys_of(model, "training."))]
-
-
-def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        inner = _model_of(field.annotation)
-        found += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
-    return found
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
-        raise InputError(f"{path}: cannot read the configuration: {reason}") from None
-    try:
-        raw = yamlio.load(text)
-    except yamlio.YamlError as error:
-        line = f" line {error.line}:" if error.line else ""
-        raise InputError(f"{path}:{line} not valid YAML: {error.problem}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: the configuration must be a mapping of sections, e.g. 'problem: rpv'")
-    return raw
-
-
-def _override(raw: dict[str, Any], item: str) -> None:
-    key, equals, text = item.partition("=")
-    if not equals or not key or any(not part for part in key.split(".")):
-        raise InputError(f"override '{item}': write it as key=value, e.g. training.epochs=3")
-    try:
-        value = yamlio.load(text)
-    except yamlio.YamlError:
-        raise InputError(f"override '{key}': '{text}' is not a YAML value") from None
-    *parents, last = key.split(".")
-    node = raw
-    for part in parents:
-        child = node.setdefault(part, {})
-        if child is None:
-            child = node[part] = {}
-        if not isinstance(child, dict):
-            raise InputError(f"override '{key}': '{part}' is a value, not a section")
-        node = child
-    node[last] = value
-
-
-def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
-    for key in raw:
-        if key == "search":
-            raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
-        if key not in Config.model_fields:
-            raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
-    name = raw.get("problem")
-    if name is None:
-        raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
-    if name not in registry.names():
-        known = registry.names()
-        hint = did_you_mean(str(name), known)
-        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
-    problem = registry.get(name)
-    model_schema = problem.Model
-    method = _method(raw.get("method"), problem.methods, str(name), where)
-    for section, model in (("model", model_schema), *_sections()):
-        if section in raw and raw[section] is None:
-            raw[section] = {}
-        if section in raw and not isinstance(raw[section], dict):
-            raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {_example(section, model)}")
-    try:
-        model_config = model_schema.model_validate(raw.get("model") or {})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
-    try:
-        training = METHODS[method].model_validate(raw.get("training") or {})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, METHODS[method], ('training',))}") from None
-    try:
-        config = Config.model_validate({**raw, "method": method, "model": model_config, "training": training})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, Config, ())}") from None
-    for symmetry in config.data.augment:
-        if symmetry not in problem.symmetries:
-            known = ", ".join(problem.symmetries) or "none"
-            raise InputError(
-                f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}"
-                f"{did_you_mean(symmetry, problem.symmetries)}"
-            )
-    _check_conditions(config, problem(model_config), where)
-    return config
-
-
-def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> str:
-    """The method that is asked for, or the problem's first one."""
-    if name is None:
-        return of_problem[0]
-    if not isinstance(name, str) or name not in METHODS:
-        raise InputError(f"{where}: method '{name}' does not exist{_nearest(str(name), METHODS, 'methods')}")
-    if name not in of_problem:
-        raise InputError(
-            f"{where}: method '{name}' does not train the networks of problem '{problem}'; "
-            f"choose one of: {', '.join(of_problem)}"
-        )
-    return name
-
-
-def _check_conditions(config: Config, problem: Conditional, where: str) -> None:
-    conditions, with_points = problem.conditions, problem.point_conditions
-    known = ", ".join(with_points) or "none"
-    for i, point in enumerate(config.data.leave_out):
-        for condition in point:
-            if condition not in with_points:
-                kind = "is not a condition"
-                if condition in conditions:
-                    kind = "has another value in every event"
-                raise InputError(
-                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {known}"
-                )
-        if not point:
-            raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")
-    if conditions and config.scoring.statistics == "batch" and getattr(config.model, "normalisation", "") != "none":
-        raise InputError(
-            f"{where}: scoring.statistics=batch: batch normalisation over events of one condition takes out what the "
-            "condition does; use scoring.statistics=moving"
-        )
-
-
-def _sections() -> list[tuple[str, type[BaseModel]]]:
-    return [
-        (key, field.annotation)
-        for key, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    ]
-
-
-def _example(section: str, model: type[BaseModel]) -> str:
-    return f"{section}.{next(iter(model.model_fields), 'key')}"
-
-
-def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
-    """The first error as one line: path, what is wrong, what would be right."""
-    first = error.errors()[0]
-    path = (*prefix, *(str(part) for part in first["loc"]))
-    dotted = ".".join(path)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        keys = _keys_at(model, [str(part) for part in first["loc"][:-1]])
-        return f"unknown key '{dotted}'{_nearest(path[-1], keys)}{more}"
-    if first["type"] == "missing":
-        return f"'{dotted}' is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
-        return f"{message}{more}"
-    given = first["input"]
-    names = [part for part in (given if isinstance(given, list) else [given]) if isinstance(part, str)]
-    said = isinstance(given, dict) or any(f"'{name}'" in message for name in names)
-    return f"{dotted}: {message[0].lower() + message[1:]}{'' if said else f', got {given!r}'}{more}"
-
-
-def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
-    for part in path:
-        field = model.model_fields.get(part)
-        inner = _model_of(field.annotation) if field else None
-        if inner is None:
-            return ()
-        model = inner
-    return list(model.model_fields)
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
-        return next((m for m in map(_model_of, typing.get_args(annotation)) if m), None)
-    return None
-
-
-def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any], what: str = "keys") -> str:
-    return choose(key, keys, f"{what} here")

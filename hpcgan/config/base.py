@@ -1,0 +1,88 @@
+"""What all sections of the configuration share: strictness, ranges of numbers, names on command lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decrement = Annotated[float, Field(ge=0, lt=1)]
+#: The largest learning rate of a configuration and of a command: beyond it a step of Adam is larger than any weight.
+LARGEST_RATE = 1.0
+Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only.
+
+    Attributes
+    ----------
+    later : tuple of str
+        Keys that are no part of a run's identity while they have their default: runs from before them keep their names.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _whole_numbers_fit(cls, value: Any, info: ValidationInfo) -> Any:
+        """Libraries in C take no larger ones; a seed has a range of its own."""
+        if type(value) is int and value >= 2**31 and info.field_name != "seed":
+            raise ValueError(f"input should be less than {2**31}")
+        return value
+
+
+class ModelSection(Section):
+    """Base of the `model:` sections: what training settings have to know of the networks, whatever the problem.
+
+    Two properties map settings of the section, as a user would write them, to those that mend it.
+
+    Attributes
+    ----------
+    indifferent : tuple of str
+        Keys that weights do not depend on: a training may start from weights that were trained with another value.
+    """
+
+    indifferent: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def batch_coupling(self) -> dict[str, str]:
+        """Settings by which the discriminator's answer to one event depends on the other events of its batch."""
+        return {}
+
+    @property
+    def noise_intolerance(self) -> dict[str, str]:
+        """Settings by which the discriminator is undefined for noisy events, with intensities below zero, say."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a key of a section is called elsewhere; part of the annotation of its field.
+
+    Attributes
+    ----------
+    flag : str
+        On hpcgan's command lines, without dashes; by default the key with dashes for underscores.
+    metavar : str
+        What stands for its value in help texts; by default after its type.
+    sbatch : str
+        Slurm's option; empty: Slurm has none.
+    """
+
+    flag: str = ""
+    metavar: str = ""
+    sbatch: str = ""
+
+
+def option_of(key: str, field: FieldInfo) -> Option:
+    """The names of a key, those that follow from the key included."""
+    mark = next((mark for mark in field.metadata if isinstance(mark, Option)), Option())
+    return replace(mark, flag=mark.flag or key.replace("_", "-"))

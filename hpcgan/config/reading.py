@@ -1,0 +1,319 @@
+"""A configuration read from a file or a mapping: overrides, validation, and every error as one line with its key."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from hpcgan import yamlio
+from hpcgan.config.base import Section
+from hpcgan.config.schema import METHODS, STARTING, Config
+from hpcgan.errors import InputError
+from hpcgan.suggest import choose, did_you_mean
+
+
+class Conditional(Protocol):
+    """What this module needs to know of a problem with its model."""
+
+    @property
+    def conditions(self) -> Sequence[str]:
+        """What a generator is asked for."""
+        ...
+
+    @property
+    def point_conditions(self) -> Sequence[str]:
+        """What `data.leave_out` may name."""
+        ...
+
+
+class ProblemClass(Protocol):
+    """What this module needs to know of a problem."""
+
+    @property
+    def Model(self) -> type[BaseModel]:
+        """Schema of the `model:` section."""
+        ...
+
+    @property
+    def symmetries(self) -> Sequence[str]:
+        """What `data.augment` may name."""
+        ...
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """What `method` may be; the first is the default."""
+        ...
+
+    def __call__(self, model: Any) -> Conditional:
+        """The problem with this `model:` section."""
+        ...
+
+
+class Registry(Protocol):
+    """The problems there are, and their classes by name (KeyError for others)."""
+
+    def names(self) -> Sequence[str]:
+        """All names."""
+        ...
+
+    def get(self, name: str) -> ProblemClass:
+        """The class of a problem."""
+        ...
+
+
+def load(
+    source: Path | str | Mapping[str, Any],
+    registry: Registry,
+    overrides: Sequence[str] = (),
+    *,
+    where: str = "configuration",
+) -> Config:
+    """Read, override and validate a configuration.
+
+    Parameters
+    ----------
+    source : Path, str or mapping
+        YAML file, or its content as a mapping. The file's stem is the default of `name`.
+    registry : Registry
+        The problems there are.
+    overrides : sequence of str
+        `key.path=value` with YAML values.
+    where : str
+        What messages call a mapping.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file, unknown key, value out of range: one line with file and key.
+    """
+    if isinstance(source, Mapping):
+        raw: dict[str, Any] = json.loads(json.dumps(source, default=str))
+        for item in overrides:
+            _override(raw, item)
+    else:
+        where = str(source)
+        raw = read(source, overrides)
+    return _validate(raw, registry, where)
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a file with overrides, not yet validated.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file.
+    """
+    raw = _read_yaml(Path(path))
+    raw.setdefault("name", Path(path).stem)
+    for item in overrides:
+        _override(raw, item)
+    return raw
+
+
+def of_training(overrides: Sequence[str]) -> list[str]:
+    """Those overrides that say what a training is, and not how it is started."""
+    return [item for item in overrides if item.partition(".")[0] not in STARTING]
+
+
+def schema(registry: Registry, problem: str, method: str | None = None) -> dict[str, Any]:
+    """JSON schema of the configuration of one problem, for one of its methods (default: the first)."""
+    whole = Config.model_json_schema()
+    problem_class = registry.get(problem)
+    method = method or problem_class.methods[0]
+    for section, model in (("model", problem_class.Model), ("training", METHODS[method])):
+        own = model.model_json_schema()
+        whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
+        whole["properties"][section] = own
+    whole["properties"]["problem"] = {"const": problem}
+    whole["properties"]["method"] = {"const": method, "default": problem_class.methods[0]}
+    return whole
+
+
+def keys() -> list[str]:
+    """Dotted keys of a training but for `model:`, those of each method's training among them."""
+    of_training = [key for key in _keys_of(Config, "") if key.partition(".")[0] not in STARTING]
+    return [*of_training, *(key for model in METHODS.values() for key in _keys_of(model, "training."))]
+
+
+def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        keys += [f"{prefix}{name}"] if inner is None else _keys_of(inner, f"{prefix}{name}.")
+    return keys
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        raise InputError(f"{path}: cannot read the configuration: {reason}") from None
+    try:
+        raw = yamlio.load(text)
+    except yamlio.YamlError as error:
+        line = f" line {error.line}:" if error.line else ""
+        raise InputError(f"{path}:{line} not valid YAML: {error.problem}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: the configuration must be a mapping of sections, e.g. 'problem: rpv'")
+    return raw
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key or any(not part for part in key.split(".")):
+        raise InputError(f"override '{item}': write it as key=value, e.g. training.epochs=3")
+    try:
+        value = yamlio.load(text)
+    except yamlio.YamlError:
+        raise InputError(f"override '{key}': '{text}' is not a YAML value") from None
+    *parents, last = key.split(".")
+    node = raw
+    for part in parents:
+        child = node.setdefault(part, {})
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"override '{key}': '{part}' is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
+    for key in raw:
+        if key == "search":
+            raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
+        if key not in Config.model_fields:
+            raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
+    name = raw.get("problem")
+    if name is None:
+        raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
+    if name not in registry.names():
+        known = registry.names()
+        hint = did_you_mean(str(name), known)
+        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
+    problem = registry.get(name)
+    model_schema = problem.Model
+    method = _method(raw.get("method"), problem.methods, str(name), where)
+    for section, model in (("model", model_schema), *_sections()):
+        if section in raw and raw[section] is None:
+            raw[section] = {}
+        if section in raw and not isinstance(raw[section], dict):
+            raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {_example(section, model)}")
+    try:
+        model_config = model_schema.model_validate(raw.get("model") or {})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
+    try:
+        training = METHODS[method].model_validate(raw.get("training") or {})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, METHODS[method], ('training',))}") from None
+    try:
+        config = Config.model_validate({**raw, "method": method, "model": model_config, "training": training})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, Config, ())}") from None
+    for symmetry in config.data.augment:
+        if symmetry not in problem.symmetries:
+            known = ", ".join(problem.symmetries) or "none"
+            raise InputError(
+                f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}"
+                f"{did_you_mean(symmetry, problem.symmetries)}"
+            )
+    _check_conditions(config, problem(model_config), where)
+    return config
+
+
+def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> str:
+    """The method that is asked for, or the problem's first one."""
+    if name is None:
+        return of_problem[0]
+    if not isinstance(name, str) or name not in METHODS:
+        raise InputError(f"{where}: method '{name}' does not exist{_nearest(str(name), METHODS, 'methods')}")
+    if name not in of_problem:
+        raise InputError(
+            f"{where}: method '{name}' does not train the networks of problem '{problem}'; "
+            f"choose one of: {', '.join(of_problem)}"
+        )
+    return name
+
+
+def _check_conditions(config: Config, problem: Conditional, where: str) -> None:
+    conditions, with_points = problem.conditions, problem.point_conditions
+    known = ", ".join(with_points) or "none"
+    for i, point in enumerate(config.data.leave_out):
+        for condition in point:
+            if condition not in with_points:
+                kind = "is not a condition"
+                if condition in conditions:
+                    kind = "has another value in every event"
+                raise InputError(
+                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {known}"
+                )
+        if not point:
+            raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")
+    if conditions and config.scoring.statistics == "batch" and getattr(config.model, "normalisation", "") != "none":
+        raise InputError(
+            f"{where}: scoring.statistics=batch: batch normalisation over events of one condition takes out what the "
+            "condition does; use scoring.statistics=moving"
+        )
+
+
+def _sections() -> list[tuple[str, type[BaseModel]]]:
+    return [
+        (key, field.annotation)
+        for key, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    ]
+
+
+def _example(section: str, model: type[BaseModel]) -> str:
+    return f"{section}.{next(iter(model.model_fields), 'key')}"
+
+
+def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    """The first error as one line: path, what is wrong, what would be right."""
+    first = error.errors()[0]
+    path = (*prefix, *(str(part) for part in first["loc"]))
+    dotted = ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        keys = _keys_at(model, [str(part) for part in first["loc"][:-1]])
+        return f"unknown key '{dotted}'{_nearest(path[-1], keys)}{more}"
+    if first["type"] == "missing":
+        return f"'{dotted}' is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
+        return f"{message}{more}"
+    value = first["input"]
+    names = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
+    in_message = isinstance(value, dict) or any(f"'{name}'" in message for name in names)
+    return f"{dotted}: {message[0].lower() + message[1:]}{'' if in_message else f', got {value!r}'}{more}"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = _model_of(field.annotation) if field else None
+        if inner is None:
+            return ()
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
+        return next((m for m in map(_model_of, typing.get_args(annotation)) if m), None)
+    return None
+
+
+def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any], what: str = "keys") -> str:
+    return choose(key, keys, f"{what} here")
