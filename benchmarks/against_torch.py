@@ -24,7 +24,6 @@ from together import spread, text
 
 from hpcgan import config as configuration
 from hpcgan.launch.topology import available_cores
-from hpcgan.problems.base import Problems
 from hpcgan.scaling.measure import Resources, request_of_ranks
 from hpcgan.scaling.summary import blocks
 from hpcgan.system.files import write_atomic
@@ -70,7 +69,7 @@ class Benchmark:
     def __init__(self, args: argparse.Namespace, filters: int) -> None:
         self._args, self._filters = args, filters
         overrides = [f"model.filters={filters}", f"training.batch_size={args.batch}", *args.overrides]
-        self._config = configuration.load(args.config, Problems(), overrides)
+        self._config = configuration.load(args.config, overrides)
         self._steps, self._warm_up = STEPS.get(filters, STEPS[16 if filters < 48 else 64])
         self._steps = args.steps or self._steps
 

@@ -25,7 +25,7 @@ import hpcgan
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.metrics.cells import Cells
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 
@@ -38,7 +38,7 @@ def both(run: Path, n: int, seed: int) -> tuple[Sample, Sample]:
     InputError
         No such run, or fewer test events.
     """
-    config = RunDirectory(run).load_config(Problems())
+    config = RunDirectory(run).load_config()
     problem = problem_class(config.problem)(config.model)
     source = problem.open(config.data.path, "test")
     if len(source) < n:

@@ -23,7 +23,7 @@ from hpcgan.physics import jets
 from hpcgan.physics.detector import ATLAS, Calorimeter, Card, Towers
 from hpcgan.physics.images import ETA_RANGE, N_ETA, bin_towers
 from hpcgan.physics.pythia import Particles
-from hpcgan.problems.detector_images.delphes import read_towers
+from hpcgan.problems.detector_images.importing import read_towers
 
 SAMPLE = Path(__file__).resolve().parent.parent / "tests" / "data"
 PARTICLES = SAMPLE / "rpv_1400_850_particles.h5"

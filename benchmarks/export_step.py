@@ -18,7 +18,7 @@ import numpy as np
 from hpcgan import config as configuration
 from hpcgan.comm.base import SerialComm
 from hpcgan.methods.gan import Gan
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import problem_class
 
 STEPS = 3
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/rpv_reference.yaml"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64"))
     args = parser.parse_intermixed_args()
-    config = configuration.load(args.config, Problems(), [*args.overrides, f"training.dtype={args.dtype}"])
+    config = configuration.load(args.config, [*args.overrides, f"training.dtype={args.dtype}"])
     model, training = config.model, config.training
     known = ("dcgan", "zero", "batch", None)
     if (model.architecture, model.phi_padding, model.normalisation, model.discriminator_normalisation) != known:

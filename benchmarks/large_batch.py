@@ -24,7 +24,6 @@ import numpy as np
 from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
-from hpcgan.problems.base import Problems
 from hpcgan.report import plots
 from hpcgan.system.files import write_atomic
 
@@ -116,7 +115,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_intermixed_args()
     overrides = [*args.overrides, f"training.epochs={args.epochs}"]
-    config = configuration.load(args.config, Problems(), overrides)
+    config = configuration.load(args.config, overrides)
     batch = config.training.batch_size
     if config.training.batch_norm != "local" or config.training.global_batch_size is not None:
         sys.exit(f"{args.config}: parts of a batch stand for ranks with batch_norm: local and batch_size only")

@@ -310,11 +310,11 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
     from hpcgan.methods.gan import Gan
-    from hpcgan.problems.base import Problems, problem_class
+    from hpcgan.problems.base import problem_class
 
     comm = SerialComm()
     configure_devices(comm, 1)
-    config = configuration.load(path, Problems(), overrides)
+    config = configuration.load(path, overrides)
     if config.training.dtype != "float32":
         sys.exit(f"{path}: the peak is that of float32, training.dtype is {config.training.dtype}")
     problem, batch = problem_class(config.problem)(config.model), config.training.batch_size

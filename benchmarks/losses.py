@@ -25,7 +25,6 @@ import numpy as np
 from trainings import outcome, train_all, training_events, write_table
 
 from hpcgan import config as configuration
-from hpcgan.problems.base import Problems
 from hpcgan.report import plots
 from hpcgan.runs import records
 from hpcgan.system.files import write_atomic
@@ -120,7 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0, help="of training steps on one core, each")
     args = parser.parse_intermixed_args()
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     args.out.mkdir(parents=True, exist_ok=True)
     step_s = costs(args.config, args.overrides, args.out)
     steps = training_events(config) // config.training.batch_size

@@ -41,13 +41,13 @@ def worker(args: argparse.Namespace) -> None:
     from hpcgan import config as configuration
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
-    from hpcgan.problems.base import Problems, problem_class
+    from hpcgan.problems.base import problem_class
     from hpcgan.training import assembly
 
     comm = SerialComm()
     configure_devices(comm, 1)
     overrides = [*args.overrides, f"data.path={args.data}", "data.cache_mb=1"]
-    config = configuration.load(args.config, Problems(), overrides)
+    config = configuration.load(args.config, overrides)
     problem = problem_class(config.problem)(config.model)
     problem.validate(config.data.path, "train")
     source = problem.open(config.data.path, "train", config.data.cache_mb)

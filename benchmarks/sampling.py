@@ -30,7 +30,7 @@ import numpy as np
 from together import run_all, spread, total_rate, wait_for_all, write_rate
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.problems.base import Problem, Problems, problem_class
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.system.files import write_atomic
@@ -226,7 +226,7 @@ SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
 
 def read_run(run: Path) -> tuple[Config, Problem]:
     """Configuration and problem of a run."""
-    config = RunDirectory(run).load_config(Problems())
+    config = RunDirectory(run).load_config()
     return config, problem_class(config.problem)(config.model)
 
 

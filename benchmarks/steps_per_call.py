@@ -21,7 +21,7 @@ from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.data.source import SyntheticSource
 from hpcgan.methods.base import StepInput
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems.base import problem_class
 from hpcgan.training import assembly
 from hpcgan.training.pace import CALL_S, MOST
 
@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     comm = SerialComm()
     configure_devices(comm, 1)
-    config = configuration.load(args.config, Problems(), [*args.overrides, "training.steps_per_call=auto"])
+    config = configuration.load(args.config, [*args.overrides, "training.steps_per_call=auto"])
     problem, size = problem_class(config.problem)(config.model), config.training.batch_size
     method, _ = assembly.make_method(config, problem, comm)
     source = SyntheticSource(problem.schema, max(64, size), config.seed)

@@ -13,9 +13,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from hpcgan.config import Config
-from hpcgan.problems.base import open_split, problem_class
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.system.files import write_atomic
 
 Job = tuple[Path, Sequence[str]]  # run directory, overrides

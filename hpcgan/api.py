@@ -15,11 +15,13 @@ from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
-from hpcgan.problems.base import Problems, open_split, problem_class, weights_of_first
+from hpcgan.problems import run_data
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split, weights_of_first
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.training import warm_start
 
@@ -37,15 +39,15 @@ class TrainResult:
     ----------
     run : Path
         The run directory.
-    best : dict or None
+    best : Best or None
         `score`, `epoch` and `step` of the best model; None if it was never scored.
-    epochs : list of dict
-        The `epoch` records of the metrics stream.
+    epochs : list of Epoch
+        What was recorded after each epoch (`hpcgan.runs.records.Epoch`).
     """
 
     run: Path
-    best: dict[str, Any] | None
-    epochs: list[dict[str, Any]]
+    best: Best | None
+    epochs: list[Epoch]
 
 
 def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
@@ -57,13 +59,13 @@ def resolve(config: Path | str | Mapping[str, Any] | Config, overrides: Sequence
         One line that names file and key.
     """
     if not isinstance(config, Config):
-        return configuration.load(config, Problems(), overrides)
-    return configuration.load(config.dump(), Problems(), overrides) if overrides else config
+        return configuration.load(config, overrides)
+    return configuration.load(config.dump(), overrides) if overrides else config
 
 
 def default_directory(config: Config) -> Path:
     """`runs/NAME-HASH`, the hash being that of the identity keys and of the data's content, wherever these lie."""
-    return Path("runs") / f"{config.name}-{rundata.run_hash(config)}"
+    return Path("runs") / f"{config.name}-{run_data.run_hash(config)}"
 
 
 def train(
@@ -119,8 +121,8 @@ def train(
         raise InputError(f"{directory.path}: the training refused its input, see above")
     if code:
         raise HpcganError(f"{directory.path}: the training failed with exit code {code}, see above")
-    epochs = records.read(directory.metrics_file, "epoch")
-    return TrainResult(directory.path, epochs[-1]["best"] if epochs else None, epochs)
+    epochs = records.read(directory.metrics_file, Epoch)
+    return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
 def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
@@ -135,7 +137,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
     if directory.exists:
-        directory.check_config(config, directory.load_config(Problems()))
+        directory.check_config(config, directory.load_config())
     if not checkpoints.steps(directory.checkpoints):  # a run that goes on needs it no more
         warm_start.check(config)
     problem = problem_class(config.problem)(config.model)
@@ -148,7 +150,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
             weights_of_first(source, config.scoring.events)
         source.close()
     if directory.exists:
-        rundata.check(directory, config, rundata.identify(config))
+        run_data.check(directory, config, run_data.identify(config))
 
 
 def generate(

@@ -3,10 +3,15 @@
 A leaf module: everything may import it, it imports nothing.
 """
 
+from typing import Literal
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: there is a checkpoint, the same command resumes
+
+FailureKind = Literal["user", "training", "environment"]
+"""Whose failure it is: the user's input, the work's own (a loss of NaN), or that of what it runs on (a full disk)."""
 
 
 class HpcganError(Exception):
@@ -21,6 +26,7 @@ class HpcganError(Exception):
     """
 
     exit_code = EXIT_FAILED
+    kind: FailureKind = "training"
 
     def __init__(self, text: str, *, collective: bool = False) -> None:
         super().__init__(text)
@@ -47,10 +53,17 @@ class Unwritten(HpcganError):
         self.shown = shown
 
 
+class EnvironmentFailure(HpcganError):
+    """Something around the work failed, such as a disk that is full: the same may succeed later, or elsewhere."""
+
+    kind: FailureKind = "environment"
+
+
 class InputError(HpcganError):
     """Bad input: a file, a key or an argument. The message names it and the remedy, in one line."""
 
     exit_code = EXIT_BAD_INPUT
+    kind: FailureKind = "user"
 
 
 class Interrupted(HpcganError):

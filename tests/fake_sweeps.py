@@ -9,8 +9,8 @@ from typing import Any
 
 import tiny
 
+from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.runs.records import MetricsWriter
 from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
 from hpcgan.system.liveness import Identity
 
@@ -45,20 +45,25 @@ def params(number: int) -> dict[str, Any]:
 
 def epochs(run: RunDirectory, scores: Sequence[float | None], attempt: int = 1, first: int = 1) -> None:
     """Records of an attempt that trains these epochs, as the training loop writes them."""
-    writer = MetricsWriter(run.metrics_file, attempt)
-    writer.write("start", 15 * (first - 1), ranks=1, samples=60 * (first - 1))
-    best: dict[str, Any] | None = None
+    writer = records.Writer(run.metrics_file, attempt)
+    writer.write(records.Start(step=15 * (first - 1), ranks=1, samples=60 * (first - 1)))
+    best: records.Best | None = None
     for epoch, score in enumerate(scores, start=first):
-        writer.write("step", 15 * epoch - 1, samples=60 * epoch - 4, epoch=epoch - 0.07, metrics={"stop": 0.0})
-        is_best = score is not None and (best is None or score < best["score"])
-        best = {"score": score, "epoch": epoch, "step": 15 * epoch} if is_best else best
-        parts = None if score is None else {"jet_multiplicity": score / 2, "jet_pt": score / 2}
         writer.write(
-            "epoch", 15 * epoch, epoch=epoch, samples=60 * epoch,
-            losses={"discriminator": 1.2, "generator": 0.9}, probabilities={"real": 0.6, "fake": 0.4},
-            score=None if score is None else {"total": score, "parts": parts, "n": 20, "details": {}},
-            is_best=is_best, best=best, learning_rates={"generator": 2e-4, "discriminator": 1e-4},
-            samples_per_second=15.0, scoring_seconds=1.0,
+            records.Step(step=15 * epoch - 1, samples=60 * epoch - 4, epoch=epoch - 0.07, metrics={"stop": 0.0})
+        )
+        total = None
+        if score is not None:
+            total = records.EpochScore(score, {"jet_multiplicity": score / 2, "jet_pt": score / 2}, 20)
+        is_best = score is not None and (best is None or score < best.score)
+        best = records.Best(score, epoch, 15 * epoch) if is_best and score is not None else best
+        writer.write(
+            records.Epoch(
+                step=15 * epoch, epoch=epoch, samples=60 * epoch,
+                losses={"discriminator": 1.2, "generator": 0.9}, probabilities={"real": 0.6, "fake": 0.4},
+                score=total, is_best=is_best, best=best, learning_rates={"generator": 2e-4, "discriminator": 1e-4},
+                samples_per_second=15.0, scoring_seconds=1.0,
+            )
         )  # fmt: skip
     writer.close()
 

@@ -11,8 +11,7 @@ from typing import Any
 from hpcgan import config
 from hpcgan.config import Config, SweepSection
 from hpcgan.launch.process import Requests
-from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.coordinator import Coordinator, Plan
@@ -37,12 +36,12 @@ def base(*overrides: str) -> Config:
         "model": {"filters": 2, "latent_dim": 3},
         "training": {"epochs": 2, "batch_size": 4},
     }
-    return config.load(raw, Problems(), overrides)
+    return config.load(raw, overrides)
 
 
 def space(search: Mapping[str, Any] = SEARCH, *overrides: str) -> Space:
     """A search space over the tiny configuration."""
-    return spaces.parse(dict(search), base(*overrides), Problems(), "sweep.yaml")
+    return spaces.parse(dict(search), base(*overrides), "sweep.yaml")
 
 
 def score_of(params: Mapping[str, Any], seed: int) -> float:

@@ -13,7 +13,6 @@ from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import storage
 from hpcgan.data.pipeline import Pipeline
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.training.requests import StopRequest
 
@@ -60,7 +59,7 @@ def config(data: Path, *overrides: str) -> Config:
         "training": {"epochs": 2, "batch_size": 4, "label_flip": 0.2, "average_half_life": 50},
         "scoring": {"events": 20},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 class StopAt(StopRequest):

@@ -20,10 +20,14 @@ def agreed(comm: Comm) -> Iterator[None]:
         yield
     except HpcganError as error:
         failure = error
-    mine = None if failure is None else {"bad_input": isinstance(failure, InputError), "text": str(failure)}
+    mine = None
+    if failure is not None:
+        mine = {"bad_input": isinstance(failure, InputError), "kind": failure.kind, "text": str(failure)}
     everyone = comm.broadcast_json(comm.gather_json(mine))
     failed = [(rank, entry) for rank, entry in enumerate(everyone) if entry]
     if failed:
         rank, first = failed[0]
         where = "" if len(failed) == comm.size else f"rank {rank}: "
-        raise (InputError if first["bad_input"] else HpcganError)(where + first["text"], collective=True)
+        together = (InputError if first["bad_input"] else HpcganError)(where + first["text"], collective=True)
+        together.kind = first["kind"]
+        raise together

@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hpcgan.comm.watchdog import Watchdog
+from hpcgan.errors import FailureKind
+from hpcgan.system import failure
+from hpcgan.system.failure import Failure
 
 
 class Comm(ABC):
@@ -93,7 +96,7 @@ class Comm(ABC):
     def barrier(self) -> None:
         """Return when every rank has come here."""
 
-    def abort(self, cause: str, code: int = 1, details: str = "") -> NoReturn:
+    def abort(self, cause: str, code: int = 1, details: str = "", kind: FailureKind = "training") -> NoReturn:
         """Print the cause and end this process at once, taking the whole job down.
 
         Never waits for other ranks: one of them may be the reason. The launcher sees a rank that
@@ -107,7 +110,10 @@ class Comm(ABC):
             Exit code.
         details : str
             What follows the cause, such as a traceback; in one piece with it, as several ranks may print.
+        kind : "user", "training" or "environment"
+            Whose failure it is, for whoever has started the job.
         """
+        failure.tell(Failure(kind, cause, self.rank))
         text = f"hpcgan: rank {self.rank}: {cause}" + (f"\n{details.rstrip()}" if details else "")
         print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()

@@ -8,18 +8,27 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED, HpcganError
-from hpcgan.system import streams
+from hpcgan.errors import EXIT_DONE, HpcganError, Interrupted
+from hpcgan.system import failure, streams
+from hpcgan.system.failure import Failure
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
+
+
+def _report(error: HpcganError) -> None:
+    if isinstance(error, Interrupted):
+        print(f"hpcgan: {error}", file=sys.stderr, flush=True)
+        return
+    failure.tell(Failure.of(error))
+    print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)
 
 
 def run_as_rank(
     make: Callable[[], Comm],
     work: Callable[[Comm], None],
     at_end: Callable[[], None] = lambda: None,
-    report: Callable[[str], None] = lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True),
+    report: Callable[[HpcganError], None] = _report,
 ) -> int:
     """Do work as the rank this process is; the exit code.
 
@@ -32,7 +41,8 @@ def run_as_rank(
     at_end : callable
         Called once the work has ended, however it did.
     report : callable
-        Takes the one line of an error that all ranks raise together, on rank 0; by default printed to stderr.
+        Takes an error that all ranks raise together, on rank 0; by default prints it to stderr, and tells whoever has
+        started the job.
 
     Raises
     ------
@@ -55,26 +65,17 @@ def run_as_rank(
     except HpcganError as error:
         at_end()
         if comm.size > 1 and not error.collective:
-            comm.abort(str(error), error.exit_code)
+            comm.abort(str(error), error.exit_code, kind=error.kind)
         if comm.is_root:
-            prefix = "" if error.exit_code == EXIT_INTERRUPTED else "error: "
-            report(f"{prefix}{error}")
+            report(error)
         comm.close()
         return error.exit_code
     except BaseException as error:
         if comm.size == 1:
+            failure.tell(Failure.of(error))
             raise
-        comm.abort(in_one_line(error), details=traceback.format_exc())
+        reason = Failure.of(error)
+        comm.abort(reason.text, details=traceback.format_exc(), kind=reason.kind)
     at_end()
     comm.close()
     return EXIT_DONE
-
-
-def in_one_line(error: BaseException) -> str:
-    """What an error says, without the traceback that TensorFlow puts into it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0] == "in user code:":  # TensorFlow puts the traceback through a traced function before the message
-        return lines[-1]
-    return f"{type(error).__name__}: {lines[0]}"

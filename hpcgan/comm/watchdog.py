@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpcgan.errors import EXIT_FAILED
+from hpcgan.system import failure
+from hpcgan.system.failure import Failure
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,9 @@ class Watchdog:
                     other = Words(**json.loads(path.read_text()))
                     words[other.rank] = other
         if self._rank == min(words):
-            print(f"hpcgan: error: {diagnose(self._size, words, self._timeout)}", file=sys.stderr, flush=True)
+            diagnosis = diagnose(self._size, words, self._timeout)
+            failure.tell(Failure("environment", diagnosis))
+            print(f"hpcgan: error: {diagnosis}", file=sys.stderr, flush=True)
         else:
             time.sleep(1.0)  # the launcher ends the job with the first rank that ends
         self._exit(EXIT_FAILED)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import hpcgan
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted, Unwritten
-from hpcgan.system import home, streams
+from hpcgan.system import failure, home, streams
 from hpcgan.system.console import quiet_tensorflow
+from hpcgan.system.failure import Failure
 from hpcgan.system.parser import Parser
 
 COMMANDS = {
@@ -132,6 +133,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except HpcganError as error:
         if isinstance(error, Unwritten):  # an hour's work, say
             print(error.shown, flush=True)
+        failure.tell(Failure.of(error))
         print(f"hpcgan: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -38,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Send a command and tell what came of it, or list or withdraw those that wait."""
     from hpcgan.runs import commands as control
-    from hpcgan.runs.directory import RunDirectory, attempt_state
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import attempt_state
 
     directory = RunDirectory(args.run)
     if args.action in _OWN:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"hpcgan: interrupted; {control.stays(directory, sent)}", file=sys.stderr)
         return 130
-    print(f"{args.action}: obeyed by all ranks at step {record['step']}")
+    print(f"{args.action}: obeyed by all ranks at step {record.step}")
     return EXIT_DONE
 
 

@@ -1,101 +1,40 @@
-"""``hpcgan data``: generate, import and inspect data sets."""
+"""``hpcgan data``: generate, import and inspect data sets.
+
+Problems declare what there is: generators by name, importers, layouts. They are loaded when a line begins with
+``hpcgan data``, not before.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+import importlib
+import inspect
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hpcgan.commands import arguments, calo
+from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
+from hpcgan.system.parser import Parser
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from hpcgan.data.generators import Generator
+    from hpcgan.data.importers import Importer
+    from hpcgan.data.options import Options
+
+LARGEST = 1e9
+"""The largest number of an option that says of no limit, and minus it the smallest."""
 
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
-
-GRID_LIMIT = 1000
-"""Masses of one axis of a grid, before what is possible is taken out of it."""
-
-
-def _masses(text: str) -> tuple[float, float]:
-    try:
-        gluino, neutralino = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
-    return gluino, neutralino
-
-
-def _axis(text: str) -> list[float]:
-    """Masses of one axis of a grid: a number, or START:STOP:STEP with both ends."""
-    try:
-        numbers = [float(part) for part in text.split(":")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a mass nor START:STOP:STEP, for example 1400:1800:200")
-    if len(numbers) == 1:
-        return numbers
-    start, stop, step = numbers
-    if step <= 0 or stop < start:
-        raise argparse.ArgumentTypeError(f"'{text}': STOP must not be below START, and STEP above zero")
-    steps = (stop - start) / step
-    if steps > GRID_LIMIT:
-        raise argparse.ArgumentTypeError(f"'{text}' has more than {GRID_LIMIT} masses; use a larger STEP")
-    if abs(steps - round(steps)) > 1e-6:
-        ends = [start + step * whole for whole in (math.floor(steps), math.ceil(steps))]
-        raise argparse.ArgumentTypeError(
-            f"'{text}' does not arrive at {stop:g}; let it end at {ends[0]:g} or {ends[1]:g}"
-        )
-    return [start + step * i for i in range(round(steps) + 1)]
-
-
-def _grid(text: str) -> list[tuple[float, float]]:
-    """Points of `GLUINOS,NEUTRALINOS`, the neutralino mass running faster."""
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not GLUINOS,NEUTRALINOS, each a mass or START:STOP:STEP, for example 1400:1800:200,850"
-        )
-    gluinos, neutralinos = (_axis(part.strip()) for part in parts)
-    return [(gluino, neutralino) for gluino in gluinos for neutralino in neutralinos]
-
-
-def mass_points(
-    masses: Sequence[tuple[float, float]], grids: Sequence[Sequence[tuple[float, float]]]
-) -> list[tuple[float, float]]:
-    """The mass points of `--mass` and `--mass-grid` options, in this order.
-
-    A point of a grid that is there already is not repeated. One whose neutralino is too heavy for its gluino is skipped
-    with a warning, since a grid is rectangular and what is possible is not.
-
-    Raises
-    ------
-    InputError
-        No points, or a grid without a possible one.
-    """
-    from hpcgan.physics.pythia import MIN_SPLITTING_GEV
-
-    found = list(masses)
-    for grid in grids:
-        possible = [point for point in grid if point[0] - point[1] >= MIN_SPLITTING_GEV]
-        skipped = [f"{gluino:g},{neutralino:g}" for gluino, neutralino in grid if (gluino, neutralino) not in possible]
-        reason = f"the neutralino must be at least {MIN_SPLITTING_GEV:g} GeV lighter than the gluino"
-        if not possible:
-            raise InputError(f"--mass-grid: no point is left: {reason}")
-        if skipped:
-            more = f" and {len(skipped) - 6} more" if len(skipped) > 6 else ""
-            count = f"{len(skipped)} of {len(grid)} points skipped"
-            print(f"warning: --mass-grid: {count} ({reason}): {'; '.join(skipped[:6])}{more}", file=sys.stderr)
-        found += [point for point in possible if point not in found]
-    if not found:
-        raise InputError("give --mass M_GLUINO,M_NEUTRALINO or --mass-grid GLUINOS,NEUTRALINOS")
-    return found
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -110,114 +49,164 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     argparse.ArgumentParser
         The parser of ``data``; it sets ``run`` as the default of ``run``.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "data",
-        description="Generate, import or inspect image data.",
-    )
-    kinds = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    text = "generate, import or inspect data sets"
+    subparsers._parser_class, before = DataParser, subparsers._parser_class
+    try:
+        parser: argparse.ArgumentParser = subparsers.add_parser("data", help=text, description=f"{text.capitalize()}.")
+    finally:
+        subparsers._parser_class = before
+    parser.set_defaults(run=run)
+    return parser
 
-    rpv = kinds.add_parser(
-        "rpv",
-        help="generate RPV gluino-pair events (signal)",
-        description="Generate gluino pairs with R-parity violating decays in pp collisions at 13 TeV, "
-        "pass them through the parametrised calorimeter and write train.h5, val.h5 and test.h5 "
-        "(60/20/20 percent).",
-    )
-    rpv.add_argument(
-        "--mass",
-        type=_masses,
-        action="append",
-        default=[],
-        metavar="M_GLUINO,M_NEUTRALINO",
-        help="masses in GeV; repeat the option to mix mass points in equal shares",
-    )
-    rpv.add_argument(
-        "--mass-grid",
-        type=_grid,
-        action="append",
-        default=[],
-        metavar="GLUINOS,NEUTRALINOS",
-        help="all combinations of masses in GeV, each side a mass or START:STOP:STEP with both ends, e.g. "
-        "1400:1800:200,850; beside or instead of --mass",
-    )
-    _generation_options(rpv)
 
-    qcd = kinds.add_parser(
-        "qcd",
-        help="generate QCD multijet events (background)",
-        description="Generate hard QCD events the same way as rpv; y is 0 and the masses are 0.",
-    )
-    qcd.add_argument(
-        "--pt-hat-min",
-        type=arguments.real(),
-        default=400.0,
-        metavar="GEV",
-        help="smallest hard transverse momentum (default 400)",
-    )
-    _generation_options(qcd)
+class DataParser(Parser):
+    """Gets its subcommands when it has something to parse: the parsers of all commands are made for each of them."""
 
-    pileup = kinds.add_parser(
-        "pileup",
-        help="generate minimum-bias events (pileup)",
-        description="Generate inelastic soft collisions of protons at 13 TeV, pass each through the parametrised "
-        "calorimeter and write train.h5, val.h5 and test.h5 (60/20/20 percent): pools of events, of which trainings "
-        "on 'problem: pileup' draw and sum mu at a time.",
-    )
-    pileup.add_argument(
-        "--mu",
-        type=arguments.whole(1, 1000),
-        default=20,
-        metavar="N",
-        help="events of a pileup unless a training says otherwise; the pools do not depend on it (default 20)",
-    )
-    _generation_options(pileup)
+    _whole = False
 
-    cosmo = kinds.add_parser(
-        "cosmo",
-        help="generate weak-lensing convergence maps",
-        description="Generate lognormal convergence maps of 12 square degrees and write train.h5, val.h5 and test.h5 "
-        "(60/20/20 percent).",
-    )
-    cosmo.add_argument(
-        "--side",
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, with the generators that there are."""
+        if not self._whole:
+            self._whole = True
+            self._add_subcommands(args[0] if args and ":" in args[0] else None)
+        return super().parse_known_args(args, namespace)
+
+    def _add_subcommands(self, place: str | None) -> None:
+        kinds = self.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=Parser)
+        for name, generator in _generators(place).items():
+            kind = kinds.add_parser(name, help=generator.summary, description=inspect.getdoc(generator))
+            _add_options(kind, generator)
+            _add_generation_options(kind, generator.noun)
+            kind.set_defaults(generator=generator)
+        _add_import_parser(kinds)
+        _add_export_parser(kinds)
+        _add_info_parser(kinds)
+
+
+def _generators(place: str | None) -> dict[str, type[Generator]]:
+    """Generators by name: of all problems, and of the one at `package.module:Class`, if one is given."""
+    from hpcgan.problems.discovery import PROBLEMS
+
+    places: dict[str, str] = {}
+    for problem in PROBLEMS.all():
+        places |= {name: generator for name, generator in problem.generators.items() if name not in places}
+    if place is not None:
+        own = list(PROBLEMS.get(place).generators.values())
+        places |= {place: own[0]} if own else {}
+    return {name: _load(generator) for name, generator in places.items()}
+
+
+def importers() -> list[type[Importer]]:
+    """The importers of all problems."""
+    from hpcgan.problems.discovery import PROBLEMS
+
+    return [_load(place) for place in dict.fromkeys(place for p in PROBLEMS.all() for place in p.importers)]
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _add_options(parser: Any, options: type[Options]) -> None:
+    """Add an option for each field of a model."""
+    for name, field in options.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        if flag in parser._option_string_actions:  # of another importer, which takes the same
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        text = field.description or ""
+        if field.default and not field.is_required():
+            default = field.default
+            text += f" (default {':'.join(f'{v:g}' for v in default) if isinstance(default, tuple) else default})"
+        settings: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS, "dest": name}
+        if typing.get_origin(field.annotation) is Literal:
+            settings["choices"] = [str(value) for value in typing.get_args(field.annotation) if value != ""]
+        elif field.annotation is bool:
+            parser.add_argument(flag, action="store_true", **settings)
+            continue
+        else:
+            settings["metavar"] = extra.get("metavar", name.upper())
+            settings["type"] = _number(field) or str
+        if typing.get_origin(field.annotation) is tuple and typing.get_args(field.annotation)[-1] is ...:
+            settings["action"] = "append"
+        parser.add_argument(flag, required=field.is_required(), **settings)
+
+
+def _number(field: FieldInfo) -> Callable[[str], float] | None:
+    """The type of a field's option that takes a number, within the field's limits; None if it takes none."""
+    kinds = {field.annotation, *typing.get_args(field.annotation)} - {type(None)}
+    limits = {
+        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
+    }
+    if kinds == {int}:
+        return arguments.whole(limits.get("ge", 0), limits.get("le", arguments.MOST))
+    if kinds == {float}:
+        least = limits.get("ge", limits.get("gt", -LARGEST))
+        return arguments.real(least, limits.get("le", LARGEST), above="gt" in limits)
+    return None
+
+
+def _options_of(args: argparse.Namespace, options: type[Options]) -> dict[str, Any]:
+    """What the command line says of the fields of a model."""
+    return {name: getattr(args, name) for name in options.model_fields if hasattr(args, name)}
+
+
+def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        f"--{noun}",
         type=arguments.count,
-        default=256,
+        required=True,
         metavar="N",
-        help="pixels along a side, a multiple of 16 (default 256)",
+        dest="samples",
+        help=f"{noun} in all, over the three files",
     )
-    _generation_options(cosmo, "maps")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=1, metavar="S", help="the same seed gives the same files (default 1)"
+    )
+    parser.add_argument("--jobs", type=arguments.processes, default=1, metavar="J", help="processes to use (default 1)")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
-    _generation_options(calo.add_parser(kinds))
 
-    imports = kinds.add_parser(
+def _add_import_parser(kinds: Any) -> None:
+    known = importers()
+    titles = ", ".join(importer.title for importer in known)
+    parser = kinds.add_parser(
         "import",
-        help="import Delphes ROOT files, or calorimeter showers of Geant4, CaloGAN or the CaloChallenge",
-        description="Make train.h5, val.h5 and test.h5 from the towers in Delphes ROOT files, or from HDF5 files with "
-        "calorimeter showers (Geant4 on the fine grid, CaloGAN, CaloChallenge); of every five events three go to "
-        "train, one to val and one to test.",
+        help=f"import {titles}",
+        description=f"Make train.h5, val.h5 and test.h5 from files of other programs ({titles}); of every five samples "
+        "three go to train, one to val and one to test.",
     )
-    imports.add_argument("files", nargs="+", metavar="FILE")
-    imports.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    towers = imports.add_argument_group("of Delphes files")
-    towers.add_argument("--mass", type=_masses, metavar="M_GLUINO,M_NEUTRALINO", help="masses to record, GeV")
-    towers.add_argument("--label", type=int, choices=(0, 1), help="1 signal (default), 0 background")
-    towers.add_argument(
-        "--weight",
-        type=arguments.real(-1e9),
-        help="weight of every event (default: what the file says of each, else 1)",
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
+    for importer in known:
+        _add_options(parser.add_argument_group(f"of {importer.title}"), importer)
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def _add_export_parser(kinds: Any) -> None:
+    from hpcgan.problems.layouts import layouts
+
+    formats = "; ".join(f"{layout.title} as {layout.export_format}" for layout in layouts() if layout.export_format)
+    parser = kinds.add_parser(
+        "export",
+        help="write a data set in the format of another program",
+        description=f"Write files in the format of another program: {formats}.",
     )
-    calo.add_import_options(imports.add_argument_group("of calorimeter showers"))
-    imports.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files, or a folder with train.h5, val.h5, test.h5")
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
-    calo.add_export_parser(kinds)
 
-    info = kinds.add_parser(
+def _add_info_parser(kinds: Any) -> None:
+    parser = kinds.add_parser(
         "info",
         help="check a file and show what it holds",
         description="Read a data file (or the three of a folder), check it, print what it holds and draw it.",
     )
-    info.add_argument("file", metavar="FILE.h5", help="a file, or a folder with train.h5, val.h5, test.h5")
-    pictures = info.add_mutually_exclusive_group()
+    parser.add_argument("file", metavar="FILE.h5", help="a file, or a folder with train.h5, val.h5, test.h5")
+    pictures = parser.add_mutually_exclusive_group()
     pictures.add_argument(
         "--picture",
         type=arguments.output_file,
@@ -225,20 +214,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="where to save the picture (default: beside the file, as NAME.info.png)",
     )
     pictures.add_argument("--no-picture", action="store_true", help="print only")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _generation_options(parser: argparse.ArgumentParser, noun: str = "events") -> None:
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        f"--{noun}", type=arguments.count, required=True, metavar="N", help=f"{noun} in all, over the three files"
-    )
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=1, metavar="S", help="the same seed gives the same files (default 1)"
-    )
-    parser.add_argument("--jobs", type=arguments.processes, default=1, metavar="J", help="processes to use (default 1)")
-    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -264,8 +239,7 @@ def run(args: argparse.Namespace) -> int:
     streams.go_on(f"the work goes on, into {args.out}")
     with _terminable():
         try:
-            runs = {"import": _import, "cosmo": _cosmo, "pileup": _pileup, "calo": _calo, "export": calo.export}
-            return runs.get(args.data_command, _generate)(args)
+            return {"import": _import, "export": _export}.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
             print(f"interrupted: nothing was written to {args.out}", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -294,100 +268,122 @@ def _terminable() -> Iterator[None]:
 
 
 def _generate(args: argparse.Namespace) -> int:
+    from hpcgan.data.generators import make_data_set
     from hpcgan.data.workers import ProgressDisplay
-    from hpcgan.physics.pythia import Process, QcdProcess, RpvProcess
-    from hpcgan.problems.detector_images.generate import generate
 
-    processes: Sequence[Process]
-    if args.data_command == "rpv":
-        processes = [RpvProcess(*masses) for masses in mass_points(args.mass, args.mass_grid)]
+    options: Generator = args.generator(**_options_of(args, args.generator))
+    data_set = options.data_set(args.samples, args.seed)
+    n, noun, start = data_set.n, data_set.noun, time.monotonic()
+    with ProgressDisplay(f"generating {args.data_command}", noun=noun) as progress:
+        is_new = make_data_set(data_set, args.out, args.jobs, progress, args.force)
+    seconds = time.monotonic() - start
+    if is_new:
+        print(f"{args.out}: {n} {noun} in {seconds:.0f} s ({n / seconds:.0f} {noun}/s)")
     else:
-        processes = [QcdProcess(args.pt_hat_min)]
-    start = time.monotonic()
-    with ProgressDisplay(f"generating {args.data_command}") as progress:
-        made = generate(processes, args.out, args.events, args.seed, args.jobs, progress, args.force)
-    return _say(args.out, made, args.events, "events", time.monotonic() - start)
-
-
-def _pileup(args: argparse.Namespace) -> int:
-    from hpcgan.data.workers import ProgressDisplay
-    from hpcgan.problems.pileup.minbias import generate
-
-    start = time.monotonic()
-    with ProgressDisplay("generating pileup") as progress:
-        made = generate(args.out, args.events, args.mu, args.seed, args.jobs, progress, args.force)
-    return _say(args.out, made, args.events, "events", time.monotonic() - start)
-
-
-def _cosmo(args: argparse.Namespace) -> int:
-    from hpcgan.data.workers import ProgressDisplay
-    from hpcgan.problems.cosmo.generate import generate
-
-    start = time.monotonic()
-    with ProgressDisplay("generating cosmo", noun="maps") as progress:
-        made = generate(args.out, args.maps, args.seed, args.side, args.jobs, progress, args.force)
-    return _say(args.out, made, args.maps, "maps", time.monotonic() - start)
-
-
-def _calo(args: argparse.Namespace) -> int:
-    start = time.monotonic()
-    made = calo.generate(args)
-    return _say(args.out, made, args.events, "showers", time.monotonic() - start)
-
-
-def _say(out: Path, made: bool, n: int, noun: str, seconds: float) -> int:
-    if made:
-        print(f"{out}: {n} {noun} in {seconds:.0f} s ({n / seconds:.0f} {noun}/s)")
-    else:
-        print(f"{out}: holds exactly these {noun} already, nothing to do")
+        print(f"{args.out}: holds exactly these {noun} already, nothing to do")
     return EXIT_DONE
 
 
 def _import(args: argparse.Namespace) -> int:
     from hpcgan.data.workers import ProgressDisplay
-    from hpcgan.problems.calorimeter.importing import recognise
-    from hpcgan.problems.detector_images.delphes import import_files
 
-    showers = recognise(args.files[0]) != "delphes"
-    foreign = ("mass", "label", "weight") if showers else ("segmentation", "particle")
-    for option in foreign:
-        if getattr(args, option) is not None:
-            kind = "Delphes files; this is a file of calorimeter showers" if showers else "files of calorimeter showers"
-            raise InputError(f"{args.files[0]}: --{option} is for {kind}")
+    paths = [Path(file) for file in args.files]
+    importer = _importer_of(paths[0])
+    for other in importers():
+        for name in _options_of(args, other):
+            if name not in importer.model_fields:
+                flag = name.replace("_", "-")
+                raise InputError(f"{paths[0]}: --{flag} is for {other.title}; this is one of the {importer.title}")
     notes: list[str] = []
     with ProgressDisplay("importing") as progress:
-        if showers:
-            made = calo.import_showers(args, progress)
-        else:
-            masses = args.mass or (0.0, 0.0)
-            label = 1 if args.label is None else args.label
-            made = import_files(
-                args.files, args.out, masses[0], masses[1], label, args.weight, args.force, progress, notes.append
-            )
+        is_new = importer(**_options_of(args, importer)).import_files(
+            paths, args.out, args.force, progress, notes.append
+        )
     for note in notes:
         print(f"{args.out}: {note}")
-    done = "imported" if made else "holds exactly these events already, nothing to do"
-    print(f"{args.out}: {done}")
+    print(f"{args.out}: {'imported' if is_new else 'holds exactly these events already, nothing to do'}")
     return EXIT_DONE
 
 
-def _info(args: argparse.Namespace) -> int:
-    from hpcgan.data.info import describe
+def _importer_of(path: Path) -> type[Importer]:
+    """The importer for a file.
+
+    Raises
+    ------
+    InputError
+        No such file, or of no kind that anybody imports.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    known = importers()
+    importer = next((importer for importer in known if importer.recognise(path)), None)
+    if importer is None:
+        titles = ", ".join(importer.title for importer in known)
+        what = "is a folder" if path.is_dir() else "is of no known kind"
+        raise InputError(f"{path}: {what}; known are {titles}")
+    return importer
+
+
+def _export(args: argparse.Namespace) -> int:
+    from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.layouts import layout_of
+
+    files = [file for path in map(Path, args.files) for file in (_splits(path) if path.is_dir() else [path])]
+    layout = layout_of(files[0])
+    with ProgressDisplay("exporting", noun="samples") as progress:
+        is_new = layout.export(files, args.out, args.force, progress)
+    print(f"{args.out}: {'exported' if is_new else 'holds exactly these samples already, nothing to do'}")
+    return EXIT_DONE
+
+
+def _splits(folder: Path) -> list[Path]:
+    """The data files of a folder.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
     from hpcgan.data.storage import SPLITS
 
+    names = [f"{split}.h5" for split in SPLITS]
+    files = [folder / name for name in names if (folder / name).exists()]
+    if not files:
+        raise InputError(f"{folder}: holds none of {', '.join(names)}")
+    return files
+
+
+def _info(args: argparse.Namespace) -> int:
     target = Path(args.file)
-    files = [target]
-    if target.is_dir():
-        files = [target / f"{split}.h5" for split in SPLITS if (target / f"{split}.h5").exists()]
-        if not files:
-            raise InputError(f"{target}: holds none of {', '.join(f'{split}.h5' for split in SPLITS)}")
-        if args.picture is not None and len(files) > 1:
-            raise InputError("--picture names one file but a folder was given; name a single data file")
+    files = _splits(target) if target.is_dir() else [target]
+    if args.picture is not None and len(files) > 1:
+        raise InputError("--picture names one file but a folder was given; name a single data file")
     for file in files:
         picture = None if args.no_picture else args.picture or file.with_suffix(".info.png")
         print(describe(file, picture))
         print(f"  fingerprint       {_fingerprint(file)}")
     return EXIT_DONE
+
+
+def describe(path: Path, picture: Path | None = None) -> str:
+    """What a data file holds, on several lines, after reading all of it: `Layout.describe` of its layout.
+
+    Raises
+    ------
+    InputError
+        The file cannot be used; one that can be imported is said to be that.
+    """
+    from hpcgan.problems.layouts import layout_of
+
+    try:
+        layout = layout_of(path)
+    except InputError:
+        kinds = (importer.recognise(path) for importer in importers())
+        kind = next((kind for kind in kinds if kind), None)
+        if kind is None:
+            raise
+        raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it") from None
+    return layout.describe(path, picture)
 
 
 def _fingerprint(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
-    from hpcgan.problems.base import Use
+    from hpcgan.problems.events import Use
 
 
 def add_options(parser: argparse.ArgumentParser, option: str, more: str = "") -> None:
@@ -34,7 +34,7 @@ def use_of(args: argparse.Namespace) -> Use:
     InputError
         A selection that is not of the form NAME=NUMBER or NAME=NUMBER,NUMBER.
     """
-    from hpcgan.problems.base import Use
+    from hpcgan.problems.events import Use
 
     found: dict[str, float | list[float]] = {}
     for text in args.select:

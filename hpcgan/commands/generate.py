@@ -178,10 +178,10 @@ def _read_run(run: Path) -> tuple[Config, Problem]:
     InputError
         Not a run directory.
     """
+    from hpcgan.problems import run_data
     from hpcgan.problems.base import problem_class
-    from hpcgan.runs import data as rundata
 
-    config = rundata.load(RunDirectory(run))
+    config = run_data.load(RunDirectory(run))
     return config, problem_class(config.problem)(config.model)
 
 

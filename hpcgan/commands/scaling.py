@@ -54,15 +54,14 @@ def run(args: argparse.Namespace) -> int:
     if args.command != "scaling":
         return _model(args)
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.scaling import measure
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     scaling = config.scaling
     if not scaling.ranks:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
     for backend in scaling.comm:  # refuses unknown names
-        configuration.load(args.config, Problems(), [*args.overrides, f"comm.backend={backend}"])
+        configuration.load(args.config, [*args.overrides, f"comm.backend={backend}"])
     batch = measure.study_batch(config)
     if not scaling.synthetic_data:
         _check_data(config, batch)
@@ -78,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(study: Study, config: Config, resources: Resources) -> int:
-    from hpcgan.runs.directory import Lease, RunDirectory
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import Lease
     from hpcgan.scaling import measure, report
 
     def say(line: str) -> None:
@@ -111,7 +111,8 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
 def _check_data(config: Config, batch: int) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
     from hpcgan.data import sharding
-    from hpcgan.problems.base import open_split, problem_class
+    from hpcgan.problems.base import problem_class
+    from hpcgan.problems.events import open_split
 
     source = open_split(problem_class(config.problem)(config.model), config.data, "train")
     try:

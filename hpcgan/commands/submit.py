@@ -40,10 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan import api
     from hpcgan import config as configuration
     from hpcgan.launch import run_status, slurm
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
     argv = ["train", str(args.config.absolute()), *configuration.of_training(args.overrides)]
     program = slurm.Program([*argv, "--run", str(directory.path)])

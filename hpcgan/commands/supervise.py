@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch.run_status import Shares
     from hpcgan.launch.supervise import Supervisor
     from hpcgan.runs import checkpoint
-    from hpcgan.runs.directory import attempt_state
+    from hpcgan.runs.lease import attempt_state
     from hpcgan.system import streams
     from hpcgan.system.allocation import current_job
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
     return Supervisor(
         lambda requests: launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests)),
-        lambda: max(checkpoint.steps(run.checkpoints), default=-1),
+        lambda: checkpoint.newest_step(run.checkpoints),
         lambda: attempt_state(run) == "stopped",
         Shares(run, job.id).hopeless if job else lambda: None,
         retries=args.retries,
@@ -75,8 +75,7 @@ def _watched(args: argparse.Namespace) -> RunDirectory:
         raise InputError(f"only 'train' can be supervised, not '{args.command}'")
     from hpcgan import api
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     return RunDirectory(args.run or api.default_directory(config))

@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
         return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
-    from hpcgan.problems.base import Problems
+
     from hpcgan.sweep import ledger, study
     from hpcgan.sweep.store import StudyDirectory
 
-    base, space = study.load(Path(args.config), Problems(), args.overrides)
+    base, space = study.load(Path(args.config), args.overrides)
     ledger.make_sampler(ledger.load_optuna(), base.sweep.sampler, 0)  # refuses one that does not exist
     base = study.with_trials(base, space)
     description = study.describe(base, space, threads=1)
@@ -138,12 +138,10 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
 
 
 def _print_into(log: Path) -> None:
-    """From here on. Who has started this with a pipe hears that nothing was refused, and then the pipe's end."""
-    from hpcgan.sweep import views
-
+    """From here on."""
     try:
         with open(log, "ab") as file:
-            _say(views.into_log(log))
+            _say(f"at work; what it says from here on is in {log}")
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())

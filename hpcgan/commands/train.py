@@ -40,9 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Train, or print the configuration."""
     from hpcgan.launch.world import starts_ranks
-    from hpcgan.problems.base import Problems
 
-    config = configuration.load(args.config, Problems(), args.overrides)
+    config = configuration.load(args.config, args.overrides)
     if args.dry_run:
         print(config.to_yaml(*configuration.STARTING), end="")
         return EXIT_DONE

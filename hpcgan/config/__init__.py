@@ -17,7 +17,7 @@ from hpcgan.config.base import (
     Section,
 )
 from hpcgan.config.job import JobSection
-from hpcgan.config.reading import Conditional, ProblemClass, Registry, keys, load, of_training, read, schema
+from hpcgan.config.reading import keys, load, of_training, read, schema
 from hpcgan.config.schema import (
     METHODS,
     STARTING,
@@ -40,9 +40,9 @@ from hpcgan.config.schema import (
 from hpcgan.config.studies import ScalingSection, SweepSection
 
 __all__ = [
-    "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Conditional", "Config",
+    "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Config",
     "DataConfig", "Decrement", "Fraction", "GradientPenaltyConfig", "InstanceNoiseConfig", "JobSection",
-    "LikelihoodConfig", "ModelSection", "NonNegative", "Option", "Positive", "ProblemClass", "R1Config", "Rate",
-    "Registry", "RollbackConfig", "ScalingSection", "ScheduleConfig", "ScheduleSection", "ScoringConfig", "Section",
+    "LikelihoodConfig", "ModelSection", "NonNegative", "Option", "Positive", "R1Config", "Rate",
+    "RollbackConfig", "ScalingSection", "ScheduleConfig", "ScheduleSection", "ScoringConfig", "Section",
     "SweepSection", "TrainingConfig", "TrainingSection", "keys", "load", "of_training", "read", "schema",
 ]  # fmt: skip

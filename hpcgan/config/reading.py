@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,61 +15,12 @@ from hpcgan import yamlio
 from hpcgan.config.base import Section
 from hpcgan.config.schema import METHODS, STARTING, Config
 from hpcgan.errors import InputError
+from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.suggest import choose, did_you_mean
-
-
-class Conditional(Protocol):
-    """What this module needs to know of a problem with its model."""
-
-    @property
-    def conditions(self) -> Sequence[str]:
-        """What a generator is asked for."""
-        ...
-
-    @property
-    def point_conditions(self) -> Sequence[str]:
-        """What `data.leave_out` may name."""
-        ...
-
-
-class ProblemClass(Protocol):
-    """What this module needs to know of a problem."""
-
-    @property
-    def Model(self) -> type[BaseModel]:
-        """Schema of the `model:` section."""
-        ...
-
-    @property
-    def symmetries(self) -> Sequence[str]:
-        """What `data.augment` may name."""
-        ...
-
-    @property
-    def methods(self) -> Sequence[str]:
-        """What `method` may be; the first is the default."""
-        ...
-
-    def __call__(self, model: Any) -> Conditional:
-        """The problem with this `model:` section."""
-        ...
-
-
-class Registry(Protocol):
-    """The problems there are, and their classes by name (KeyError for others)."""
-
-    def names(self) -> Sequence[str]:
-        """All names."""
-        ...
-
-    def get(self, name: str) -> ProblemClass:
-        """The class of a problem."""
-        ...
 
 
 def load(
     source: Path | str | Mapping[str, Any],
-    registry: Registry,
     overrides: Sequence[str] = (),
     *,
     where: str = "configuration",
@@ -80,8 +31,6 @@ def load(
     ----------
     source : Path, str or mapping
         YAML file, or its content as a mapping. The file's stem is the default of `name`.
-    registry : Registry
-        The problems there are.
     overrides : sequence of str
         `key.path=value` with YAML values.
     where : str
@@ -99,7 +48,7 @@ def load(
     else:
         where = str(source)
         raw = read(source, overrides)
-    return _validate(raw, registry, where)
+    return _validate(raw, where)
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -122,10 +71,10 @@ def of_training(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if item.partition(".")[0] not in STARTING]
 
 
-def schema(registry: Registry, problem: str, method: str | None = None) -> dict[str, Any]:
+def schema(problem: str, method: str | None = None) -> dict[str, Any]:
     """JSON schema of the configuration of one problem, for one of its methods (default: the first)."""
     whole = Config.model_json_schema()
-    problem_class = registry.get(problem)
+    problem_class = PROBLEMS.get(problem)
     method = method or problem_class.methods[0]
     for section, model in (("model", problem_class.Model), ("training", METHODS[method])):
         own = model.model_json_schema()
@@ -186,7 +135,7 @@ def _override(raw: dict[str, Any], item: str) -> None:
     node[last] = value
 
 
-def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
+def _validate(raw: dict[str, Any], where: str) -> Config:
     for key in raw:
         if key == "search":
             raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
@@ -194,12 +143,11 @@ def _validate(raw: dict[str, Any], registry: Registry, where: str) -> Config:
             raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
     name = raw.get("problem")
     if name is None:
-        raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(registry.names())}")
-    if name not in registry.names():
-        known = registry.names()
-        hint = did_you_mean(str(name), known)
-        raise InputError(f"{where}: problem '{name}' does not exist; choose one of: {', '.join(known)}{hint}")
-    problem = registry.get(name)
+        raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(PROBLEMS.names())}")
+    try:
+        problem = PROBLEMS.get(str(name))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     model_schema = problem.Model
     method = _method(raw.get("method"), problem.methods, str(name), where)
     for section, model in (("model", model_schema), *_sections()):
@@ -244,7 +192,7 @@ def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> s
     return name
 
 
-def _check_conditions(config: Config, problem: Conditional, where: str) -> None:
+def _check_conditions(config: Config, problem: Any, where: str) -> None:
     conditions, with_points = problem.conditions, problem.point_conditions
     known = ", ".join(with_points) or "none"
     for i, point in enumerate(config.data.leave_out):

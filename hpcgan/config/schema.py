@@ -53,7 +53,7 @@ class DataConfig(Section):
     def require(self, split: str) -> None:
         """Refuse a split that is not the one that the run of this configuration was trained with.
 
-        Only `hpcgan.runs.data.load` knows of any; a configuration that somebody wrote may mean any data.
+        Only `hpcgan.problems.run_data.load` knows of any; a configuration that somebody wrote may mean any data.
 
         Raises
         ------
@@ -453,7 +453,8 @@ class Config(Section):
         """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
 
         Of `training.steps_per_call` it is whether there are several, on which last bits depend, not how many. Data, and
-        runs whose weights are taken, are known by their content (`hpcgan.runs.data`), which is not looked at here.
+        runs whose weights are taken, are known by their content, which is not looked at here
+        (`hpcgan.problems.run_data`).
         """
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]

@@ -1,8 +1,8 @@
-"""What data sets mean, and what a file says of itself: units, axes, ranges.
+"""What a file says of its data sets, against what they are: units, axes, ranges.
 
-Each layout has a table of what its data sets are. A file need not say anything. What it does say, in attributes of the
-data set, of its group or at the top of the file, is compared with the table: energies in another unit are converted,
-which is exact, and everything else that differs is refused, as is what cannot be understood.
+Schemas and layouts say what they are (:mod:`hpcgan.data.meaning`). A file need not say anything. What it does say, in
+attributes of the data set, of its group or at the top of the file, is compared with that: energies in another unit are
+converted, which is exact, and everything else that differs is refused, as is what cannot be understood.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgan.data import attributes
+from hpcgan.data.meaning import Meaning, Numbers
+from hpcgan.data.schema import TensorSpec
 from hpcgan.data.storage import readable
 from hpcgan.errors import InputError
-from hpcgan.physics import calorimeter, lognormal
-from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE
-
-TOLERANCE = 1 / 8
-"""Of a pixel: ranges whose ends are nearer to one another mean the same. So +-3.14 or +-pi is the range +-3.15 of the
-published images (a tower within 0.01 of an edge may be in the next pixel), and +-3.2 is not."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What an attribute with numbers must say.
-
-    Attributes
-    ----------
-    allowed : tuple of tuples of float
-        Any of these.
-    tolerance : float
-    last : bool
-        Of more numbers the last ones count, and one stands for all (shapes).
-    loose : bool
-        A common name: something of another form is about something else.
-    """
-
-    allowed: tuple[tuple[float, ...], ...]
-    tolerance: float = 0.0
-    last: bool = False
-    loose: bool = False
-
-    def accepts(self, found: NDArray[np.float64] | None) -> bool:
-        """Whether numbers, or what is none, say the same."""
-        for wanted in self.allowed:
-            values = found
-            if self.last and values is not None:
-                values = np.repeat(values, len(wanted)) if len(values) == 1 else values[-len(wanted) :]
-            if values is not None and len(values) == len(wanted):
-                return bool((np.abs(values - wanted) <= self.tolerance * (1 + 1e-9)).all())
-        return self.loose
-
-    def __str__(self) -> str:
-        wanted = [f"{value:g}" for value in self.allowed[0]]
-        return wanted[0] if len(wanted) == 1 else f"[{', '.join(wanted)}]"
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a data set is.
-
-    Attributes
-    ----------
-    unit : str or None
-        "" where it has none; None: whatever the file says.
-    axes : tuple of str
-        Of one sample.
-    synonyms : mapping of str to str
-        Other names of these axes.
-    numbers : mapping of str to Numbers
-        Attributes by their names in small letters, without anything between words.
-    """
-
-    unit: str | None = None
-    axes: tuple[str, ...] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,68 +53,6 @@ class Conversion:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(values, np.float64) * self.times / self.over
 
-
-def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
-    """Attributes that say which part of the detector images show, in all the ways they are called."""
-    found = {}
-    ends: tuple[float, ...] = ()
-    for number, (axis, span) in enumerate((("eta", ETA_RANGE), ("phi", PHI_RANGE))):
-        bins, ends = shape[number], (*ends, *span)
-        near = (span[1] - span[0]) / bins * TOLERANCE
-        edges = tuple(np.linspace(*span, bins + 1).tolist())
-        for word in ("range", "ranges", "lim", "lims", "limit", "limits", "bounds", "extent", "window", "interval"):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((tuple(span), edges), near)
-        for word, value in zip(("min", "max", "low", "high", "lo", "hi"), span * 3):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers(((value,),), near)
-        for word in ("edges", "binedges", "bins", "edge"):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((edges, (float(bins),)), near)
-        for name in (f"n{axis}", f"n{axis}bins", f"nbins{axis}", f"{axis}nbins", f"num{axis}"):
-            found[name] = Numbers(((float(bins),),))
-        for name in (f"{axis}binwidth", f"{axis}width", f"{axis}pixelsize", f"d{axis}", f"delta{axis}", f"{axis}step"):
-            found[name] = Numbers((((span[1] - span[0]) / bins,),), 2 * near / bins)
-    pixel = TOLERANCE * min((ends[1] - ends[0]) / shape[0], (ends[3] - ends[2]) / shape[1])
-    for name in ("range", "ranges", "extent", "histrange", "imagerange", "imageextent", "limits", "bounds"):
-        found[name] = Numbers((ends,), pixel, loose=True)
-    size = (tuple(map(float, shape)),)
-    found["imageshape"] = found["imagesize"] = Numbers(size, last=True)
-    for name in ("bins", "nbins", "shape", "histbins", "gridshape"):
-        found[name] = Numbers(size, last=True, loose=True)
-    return found
-
-
-def images(shape: tuple[int, int] = (N_ETA, N_PHI)) -> Meaning:
-    """Of detector images."""
-    return Meaning("MeV", ("eta", "phi"), numbers=_grid(shape))
-
-
-DETECTOR = images()
-"""Detector images of the published size."""
-
-MASS = Meaning("GeV")
-
-_PLACES = {
-    "windowmm": Numbers(((-calorimeter.HALF_SIDE, calorimeter.HALF_SIDE),), 0.01),
-    "layeredgesmm": Numbers((calorimeter.LAYER_EDGES,), 0.01),
-}
-_LAYER = Meaning("MeV", ("phi", "eta"), {"y": "phi", "x": "eta"}, _PLACES)
-SHOWERS = {
-    **{f"layer_{layer}": _LAYER for layer in range(calorimeter.N_LAYERS)},
-    "overflow": Meaning("MeV"),
-    "energy": Meaning("GeV"),
-}
-"""The published layout of calorimeter showers."""
-
-CHALLENGE = {"incident_energies": Meaning("MeV"), "showers": Meaning("MeV", numbers=_PLACES)}
-"""Files of the CaloChallenge."""
-
-GEANT4 = {"energy": Meaning("GeV"), "deposit": Meaning("MeV")}
-
-_AREA = Numbers(((lognormal.AREA_DEG2,),), 0.01 * lognormal.AREA_DEG2)
-MAPS = {"kappa": Meaning("", numbers={"areadeg2": _AREA})}
-"""Convergence maps; their two axes are alike."""
-
-TENSORS: Mapping[str, Meaning] = {**SHOWERS, **CHALLENGE, **MAPS}
-"""Of files of any schema, by the names of their data sets."""
 
 _ANY = {"scalefactor": Numbers(((1.0,),)), "addoffset": Numbers(((0.0,),))}
 """Of a data set of any kind: what is stored is what is meant (netCDF)."""
@@ -241,9 +118,9 @@ def conversion_of_column(path: Path, dataset: h5py.Dataset, meaning: Meaning) ->
     return Conversion() if meaning.unit is None else _conversion(units, meaning.unit)
 
 
-def of_tensor(name: str, unit: str, is_condition: bool) -> Meaning:
-    """What a data set of a schema is: axes and numbers of :data:`TENSORS`, and the unit that its schema says."""
-    return replace(TENSORS.get(name, Meaning()), unit=None if is_condition and not unit else unit)
+def of_tensor(spec: TensorSpec) -> Meaning:
+    """What a data set of a schema is: its meaning, and the unit that the schema says."""
+    return replace(spec.meaning, unit=None if spec.role == "condition" and not spec.unit else spec.unit)
 
 
 _said: set[tuple[str, str]] = set()
@@ -255,36 +132,6 @@ def announce(path: Path, where: str, conversion: Conversion, needed: str) -> Non
         return
     _said.add((str(path), where))
     print(f"note: {path}: {where} is in {conversion.said}, converted to {needed}", file=sys.stderr)
-
-
-MOST_TEV = 100.0
-"""Energy of an event of detector images at most, where a file's unit is converted: that of the largest collider that
-was ever planned. Whoever writes MeV and says GeV has a thousand times more than there is."""
-
-
-def check_plausible(energy_mev: NDArray[np.floating[Any]], conversion: Conversion, where: str, first: int) -> None:
-    """Refuse a unit that the numbers themselves contradict.
-
-    Parameters
-    ----------
-    energy_mev : (n,) float
-        Energy of each event, after the conversion.
-    conversion : Conversion
-    where : str
-        What the message begins with: file and data set.
-    first : int
-        Number of the first event.
-
-    Raises
-    ------
-    InputError
-    """
-    bad = np.flatnonzero(energy_mev > MOST_TEV * 1e6)
-    if bad.size and conversion.times > 1:
-        raise InputError(
-            f"{where}: attribute units says {conversion.said}, but event {first + bad[0]} would have "
-            f"{energy_mev[bad[0]] / 1e6:.4g} TeV, more than any collision; correct the attribute"
-        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""What a sample is: named tensors with shape, type, unit and role. NumPy only, a leaf."""
+"""What a sample is: named tensors with shape, type, unit and role. NumPy only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
+from hpcgan.data.meaning import Meaning
 
 #: A batch of samples: one array a tensor, the first axis runs over the samples.
 Sample = dict[str, np.ndarray]
@@ -29,6 +31,8 @@ class TensorSpec:
         NumPy type the networks see.
     sparse : bool
         Whether most values are zero: files compress it then.
+    meaning : Meaning
+        What files may say of it besides the unit, such as its axes; anything else is refused.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +40,7 @@ class TensorSpec:
     role: Literal["data", "condition"] = "data"
     dtype: str = "float32"
     sparse: bool = False
+    meaning: Meaning = field(default_factory=Meaning)
 
 
 Schema = Mapping[str, TensorSpec]

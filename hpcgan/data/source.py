@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from hpcgan import rng, weights
-from hpcgan.data.layouts import tensors
-from hpcgan.data.schema import Sample, Schema, conditions_of, sample_bytes
+from hpcgan.data.schema import Sample, Schema, conditions_of
 from hpcgan.data.storage import DataFile
-from hpcgan.errors import InputError
-from hpcgan.problems.detector_images import files as hdf5
 
 WEIGHT = "weight"
 """Data set with the weights of events, in every layout."""
@@ -69,73 +66,6 @@ class Unweighted(Protocol):
     def unused_weights(self) -> bool:
         """Whether there are such."""
         ...
-
-
-class ImageSource:
-    """Images of an HDF5 file in the published layout.
-
-    Parameters
-    ----------
-    path : Path
-        File with group `all_events`.
-    cache_mb : int
-        Files that fit are read into memory at the first access (decompressing each image once instead of
-        once an epoch); larger ones are read from disk every time.
-    columns : sequence of str
-        What is read of an event besides, out of `hdf5.COLUMN_UNITS`: its conditions.
-
-    Raises
-    ------
-    InputError
-        Missing or broken file, or one without these columns.
-    """
-
-    def __init__(self, path: Path, cache_mb: int = 1024, columns: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        self._file = hdf5.open_images(self.path)
-        self._columns: Sample = {}
-        for name in columns:
-            values = self._file.column(name)
-            if values is None:
-                self._file.close()
-                raise InputError(
-                    f"{self.path}: has no data set '{hdf5.GROUP}/{name}' (one number an event), which the model is "
-                    "conditioned on; 'hpcgan data' writes it"
-                )
-            self._columns[name] = values
-        self._cacheable = self._file.n * 64 * 64 * 4 <= cache_mb << 20
-        self._cache: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return self._file.n
-
-    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        """Images (n, 64, 64) float32 in MeV as `hist`, and the columns (n,) float32."""
-        if self._cacheable and self._cache is None:
-            self._cache = self._file.read(slice(0, self._file.n))
-        images = self._file.read(indices) if self._cache is None else self._cache[indices]
-        return {"hist": images, **{name: values[indices] for name, values in self._columns.items()}}
-
-    def conditions(self) -> Sample:
-        """The columns, (N,) float32 each."""
-        return dict(self._columns)
-
-    def weights(self) -> np.ndarray | None:
-        """The column `weight`."""
-        return weights.counting(self._file.per_sample(WEIGHT))
-
-    def labels(self) -> list[str]:
-        """Columns of the file: `y`, masses ..."""
-        return _labels(self._file)
-
-    def label(self, name: str) -> np.ndarray:
-        """One of them, (N,)."""
-        return _label(self._file, name)
-
-    def close(self) -> None:
-        """Close the file and drop the cache."""
-        self._cache = None
-        self._file.close()
 
 
 class SyntheticSource:
@@ -194,77 +124,17 @@ class SyntheticSource:
         self._samples = {}
 
 
-class TensorSource:
-    """Samples of a file with one data set a tensor.
-
-    Parameters
-    ----------
-    path : Path
-    schema : Schema
-        What it must hold.
-    cache_mb : int
-        Files that fit are read into memory at the first access; larger ones are read from disk every time.
-    group : str
-        Group of the data sets, `samples` unless a published layout has another.
-
-    Raises
-    ------
-    InputError
-        Missing or broken file, other tensors than the schema's.
-    """
-
-    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024, group: str = tensors.GROUP) -> None:
-        self.path, self._schema = Path(path), schema
-        self._file = tensors.open_tensors(self.path, schema, group)
-        self._cacheable = self._file.n * sample_bytes(schema) <= cache_mb << 20
-        self._cache: Sample | None = None
-
-    def __len__(self) -> int:
-        return self._file.n
-
-    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        """All tensors, (n, *shape) float32 in physical units."""
-        if self._cacheable and self._cache is None:
-            self._cache = self._file.read()
-        if self._cache is not None:
-            return {name: values[indices] for name, values in self._cache.items()}
-        return self._file.read(indices)
-
-    def conditions(self) -> Sample:
-        """Tensors with the role of a condition, of all samples."""
-        return {name: self._file.column(name) for name, spec in self._schema.items() if spec.role == "condition"}
-
-    def weights(self) -> np.ndarray | None:
-        """The data set `weight` beside the tensors."""
-        return weights.counting(self.raw_weights())
-
-    def raw_weights(self) -> np.ndarray | None:
-        """The same as it stands in the file, (N,) float64, even if all are equal; None where there is none."""
-        return None if WEIGHT in self._schema else self._file.per_sample(WEIGHT)
-
-    def labels(self) -> list[str]:
-        """Data sets with one number a sample."""
-        return _labels(self._file)
-
-    def label(self, name: str) -> np.ndarray:
-        """One of them, (N,)."""
-        return _label(self._file, name)
-
-    def close(self) -> None:
-        """Close the file and drop the cache."""
-        self._cache = None
-        self._file.close()
-
-
-def _labels(file: DataFile) -> list[str]:
+def labels(file: DataFile) -> list[str]:
+    """Data sets of a file with one number a sample, without the weights."""
     return [name for name in file.columns() if name != WEIGHT]
 
 
-def _label(file: DataFile, name: str) -> np.ndarray:
-    found = file.per_sample(name)
-    if found is None:
+def label(file: DataFile, name: str) -> np.ndarray:
+    """One of these, (N,) float64; KeyError if there is none."""
+    values = file.per_sample(name)
+    if values is None:
         raise KeyError(name)
-    return found
+    return values
 
 
 class Subset:

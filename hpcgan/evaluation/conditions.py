@@ -13,7 +13,8 @@ from hpcgan import rng
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample, Schema, take
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problem, open_split
+from hpcgan.problems.base import Problem
+from hpcgan.problems.events import open_split
 from hpcgan.suggest import choose
 from hpcgan.weights import drawn as drawn_by
 

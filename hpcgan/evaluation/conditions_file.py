@@ -10,16 +10,14 @@ import h5py
 import numpy as np
 
 from hpcgan.data import claims
-from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.evaluation.conditions import of_arrays, of_rows
 from hpcgan.problems.base import Problem
-from hpcgan.problems.detector_images import files as hdf5
-
-GROUPS = (tensors.ROOT, tensors.GROUP, hdf5.GROUP)
-"""Where an HDF5 file may have its data sets: those of all layouts that hpcgan writes."""
+from hpcgan.problems.layouts import layouts
 
 
 def read_conditions(problem: Problem, path: Path) -> Sample:
@@ -60,14 +58,14 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                 if not isinstance(group[name], h5py.Dataset):
                     raise InputError(f"{path}: '{name}' is no data set")
                 unit = problem.schema[name].unit
-                conversion = _conversion(path, group, name, claims.Meaning(unit or None), problem.conditions)
+                conversion = _conversion(path, group, name, Meaning(unit or None), problem.conditions)
                 found[name] = np.asarray(conversion(group[name][()]))
             claims.announce(path, name, conversion, unit)
     return of_arrays(problem, found, str(path))
 
 
 def _conversion(
-    path: Path, group: h5py.Group, name: str, meaning: claims.Meaning, conditions: tuple[str, ...]
+    path: Path, group: h5py.Group, name: str, meaning: Meaning, conditions: tuple[str, ...]
 ) -> claims.Conversion:
     """To the needed unit; what is said of the whole group is heeded where it holds conditions and nothing else."""
     if set(group.keys()) <= set(conditions):
@@ -76,8 +74,8 @@ def _conversion(
 
 
 def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:
-    for group in GROUPS:
-        if group == tensors.ROOT:
+    for group in dict.fromkeys([ROOT, *(layout.group for layout in layouts())]):
+        if group == ROOT:
             found = file[group]
         elif group in list(file.keys()):
             refuse_foreign(path, file, group, group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hpcgan.config import TrainingSection
 from hpcgan.evaluation.output import embed
 from hpcgan.evaluation.protocols import CheckpointInfo
 from hpcgan.report.page import EmbeddedFigure
+from hpcgan.runs.records import Epoch
 
 #: Signs of a collapse in an epoch's record, as the figure names them.
 COLLAPSE = {
@@ -22,7 +24,7 @@ PARTS_SHOWN = 5
 
 
 def training_figures(
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     info: CheckpointInfo,
     band: dict[str, Any],
     loss_label: str = TrainingSection.loss_label,
@@ -31,8 +33,7 @@ def training_figures(
 
     Parameters
     ----------
-    epochs : list of dict
-        `epoch` records of the metrics stream.
+    epochs : sequence of Epoch
     info : CheckpointInfo
         Of the weights that the report is about: its epoch is marked.
     band : dict
@@ -45,28 +46,26 @@ def training_figures(
     if not epochs:
         return []
     label = "Samples seen by all ranks"
-    selected = next((float(r["samples"]) for r in epochs if r["epoch"] == info.epoch), None)
+    selected = next((float(r.samples) for r in epochs if r.epoch == info.epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
-    losses = {
-        name: [np.nan if (v := r["losses"].get(name)) is None else v for r in epochs] for name in epochs[0]["losses"]
-    }
-    x = np.array([r["samples"] for r in epochs], dtype=np.float64)
+    losses = {name: [np.nan if (v := r.losses.get(name)) is None else v for r in epochs] for name in epochs[0].losses}
+    x = np.array([r.samples for r in epochs], dtype=np.float64)
     figures = []
-    scored = [r for r in epochs if r.get("score")]
+    scored = [(r.samples, r.score) for r in epochs if r.score is not None]
     if scored:
-        sizes = {r["score"]["n"] for r in scored}
-        lines = {"total": [r["score"]["total"] for r in scored]}
-        last = scored[-1]["score"]["parts"]
+        sizes = {score.n for _, score in scored}
+        lines = {"total": [score.total for _, score in scored]}
+        last = scored[-1][1].parts
         shown = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
         for part in shown:
-            lines[part.replace("_", " ")] = [r["score"]["parts"][part] for r in scored]
+            lines[part.replace("_", " ")] = [score.parts[part] for _, score in scored]
         levels = None
         if sizes == {band["n"]}:
             levels = {"real against real: median": band["median"], "real against real: 95%": band["p95"]}
         at = ", ".join(str(size) for size in sorted(sizes))
         figure = plots.curves(
-            np.array([r["samples"] for r in scored], dtype=np.float64),
+            np.array([samples for samples, _ in scored], dtype=np.float64),
             lines,
             label,
             f"Score (N = {at})",
@@ -80,9 +79,11 @@ def training_figures(
         figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
-    lines = {text: [(r.get("collapse") or {}).get(name) for r in epochs] for name, text in COLLAPSE.items()}
-    lines = {text: values for text, values in lines.items() if any(value is not None for value in values)}
-    if lines:  # runs of older versions have none
+    lines = {
+        text: [np.nan if (v := r.collapse.get(name)) is None else v for r in epochs] for name, text in COLLAPSE.items()
+    }
+    lines = {text: values for text, values in lines.items() if np.isfinite(values).any()}
+    if lines:  # a training that is not scored, of a method without a discriminator, has none
         caption = (
             "Signs of a collapse: mean distances among generated events over those among real ones (1: as diverse; "
             "near 0: alike)"

@@ -13,7 +13,8 @@ from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
 from hpcgan.metrics import points as grouped
-from hpcgan.problems.base import Observables, Problem, Use, doubts, open_events, weights_used
+from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.events import Use, doubts, open_events, weights_used
 
 
 @dataclass(frozen=True)

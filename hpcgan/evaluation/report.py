@@ -16,7 +16,6 @@ import numpy as np
 import pydantic
 
 from hpcgan.config import METHODS, Config
-from hpcgan.data.layouts.tensors import problem_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import by_point, compare
@@ -30,14 +29,15 @@ from hpcgan.evaluation.probes import Probed, probe
 from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
 from hpcgan.metrics import points as grouped
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.problems.base import Observables, Problem, Problems, Use
-from hpcgan.problems.calorimeter.files import holds_showers
+from hpcgan.problems import run_data
+from hpcgan.problems.base import Observables, Problem, problem_class
+from hpcgan.problems.events import Use
+from hpcgan.problems.layouts import problem_of
 from hpcgan.report.evaluation_page import render
 from hpcgan.report.page import EmbeddedFigure
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.suggest import did_you_mean
+from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
@@ -103,7 +103,7 @@ def evaluate_run(
     distances : Options
         Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     data : Path, optional
-        Real events; default: the run's own data, wherever they lie now (`hpcgan.runs.data`).
+        Real events; default: the run's own data, wherever they lie now (`hpcgan.problems.run_data`).
     log : callable
         Hears of progress and warnings.
 
@@ -120,9 +120,9 @@ def evaluate_run(
     check_folder(out)
     notices: list[str] = []
     if data is None:
-        config = rundata.load(directory)
+        config = run_data.load(directory)
     else:
-        config, notice = rundata.given(directory.load_config(Problems()), directory, data)
+        config, notice = run_data.given(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()
@@ -133,8 +133,8 @@ def evaluate_run(
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
     return evaluate_sampler(
         sampler,
-        records.read(directory.metrics_file, "epoch"),
-        _json_lines(directory.provenance_file),
+        records.read(directory.metrics_file, Epoch),
+        records.read_lines(directory.provenance_file),
         out=out,
         stem=stem,
         split=split,
@@ -165,7 +165,7 @@ def _check_real(config: Config, split: str) -> None:
 
 def evaluate_sampler(
     sampler: Sampler,
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     provenance: list[dict[str, Any]],
     *,
     out: Path,
@@ -314,14 +314,14 @@ def compare_files(
     """
     _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     if problem is not None:
-        _known(problem)
+        problem_class(problem)  # before anything else, whether there is one
     real, fake = Path(real), Path(fake)
     for path in (real, fake):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     out = out or fake.with_name(f"{fake.stem}-report")
     check_folder(out)
-    problem = problem or problem_of(real) or ("calogan" if holds_showers(real) else "rpv")
+    problem = problem or problem_of(real)
     subject = _problem(problem, real)
     clock = Clock(log)
     with clock("real_events", f"reading {real}"):
@@ -541,25 +541,24 @@ def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float
 
 def _training(
     info: CheckpointInfo,
-    epochs: list[dict[str, Any]],
+    epochs: Sequence[Epoch],
     config: dict[str, Any],
     provenance: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    of_checkpoint = next((r for r in epochs if r["epoch"] == info.epoch and r["step"] == info.step), None)
-    score = (of_checkpoint or {}).get("score") or {}
-    rates = [r["samples_per_second"] for r in epochs if r.get("samples_per_second")]
+    of_checkpoint = next((r for r in epochs if r.epoch == info.epoch and r.step == info.step), None)
+    rates = [r.samples_per_second for r in epochs if r.samples_per_second]
     return {
         "checkpoint": {
             "epoch": info.epoch,
             "step": info.step,
-            "samples": of_checkpoint["samples"] if of_checkpoint else None,
+            "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
-            "score_n": score.get("n"),
+            "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
-        "epochs": epochs[-1]["epoch"] if epochs else 0,
-        "samples": epochs[-1]["samples"] if epochs else 0,
+        "epochs": epochs[-1].epoch if epochs else 0,
+        "samples": epochs[-1].samples if epochs else 0,
         "samples_per_second": float(np.median(rates)) if rates else None,
-        "curves": [{key: r.get(key) for key in CURVES} for r in epochs],
+        "curves": [{key: value for key, value in records.plain(r).items() if key in CURVES} for r in epochs],
         "config": config,
         "provenance": provenance,
     }
@@ -583,18 +582,9 @@ def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, ste
     return made
 
 
-def _known(name: str) -> None:
-    names = Problems().names()
-    if name not in names:
-        raise InputError(
-            f"problem '{name}' does not exist; choose one of: {', '.join(names)}{did_you_mean(name, names)}"
-        )
-
-
 def _problem(name: str, file: Path) -> Problem:
-    _known(name)
     try:
-        return Problems().get(name).of_file(file)
+        return problem_class(name).of_file(file)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
 
@@ -609,17 +599,3 @@ def _at_least(**limits: tuple[int, int]) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"{name}: {value} is too few, give at least {least}")
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; none if it is missing, torn lines left out."""
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.problems.base import open_split, problem_class
-from hpcgan.runs import data as rundata
+from hpcgan.problems import run_data
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split
 from hpcgan.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     InputError
         No samples of this epoch, or they or the configuration cannot be read.
     """
-    config = rundata.load(run)
+    config = run_data.load(run)
     problem = problem_class(config.problem)(config.model)
     path = run.samples / f"epoch-{epoch:04d}.h5"
     fake = _first(lambda: problem.open(path, "", cache_mb=0), path)

@@ -18,9 +18,9 @@ from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
 from hpcgan.methods.base import build_network, method_class
 from hpcgan.methods.sampler import make_sampler
 from hpcgan.networks.layers import BatchNorm, Network
+from hpcgan.problems import run_data
 from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
 from hpcgan.runs.checkpoint import Checkpoint
 from hpcgan.runs.directory import RunDirectory
 
@@ -149,7 +149,7 @@ def load_generator(
     said = None
     with agreed(comm):
         run = RunDirectory(Path(run_dir))
-        config = rundata.load(run)
+        config = run_data.load(run)
         problem = problem_class(config.problem)(config.model)
         method = method_class(config.method)
         network = build_network(problem, method.sampled, config.seed, config.training.dtype)

@@ -12,7 +12,8 @@ from hpcgan.comm.base import Comm
 from hpcgan.data.schema import Sample, take
 from hpcgan.data.source import Source
 from hpcgan.metrics.observable import Observable, Score, weighted
-from hpcgan.problems.base import Observables, Problem, weights_of_first
+from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.events import weights_of_first
 
 #: Batch number `index` of generated samples for an epoch: (epoch, index, their conditions) -> samples; physical units.
 Generate = Callable[[int, int, Sample], Sample]

@@ -10,6 +10,7 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import run_samples
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Command, Epoch
 from hpcgan.sweep.table import read_table
 
 if TYPE_CHECKING:
@@ -34,23 +35,22 @@ def curves(run: RunDirectory, loss_label: str) -> Figure:
     """
     from hpcgan.report import plots
 
-    epochs = records.read(run.metrics_file, "epoch")
+    epochs = records.read(run.metrics_file, Epoch)
     if not epochs:
         raise InputError(f"{run.path}: no epoch is done yet")
-    losses: Lines = {name: [record["losses"].get(name) for record in epochs] for name in epochs[0]["losses"]}
+    losses: Lines = {name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses}
     panels: list[tuple[str, Lines, bool]] = [(loss_label, losses, False)]
-    scores = [record.get("score") for record in epochs]
-    if any(scores):
-        sizes = ", ".join(str(n) for n in sorted({score["n"] for score in scores if score}))
-        parts = next(score["parts"] for score in scores if score)
-        lines: Lines = {"total": [score and score["total"] for score in scores]}
-        for part in parts:
-            lines[part.replace("_", " ")] = [score and score["parts"][part] for score in scores]
+    scores = [record.score for record in epochs]
+    if scored := [score for score in scores if score is not None]:
+        sizes = ", ".join(str(n) for n in sorted({score.n for score in scored}))
+        lines: Lines = {"total": [None if score is None else score.total for score in scores]}
+        for part in scored[0].parts:
+            lines[part.replace("_", " ")] = [None if score is None else score.parts[part] for score in scores]
         panels.append((f"Score (N = {sizes})", lines, True))
-    panels.append(("Samples/s", {"all ranks": [record["samples_per_second"] for record in epochs]}, False))
-    changes = [record["step"] for record in records.read(run.metrics_file, "command") if record["rates"]]
-    steps_per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
-    return plots.progress([record["epoch"] for record in epochs], panels, [step / steps_per_epoch for step in changes])
+    panels.append(("Samples/s", {"all ranks": [record.samples_per_second for record in epochs]}, False))
+    changes = [record.step for record in records.read(run.metrics_file, Command) if record.rates]
+    steps_per_epoch = epochs[-1].step / epochs[-1].epoch
+    return plots.progress([record.epoch for record in epochs], panels, [step / steps_per_epoch for step in changes])
 
 
 def samples(run: RunDirectory, epoch: int) -> tuple[str, Figure]:

@@ -40,9 +40,9 @@ def describe() -> dict[str, Any]:
         found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
         found["threads"] = threads_from_env(os.environ)
 
-    said: list[str] = []
-    if _as_rank("auto", look, said):
-        raise HpcganError(said[0] if said else "another rank failed")
+    errors: list[HpcganError] = []
+    if _as_rank("auto", look, errors):
+        raise errors[0] if errors else HpcganError("another rank failed")
     return found
 
 
@@ -61,10 +61,9 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, the line it would print, or None.
+        `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, what it would say, or None.
     """
     from hpcgan import config as configuration
-    from hpcgan.problems.base import Problems
     from hpcgan.runs.directory import RunDirectory
     from hpcgan.system import streams
     from hpcgan.training import assembly
@@ -72,9 +71,9 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
 
     streams.guard()
     os.chdir(folder)
-    config = configuration.load(settings, Problems())
+    config = configuration.load(settings)
     stop = StopRequest()
-    said: list[str] = []
+    errors: list[HpcganError] = []
 
     def work(comm: Comm) -> None:
         assembly.train(config, RunDirectory(Path(run)), comm, stop)
@@ -85,12 +84,12 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         contextlib.redirect_stdout(sys.__stdout__ or sys.stdout),
         contextlib.redirect_stderr(sys.__stderr__ or sys.stderr),
     ):
-        code = _as_rank(config.comm.backend, work, said)
-    return {"code": code, "error": said[0] if said else None}
+        code = _as_rank(config.comm.backend, work, errors)
+    return {"code": code, "error": str(errors[0]) if errors else None}
 
 
-def _as_rank(backend: str, work: Any, said: list[str]) -> int:
+def _as_rank(backend: str, work: Any, errors: list[HpcganError]) -> int:
     from hpcgan.comm.rank import run_as_rank
     from hpcgan.comm.select import make_comm
 
-    return run_as_rank(lambda: make_comm(backend), work, report=said.append)
+    return run_as_rank(lambda: make_comm(backend), work, report=errors.append)

@@ -18,7 +18,8 @@ from hpcgan.interactive import ranks
 from hpcgan.interactive.cluster_client import SETTLE, ClusterClient
 from hpcgan.interactive.ipyparallel_cluster import root_cause
 from hpcgan.interactive.training import RESTS, Training, attach, until
-from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state, attempts_made
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")
@@ -149,10 +150,10 @@ class EngineTraining(Training):
     def _judge(self, answers: list[dict[str, Any]]) -> None:
         self._cluster.settle()
         code = next((answer["code"] for answer in answers if answer["code"] != EXIT_DONE), EXIT_DONE)
-        line = next((answer["error"] for answer in answers if answer["error"]), None)
+        reason = next((answer["error"] for answer in answers if answer["error"]), None)
         if code not in (EXIT_DONE, EXIT_INTERRUPTED):
             kind = InputError if code == EXIT_BAD_INPUT else HpcganError
-            self._error = kind((line or f"{self.run.path}: exit code {code}").removeprefix("error: "))
+            self._error = kind(reason or f"{self.run.path}: exit code {code}")
 
     def _watch(self) -> None:
         import ipyparallel

@@ -6,32 +6,39 @@ attaches to the study later, here or elsewhere, sees and steers the same.
 
 from __future__ import annotations
 
-import re
+import os
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import JobSection, SweepSection, flags
-from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, HpcganError, InputError
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
 from hpcgan.interactive.training import Training, until
-from hpcgan.problems.base import Problems
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import held_by
 from hpcgan.sweep import commands, views
 from hpcgan.sweep import study as studies
 from hpcgan.sweep.report import columns
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import TableReader
+from hpcgan.system import failure
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+#: Seconds between two looks whether a sweep is at work.
+LOOK_S = 0.1
 
 
 class Sweep:
@@ -103,11 +110,11 @@ class Sweep:
             *flags.as_overrides("job", flags.section("job", JobSection, job)),
         ]
         if out is None:
-            base, space = studies.load(Path(config), Problems(), overrides)
+            base, space = studies.load(Path(config), overrides)
             out = studies.default_directory(studies.describe(base, space, threads=1))
         path = Path(out).absolute()
         command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, f"--out={path}"]
-        _start(command, StudyDirectory(path).coordinator_log)
+        _start(command, StudyDirectory(path))
         return cls(path)
 
     # --- how it stands -----------------------------------------------------------------------------
@@ -254,40 +261,53 @@ class Sweep:
         return views.report(self.path)[-1]
 
 
-def _start(command: Sequence[str], log: Path) -> None:
-    """Start the command in a session of its own, until it is at work and prints into the log (`--log`).
+def _start(command: Sequence[str], study: StudyDirectory) -> None:
+    """Start the command in a session of its own, until it is at work on the study and prints into its log (`--log`).
 
     Raises
     ------
     InputError, HpcganError
-        It has ended before that; its last line says why.
+        It has ended before that, and has told why.
     """
-    process = subprocess.Popen(
-        [*command, f"--log={log}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-    assert process.stdout is not None
-    try:
-        with process.stdout:
-            said = process.stdout.read().strip().splitlines()  # until it lets go of the pipe
-        at_work = bool(said) and said[-1].endswith(views.into_log(log))
-        if not at_work:
-            process.wait()
-    except BaseException:  # Ctrl-C, say
-        process.terminate()
-        raise
-    finally:
-        threading.Thread(target=process.wait, name="hpcgan-sweep", daemon=True).start()  # or it would stay as a zombie
-    if at_work:
-        for line in said[:-1]:
-            print(line, file=sys.stderr)
-        return
-    text = re.sub(r"^hpcgan[a-z ]*: (error: )?", "", said[-1]) if said else "hpcgan sweep did not start"
+    run, goal_before = RunDirectory(study.path), _version(study.goal_file)
+
+    def at_work() -> bool:
+        """It has the study, and has written how much is to be done: from here on nothing is refused any more."""
+        return _version(study.goal_file) != goal_before and held_by(run, process.pid)
+
+    with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:
+        failure_file, output = Path(folder) / "failure.json", Path(folder) / "output"
+        with open(output, "wb") as stream:
+            process = subprocess.Popen(
+                [*command, f"--log={study.coordinator_log}"],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, failure.VARIABLE: str(failure_file)},
+            )
+        try:
+            while not at_work() and process.poll() is None:
+                time.sleep(LOOK_S)
+        except BaseException:  # Ctrl-C, say
+            process.terminate()
+            raise
+        finally:  # or it would stay as a zombie
+            threading.Thread(target=process.wait, name="hpcgan-sweep", daemon=True).start()
+        if process.returncode in (None, EXIT_DONE):
+            print(output.read_text(errors="replace"), end="", file=sys.stderr)
+            return
+        cause = failure.read(failure_file)
+    text = "hpcgan sweep did not start" if cause is None else str(cause)
     if process.returncode == EXIT_BAD_INPUT:
         raise InputError(text)
     raise HpcganError(f"{text} (exit code {process.returncode})")
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """What tells a file from one that replaces it; None if there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

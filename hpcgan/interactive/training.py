@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
@@ -18,10 +18,12 @@ from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.training_dashboard import TrainingDashboard
+from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
-from hpcgan.runs import data as rundata
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
+from hpcgan.runs.records import Best, Command, Epoch, Reader
 from hpcgan.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
-KINDS = ("start", "epoch", "step", "command", "rollback", "end")
 
 
 def until(over: Callable[[], bool], timeout: float | None, every: float) -> bool:
@@ -69,7 +70,7 @@ class Training:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.config = rundata.load(run)
+        self.config = run_data.load(run)
 
     def __repr__(self) -> str:
         return f"<Training {self.run.path.name}: {self.state}, epoch {self.epoch} of {self.config.training.epochs}>"
@@ -81,8 +82,7 @@ class Training:
         """`not started`, `running`, `paused`, or how it ended: one of `RESTS`."""
         state = self.attempt_state()
         if state == "running":
-            commands = records.read(self.run.metrics_file, "command")
-            return "paused" if commands and commands[-1].get("paused") else "running"
+            return "paused" if Reader(self.run.metrics_file, Command).read().paused else "running"
         return state
 
     def attempt_state(self) -> str:
@@ -92,31 +92,35 @@ class Training:
     @property
     def epoch(self) -> int:
         """Epochs that are done."""
-        epochs = records.read(self.run.metrics_file, "epoch")
-        return int(epochs[-1]["epoch"]) if epochs else 0
+        epochs = self._epochs()
+        return epochs[-1].epoch if epochs else 0
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Best | None:
         """`score`, `epoch` and `step` of the best epoch so far."""
-        epochs = records.read(self.run.metrics_file, "epoch")
-        best: dict[str, Any] | None = epochs[-1]["best"] if epochs else None
-        return best
+        epochs = self._epochs()
+        return epochs[-1].best if epochs else None
+
+    def _epochs(self) -> list[Epoch]:
+        return records.read(self.run.metrics_file, Epoch)
 
     def metrics(self, kind: str = "epoch") -> pandas.DataFrame:
         """What the training has recorded, a row a record, nested values as `losses.generator`.
 
         Parameters
         ----------
-        kind : "start", "epoch", "step", "command", "rollback" or "end"
+        kind : "start", "begun", "epoch", "step", "command", "rollback" or "end"
 
         Raises
         ------
         InputError
             Another kind, or pandas is not installed.
         """
-        if kind not in KINDS:
-            raise InputError(f"kind '{kind}': choose one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
-        table: pandas.DataFrame = import_pandas().json_normalize(records.read(self.run.metrics_file, kind))
+        known = records.KINDS
+        if kind not in known:
+            raise InputError(f"kind '{kind}': choose one of {', '.join(known)}{did_you_mean(kind, known)}")
+        rows = [records.plain(record) for record in records.read(self.run.metrics_file, known[kind])]
+        table: pandas.DataFrame = import_pandas().json_normalize(rows)
         return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:

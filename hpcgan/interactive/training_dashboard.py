@@ -10,10 +10,10 @@ from hpcgan import schedule
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import LivePanel, Picture, badge, text
-from hpcgan.problems.base import Problems
 from hpcgan.runs import commands
-from hpcgan.runs.directory import RunDirectory, attempts_made
-from hpcgan.runs.follow import Follower
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempts_made
+from hpcgan.runs.records import Command, Epoch, Reader
 
 EVERY_S = 2.0
 ANSWER_S = 0.5  # between two looks while an answer is awaited
@@ -63,8 +63,8 @@ class TrainingDashboard(LivePanel):
     """
 
     def __init__(self, run: RunDirectory, attempt_state: Callable[[], str], every: float = EVERY_S) -> None:
-        self._run, self._attempt_state, self._config = run, attempt_state, run.load_config(Problems())
-        self._follower = Follower(self._run.metrics_file)
+        self._run, self._attempt_state, self._config = run, attempt_state, run.load_config()
+        self._reader = Reader(self._run.metrics_file, Epoch, Command)
         self._state, self._attempt = "not started", 0
         self._unanswered: dict[str, str] = {}  # names of commands, by their number
         super().__init__(run.path, every)
@@ -118,9 +118,9 @@ class TrainingDashboard(LivePanel):
     def _look(self) -> float | None:
         attempt, state = attempts_made(self._run), self._attempt_state()
         if attempt != self._attempt:  # it may have been started with other settings
-            self._config, self._attempt = self._run.load_config(Problems()), attempt
-        self._follower.read()  # after the state: all records of a training that has ended are there
-        self._state = "paused" if state == "running" and self._follower.paused else state
+            self._config, self._attempt = self._run.load_config(), attempt
+        self._reader.read()  # after the state: all records of a training that has ended are there
+        self._state = "paused" if state == "running" and self._reader.paused else state
         self._hear()
         self._show_state()
         self._ask_for_pictures()
@@ -131,7 +131,7 @@ class TrainingDashboard(LivePanel):
         return self._every if self._state == "starting" else RESTING * self._every
 
     def _show_state(self) -> None:
-        state, records, epochs = self._state, self._follower, self._config.training.epochs
+        state, records, epochs = self._state, self._reader, self._config.training.epochs
         self.header.value = _header(self._config.name, state, self._attempt, epochs, records)
         self.progress.max = float(epochs)
         self.progress.value = min(records.epochs_done, float(epochs))
@@ -143,29 +143,31 @@ class TrainingDashboard(LivePanel):
             field.disabled = "set" not in allowed
             field.placeholder = f"{self._base_rate(network):g}"
         if not self.curves.value:
-            drawing = "Drawing ..." if records.epochs else "Curves and samples come with the first epoch that is done."
+            drawing = (
+                "Drawing ..." if records.of(Epoch) else "Curves and samples come with the first epoch that is done."
+            )
             self._note.value = f"<i>{drawing}</i>"
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
         training = self._config.training
         planned = [change.model_dump() for change in training.schedule.changes]
-        commanded = [{"step": record["step"], **record["rates"]} for record in self._follower.commands]
+        commanded = [{"step": record.step, **record.rates} for record in self._reader.of(Command)]
         initial: float = getattr(training, network).learning_rate
-        return schedule.base_rate(initial, network, self._follower.step, [*planned, *commanded])
+        return schedule.base_rate(initial, network, self._reader.step, [*planned, *commanded])
 
     def _ask_for_pictures(self) -> None:
-        if not self._follower.epochs:
+        epochs = self._reader.of(Epoch)
+        if not epochs:
             return
-        last = self._follower.epochs[-1]
-        attempt, epoch = last["attempt"], last["epoch"]
-        changes = sum(bool(record["rates"]) for record in self._follower.commands)
+        attempt, epoch = epochs[-1].attempt, epochs[-1].epoch
+        changes = sum(bool(record.rates) for record in self._reader.of(Command))
         self._due("curves", (epoch, attempt, changes), figures.curves, self._run, self._config.training.loss_label)
         if self._pictures["samples"].version != (epoch, attempt):
             # They come after the record.
-            epochs = [with_samples for with_samples in run_samples.epochs(self._run) if with_samples <= epoch]
-            if epochs:
-                self._due("samples", (epochs[-1], attempt), figures.samples, self._run, epochs[-1])
+            sampled = [number for number in run_samples.epochs(self._run) if number <= epoch]
+            if sampled:
+                self._due("samples", (sampled[-1], attempt), figures.samples, self._run, sampled[-1])
 
     def _label(self, name: str, version: tuple[Any, ...], caption: str) -> None:
         self._note.layout.display = "none"
@@ -202,17 +204,17 @@ class TrainingDashboard(LivePanel):
     def _hear(self) -> None:
         """Take the answers that have come."""
         for number, name in list(self._unanswered.items()):
-            record = self._follower.outcome(number)
+            record = self._reader.outcome(number)
             if record is None and self._state not in ENDED:
                 continue
             del self._unanswered[number]
             if record is None:
                 self._say(f"{name}: not obeyed, the training is {self._state}", bad=True)
-            elif record.get("refused"):
-                self._say(f"{name}: refused, {record['refused']}", bad=True)
+            elif record.refused:
+                self._say(f"{name}: refused, {record.refused}", bad=True)
             else:
-                rates = "".join(f" {network}={rate:g}" for network, rate in record["rates"].items())
-                self._say(f"{name}{rates}: obeyed by all ranks at step {record['step']:,}")
+                rates = "".join(f" {network}={rate:g}" for network, rate in record.rates.items())
+                self._say(f"{name}{rates}: obeyed by all ranks at step {record.step:,}")
 
     def _notices(self) -> list[str]:
         lines = []
@@ -220,13 +222,14 @@ class TrainingDashboard(LivePanel):
             names = ", ".join(self._unanswered.values())
             waits = "waiting for the answer" if self._state in ALLOWED else "obeyed when the training is started again"
             lines.append(text(f"{names}: sent, {waits}"))
-        if n := self._follower.unusable:
+        if n := self._reader.unusable:
             lines.append(text(f"{n} record{'s' * (n > 1)} of metrics.jsonl cannot be used", bad=True))
         return lines
 
 
-def _header(name: str, state: str, attempt: int, epochs: int, records: Follower) -> str:
-    best = records.epochs[-1]["best"] if records.epochs else None
+def _header(name: str, state: str, attempt: int, epochs: int, records: Reader) -> str:
+    epochs_done = records.of(Epoch)
+    best = epochs_done[-1].best if epochs_done else None
     rate = "–" if records.rate is None else f"{records.rate:,.0f}" if records.rate >= 10 else f"{records.rate:.2g}"
     parts = [
         f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
@@ -234,7 +237,7 @@ def _header(name: str, state: str, attempt: int, epochs: int, records: Follower)
         f"epoch <b>{int(records.epochs_done)}</b> of {epochs}",
         f"step <b>{records.step:,}</b>",
         f"<b>{rate}</b> samples/s",
-        "no score yet" if best is None else f"best score <b>{best['score']:.2f}</b> (epoch {best['epoch']})",
+        "no score yet" if best is None else f"best score <b>{best.score:.2f}</b> (epoch {best.epoch})",
     ]
     if attempt > 1:
         parts.append(f"attempt {attempt}")

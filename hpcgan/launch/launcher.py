@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError
@@ -15,8 +15,9 @@ from hpcgan.launch.process import GRACE, STOP_SIGNALS, Job, Requests, handling
 from hpcgan.launch.srun import here
 from hpcgan.launch.topology import Topology, available_cores, plan
 from hpcgan.launch.world import expected_world
-from hpcgan.system import home
+from hpcgan.system import failure, home
 from hpcgan.system.allocation import between_steps
+from hpcgan.system.failure import Failure
 
 #: Seconds in which a job's record may still appear: shared file systems show files of another node late.
 PATIENCE = 5.0
@@ -171,11 +172,14 @@ def launch(
         )
         for warning in topology.warnings:
             watch.report(f"hpcgan: warning: {warning}")
-        job = Job(
-            launcher.command(topology, argv, module), _environment(topology, base, watch), watch.stdout, watch.stderr
-        )
+        if failure.VARIABLE in base:  # for ranks on other nodes, too
+            topology = replace(topology, env={**topology.env, failure.VARIABLE: base[failure.VARIABLE]})
+        full = _environment(topology, base, watch)
+        job = Job(launcher.command(topology, argv, module), full, watch.stdout, watch.stderr)
         try:
             code = job.wait(requests, watch.grace, watch.timeout)
+            if code not in (EXIT_DONE, EXIT_INTERRUPTED) and job.death is not None:
+                failure.tell(Failure("environment", job.death), full)  # unless the rank itself has said why
             if note is not None:
                 watch.report(f"hpcgan: note: {note}")
         finally:

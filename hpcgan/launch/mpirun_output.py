@@ -1,4 +1,4 @@
-"""mpirun explains every non-zero exit with a banner; those that say nothing new are held back."""
+"""What launchers print of the end of their ranks: mpirun's banners that say nothing new, and who was killed."""
 
 from __future__ import annotations
 
@@ -60,15 +60,49 @@ class BannerFilter:
         return b"" if hide else block
 
 
-def copy_without_banner(source: IO[bytes], target: int) -> None:
-    """As `copy`, without the banners."""
+def copy_without_banner(source: IO[bytes], target: int, deaths: Deaths) -> None:
+    """As `copy`, without the banners; `deaths` hears all of it."""
     banner = BannerFilter()
     with source:
         while True:
             data = os.read(source.fileno(), 65536)
+            deaths.feed(data)
             streams.write(target, banner.feed(data) if data else banner.finish())
             if not data:
                 return
+
+
+class Deaths:
+    """Which ranks were killed, as mpirun or srun tell the people: there is no other way to hear it from them."""
+
+    _LIMIT = 65536  # bytes of the end of the output, which is where it is told
+    _MPIRUN = re.compile(rb"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", re.MULTILINE)
+    _SRUN = re.compile(rb"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
+    _STEP = re.compile(rb"^(?:srun|slurmstepd\S*): error: (.+)$", re.MULTILINE)
+    _NAMED = 4  # lines of srun that are told
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    def feed(self, data: bytes) -> None:
+        """Hear what was printed."""
+        self._end = (self._end + data)[-self._LIMIT :]
+
+    def told(self) -> str | None:
+        """One line; None if nothing was said of a death."""
+        if killed := self._MPIRUN.search(self._end):
+            rank, node, reason = (part.decode(errors="replace") for part in killed.groups())
+            return f"rank {rank} on {node}: killed by signal {reason}"
+        lines = [tuple(part.decode(errors="replace") for part in found) for found in self._SRUN.findall(self._end)]
+        if lines:
+            # Slurm kills the others of a step as the one was killed whom it ends the step for, and its nodes are not
+            # always heard of in the order in which their ranks died.
+            reason = lines[0][2]
+            same = [f"rank {tasks} on {node}" for node, tasks, other in lines if other == reason]
+            more = f" and {len(same) - self._NAMED} lines more" if len(same) > self._NAMED else ""
+            return f"{', '.join(same[: self._NAMED])}{more}: {reason}".strip()
+        step = self._STEP.search(self._end)
+        return None if step is None else step[1].decode(errors="replace").strip()
 
 
 def copy(source: IO[bytes], target: int) -> None:

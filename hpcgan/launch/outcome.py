@@ -13,16 +13,15 @@ from typing import Any
 
 from hpcgan.errors import EXIT_DONE, EXIT_INTERRUPTED
 from hpcgan.launch.launcher import Record, launch
-from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempts_made
+from hpcgan.runs.records import End, read
 
-#: Ends of a training that is over.
-OVER = ("done", "pruned")
 
-
-def ends(run: RunDirectory) -> list[dict[str, Any]]:
-    """What attempts at a training recorded when they ended, in order."""
-    return [r for r in records.read_lines(run.metrics_file) if r.get("kind") == "end"]
+def end_after(run: RunDirectory, attempt: int) -> End | None:
+    """The end that the newest of the attempts after a number of them has recorded; None if none has."""
+    ends = [end for end in read(run.metrics_file, End) if end.attempt > attempt]
+    return ends[-1] if ends else None
 
 
 def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **options: Any) -> int:
@@ -43,14 +42,12 @@ def launch_training(argv: Sequence[str], run: RunDirectory, ranks: int, **option
         As `launch`, but 0 only if this attempt recorded that the training is over, and 75 if it recorded a checkpoint
         on request, whatever became of the launcher.
     """
-    before = len(ends(run))
+    before = attempts_made(run)
 
     def recorded() -> int | None:
-        new = ends(run)[before:]
-        outcome = new[-1].get("outcome") if new else None
-        if outcome in OVER:
-            return EXIT_DONE
-        return EXIT_INTERRUPTED if outcome in ("interrupted", "stopped") else None
+        end = end_after(run, before)
+        cause = None if end is None else end.cause
+        return EXIT_DONE if cause == "finished" else EXIT_INTERRUPTED if cause == "requested" else None
 
     missing = (
         f"{run.path} records no end of this attempt: it was ended from outside (a cancelled job, a lost node); "

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import IO, Any
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.mpirun_output import copy, copy_without_banner
+from hpcgan.launch.mpirun_output import Deaths, copy, copy_without_banner
 from hpcgan.launch.world import set_parent_death_signal
 
 #: Seconds that ranks get after a request to stop before the launcher is told to end them.
@@ -113,13 +113,19 @@ class Job:
             preexec_fn=in_child,
         )
         self._copying: list[threading.Thread] = []
-        for stream, copying, target in (
-            (self.process.stdout if stdout is None else None, copy, 1),
-            (self.process.stderr if stderr is None else None, copy_without_banner, 2),
+        self._deaths = Deaths()
+        for stream, copying, arguments in (
+            (self.process.stdout if stdout is None else None, copy, (1,)),
+            (self.process.stderr if stderr is None else None, copy_without_banner, (2, self._deaths)),
         ):
             if stream is not None:
-                self._copying.append(threading.Thread(target=copying, args=(stream, target), daemon=True))
+                self._copying.append(threading.Thread(target=copying, args=(stream, *arguments), daemon=True))
                 self._copying[-1].start()
+
+    @property
+    def death(self) -> str | None:
+        """What the launcher has told of ranks that were killed, where its output is seen here."""
+        return self._deaths.told()
 
     def wait(self, requests: Requests, grace: float, timeout: float | None) -> int:
         """Until the job has ended, passing requests to stop on; its exit code."""

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state, attempts_made
+from hpcgan.runs.records import Begun, Epoch, Reader, Record
 from hpcgan.system.console import print_table
 
 #: Starts in a row that went into starting and stopping after which a job is not queued again.
@@ -207,22 +208,17 @@ def newest_log(run: RunDirectory) -> Path | None:
 
 def startup_seconds(run: RunDirectory) -> float | None:
     """Seconds that the last attempt took from its start to the end of its first step; None if none got there."""
-    found = [r.get("startup_s") for r in records.read_lines(run.metrics_file) if r.get("kind") == "begun"]
-    known = [float(s) for s in found if isinstance(s, (int, float))]
+    begun = Reader(run.metrics_file, Begun, replaced=True).read().of(Begun)
+    known = [record.startup_s for record in begun if record.startup_s is not None]
     return known[-1] if known else None
 
 
 def trained_seconds(run: RunDirectory, after: int) -> float:
     """Seconds that attempts after a number of them spent on steps after their first."""
-    begun: dict[int, float] = {}
-    last: dict[int, float] = {}
-    for record in records.read_lines(run.metrics_file):
-        attempt, when = record.get("attempt"), record.get("time")
-        if isinstance(attempt, int) and attempt > after and isinstance(when, (int, float)):
-            last[attempt] = when
-            if record.get("kind") == "begun":
-                begun[attempt] = when
-    return sum(max(0.0, last[attempt] - when) for attempt, when in begun.items())
+    entries = [r for r in Reader(run.metrics_file, replaced=True).read().of(Record) if r.attempt > after]
+    last = {record.attempt: record.time for record in entries}
+    begun = {record.attempt: record.time for record in entries if isinstance(record, Begun)}
+    return sum(max(0.0, last[attempt] - time) for attempt, time in begun.items())
 
 
 @dataclass
@@ -264,12 +260,10 @@ class Shares:
 
 
 def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.QueueEntry] | None) -> RunStatus:
-    epochs = records.read(run.metrics_file, "epoch")
-    last = epochs[-1] if epochs else {}
+    epochs = records.read(run.metrics_file, Epoch)
+    last = epochs[-1] if epochs else None
     wanted = wanted_epochs(run)
-    done = int(last.get("epoch", 0))
-    score = last.get("score")
-    best = last.get("best")
+    done = 0 if last is None else last.epoch
     entry = _newest_living(jobs, queued or {})
     job = entry.job if entry else next(reversed(jobs), None)
     state, reason = (entry.state.lower(), entry.reason) if entry else _state_of_no_job(run, job, queued is not None)
@@ -280,10 +274,10 @@ def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.Q
         reason=reason,
         epoch=done,
         epochs=wanted,
-        score=score["total"] if score else None,
-        best=best["score"] if best else None,
+        score=None if last is None else last.total,
+        best=None if last is None or last.best is None else last.best.score,
         limit_left_s=entry.seconds_left if entry else None,
-        training_left_s=training_left(last, wanted - done) if wanted > done else None,
+        training_left_s=training_left(last, wanted - done) if last is not None and wanted > done else None,
     )
 
 
@@ -312,13 +306,11 @@ def wanted_epochs(run: RunDirectory) -> int:
         return 0
 
 
-def training_left(last: dict[str, Any], epochs: int) -> float | None:
-    """Seconds that the remaining epochs take if they are like the last one."""
-    try:
-        epoch_samples = last["samples"] / last["epoch"]
-        return float(epochs * (epoch_samples / last["samples_per_second"] + last["scoring_seconds"]))
-    except (KeyError, TypeError, ZeroDivisionError):
+def training_left(last: Epoch, epochs: int) -> float | None:
+    """Seconds that the remaining epochs take if they are like the last one; None if its rate is not known."""
+    if not last.samples_per_second or last.epoch < 1:
         return None
+    return epochs * (last.samples / last.epoch / last.samples_per_second + last.scoring_seconds)
 
 
 COLUMNS = ("run", "job", "state", "epoch", "score", "best", "to limit", "to end", "where or why")

@@ -139,6 +139,10 @@ class Network(tf.Module):
     statistics follow the batch).
     """
 
+    def pair(self, real: Tensors, fake: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        """A discriminator's logits of both: separate passes, since batch norm must not mix them."""
+        return self(real, training=True), self(fake, training=True)
+
     @property
     def weights(self) -> list[tf.Variable]:
         """Variables that gradients change."""

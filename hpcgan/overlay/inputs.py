@@ -15,13 +15,13 @@ from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
 from hpcgan.evaluation.loading import said_of
 from hpcgan.evaluation.output import Log
-from hpcgan.problems.base import Use, open_events
-from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems import run_data
+from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
-from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.events import Use, open_events
+from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
-from hpcgan.problems.pileup.sums import BLOCKS, SumSource
-from hpcgan.runs import data as rundata
+from hpcgan.problems.pileup.source import BLOCKS, SumSource
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 
@@ -70,9 +70,9 @@ def open_signal(path: Path, use: Use) -> Images:
         Missing or broken file, one of another grid or unit, or with pileup in it.
     """
     _refuse_missing(path)
-    if pool.holds_pool(path):
+    if POOL.holds(path):
         raise InputError(f"{path}: a pool of minimum-bias events, not signal events; give --signal a file of images")
-    with hdf5.open_images(path) as opened:
+    with files.open_images(path) as opened:
         kind = opened.text("problem")
         opened.announce()
     if kind == "pileup":
@@ -103,7 +103,7 @@ def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
     if not run.exists:
         _refuse_missing(pileup)
         raise InputError(f"{pileup}: neither a file nor a run directory (no config.yaml in it)")
-    config = rundata.load(run)
+    config = run_data.load(run)
     if config.problem != "pileup":
         raise InputError(f"{pileup}: a run of problem '{config.problem}', not of 'pileup'")
     assert isinstance(config.model, PileupModel)
@@ -195,9 +195,9 @@ def _stated_mus(path: Path) -> list[float]:
     InputError
         It was generated for another problem.
     """
-    if pool.holds_pool(path):
+    if POOL.holds(path):
         return []
-    with hdf5.open_images(path) as file:
+    with files.open_images(path) as file:
         file.announce()
         made_for = file.text("run_problem")
         if made_for not in ("", "pileup"):

@@ -23,9 +23,10 @@ from hpcgan.metrics.null_band import paired_null_band
 from hpcgan.metrics.observable import Observable, weighted
 from hpcgan.overlay import page as overlay_page
 from hpcgan.overlay.inputs import Images, open_generated, open_real, open_signal, settings_of
-from hpcgan.problems.base import Observables, Use
-from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.base import Observables
+from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.events import Use
 from hpcgan.problems.pileup.files import check_mu
 from hpcgan.weights import check
 
@@ -232,7 +233,7 @@ def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observabl
 
 def _checked(images: Images, first: int, count: int) -> np.ndarray:
     made = images.read(first, count)
-    hdf5.check_images(made, str(images.path), first)
+    files.check_images(made, str(images.path), first)
     return made
 
 

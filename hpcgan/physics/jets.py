@@ -27,8 +27,6 @@ JET_PT_MIN_GEV = 200.0
 JET_ETA_MAX = 2.0
 PIXEL_PT_MIN_MEV = 100.0
 
-PRESELECTION_JETS = 3
-PRESELECTION_LEADING_PT_GEV = 440.0
 
 CHUNK_IMAGES = 1024
 """Images clustered at a time: keeps the temporary arrays at some tens of megabytes."""
@@ -241,63 +239,3 @@ def _silence(fastjet: Any) -> None:
     sequence = getattr(getattr(fastjet, "_swig", None), "ClusterSequence", None)
     if sequence is not None and hasattr(sequence, "set_fastjet_banner_stream"):
         sequence.set_fastjet_banner_stream(None)
-
-
-def jet_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """The three distributions the physics score compares.
-
-    Parameters
-    ----------
-    images : (N, 64, 64) float, MeV.
-
-    Returns
-    -------
-    dict of str to float64 arrays
-        ``jet_multiplicity`` (N,), ``summed_jet_mass`` (N,) GeV, both including images without jets, and
-        ``jet_pt`` (all jets,) GeV.
-    """
-    return quantities_of(cluster(images))
-
-
-def quantities_of(jets: JetCollection) -> dict[str, NDArray[np.float64]]:
-    """The quantities of :func:`jet_quantities` for jets already made."""
-    return {
-        "jet_multiplicity": jets.counts.astype(np.float64),
-        "summed_jet_mass": jets.summed_mass,
-        "jet_pt": jets.pt,
-    }
-
-
-def event_quantities(images: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """One value an image, for plots.
-
-    Returns
-    -------
-    dict of str to (N,) float64
-        ``jet_multiplicity``, ``summed_jet_mass``, ``leading_jet_pt``, ``subleading_jet_pt``,
-        ``third_jet_pt``, ``leading_jet_mass``, ``scalar_sum_jet_pt``; GeV, 0 where there is no such jet.
-    """
-    jets = cluster(images)
-    first = np.cumsum(jets.counts) - jets.counts
-    leading_mass = np.zeros(len(jets.counts))
-    leading_mass[jets.counts > 0] = jets.mass[first[jets.counts > 0]]
-    return {
-        "jet_multiplicity": jets.counts.astype(np.float64),
-        "summed_jet_mass": jets.summed_mass,
-        "leading_jet_pt": jets.leading_pt(0),
-        "subleading_jet_pt": jets.leading_pt(1),
-        "third_jet_pt": jets.leading_pt(2),
-        "leading_jet_mass": leading_mass,
-        "scalar_sum_jet_pt": _sum_by(jets.event, jets.pt, len(jets.counts)),
-    }
-
-
-def preselect(images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which images pass the search's preselection: at least 3 jets, the leading one above 440 GeV.
-
-    Returns
-    -------
-    (N,) bool
-    """
-    jets = cluster(images)
-    return (jets.counts >= PRESELECTION_JETS) & (jets.leading_pt() > PRESELECTION_LEADING_PT_GEV)

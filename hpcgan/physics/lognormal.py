@@ -188,13 +188,6 @@ def power_spectrum(maps: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDA
     return ell, power * (FIELD**2 / side**4)
 
 
-def ring_mean(modes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over each ring of a quantity of the modes (N, N), in the order of `numpy.fft.fft2`: (N/2,)."""
-    side = modes.shape[-1]
-    ring, counts, _ = _rings(side)
-    return np.bincount(ring, modes.ravel(), side // 2 + 2)[1:-1] / counts
-
-
 @lru_cache(8)
 def _rings(side: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Ring of each mode (0: the mean, N/2 + 1: the corners), modes in each ring, and their mean multipole."""

@@ -19,7 +19,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainc
 
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, hadronic
@@ -247,6 +246,8 @@ def _electron(
 
 def _increments(alpha: Array, beta: Array, t: Array) -> Array:
     """Integral of gamma densities of shapes alpha (n,) and rates beta (n,) between depths t (n, k + 1): (n, k)."""
+    from scipy.special import gammainc  # which whoever only reads a configuration need not wait for
+
     return np.diff(gammainc(alpha[:, None], beta[:, None] * t), axis=1)
 
 

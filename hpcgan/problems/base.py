@@ -1,4 +1,4 @@
-"""The interface of a problem, and the registry of those that exist.
+"""The interface of a problem.
 
 A problem is the only place that knows what the data mean. The engine asks it for data, networks by
 name, observables and a score, and never looks inside. Problem modules import no TensorFlow: networks
@@ -7,28 +7,29 @@ are named as `module:function` and resolved by the engine.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel
 
-from hpcgan import weights as of_events
+from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import Layout
+from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample, Schema
+from hpcgan.data.source import Source
 from hpcgan.errors import InputError
-from hpcgan.metrics import points
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
+from hpcgan.problems.discovery import PROBLEMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hpcgan.config import DataConfig
-    from hpcgan.data.source import Source
 
 Observables = dict[str, Observable]
 
@@ -48,6 +49,12 @@ class Problem(ABC):
     Model: ClassVar[type[BaseModel]]
     #: Methods that train its networks, by their names in the configuration; the first is the default.
     methods: ClassVar[Sequence[str]] = ("gan",)
+    #: Layouts of its files, which generic commands then know (`hpcgan.problems.layouts`).
+    layouts: ClassVar[Sequence[Layout]] = (SAMPLES,)
+    #: What `hpcgan data NAME` makes for it, by NAME: `module:class` of each `hpcgan.data.generators.Generator`.
+    generators: ClassVar[Mapping[str, str]] = {}
+    #: What `hpcgan data import` reads for it: `module:class` of each `hpcgan.data.importers.Importer`.
+    importers: ClassVar[Sequence[str]] = ()
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
 
@@ -93,6 +100,21 @@ class Problem(ABC):
             One of several is missing.
         """
         return {"": file_of(path, split)}
+
+    def existing(self, path: Path, split: str) -> Path:
+        """The file of a split, which has to be there.
+
+        Raises
+        ------
+        InputError
+            It is not; the message says how to make it.
+        """
+        file = file_of(path, split)
+        if not file.is_file():
+            maker = next(iter(self.generators), None)
+            hint = "" if maker is None else f"; make it with 'hpcgan data {maker} --out {path} ...'"
+            raise InputError(f"{file}: no such file{hint}")
+        return file
 
     @abstractmethod
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
@@ -281,256 +303,85 @@ class Problem(ABC):
         return None
 
 
+class FileProblem(Problem):
+    """A problem with one file a split, in which each tensor of the schema is a data set.
+
+    A subclass says what is special about its files: `check_file`, `check_samples`, `file_attributes`.
+    """
+
+    #: What messages call the samples of such a file.
+    noun: ClassVar[str] = "samples"
+
+    @property
+    def file_attributes(self) -> Mapping[str, Any]:
+        """Attributes that a file of generated samples has besides the problem's name."""
+        return {}
+
+    def check_file(self, file: Path) -> None:
+        """Refuse a file for a reason that is worth a message of its own, before it is opened.
+
+        Raises
+        ------
+        InputError
+        """
+
+    def check_samples(self, sample: Sample, path: str, first: int) -> None:
+        """Refuse samples that cannot be; those of file `path` from number `first` on.
+
+        Raises
+        ------
+        InputError
+        """
+
+    def group_of(self, file: Path) -> str:
+        """Group of the file that holds the data sets."""
+        return SAMPLES.group
+
+    def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
+        file = self.existing(path, split)
+        self.check_file(file)
+        return TensorSource(file, self.schema, cache_mb, self.group_of(file))
+
+    def validate(self, path: Path, split: str) -> None:
+        file = self.existing(path, split)
+        self.check_file(file)
+        tensors.validate(file, self.schema, self.check_samples, self.group_of(file))
+
+    @contextlib.contextmanager
+    def writer(
+        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
+    ) -> Iterator[Callable[[Sample], None]]:
+        folder, sizes = target_of(path, n)
+        of_file = {"problem": self.name, **self.file_attributes, **attributes}
+        with tensors.Writer(folder, sizes, self.schema, of_file, force, noun=self.noun) as writer:
+            yield writer.append
+
+
+def target_of(path: Path, n: int) -> tuple[Path, dict[str, int]]:
+    """Folder and sizes that a `SplitWriter` takes, for a single file of generated samples.
+
+    Raises
+    ------
+    InputError
+        The name does not end in .h5.
+    """
+    if path.suffix != ".h5":
+        raise InputError(f"{path}: give a name that ends in .h5")
+    return path.absolute().parent, {path.stem: n}
+
+
 def file_of(path: Path, split: str) -> Path:
     """The file of a split, or the path itself if it is a file."""
     return path if path.is_file() else path / f"{split}.h5"
 
 
-#: Every problem: name -> "module:class". Adding one is adding a line.
-REGISTRY: dict[str, str] = {
-    "calo_layer": "hpcgan.problems.calorimeter.layer:CaloLayerProblem",
-    "calogan": "hpcgan.problems.calorimeter.calogan:CaloganProblem",
-    "conditional": "hpcgan.problems.detector_images.conditional:ConditionalProblem",
-    "cosmo": "hpcgan.problems.cosmo.problem:CosmoProblem",
-    "pileup": "hpcgan.problems.pileup.problem:PileupProblem",
-    "rpv": "hpcgan.problems.detector_images.rpv:RpvProblem",
-}
-
-
 def problem_class(name: str) -> type[Problem]:
-    """The class of a problem.
+    """The class of a problem, by its name or as `package.module:Class`.
 
     Raises
     ------
-    KeyError
-        Unknown name.
+    InputError
+        There is none, or it cannot be imported.
     """
-    module, _, attribute = REGISTRY[name].partition(":")
-    cls: type[Problem] = getattr(importlib.import_module(module), attribute)
+    cls: type[Problem] = PROBLEMS.get(name)
     return cls
-
-
-class Problems:
-    """The registry as configuration loading wants it (`hpcgan.config.Registry`)."""
-
-    def names(self) -> list[str]:
-        """Names of all problems."""
-        return sorted(REGISTRY)
-
-    def get(self, name: str) -> type[Problem]:
-        """The class of a problem."""
-        return problem_class(name)
-
-
-@dataclass(frozen=True)
-class Use:
-    """Which events of a file are used, and how they count.
-
-    Attributes
-    ----------
-    select : mapping of str to a number or a list of numbers
-        Columns, and the values they must have.
-    weighted : bool
-        Whether events count with their weights.
-    select_key, ignore_key : str
-        What messages call the settings.
-    """
-
-    select: Mapping[str, float | list[float]] = field(default_factory=dict)
-    weighted: bool = True
-    select_key: str = "data.select"
-    ignore_key: str = "data.weights=ignore"
-
-    @property
-    def example(self) -> str:
-        """How to select events of y = 1."""
-        return f"{self.select_key} y=1" if self.select_key.startswith("-") else f"{self.select_key}={{y: 1}}"
-
-    @classmethod
-    def of(cls, data: DataConfig) -> Use:
-        """As a configuration has it."""
-        return cls(data.select, data.weights == "use")
-
-
-def open_events(problem: Problem, path: Path, split: str, use: Use, cache_mb: int = 1024) -> Source:
-    """Open one split of a folder, or a file, with the events that are used of it: those selected, with any weight.
-
-    Raises
-    ------
-    InputError
-        Missing or broken file, no such column, no event that is left, weights of which no distribution can be made.
-    """
-    return _counted(_selected(problem.open(path, split, cache_mb), use), use)
-
-
-def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
-    """Open a split as it is trained on, or selected by: also without the events of `data.leave_out`.
-
-    Raises
-    ------
-    InputError
-        As `open_events`; a file that is not that of the run (`hpcgan.runs.data.load`); a point that no event of the
-        training split has, or no event that is left.
-    """
-    data.require(split)
-    use = Use.of(data)
-    source = _selected(problem.open(data.path, split, data.cache_mb), use)
-    if not data.leave_out:
-        return _counted(source, use)
-    from hpcgan.data.source import Subset, matching
-
-    conditions = source.conditions()
-    kept = np.ones(len(source), bool)
-    for point in data.leave_out:
-        fits = matching(conditions, point)
-        if split == "train" and not fits.any():
-            source.close()
-            raise InputError(
-                f"{source.path}: data.leave_out: no event has {points.label(point)}; {_there(problem, conditions)}"
-            )
-        kept &= ~fits
-    if not kept.any():
-        source.close()
-        raise InputError(f"{source.path}: data.leave_out leaves no event")
-    return _counted(Subset(source, np.flatnonzero(kept)), use)
-
-
-def _selected(source: Source, use: Use) -> Source:
-    """The events that have the values asked for."""
-    if not use.select:
-        return source
-    from hpcgan.data.source import Subset
-
-    try:
-        where, known = f"{source.path}: {use.select_key}", source.labels()
-        kept = np.ones(len(source), bool)
-        for name, wanted in use.select.items():
-            if name not in known:
-                there = f"; there are: {', '.join(known)}" if known else ", nor any other to select by"
-                raise InputError(f"{where}: the file has no column '{name}'{there}")
-            values = np.asarray(wanted, np.float64).reshape(-1)
-            found = source.label(name)
-            # Files hold most columns in single precision: 0.1 there is not 0.1.
-            fits = np.isin(found, values) | np.isin(found, values.astype(np.float32).astype(np.float64))
-            if not fits.any():
-                raise InputError(f"{where}: no event has {_asked(name, values)}; there are: {counted(found)}")
-            kept &= fits
-        if not kept.any():
-            raise InputError(f"{where} leaves no event: none has all of {', '.join(use.select)} as asked for")
-    except BaseException:
-        source.close()
-        raise
-    return Subset(source, np.flatnonzero(kept))
-
-
-def _counted(source: Source, use: Use) -> Source:
-    """The events that count: without those of weight zero, and with equal weights where weights are ignored."""
-    from hpcgan.data.source import WEIGHT, Subset
-
-    try:
-        weights = source.weights()
-        if weights is None:
-            return source
-        if not use.weighted:
-            return Subset(source, np.arange(len(source)), weighted=False)
-        of_events.check(
-            weights, f"{source.path}: data set '{WEIGHT}'", f"correct the file, or ignore weights with {use.ignore_key}"
-        )
-    except BaseException:
-        source.close()
-        raise
-    return source if weights.all() else Subset(source, np.flatnonzero(weights), weightless=int(np.sum(weights == 0)))
-
-
-def weights_used(source: Source) -> str | None:
-    """One line on the weights that the events of a source have; None where all count alike."""
-    from hpcgan.data.source import Subset
-
-    weights = source.weights()
-    weightless = source.weightless if isinstance(source, Subset) else 0
-    if weights is None and not weightless:
-        return None
-    said = f"the weights of events are used: {len(source)} events of {source.path} "
-    if weights is None:
-        said += "have equal weights"
-    else:
-        said += f"determine as much as {of_events.effective(weights):.1f} of equal weight"
-    return said + (f", {weightless} have the weight 0 and are left out" if weightless else "")
-
-
-def weights_of_first(source: Source, events: int) -> np.ndarray | None:
-    """Weights of the first events of a source, which are to be scored; None where all count alike.
-
-    Raises
-    ------
-    InputError
-        Their sum is not above zero.
-    """
-    from hpcgan.data.source import WEIGHT
-
-    weights = source.weights()
-    if weights is None:
-        return None
-    n = min(events, len(source))
-    where = f"{source.path}: data set '{WEIGHT}' of the first {n} events"
-    of_events.check(weights[:n], where, "score more with scoring.events, or ignore weights with data.weights=ignore")
-    return of_events.counting(weights[:n])
-
-
-def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
-    """What to warn of: negative weights, weights that cannot be used, a mixture of signal and background.
-
-    Parameters
-    ----------
-    source : Source
-        As `open_split` or `open_events` gave it.
-    use : Use
-    trained : bool
-        Whether it is trained on, or compared with.
-    """
-    from hpcgan.data.source import Unweighted
-
-    found = []
-    weights = source.weights()
-    if weights is not None and (weights < 0).any():
-        share, of_sum = of_events.negative_shares(weights)
-        what = (
-            "training draws events by |weight|, since a batch cannot subtract events: the density that is learnt is "
-            "that of |weight|"
-            if trained
-            else "distributions subtract them"
-        )
-        found.append(
-            f"{source.path}: {share:.1%} of the events have a negative weight ({of_sum:.1%} of the sum of |weight|); "
-            f"{what}"
-        )
-    if use.weighted and isinstance(source, Unweighted) and source.unused_weights():
-        found.append(f"{source.path}: the weights of a pool's events are not used; sums draw all events alike")
-    if "y" in source.labels() and "y" not in use.select:
-        labels = source.label("y")
-        if len(np.unique(labels)) > 1:
-            found.append(
-                f"{source.path}: the events are a mixture of y = {counted(labels)}, and all are used; "
-                f"{use.example} selects those of y = 1"
-            )
-    return found
-
-
-def counted(values: np.ndarray, most: int = 12) -> str:
-    """The values that there are, and how often, `0 (30 events), 1 (12 events)`."""
-    distinct, counts = np.unique(values, return_counts=True)
-    shown = [f"{value:g} ({count} events)" for value, count in zip(distinct[:most], counts[:most], strict=True)]
-    more = f" and {len(distinct) - most} other values" if len(distinct) > most else ""
-    return ", ".join(shown) + more
-
-
-def _asked(name: str, values: np.ndarray) -> str:
-    return f"{name} = {' or '.join(f'{value:g}' for value in values)}"
-
-
-def _there(problem: Problem, conditions: Sample) -> str:
-    """The points of the conditions that there are, for a message."""
-    found = np.unique(np.stack([conditions[name].reshape(-1) for name in problem.conditions], axis=1), axis=0)
-    shown = [points.label(dict(zip(problem.conditions, row.tolist(), strict=True))) for row in found[:12]]
-    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-    return f"there are: {'; '.join(shown)}{more}"

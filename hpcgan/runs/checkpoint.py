@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
 from hpcgan.system.files import sync, sync_folder
 
 FORMAT = 1
@@ -53,7 +53,7 @@ def save(
 
     Raises
     ------
-    HpcganError
+    EnvironmentFailure
         The file system refuses (full disk ...); no earlier checkpoint is touched.
     """
     # Never replaced in place: no file system has one operation for that, and the step may be all there is.
@@ -87,7 +87,7 @@ def save(
         os.rename(temporary, final)
         sync_folder(folder)
     except OSError as error:
-        raise HpcganError(
+        raise EnvironmentFailure(
             f"{final}: cannot write the checkpoint ({error.strerror}); "
             + ("earlier checkpoints are intact" if steps(folder) else "there is no earlier one")
         ) from None
@@ -99,6 +99,11 @@ def save(
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending (complete ones, unverified)."""
     return sorted({step for step, _ in _entries(folder)})
+
+
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint in a folder, -1 if there is none."""
+    return max(steps(folder), default=-1)
 
 
 def path_of(folder: Path, step: int) -> Path:

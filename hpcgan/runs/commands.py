@@ -22,13 +22,13 @@ from typing import Any
 from hpcgan.config import LARGEST_RATE, METHODS
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
+from hpcgan.runs.records import Reader
 from hpcgan.suggest import did_you_mean
 from hpcgan.system.files import write_atomic
 
 COMMANDS = ("pause", "resume", "set", "checkpoint", "stop")
-#: States of a run that nobody will go on with by itself.
-_ENDED = ("done", "pruned")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def send(run: RunDirectory, name: str, rates: Mapping[str, float] | None = None)
     """
     rates = dict(rates or {})
     check(name, rates, networks_of(run))
-    if (state := attempt_state(run)) in _ENDED:
+    if (state := attempt_state(run)) in records.OVER:
         raise InputError(f"{run.path}: the training has ended ({state}); there is nothing to {name}")
     command = Command(f"{time.time_ns():020d}-{secrets.token_hex(4)}", name, rates)
     try:
@@ -114,13 +114,12 @@ def send(run: RunDirectory, name: str, rates: Mapping[str, float] | None = None)
     return command.id
 
 
-def outcome(run: RunDirectory, command_id: str) -> dict[str, Any] | None:
+def outcome(run: RunDirectory, command_id: str) -> records.Command | None:
     """The record of a command that was obeyed or refused; None as long as it was not."""
-    found = [r for r in records.read(run.metrics_file, "command") if r.get("id") == command_id]
-    return found[-1] if found else None
+    return Reader(run.metrics_file, records.Command).read().outcome(command_id)
 
 
-def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str, Any]:
+def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> records.Command:
     """The record of a command, once a training has obeyed it.
 
     Raises
@@ -132,18 +131,23 @@ def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> dict[str,
         ended before it could obey.
     """
     end = time.monotonic() + timeout
-    while (record := outcome(run, command_id)) is None:
+    reader = Reader(run.metrics_file, records.Command)
+
+    def answer() -> records.Command | None:
+        return reader.read().outcome(command_id)
+
+    while (record := answer()) is None:
         state = attempt_state(run) or "not started"
-        if state in _ENDED and outcome(run, command_id) is None:  # which may have come in between
+        if state in records.OVER and answer() is None:  # which may have come in between
             Inbox(run).remove([command_id])
             raise HpcganError(f"{run.path}: the training has ended ({state}) before it could obey")
-        if not _may_answer(state) and outcome(run, command_id) is None:
+        if not _may_answer(state) and answer() is None:
             raise HpcganError(f"{run.path}: {stays(run, command_id)}")
         if time.monotonic() > end:
             raise HpcganError(f"{run.path}: no answer in {timeout:.0f} s; {stays(run, command_id)}")
         time.sleep(0.2)
-    if record.get("refused"):
-        raise InputError(f"{run.path}: {record['refused']}")
+    if record.refused:
+        raise InputError(f"{run.path}: {record.refused}")
     return record
 
 
@@ -181,7 +185,7 @@ def withdraw(run: RunDirectory, ids: Sequence[str] = ()) -> list[dict[str, Any]]
     waits = {command["id"]: command for command in inbox.read()}
     for name in ids:
         if (record := outcome(run, name)) is not None:
-            raise InputError(f"{run.path}: command {name} was obeyed at step {record['step']}")
+            raise InputError(f"{run.path}: command {name} was obeyed at step {record.step}")
         if name not in waits:
             raise InputError(f"{run.path}: no command {name} waits{did_you_mean(name, waits)}")
     taken = [waits[name] for name in ids or waits if outcome(run, name) is None]

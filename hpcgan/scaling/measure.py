@@ -24,8 +24,7 @@ from hpcgan.config import Config, Section
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.launch.launcher import Launcher, Place, Watch, launch
 from hpcgan.launch.mpirun_output import BannerFilter
-from hpcgan.problems.base import Problems
-from hpcgan.runs import data as rundata
+from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic
 
@@ -256,7 +255,7 @@ class Study:
 
     def config(self) -> Config:
         """The configuration, as resolved when the study began."""
-        return RunDirectory(self.path).load_config(Problems())
+        return RunDirectory(self.path).load_config()
 
     def results(self) -> list[dict[str, Any]]:
         """All points there are, by backend, ranks and repeat; failed ones have `failure`."""
@@ -491,7 +490,7 @@ def last_error(log: bytes) -> str:
 
 def identity_of(config: Config) -> str:
     """Hash of what is measured: the configuration, and the content of the data, if these are read."""
-    return config.identity_hash() if config.scaling.synthetic_data else rundata.run_hash(config)
+    return config.identity_hash() if config.scaling.synthetic_data else run_data.run_hash(config)
 
 
 def default_directory(config: Config) -> Path:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpcgan.errors import InputError
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.table import Row, TableReader
 
 #: What the coordinator's lease says, and what it is called of a sweep.

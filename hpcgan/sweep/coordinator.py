@@ -7,7 +7,6 @@ which trials have ended, which are still run by somebody, and which were lost, a
 from __future__ import annotations
 
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 from hpcgan.launch.process import GRACE, Requests
-from hpcgan.runs.directory import attempt_state
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.ledger import (
     OWN_SAMPLERS,
@@ -27,7 +27,8 @@ from hpcgan.sweep.ledger import (
 )
 from hpcgan.sweep.space import Space
 from hpcgan.sweep.store import STATES, Assignment, Description, Result, StudyDirectory
-from hpcgan.sweep.trial import cause, standing
+from hpcgan.sweep.trial import failure_file, standing
+from hpcgan.system import failure
 
 #: The longest wait before a lost trial is started again, seconds.
 LONGEST_BACKOFF = 60.0
@@ -218,7 +219,7 @@ class Coordinator:
         if self.requests.made():  # that is why
             return
         if code == EXIT_INTERRUPTED or (code is None and state == "interrupted"):
-            step = _newest_step(self.study, number)
+            step = checkpoints.newest_step(self.study.trial(number).checkpoints)
             standing_.stops = 1 if step > standing_.step else standing_.stops + 1
             standing_.step = step
             if standing_.stops < FRUITLESS:
@@ -226,9 +227,9 @@ class Coordinator:
                 return
         # The ledger's trial is closed once it is trained: losses while it is scored on test events are counted here.
         lost = standing_.lost = max(self.ledger.lose(number), standing_.lost + 1)
-        said = cause(self.study.log_file(number))
+        reason = failure.read(failure_file(self.study, number))
         why = f"exit code {code}" if code is not None else "its process is gone"
-        why += f": {said}" if said else ""
+        why += f": {reason}" if reason is not None else ""
         if lost <= self.plan.retries:
             standing_.not_before = time.monotonic() + min(self.plan.backoff * lost, LONGEST_BACKOFF)
             self.report(f"trial {number} was lost ({why}); {lost} of {self.plan.retries} retries")
@@ -444,10 +445,3 @@ def _numbers(numbers: set[int]) -> str:
     if len(listed) > 8:
         return f"{len(listed)} trials"
     return f"trial{'s' * (len(listed) > 1)} " + ", ".join(str(n) for n in listed)
-
-
-def _newest_step(study: StudyDirectory, number: int) -> int:
-    """Step of a trial's newest checkpoint, -1 without one."""
-    folder = study.trial(number).checkpoints
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(match[1]) for name in names if (match := re.match(r"step-(\d+)", name))), default=-1)

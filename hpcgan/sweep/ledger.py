@@ -343,12 +343,8 @@ def known_params(space: Space, description: Description, index: int) -> dict[str
 
 def scores_of(study: StudyDirectory, number: int) -> dict[int, float]:
     """Validation score of each epoch of a trial that has one."""
-    found = {}
-    for record in records.read(study.trial(number).metrics_file, "epoch"):
-        total = (record.get("score") or {}).get("total")
-        if isinstance(total, (int, float)):
-            found[int(record["epoch"])] = float(total)
-    return found
+    epochs = records.read(study.trial(number).metrics_file, records.Epoch)
+    return {record.epoch: record.total for record in epochs if record.total is not None}
 
 
 def _attributes(result: Result) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import rng, yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import InputError
 from hpcgan.suggest import choose, did_you_mean
 
@@ -142,15 +142,13 @@ class Space:
         Those that others depend on first.
     base : Config
         The configuration that trials change.
-    registry : Registry
     where : str
         File, for messages.
     """
 
-    def __init__(self, dimensions: Sequence[Dimension], base: Config, registry: Registry, where: str) -> None:
+    def __init__(self, dimensions: Sequence[Dimension], base: Config, where: str) -> None:
         self.dimensions = tuple(dimensions)
         self.base = base
-        self.registry = registry
         self.where = where
         self.plain = base.dump()
 
@@ -229,10 +227,10 @@ class Space:
         _set(raw, "seed", seed)
         for key, value in params.items():
             _set(raw, key, value)
-        return configuration.load(raw, self.registry, where=f"{self.where}: {SECTION}")
+        return configuration.load(raw, where=f"{self.where}: {SECTION}")
 
 
-def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
+def parse(raw: Any, base: Config, where: str) -> Space:
     """Read the section `search:`.
 
     Parameters
@@ -241,7 +239,6 @@ def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
         What YAML made of it.
     base : Config
         The rest of the configuration.
-    registry : Registry
     where : str
         File, for messages.
 
@@ -267,12 +264,12 @@ def parse(raw: Any, base: Config, registry: Registry, where: str) -> Space:
         raise InputError(f"{where}: {SECTION}.{twice[0]}: is given twice")
     if inside := [(a, b) for a in keys for b in keys if b.startswith(f"{a}.")]:
         raise InputError(f"{where}: {SECTION}.{inside[0][1]}: is part of '{inside[0][0]}', which is searched, too")
-    space = Space(_in_order(dimensions, where), base, registry, where)
+    space = Space(_in_order(dimensions, where), base, where)
     checked = []
     for d in space.dimensions:
         d = replace(d, when={other: _when_values(space, d.key, other, values) for other, values in d.when.items()})
         checked.append(_checked(space, d))
-    space = Space(checked, base, registry, where)
+    space = Space(checked, base, where)
     _check_reachable(space, where)
     return space
 
@@ -397,7 +394,7 @@ def _check_reachable(space: Space, where: str) -> None:
         values = {p.key: [*named[p.key], *_another(p, named[p.key])] for p in above}
         if math.prod(len(found) for found in values.values()) > _COMBINATIONS:
             continue
-        part = Space(above, space.base, space.registry, where)
+        part = Space(above, space.base, where)
         if not any(part.active(d, params) for params in part.combinations(values)):
             label = f"{where}: {SECTION}.{d.key}.when"
             raise InputError(f"{label}: is never true: {' and '.join(d.when)} never have these values together")

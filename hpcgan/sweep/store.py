@@ -4,7 +4,7 @@
     config.yaml     the configuration that trials change, as resolved when the study began
     space.yaml      the search space as it was given
     journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
-    attempts/       which coordinator has the study (`hpcgan.runs.directory.Lease`)
+    attempts/       which coordinator has the study (`hpcgan.runs.lease.Lease`)
     goal.json       how much the coordinator is to do (`Goal`), for those who watch
     jobs.jsonl      Slurm arrays that were submitted for it
     stop            wish that all trials stop, the coordinator's or anybody's; the next coordinator takes it away
@@ -12,7 +12,7 @@
     trials/0007/    an ordinary run directory, and in it
         trial.json    what the trial is (`Assignment`), written by the coordinator before it hands the trial out
         output.log    what the trial's processes printed
-        runner/       who runs it, and how often it was started (`hpcgan.runs.directory.Lease`)
+        runner/       who runs it, and how often it was started (`hpcgan.runs.lease.Lease`)
         verdict.json  that it shall end early, decided once, by the coordinator or by a person
         result.json   what came of it (`Result`), when it has ended
 

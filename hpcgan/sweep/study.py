@@ -12,10 +12,11 @@ from typing import Any
 
 from hpcgan import config as configuration
 from hpcgan import yamlio
-from hpcgan.config import Config, Registry
+from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError, Interrupted
-from hpcgan.runs import data as rundata
-from hpcgan.runs.directory import FencedError, Lease, RunDirectory, differences
+from hpcgan.problems import run_data
+from hpcgan.runs.directory import RunDirectory, differences
+from hpcgan.runs.lease import FencedError, Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep.ledger import known_params, trial_seed
 from hpcgan.sweep.space import SECTION, Space
@@ -23,13 +24,12 @@ from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
 
 
-def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
+def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Space]:
     """The configuration that trials change, and the search space, of a file that holds both.
 
     Parameters
     ----------
     path : Path
-    registry : Registry
     overrides : sequence of str
         `key=value`; with `search.KEY={choice: [8, 16]}` a dimension becomes another one, with `search.KEY=null` none.
 
@@ -43,10 +43,10 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple
     if SECTION not in raw:
         raise InputError(f"{path}: has no section '{SECTION}', which says what is searched; see configs/rpv_sweep.yaml")
     section = raw.pop(SECTION)
-    base = configuration.load(raw, registry, where=str(path))
+    base = configuration.load(raw, where=str(path))
     if base.scoring.every_epochs == 0:
         raise InputError(f"{path}: scoring.every_epochs: 0, but a study chooses by the score")
-    return base, spaces.parse(spaces.override(section, of_space), base, registry, str(path))
+    return base, spaces.parse(spaces.override(section, of_space), base, str(path))
 
 
 def ranks_of(base: Config) -> int:
@@ -152,7 +152,7 @@ def opened(
             write_atomic(study.space_file, yamlio.dump(description.space))
             study.write_description(description)  # last: with it there is a study
         with contextlib.suppress(InputError):  # without data there is nothing to remember, and trials say so
-            rundata.write(run, rundata.identify(base))
+            run_data.write(run, run_data.identify(base))
         yield lease
         outcome = "done"
     except Interrupted:
@@ -180,7 +180,7 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
         return
     found = differences(_compared(study, there), {**asdict(description), "identity": _identity(base)})
     if not found:
-        rundata.check(RunDirectory(study.path), base, rundata.identify(base), "study", "--out")
+        run_data.check(RunDirectory(study.path), base, run_data.identify(base), "study", "--out")
     shown = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in found[:3])
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     raise InputError(f"{study.path}: holds another study ({shown}{more}); give another directory with --out")
@@ -217,7 +217,7 @@ def _identity(base: Config) -> dict[str, Any]:
 
 
 def _identity_hash(base: Config) -> str:
-    whole = [_identity(base), rundata.content(base)]
+    whole = [_identity(base), run_data.content(base)]
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

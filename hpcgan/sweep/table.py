@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from hpcgan.errors import InputError
 from hpcgan.launch import run_status
-from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state, attempts_made
-from hpcgan.sweep.store import Assignment, Description, Goal, Result, StudyDirectory, is_number, is_whole
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state, attempts_made
+from hpcgan.runs.records import Epoch, Reader, Start
+from hpcgan.sweep.store import Assignment, Description, Goal, Result, StudyDirectory, is_whole
 
 RowState = Literal["complete", "pruned", "failed", "running", "queued", "lost", "broken"]
 ROW_STATES: tuple[RowState, ...] = ("complete", "pruned", "failed", "running", "queued", "lost", "broken")
@@ -230,43 +231,21 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-@dataclass(frozen=True)
-class _Epoch:
-    epoch: int
-    score: float | None
-    time: float
-    numbers: dict[str, float]
-
-
-def _records(run: RunDirectory, problems: list[str]) -> tuple[list[_Epoch], list[float]]:
+def _records(run: RunDirectory, problems: list[str]) -> tuple[list[Epoch], list[float]]:
     """Epochs in order, and when attempts began; what makes no sense is left out and said."""
+    reader = Reader(run.metrics_file, Epoch, Start)
     try:
-        found = records.read(run.metrics_file)
-    except (OSError, TypeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "records that make no sense"
-        problems.append(f"{run.metrics_file}: cannot be read ({reason}); no learning curve")
-        return [], []
-    epochs: dict[int, _Epoch] = {}
-    broken = 0
-    for record in (r for r in found if r["kind"] == "epoch"):
-        score = record.get("score")
-        total = score.get("total") if isinstance(score, dict) else None
-        numbers = {key: float(value) for key, value in record.items() if is_number(value)}
-        sound = is_whole(record.get("epoch")) and "time" in numbers and (total is None or is_number(total))
-        if not sound:
-            broken += 1
-            continue
-        epochs[record["epoch"]] = _Epoch(
-            record["epoch"], None if total is None else float(total), numbers["time"], numbers
-        )
-    if broken:
-        problems.append(f"{run.metrics_file}: {broken} epochs that make no sense are left out")
-    starts = [r["time"] for r in found if r["kind"] == "start" and is_number(r.get("time"))]
-    return [epochs[epoch] for epoch in sorted(epochs)], starts
+        reader.read()
+    except OSError as error:
+        problems.append(f"{run.metrics_file}: cannot be read ({error.strerror}); no learning curve")
+    if n := reader.unusable:
+        problems.append(f"{run.metrics_file}: {n} record{'s' * (n > 1)} of no sense left out")
+    epochs = {record.epoch: record for record in reader.of(Epoch)}
+    return [epochs[epoch] for epoch in sorted(epochs)], [record.time for record in reader.of(Start)]
 
 
-def _curve(epochs: list[_Epoch]) -> tuple[tuple[int, float], ...]:
-    return tuple((e.epoch, e.score) for e in epochs if e.score is not None)
+def _curve(epochs: list[Epoch]) -> tuple[tuple[int, float], ...]:
+    return tuple((e.epoch, e.total) for e in epochs if e.total is not None)
 
 
 def _open(
@@ -274,7 +253,7 @@ def _open(
     study: StudyDirectory,
     assignment: Assignment | None,
     wanted: int,
-    epochs: list[_Epoch],
+    epochs: list[Epoch],
     starts: list[float],
 ) -> Row:
     """A trial without a result."""
@@ -282,7 +261,7 @@ def _open(
     curve, now, left = _curve(epochs), time.time(), None
     best = min(curve, key=lambda point: point[1]) if curve else None
     if state == "running" and epochs and epochs[-1].epoch < wanted:
-        whole = run_status.training_left(epochs[-1].numbers, wanted - epochs[-1].epoch)
+        whole = run_status.training_left(epochs[-1], wanted - epochs[-1].epoch)
         left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
     return Row(
         number,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import re
 import signal
@@ -26,14 +25,16 @@ from typing import IO, Any
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import srun
 from hpcgan.launch.launcher import Launcher, Place, Watch, launch
-from hpcgan.launch.outcome import OVER, ends, launch_training
+from hpcgan.launch.outcome import end_after, launch_training
 from hpcgan.launch.process import STOP_SIGNALS, Requests, handling, rank_command
 from hpcgan.launch.topology import UNKNOWN, Topology
 from hpcgan.launch.world import set_parent_death_signal
 from hpcgan.runs import records
-from hpcgan.runs.directory import FencedError, Lease, RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import FencedError, Lease, attempt_state, attempts_made
+from hpcgan.runs.records import End, Epoch
 from hpcgan.sweep.store import Assignment, Result, State, StudyDirectory
-from hpcgan.system import streams
+from hpcgan.system import failure, streams
 from hpcgan.system.allocation import current_job
 
 #: Seconds that processes of an earlier attempt get to notice that they are alone.
@@ -42,12 +43,8 @@ PATIENCE = 120.0
 WATCH = 1.0
 #: Generated samples that are scored on test events.
 TEST_SAMPLES = 5
-
-#: Ends of a training that say nothing of its hyper-parameters: another process was there, or the disk was full.
-_NOT_ITS_FAULT = re.compile(
-    r"is at work in it|has just started on this run|has taken this run over|trains in it: this one stops"
-    r"|cannot write|[Nn]o space left|[Qq]uota exceeded"
-)
+#: Characters of a reason that are kept.
+LONGEST_REASON = 500
 
 
 class Direct:
@@ -126,17 +123,17 @@ class Trial:
         self._wait_for_others(run)
         if self.requests.made():
             return EXIT_INTERRUPTED
-        started, begin, ended = time.time(), log.tell(), len(ends(run))
+        started, before = time.time(), attempts_made(run)
         argv = ["train", str(run.config_file), *self._place_of_data(assignment), "--run", str(run.path)]
         code = launch_training(argv, run, ranks, **self._options(ranks, threads, log))
         if self.lost:
             return EXIT_FAILED
-        made = judge(self.study, assignment, lease.attempt, code, started, begin, ended)
-        if made is None:
+        result = judge(self.study, assignment, lease.attempt, started, code, end_after(run, before))
+        if result is None:
             return code or EXIT_FAILED
         lease.check()
         extra = {"host": socket.gethostname(), "ranks": ranks, "threads": threads}
-        self.study.write_result(replace(made, extra=extra))
+        self.study.write_result(replace(result, extra=extra))
         return EXIT_DONE
 
     def _place_of_data(self, assignment: Assignment) -> list[str]:
@@ -146,6 +143,8 @@ class Trial:
 
     def _options(self, ranks: int, threads: int | None, log: IO[bytes]) -> dict[str, Any]:
         """Of `launch`."""
+        file = failure_file(self.study, self.number)
+        file.unlink(missing_ok=True)
         job, nodes = current_job(os.environ), 1
         launcher: Launcher | None = None  # this environment's mpirun
         if ranks == 1:
@@ -154,7 +153,11 @@ class Trial:
             launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
             nodes = min(job.nodes, ranks)
         watch = Watch(stdout=log, stderr=log, report=self.requests.report, requests=self.requests)
-        return {"place": Place(launcher, nodes, threads), "watch": watch}
+        return {
+            "env": {**os.environ, failure.VARIABLE: str(file.absolute())},
+            "place": Place(launcher, nodes, threads),
+            "watch": watch,
+        }
 
     def _wait_for_others(self, run: RunDirectory) -> None:
         """Until the ranks of an earlier attempt, whose starter was killed, have ended.
@@ -187,7 +190,7 @@ class Trial:
 
 
 def judge(
-    study: StudyDirectory, assignment: Assignment, attempt: int, code: int, started: float, begin: int, ended: int
+    study: StudyDirectory, assignment: Assignment, attempt: int, started: float, code: int, end: End | None
 ) -> Result | None:
     """What came of a training that ended with an exit code; None if it was not brought to an end.
 
@@ -197,59 +200,42 @@ def judge(
     assignment : Assignment
     attempt : int
         How often the trial was started.
-    code : int
-        Of the training.
     started : float
         Seconds since 1970.
-    begin : int
-        Where in the log this attempt begins, bytes.
-    ended : int
-        Ends of earlier attempts at the training.
+    code : int
+        Of the training.
+    end : End or None
+        What the training recorded of its end.
     """
-    new = ends(study.trial(assignment.number))[ended:]
-    outcome = new[-1].get("outcome") if new else None
+    run = study.trial(assignment.number)
     score, epoch, epochs = standing(study, assignment.number)
     state: State = "failed"
-    reason = None
-    if code == EXIT_DONE and outcome in OVER:
-        if outcome == "pruned":  # by hand, it may be before the first epoch
-            state, reason = "pruned", _verdict(study.trial(assignment.number).verdict_file)
-        elif score is None:
-            reason = "no epoch has a finite score"
-        else:
-            state = "complete"
-    elif code == EXIT_BAD_INPUT or (code == EXIT_FAILED and outcome == "failed"):
-        reason = cause(study.log_file(assignment.number), begin) or f"the training ended with exit code {code}"
-        if _NOT_ITS_FAULT.search(reason):
+    if code == EXIT_DONE and end is not None and end.cause == "finished":
+        reason = None if score is not None else "no epoch has a finite score"
+        state = "failed" if score is None else "complete"
+        if end.outcome == "pruned":  # by hand, it may be before the first epoch
+            state, reason = "pruned", _verdict(run.verdict_file)
+    elif code == EXIT_BAD_INPUT or (code == EXIT_FAILED and end is not None and end.outcome == "failed"):
+        # Refused before there was a run to write a record into, it has told only whoever has started it.
+        cause = failure.read(failure_file(study, assignment.number)) if end is None else end.failure
+        if cause is not None and cause.kind == "environment":  # says nothing of the hyper-parameters
             return None
+        reason = f"the training ended with exit code {code}" if cause is None else str(cause)[:LONGEST_REASON]
     else:
         return None
     return assignment.result(attempt, state, reason, score=score, epoch=epoch, epochs=epochs, started=started)
 
 
+def failure_file(study: StudyDirectory, number: int) -> Path:
+    """Where a trial's training tells why it failed (`hpcgan.system.failure`)."""
+    return study.runner(number).path / "failure.json"
+
+
 def standing(study: StudyDirectory, number: int) -> tuple[float | None, int | None, int]:
     """The best epoch's score, that epoch, and the epochs trained so far."""
-    epochs = records.read(study.trial(number).metrics_file, "epoch")
-    scored = [(r["score"]["total"], r["epoch"]) for r in epochs if r.get("score")]
-    finite = [(s, e) for s, e in scored if isinstance(s, (int, float)) and math.isfinite(s)]
-    score, epoch = min(finite, default=(None, None))
-    return score, epoch, int(epochs[-1]["epoch"]) if epochs else 0
-
-
-def cause(log: Path, begin: int = 0) -> str | None:
-    """The line of a log that says why a training ended, without the program's name."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(begin)
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    said = [line.strip() for line in lines if line.strip()]
-    for pattern in (r"hpcgan: (?:error: )?(rank \d+: .*)", r"hpcgan: error: (.*)", r"(\w+(?:Error|Exception): .*)"):
-        found = [match[1] for line in said if (match := re.match(pattern, line))]
-        if found:
-            return found[0][:500]
-    return said[-1][:500] if said else None
+    epochs = records.read(study.trial(number).metrics_file, Epoch)
+    score, epoch = min(((e.total, e.epoch) for e in epochs if e.total is not None), default=(None, None))
+    return score, epoch, epochs[-1].epoch if epochs else 0
 
 
 def _verdict(path: Path) -> str | None:

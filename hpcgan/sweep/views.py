@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hpcgan import config
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.launch.run_status import clock
-from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.domain import short_names, show
 from hpcgan.sweep.statistics import Standing, ranking, time_left
 from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table
@@ -75,11 +75,6 @@ def status(path: Path, *, once: bool) -> int:
     return EXIT_DONE
 
 
-def into_log(log: Path) -> str:
-    """What a sweep with `--log` says last on its terminal: it is at work."""
-    return f"at work; what it says from here on is in {log}"
-
-
 def report(path: Path) -> list[Path]:
     """Write the report of a study.
 
@@ -129,7 +124,7 @@ def _configuration(table: Table, first: Standing) -> str:
     """As the winner was trained; if that cannot be read, the study's with the winner's parameters."""
     run = table.study.trial(first.number)
     if run.exists:
-        return run.load_config(Problems()).to_yaml()
+        return run.load_config().to_yaml()
     base = RunDirectory(table.study.path).read_config()
     for key, value in first.params.items():
         *sections, last = key.split(".")
@@ -140,7 +135,7 @@ def _configuration(table: Table, first: Standing) -> str:
             raise InputError(f"{table.study.config_file}: has no section for '{key}' of trial {first.number}")
         node[last] = value
     try:
-        return config.load(base, Problems()).to_yaml()
+        return config.load(base).to_yaml()
     except InputError as error:
         raise InputError(f"{table.study.config_file}, with the values of trial {first.number}: {error}") from None
 

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from hpcgan.errors import EXIT_BAD_INPUT
 from hpcgan.suggest import did_you_mean, nearest
+from hpcgan.system import failure
+from hpcgan.system.failure import Failure
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,7 +30,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it in one line, and end."""
-        print(f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        text = f"{' '.join(message.split())}; see {self.prog} --help"
+        failure.tell(Failure("user", text))
+        print(f"{self.prog}: error: {text}", file=sys.stderr)
         self.exit(EXIT_BAD_INPUT)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

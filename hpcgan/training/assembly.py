@@ -27,28 +27,22 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.data.sharding import Sharding, rank_batch
 from hpcgan.data.source import Source
 from hpcgan.data.storage import check_space
-from hpcgan.errors import EXIT_BAD_INPUT, HpcganError, InputError, Interrupted, Stopped
+from hpcgan.errors import EXIT_BAD_INPUT, EnvironmentFailure, HpcganError, InputError, Interrupted, Stopped
 from hpcgan.evaluation.diversity import Diversity, DiversityMeter
 from hpcgan.evaluation.sample import scored_network
 from hpcgan.evaluation.score import Scorer
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
-from hpcgan.problems.base import (
-    Problem,
-    Problems,
-    Use,
-    doubts,
-    open_split,
-    problem_class,
-    weights_of_first,
-    weights_used,
-)
+from hpcgan.problems import run_data
+from hpcgan.problems.base import Problem, problem_class
+from hpcgan.problems.events import Use, doubts, open_split, weights_of_first, weights_used
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import data as rundata
+from hpcgan.runs import records
 from hpcgan.runs.commands import Inbox
-from hpcgan.runs.directory import Lease, RunDirectory
-from hpcgan.runs.records import MetricsWriter, append
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
+from hpcgan.system.failure import Failure
 from hpcgan.training import warm_start
 from hpcgan.training.loop import Trainer, Writers
 from hpcgan.training.progress import Reporter
@@ -104,7 +98,7 @@ def train(
             validation = open_split(problem, config.data, "val")
             refused.callback(validation.close)
             sharding = shard(config, comm, training)
-            data = rundata.identify(config)
+            data = run_data.identify(config)
             if comm.is_root:
                 check_inputs(config, run, problem, data, {"train": training, "val": validation})
         check_same_data(config, comm, data)
@@ -114,7 +108,7 @@ def train(
         if comm.is_root:
             check_room(run, state)
             run.create(config)
-            rundata.write(run, data)
+            run_data.write(run, data)
     sampler = make_sampler(config, problem, method.networks[scored_network(config)])
     writers = started_from = None
     with agreed(comm):
@@ -125,7 +119,8 @@ def train(
             writers = open_writers(config, run, comm, state, problem, sampler, asked, started_from, data, born)
     share(state, comm)
 
-    outcome = "failed"
+    outcome: records.Outcome = "failed"
+    failure = None
     done = state.counters.epoch + state.counters.position / sharding.n
     reporter = Reporter(comm.is_root, terminal, config.training.epochs, method.losses, done)
     try:
@@ -160,20 +155,23 @@ def train(
     except Interrupted as end:
         outcome = "stopped" if isinstance(end, Stopped) else "interrupted"
         raise
+    except BaseException as error:
+        failure = Failure.of(error, comm.rank if comm.size > 1 else None)
+        raise
     finally:
         reporter.close()
         if writers is not None:
-            _close(writers, state.counters.step, outcome)
+            _close(writers, state.counters.step, outcome, failure)
         training.close()
         validation.close()
     return state.counters.best
 
 
-def _close(writers: Writers, step: int, outcome: str) -> None:
+def _close(writers: Writers, step: int, outcome: records.Outcome, failure: Failure | None) -> None:
     """End the records and the lease. What cannot be written must not hide the error that ends a run."""
-    hidden = () if outcome in ("done", "pruned") else (HpcganError, OSError)
+    hidden = () if outcome in records.OVER else (HpcganError, OSError)
     with contextlib.suppress(*hidden):
-        writers.metrics.write("end", step, outcome=outcome)
+        writers.metrics.write(records.End(step=step, outcome=outcome, failure=failure))
     writers.metrics.close()
     with contextlib.suppress(*hidden):
         writers.lease.release(outcome)
@@ -217,7 +215,7 @@ def make_pipeline(config: Config, problem: Problem, training: Source, sharding: 
 
 
 def check_inputs(
-    config: Config, run: RunDirectory, problem: Problem, data: rundata.RunData, sources: Mapping[str, Source]
+    config: Config, run: RunDirectory, problem: Problem, data: run_data.RunData, sources: Mapping[str, Source]
 ) -> None:
     """Check the run directory and the data before anything is written.
 
@@ -228,8 +226,8 @@ def check_inputs(
         `training.start_from` is of no use.
     """
     if run.exists:
-        run.check_config(config, run.load_config(Problems()))
-        if warning := rundata.check(run, config, data):
+        run.check_config(config, run.load_config())
+        if warning := run_data.check(run, config, data):
             _warn(warning)
     if config.scoring.every_epochs:
         weights_of_first(sources["val"], config.scoring.events)
@@ -244,7 +242,7 @@ def check_inputs(
             _warn(f"{error} ('hpcgan evaluate' will need it)")
 
 
-def check_same_data(config: Config, comm: Comm, data: rundata.RunData) -> None:
+def check_same_data(config: Config, comm: Comm, data: run_data.RunData) -> None:
     """Check that all ranks read the same files: each node may have copies of its own.
 
     Raises
@@ -254,7 +252,7 @@ def check_same_data(config: Config, comm: Comm, data: rundata.RunData) -> None:
     """
     first = comm.broadcast_json(data.plain())
     with agreed(comm):
-        rundata.check_same(data, first, config, socket.gethostname())
+        run_data.check_same(data, first, config, socket.gethostname())
 
 
 def check_room(run: RunDirectory, state: TrainState) -> None:
@@ -340,29 +338,32 @@ def open_writers(
     sampler: Sampler,
     conditions: Sample | None = None,
     started_from: Path | None = None,
-    data: rundata.RunData | None = None,
+    data: run_data.RunData | None = None,
     born: float | None = None,
 ) -> Writers:
     """Take the lease and open what rank 0 writes; `conditions` are those of the stored samples."""
     lease = metrics = None
     try:
-        lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT))
-        metrics = MetricsWriter(run.metrics_file, lease.attempt)
+        lease = Lease(run, on_lost=lambda text: comm.abort(text, EXIT_BAD_INPUT, kind="environment"))
+        metrics = records.Writer(run.metrics_file, lease.attempt)
         origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
         said = provenance(config, comm, lease.attempt, state.counters.step, data)
-        append(run.provenance_file, {**said, **origin_of_weights})
-        metrics.write("start", state.counters.step, ranks=comm.size, samples=state.counters.samples)
+        records.append(run.provenance_file, {**said, **origin_of_weights})
+        metrics.write(records.Start(step=state.counters.step, ranks=comm.size, samples=state.counters.samples))
         with _written_by_tensorflow(run.tensorboard):
             events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
     except (HpcganError, OSError) as error:
         if metrics is not None:
+            with contextlib.suppress(HpcganError, OSError):
+                failure = Failure.of(error, comm.rank if comm.size > 1 else None)
+                metrics.write(records.End(step=state.counters.step, outcome="failed", failure=failure))
             metrics.close()
         if lease is not None:
             with contextlib.suppress(OSError):
                 lease.release("failed")
         if isinstance(error, HpcganError):
             raise
-        raise HpcganError(f"{run.path}: cannot write: {error.strerror}") from None
+        raise EnvironmentFailure(f"{run.path}: cannot write: {error.strerror}") from None
 
     def tensorboard(samples: int, scalars: Mapping[str, float]) -> None:
         with _written_by_tensorflow(run.tensorboard):
@@ -380,12 +381,12 @@ def open_writers(
                 append(events)
         except InputError as error:  # no space, say: true of the disk, but no input of a training
             cause = str(error).split(";")[0].removeprefix(f"{path.parent}: ")
-            raise HpcganError(
+            raise EnvironmentFailure(
                 f"{path}: cannot write ({cause}); make room, then the same command goes on from the last checkpoint"
             ) from None
 
     def begun(step: int) -> None:
-        metrics.write("begun", step, startup_s=None if born is None else time.monotonic() - born)
+        metrics.write(records.Begun(step=step, startup_s=None if born is None else time.monotonic() - born))
 
     return Writers(lease, metrics, tensorboard, samples, lambda: verdict(run.verdict_file), Inbox(run), begun)
 
@@ -397,11 +398,11 @@ def _written_by_tensorflow(path: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         text = re.sub(r"^\{\{.*?\}\} ", "", str(error).strip().splitlines()[0])  # without its name of a node
-        raise HpcganError(f"{path}: cannot write: {text}") from None
+        raise EnvironmentFailure(f"{path}: cannot write: {text}") from None
 
 
 def provenance(
-    config: Config, comm: Comm, attempt: int, step: int, data: rundata.RunData | None = None
+    config: Config, comm: Comm, attempt: int, step: int, data: run_data.RunData | None = None
 ) -> dict[str, Any]:
     """Where, when and with what an attempt runs."""
     job = current_job(os.environ)
@@ -419,7 +420,7 @@ def provenance(
         "tensorflow": tf.__version__,
         "machine": platform.machine(),
         "identity": config.identity_hash(),
-        "data": None if data is None else {"path": data.places[0], **data.fingerprints(rundata.SPLITS)},
+        "data": None if data is None else {"path": data.places[0], **data.fingerprints(run_data.SPLITS)},
         "slurm_job": None if job is None else job.id,
     }
 

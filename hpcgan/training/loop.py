@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,8 +27,9 @@ from hpcgan.evaluation.diversity import Diversity
 from hpcgan.methods.base import ATTENTION, NONFINITE, Method, StepInput, StepResult
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs.directory import Lease
-from hpcgan.runs.records import MetricsWriter
+from hpcgan.runs import records
+from hpcgan.runs.lease import Lease
+from hpcgan.system.failure import Failure
 from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Reporter
 from hpcgan.training.requests import StopRequest
@@ -73,7 +74,7 @@ class Writers:
     """
 
     lease: Lease
-    metrics: MetricsWriter
+    metrics: records.Writer
     tensorboard: Callable[[int, Mapping[str, float]], None]
     samples: Callable[[int], None]
     verdict: Callable[[], str | None] = lambda: None
@@ -291,7 +292,7 @@ class Trainer:
         counters.rollbacks += 1
         if self._writers is not None:
             self._writers.metrics.write(
-                "rollback", counters.step, reason=reason, to_step=found["step"], count=counters.rollbacks
+                records.Rollback(step=counters.step, reason=reason, to_step=found["step"], count=counters.rollbacks)
             )
         self._reporter.message(
             f"{reason}: back to the best state (rollback {counters.rollbacks} of {settings.limit}), "
@@ -322,7 +323,9 @@ class Trainer:
         self._reporter.step(self._epochs_done(), self._rate(), shown)
         if self._writers is not None and counters.step % RECORD_EVERY == 0:
             self._writers.metrics.write(
-                "step", counters.step, samples=counters.samples, epoch=self._epochs_done(), metrics=shown
+                records.Step(
+                    step=counters.step, samples=counters.samples, epoch=self._epochs_done(), metrics=dict(shown)
+                )
             )
             self._writers.tensorboard(counters.samples, {f"step/{k}": v for k, v in shown.items()})
 
@@ -354,28 +357,27 @@ class Trainer:
         if is_best and score is not None:
             counters.best = {"score": score.total, "epoch": epoch, "step": counters.step}
             counters.best_diversity = None if diversity is None else diversity.pairs
-        record: dict[str, Any] = {
-            "epoch": epoch,
-            "samples": counters.samples,
-            "losses": {loss.name: means.get(loss.metric) for loss in self._method.losses},
-            "probabilities": {name: means.get(metric) for name, metric in self._method.probabilities.items()},
-            "collapse": {
+        record = records.Epoch(
+            step=counters.step,
+            epoch=epoch,
+            samples=counters.samples,
+            losses={loss.name: means.get(loss.metric) for loss in self._method.losses},
+            probabilities={name: means.get(metric) for name, metric in self._method.probabilities.items()},
+            collapse={
                 "diversity": None if diversity is None else diversity.pairs,
                 "nearest": None if diversity is None else diversity.nearest,
                 "saturation": means.get("saturation"),
             },
-            "score": None
-            if score is None
-            else {"total": score.total, "parts": score.parts, "n": score.n, "details": score.details},
-            "is_best": is_best,
-            "best": counters.best,
-            "learning_rates": rates,
-            "samples_per_second": rate,
-            "scoring_seconds": time.monotonic() - started,
-        }
+            score=None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
+            is_best=is_best,
+            best=None if counters.best is None else records.Best(**counters.best),
+            learning_rates=dict(rates),
+            samples_per_second=rate,
+            scoring_seconds=time.monotonic() - started,
+        )
         self._comm.beat(f"the records of epoch {epoch}")
         if self._writers is not None:
-            self._writers.metrics.write("epoch", counters.step, **record)
+            self._writers.metrics.write(record)
             self._writers.tensorboard(counters.samples, _scalars(record))
             self._writers.samples(epoch)
         self._reporter.epoch(record)
@@ -448,11 +450,11 @@ class Trainer:
                 counters.changes = [
                     *counters.changes, {"step": counters.step, **command["rates"], "id": command["id"]}
                 ]  # fmt: skip
-        rates = self._comm.gather_json(self._learning_rates())
+        rates = self._comm.gather_json(self._learning_rates()) or []
         if self._writers is not None:
             for command in commands:
                 self._writers.metrics.write(
-                    "command", counters.step, **command, paused=counters.paused, learning_rates=rates
+                    records.Command(step=counters.step, **command, paused=counters.paused, learning_rates=rates)
                 )
         for command in commands:
             self._reporter.message(f"step {counters.step}: {_spoken(command)}")
@@ -487,10 +489,10 @@ class Trainer:
                     self._folder, self._config.checkpoint.keep, counters.best["step"] if counters.best else None
                 )
             except (HpcganError, OSError) as error:
-                failure = str(error)
+                failure = asdict(Failure.of(error))
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
-            raise HpcganError(failure, collective=True)
+            raise Failure(**failure).error()
 
 
 def learning_rates(
@@ -537,15 +539,17 @@ def learning_rates(
     }
 
 
-def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    rate = record["samples_per_second"]
-    flat: dict[str, float] = {} if rate is None else {"samples_per_second": rate}
-    for group in ("losses", "probabilities", "collapse", "learning_rates"):
-        flat.update({f"{group}/{name}": value for name, value in record[group].items() if value is not None})
-    if record["score"]:
-        flat["score/total"] = record["score"]["total"]
-        flat.update({f"score/{name}": value for name, value in record["score"]["parts"].items()})
-    return flat
+def _scalars(record: records.Epoch) -> dict[str, float]:
+    rate, scores = record.samples_per_second, record.score
+    groups: dict[str, Mapping[str, float | None]] = {
+        "losses": record.losses,
+        "probabilities": record.probabilities,
+        "collapse": record.collapse,
+        "learning_rates": record.learning_rates,
+        "score": {} if scores is None else {"total": scores.total, **scores.parts},
+    }
+    flat = {f"{group}/{name}": value for group, numbers in groups.items() for name, value in numbers.items()}
+    return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}
 
 
 def _spoken(command: Mapping[str, Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hpcgan.methods.base import Loss
+from hpcgan.runs.records import Epoch
 
 _LINE_EVERY_S = 30.0
 _PARTS_SHOWN = 6  # of a score, in a line
@@ -83,18 +83,17 @@ class Reporter:
             self._shown = now
             self.message(f"epoch {done:.2f}/{self._epochs}  {text}  left {self._left(done)}")
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
+    def epoch(self, record: Epoch) -> None:
         """After every epoch, with its record."""
         if not self._active:
             return
-        losses = "  ".join(f"{loss.short} {_loss(record['losses'][loss.name])}" for loss in self._losses)
-        line = f"epoch {record['epoch']}/{self._epochs}  {_rate(record['samples_per_second'])}{losses}"
-        score = record["score"]
-        if score:
-            parts = _parts(score["parts"])
-            mark = "  best" if record["is_best"] else ""
-            line += f"  score {score['total']:.2f} at N={score['n']} ({parts}){mark}"
-        self.message(f"{line}  left {self._left(float(record['epoch']))}")
+        losses = "  ".join(f"{loss.short} {_loss(record.losses[loss.name])}" for loss in self._losses)
+        line = f"epoch {record.epoch}/{self._epochs}  {_rate(record.samples_per_second)}{losses}"
+        score = record.score
+        if score is not None:
+            mark = "  best" if record.is_best else ""
+            line += f"  score {score.total:.2f} at N={score.n} ({_parts(score.parts)}){mark}"
+        self.message(f"{line}  left {self._left(float(record.epoch))}")
         self._shown = time.monotonic()
 
     def close(self) -> None:

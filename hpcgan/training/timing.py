@@ -37,7 +37,8 @@ from hpcgan.config import Config, TrainingSection
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
-from hpcgan.problems.base import Problems, open_split, problem_class
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.events import open_split
 from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def main() -> int:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     isolated = bool(request.get("processes"))
     try:
-        config = configuration.load(Path(request["config"]), Problems(), request["overrides"])
+        config = configuration.load(Path(request["config"]), request["overrides"])
 
         def make() -> Comm:
             if isolated:

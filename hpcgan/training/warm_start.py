@@ -8,7 +8,6 @@ from typing import Any
 
 from hpcgan.config import Config, ModelSection
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.problems.base import Problems
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.checkpoint import Checkpoint
 from hpcgan.runs.directory import differences, owner_of
@@ -31,7 +30,7 @@ def check(config: Config) -> None:
     run = owner_of(path)
     if not run.exists:
         raise InputError(f"{KEY}: {path} is no run directory (with a config.yaml), and no checkpoint of one")
-    other = run.load_config(Problems())
+    other = run.load_config()
     if other.problem != config.problem:
         raise InputError(f"{KEY}: {path} is a run of problem {other.problem}, not {config.problem}")
     differing = differences(_architecture(other), _architecture(config), "model")

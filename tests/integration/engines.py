@@ -12,8 +12,9 @@ import psutil
 import pytest
 import tiny
 import yaml
+from recorded import recorded
 
-from hpcgan.runs import checkpoint, records
+from hpcgan.runs import checkpoint
 from hpcgan.runs import commands as control
 from hpcgan.runs.directory import RunDirectory
 
@@ -28,7 +29,7 @@ def stopped_after(run, obeyed):
 
     def watch():
         while not given_up.wait(0.1):
-            if any(command["name"] == obeyed for command in records.read(run / "metrics.jsonl", "command")):
+            if any(command["name"] == obeyed for command in recorded(run / "metrics.jsonl", "command")):
                 control.send(RunDirectory(run), "stop", {})
                 return
 

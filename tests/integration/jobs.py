@@ -18,8 +18,9 @@ import psutil
 import pytest
 import tiny
 import yaml
+from recorded import recorded
 
-from hpcgan.runs import checkpoint, records
+from hpcgan.runs import checkpoint
 
 MARK = "HPCGAN_TEST_JOB"  # in the environment of every process of a job
 HERE = Path(__file__).parent
@@ -205,7 +206,7 @@ def assert_same_state(ours: Path, theirs: Path, but: Sequence[str] = ()) -> None
 
 def epochs(run: Path) -> list[dict[str, Any]]:
     """Records of the epochs without what the clock says."""
-    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run / "metrics.jsonl", "epoch")]
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in recorded(run / "metrics.jsonl", "epoch")]
 
 
 def stop(process: psutil.Process) -> None:

@@ -17,9 +17,9 @@ import pytest
 import tiny
 import yaml
 from engines import ENDLESS, a_little_further, assert_same, command_line_run, engines_of, last_step, wait_until
+from recorded import recorded
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.runs import records
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
@@ -196,7 +196,7 @@ def test_an_engine_that_dies_is_named_and_its_training_goes_on_elsewhere(session
     short = a_little_further(run)
     for path in (run, tmp_path / "whole"):
         assert session.train(config, [short], run=path).wait(jobs.PATIENCE) == "done"
-    attempts = records.read(run / "metrics.jsonl", "start")
+    attempts = recorded(run / "metrics.jsonl", "start")
     assert attempts[-1]["step"] >= 7  # not from the beginning
     assert_same(run, tmp_path / "whole")
 

@@ -15,8 +15,9 @@ import time
 
 import jobs
 import pytest
+from recorded import recorded
 
-from hpcgan.runs import checkpoint, records
+from hpcgan.runs import checkpoint
 from hpcgan.runs import commands as control
 from hpcgan.runs.directory import RunDirectory
 
@@ -180,7 +181,7 @@ def test_another_writer_is_refused_and_a_killed_launcher_leaves_nothing_behind(s
     """The run is paused meanwhile: the fewer its epochs, the sooner the last test has repeated them."""
     job = long_training(setting, survivor)
     control.send(RunDirectory(survivor), "pause", {})
-    jobs.wait_for(lambda: [r["paused"] for r in records.read(survivor / "metrics.jsonl", "command")] == [True])
+    jobs.wait_for(lambda: [r["paused"] for r in recorded(survivor / "metrics.jsonl", "command")] == [True])
     code, output = jobs.Running(setting, jobs.train_command(survivor, *ENDLESS, ranks=1)).finish()
     assert code == 2, output
     assert re.search(r"process \d+ on .* is at work in it \(attempt \d+\)", output), output

@@ -17,7 +17,6 @@ pytest.importorskip("horovod")
 
 import hpcgan
 from hpcgan import config
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images.files import open_images
 
 
@@ -31,7 +30,7 @@ def run(tmp_path_factory):
         "training": {"epochs": 1, "batch_size": 8, "average_half_life": 50},
         "comm": {"backend": "serial"},  # how it was trained does not matter
     }
-    return untrained.make_run(folder / "run", config.load(raw, Problems())).path
+    return untrained.make_run(folder / "run", config.load(raw)).path
 
 
 def start(run, *options, launcher=()):

@@ -19,8 +19,7 @@ import pytest
 import tiny
 import yaml
 from browser import CHROMIUM, Browser
-
-from hpcgan.runs import records
+from recorded import recorded
 
 needs.found("horovod", "ipywidgets", "jupyterlab")
 pytestmark = [
@@ -175,7 +174,7 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
         finally:
             page.screenshot(tmp_path / "dashboard.png")
     assert list((tmp_path / "clusters").iterdir()) == []  # it was stopped, and has left nothing
-    obeyed = records.read(metrics, "command")
+    obeyed = recorded(metrics, "command")
     assert [r["name"] for r in obeyed] == ["pause", "set", "resume", "stop"]
     assert obeyed[1]["rates"] == {"generator": 1.5e-4}
 

@@ -15,8 +15,7 @@ import tiny
 import yaml
 from books import PRESETS, ROOT, cell, check, executed, shown
 from engines import stopped_after
-
-from hpcgan.runs import records
+from recorded import recorded
 
 needs.found("nbformat", "nbclient", "ipykernel", "ipywidgets", "horovod", "optuna")
 
@@ -53,10 +52,10 @@ def test_a_training(setting, monkeypatch):
     run = setting / "runs/training"
     with stopped_after(run, "resume"):
         book = executed("01_train_interactively", setting, monkeypatch)
-    commands = records.read(run / "metrics.jsonl", "command")
+    commands = recorded(run / "metrics.jsonl", "command")
     assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
-    best = records.read(run / "metrics.jsonl", "epoch")[-1]["best"]
+    best = recorded(run / "metrics.jsonl", "epoch")[-1]["best"]
     assert f"best: score {best['score']:.2f} in epoch {best['epoch']}" in shown(book, "stream")
     assert "'stopped'" in shown(book, "text/plain")
     check(book, {
@@ -95,7 +94,7 @@ def test_an_analysis(setting, demo, monkeypatch):
         "01": [], "02": ["stdout"], "04": ["png"], "05": ["html"], "07": ["stdout"], "08": ["html"], "09": ["png"],
         "11": ["markdown", "png"] * 4, "13": ["markdown", "png"] * 2, "15": ["html"], "17": ["html"], "19": ["stdout"],
     })  # fmt: skip
-    epochs = records.read(demo / "metrics.jsonl", "epoch")
+    epochs = recorded(demo / "metrics.jsonl", "epoch")
     best = epochs[-1]["best"]["epoch"]
     assert cell(book, "code-02") == [("stdout", f"done after 3 epochs, the best of which is {best}\n")]
     report = json.loads((demo / "report/report.json").read_text())

@@ -148,7 +148,8 @@ def test_another_configuration_or_setting_does_not_go_into_the_same_folder(folde
 
 
 def test_a_study_that_is_being_measured_is_left_alone(folder):
-    from hpcgan.runs.directory import Lease, RunDirectory
+    from hpcgan.runs.directory import RunDirectory
+    from hpcgan.runs.lease import Lease
 
     before = sorted(path.name for path in (folder / "study" / "points").iterdir())
     lease = Lease(RunDirectory(folder / "study"))

@@ -10,9 +10,10 @@ import pytest
 import tiny
 from books import executed, shown
 from engines import ENDLESS, a_little_further, assert_same, engines_of, last_step, stopped_after, wait_until
+from recorded import recorded
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.runs import checkpoint, records
+from hpcgan.runs import checkpoint
 
 pytest.importorskip("horovod")
 pytest.importorskip("ipyparallel")
@@ -93,7 +94,7 @@ def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
     assert "2 ranks on 2 nodes" in said
     assert "n1" in " ".join(shown(book, "text/plain"))
     assert "n2" in " ".join(shown(book, "text/plain"))
-    commands = records.read(folder / "run/metrics.jsonl", "command")
+    commands = recorded(folder / "run/metrics.jsonl", "command")
     assert [command["name"] for command in commands] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 import sweeps
 import yaml
+from recorded import recorded
 
 from hpcgan.runs import checkpoint, records
 from hpcgan.sweep.store import StudyDirectory
@@ -206,7 +207,7 @@ def test_a_lost_node_the_job_goes_on_elsewhere_and_the_old_ranks_stop(clean, set
     assert [entry["attempt"] for entry in attempts] == list(range(1, len(attempts) + 1))
     assert len(attempts) >= 2
     # From the first record of an attempt on, no earlier one has written.
-    writers = [record["attempt"] for record in records.read_lines(run / "metrics.jsonl")]
+    writers = [record["attempt"] for record in recorded(run / "metrics.jsonl", replaced=True)]
     assert writers == sorted(writers)
     subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
     assert checkpoint.load_latest(run / "checkpoints", pytest.fail) is not None
@@ -262,7 +263,7 @@ exec {sys.executable} -m hpcgan supervise -- train tiny.yaml training.epochs=$ep
         wait_for_job(clean, f"{number}_{element}", 300)
         assert show(clean, f"{number}_{element}")["JobState"] == "COMPLETED", read(log)
         assert "resuming at step" in read(log)
-        steps = [r["step"] for r in records.read(run / "metrics.jsonl", "epoch")]
+        steps = [r["step"] for r in recorded(run / "metrics.jsonl", "epoch")]
         assert steps == [15 * (i + 1) for i in range(epochs)]
     whole = jobs.Running(setting, jobs.train_command(outside / "alone", f"training.epochs={epochs}", "seed=1", ranks=1))
     code, output = whole.finish(300)
@@ -446,7 +447,7 @@ def test_a_cancelled_allocation_ends_with_a_checkpoint_and_its_code(clean, setti
     subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
     _, output = job.finish(120)
     assert code.read_text() == "75\n", output
-    ends = [r["outcome"] for r in records.read_lines(run / "metrics.jsonl") if r["kind"] == "end"]
+    ends = [r["outcome"] for r in recorded(run / "metrics.jsonl", replaced=True) if r["kind"] == "end"]
     assert ends == ["interrupted"]
 
 

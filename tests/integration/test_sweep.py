@@ -16,12 +16,13 @@ import psutil
 import pytest
 import sweeps
 import yaml
+from recorded import recorded
 
 from hpcgan.commands.cli import main
 from hpcgan.errors import InputError
 from hpcgan.interactive import Sweep
 from hpcgan.runs import records
-from hpcgan.runs.directory import attempt_state
+from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.store import StudyDirectory
 
 pytest.importorskip("horovod")
@@ -66,7 +67,7 @@ def test_every_trial_is_an_ordinary_run_with_a_result(reference, setting):
         assert config["seed"] == result.seed
         assert config["model"]["filters"] == result.params["model.filters"]
         assert config["training"]["label_flip"] == result.params["training.label_flip"]
-        epochs = records.read(run.metrics_file, "epoch")
+        epochs = recorded(run.metrics_file, "epoch")
         assert [e["epoch"] for e in epochs] == list(range(1, EPOCHS + 1))
         assert (result.score, result.epoch) == min((e["score"]["total"], e["epoch"]) for e in epochs)
         assert (result.epochs, result.attempt) == (EPOCHS, 1)
@@ -158,7 +159,7 @@ def test_a_stop_has_all_trials_write_checkpoints(setting, tmp_path):
     assert "run the same command to go on" in output
     assert "Traceback" not in output
     for trial in (0, 1):
-        assert records.read_lines(study.trial(trial).metrics_file)[-1]["outcome"] == "interrupted"
+        assert recorded(study.trial(trial).metrics_file, replaced=True)[-1]["outcome"] == "interrupted"
 
 
 def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tmp_path):
@@ -182,7 +183,7 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     assert pruned.state == "pruned", output
     assert 2 <= pruned.epochs < 18
     assert pruned.reason.startswith("halving pruning after epoch ")
-    assert records.read_lines(study.trial(2).metrics_file)[-1]["outcome"] == "pruned"
+    assert recorded(study.trial(2).metrics_file, replaced=True)[-1]["outcome"] == "pruned"
 
 
 @pytest.mark.faults  # for its time; of ranks and of trials by themselves there are other tests
@@ -280,7 +281,7 @@ def test_started_from_python_it_is_pruned_by_hand_stopped_and_goes_on(setting, r
     found, undisturbed = sweeps.table(path), searched(reference)
     assert found[0] == undisturbed[0]
     assert found[1][:4] == undisturbed[1][:4]
-    first = records.read(StudyDirectory(reference).trial(1).metrics_file, "epoch")[0]
+    first = recorded(StudyDirectory(reference).trial(1).metrics_file, "epoch")[0]
     assert found[1][4:] == ("pruned", first["score"]["total"], 1, 1)
     assert StudyDirectory(path).result(1).reason == "pruned by hand after epoch 0"
     assert sweep.best["score"] == found[0][5]

@@ -16,6 +16,7 @@ import jobs
 import numpy as np
 import pytest
 import yaml
+from recorded import recorded
 
 from hpcgan.commands.cli import main
 from hpcgan.runs import checkpoint, records
@@ -84,13 +85,13 @@ def test_a_command_stops_both_ranks_with_a_checkpoint(setting, run, capsys):
     before, job = go_on(setting, run)
     assert "stop: obeyed by all ranks" in command(capsys, run, "stop")
     assert_interrupted(job, run, before)
-    assert records.read(run / "metrics.jsonl", "command")[-1]["name"] == "stop"
+    assert recorded(run / "metrics.jsonl", "command")[-1]["name"] == "stop"
 
 
 def test_a_running_job_is_paused_and_changed_from_outside_and_stopped_by_a_signal_to_one_rank(setting, run, capsys):
     metrics = run / "metrics.jsonl"
     before, job = go_on(setting, run)
-    sent = len(records.read(metrics, "command"))
+    sent = len(recorded(metrics, "command"))
     pause = [sys.executable, "-m", "hpcgan", "control", str(run), "pause"]
     done = subprocess.run(pause, cwd=setting, capture_output=True, text=True, timeout=jobs.PATIENCE, check=True)
     assert "pause: obeyed by all ranks at step" in done.stdout
@@ -102,7 +103,7 @@ def test_a_running_job_is_paused_and_changed_from_outside_and_stopped_by_a_signa
     jobs.wait_for_step(run, jobs.newest_step(run) + 1, job)
     job.ranks()[1].send_signal(signal.SIGTERM)
     assert "run the same command to resume" in assert_interrupted(job, run, before)
-    found = records.read(metrics, "command")[sent:]
+    found = recorded(metrics, "command")[sent:]
     assert [r["name"] for r in found] == ["pause", "set", "resume"]
     assert found[1]["learning_rates"] == [{"generator": 1e-5, "discriminator": 1e-4}] * 2
 
@@ -124,7 +125,7 @@ def test_under_a_bare_mpirun_it_goes_on_to_the_bits_of_a_run_that_nothing_has_ha
     assert code == 0, output
     assert f"resuming at step {before}" in output
 
-    changes = [{"step": r["step"], **r["rates"]} for r in records.read(run / "metrics.jsonl", "command") if r["rates"]]
+    changes = [{"step": r["step"], **r["rates"]} for r in recorded(run / "metrics.jsonl", "command") if r["rates"]]
     own = [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", more, f"training.schedule.changes={changes}"]
     code, output = jobs.Running(setting, [*own, "--ranks", "2"]).finish()
     assert code == 0, output
@@ -186,7 +187,7 @@ def test_a_training_does_not_die_of_its_progress_lines(setting, tmp_path, shell,
     assert done.returncode == 0, done.stderr
     assert f"hpcgan: warning: standard output is gone ({reason}); the training goes on, see" in done.stderr
     assert "Traceback" not in done.stderr
-    assert records.read(tmp_path / "run" / "metrics.jsonl", "end")[-1]["outcome"] == "done"
+    assert recorded(tmp_path / "run" / "metrics.jsonl", "end")[-1]["outcome"] == "done"
 
 
 def test_a_terminal_that_goes_away_is_a_request_to_stop(setting, tmp_path):
@@ -198,7 +199,7 @@ def test_a_terminal_that_goes_away_is_a_request_to_stop(setting, tmp_path):
         os.execv(sys.executable, [sys.executable, *words])
     os.set_blocking(terminal, False)
     end = time.monotonic() + jobs.PATIENCE
-    while not (run / "metrics.jsonl").exists() or not records.read(run / "metrics.jsonl", "step"):
+    while not (run / "metrics.jsonl").exists() or not recorded(run / "metrics.jsonl", "step"):
         assert time.monotonic() < end
         try:
             os.read(terminal, 65536)

@@ -9,6 +9,8 @@ from one_rank import assert_as_one_rank, unless_thorough
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
@@ -16,9 +18,7 @@ from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
@@ -105,9 +105,9 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
         "scoring": {"events": 20},
     }
     with unless_thorough():
-        assembly.train(configuration.load(raw, Problems()), run, comm, StopRequest())
+        assembly.train(configuration.load(raw), run, comm, StopRequest())
     if comm.is_root:
-        (record,) = records.read(run.metrics_file, "epoch")
+        (record,) = recorded(run.metrics_file, "epoch")
         assert record["samples"] == 60
         assert [point["n"] for point in record["score"]["details"]["points"]] == [10, 10]
     comm.barrier()

@@ -17,7 +17,6 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import stream  # noqa: E402
 from hpcgan.evaluation.conditions import each, of_rows  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.runs import checkpoint  # noqa: E402
 
@@ -39,7 +38,7 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
         "training": {"epochs": 1, "batch_size": 4, "augment_generated": True},
         "scoring": {"statistics": "batch" if problem == "rpv" else "moving"},
     }
-    config = configuration.load(raw, Problems())
+    config = configuration.load(raw)
     if comm.is_root:
         untrained.make_run(folder / "run", config)
     else:  # another checkpoint may be there by the time it looks: it must not look

@@ -12,6 +12,8 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
@@ -24,10 +26,10 @@ from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E4
 from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs import commands as control  # noqa: E402
-from hpcgan.runs.directory import RunDirectory, attempt_state  # noqa: E402
+from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.runs.lease import attempt_state  # noqa: E402
 from hpcgan.training import assembly, loop  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
@@ -120,7 +122,7 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, w
         assert best["epoch"] <= 2
         assert comm.broadcast_json(comm.gather_json(best)) == [best] * 2
     if comm.is_root:
-        found = records.read(run.metrics_file)
+        found = recorded(run.metrics_file)
         assert [r["epoch"] for r in found if r["kind"] == "epoch"] == [1, 2]
         assert [r["outcome"] for r in found if r["kind"] == "end"] == ["pruned", "pruned"]
         assert attempt_state(run) == "pruned"
@@ -159,7 +161,7 @@ def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_facto
     _train(comm, data, whole, f"training.schedule.changes={changes}")
     if not comm.is_root:
         return
-    found = records.read(run.metrics_file, "command")
+    found = recorded(run.metrics_file, "command")
     assert [(r["name"], r["step"]) for r in found] == [("pause", 3), ("set", 3), ("resume", 3), ("set", 8)]
     rates = {"generator": 3e-4, "discriminator": 0.02}
     assert found[1]["learning_rates"] == [{"generator": 0.01, "discriminator": 1e-4}] * 2  # of both ranks
@@ -189,7 +191,7 @@ def assert_whole(run, whole):
     assert ours.meta == theirs.meta
     for name, array in theirs.arrays.items():
         np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
-    scores = [[r["score"] for r in records.read(f / "metrics.jsonl", "epoch")] for f in (run, whole)]
+    scores = [[r["score"] for r in recorded(f / "metrics.jsonl", "epoch")] for f in (run, whole)]
     assert scores[0] == scores[1]
 
 
@@ -245,7 +247,7 @@ def test_rollbacks_are_decided_by_all_ranks_together(comm, data, tmp_path_factor
     tiny.spoil(monkeypatch, lambda step: step == 9 and comm.rank == 1)
     _train(comm, data, folder, "training.rollback.limit=1")  # ends with a check that all ranks hold the same bits
     if comm.is_root:
-        (record,) = records.read(folder / "metrics.jsonl", "rollback")
+        (record,) = recorded(folder / "metrics.jsonl", "rollback")
         assert (record["step"], record["to_step"]) == (10, 7)
         assert "on rank 1" in record["reason"]
         assert checkpoint.load_latest(folder / "checkpoints", pytest.fail).meta["rollbacks"] == 1
@@ -297,7 +299,7 @@ def test_a_run_of_one_rank_goes_on_with_two(comm, data, tmp_path_factory):
     comm.barrier()
     _train(comm, data, folder)
     if comm.is_root:
-        first = records.read(folder / "metrics.jsonl", "epoch")[0]
+        first = recorded(folder / "metrics.jsonl", "epoch")[0]
         assert first["samples"] == 24 + 4 * 8  # the rest of the epoch, no sample twice
         assert first["step"] == 6 + 4
 
@@ -375,4 +377,4 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
     assembly.train(
         tiny.config(mine, "training.epochs=1"), run, comm, StopRequest()
     )  # the same, each from its own place
-    assert len(records.read(run.metrics_file, "epoch")) == 1
+    assert len(recorded(run.metrics_file, "epoch")) == 1

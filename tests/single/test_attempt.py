@@ -12,6 +12,8 @@ from one_rank import unless_thorough
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.diversity import Diversity  # noqa: E402
@@ -21,7 +23,6 @@ from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
@@ -47,7 +48,7 @@ def final_arrays(run):
 
 
 def epochs(run):
-    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run.metrics_file, "epoch")]
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in recorded(run.metrics_file, "epoch")]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def reference(data, tmp_path_factory):
 
 
 def test_a_run_leaves_what_other_tools_read(reference):
-    assert reference.load_config(tiny.Problems()).name == "tiny"
+    assert reference.load_config().name == "tiny"
     found = epochs(reference)
     assert [r["epoch"] for r in found] == [1, 2]
     assert [r["step"] for r in found] == [15, 30]
@@ -65,7 +66,7 @@ def test_a_run_leaves_what_other_tools_read(reference):
     assert set(found[0]["score"]["parts"]) == {"jet_multiplicity", "summed_jet_mass", "jet_pt"}
     best = min(found, key=lambda r: r["score"]["total"])
     assert checkpoint.load_best(reference.checkpoints, pytest.fail).step == best["step"]
-    assert [r["outcome"] for r in records.read(reference.metrics_file, "end")] == ["done"]
+    assert [r["outcome"] for r in recorded(reference.metrics_file, "end")] == ["done"]
     with hdf5.open_images(reference.samples / "epoch-0002.h5") as file:
         assert file.n == 4  # a batch, as it is smaller than 16
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
@@ -174,7 +175,7 @@ def test_more_epochs_go_on_from_the_end(data, tmp_path):
     train(data, tmp_path, "training.epochs=1")
     run = train(data, tmp_path, "training.epochs=2")
     assert final_arrays(run).step == 30
-    assert run.load_config(tiny.Problems()).training.epochs == 2
+    assert run.load_config().training.epochs == 2
 
 
 def test_a_damaged_checkpoint_falls_back_says_so_and_ends_the_same(data, reference, tmp_path, capsys):
@@ -185,7 +186,7 @@ def test_a_damaged_checkpoint_falls_back_says_so_and_ends_the_same(data, referen
         file.write(b"\xff\x00\xff")
     train(data, run.path)
     assert "step-000000030" in capsys.readouterr().err
-    assert records.read(run.metrics_file, "start")[-1]["step"] == 15
+    assert recorded(run.metrics_file, "start")[-1]["step"] == 15
     assert_same_end(run, reference)
 
 
@@ -243,7 +244,7 @@ def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_
         train(data, tmp_path)
     run = RunDirectory(tmp_path)
     assert final_arrays(run).step == 15
-    assert [r["outcome"] for r in records.read(run.metrics_file, "end")] == ["failed"]
+    assert [r["outcome"] for r in recorded(run.metrics_file, "end")] == ["failed"]
     monkeypatch.undo()
     assert final_arrays(train(data, tmp_path)).step == 30
 
@@ -251,7 +252,7 @@ def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_
 def test_a_bad_step_goes_back_to_the_best_state_and_on_with_lower_rates(data, reference, tmp_path, monkeypatch):
     tiny.spoil(monkeypatch, lambda step: step == 20)
     run = train(data, tmp_path, *ROLLBACK)
-    (record,) = records.read(run.metrics_file, "rollback")
+    (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"], record["count"]) == (21, 15, 1)
     assert "non-finite at step 21 on rank 0" in record["reason"]
     first, second = epochs(run)
@@ -278,7 +279,7 @@ def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch)
     for _ in range(2):
         with pytest.raises(HpcganError, match=r"non-finite at step 25 on rank 0.*2 rollbacks are all"):
             train(data, tmp_path, *ROLLBACK)
-    assert [r["count"] for r in records.read(RunDirectory(tmp_path).metrics_file, "rollback")] == [1, 2]
+    assert [r["count"] for r in recorded(RunDirectory(tmp_path).metrics_file, "rollback")] == [1, 2]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(data, tmp_path, monkeypatch):
@@ -290,7 +291,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(data, tmp_path, mon
 def test_a_spike_of_the_loss_goes_back_and_the_training_recovers(data, tmp_path, monkeypatch):
     tiny.spoil(monkeypatch, lambda step: step == 20, value=1e4)  # batch norm would hide it
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.loss_above=20", "model.normalisation=none")
-    (record,) = records.read(run.metrics_file, "rollback")
+    (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"], record["count"]) == (21, 15, 1)
     assert "a loss of " in record["reason"]
     for epoch in epochs(run):
@@ -307,7 +308,7 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
     totals = iter([10.0, 14.0, 31.0, 9.0])
     monkeypatch.setattr(assembly, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
-    (record,) = records.read(run.metrics_file, "rollback")
+    (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (45, 15)
     assert "a score of 31 after epoch 3, 3.1 times the best" in record["reason"]
     found = {s: checkpoint.load(checkpoint.path_of(run.checkpoints, s)) for s in checkpoint.steps(run.checkpoints)}
@@ -323,7 +324,7 @@ def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path,
         assembly, "epoch_diversity", lambda *_: lambda epoch: Diversity(pairs=next(diversities), nearest=0.5)
     )
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.diversity_below=0.5", "training.epochs=4")
-    (record,) = records.read(run.metrics_file, "rollback")
+    (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (60, 45)
     assert (
         "a diversity of 0.2 of generated samples after epoch 4 (training.rollback.diversity_below: 0.5)"
@@ -437,7 +438,7 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts(data, tmp_path):
 
 
 def test_a_second_training_in_the_same_directory_is_refused(data, tmp_path):
-    from hpcgan.runs.directory import Lease
+    from hpcgan.runs.lease import Lease
 
     lease = Lease(RunDirectory(tmp_path))
     with pytest.raises(HpcganError, match="is at work in it"):

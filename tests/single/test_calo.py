@@ -13,13 +13,14 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.data.info import describe
+from hpcgan.commands.data import describe
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation
 from hpcgan.problems.calorimeter import files as calo
-from hpcgan.problems.calorimeter.files import Writer, check_target, open_showers, validate
+from hpcgan.problems.calorimeter.files import Writer, open_showers, validate
+from hpcgan.problems.calorimeter.layout import SHOWERS
 
 
 def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sample:
@@ -132,10 +133,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_check_target(folder: Path, tmp_path: Path) -> None:
-    assert check_target(folder, '{"a": 1}', split_sizes(20), force=False) is True
+    assert SHOWERS.check_target(folder, '{"a": 1}', split_sizes(20), force=False) is True
     with pytest.raises(InputError, match=r"a: 1, asked for 2"):
-        check_target(folder, '{"a": 2}', split_sizes(20), force=False)
-    assert check_target(tmp_path / "new", "{}", split_sizes(20), force=False) is False
+        SHOWERS.check_target(folder, '{"a": 2}', split_sizes(20), force=False)
+    assert SHOWERS.check_target(tmp_path / "new", "{}", split_sizes(20), force=False) is False
 
 
 GOOD = some(6)

@@ -8,21 +8,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
 import pytest
 
-from hpcgan.commands import calo as command_line
 from hpcgan.commands.cli import main
+from hpcgan.data.generators import make_data_set
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import FINE, PUBLISHED
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter import generate as calo_generate
-from hpcgan.problems.calorimeter.generate import Beam, Block, generate, make_block
+from hpcgan.problems.calorimeter.generate import Beam, Block, ShowerGenerator, ShowerSet, make_block
 
 BEAM = Beam("gamma")
 
@@ -41,13 +41,13 @@ def photons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photons")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calo_generate, "BLOCK_SHOWERS", 8)
-        assert generate(BEAM, folder, 30, seed=3)
+        assert make_data_set(ShowerSet(BEAM, 30, seed=3), folder)
     return folder
 
 
 def test_bytes_do_not_depend_on_the_jobs(photons: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    assert generate(BEAM, tmp_path, 30, seed=3, jobs=2, progress=lambda *done: steps.append(done))
+    assert make_data_set(ShowerSet(BEAM, 30, seed=3), tmp_path, jobs=2, progress=lambda *done: steps.append(done))
     for split in SPLITS:
         assert (tmp_path / f"{split}.h5").read_bytes() == (photons / f"{split}.h5").read_bytes()
     assert steps[-1] == (30, 30)
@@ -112,31 +112,34 @@ def test_attributes_tell_everything(photons: Path) -> None:
 
 def test_same_settings_do_nothing_and_others_are_refused(photons: Path) -> None:
     before = (photons / "train.h5").stat().st_mtime_ns
-    assert not generate(BEAM, photons, 30, seed=3)
+    assert not make_data_set(ShowerSet(BEAM, 30, seed=3), photons)
     assert (photons / "train.h5").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="seed: 3, asked for 4"):
-        generate(BEAM, photons, 30, seed=4)
+        make_data_set(ShowerSet(BEAM, 30, seed=4), photons)
     with pytest.raises(InputError, match='particle: "gamma", asked for "eplus"'):
-        generate(Beam("eplus"), photons, 30, seed=3)
+        make_data_set(ShowerSet(Beam("eplus"), 30, seed=3), photons)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"events": 4}, "events = 4: at least 5"),
+        ({"events": 4}, "showers = 4: at least 5"),
         ({"seed": -1}, "seed = -1"),
         ({"jobs": 0}, "jobs = 0"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arguments = {"events": 30, "seed": 1, "jobs": 1, **changes}
+    data_set = ShowerSet(BEAM, arguments["events"], arguments["seed"])
     with pytest.raises(InputError, match=message):
-        generate(BEAM, tmp_path / "out", **{"events": 30, "seed": 1, "jobs": 1, **changes})
+        make_data_set(data_set, tmp_path / "out", arguments["jobs"])
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_knows_what_there_is() -> None:
-    assert command_line.PARTICLES == showers.PARTICLES
-    assert command_line.RECORDED == electromagnetic.RECORDED
+    particle, recorded = (ShowerGenerator.model_fields[name].annotation for name in ("particle", "recorded"))
+    assert get_args(particle) == showers.PARTICLES
+    assert get_args(recorded) == electromagnetic.RECORDED
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,7 +298,7 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
         ([GAMMA, DATA / "geant4_eplus.h5"], "holds showers of 'eplus', another file says 'gamma'"),
         ([GAMMA, other], "is a challenge file, .* a geant4 file"),
         ([tmp_path / "none.h5"], "no such file"),
-        ([tmp_path / "x.h5"], r"of no known kind \(it holds: hist\)"),
+        ([tmp_path / "x.h5"], r"holds no calorimeter showers \(it holds: hist\)"),
         ([], "no file to import"),
         ([geant4_file(tmp_path / "few.h5")], "at least 5"),
     ):
@@ -307,7 +307,7 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--particle says 'eplus'"):
         import_files([GAMMA], tmp_path / "out", particle="eplus")
     assert not (tmp_path / "out").exists()
-    assert recognise(DATA / "rpv_1400_850_towers.root") == "delphes"
+    assert recognise(DATA / "rpv_1400_850_towers.root") is None
 
 
 def test_exported_files_know_their_segmentation(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["import", str(DATA / "rpv_1400_850_towers.root"), "--particle", "gamma"], "--particle is for files of"),
         (["import", str(GAMMA), "--segmentation", "7x7,7x7,7x7"], "cannot be summed"),
         (["import", str(GAMMA), "--segmentation", "coarse"], "segmentation 'coarse': use published"),
-        (["export", str(GAMMA)], "has no data set 'layer_0'"),
+        (["export", str(GAMMA)], "of no known layout (it holds: cell, counts"),
         (["export", str(DATA)], "holds none of train.h5"),
     ],
 )

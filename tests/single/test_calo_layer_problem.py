@@ -8,23 +8,24 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands.cli import main  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.layouts import tensors  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 from hpcgan.report import plots  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
@@ -39,7 +40,7 @@ TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    calo_generate.generate(Beam("gamma", (1.0, 5.0)), folder, SHOWERS, seed=3)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 5.0)), SHOWERS, 3), folder)
     return folder
 
 
@@ -53,7 +54,7 @@ def config(data, *overrides):
         "training": {"epochs": 2, "batch_size": 4, "average_half_life": 50},
         "scoring": {"events": 20},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 def train(data, folder, *overrides, stop=None):
@@ -67,7 +68,7 @@ def final_arrays(run):
 
 
 def epochs(run):
-    return [{k: v for k, v in r.items() if k not in TIMING} for r in records.read(run.metrics_file, "epoch")]
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in recorded(run.metrics_file, "epoch")]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_rates_of_the_density_are_set_by_commands_and_schedules(data, tmp_path):
     with pytest.raises(InputError, match=r"needs a learning rate, e\.g\. density=1e-4"):
         attach(ours.path).set()
     train(data, ours.path)
-    step = records.read(ours.metrics_file, "command")[-1]["step"]
+    step = recorded(ours.metrics_file, "command")[-1]["step"]
     run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, density: 0.02}}]")
     assert epochs(ours)[-1]["learning_rates"] == {"density": 0.02}
     for name, array in final_arrays(run).arrays.items():
@@ -264,7 +265,7 @@ def test_bad_files_are_one_line(data, tmp_path):
     with pytest.raises(InputError, match=r"train.h5: no such file; make it with 'hpcgan data calo --out"):
         problem().open(tmp_path, "train")
     other = parse_segmentation("3x48,6x6,12x6")
-    calo_generate.generate(Beam("gamma", (1.0, 2.0), other), tmp_path / "coarse", 10)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 2.0), other), 10), tmp_path / "coarse")
     with pytest.raises(InputError, match="the layers are 3x48,6x6,12x6 cells"):
         problem().open(tmp_path / "coarse", "train")
     for name, value, message in (

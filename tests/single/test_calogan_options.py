@@ -8,15 +8,16 @@ import pytest
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.penalties import r1_penalty  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator, Generator, share_features  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Discriminator, Generator, share_features  # noqa: E402
 
 SHAPES = ((2, 4), (2, 2), (2, 1))
 CELLS = "2x4,2x2,2x1"
@@ -193,15 +194,15 @@ def test_r1_is_taken_with_respect_to_the_logarithms():
 
 
 def test_the_recipe_has_them_and_the_published_model_keeps_its_name():
-    recipe = config.load(Path("configs/calogan.yaml"), Problems())
+    recipe = config.load(Path("configs/calogan.yaml"))
     assert recipe.model.conditioning == "joined"
     assert recipe.model.discriminator_hidden == (256, 128)
     assert recipe.training.r1.weight > 0
-    published = config.load(Path("configs/calogan_reference.yaml"), Problems()).identity()["model"]
+    published = config.load(Path("configs/calogan_reference.yaml")).identity()["model"]
     assert not {"conditioning", "discriminator_hidden"} & set(published)
 
 
 @pytest.mark.parametrize("widths", ["[0]", "[5000]", "[many]", "7"])
 def test_hidden_layers_of_no_width(widths):
     with pytest.raises(InputError, match=r"model\.discriminator_hidden"):
-        config.load(Path("configs/calogan.yaml"), Problems(), [f"model.discriminator_hidden={widths}"])
+        config.load(Path("configs/calogan.yaml"), [f"model.discriminator_hidden={widths}"])

@@ -17,24 +17,26 @@ from pages import Page, check_numbers
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+from recorded import recorded  # noqa: E402
+
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import probes, report  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import figures as calogan_figures  # noqa: E402
 from hpcgan.problems.calorimeter import files as calo  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Discriminator, Generator  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training import warm_start as origin  # noqa: E402
@@ -58,7 +60,7 @@ GEANT4 = Path(__file__).parents[1] / "data" / "geant4_gamma.h5"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "gamma"
-    calo_generate.generate(Beam("gamma", (2.0, 20.0), TINY), out, 100)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (2.0, 20.0), TINY), 100), out)
     return out
 
 
@@ -74,7 +76,7 @@ def configuration(folder: Path, *overrides: str) -> config.Config:
         },
         "scoring": {"events": 20},
     }  # fmt: skip
-    return config.load(raw, Problems(), overrides)
+    return config.load(raw, overrides)
 
 
 def showers(*images: np.ndarray, energy: list[float]) -> dict[str, np.ndarray]:
@@ -95,7 +97,7 @@ def test_the_defaults_are_the_published_model():
         (model.latent_dim, model.energy_mismatch) == (published.latent_dim, published.energy_mismatch) == (1024, 0.05)
     )
     assert tuple(model.shapes) == tuple(published.shapes) == ((3, 96), (12, 12), (12, 6))
-    made = config.load(Path("configs/calogan_reference.yaml"), Problems())
+    made = config.load(Path("configs/calogan_reference.yaml"))
     assert made.model.latent_dim == 1024
     assert tuple(made.model.shapes) == tuple(published.shapes)
     training = made.training
@@ -340,7 +342,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
 
 
 def test_a_training_records_the_mismatch_and_the_shower_shapes(run):
-    found = records.read(run.metrics_file, "epoch")
+    found = recorded(run.metrics_file, "epoch")
     assert len(found) == 2
     for record in found:
         assert set(record["losses"]) == {"discriminator", "generator", "auxiliary"}
@@ -428,7 +430,7 @@ def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def eplus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "eplus"
-    calo_generate.generate(Beam("eplus", (2.0, 20.0), TINY), out, 100)
+    make_data_set(calo_generate.ShowerSet(Beam("eplus", (2.0, 20.0), TINY), 100), out)
     return out
 
 
@@ -576,7 +578,7 @@ def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")
-    (record,) = records.read(run.metrics_file, "epoch")
+    (record,) = recorded(run.metrics_file, "epoch")
     points = record["score"]["details"]["points"]
     assert [(point["conditions"], point["n"]) for point in points] == [
         ({"particle": -11.0}, 10),

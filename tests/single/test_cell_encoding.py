@@ -8,14 +8,15 @@ import pytest
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, CellEncoding, Discriminator, Generator, near_occupancy  # noqa: E402
+from hpcgan.problems.calorimeter.networks import CellEncoding, Discriminator, Generator, near_occupancy  # noqa: E402
 
 SHAPES = ((2, 4), (2, 2), (2, 1))
 SMALL = CaloGan(latent_dim=3, shapes=SHAPES, cell_encoding="log")
@@ -109,5 +110,5 @@ def test_the_discriminator_sees_a_layer_with_a_millionth_of_the_energy():
 
 def test_the_published_model_has_none_and_keeps_its_name():
     raw = {"problem": "calogan", "data": {"path": "data"}}
-    assert "cell_encoding" not in config.load(raw, Problems()).identity()["model"]
+    assert "cell_encoding" not in config.load(raw).identity()["model"]
     assert Discriminator(CaloGan(latent_dim=3, shapes=SHAPES), 1).constants == []

@@ -13,19 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
-from hpcgan.data import attributes, claims
+from hpcgan.data import attributes
 from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import ROOT
 from hpcgan.errors import InputError
 from hpcgan.evaluation.conditions_file import read_conditions
 from hpcgan.overlay.inputs import open_signal
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes
-from hpcgan.problems.base import Use, problem_class
+from hpcgan.problems.base import problem_class
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter import importing as calo_import
 from hpcgan.problems.calorimeter.source import ShowerSource
 from hpcgan.problems.cosmo.generate import map_schema
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.events import Use
+from hpcgan.problems.layouts import problem_of
 from hpcgan.problems.pileup import files as pool
 
 PLACES = {"data set": "all_events/hist", "group": "all_events", "top": "/"}
@@ -347,7 +350,7 @@ def test_pools(tmp_path: Path) -> None:
 
 
 def test_showers_with_units_of_their_own(tmp_path: Path) -> None:
-    with tensors.open_tensors(showers(tmp_path / "mev.h5"), calo.schema_of(), tensors.ROOT) as file:
+    with tensors.open_tensors(showers(tmp_path / "mev.h5"), calo.schema_of(), ROOT) as file:
         wanted = file.read()
     path = showers(tmp_path / "gev.h5", 1000.0)
     with h5py.File(path, "a") as file:
@@ -438,7 +441,7 @@ def test_pileup_is_not_taken_for_hard_events(tmp_path: Path) -> None:
         for use in (problem.open, problem.validate):
             with pytest.raises(InputError, match=f"holds events of problem pileup, not {name}"):
                 use(path, "")
-    assert tensors.problem_of(path) == "pileup"
+    assert problem_of(path) == "pileup"
 
 
 def test_info_shows_converted_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -509,7 +512,7 @@ def test_any_attribute_gives_right_numbers_or_one_line(tmp_path: Path, kind: str
     refused = None
     try:
         read()
-        tensors.problem_of(path)
+        problem_of(path)
         look(path, kind)
     except InputError as error:
         refused = str(error)
@@ -563,4 +566,3 @@ def test_numbers_of_attributes() -> None:
     for value in (True, "three", [1, 2], np.array([1, 2]), float("nan"), None, "1e999", 10**400):
         with pytest.raises(InputError, match=r"^x is .*, not a number$"):
             attributes.number(value, "x")
-    assert claims.DETECTOR.unit == "MeV"

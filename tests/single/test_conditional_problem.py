@@ -19,6 +19,8 @@ from pages import Page, check_numbers
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.api import preflight  # noqa: E402
@@ -26,9 +28,10 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import evaluate as evaluate_command  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.config import DataConfig, TrainingConfig  # noqa: E402
+from hpcgan.data.layouts.tensor_source import TensorSource  # noqa: E402
 from hpcgan.data.layouts.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
-from hpcgan.data.source import SyntheticSource, TensorSource  # noqa: E402
+from hpcgan.data.source import SyntheticSource  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
@@ -41,13 +44,12 @@ from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
 from hpcgan.networks import quantiles  # noqa: E402
 from hpcgan.networks.layers import Initializer, Projection  # noqa: E402
-from hpcgan.problems.base import Problems, open_split  # noqa: E402
-from hpcgan.problems.detector_images import dcgan  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
-from hpcgan.problems.detector_images import networks as detector  # noqa: E402
+from hpcgan.problems.detector_images import networks_dcgan as dcgan  # noqa: E402
+from hpcgan.problems.detector_images import networks_detector as detector  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
+from hpcgan.problems.events import open_split  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
@@ -80,7 +82,7 @@ def configuration(folder: Path, *overrides: str) -> config.Config:
         "training": {"epochs": 1, "batch_size": 10, "average_half_life": 50},
         "scoring": {"events": 30},
     }
-    return config.load(raw, Problems(), overrides)
+    return config.load(raw, overrides)
 
 
 # --- encoding and data -------------------------------------------------------------------------------------------
@@ -541,7 +543,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
 
 
 def test_the_record_of_a_training_has_scores_by_point(run):
-    (record,) = records.read(run.metrics_file, "epoch")
+    (record,) = recorded(run.metrics_file, "epoch")
     assert record["samples"] == 60  # two of three points of 90
     assert record["score"]["n"] == 20
     found = record["score"]["details"]["points"]
@@ -608,7 +610,7 @@ def test_generate_from_python(run):
 
 def test_without_the_training_data_conditions_must_be_given(run, tmp_path):
     moved = RunDirectory(tmp_path / "moved")
-    tiny_copy = run.config_file.read_text().replace(str(run.load_config(Problems()).data.path), str(tmp_path / "gone"))
+    tiny_copy = run.config_file.read_text().replace(str(run.load_config().data.path), str(tmp_path / "gone"))
     moved.path.mkdir()
     moved.config_file.write_text(tiny_copy)
     moved.checkpoints.symlink_to(run.checkpoints)

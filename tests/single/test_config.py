@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from hpcgan import config
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problems
 from hpcgan.sweep import study
 
 BASE = {"problem": "rpv", "data": {"path": "data/rpv"}}
@@ -18,12 +17,12 @@ NOISE = ("training.instance_noise.sigma=0.1", "model.architecture=detector")
 
 
 def load(changes=None, overrides=()):
-    return config.load({**BASE, **(changes or {})}, Problems(), overrides)
+    return config.load({**BASE, **(changes or {})}, overrides)
 
 
 def test_defaults_are_filled_in_and_survive_a_round_trip():
     first = load()
-    again = config.load(yaml.safe_load(first.to_yaml()), Problems())
+    again = config.load(yaml.safe_load(first.to_yaml()))
     assert again == first
     assert first.training.discriminator.learning_rate == 1.0e-4
     assert first.model.latent_dim == 64
@@ -132,7 +131,7 @@ def test_a_search_over_losses_can_take_the_penalty_of_one_of_them(tmp_path):
         "model.discriminator_normalisation": {"choice": ["layer", "spectral"]},
     }
     path.write_text(yaml.safe_dump({**BASE, "search": searched}))
-    _, space = study.load(path, Problems())
+    _, space = study.load(path)
     assert {d.key for d in space.dimensions} == set(searched)
 
 
@@ -147,9 +146,9 @@ def test_what_goes_with_a_critic_and_with_noise_is_taken():
 
 def test_missing_keys_are_named():
     with pytest.raises(InputError, match=r"'problem' is missing; choose one of: .*cosmo, .*rpv"):
-        config.load({"data": {"path": "x"}}, Problems())
+        config.load({"data": {"path": "x"}})
     with pytest.raises(InputError, match="'data' is missing"):
-        config.load({"problem": "rpv"}, Problems())
+        config.load({"problem": "rpv"})
 
 
 @pytest.mark.parametrize(
@@ -166,14 +165,14 @@ def test_broken_files_are_one_line_with_the_file(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        config.load(path, Problems())
+        config.load(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"absent.yaml: cannot read the configuration: No such file"):
-        config.load(tmp_path / "absent.yaml", Problems())
+        config.load(tmp_path / "absent.yaml")
 
 
 @given(st.text(max_size=60))
@@ -181,7 +180,7 @@ def test_any_text_is_a_configuration_or_an_input_error(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("config") / "c.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(InputError) as error:
-        config.load(path, Problems())
+        config.load(path)
     assert "\n" not in str(error.value)
 
 
@@ -205,7 +204,7 @@ def test_identity_ignores_lengths_cadences_and_communication():
 def test_the_name_defaults_to_the_file(tmp_path):
     path = tmp_path / "my_study.yaml"
     path.write_text(yaml.safe_dump(BASE))
-    assert config.load(path, Problems()).name == "my_study"
+    assert config.load(path).name == "my_study"
 
 
 SHIPPED = sorted(Path("configs").glob("*.yaml"))
@@ -213,18 +212,18 @@ SHIPPED = sorted(Path("configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if not p.stem.endswith("_sweep")], ids=lambda p: p.name)
 def test_shipped_configurations_are_valid(path):
-    assert config.load(path, Problems()).problem.split("_")[0] == path.stem.split("_")[0]
+    assert config.load(path).problem.split("_")[0] == path.stem.split("_")[0]
 
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem.endswith("_sweep")], ids=lambda p: p.name)
 def test_shipped_searches_are_valid_and_are_no_trainings(path):
-    base, space = study.load(path, Problems())
+    base, space = study.load(path)
     assert len(space.dimensions) >= 5
     assert base.problem == path.stem.split("_")[0]
     with pytest.raises(InputError, match="'search' is for 'hpcgan sweep'"):
-        config.load(path, Problems())
+        config.load(path)
 
 
 def test_json_schema_knows_the_model_of_the_problem():
-    whole = config.schema(Problems(), "rpv")
+    whole = config.schema("rpv")
     assert "latent_dim" in whole["properties"]["model"]["properties"]

@@ -7,12 +7,13 @@ import needs
 import numpy as np
 import pytest
 import tiny
+from recorded import recorded
 
 from hpcgan.commands.cli import main
 from hpcgan.errors import HpcganError, InputError, Interrupted, Stopped
 from hpcgan.runs import commands as control
-from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory, attempt_state
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.training.requests import StopRequest
 
 needs.tensorflow()
@@ -103,7 +104,7 @@ def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled,
             train(data, run, At(**deeds))
         train(data, run, At(**{f"look_{20 - step}": sending(run, "set", **second)}))
     assert_same_end(run, scheduled)
-    found = records.read(run.metrics_file, "command")
+    found = recorded(run.metrics_file, "command")
     assert [(r["step"], r["name"], r["rates"], r["refused"]) for r in found] == [
         (5, "set", first, None),
         (20, "set", second, None),
@@ -130,7 +131,7 @@ def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_pat
     train(data, run, stop)
     assert stop.looks == 7 + 27
     assert_same_end(run, reference)
-    found = records.read(run.metrics_file, "command")
+    found = recorded(run.metrics_file, "command")
     assert [(r["name"], r["step"], r["paused"]) for r in found] == [("pause", 3, True), ("resume", 3, False)]
 
 
@@ -139,7 +140,7 @@ def test_a_stop_is_for_good_until_somebody_starts_it_again(data, reference, tmp_
     with pytest.raises(Stopped, match="stopped by a command at step 4, checkpoint written"):
         train(data, run, At(look_4=sending(run, "stop")))
     assert attempt_state(run) == "stopped"
-    assert [r["outcome"] for r in records.read(run.metrics_file, "end")] == ["stopped"]
+    assert [r["outcome"] for r in recorded(run.metrics_file, "end")] == ["stopped"]
     train(data, run)
     assert_same_end(run, reference)
 
@@ -153,7 +154,7 @@ def test_a_command_that_was_sent_before_is_obeyed_and_a_checkpoint_is_one(data, 
     with pytest.raises(HpcganError, match=rf"does not run \(interrupted\), and obeys when .* withdraw {sent}"):
         control.wait(run, sent, 0.0)
     train(data, run)
-    assert control.wait(run, sent, 0.0)["step"] == 5
+    assert control.wait(run, sent, 0.0).step == 5
     assert_same_end(run, reference)
     with pytest.raises(InputError, match=r"the training has ended \(done\); there is nothing to pause"):
         control.send(run, "pause")
@@ -198,7 +199,7 @@ def test_what_is_no_command_is_refused_and_the_training_goes_on(data, reference,
     (run.commands / "9.json").write_bytes(b"\xff")
     train(data, run)
     assert_same_end(run, reference)
-    found = records.read(run.metrics_file, "command")
+    found = recorded(run.metrics_file, "command")
     assert [r["id"] for r in found] == [str(i) for i in range(10)]
     assert all(r["refused"] for r in found)
     assert [p.name for p in run.commands.iterdir()] == [".half.json.tmp"]

@@ -21,7 +21,6 @@ from hpcgan.evaluation import report
 from hpcgan.evaluation.sample import load_sampler
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics.lognormal import LognormalMaps, pixel_sites
-from hpcgan.problems.base import Problems
 from hpcgan.problems.cosmo import generate as generation
 from hpcgan.problems.cosmo.networks import Discriminator, Generator
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
@@ -295,7 +294,7 @@ def test_maps_that_do_not_fit_are_refused(folder, tmp_path):
 def test_sides_that_networks_cannot_have(side, folder):
     raw = {"problem": "cosmo", "name": "x", "data": {"path": str(folder)}, "model": {"side": side}}
     with pytest.raises(InputError, match=r"model\.side"):
-        config.load(raw, Problems())
+        config.load(raw)
 
 
 # --- the whole way -----------------------------------------------------------------------------------------------
@@ -311,7 +310,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "scoring": {"events": 8},
     }
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(config.load(raw, Problems()), run, SerialComm(), StopRequest())
+    best = assembly.train(config.load(raw), run, SerialComm(), StopRequest())
     assert best["step"] == 2  # 24 maps
     with open_tensors(run.samples / "epoch-0001.h5") as file:
         assert file.read()["kappa"].shape == (12, 32, 32)

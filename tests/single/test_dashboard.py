@@ -12,12 +12,13 @@ import needs
 import psutil
 import pytest
 import tiny
+from recorded import recorded
 
 from hpcgan.errors import Interrupted
 from hpcgan.interactive import attach
 from hpcgan.runs import records
-from hpcgan.runs.directory import Lease, RunDirectory
-from hpcgan.runs.records import MetricsWriter
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.training.requests import StopRequest
 
 pytest.importorskip("ipywidgets")
@@ -87,23 +88,22 @@ class Played:
 
     def __init__(self, run):
         self._lease = Lease(run)
-        self.metrics = MetricsWriter(run.metrics_file, self._lease.attempt)
-        self.metrics.write("start", 0, ranks=1, samples=0)
+        self.metrics = records.Writer(run.metrics_file, self._lease.attempt)
+        self.metrics.write(records.Start(step=0, ranks=1, samples=0))
 
     def epoch(self, number, score=None):
-        self.metrics.write(
-            "epoch", 15 * number, epoch=number, losses={"generator": 1.0 / number, "discriminator": 2.0},
-            score=score and {"total": score, "parts": {"jet_pt": score}, "n": 20},
-            best=score and {"score": score, "epoch": number, "step": 15 * number},
+        self.metrics.write(records.Epoch(
+            step=15 * number, epoch=number, losses={"generator": 1.0 / number, "discriminator": 2.0},
+            score=score and records.EpochScore(score, {"jet_pt": score}, 20),
+            best=score and records.Best(score, number, 15 * number),
             learning_rates={"generator": 1e-4, "discriminator": 1e-4}, samples_per_second=1234.0,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def answer(self, run, refused=None, paused=False):
         """Obey the command that waits."""
         poll(lambda: list(run.commands.glob("*.json")))
         (path,) = run.commands.glob("*.json")
-        self.metrics.write("command", 15, id=path.stem, name="pause", rates={}, refused=refused, paused=paused,
-                           learning_rates=[{}])  # fmt: skip
+        self.metrics.write(records.Command(step=15, id=path.stem, name="pause", refused=refused, paused=paused))
         path.unlink()
 
     def end(self, state):
@@ -189,7 +189,7 @@ def test_a_training_is_watched_and_commanded_by_buttons(data, run, opened):
         poll(lambda: "stopped" in panel.header.value)
         poll(lambda: "stop: obeyed" in panel.status.value)
         assert enabled(panel) == set()
-    obeyed = records.read(run.metrics_file, "command")
+    obeyed = recorded(run.metrics_file, "command")
     assert [r["name"] for r in obeyed] == ["pause", "set", "checkpoint", "resume", "stop"]
     assert obeyed[1]["rates"] == {"generator": 2e-3}
     pictures = {png(panel.curves)}
@@ -213,7 +213,7 @@ def test_a_training_that_has_ended_is_drawn_and_then_left_alone(data, run, opene
         "done",
         "epoch <b>2</b> of 2",
         "step <b>30</b>",
-        f"<b>{best['score']:.2f}</b> (epoch {best['epoch']})",
+        f"<b>{best.score:.2f}</b> (epoch {best.epoch})",
     ):
         assert text in panel.header.value
     assert (panel.progress.value, panel.progress.max, panel.progress.bar_style) == (2.0, 2.0, "success")
@@ -303,8 +303,8 @@ def test_a_broken_line_costs_that_line(run, played, opened):
 
 def test_a_picture_that_cannot_be_drawn_is_said_and_the_next_one_is_drawn(run, played, opened):
     panel = opened(run)
-    played.metrics.write("epoch", 15, epoch=1, best=None, learning_rates={}, samples_per_second=1.0)
-    poll(lambda: "curves: KeyError: &#x27;losses&#x27;" in panel.status.value)
+    played.metrics.write(records.Epoch(step=15, epoch=0, samples_per_second=1.0))
+    poll(lambda: "curves: ZeroDivisionError: division by zero" in panel.status.value)
     assert png(panel.curves) == b""
     os.kill(panel._figure_process._process.pid, 9)
     played.epoch(2)

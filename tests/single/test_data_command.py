@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -16,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcgan.commands import data
 from hpcgan.commands.cli import main
 from hpcgan.data.storage import SPLITS
+from hpcgan.errors import InputError
 from hpcgan.problems.detector_images import generate
 from hpcgan.problems.detector_images.files import open_images
 
@@ -60,16 +59,16 @@ def test_a_grid_is_its_points(rpv: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_points_of_options(capsys: pytest.CaptureFixture[str]) -> None:
-    grid = data._grid("400:800:200,300:700:200")
+    grid = generate.grid("400:800:200,300:700:200")
     assert grid == [(g, n) for g in (400.0, 600.0, 800.0) for n in (300.0, 500.0, 700.0)]
-    assert data.mass_points([(1400.0, 850.0)], [data._grid("1400:1800:200,850"), data._grid("1600,250")]) == [
+    assert generate.mass_points([(1400.0, 850.0)], [generate.grid("1400:1800:200,850"), generate.grid("1600,250")]) == [
         (1400.0, 850.0),
         (1600.0, 850.0),
         (1800.0, 850.0),
         (1600.0, 250.0),
     ]
     assert capsys.readouterr().err == ""
-    assert len(data.mass_points([], [grid])) == 6
+    assert len(generate.mass_points([], [grid])) == 6
     warning = capsys.readouterr().err
     assert "3 of 9 points skipped" in warning
     assert "400,500; 400,700; 600,700" in warning
@@ -78,14 +77,14 @@ def test_points_of_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 @given(st.integers(1, 4000), st.integers(1, 400), st.integers(0, 9))
 def test_both_ends_belong_to_an_axis(start: int, step: int, steps: int) -> None:
-    axis = data._axis(f"{start / 4}:{(start + step * steps) / 4}:{step / 4}")
+    axis = generate._axis(f"{start / 4}:{(start + step * steps) / 4}:{step / 4}")
     assert axis == pytest.approx([(start + step * i) / 4 for i in range(steps + 1)])
 
 
 @given(st.text(alphabet="0123456789:.,-e ", max_size=20))
 def test_any_text_is_a_grid_or_refused(text: str) -> None:
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        assert 1 <= len(data._grid(text)) <= (data.GRID_LIMIT + 1) ** 2
+    with contextlib.suppress(InputError):
+        assert 1 <= len(generate.grid(text)) <= (generate.GRID_LIMIT + 1) ** 2
 
 
 def test_qcd(tmp_path: Path) -> None:

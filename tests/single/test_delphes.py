@@ -19,8 +19,8 @@ from hpcgan.commands.cli import main
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.physics.images import bin_towers
-from hpcgan.problems.detector_images.delphes import count_events, import_files, read_towers
 from hpcgan.problems.detector_images.files import open_images, validate
+from hpcgan.problems.detector_images.importing import count_events, import_files, read_towers
 
 SAMPLE = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
 

@@ -15,7 +15,7 @@ from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.networks.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
-from hpcgan.problems.detector_images.networks import Discriminator, Generator, Windows, _mass  # noqa: E402
+from hpcgan.problems.detector_images.networks_detector import Discriminator, Generator, Windows, _mass  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.training import assembly as attempt  # noqa: E402
 

@@ -22,10 +22,11 @@ from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator, load_sampler  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
+from hpcgan.problems.base import problem_class  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
+from hpcgan.problems.discovery import PROBLEMS  # noqa: E402
 
 N = 7
 DETECTOR = {
@@ -61,7 +62,7 @@ CASES = {
 VARIANTS = {"rpv in float64", "matched, of batch statistics", "matched pileup", "calogan"}
 if not one_rank.thorough:
     CASES = {name: case for name, case in CASES.items() if name not in VARIANTS}
-CASES |= {name: (name, {}, [], {}) for name in Problems().names() if name not in {case[0] for case in CASES.values()}}
+CASES |= {name: (name, {}, [], {}) for name in PROBLEMS.names() if name not in {case[0] for case in CASES.values()}}
 
 PLAIN = """
 import json, sys
@@ -89,7 +90,7 @@ def configuration(name, data):
         "training": {**training, **more.get("training", {})},
         "scoring": more.get("scoring", {}),
     }
-    return config.load(raw, Problems())
+    return config.load(raw)
 
 
 def conditions_of(problem):
@@ -124,7 +125,7 @@ def _exported(tmp_path_factory):
         made_config = configuration(name, data)
         batches = []
         if made_config.problem in ("rpv", "conditional", "pileup"):
-            problem = Problems().get(made_config.problem)(made_config.model)
+            problem = problem_class(made_config.problem)(made_config.model)
             sample = {"hist": tiny.images(12), "mGlu": np.repeat(np.float32([1400, 1600, 1800]), 4)}
             sample |= {"mNeu": np.full(12, 850, np.float32), "mu": np.repeat(np.float32([20, 60, 140]), 4)}
             encoded = problem.encode({name: sample[name] for name in problem.schema})

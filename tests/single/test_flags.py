@@ -15,7 +15,6 @@ from hpcgan.config import JobSection, ScalingSection, SweepSection, flags
 from hpcgan.config.base import option_of
 from hpcgan.errors import InputError
 from hpcgan.interactive.sweep import Sweep
-from hpcgan.problems.base import Problems
 
 SECTIONS = {"job": JobSection, "sweep": SweepSection, "scaling": ScalingSection}
 #: A value of each key that has not a number: as on the command line, and what it is.
@@ -129,7 +128,7 @@ def test_what_a_sweep_refuses_is_one_line_with_the_key(search, capsys, line, mes
 
 def test_the_section_of_a_search_is_no_part_of_what_is_searched(search):
     with pytest.raises(InputError, match="'search' is for 'hpcgan sweep'"):
-        config.load("sweep.yaml", Problems())
+        config.load("sweep.yaml")
     assert "sweep" not in tiny.config("absent", "sweep.trials=3").identity()
 
 
@@ -141,7 +140,7 @@ def test_a_sweep_started_from_python_hands_its_sections_over(search, monkeypatch
     (command,) = commands
     args = cli.parse(command[command.index("sweep") :])
     raw = {key: value for key, value in search.items() if key != "search"}
-    said = config.load(raw, Problems(), args.overrides)
+    said = config.load(raw, args.overrides)
     assert (said.sweep.trials, said.sweep.seed, said.sweep.top, said.job.threads) == (4, 7, 2, 2)
     assert said.training.epochs == 2
     assert json.loads(json.dumps(args.overrides)) == args.overrides

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcgan.data.generators import make_data_set
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.data.workers import ProgressDisplay
 from hpcgan.errors import InputError
@@ -24,7 +25,7 @@ from hpcgan.physics.detector import ATLAS
 from hpcgan.physics.pythia import MinBiasProcess, QcdProcess, RpvProcess
 from hpcgan.problems.detector_images import generate as module
 from hpcgan.problems.detector_images.files import open_images, pack, validate
-from hpcgan.problems.detector_images.generate import Block, generate, make_block
+from hpcgan.problems.detector_images.generate import Block, Events, make_block
 
 LIGHT, HEAVY = RpvProcess(1400, 850), RpvProcess(1800, 250)
 
@@ -39,13 +40,15 @@ def two_masses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_EVENTS", 8)
-        assert generate([LIGHT, HEAVY], folder, 21, seed=3, jobs=1)
+        assert make_data_set(Events([LIGHT, HEAVY], 21, seed=3), folder, jobs=1)
     return folder
 
 
 def test_bytes_do_not_depend_on_the_jobs(two_masses: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    assert generate([LIGHT, HEAVY], tmp_path, 21, seed=3, jobs=2, progress=lambda *done: steps.append(done))
+    assert make_data_set(
+        Events([LIGHT, HEAVY], 21, seed=3), tmp_path, jobs=2, progress=lambda *done: steps.append(done)
+    )
     for split in SPLITS:
         assert (tmp_path / f"{split}.h5").read_bytes() == (two_masses / f"{split}.h5").read_bytes()
     assert steps[-1] == (21, 21)
@@ -75,7 +78,7 @@ def test_masses_take_turns(two_masses: Path) -> None:
 def test_events_are_those_of_their_blocks(two_masses: Path) -> None:
     """Event i of the data set is event i // 2 of process i % 2, whatever it is mixed with."""
     images = np.concatenate([open_images(two_masses / f"{split}.h5").read() for split in SPLITS])
-    tables = module.plan([LIGHT], 21, 3, ATLAS)[0].tables
+    tables = Events([LIGHT], 21, 3).tasks()[0].tables
     second = make_block(Block(HEAVY, 3, 1, 2, ATLAS, tables))
     assert pack(images[17:20:2]) == second
 
@@ -104,17 +107,17 @@ def test_attributes_tell_everything(two_masses: Path) -> None:
 
 def test_seed_changes_events_and_same_settings_do_nothing(two_masses: Path, tmp_path: Path) -> None:
     before = (two_masses / "train.h5").stat().st_mtime_ns
-    assert not generate([LIGHT, HEAVY], two_masses, 21, seed=3)
+    assert not make_data_set(Events([LIGHT, HEAVY], 21, seed=3), two_masses)
     assert (two_masses / "train.h5").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="seed: 3, asked for 4"):
-        generate([LIGHT, HEAVY], two_masses, 21, seed=4)
-    generate(LIGHT, tmp_path, 5, seed=4)
+        make_data_set(Events([LIGHT, HEAVY], 21, seed=4), two_masses)
+    make_data_set(Events([LIGHT], 5, seed=4), tmp_path)
     with open_images(tmp_path / "train.h5") as one, open_images(two_masses / "train.h5") as other:
         assert not np.array_equal(one.read([0]), other.read([0]))
 
 
 def test_images_look_like_the_process(tmp_path: Path) -> None:
-    generate(QcdProcess(500), tmp_path, 10, seed=1)
+    make_data_set(Events([QcdProcess(500)], 10, seed=1), tmp_path)
     with open_images(tmp_path / "train.h5") as file:
         images = file.read()
         assert file.y is not None
@@ -141,8 +144,9 @@ def test_images_look_like_the_process(tmp_path: Path) -> None:
 )
 def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     arguments = {"processes": [LIGHT, HEAVY], "events": 21, "seed": 1, "jobs": 1, **changes}
+    events = Events(arguments["processes"], arguments["events"], arguments["seed"])
     with pytest.raises(InputError, match=message):
-        generate(out=tmp_path / "out", **arguments)
+        make_data_set(events, tmp_path / "out", arguments["jobs"])
     assert not (tmp_path / "out").exists()
 
 
@@ -173,11 +177,12 @@ def test_seeds_of_blocks_differ() -> None:
 
 SCRIPT = """
 import sys
-from hpcgan.problems.detector_images import generate as module
+from hpcgan.data.generators import make_data_set
+from hpcgan.problems.detector_images.generate import Events
 from hpcgan.physics.pythia import RpvProcess
 if __name__ == "__main__":
-    module.generate(RpvProcess(1400, 850), sys.argv[1], 100_000, jobs=int(sys.argv[2]),
-                    progress=lambda done, total: print(done, flush=True))
+    make_data_set(Events([RpvProcess(1400, 850)], 100_000), sys.argv[1], jobs=int(sys.argv[2]),
+                  progress=lambda done, total: print(done, flush=True))
 """
 
 
@@ -243,7 +248,7 @@ def test_killed_parent_leaves_nothing_whole_and_no_workers(tmp_path: Path) -> No
     for part in (tmp_path / "out").iterdir():
         with pytest.raises(InputError):
             open_images(part)
-    generate(LIGHT, tmp_path / "out", 5)  # and the folder can be used again
+    make_data_set(Events([LIGHT], 5), tmp_path / "out")  # and the folder can be used again
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.h5", "train.h5", "val.h5"]
 
 

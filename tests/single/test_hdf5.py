@@ -21,12 +21,13 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcgan.commands.data import describe
 from hpcgan.data import storage
-from hpcgan.data.info import describe
 from hpcgan.data.storage import split_sizes
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.problems.detector_images.files import Writer, check_target, open_images, validate
+from hpcgan.problems.detector_images.files import Writer, open_images, validate
+from hpcgan.problems.detector_images.layout import IMAGES
 
 
 def some_images(n: int, seed: int = 0) -> np.ndarray:
@@ -291,23 +292,23 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file"), Writer(tmp_path / "file", split_sizes(10), {}):
         pass
     with pytest.raises(InputError, match="not a folder"):
-        check_target(tmp_path / "file", "", split_sizes(10), force=False)
+        IMAGES.check_target(tmp_path / "file", "", split_sizes(10), force=False)
 
 
 def test_check_target(tmp_path: Path) -> None:
     sizes = split_sizes(20)
-    assert check_target(tmp_path / "none", "{}", sizes, force=False) is False
+    assert IMAGES.check_target(tmp_path / "none", "{}", sizes, force=False) is False
     write(tmp_path, settings='{"seed": 1}')
-    assert check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
+    assert IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
     with pytest.raises(InputError, match=r"seed: 1, asked for 2.*--force"):
-        check_target(tmp_path, '{"seed": 2}', sizes, force=False)
-    assert check_target(tmp_path, '{"seed": 2}', sizes, force=True) is False
+        IMAGES.check_target(tmp_path, '{"seed": 2}', sizes, force=False)
+    assert IMAGES.check_target(tmp_path, '{"seed": 2}', sizes, force=True) is False
     (tmp_path / "val.h5").unlink()
     with pytest.raises(InputError, match=r"holds train\.h5 but not val\.h5"):
-        check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
     (tmp_path / "val.h5").write_bytes((tmp_path / "train.h5").read_bytes()[:1000])
     with pytest.raises(InputError, match=r"val\.h5.*--force"):
-        check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
 from hpcgan.data import identity, storage
+from hpcgan.data.generators import make_data_set
 from hpcgan.data.identity import Identity, difference, fingerprint, identify, is_as_written
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
@@ -27,7 +28,7 @@ from hpcgan.physics.calorimeter import Grid, Segmentation
 from hpcgan.problems.calorimeter import generate as calo_generate
 from hpcgan.problems.cosmo import generate as cosmo
 from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.pileup.layout import POOL
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def test_attributes_may_be_arrays_of_one_string_padded_or_bytes(file: Path, tmp_
 
 def test_the_same_command_makes_the_same_data_twice(tmp_path: Path) -> None:
     for name, jobs in (("a", 1), ("b", 2)):
-        cosmo.generate(tmp_path / name, 10, seed=3, side=32, jobs=jobs)
-    cosmo.generate(tmp_path / "c", 10, seed=4, side=32)
+        make_data_set(cosmo.Maps(10, 3, side=32), tmp_path / name, jobs)
+    make_data_set(cosmo.Maps(10, 4, side=32), tmp_path / "c")
     a, b, c = (identify(tmp_path / name / "train.h5") for name in "abc")
     assert a == b
     assert difference(a, c) == "samples.seed: 3 there, 4 here"
@@ -235,11 +236,11 @@ def test_all_writers_say_what_they_wrote(tmp_path: Path) -> None:
         more.append({name: values[3:] for name, values in sample.items()})
     pools.write_pool(tmp_path / "pool", 160)
     cells = Segmentation((Grid(3, 8), Grid(4, 4), Grid(4, 2)))
-    calo_generate.generate(calo_generate.Beam("gamma", (2.0, 20.0), cells), tmp_path / "calo", 20)
+    make_data_set(calo_generate.ShowerSet(calo_generate.Beam("gamma", (2.0, 20.0), cells), 20), tmp_path / "calo")
     for kind in ("images", "tensors", "pool", "calo"):
         for split in ("train", "val", "test"):
             assert is_as_written(tmp_path / kind / f"{split}.h5"), (kind, split)
-    assert pool.holds_pool(tmp_path / "pool" / "train.h5")
+    assert POOL.holds(tmp_path / "pool" / "train.h5")
 
 
 def test_what_is_not_followed(file: Path, tmp_path: Path) -> None:

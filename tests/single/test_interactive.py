@@ -54,7 +54,7 @@ def test_what_it_has_recorded_is_a_table(training):
     assert training.epoch == 2
     epochs = training.metrics()
     assert epochs["epoch"].tolist() == [1, 2]
-    assert epochs["score.total"].min() == training.best["score"]
+    assert epochs["score.total"].min() == training.best.score
     assert {"losses.generator", "losses.discriminator", "samples_per_second"} <= set(epochs.columns)
     (command,) = training.metrics("command").to_dict("records")
     assert (command["name"], command["step"], command["learning_rates"]) == ("set", 21, [RATES])
@@ -144,7 +144,9 @@ def test_bad_input_is_one_line(training, tmp_path):
         training.set()
     with pytest.raises(InputError, match="a learning rate is above 0"):
         training.set(lr=-1.0)
-    with pytest.raises(InputError, match="kind 'epochs': choose one of start, epoch, step, command, rollback, end"):
+    with pytest.raises(
+        InputError, match="kind 'epochs': choose one of start, begun, step, epoch, command, rollback, end"
+    ):
         training.metrics("epochs")
     (tmp_path / "config.yaml").write_text((training.run.path / "config.yaml").read_text())
     fresh = attach(tmp_path)

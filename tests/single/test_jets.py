@@ -50,9 +50,7 @@ def test_hand_made_event() -> None:
     np.testing.assert_allclose(found.mass, [mass(p) for p in sums], rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(found.eta, [np.arcsinh(p[2] / np.hypot(p[0], p[1])) for p in sums], rtol=1e-6)
     np.testing.assert_allclose(found.phi, [np.arctan2(p[1], p[0]) for p in sums], rtol=1e-6)
-    quantities = jets.jet_quantities(three_jet_image()[None])
-    assert quantities["jet_multiplicity"].tolist() == [3]
-    np.testing.assert_allclose(quantities["summed_jet_mass"], [sum(map(mass, sums))], rtol=1e-5)
+    np.testing.assert_allclose(found.summed_mass, [sum(map(mass, sums))], rtol=1e-5)
 
 
 def test_jet_across_the_phi_seam() -> None:
@@ -89,13 +87,13 @@ def test_thresholds() -> None:
 
 
 def test_empty_images_and_none() -> None:
-    quantities = jets.jet_quantities(np.zeros((3, 64, 64), dtype=np.float32))
-    assert quantities["jet_multiplicity"].tolist() == [0, 0, 0]
-    assert quantities["summed_jet_mass"].tolist() == [0, 0, 0]
-    assert quantities["jet_pt"].shape == (0,)
-    quantities = jets.jet_quantities(np.zeros((0, 64, 64), dtype=np.float32))
-    assert [len(values) for values in quantities.values()] == [0, 0, 0]
-    assert {values.dtype for values in quantities.values()} == {np.dtype(np.float64)}
+    found = jets.cluster(np.zeros((3, 64, 64), dtype=np.float32))
+    assert found.counts.tolist() == [0, 0, 0]
+    assert found.summed_mass.tolist() == [0, 0, 0]
+    assert found.pt.shape == (0,)
+    none = jets.cluster(np.zeros((0, 64, 64), dtype=np.float32))
+    assert [len(values) for values in (none.counts, none.summed_mass, none.pt)] == [0, 0, 0]
+    assert none.summed_mass.dtype == none.pt.dtype == np.float64
 
 
 def test_empty_images_between_others() -> None:
@@ -142,27 +140,6 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = jets.cluster(images)
     for name in ("counts", "pt", "eta", "phi", "mass"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
-
-
-@pytest.mark.parametrize(
-    ("pts", "passes"),
-    [((450, 300, 250), True), ((430, 300, 250), False), ((450, 300), False), ((450, 300, 190), False), ((), False)],
-)
-def test_preselection(pts: tuple[float, ...], passes: bool) -> None:
-    image = np.zeros((1, 64, 64), dtype=np.float32)
-    for number, pt in enumerate(pts):
-        image[0, 32, 20 * number] = pt * 1e3 * np.cosh(5 / 128)
-    assert jets.preselect(image).tolist() == [passes]
-
-
-def test_event_quantities() -> None:
-    quantities = jets.event_quantities(np.stack([three_jet_image(), np.zeros((64, 64), dtype=np.float32)]))
-    found = jets.cluster(three_jet_image()[None])
-    assert quantities["leading_jet_pt"].tolist() == [found.pt[0], 0]
-    assert quantities["subleading_jet_pt"].tolist() == [found.pt[1], 0]
-    assert quantities["third_jet_pt"].tolist() == [found.pt[2], 0]
-    assert quantities["leading_jet_mass"].tolist() == [found.mass[0], 0]
-    assert quantities["scalar_sum_jet_pt"] == pytest.approx([found.pt.sum(), 0])
 
 
 @given(shift=st.integers(1, 63), seed=st.integers(0, 20))

@@ -456,7 +456,8 @@ def end(run, outcome, attempt=2):
 def test_a_launcher_is_believed_as_far_as_the_run_says_the_same(tmp_path, monkeypatch, outcome, code, expected):
     monkeypatch.setattr(start, "PATIENCE", 0.2)
     run = RunDirectory(tmp_path / "a run")
-    run.path.mkdir()
+    run.attempts.mkdir(parents=True)
+    (run.attempts / "0001.json").write_text("{}")
     earlier = {"kind": "end", "attempt": 1, "step": 3, "outcome": "done"}
     run.metrics_file.write_text(json.dumps(earlier) + "\n")
     script = (end(run, outcome) if outcome else "") + f"exit {code}"

@@ -5,7 +5,7 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.networks import layers  # noqa: E402
-from hpcgan.problems.detector_images.dcgan import Discriminator, Generator  # noqa: E402
+from hpcgan.problems.detector_images.networks_dcgan import Discriminator, Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
 
 

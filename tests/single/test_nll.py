@@ -16,9 +16,9 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.base import REGISTRY, method_class  # noqa: E402
 from hpcgan.methods.nll import METRICS, Likelihood  # noqa: E402
 from hpcgan.methods.sampler import make_sampler  # noqa: E402
-from hpcgan.problems.base import REGISTRY as PROBLEMS  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
+from hpcgan.problems.base import problem_class  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.discovery import PROBLEMS  # noqa: E402
 
 RATES = {"density": 1e-2}
 
@@ -222,25 +222,25 @@ def test_every_method_has_settings_and_every_problem_has_a_method():
         cls = method_class(name)
         assert set(settings.networks) == settings().optimizers.keys() == settings().updates.keys()
         assert cls.sampled in settings.networks
-    for name in PROBLEMS:
-        assert Problems().get(name).methods
-        assert set(Problems().get(name).methods) <= METHODS.keys()
+    for name in PROBLEMS.names():
+        assert problem_class(name).methods
+        assert set(problem_class(name).methods) <= METHODS.keys()
 
 
 def test_the_problem_names_the_method_and_the_method_the_settings():
-    config = configuration.load(BASE, Problems())
+    config = configuration.load(BASE)
     assert config.method == "nll"
     assert isinstance(config.training, LikelihoodConfig)
-    assert configuration.load(config.dump(), Problems()) == config
+    assert configuration.load(config.dump()) == config
     assert config.identity()["method"] == "nll"
-    adversarial = configuration.load({"problem": "rpv", "data": {"path": "x"}}, Problems())
+    adversarial = configuration.load({"problem": "rpv", "data": {"path": "x"}})
     assert adversarial.method == "gan"
     assert "method" not in adversarial.identity()  # runs of versions that had only this one keep their names
-    assert configuration.load({**BASE, "method": "nll"}, Problems()) == config
-    whole = configuration.schema(Problems(), "calo_layer")["properties"]
+    assert configuration.load({**BASE, "method": "nll"}) == config
+    whole = configuration.schema("calo_layer")["properties"]
     assert "density" in whole["training"]["properties"]
     assert "generator" not in whole["training"]["properties"]
-    assert "generator" in configuration.schema(Problems(), "rpv")["properties"]["training"]["properties"]
+    assert "generator" in configuration.schema("rpv")["properties"]["training"]["properties"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_the_problem_names_the_method_and_the_method_the_settings():
 )
 def test_bad_settings_name_the_key_and_the_remedy(overrides, message):
     with pytest.raises(InputError, match=message) as error:
-        configuration.load(BASE, Problems(), overrides)
+        configuration.load(BASE, overrides)
     assert "\n" not in str(error.value)
 
 
@@ -271,7 +271,7 @@ def test_samples_are_functions_of_seed_stream_and_number():
     method = likelihood(model=CaloLayerModel)
     assert method.reported.keys() == method.optimizers.keys()
     problem = CaloLayerProblem(CaloLayerModel(layer="layer_2", hidden_units=24, components=1))
-    config = configuration.load({**BASE, "model": {"layer": "layer_2"}, "training": {"batch_size": 8}}, Problems())
+    config = configuration.load({**BASE, "model": {"layer": "layer_2"}, "training": {"batch_size": 8}})
     sampler = make_sampler(config, problem, method.networks["density"])
     asked = {"energy": np.full((8, 1), 30.0, np.float32)}
     first, again, other = (sampler.batch(1, "score", 0, i, asked) for i in (0, 0, 1))

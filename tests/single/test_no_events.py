@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from hpcgan.metrics.observable import Observable
-from hpcgan.problems.base import Problems
+from hpcgan.problems.base import problem_class
+from hpcgan.problems.discovery import PROBLEMS
 
 
-@pytest.mark.parametrize("name", Problems().names())
+@pytest.mark.parametrize("name", PROBLEMS.names())
 def test_observables_of_no_events_go_with_those_of_some(name):
-    problem_class = Problems().get(name)
-    problem = problem_class(problem_class.Model())
+    cls = problem_class(name)
+    problem = cls(cls.Model())
     rng = np.random.default_rng(1)
     one, none = (
         {k: (50.0 * rng.random((n, *spec.shape))).astype(spec.dtype) for k, spec in problem.schema.items()}

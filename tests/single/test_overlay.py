@@ -17,15 +17,15 @@ from pools import write_pool
 from hpcgan import config
 from hpcgan.comm.base import SerialComm
 from hpcgan.commands import cli
+from hpcgan.data.generators import make_data_set
 from hpcgan.overlay import study
 from hpcgan.overlay.study import FILES, overlay
 from hpcgan.physics.images import image_attributes
 from hpcgan.physics.jets import image_geometry
 from hpcgan.physics.pileup import SparseImages
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.pileup import files as pool
-from hpcgan.problems.pileup import minbias
+from hpcgan.problems.pileup.generate import Pools
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training import assembly
 from hpcgan.training.requests import StopRequest
@@ -216,7 +216,7 @@ def test_the_band_is_wide_where_pools_differ(folder: Path, tmp_path: Path):
 def tiny_run(path: Path, data: Path, problem: str = "pileup", **model: Any) -> RunDirectory:
     run = RunDirectory(path)
     raw = {"problem": problem, "data": {"path": str(data)}, "model": {"filters": 2, "latent_dim": 3, **model}}
-    run.create(config.load(raw, Problems()))
+    run.create(config.load(raw))
     return run
 
 
@@ -335,7 +335,7 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: A
 @pytest.mark.usefixtures("undrawn")
 def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     """A training on minimum-bias events of PYTHIA; the run and a file of what it generates give the same report."""
-    minbias.generate(tmp_path / "pool", 200, mu=3, seed=2)
+    make_data_set(Pools(200, 2, mu=3), tmp_path / "pool")
     raw = {
         "problem": "pileup",
         "name": "tiny",
@@ -359,7 +359,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
         "training": {"epochs": 1, "batch_size": 8},
         "scoring": {"events": 24},
     }
-    settings = config.load(raw, Problems())
+    settings = config.load(raw)
     run = RunDirectory(tmp_path / "run")
     best = assembly.train(settings, run, SerialComm(), StopRequest())
     assert best is not None

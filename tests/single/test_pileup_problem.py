@@ -11,17 +11,16 @@ import pytest
 from pools import sparse_events, write_pool
 
 from hpcgan import config
-from hpcgan.data.source import ImageSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare, report
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics import jets
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.pileup import problem as pileup
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
-from hpcgan.problems.pileup.sums import SumSource
+from hpcgan.problems.pileup.source import SumSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -41,13 +40,13 @@ def problem(**model: Any) -> PileupProblem:
 
 
 def test_the_shipped_configuration():
-    found = config.load(CONFIGS / "pileup.yaml", Problems(), ["model.mu=140"])
+    found = config.load(CONFIGS / "pileup.yaml", ["model.mu=140"])
     assert isinstance(found.model, PileupModel)
     assert found.model.mus == (140,)
-    assert config.load(found.dump(), Problems()).model == found.model
-    several = config.load(CONFIGS / "pileup.yaml", Problems(), ["model.mu=[140, 20, 60]", "scoring.statistics=moving"])
+    assert config.load(found.dump()).model == found.model
+    several = config.load(CONFIGS / "pileup.yaml", ["model.mu=[140, 20, 60]", "scoring.statistics=moving"])
     assert several.model.mus == (20, 60, 140)
-    assert config.load(several.dump(), Problems()).model == several.model
+    assert config.load(several.dump()).model == several.model
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_the_shipped_configuration():
 )
 def test_bad_configurations(override: str, message: str):
     with pytest.raises(InputError) as error:
-        config.load(CONFIGS / "pileup.yaml", Problems(), [override])
+        config.load(CONFIGS / "pileup.yaml", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

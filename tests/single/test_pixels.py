@@ -12,8 +12,7 @@ tf = needs.tensorflow()
 from hpcgan import config  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.detector_images.networks import Generator  # noqa: E402
+from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.pixels import Pixels, logistic  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -211,6 +210,6 @@ def test_without_noise_images_it_is_refused():
 def test_runs_without_it_keep_the_names_that_they_had_before_there_was_such_a_key():
     raw = {"problem": "rpv", "data": {"path": "data"}, "model": MODEL.model_dump()}
     raw["model"].pop("pixel_channels")
-    assert "pixel_channels" not in config.load(raw, Problems()).identity()["model"]
-    with_it = config.load(raw, Problems(), ["model.pixel_channels=4"])
+    assert "pixel_channels" not in config.load(raw).identity()["model"]
+    with_it = config.load(raw, ["model.pixel_channels=4"])
     assert with_it.identity()["model"]["pixel_channels"] == 4

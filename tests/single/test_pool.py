@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from pools import dense, sparse_events, write_pool
 
 from hpcgan.commands.cli import main
-from hpcgan.data.layouts.tensors import problem_of
+from hpcgan.data.generators import make_data_set
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.detector_images import generate as generation
+from hpcgan.problems.layouts import problem_of
 from hpcgan.problems.pileup import files as pool
-from hpcgan.problems.pileup import minbias
-from hpcgan.problems.pileup.files import holds_pool, open_pool
+from hpcgan.problems.pileup import generate as minbias
+from hpcgan.problems.pileup.files import open_pool
+from hpcgan.problems.pileup.layout import POOL
 
 # --- sparse images -----------------------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ def test_events_go_to_the_splits_in_order(folder: Path):
             assert same(file.read(), events.part(slice(start, start + size)))
         start += size
     assert sorted(path.name for path in folder.iterdir()) == ["test.h5", "train.h5", "val.h5"]
-    assert holds_pool(folder / "val.h5")
+    assert POOL.holds(folder / "val.h5")
     assert problem_of(folder / "val.h5") == "pileup"
 
 
@@ -268,12 +270,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_bytes_do_not_depend_on_the_jobs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(generation, "BLOCK_EVENTS", 12)
-    assert minbias.generate(tmp_path, 40, 5, seed=3, jobs=2)
+    assert make_data_set(minbias.Pools(40, 3, mu=5), tmp_path, jobs=2)
     for split in SPLITS:
         assert (tmp_path / f"{split}.h5").read_bytes() == (made / f"{split}.h5").read_bytes()
-    assert not minbias.generate(tmp_path, 40, 5, seed=3)
+    assert not make_data_set(minbias.Pools(40, 3, mu=5), tmp_path)
     with pytest.raises(InputError, match="mu: 5, asked for 6"):
-        minbias.generate(tmp_path, 40, 6, seed=3)
+        make_data_set(minbias.Pools(40, 3, mu=6), tmp_path)
 
 
 def test_pools_share_no_event_and_hold_minimum_bias(made: Path):

@@ -17,6 +17,7 @@ from hpcgan.evaluation import compare, curves, report
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.runs.records import Epoch, EpochScore
 
 PHYSICS = [
     "jet_multiplicity",
@@ -55,16 +56,15 @@ class Sampler:
 def epoch_records(n):
     parts = {"jet_multiplicity": 1.0, "summed_jet_mass": 2.0, "jet_pt": 3.0}
     return [
-        {
-            "kind": "epoch",
-            "epoch": epoch,
-            "step": 15 * epoch,
-            "samples": 60 * epoch,
-            "losses": {"discriminator": 1.2, "generator": 0.9},
-            "collapse": {"diversity": 0.5, "nearest": 0.25, "saturation": 0.1} if epoch > 1 else None,
-            "score": {"total": 6.0, "parts": parts, "n": n} if epoch != 1 else None,
-            "samples_per_second": 700.0 + epoch,
-        }
+        Epoch(
+            epoch=epoch,
+            step=15 * epoch,
+            samples=60 * epoch,
+            losses={"discriminator": 1.2, "generator": 0.9},
+            collapse={"diversity": 0.5, "nearest": 0.25, "saturation": 0.1} if epoch > 1 else {},
+            score=EpochScore(6.0, parts, n) if epoch != 1 else None,
+            samples_per_second=700.0 + epoch,
+        )
         for epoch in (1, 2, 3)
     ]
 
@@ -276,13 +276,6 @@ def test_an_unwritable_folder(folder, tmp_path):
     with pytest.raises(Unwritten, match="cannot write the report") as found:
         report.compare_files(*files, out=taken, repetitions=2, log=lambda text: taken.touch())
     assert found.value.shown.startswith("score ")
-
-
-def test_provenance_survives_a_torn_line(tmp_path):
-    path = tmp_path / "provenance.jsonl"
-    assert report._json_lines(path) == []
-    path.write_text('{"attempt": 1}\n{"attempt": 2}\n{"atte')
-    assert report._json_lines(path) == [{"attempt": 1}, {"attempt": 2}]
 
 
 class Identity:

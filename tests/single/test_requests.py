@@ -25,7 +25,6 @@ from hpcgan.evaluation import conditions as asking
 from hpcgan.evaluation import stream
 from hpcgan.evaluation.conditions_file import read_conditions
 from hpcgan.evaluation.stream import write_samples
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.files import open_images
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -336,7 +335,7 @@ def run(tmp_path_factory):
         "model": {"filters": 2, "latent_dim": 3},
         "training": {"epochs": 1, "batch_size": 10, "average_half_life": 50},
     }
-    return untrained.make_run(folder / "run", config.load(raw, Problems()))
+    return untrained.make_run(folder / "run", config.load(raw))
 
 
 def test_generate_for_an_array(run):
@@ -389,10 +388,10 @@ def test_the_command_for_a_file_of_conditions(run, tmp_path, capsys):
 
 
 def test_batch_statistics_allow_one_batch_size(run, tmp_path):
-    raw = run.load_config(Problems()).dump()
+    raw = run.load_config().dump()
     raw["problem"], raw["scoring"]["statistics"] = "rpv", "batch"
     raw["model"].pop("conditioning")
-    other = untrained.make_run(tmp_path / "run", config.load(raw, Problems()))
+    other = untrained.make_run(tmp_path / "run", config.load(raw))
     assert len(hpcgan.generate(other.path, 3, batch_size=10)["hist"]) == 3
     with pytest.raises(InputError, match=r"batch size 4: the run generates with the statistics of batches of 10"):
         hpcgan.generate(other.path, 3, batch_size=4)

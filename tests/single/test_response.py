@@ -6,12 +6,14 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Generator, class_numbers  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Generator, class_numbers  # noqa: E402
 from hpcgan.problems.calorimeter.response import BINS, KNOTS, Response  # noqa: E402
 
 SMALL = {"latent_dim": 3, "shapes": ((2, 4), (2, 2), (2, 1)), "total_energy": "drawn"}

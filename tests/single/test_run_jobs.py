@@ -228,10 +228,10 @@ def test_seconds_of_starting_and_of_training(run):
         run,
         {"kind": "start", "attempt": 1, "time": 0.0},
         {"kind": "begun", "attempt": 1, "time": 30.0, "startup_s": 40.0},
-        {"kind": "end", "attempt": 1, "time": 50.0},
+        {"kind": "end", "attempt": 1, "time": 50.0, "outcome": "interrupted"},
         {"kind": "start", "attempt": 2, "time": 100.0},
         {"kind": "begun", "attempt": 2, "time": 110.0, "startup_s": 15.0},
-        {"kind": "epoch", "attempt": 2, "time": 117.0},
+        {"kind": "epoch", "attempt": 2, "time": 117.0, "epoch": 1},
         {"kind": "start", "attempt": 3, "time": 200.0},  # killed before its first step
     )
     assert run_status.startup_seconds(run) == 15.0

@@ -18,16 +18,17 @@ from hpcgan import config as configuration
 from hpcgan.commands.cli import main
 from hpcgan.config import Config
 from hpcgan.data import storage
+from hpcgan.data.generators import make_data_set
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, report, run_samples
 from hpcgan.interactive.training import Training
 from hpcgan.launch.process import Requests
 from hpcgan.overlay import study as overlay
 from hpcgan.physics.calorimeter import Grid, Segmentation
-from hpcgan.problems.base import Problems, problem_class
+from hpcgan.problems import run_data
+from hpcgan.problems.base import problem_class
 from hpcgan.problems.calorimeter import generate as calo_generate
 from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.runs import data as rundata
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.scaling import measure
 from hpcgan.sweep import study as studies
@@ -51,7 +52,7 @@ def begun(folder: Path, settings: Config) -> RunDirectory:
     """A run as an attempt leaves it before its first step."""
     run = RunDirectory(folder)
     run.create(settings)
-    rundata.write(run, rundata.identify(settings))
+    run_data.write(run, run_data.identify(settings))
     return run
 
 
@@ -118,65 +119,70 @@ def test_other_data_under_the_same_path_are_refused_and_nothing_is_written(place
 
 def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -> None:
     run = begun(place / "run", config("data"))
-    known = rundata.read(run)
+    known = run_data.read(run)
     with h5py.File("data/test.h5", "r+") as file:
         file["all_events/y"][0] = 0.0
-    found = rundata.identify(config("data"))
-    warning = rundata.check(run, config("data"), found)
+    found = run_data.identify(config("data"))
+    warning = run_data.check(run, config("data"), found)
     assert warning is not None
     assert warning.startswith("data/test.h5: holds other data than when the run began (other values of all_events/y)")
     Path("data/test.h5").unlink()
-    missing = rundata.identify(config("data"))
+    missing = run_data.identify(config("data"))
     assert list(missing.files) == ["train", "val"]
-    assert rundata.check(run, config("data"), missing) is None
-    rundata.write(run, missing)
+    assert run_data.check(run, config("data"), missing) is None
+    run_data.write(run, missing)
     assert known is not None
-    assert rundata.read(run).files == known.files  # type: ignore[union-attr]
+    assert run_data.read(run).files == known.files  # type: ignore[union-attr]
 
 
 def test_a_test_split_that_comes_later_is_remembered_from_then_on(place: Path) -> None:
     Path("data/test.h5").rename("later.h5")
     run = begun(place / "run", config("data"))
     Path("later.h5").rename("data/test.h5")
-    rundata.write(run, rundata.identify(config("data")))
+    run_data.write(run, run_data.identify(config("data")))
     others(place / "data")
     with pytest.raises(InputError, match=r"data/test.h5: holds other data"):
-        rundata.load(run).data.require("test")
+        run_data.load(run).data.require("test")
 
 
 def test_the_particles_of_a_folder_are_known_each(tmp_path: Path) -> None:
     cells = Segmentation((Grid(3, 12), Grid(6, 6), Grid(6, 3)))
     for seed, particle in enumerate(("gamma", "eplus")):
-        calo_generate.generate(calo_generate.Beam(particle, (2.0, 20.0), cells), tmp_path / "data" / particle, 20, seed)
+        make_data_set(
+            calo_generate.ShowerSet(calo_generate.Beam(particle, (2.0, 20.0), cells), 20, seed),
+            tmp_path / "data" / particle,
+        )
     raw = {
         "problem": "calogan",
         "data": {"path": str(tmp_path / "data")},
         "model": {"particles": ["gamma", "eplus"], "segmentation": str(cells)},
     }
-    settings = configuration.load(raw, Problems())
+    settings = configuration.load(raw)
     run = begun(tmp_path / "run", settings)
-    assert sorted(rundata.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
-    calo_generate.generate(
-        calo_generate.Beam("eplus", (2.0, 20.0), cells), tmp_path / "data" / "eplus", 20, 7, force=True
+    assert sorted(run_data.read(run).files["train"]) == ["eplus", "gamma"]  # type: ignore[union-attr]
+    make_data_set(
+        calo_generate.ShowerSet(calo_generate.Beam("eplus", (2.0, 20.0), cells), 20, 7),
+        tmp_path / "data" / "eplus",
+        force=True,
     )
     with pytest.raises(InputError, match=r"data/eplus/train.h5: holds other data .*\(seed: 1 there, 7 here\)"):
-        rundata.check(run, settings, rundata.identify(settings))
+        run_data.check(run, settings, run_data.identify(settings))
 
 
 def test_a_rank_with_other_files_is_told_what_differs(place: Path) -> None:
-    first = rundata.identify(config("data")).plain()
-    rundata.check_same(rundata.identify(config(place / "data")), json.loads(json.dumps(first)), config("data"), "n1")
+    first = run_data.identify(config("data")).plain()
+    run_data.check_same(run_data.identify(config(place / "data")), json.loads(json.dumps(first)), config("data"), "n1")
     with h5py.File("data/val.h5", "r+") as file:
         file["all_events/hist"].attrs["units"] = "GeV"
     with pytest.raises(InputError, match=r'data/val.h5 on n2: holds other data than rank 0 reads .*units: "MeV" there'):
-        rundata.check_same(rundata.identify(config("data")), first, config("data"), "n2")
+        run_data.check_same(run_data.identify(config("data")), first, config("data"), "n2")
 
 
 @pytest.mark.parametrize("broken", ["", "[]", '{"files": {"train": {"": {}}}, "places": []}', '{"files": 3}'])
 def test_a_broken_record_is_named(place: Path, broken: str) -> None:
     run = begun(place / "run", config("data"))
     run.data_file.write_text(broken)
-    for use in (lambda: rundata.load(run), lambda: api.preflight(config("data"), run, 1)):
+    for use in (lambda: run_data.load(run), lambda: api.preflight(config("data"), run, 1)):
         with pytest.raises(InputError, match=r"run/data.json: cannot be read: ") as error:
             use()
         assert "\n" not in str(error.value)
@@ -188,20 +194,20 @@ def test_a_record_that_cannot_be_written(place: Path, monkeypatch: pytest.Monkey
 
     run = begun(place / "run", config("data"))
     shutil.copytree("data", place / "elsewhere")
-    monkeypatch.setattr(rundata, "write_atomic", full)
-    rundata.write(run, rundata.identify(config("data")))  # nothing new
+    monkeypatch.setattr(run_data, "write_atomic", full)
+    run_data.write(run, run_data.identify(config("data")))  # nothing new
     with pytest.raises(HpcganError, match=r"data.json: cannot write: No space left on device"):
-        rundata.write(run, rundata.identify(config("elsewhere")))
+        run_data.write(run, run_data.identify(config("elsewhere")))
 
 
 def test_only_so_many_places_are_remembered(place: Path) -> None:
     run = begun(place / "run", config("data"))
     for job in range(30):
         (place / f"job{job}").symlink_to("data")
-        rundata.write(run, rundata.identify(config(f"job{job}")))
-    found = rundata.read(run)
+        run_data.write(run, run_data.identify(config(f"job{job}")))
+    found = run_data.read(run)
     assert found is not None
-    assert len(found.places) == rundata.PLACES
+    assert len(found.places) == run_data.PLACES
     assert found.places[0] == str(place / "job29")
 
 
@@ -220,15 +226,15 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
     shutil.move("first", "moved")
     moved = config("data", "training.start_from=moved")
     assert api.default_directory(moved) == directory
-    run.check_config(moved, run.load_config(Problems()))
+    run.check_config(moved, run.load_config())
     for same in (moved, settings):  # the latter is not there any more, but nobody needs it
-        assert rundata.check(run, same, rundata.identify(same)) is None
+        assert run_data.check(run, same, run_data.identify(same)) is None
     for start in ("second", "nowhere"):
         other = config("data", f"training.start_from={start}")
         with pytest.raises(InputError, match=f"run: the run there did not begin with the weights of {start} "):
-            rundata.check(run, other, rundata.identify(other))
+            run_data.check(run, other, run_data.identify(other))
     with pytest.raises(InputError, match="another configuration"):
-        run.check_config(config("data"), run.load_config(Problems()))
+        run.check_config(config("data"), run.load_config())
 
 
 # --- finding the data of a run -------------------------------------------------------------------------------------
@@ -236,33 +242,33 @@ def test_a_run_whose_weights_are_taken_is_known_by_what_it_is(place: Path) -> No
 
 def test_the_data_of_a_run_are_found_from_any_working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(place / "work" / "run", config("data"))
-    assert rundata.load(run).data.path == Path("data")  # as it is written, where that leads there
+    assert run_data.load(run).data.path == Path("data")  # as it is written, where that leads there
     monkeypatch.chdir("/")
-    assert rundata.load(run).data.path == place / "data"
+    assert run_data.load(run).data.path == place / "data"
     assert Training(run).config.data.path == place / "data"
     # Other data of the same name where the command is given are not taken for them.
     others(place / "here" / "data")
     monkeypatch.chdir(place / "here")
-    assert rundata.load(run).data.path == place / "data"
+    assert run_data.load(run).data.path == place / "data"
     # The whole project is moved.
     (place / "project").mkdir()
     for name in ("work", "data"):
         shutil.move(place / name, place / "project" / name)
     moved = RunDirectory(place / "project" / "work" / "run")
-    assert rundata.load(moved).data.path == place / "project" / "data"
-    assert rundata.load(moved).dump() == {
+    assert run_data.load(moved).data.path == place / "project" / "data"
+    assert run_data.load(moved).dump() == {
         **run_dump(moved), "data": {**run_dump(moved)["data"], "path": str(place / "project" / "data")}
     }  # fmt: skip
 
 
 def run_dump(run: RunDirectory) -> dict[str, object]:
-    return run.load_config(Problems()).dump()
+    return run.load_config().dump()
 
 
 def test_a_run_without_a_record_reads_what_its_configuration_says(place: Path) -> None:
     run = RunDirectory(place / "run")
     run.create(config("data"))
-    found = rundata.load(run)
+    found = run_data.load(run)
     assert found.data.path == Path("data")
     found.data.require("test")
 
@@ -274,7 +280,7 @@ def test_data_that_are_gone_or_others_are_refused_where_they_are_needed(
     problem = problem_class("rpv")(config("data").model)
     others(place / "data")
     monkeypatch.chdir("/")
-    refused = rundata.load(run)
+    refused = run_data.load(run)
     for split in ("train", "val", "test"):
         with pytest.raises(InputError, match=rf"{place}/data/{split}.h5: holds other data than the run .*/run was"):
             refused.data.require(split)
@@ -293,10 +299,10 @@ def test_data_that_are_gone_or_others_are_refused_where_they_are_needed(
 def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> None:
     run = begun(place / "run", config("data"))
     shutil.copytree("data", "copy")
-    written = run.load_config(Problems())
-    chosen, notice = rundata.given(written, run, Path("copy"))
+    written = run.load_config()
+    chosen, notice = run_data.given(written, run, Path("copy"))
     assert (chosen.data.path, notice) == (Path("copy"), None)
-    chosen, notice = rundata.given(written, run, others(place / "other"))
+    chosen, notice = run_data.given(written, run, others(place / "other"))
     assert notice == f"The events of {place}/other are not the run's own (train, val, test): chosen with --data."
     chosen.data.require("test")
 
@@ -320,7 +326,7 @@ def test_overlays_refuse_pools_that_are_not_the_runs(place: Path) -> None:
 
     pools.write_pool(place / "pool", 400, mu=3)
     raw = {"problem": "pileup", "data": {"path": "pool"}, "model": {"mu": 3, "filters": 2, "latent_dim": 3}}
-    run = begun(place / "run", configuration.load(raw, Problems()))
+    run = begun(place / "run", configuration.load(raw))
     shutil.rmtree("pool")
     pools.write_pool(place / "pool", 400, mu=3, seed=5)
     with pytest.raises(InputError, match=r"pool/test.h5: holds other data than the run"):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.runs import directory as rundir
-from hpcgan.runs.directory import FencedError, Lease, RunDirectory, attempt_state
+from hpcgan.runs import lease as rundir
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import FencedError, Lease, attempt_state
 from hpcgan.system import liveness
 from hpcgan.system.files import write_atomic
 from hpcgan.system.liveness import Identity
@@ -40,7 +41,8 @@ def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
 
 def test_a_killed_holder_does_not_block(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from hpcgan.runs.directory import Lease, RunDirectory;"
+        "import os, sys; from pathlib import Path; from hpcgan.runs.directory import RunDirectory;"
+        "from hpcgan.runs.lease import Lease;"
         f"Lease(RunDirectory(Path({str(tmp_path)!r}))); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -196,7 +198,8 @@ def test_of_many_that_start_at_once_one_wins(tmp_path, lacking):
 import os, sys
 from pathlib import Path
 from hpcgan.errors import HpcganError
-from hpcgan.runs.directory import Lease, RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 def no_links(*names):
     raise PermissionError(1, "Operation not permitted")
 if sys.argv[2] == "links":
@@ -241,7 +244,8 @@ import socket, sys
 from pathlib import Path
 from hpcgan.system import liveness
 from hpcgan.errors import HpcganError
-from hpcgan.runs.directory import Lease, RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 if len(sys.argv) > 2:
     socket.sethostname(sys.argv[2])
 liveness.BEAT_S = 0.2

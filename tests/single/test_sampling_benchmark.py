@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from hpcgan.problems.base import Problems
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -70,4 +68,6 @@ def test_table_and_plot(sampling, tmp_path):
 
 
 def test_every_problem_has_a_simulation(sampling):
-    assert set(Problems().names()) <= set(sampling.SIMULATIONS)
+    from hpcgan.problems.discovery import PROBLEMS
+
+    assert set(PROBLEMS.names()) <= set(sampling.SIMULATIONS)

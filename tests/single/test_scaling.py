@@ -20,7 +20,6 @@ from hpcgan.data.schema import TensorSpec
 from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError, Interrupted
 from hpcgan.launch.process import JobTimeout
-from hpcgan.problems.base import Problems
 from hpcgan.scaling import measure, report
 from hpcgan.scaling.measure import Point, Resources, Study
 from hpcgan.scaling.summary import Value, blocks, mean, ratio, split, summarise
@@ -132,7 +131,7 @@ def test_the_job_that_slurm_gets_runs_the_same_study(tmp_path, monkeypatch, caps
     assert last.startswith("exec ")
     argv = shlex.split(last.split(" -m hpcgan ")[1])
     args = cli.parse(argv)
-    scaling = config.load(args.config, Problems(), args.overrides).scaling
+    scaling = config.load(args.config, args.overrides).scaling
     assert (
         scaling.executor,
         scaling.ranks,

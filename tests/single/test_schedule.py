@@ -6,7 +6,6 @@ from hpcgan import config, schedule
 from hpcgan.config import TrainingConfig
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problems
 from hpcgan.training.loop import learning_rates
 
 
@@ -62,8 +61,8 @@ def test_a_fixed_global_batch_is_scaled_from_a_reference_only():
         "training": {"global_batch_size": 256, "schedule": {"scaling": "sqrt"}},
     }
     with pytest.raises(InputError, match=r"set it to none, or training\.schedule\.reference_batch"):
-        config.load(raw, Problems())
-    settings = config.load(raw, Problems(), ["training.schedule.reference_batch=64"]).training
+        config.load(raw)
+    settings = config.load(raw, ["training.schedule.reference_batch=64"]).training
     for ranks in (1, 2, 4):
         rates = learning_rates(settings, 0.0, Sharding(9000, 256 // ranks, 0, ranks, seed=1), 0)
         assert rates == {"generator": 4e-4, "discriminator": 2e-4}

@@ -7,10 +7,11 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
+from calogan_settings import CaloGan  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.calorimeter.networks import CaloGan, Generator  # noqa: E402
+from hpcgan.problems.calorimeter.networks import Generator  # noqa: E402
 from hpcgan.problems.calorimeter.shares import BINS, DARK_LEVELS, ENERGIES, KNOTS, LEVELS, STAGES, Shares  # noqa: E402
 
 SHAPES = ((1, 4), (2, 2))
@@ -317,7 +318,7 @@ def test_calibration_reads_the_showers_again():
 
 def test_runs_from_before_it_keep_their_names_and_can_be_started_from():
     raw = {"problem": "calogan", "data": {"path": "data"}}
-    assert "cell_energies" not in config.load(raw, Problems()).identity()["model"]
-    matching = config.load(raw, Problems(), ["model.cell_energies=matched"])
+    assert "cell_energies" not in config.load(raw).identity()["model"]
+    matching = config.load(raw, ["model.cell_energies=matched"])
     assert matching.identity()["model"]["cell_energies"] == "matched"
     assert "cell_energies" in type(matching.model).indifferent

@@ -10,15 +10,15 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
-from hpcgan.problems.detector_images.networks import Generator  # noqa: E402
+from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
 from hpcgan.problems.detector_images.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
-from hpcgan.runs import records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 
@@ -210,13 +210,13 @@ def test_conditions_of_the_data_are_refused_and_so_is_the_authors_network():
         RpvModel(pixel_pt="matched")
     raw = {"problem": "conditional", "data": {"path": "data"}, "model": DETECTOR}
     with pytest.raises(Exception, match=r"model\.pixel_pt=matched needs to know what conditions.*mGlu, mNeu"):
-        config.load(raw, Problems())
+        config.load(raw)
 
 
 def test_runs_from_before_it_keep_their_names():
     raw = {"problem": "rpv", "data": {"path": "data"}, "model": {**DETECTOR, "pixel_pt": "free"}}
-    assert "pixel_pt" not in config.load(raw, Problems()).identity()["model"]
-    assert config.load(raw, Problems(), ["model.pixel_pt=matched"]).identity()["model"]["pixel_pt"] == "matched"
+    assert "pixel_pt" not in config.load(raw).identity()["model"]
+    assert config.load(raw, ["model.pixel_pt=matched"]).identity()["model"]["pixel_pt"] == "matched"
 
 
 @pytest.mark.usefixtures("eager")
@@ -239,7 +239,7 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
     for epoch in (1, 2, 3):
         stored = [(run.samples / f"epoch-{epoch:04d}.h5").read_bytes() for run in (whole, again)]
         assert stored[0] == stored[1]
-    scores = [[r["score"] for r in records.read(run.metrics_file, "epoch")] for run in (whole, again)]
+    scores = [[r["score"] for r in recorded(run.metrics_file, "epoch")] for run in (whole, again)]
     assert scores[0] == scores[1]
     assert scores[0][0] is None
     generator = load_generator(whole.path)

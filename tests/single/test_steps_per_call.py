@@ -7,22 +7,23 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import LikelihoodConfig, TrainingConfig  # noqa: E402
+from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.methods.base import StepInput  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
-from hpcgan.problems.base import Problems  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly, pace  # noqa: E402
@@ -180,7 +181,7 @@ def config(data, *overrides):
         "training": {"epochs": 2, "batch_size": N, "average_half_life": 50, "schedule": {"decay": "cosine"}},
         "scoring": {"every_epochs": 0},
     }
-    return configuration.load(raw, Problems(), overrides)
+    return configuration.load(raw, overrides)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", "fast", "true", "[2]", "null"])
@@ -213,7 +214,7 @@ def test_without_several_steps_there_is_no_loop():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    calo_generate.generate(Beam("gamma", (1.0, 5.0)), folder, 100, seed=3)
+    make_data_set(calo_generate.ShowerSet(Beam("gamma", (1.0, 5.0)), 100, 3), folder)
     return folder
 
 
@@ -241,9 +242,7 @@ def end(run):
     """State and records, without times."""
     found = checkpoint.load_latest(run.checkpoints, pytest.fail)
     kinds = ("step", "epoch", "rollback")
-    said = [
-        {k: v for k, v in r.items() if k not in TIMING} for kind in kinds for r in records.read(run.metrics_file, kind)
-    ]
+    said = [{k: v for k, v in r.items() if k not in TIMING} for kind in kinds for r in recorded(run.metrics_file, kind)]
     return found.meta, said, found.arrays
 
 

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import dense, write_pool
 
-from hpcgan.data.source import Dependent, ImageSource
+from hpcgan.data.source import Dependent
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
-from hpcgan.problems.pileup import sums as module
-from hpcgan.problems.pileup.sums import SumSource
+from hpcgan.problems.detector_images.source import ImageSource
+from hpcgan.problems.pileup import source as module
+from hpcgan.problems.pileup.source import SumSource
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pools whose event i has the energy 2^(i % 20) MeV in pixel i // 20: a sum says which events are in it."""
     path = tmp_path_factory.mktemp("tagged")
     events = np.arange(400)
-    with module.pool.Writer(path, {"train": 400, "test": 400}, {}) as writer:
+    with module.files.Writer(path, {"train": 400, "test": 400}, {}) as writer:
         for _ in range(2):
             writer.append(
                 SparseImages(
@@ -60,13 +61,13 @@ def test_a_sum_has_mu_different_events_of_its_pool(tagged: Path):
 def test_a_sum_is_the_sum_of_its_events(folder: Path):
     """Against dense images and a loop, with the events found from the same random numbers."""
     source = SumSource(folder / "train.h5", [5], 20, seed=3)
-    with module.pool.open_pool(folder / "train.h5") as file:
+    with module.files.open_pool(folder / "train.h5") as file:
         images = dense(file.read()).astype(np.float64)
     indices = np.array([4, 19, 0])
     found = source.read(indices, epoch=2)["hist"]
     for image, index in zip(found, indices.tolist(), strict=True):
-        uniforms = module.stateless.uniform(3, "pileup", 2, index, 1, 5)
-        events = module.stateless.subsets(uniforms, np.array([5]), np.array([240]))[0]
+        uniforms = module.rng.uniform(3, "pileup", 2, index, 1, 5)
+        events = module.rng.subsets(uniforms, np.array([5]), np.array([240]))[0]
         expected = np.zeros((64, 64))
         for event in events:
             expected += images[event]

@@ -11,7 +11,8 @@ import fake_sweeps
 import pytest
 
 from hpcgan.interactive import Sweep
-from hpcgan.runs.directory import Lease, RunDirectory
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 
 pytest.importorskip("ipywidgets")
 pytest.importorskip("optuna")

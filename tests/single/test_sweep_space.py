@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problems
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study
 
 
 def parsed(search, *overrides):
-    return spaces.parse(search, sweeps.base(*overrides), Problems(), "sweep.yaml")
+    return spaces.parse(search, sweeps.base(*overrides), "sweep.yaml")
 
 
 def test_a_draw_is_a_function_of_seed_number_and_key():
@@ -172,9 +171,7 @@ def test_numbers_are_numbers_however_they_are_written(tmp_path, number):
         f"  model.filters: {{choice: [2, 3], when: {{{RATE}: {number}}}}}\n"
         f"  training.discriminator.learning_rate: {{log_uniform: [1e-5, {number}]}}\n"
     )
-    _, space = study.load(
-        path, Problems(), [f"search.model.latent_dim={{choice: [8, 16], when: {{{RATE}: [{number}]}}}}"]
-    )
+    _, space = study.load(path, [f"search.model.latent_dim={{choice: [8, 16], when: {{{RATE}: [{number}]}}}}"])
     by_key = {d.key: d for d in space.dimensions}
     assert by_key[RATE].values == (1e-4, 2e-4)
     assert by_key["training.discriminator.learning_rate"].values == (1e-5, 2e-4)
@@ -352,7 +349,7 @@ def test_files_that_are_no_study(tmp_path, changes, message):
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match=message):
-        study.load(path, Problems())
+        study.load(path)
 
 
 def test_overrides_change_the_space_as_well(tmp_path):
@@ -361,19 +358,18 @@ def test_overrides_change_the_space_as_well(tmp_path):
     path.write_text(yaml.safe_dump(raw))
     base, space = study.load(
         path,
-        Problems(),
         ["search.model.latent_dim={int: [2, 4]}", "training.epochs=7", "search.model.filters={choice: [8]}"],
     )
     assert base.training.epochs == 7
     assert space.dump() == {"model.latent_dim": {"int": [2, 4]}, "model.filters": {"choice": [8]}}
     with pytest.raises(InputError, match="must be a section"):
-        study.load(path, Problems(), ["search.model.filters=null"])
+        study.load(path, ["search.model.filters=null"])
     with pytest.raises(InputError, match=r"write it as search.key="):
-        study.load(path, Problems(), ["search.model.filters=3"])
+        study.load(path, ["search.model.filters=3"])
 
 
 def test_a_file_without_a_search_says_so(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"problem": "rpv", "data": {"path": "data"}}))
     with pytest.raises(InputError, match="has no section 'search'"):
-        study.load(path, Problems())
+        study.load(path)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from hpcgan.errors import InputError, Interrupted
 from hpcgan.launch.process import Requests
-from hpcgan.problems.base import Problems
-from hpcgan.runs.directory import Lease, RunDirectory, attempt_state
+from hpcgan.problems.base import problem_class
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease, attempt_state
 from hpcgan.sweep import ledger, study
 from hpcgan.sweep.coordinator import FRUITLESS, Plan
 from hpcgan.sweep.executors.local import share_cores
@@ -568,4 +569,4 @@ def test_what_launchers_say_of_this_process_is_not_told_to_trials():
 
 
 def test_the_registry_is_the_one_of_the_command():
-    assert Problems().get("rpv")
+    assert problem_class("rpv")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.errors import InputError
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import domain, report
 from hpcgan.sweep.statistics import ranking, time_left
 from hpcgan.sweep.store import Assignment, Goal, StudyDirectory
@@ -189,8 +189,8 @@ def test_other_broken_files(tmp_path):
     for path, what in (
         (study.trials / "0009", "not a trial's directory"),
         (study.trial(0).metrics_file, "Is a directory"),
-        (study.trial(1).metrics_file, "make no sense"),
-        (study.trial(2).metrics_file, "1 epochs that make no sense"),
+        (study.trial(1).metrics_file, "2 records of no sense left out"),
+        (study.trial(2).metrics_file, "1 record of no sense left out"),
         (study.assignment_file(4), "cannot be read"),
         (study.assignment_file(5), "does not say what the trial is"),
         (study.result_file(6), "repeats trial 77, which is not there"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 
 import pytest
@@ -11,13 +10,16 @@ import sweeps
 from hpcgan.config import JobSection
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
+from hpcgan.launch.outcome import end_after
 from hpcgan.launch.process import Requests
-from hpcgan.runs.directory import FencedError, Lease, attempt_state
+from hpcgan.runs import records
+from hpcgan.runs.lease import FencedError, Lease, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import trial
 from hpcgan.sweep.executors import slurm as slurm_executor
 from hpcgan.sweep.executors.slurm import SlurmExecutor
 from hpcgan.sweep.store import Assignment, StudyDirectory
+from hpcgan.system.failure import VARIABLE, Failure, tell
 
 
 @pytest.fixture
@@ -31,20 +33,25 @@ def study(tmp_path):
     return made
 
 
-def trained(study, scores, outcome=None, log=""):
+def trained(study, scores, outcome=None, failure=None):
     """A training that recorded so many epochs, and its end."""
-    records = [
-        {"kind": "epoch", "attempt": 1, "step": 9 * e, "epoch": e, "score": None if s is None else {"total": s}}
-        for e, s in enumerate(scores, start=1)
-    ]
+    writer = records.Writer(study.trial(4).metrics_file, 1)
+    for epoch, score in enumerate(scores, start=1):
+        total = None if score is None else records.EpochScore(score)
+        writer.write(records.Epoch(step=9 * epoch, epoch=epoch, score=total))
     if outcome:
-        records.append({"kind": "end", "attempt": 1, "step": 99, "outcome": outcome})
-    study.trial(4).metrics_file.write_text("".join(json.dumps(r) + "\n" for r in records))
-    study.log_file(4).write_text(log)
+        writer.write(records.End(step=99, outcome=outcome, failure=failure))
+    writer.close()
 
 
-def judged(study, code):
-    return trial.judge(study, study.assignment(4), 2, code, 0.0, 0, 0)
+def told(study, failure):
+    """What the training told whoever had started it."""
+    trial.failure_file(study, 4).parent.mkdir(exist_ok=True)
+    tell(failure, {VARIABLE: str(trial.failure_file(study, 4))})
+
+
+def judged(study, code, before=0):
+    return trial.judge(study, study.assignment(4), 2, 0.0, code, end_after(study.trial(4), before))
 
 
 def test_a_training_that_ended_is_complete_with_its_best_epoch(study):
@@ -76,42 +83,51 @@ def test_a_training_without_a_finite_score_failed(study):
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome", "log", "reason"),
+    ("code", "failure", "reason"),
     [
-        (1, "failed", "epoch 1\nhpcgan: error: loss became non-finite at step 7\n", "loss became non-finite at step 7"),
-        (1, "failed", "Traceback ...\nMemoryError: no\nafterwards\n", "MemoryError: no"),
-        (1, "failed", "hpcgan: rank 1: KeyError: 'x'\nTraceback\n", "rank 1: KeyError: 'x'"),
-        (1, "failed", "", "the training ended with exit code 1"),
-        (2, None, "hpcgan: error: 60 events are fewer than a global batch of 128\n", "60 events are fewer than"),
+        (1, Failure("training", "loss became non-finite at step 7"), "loss became non-finite at step 7"),
+        (1, Failure("training", "KeyError: 'x'", 1), "rank 1: KeyError: 'x'"),
+        (1, None, "the training ended with exit code 1"),
+        (2, Failure("user", "none of the 2 checkpoints is intact"), "none of the 2 checkpoints is intact"),
     ],
 )
-def test_a_failure_that_is_the_trials_own_is_its_result(study, code, outcome, log, reason):
-    trained(study, [9.0], outcome, log)
+def test_a_failure_that_is_the_trials_own_is_its_result(study, code, failure, reason):
+    trained(study, [9.0], "failed", failure)
     result = judged(study, code)
+    assert (result.state, result.score, result.reason) == ("failed", 9.0, reason)
+
+
+def test_what_is_refused_before_there_is_an_attempt_is_the_trials_result(study):
+    trained(study, [9.0])
+    assert judged(study, 2).reason == "the training ended with exit code 2"
+    told(study, Failure("user", "60 events are fewer than a global batch of 128"))
+    result = judged(study, 2)
     assert (result.state, result.score) == ("failed", 9.0)
-    assert reason in result.reason
+    assert result.reason == "60 events are fewer than a global batch of 128"
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome", "log"),
+    ("code", "outcome", "recorded", "heard"),
     [
-        (75, "interrupted", ""),
-        (137, None, ""),
-        (1, None, "hpcgan: rank 0: rank 1 does not answer\n"),
-        (2, None, "hpcgan: error: runs/x: process 7 on n1 is at work in it (attempt 2); wait for it\n"),
-        (1, "failed", "hpcgan: error: runs/x/metrics.jsonl: cannot write: No space left on device\n"),
+        (75, "interrupted", None, None),
+        (137, None, None, None),
+        (1, None, None, Failure("environment", "rank 1 does not answer", 0)),
+        (1, None, None, Failure("training", "KeyError: 'x'", 1)),  # one rank's alone: it may have been its node's
+        (2, None, None, Failure("environment", "runs/x: process 7 on n1 is at work in it (attempt 2)")),
+        (1, "failed", Failure("environment", "runs/x/metrics.jsonl: cannot write: No space left on device"), None),
     ],
 )
-def test_an_end_that_says_nothing_of_the_trial_is_no_result(study, code, outcome, log):
-    trained(study, [9.0], outcome, log)
+def test_an_end_that_says_nothing_of_the_trial_is_no_result(study, code, outcome, recorded, heard):
+    trained(study, [9.0], outcome, recorded)
+    if heard is not None:
+        told(study, heard)
     assert judged(study, code) is None
 
 
 def test_what_earlier_attempts_left_does_not_count(study):
-    trained(study, [9.0], "failed", "hpcgan: error: old\n")
-    assert trial.judge(study, study.assignment(4), 2, 1, 0.0, 0, 1) is None
-    result = trial.judge(study, study.assignment(4), 2, 2, 0.0, len("hpcgan: error: old\n"), 1)
-    assert result.reason == "the training ended with exit code 2"
+    trained(study, [9.0], "failed", Failure("training", "old"))
+    assert judged(study, 1, before=1) is None
+    assert judged(study, 2, before=1).reason == "the training ended with exit code 2"
 
 
 def runs(study, requests=None):

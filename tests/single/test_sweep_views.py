@@ -16,9 +16,8 @@ from rich.console import Console
 
 from hpcgan import config as configuration
 from hpcgan.errors import InputError
-from hpcgan.problems.base import Problems
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
-from hpcgan.runs.directory import Lease
+from hpcgan.runs.lease import Lease
 from hpcgan.sweep import figures, report, views
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import Goal
@@ -257,14 +256,14 @@ def test_best_is_the_configuration_that_was_trained(study):
     expected = tiny.config(
         study.path / "absent", "training.epochs=4", *(f"{k}={json.dumps(v)}" for k, v in fake_sweeps.params(1).items())
     )
-    assert configuration.load(yaml.safe_load(text), Problems()) == expected
+    assert configuration.load(yaml.safe_load(text)) == expected
 
 
 def test_best_of_a_trial_whose_directory_is_gone(tmp_path):
     study = fake_sweeps.study_in(tmp_path)
     fake_sweeps.finish(study, 0, 5.0)
     study.trial(0).config_file.unlink()
-    found = configuration.load(yaml.safe_load(views.best(tmp_path)), Problems())
+    found = configuration.load(yaml.safe_load(views.best(tmp_path)))
     assert found.model.filters == fake_sweeps.params(0)["model.filters"]
     assert found.training.generator.learning_rate == fake_sweeps.params(0)["training.generator.learning_rate"]
 

@@ -14,11 +14,12 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.data.info import describe
+from hpcgan.commands.data import describe
 from hpcgan.data.layouts import tensors
-from hpcgan.data.layouts.tensors import Writer, check_target, open_tensors, problem_of, validate
+from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.layouts.tensor_source import TensorSource
+from hpcgan.data.layouts.tensors import Writer, open_tensors, validate
 from hpcgan.data.schema import Sample, TensorSpec
-from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import HpcganError, InputError
 
@@ -153,14 +154,14 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_check_target(tmp_path: Path) -> None:
     sizes = split_sizes(20)
-    assert check_target(tmp_path / "none", "{}", sizes, force=False) is False
+    assert SAMPLES.check_target(tmp_path / "none", "{}", sizes, force=False) is False
     write(tmp_path, said='{"seed": 1}')
-    assert check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
+    assert SAMPLES.check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
     with pytest.raises(InputError, match=r"seed: 1, asked for 2.*--force"):
-        check_target(tmp_path, '{"seed": 2}', sizes, force=False)
+        SAMPLES.check_target(tmp_path, '{"seed": 2}', sizes, force=False)
     (tmp_path / "val.h5").write_bytes((tmp_path / "train.h5").read_bytes()[:1000])
     with pytest.raises(InputError, match=r"val\.h5.*--force"):
-        check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        SAMPLES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_random_access(folder: Path) -> None:
     with open_tensors(folder / "train.h5") as file:  # without a schema: what is there
         assert {name: spec.shape for name, spec in file.schema.items()} == {k: v.shape for k, v in SCHEMA.items()}
         assert file.schema["energy"].unit == "GeV"
-    assert problem_of(folder / "train.h5") == "shower"
+    assert SAMPLES.problem_of(folder / "train.h5") == "shower"
 
 
 @pytest.mark.parametrize("cache_mb", [0, 100])
@@ -213,7 +214,7 @@ def test_files_of_other_people(tmp_path: Path, dtype: str) -> None:
     validate(path, SMALL)
     with open_tensors(path, SMALL) as file:
         assert equal(file.read(), {name: values.astype(np.float32) for name, values in GOOD.items()})
-    assert problem_of(path) is None
+    assert SAMPLES.problem_of(path) is None
 
 
 def spoilt(name: str, at: tuple[int, ...], value: float) -> dict[str, np.ndarray]:

@@ -15,12 +15,12 @@ from scipy import stats
 
 from hpcgan import weights
 from hpcgan.commands import cli
+from hpcgan.commands import data as info
 from hpcgan.config import DataConfig
-from hpcgan.data import info
 from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding
-from hpcgan.data.source import TensorSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.conditions import training_conditions
@@ -30,12 +30,12 @@ from hpcgan.metrics.ks import MAX_PART, ks_score, ks_test
 from hpcgan.metrics.null_band import null_band
 from hpcgan.metrics.observable import Observable, weighted, weights_of
 from hpcgan.physics.calorimeter import PUBLISHED
-from hpcgan.problems.base import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter.source import ShowerSource
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
 

@@ -8,13 +8,14 @@ import tiny
 
 tf = needs.tensorflow()
 
+from recorded import recorded  # noqa: E402
+
 from hpcgan import api  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import InputError, Interrupted  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
-    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
@@ -52,7 +53,7 @@ def same(one, other):
 
 
 def scores(run):
-    return [record["score"]["total"] for record in records.read(run.metrics_file, "epoch")]
+    return [record["score"]["total"] for record in recorded(run.metrics_file, "epoch")]
 
 
 def test_equal_weights_are_none_and_zero_weights_are_a_selection(tmp_path, capfd):

@@ -21,16 +21,12 @@ from numpy.typing import ArrayLike
 
 from hpcgan.data import attributes, claims, storage
 from hpcgan.data.claims import Conversion
+from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
-from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.problems.pileup import files as pool
 
 GROUP = "samples"
-ROOT = "/"
-"""Group of files whose data sets stand at the top."""
-
 SMALL_BYTES = 1024
 """Tensors smaller than this share a chunk: a chunk a number would be more bookkeeping than data."""
 
@@ -70,7 +66,7 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
     """
 
     def __init__(
@@ -223,18 +219,6 @@ class TensorFile(DataFile):
             yield start, self.read(slice(start, start + size))
 
 
-def holds_tensors(path: Path) -> bool:
-    """Whether a file has this layout (rather than that of :mod:`hpcgan.problems.detector_images.files`).
-
-    Raises
-    ------
-    InputError
-        No such file, or not HDF5.
-    """
-    with open_file(path) as file, readable(path, GROUP):
-        return GROUP in list(file.keys())
-
-
 def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, group: str = GROUP) -> TensorFile:
     """Open a file of samples; use it in a ``with`` statement.
 
@@ -279,7 +263,7 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
 
 
 def _conversions(path: Path, data: Mapping[str, h5py.Dataset], schema: Schema) -> dict[str, Conversion]:
-    meanings = {name: claims.of_tensor(name, spec.unit, spec.role == "condition") for name, spec in schema.items()}
+    meanings = {name: claims.of_tensor(spec) for name, spec in schema.items()}
     return claims.conversions(path, {name: (data[name], meaning) for name, meaning in meanings.items()})
 
 
@@ -369,29 +353,6 @@ def validate(
                     value = values[bad][~finite[bad]].flat[0]
                     raise InputError(f"{path}: {place(group, name)} of sample {first + bad} holds a value of {value}")
             check(sample, str(path), first)
-
-
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the samples that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_tensors)
-
-
-def problem_of(path: str | os.PathLike[str]) -> str | None:
-    """The problem that a file of any of the layouts says it belongs to, None where it does not.
-
-    Raises
-    ------
-    InputError
-        No such file, not HDF5, or damaged.
-    """
-    path = Path(path)
-    with open_file(path) as file, readable(path, f"attributes of {GROUP}"):
-        group = next((name for name in (GROUP, hdf5.GROUP, pool.GROUP) if name in list(file.keys())), None)
-        if group is None:
-            return None
-        refuse_foreign(path, file, group, group)
-        name = attributes.read(file[group]).get("problem")
-    return name if isinstance(name, str) else None
 
 
 def shape_of(path: str | os.PathLike[str], name: str) -> tuple[int, ...] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from hpcgan.config import ModelSection, NonNegative
+from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
@@ -20,9 +21,10 @@ from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeight
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.calorimeter import N_LAYERS, Segmentation, parse_segmentation
 from hpcgan.physics.shower_shapes import shower_shapes
-from hpcgan.problems.base import Observables, Problem, file_of
-from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.base import Observables, Problem, file_of, target_of
+from hpcgan.problems.calorimeter import files as shower_files
 from hpcgan.problems.calorimeter.files import ENERGY, LAYERS, OVERFLOW
+from hpcgan.problems.calorimeter.layout import SHOWERS
 from hpcgan.problems.calorimeter.source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
 from hpcgan.suggest import did_you_mean
 
@@ -162,20 +164,23 @@ class CaloganProblem(Problem):
     name: ClassVar[str] = "calogan"
     Model: ClassVar[type[CaloganModel]] = CaloganModel
     symmetries: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection")
+    layouts: ClassVar[Sequence[Layout]] = (SHOWERS,)
+    generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
+    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
     model: CaloganModel
 
     @classmethod
     def of_file(cls, path: Path) -> CaloganProblem:
         """The problem for showers of the segmentation that a file holds."""
-        with calo.open_showers(path) as file:
-            segmentation = str(calo.segmentation_of(file))
+        with shower_files.open_showers(path) as file:
+            segmentation = str(shower_files.segmentation_of(file))
         return cls(CaloganModel(segmentation=segmentation, particles=particles_in(path)))
 
     # --- data ------------------------------------------------------------------------------------
 
     @property
     def schema(self) -> Schema:
-        whole = calo.schema_of(self.model.cells)
+        whole = shower_files.schema_of(self.model.cells)
         found = {name: whole[name] for name in LAYERS}
         found[ENERGY] = TensorSpec((), "GeV", role="condition")
         return {**found, **(LABEL if self.model.classes else {})}
@@ -228,8 +233,8 @@ class CaloganProblem(Problem):
         self._is_labelled(files)
         for particle, file in files.items():
             self._check(file, particle)
-            calo.validate(file, self.model.cells)
-            with calo.open_showers(file) as opened:
+            shower_files.validate(file, self.model.cells)
+            with shower_files.open_showers(file) as opened:
                 energy = opened.column(ENERGY).reshape(-1)
             low, high = ENERGY_LIMITS
             bad = np.flatnonzero((energy < low) | (energy > high))
@@ -240,8 +245,8 @@ class CaloganProblem(Problem):
                 )
 
     def _check(self, file: Path, particle: str) -> None:
-        with calo.open_showers(file) as opened:
-            cells, held = calo.segmentation_of(opened), calo.particle_of(opened)
+        with shower_files.open_showers(file) as opened:
+            cells, held = shower_files.segmentation_of(opened), shower_files.particle_of(opened)
         if cells != self.model.cells:
             raise InputError(
                 f"{file}: the layers are {cells} cells (phi x eta), the model is for {self.model.cells}; set "
@@ -256,12 +261,11 @@ class CaloganProblem(Problem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        if path.suffix != ".h5":
-            raise InputError(f"{path}: give a name that ends in .h5")
+        folder, sizes = target_of(path, n)
         model, more = self.model, LABEL if self.model.classes else {}
         said = {"overflow_means": "nothing: a generator makes none", **attributes}
         particle = model.particles[0] if len(model.particles) == 1 else ""
-        with calo.Writer(path.absolute().parent, {path.stem: n}, model.cells, particle, said, force, more) as writer:
+        with shower_files.Writer(folder, sizes, model.cells, particle, said, force, more) as writer:
             yield lambda sample: writer.append({**_in_file(sample), **{name: sample[name] for name in more}})
 
     def encode(self, sample: Sample) -> Sample:
@@ -322,7 +326,7 @@ class CaloganProblem(Problem):
 
     def observables(self, sample: Sample) -> Observables:
         """`QUANTITIES` of each shower; a shower has no width of a layer without energy, say."""
-        found = shower_shapes(calo.images(sample), self.model.cells)
+        found = shower_shapes(shower_files.images(sample), self.model.cells)
         found["total_energy"] = found.pop("total")  # the total of a score is something else
         found["response"] = found["total_energy"] / sample[ENERGY]
         shapes = {name: _observable(name, found[name]) for name in QUANTITIES}

@@ -6,8 +6,8 @@ cells, MeV; ``energy (N, 1)``, that of the incident particle, GeV. Files written
 segmentation in attributes; those of other people need not. Other segmentations of the same three layers have other
 shapes.
 
-Read with :func:`open_showers`, check with :func:`validate`, train from a :class:`hpcgan.data.source.TensorSource` with
-group ``/`` (:func:`source`).
+Read with :func:`open_showers`, check with :func:`validate`, train from a `TensorSource` with group ``/``
+(:func:`source`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import numpy as np
 
 from hpcgan.data import storage
 from hpcgan.data.layouts import tensors
-from hpcgan.data.layouts.tensors import ROOT, TensorFile
+from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.layouts.tensor_source import TensorSource
+from hpcgan.data.layouts.tensors import TensorFile
+from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import (
@@ -43,6 +45,14 @@ LAYERS = tuple(f"layer_{layer}" for layer in range(N_LAYERS))
 OVERFLOW = "overflow"
 ENERGY = "energy"
 
+PLACES = {
+    "windowmm": Numbers(((-HALF_SIDE, HALF_SIDE),), 0.01),
+    "layeredgesmm": Numbers((LAYER_EDGES,), 0.01),
+}
+"""What files may say of where the cells are."""
+
+LAYER_MEANING = Meaning("MeV", ("phi", "eta"), {"y": "phi", "x": "eta"}, PLACES)
+
 TITLES = {
     "gamma": "photons",
     "eplus": "positrons",
@@ -53,7 +63,8 @@ TITLES = {
 def schema_of(segmentation: Segmentation = PUBLISHED) -> Schema:
     """Tensors of a shower."""
     found = {
-        name: TensorSpec(grid.shape, "MeV", sparse=True) for name, grid in zip(LAYERS, segmentation.layers, strict=True)
+        name: TensorSpec(grid.shape, "MeV", sparse=True, meaning=LAYER_MEANING)
+        for name, grid in zip(LAYERS, segmentation.layers, strict=True)
     }
     found[OVERFLOW] = TensorSpec((N_LAYERS,), "MeV")
     found[ENERGY] = TensorSpec((1,), "GeV", role="condition")
@@ -120,18 +131,6 @@ class Writer(tensors.Writer):
         for name in LAYERS:
             group[name].attrs["axes"] = AXES
         group[OVERFLOW].attrs["axes"] = "shower, layer"
-
-
-def holds_showers(path: Path) -> bool:
-    """Whether a file has this layout, or means to: one of the layers is there.
-
-    Raises
-    ------
-    InputError
-        No such file, or not HDF5.
-    """
-    with open_file(path) as file, readable(path, "the list of data sets"):
-        return any(name in LAYERS for name in list(file.keys()))
 
 
 def open_showers(path: str | os.PathLike[str], segmentation: Segmentation | None = None) -> TensorFile:
@@ -257,11 +256,6 @@ def validate(path: str | os.PathLike[str], segmentation: Segmentation | None = N
     with open_showers(path, segmentation) as file:
         found = segmentation_of(file)
     tensors.validate(path, schema_of(found), check_sample, ROOT)
-
-
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the showers that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_showers)
 
 
 def source(path: Path, segmentation: Segmentation = PUBLISHED, cache_mb: int = 1024) -> TensorSource:

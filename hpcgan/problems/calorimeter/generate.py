@@ -6,25 +6,27 @@ the number of the block. The blocks are written in order, so the files do not de
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
-import hpcgan
 from hpcgan.data import storage
+from hpcgan.data.generators import DataSet, Generator
+from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample
-from hpcgan.data.workers import Progress, check_jobs, in_order
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, showers
-from hpcgan.physics.calorimeter import CALORIMETER, PLANES, PUBLISHED, Segmentation
+from hpcgan.physics.calorimeter import CALORIMETER, PLANES, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.electromagnetic import Recorded
-from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.calorimeter import files
+from hpcgan.problems.calorimeter.importing import CELLS
+from hpcgan.problems.calorimeter.layout import SHOWERS
 
 BLOCK_SHOWERS = 512
 """Showers of a block: a second of work at full energy, 1 MB at the published segmentation."""
@@ -94,17 +96,39 @@ def make_block(block: Block, advance: Callable[[int], None]) -> Sample:
     energy = rng.uniform(*block.beam.energy, block.n).astype(np.float32).astype(np.float64)  # as the file will say
     made = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
     advance(block.n)
-    return calo.to_sample(made, energy)
+    return files.to_sample(made, energy)
 
 
-def settings_of(beam: Beam, events: int, seed: int) -> str:
-    """Everything the files' contents depend on, as JSON."""
-    return json.dumps(
-        {
+_GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}
+_RECORDED = {
+    "total": "energy lost in lead and liquid argon",
+    "active": "signal of the liquid argon on the scale of the incident energy",
+}
+
+
+@dataclass(frozen=True)
+class ShowerSet(DataSet):
+    """Parametrised showers.
+
+    Attributes
+    ----------
+    beam : Beam
+    n, seed
+        As of the base class.
+    """
+
+    beam: Beam
+    n: int
+    seed: int = 1
+    layout: ClassVar[Layout] = SHOWERS
+    noun: ClassVar[str] = "showers"
+
+    def settings(self) -> dict[str, Any]:
+        return {
             "kind": "parametrised showers",
-            **beam.describe(),
-            "events": events,
-            "seed": seed,
+            **self.beam.describe(),
+            "events": self.n,
+            "seed": self.seed,
             "block_showers": BLOCK_SHOWERS,
             "batch_energy_gev": showers.BATCH_ENERGY,
             "batch_showers": showers.BATCH_SHOWERS,
@@ -117,82 +141,66 @@ def settings_of(beam: Beam, events: int, seed: int) -> str:
             "critical_energy_mev": CALORIMETER.critical_energy,
             "interaction_length_mm": CALORIMETER.interaction_length,
             "pion_interaction_length_mm": CALORIMETER.pion_interaction_length,
-            "sampling_fluctuation": electromagnetic.SAMPLING_FLUCTUATION if beam.recorded == "active" else 0.0,
+            "sampling_fluctuation": (electromagnetic.SAMPLING_FLUCTUATION if self.beam.recorded == "active" else 0.0),
             "split_edges": storage.SPLIT_EDGES,
         }
+
+    def attributes(self) -> dict[str, Any]:
+        parametrised = "parametrised showers of Grindhammer and Peters, hep-ex/0001020"
+        return {
+            "generator": _GENERATORS.get(self.beam.particle, parametrised),
+            "recorded": _RECORDED[self.beam.recorded],
+            "energy_range_gev": list(self.beam.energy),
+            "overflow_means": "energy at the depth of the layer, further than the window from the axis in x or y",
+        }
+
+    def tasks(self) -> list[Block]:
+        return [
+            Block(self.beam, self.seed, index, min(BLOCK_SHOWERS, self.n - index * BLOCK_SHOWERS))
+            for index in range(-(-self.n // BLOCK_SHOWERS))
+        ]
+
+    @property
+    def make(self) -> Callable[[Block, Callable[[int], None]], Sample]:
+        return make_block
+
+    def writer(
+        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
+    ) -> files.Writer:
+        return files.Writer(folder, sizes, self.beam.segmentation, self.beam.particle, attributes, force)
+
+
+class ShowerGenerator(Generator):
+    """Generate parametrised showers in the lead / liquid-argon calorimeter of CaloGAN and write train.h5, val.h5 and
+    test.h5 (60/20/20 percent) in the layout of the published data.
+    """
+
+    summary: ClassVar[str] = "generate parametrised calorimeter showers"
+
+    particle: Literal["gamma", "eplus", "piplus"]
+    energy: tuple[float, float] = Field(
+        ENERGY_RANGE,
+        description="incident energies in GeV, uniform in between, or a single one",
+        json_schema_extra={"metavar": "LOW:HIGH"},
+    )
+    segmentation: str = Field("published", description=CELLS, json_schema_extra={"metavar": "CELLS"})
+    recorded: Recorded = Field(
+        "total",
+        description="energy lost in lead and argon (total), or the signal of the argon and its sampling fluctuations",
     )
 
+    @field_validator("energy", mode="before")
+    @classmethod
+    def _one_or_two_energies(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            ends = [float(part) for part in value.split(":")]
+            low, high = ends if len(ends) == 2 else ends * 2
+        except ValueError:
+            raise InputError(f"--energy: '{value}' is not LOW:HIGH or a single energy, for example 1:100") from None
+        return low, high
 
-def generate(
-    beam: Beam,
-    out: str | os.PathLike[str],
-    events: int,
-    seed: int = 1,
-    jobs: int = 1,
-    progress: Progress | None = None,
-    force: bool = False,
-) -> bool:
-    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent) of parametrised showers.
-
-    The same arguments give the same bytes whatever `jobs` is. With more than one job a script that calls this needs the
-    usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
-
-    Parameters
-    ----------
-    beam : Beam
-    out : path
-        Folder of the files.
-    events : int
-        Total number.
-    seed : int
-        0 or more.
-    jobs : int
-        Processes that make showers; 1 works in this process.
-    progress : callable(done, total), optional
-    force : bool
-        Replace existing files.
-
-    Returns
-    -------
-    bool
-        False if `out` already held exactly this data and nothing was done.
-
-    Raises
-    ------
-    InputError
-        Arguments out of range, an `out` that holds other data, no room on its disk.
-    HpcganError
-        The disk became full, or a worker process died. Nothing is left under the final names in any case.
-    """
-    check_jobs(seed, jobs)
-    if events < 5:
-        raise InputError(f"events = {events}: at least 5 are needed to fill train, validation and test")
-    settings = settings_of(beam, events, seed)
-    sizes = storage.split_sizes(events)
-    if calo.check_target(out, settings, sizes, force):
-        return False
-    attributes = {
-        "generator": _GENERATORS.get(beam.particle, "parametrised showers of Grindhammer and Peters, hep-ex/0001020"),
-        "recorded": _SAID[beam.recorded],
-        "energy_range_gev": list(beam.energy),
-        "overflow_means": "energy at the depth of the layer, further than the window from the axis in x or y",
-        "seed": seed,
-        "hpcgan": hpcgan.__version__,
-        "settings": settings,
-    }
-    with calo.Writer(out, sizes, beam.segmentation, beam.particle, attributes, force) as writer:
-        tasks = [
-            Block(beam, seed, index, min(BLOCK_SHOWERS, events - index * BLOCK_SHOWERS))
-            for index in range(-(-events // BLOCK_SHOWERS))
-        ]
-        with contextlib.closing(in_order(make_block, tasks, jobs, events, progress)) as results:
-            for sample in results:
-                writer.append(sample)
-    return True
-
-
-_GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}
-_SAID = {
-    "total": "energy lost in lead and liquid argon",
-    "active": "signal of the liquid argon on the scale of the incident energy",
-}
+    def data_set(self, n: int, seed: int) -> ShowerSet:
+        beam = Beam(self.particle, self.energy, parse_segmentation(self.segmentation), self.recorded)
+        return ShowerSet(beam, n, seed)

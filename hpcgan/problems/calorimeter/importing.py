@@ -19,29 +19,35 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 import hpcgan
 from hpcgan.data import attributes, claims, storage
+from hpcgan.data.importers import Importer
 from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
+from hpcgan.data.workers import Progress
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.showers import PARTICLES
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.suggest import did_you_mean
 
-Format = Literal["delphes", "geant4", "calogan", "challenge"]
+Format = Literal["geant4", "calogan", "challenge"]
 
 PIECE_BYTES = 16 << 20
 """Showers in memory at a time."""
 
 MEV_PER_GEV = 1000.0
+GEANT4_UNITS = {"energy": "GeV", "deposit": "MeV"}
 
 CHALLENGE = ("incident_energies", "showers")
 
@@ -49,32 +55,37 @@ KNOWN_VOXELS = {368: "dataset 1, photons", 533: "dataset 1, pions", 6480: "datas
 """Voxelisations of the CaloChallenge itself, none of which is one of this calorimeter."""
 
 
-def recognise(path: str | os.PathLike[str]) -> Format:
-    """Format of a file to import.
+CELLS = (
+    "rows x columns (phi x eta) of the three layers, for example 3x96,12x12,12x6, or its name, published; "
+    "fine is 48x192,48x48,24x24"
+)
+"""How a segmentation is written on a command line."""
+
+_NAMES: dict[Format, str] = {
+    "geant4": "holds Geant4 showers",
+    "calogan": "holds calorimeter showers",
+    "challenge": "is a CaloChallenge file",
+}
+
+
+def recognise(path: str | os.PathLike[str]) -> Format | None:
+    """Format of a file to import; None for any other, or for no file at all.
 
     Raises
     ------
     InputError
-        No such file, or HDF5 with none of the data sets that tell.
+        The file is damaged.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir() or not h5py.is_hdf5(path):
-        return "delphes"  # whose reader says what is wrong with it
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return None
     with open_file(path) as file, readable(path, "the list of data sets"):
         present = set(file.keys())
-        held = storage.names(file)
     if present & {"cell", "counts", "deposit"}:
         return "geant4"
     if present & set(calo.LAYERS):
         return "calogan"
-    if present & set(CHALLENGE):
-        return "challenge"
-    raise InputError(
-        f"{path}: of no known kind (it holds: {held}); known are Delphes ROOT files, Geant4 showers (cell, counts, "
-        "deposit, energy), CaloGAN (layer_0, ...) and CaloChallenge (incident_energies, showers)"
-    )
+    return "challenge" if present & set(CHALLENGE) else None
 
 
 class Reader(ABC):
@@ -180,7 +191,7 @@ class Geant4File(Reader):
             held = {"energy": self._energy, "deposit": self._deposit}
             with readable(path, "attributes"):
                 self._units = claims.conversions(
-                    path, {name: (data, claims.GEANT4[name]) for name, data in held.items()}
+                    path, {name: (data, Meaning(GEANT4_UNITS[name])) for name, data in held.items()}
                 )
             if not all(grid in said for grid in self.GRIDS):
                 raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
@@ -270,7 +281,7 @@ def challenge_schema(voxels: int) -> Schema:
     """Data sets of a CaloChallenge file."""
     return {
         "incident_energies": TensorSpec((1,), "MeV", role="condition"),
-        "showers": TensorSpec((voxels,), "MeV", sparse=True),
+        "showers": TensorSpec((voxels,), "MeV", sparse=True, meaning=Meaning(numbers=calo.PLACES)),
     }
 
 
@@ -306,7 +317,7 @@ class ChallengeFile(Reader):
                 + ", ".join(f"{n} ({segmentation})" for n, segmentation in known.items())
             )
         self.segmentation = known[voxels]
-        self._opened = tensors.open_tensors(path, challenge_schema(voxels), tensors.ROOT)
+        self._opened = tensors.open_tensors(path, challenge_schema(voxels), ROOT)
         self._opened.announce()
         self.n = self._opened.n
 
@@ -345,10 +356,19 @@ def open_reader(path: str | os.PathLike[str]) -> Reader:
         Of no known format, or broken.
     """
     path = Path(path)
+    return READERS[_format(path)](path)
+
+
+def _format(path: Path) -> Format:
     kind = recognise(path)
-    if kind == "delphes":
-        raise InputError(f"{path}: not an HDF5 file with calorimeter showers")
-    return READERS[kind](path)
+    if kind is None:
+        with open_file(path) as file:
+            held = storage.names(file)
+        raise InputError(
+            f"{path}: holds no calorimeter showers (it holds: {held}); known are Geant4 showers (cell, counts, "
+            "deposit, energy), CaloGAN (layer_0, ...) and CaloChallenge (incident_energies, showers)"
+        )
+    return kind
 
 
 def _check_finite(sample: Sample, path: Path, first: int) -> None:
@@ -407,7 +427,7 @@ def import_files(
         into, or an `out` that holds other data.
     """
     paths = storage.to_import(files)
-    kinds = [recognise(path) for path in paths]
+    kinds = [_format(path) for path in paths]
     for path, kind in zip(paths, kinds):
         if kind != kinds[0]:
             raise InputError(f"{path}: is a {kind} file, {paths[0]} a {kinds[0]} file; import them one by one")
@@ -435,7 +455,7 @@ def import_files(
                 "segmentation": str(segmentation),
             }
         )
-        if calo.check_target(out, settings, sizes, force):
+        if storage.check_target(out, settings, sizes, force, calo.open_showers):
             return False
         attributes = {
             "generator": f"imported from {kinds[0]} files",
@@ -530,7 +550,7 @@ def export(
             "settings": settings,
         }
         done, total = 0, sum(sizes.values())
-        with tensors.Writer(out, sizes, schema, attributes, force, tensors.ROOT, "events") as writer:
+        with tensors.Writer(out, sizes, schema, attributes, force, ROOT, "events") as writer:
             for reader in readers:
                 for sample in _checked(reader):
                     with np.errstate(over="ignore"):
@@ -548,4 +568,32 @@ def export(
 def _open_challenge(path: Path) -> tensors.TensorFile:
     with open_file(path) as file:
         voxels = int(_dataset(path, file, "showers", 2).shape[1])
-    return tensors.open_tensors(path, challenge_schema(voxels), tensors.ROOT)
+    return tensors.open_tensors(path, challenge_schema(voxels), ROOT)
+
+
+class ShowerImporter(Importer):
+    """HDF5 files with calorimeter showers: Geant4 on the fine grid, CaloGAN, CaloChallenge."""
+
+    title: ClassVar[str] = "files of calorimeter showers"
+
+    segmentation: str = Field(
+        "published",
+        description=f"cells to sum those of the files into: {CELLS}",
+        json_schema_extra={"metavar": "CELLS"},
+    )
+    particle: Literal["", "gamma", "eplus", "piplus"] = Field("", description="what files hold that do not say it")
+
+    @classmethod
+    def recognise(cls, path: Path) -> str:
+        kind = recognise(path)
+        return "" if kind is None else _NAMES[kind]
+
+    def import_files(
+        self,
+        files: Sequence[Path],
+        out: Path,
+        force: bool = False,
+        progress: Progress | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> bool:
+        return import_files(files, out, parse_segmentation(self.segmentation), self.particle, force, progress)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,15 +11,17 @@ from pydantic import Field
 
 from hpcgan.config import ModelSection, Positive
 from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.base import ROOT, Layout
+from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.source import Source, TensorSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights, weighted
 from hpcgan.physics.calorimeter import PUBLISHED, Grid
 from hpcgan.physics.shower_shapes import energy_ratio, lateral_width, occupancy
-from hpcgan.problems.base import Observables, Problem, file_of
-from hpcgan.problems.calorimeter import files as calo
+from hpcgan.problems.base import FileProblem, Observables
+from hpcgan.problems.calorimeter import files
+from hpcgan.problems.calorimeter.layout import SHOWERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ class CaloLayerModel(ModelSection):
     @property
     def grid(self) -> Grid:
         """Cells of the layer."""
-        return PUBLISHED.layers[calo.LAYERS.index(self.layer)]
+        return PUBLISHED.layers[files.LAYERS.index(self.layer)]
 
     @property
     def tensor(self) -> str:
@@ -61,22 +62,26 @@ class CaloLayerModel(ModelSection):
     @property
     def conditions(self) -> tuple[str, ...]:
         """What the density is conditional on."""
-        return (calo.ENERGY,)
+        return (files.ENERGY,)
 
 
-class CaloLayerProblem(Problem):
+class CaloLayerProblem(FileProblem):
     """Deposits in one layer in MeV, axes [phi, eta], and the incident energy in GeV as condition."""
 
     name: ClassVar[str] = "calo_layer"
     Model: ClassVar[type[CaloLayerModel]] = CaloLayerModel
     methods: ClassVar[Sequence[str]] = ("nll",)
+    layouts: ClassVar[Sequence[Layout]] = (SAMPLES, SHOWERS)
+    generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
+    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
+    noun: ClassVar[str] = "showers"
     model: CaloLayerModel
 
     @classmethod
     def of_file(cls, path: Path) -> CaloLayerProblem:
         """The problem of the only layer that a file holds; of the default one, if it holds all."""
-        if tensors.holds_tensors(path):
-            for layer in calo.LAYERS:
+        if SAMPLES.holds(path):
+            for layer in files.LAYERS:
                 if tensors.shape_of(path, layer) is not None:
                     return cls(CaloLayerModel(layer=layer))
         return cls(CaloLayerModel())
@@ -86,43 +91,30 @@ class CaloLayerProblem(Problem):
     @property
     def schema(self) -> Schema:
         return {
-            self.model.layer: TensorSpec(self.model.shape, "MeV", sparse=True),
-            calo.ENERGY: TensorSpec((1,), "GeV", role="condition"),
+            self.model.layer: TensorSpec(self.model.shape, "MeV", sparse=True, meaning=files.LAYER_MEANING),
+            files.ENERGY: TensorSpec((1,), "GeV", role="condition"),
         }
 
-    def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = file_of(path, split)
-        return TensorSource(file, self.schema, cache_mb, self._group(file, path))
+    @property
+    def file_attributes(self) -> dict[str, Any]:
+        return {"segmentation": "x".join(map(str, self.model.shape))}
 
-    def validate(self, path: Path, split: str) -> None:
-        file = file_of(path, split)
-        tensors.validate(file, self.schema, calo.check_sample, self._group(file, path))
+    def check_samples(self, sample: Sample, path: str, first: int) -> None:
+        files.check_sample(sample, path, first)
 
-    def _group(self, file: Path, path: Path) -> str:
+    def group_of(self, file: Path) -> str:
         """Where the file has its data sets: showers of all layers as published, or one layer as `writer` writes it."""
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; make it with 'hpcgan data calo --out {path} ...'")
-        if tensors.holds_tensors(file):
-            return tensors.GROUP
-        calo.open_showers(file, PUBLISHED).close()
-        return tensors.ROOT
-
-    @contextlib.contextmanager
-    def writer(
-        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
-    ) -> Iterator[Callable[[Sample], None]]:
-        if path.suffix != ".h5":
-            raise InputError(f"{path}: give a name that ends in .h5")
-        said = {"problem": self.name, "segmentation": "x".join(map(str, self.model.shape)), **attributes}
-        with tensors.Writer(path.absolute().parent, {path.stem: n}, self.schema, said, force, noun="showers") as writer:
-            yield writer.append
+        if SAMPLES.holds(file):
+            return SAMPLES.group
+        files.open_showers(file, PUBLISHED).close()
+        return ROOT
 
     def encode(self, sample: Sample) -> Sample:
         """Deposits in units of `scale_mev`, and log10 of the energy over 10 GeV."""
         deposits = sample[self.model.layer]
         encoded: Sample = {self.model.layer: deposits / deposits.dtype.type(self.model.scale_mev)}
-        if calo.ENERGY in sample:
-            encoded |= self.encode_conditions({calo.ENERGY: sample[calo.ENERGY]})
+        if files.ENERGY in sample:
+            encoded |= self.encode_conditions({files.ENERGY: sample[files.ENERGY]})
         return encoded
 
     def decode(self, sample: Sample) -> Sample:
@@ -130,13 +122,13 @@ class CaloLayerProblem(Problem):
         return {self.model.layer: (sample[self.model.layer] * self.model.scale_mev).astype(np.float32)}
 
     def encode_conditions(self, conditions: Sample) -> Sample:
-        energy = conditions[calo.ENERGY]
-        return {calo.ENERGY: np.log10(energy / energy.dtype.type(CENTRE_GEV))}
+        energy = conditions[files.ENERGY]
+        return {files.ENERGY: np.log10(energy / energy.dtype.type(CENTRE_GEV))}
 
     def check_conditions(self, conditions: Sample) -> None:
-        energy = np.asarray(conditions[calo.ENERGY], np.float64)
+        energy = np.asarray(conditions[files.ENERGY], np.float64)
         if not (energy > 0).all():
-            raise InputError(f"{calo.ENERGY}={energy.min():g} GeV: must be above 0")
+            raise InputError(f"{files.ENERGY}={energy.min():g} GeV: must be above 0")
 
     # --- networks --------------------------------------------------------------------------------
 
@@ -156,7 +148,7 @@ class CaloLayerProblem(Problem):
         total = image.sum(axis=(1, 2), dtype=np.float64) / MEV_PER_GEV
         return {
             "energy": Observable(total, unit="GeV"),
-            "response": Observable(total / sample[calo.ENERGY].reshape(-1)),
+            "response": Observable(total / sample[files.ENERGY].reshape(-1)),
             "occupancy": Observable(occupancy(image)),
             "width_eta": _of_some(lateral_width(image, grid.eta_centres, "eta"), "mm"),
             "width_phi": _of_some(lateral_width(image, grid.phi_centres, "phi"), "mm"),
@@ -170,7 +162,9 @@ class CaloLayerProblem(Problem):
     def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems.calorimeter import layer_figures
 
-        return layer_figures.figures(self, real, fake, weights)
+        layer = self.model.layer
+        sides = [weighted(self.observables(side), w) for side, w in zip((real, fake), weights, strict=True)]
+        return layer_figures.figures(layer, (real, fake), sides, weights)
 
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems.calorimeter import layer_figures

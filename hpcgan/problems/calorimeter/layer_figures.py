@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.metrics.ks import ks_test
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights, weighted
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
 from hpcgan.physics.calorimeter import HALF_SIDE
 from hpcgan.problems.calorimeter.files import ENERGY
 from hpcgan.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from hpcgan.problems.calorimeter.layer import CaloLayerProblem
 
 EXTENT = (-HALF_SIDE, HALF_SIDE, -HALF_SIDE, HALF_SIDE)
 AXES = (r"$\eta$ (x) [mm]", r"$\phi$ (y) [mm]")
@@ -38,15 +37,22 @@ _TITLES = {
 
 
 def figures(
-    problem: CaloLayerProblem, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED
+    layer: str,
+    samples: tuple[Sample, Sample],
+    sides: Sequence[Mapping[str, Observable]],
+    weights: SidesWeights = UNWEIGHTED,
 ) -> list[tuple[str, str, Figure]]:
     """All figures of a report.
 
     Parameters
     ----------
-    problem : CaloLayerProblem
-    real, fake : Sample
-        The image of the layer (n, phi, eta) in MeV and `energy` (n, 1) in GeV; the numbers of showers may differ.
+    layer : str
+        Name of the tensor with the image.
+    samples : pair of Sample
+        Real and generated ones: the image of the layer (n, phi, eta) in MeV and `energy` (n, 1) in GeV; the numbers of
+        showers may differ.
+    sides : pair of mapping of str to Observable
+        Their observables, weighted.
     weights : pair of (n,) array or None
         Of the showers.
 
@@ -54,16 +60,15 @@ def figures(
     -------
     list of (identifier, caption, Figure)
     """
-    layer = problem.model.layer
+    real, fake = samples
     images = (real[layer], fake[layer])
-    sides = [weighted(problem.observables(side), w) for side, w in zip((real, fake), weights, strict=True)]
     made: list[tuple[str, str, Figure]] = []
     for name, (label, text) in _TITLES.items():
         a, b = (side[name] for side in sides)
         caption = f"{text} {_distance(a, b)} Values beyond the axis are counted in the outermost bins."
         made.append((name, caption, plots.histogram_ratio(a, b, label)))
     if len(np.unique(real[ENERGY])) > INTERVALS:
-        made.append(_by_energy((real, fake), [side["response"] for side in sides]))
+        made.append(_by_energy(samples, [side["response"] for side in sides]))
     made.append(_cells(images, weights))
     made.append(
         (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -112,22 +111,6 @@ class CaloGanConfig(Protocol):
 
     @property
     def discriminator_hidden(self) -> Sequence[int]: ...
-
-
-@dataclass(frozen=True)
-class CaloGan:
-    """The published sizes (`CaloGanConfig`)."""
-
-    latent_dim: int = 1024
-    shapes: Sequence[Pair] = ((3, 96), (12, 12), (12, 6))
-    minibatch_discrimination: Literal["local", "global"] = "local"
-    energy_mismatch: float = 0.05
-    classes: Sequence[float] = ()
-    total_energy: Literal["free", "drawn"] = "free"
-    cell_encoding: Literal["linear", "log"] = "linear"
-    cell_energies: Literal["free", "matched"] = "free"
-    conditioning: Literal["scaled", "joined"] = "scaled"
-    discriminator_hidden: Sequence[int] = ()
 
 
 # --- energies ------------------------------------------------------------------------------------------

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-import numpy as np
+from pydantic import Field
 
-import hpcgan
 from hpcgan.data import storage
+from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts import tensors
-from hpcgan.data.schema import Schema, TensorSpec
-from hpcgan.data.workers import Progress, check_jobs, in_order
+from hpcgan.data.layouts.base import Layout
+from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.meaning import Meaning, Numbers
+from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.errors import InputError
 from hpcgan.physics import lognormal
 from hpcgan.physics.lognormal import LognormalMaps
@@ -23,31 +25,55 @@ BLOCK_MAPS = 16
 
 SIDES = range(32, 4097, 16)
 
+MEANING = Meaning(numbers={"areadeg2": Numbers(((lognormal.AREA_DEG2,),), 0.01 * lognormal.AREA_DEG2)})
+"""Of convergence maps; their two axes are alike."""
+
 Task = tuple[int, int, int, int]
 """Seed, side, first map, maps."""
 
 
 def map_schema(side: int) -> Schema:
     """Schema of maps with `side` pixels along a side."""
-    return {"kappa": TensorSpec((side, side))}
+    return {"kappa": TensorSpec((side, side), meaning=MEANING)}
 
 
-def make_maps(task: Task, advance: Any) -> np.ndarray:
-    """Maps of a unit of work, (n, side, side) float32."""
+def make_maps(task: Task, advance: Callable[[int], None]) -> Sample:
+    """Maps of a unit of work, `kappa` (n, side, side) float32."""
     seed, side, first, n = task
-    made = LognormalMaps(side).make(seed, first, n)
+    maps = LognormalMaps(side).make(seed, first, n)
     advance(n)
-    return made
+    return {"kappa": maps}
 
 
-def settings_of(maps: int, seed: int, side: int) -> str:
-    """Everything the files' contents depend on, as JSON."""
-    return json.dumps(
-        {
+@dataclass(frozen=True)
+class Maps(DataSet):
+    """Convergence maps; map number i is a function of (seed, i), whatever `n` is.
+
+    Attributes
+    ----------
+    n, seed
+        As of the base class.
+    side : int
+        Pixels along a side, a multiple of 16; the field is 12 square degrees all the same.
+    """
+
+    n: int
+    seed: int = 1
+    side: int = lognormal.SIDE
+    layout: ClassVar[Layout] = SAMPLES
+    noun: ClassVar[str] = "maps"
+
+    def check(self) -> None:
+        if self.side not in SIDES:
+            raise InputError(f"side = {self.side}: use a multiple of 16 from {SIDES[0]} to {SIDES[-1]}")
+        super().check()
+
+    def settings(self) -> dict[str, Any]:
+        return {
             "kind": "lognormal convergence",
-            "maps": maps,
-            "seed": seed,
-            "side": side,
+            "maps": self.n,
+            "seed": self.seed,
+            "side": self.side,
             "area_deg2": lognormal.AREA_DEG2,
             "shift": lognormal.SHIFT,
             "spectrum": [
@@ -59,72 +85,41 @@ def settings_of(maps: int, seed: int, side: int) -> str:
             ],
             "split_edges": storage.SPLIT_EDGES,
         }
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "problem": "cosmo",
+            "contents": "weak-lensing convergence, shifted lognormal fields",
+            "area_deg2": lognormal.AREA_DEG2,
+            "shift": lognormal.SHIFT,
+        }
+
+    def tasks(self) -> list[Task]:
+        return [
+            (self.seed, self.side, first, min(BLOCK_MAPS, self.n - first)) for first in range(0, self.n, BLOCK_MAPS)
+        ]
+
+    @property
+    def make(self) -> Callable[[Task, Callable[[int], None]], Sample]:
+        return make_maps
+
+    def writer(
+        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
+    ) -> tensors.Writer:
+        return tensors.Writer(folder, sizes, map_schema(self.side), attributes, force)
+
+
+class CosmoGenerator(Generator):
+    """Generate lognormal convergence maps of 12 square degrees and write train.h5, val.h5 and test.h5 (60/20/20
+    percent).
+    """
+
+    summary: ClassVar[str] = "generate weak-lensing convergence maps"
+    noun: ClassVar[str] = "maps"
+
+    side: int = Field(
+        lognormal.SIDE, ge=1, description="pixels along a side, a multiple of 16", json_schema_extra={"metavar": "N"}
     )
 
-
-def generate(
-    out: str | os.PathLike[str],
-    maps: int,
-    seed: int = 1,
-    side: int = lognormal.SIDE,
-    jobs: int = 1,
-    progress: Progress | None = None,
-    force: bool = False,
-) -> bool:
-    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent) of convergence maps.
-
-    Map number i of the data set is a function of (seed, i), whatever `maps` and `jobs` are. With more than one job a
-    script that calls this needs the usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
-
-    Parameters
-    ----------
-    out : path
-        Folder of the files.
-    maps : int
-        Total number.
-    seed : int
-        0 or more.
-    side : int
-        Pixels along a side, a multiple of 16; the field is 12 square degrees all the same.
-    jobs : int
-        Processes that make maps; 1 works in this process.
-    progress : callable(done, total), optional
-    force : bool
-        Replace existing files.
-
-    Returns
-    -------
-    bool
-        False if `out` already held exactly this data and nothing was done.
-
-    Raises
-    ------
-    InputError
-        Arguments out of range, an `out` that holds other data, no room on its disk.
-    HpcganError
-        The disk became full, or a worker process died. Nothing is left under the final names in any case.
-    """
-    check_jobs(seed, jobs)
-    if side not in SIDES:
-        raise InputError(f"side = {side}: use a multiple of 16 from {SIDES[0]} to {SIDES[-1]}")
-    if maps < 5:
-        raise InputError(f"maps = {maps}: at least 5 are needed to fill train, validation and test")
-    settings = settings_of(maps, seed, side)
-    sizes = storage.split_sizes(maps)
-    if tensors.check_target(out, settings, sizes, force):
-        return False
-    attributes = {
-        "problem": "cosmo",
-        "contents": "weak-lensing convergence, shifted lognormal fields",
-        "area_deg2": lognormal.AREA_DEG2,
-        "shift": lognormal.SHIFT,
-        "seed": seed,
-        "hpcgan": hpcgan.__version__,
-        "settings": settings,
-    }
-    with tensors.Writer(out, sizes, map_schema(side), attributes, force) as writer:  # refuses what no disk could hold
-        tasks = [(seed, side, first, min(BLOCK_MAPS, maps - first)) for first in range(0, maps, BLOCK_MAPS)]
-        with contextlib.closing(in_order(make_maps, tasks, jobs, maps, progress)) as results:
-            for made in results:
-                writer.append({"kappa": made})
-    return True
+    def data_set(self, n: int, seed: int) -> Maps:
+        return Maps(n, seed, self.side)

@@ -71,10 +71,6 @@ class Discriminator(Network):
         inputs = (config.side // 16) ** 2 * widths[-1]
         self.head = Dense(init, "discriminator/head", inputs, 1, stddev=STDDEV, spectral=spectral)
 
-    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits of both: separate passes, since batch norm must not mix them."""
-        return self(real, training=True), self(fake, training=True)
-
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         x = sample["kappa"][..., None]
         for i, down in enumerate(self.downs):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,12 +12,11 @@ from pydantic import Field
 from hpcgan.config import ModelSection, Positive
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import Sample, Schema
-from hpcgan.data.source import Source, TensorSource
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.physics import lognormal
-from hpcgan.problems.base import Observables, Problem, file_of
+from hpcgan.problems.base import FileProblem, Observables
 from hpcgan.problems.cosmo.generate import SIDES, map_schema
 
 if TYPE_CHECKING:
@@ -53,12 +51,13 @@ class CosmoModel(ModelSection):
         return {}
 
 
-class CosmoProblem(Problem):
+class CosmoProblem(FileProblem):
     """Maps (side, side) of convergence over 12 square degrees, judged by pixel intensities and power."""
 
     name: ClassVar[str] = "cosmo"
     Model: ClassVar[type[CosmoModel]] = CosmoModel
     symmetries: ClassVar[Sequence[str]] = ("x_reflection", "y_reflection", "transpose", "shift")
+    generators: ClassVar[Mapping[str, str]] = {"cosmo": "hpcgan.problems.cosmo.generate:CosmoGenerator"}
     model: CosmoModel
 
     @classmethod
@@ -74,26 +73,18 @@ class CosmoProblem(Problem):
     def schema(self) -> Schema:
         return map_schema(self.model.side)
 
-    def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = file_of(path, split)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; make it with 'hpcgan data cosmo --out {path} ...'")
-        self._check_side(file)
-        return TensorSource(file, self.schema, cache_mb)
+    @property
+    def file_attributes(self) -> dict[str, Any]:
+        return {"area_deg2": lognormal.AREA_DEG2, "shift": self.model.shift}
 
-    def validate(self, path: Path, split: str) -> None:
-        file = file_of(path, split)
-        self._check_side(file)
-        tensors.validate(file, self.schema, self._check_maps)
-
-    def _check_side(self, file: Path) -> None:
+    def check_file(self, file: Path) -> None:
         found = tensors.shape_of(file, "kappa")
         if found is not None and len(found) == 2 and found != self.schema["kappa"].shape:
             have, want = " x ".join(map(str, found)), f"{self.model.side} x {self.model.side}"
             hint = f"set model.side={found[0]}" if found == (found[0],) * 2 and found[0] in SIDES else _NO_SIDE
             raise InputError(f"{file}: holds maps of {have} pixels, the model is for {want}; {hint}")
 
-    def _check_maps(self, sample: Sample, path: str, first: int) -> None:
+    def check_samples(self, sample: Sample, path: str, first: int) -> None:
         maps, shift = sample["kappa"], self.model.shift
         if maps.min() < -shift * (1 + 1e-6):  # the shift itself in float32 may be a little less
             lowest = maps.reshape(len(maps), -1).min(axis=1)
@@ -102,16 +93,6 @@ class CosmoProblem(Problem):
                 f"{path}: map {first + bad} holds a convergence of {lowest[bad]:g}, below -model.shift = -{shift:g}; "
                 "set model.shift to more than that"
             )
-
-    @contextlib.contextmanager
-    def writer(
-        self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
-    ) -> Iterator[Callable[[Sample], None]]:
-        if path.suffix != ".h5":
-            raise InputError(f"{path}: give a name that ends in .h5")
-        said = {"problem": self.name, "area_deg2": lognormal.AREA_DEG2, "shift": self.model.shift, **attributes}
-        with tensors.Writer(path.absolute().parent, {path.stem: n}, self.schema, said, force) as writer:
-            yield writer.append
 
     def encode(self, sample: Sample) -> Sample:
         """Convergence to kappa / (kappa + 2 shift) = tanh(ln(1 + kappa / shift) / 2).

@@ -15,8 +15,7 @@ from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.pythia import check_masses
 from hpcgan.problems.base import Observables
 from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.problems.detector_images.conditioned import ConditionedModel
-from hpcgan.problems.detector_images.rpv import MASSES, RpvProblem
+from hpcgan.problems.detector_images.rpv import MASSES, ConditionedModel, RpvProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcgan.data import claims, storage
 from hpcgan.data.claims import Conversion
+from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.storage import (
     DataFile,
     check_backed,
@@ -32,7 +33,7 @@ from hpcgan.data.storage import (
     signals_held,
 )
 from hpcgan.errors import InputError
-from hpcgan.physics.images import N_ETA, N_PHI
+from hpcgan.physics.images import ETA_RANGE, N_ETA, N_PHI, PHI_RANGE
 
 GROUP = "all_events"
 IMAGES = "hist"
@@ -46,6 +47,9 @@ UNKNOWN_AS_NAN = MASSES
 COLUMN_UNITS = {"y": "1 signal, 0 background", "weight": "", "mGlu": "GeV", "mNeu": "GeV", "mu": ""}
 """Of all columns that a file may have."""
 
+IMAGE_BYTES = N_ETA * N_PHI * 4
+"""Of an image in memory."""
+
 BYTES_PER_EVENT = 2500
 """Upper estimate of an event's size in a file (measured: about 1,120 at five percent of the pixels lit)."""
 
@@ -56,6 +60,74 @@ STORAGE: dict[str, Any] = {"chunks": (1, N_ETA, N_PHI), "compression": "gzip", "
 
 SCAN_IMAGES = 512
 """Images in memory at a time when a file is checked (8 MB)."""
+
+
+TOLERANCE = 1 / 8
+"""Of a pixel: ranges whose ends are nearer to one another mean the same. So +-3.14 or +-pi is the range +-3.15 of the
+published images (a tower within 0.01 of an edge may be in the next pixel), and +-3.2 is not."""
+
+
+def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
+    """Attributes that say which part of the detector images show, in all the ways they are called."""
+    found = {}
+    ends: tuple[float, ...] = ()
+    for number, (axis, span) in enumerate((("eta", ETA_RANGE), ("phi", PHI_RANGE))):
+        bins, ends = shape[number], (*ends, *span)
+        near = (span[1] - span[0]) / bins * TOLERANCE
+        edges = tuple(np.linspace(*span, bins + 1).tolist())
+        for word in ("range", "ranges", "lim", "lims", "limit", "limits", "bounds", "extent", "window", "interval"):
+            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((tuple(span), edges), near)
+        for word, value in zip(("min", "max", "low", "high", "lo", "hi"), span * 3):
+            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers(((value,),), near)
+        for word in ("edges", "binedges", "bins", "edge"):
+            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((edges, (float(bins),)), near)
+        for name in (f"n{axis}", f"n{axis}bins", f"nbins{axis}", f"{axis}nbins", f"num{axis}"):
+            found[name] = Numbers(((float(bins),),))
+        for name in (f"{axis}binwidth", f"{axis}width", f"{axis}pixelsize", f"d{axis}", f"delta{axis}", f"{axis}step"):
+            found[name] = Numbers((((span[1] - span[0]) / bins,),), 2 * near / bins)
+    pixel = TOLERANCE * min((ends[1] - ends[0]) / shape[0], (ends[3] - ends[2]) / shape[1])
+    for name in ("range", "ranges", "extent", "histrange", "imagerange", "imageextent", "limits", "bounds"):
+        found[name] = Numbers((ends,), pixel, loose=True)
+    size = (tuple(map(float, shape)),)
+    found["imageshape"] = found["imagesize"] = Numbers(size, last=True)
+    for name in ("bins", "nbins", "shape", "histbins", "gridshape"):
+        found[name] = Numbers(size, last=True, loose=True)
+    return found
+
+
+def meaning(shape: tuple[int, int] = (N_ETA, N_PHI)) -> Meaning:
+    """Of detector images of a size."""
+    return Meaning("MeV", ("eta", "phi"), numbers=_grid(shape))
+
+
+MOST_TEV = 100.0
+"""Energy of an event of detector images at most, where a file's unit is converted: that of the largest collider that
+was ever planned. Whoever writes MeV and says GeV has a thousand times more than there is."""
+
+
+def check_plausible(energy_mev: NDArray[np.floating[Any]], conversion: Conversion, where: str, first: int) -> None:
+    """Refuse a unit that the numbers themselves contradict.
+
+    Parameters
+    ----------
+    energy_mev : (n,) float
+        Energy of each event, after the conversion.
+    conversion : Conversion
+    where : str
+        What the message begins with: file and data set.
+    first : int
+        Number of the first event.
+
+    Raises
+    ------
+    InputError
+    """
+    bad = np.flatnonzero(energy_mev > MOST_TEV * 1e6)
+    if bad.size and conversion.times > 1:
+        raise InputError(
+            f"{where}: attribute units says {conversion.said}, but event {first + bad[0]} would have "
+            f"{energy_mev[bad[0]] / 1e6:.4g} TeV, more than any collision; correct the attribute"
+        )
 
 
 def pack(images: ArrayLike) -> list[bytes]:
@@ -96,7 +168,7 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
     """
 
     def __init__(
@@ -181,11 +253,6 @@ class Writer(storage.SplitWriter):
         self._filled[split] = at + len(chunks)
 
 
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the images that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_images)
-
-
 class ImageFile(DataFile):
     """An open image file; made by :func:`open_images`.
 
@@ -245,7 +312,7 @@ class ImageFile(DataFile):
             return images
         found = np.asarray(self.unit(images))
         energy = found.sum(axis=(-2, -1)).reshape(-1)
-        claims.check_plausible(energy, self.unit, f"{self.path}: {GROUP}/{IMAGES}", first)
+        check_plausible(energy, self.unit, f"{self.path}: {GROUP}/{IMAGES}", first)
         return found
 
     def announce(self) -> None:
@@ -268,7 +335,7 @@ class ImageFile(DataFile):
                 )
             unit = Conversion()
             if name in MASSES:
-                unit = self._masses[name] = claims.conversion_of_column(self.path, dataset, claims.MASS)
+                unit = self._masses[name] = claims.conversion_of_column(self.path, dataset, Meaning("GeV"))
             with np.errstate(over="ignore"):
                 return unit(dataset[:]).astype(np.float32).reshape(-1)
 
@@ -324,8 +391,9 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
         stack.callback(file.close)
         with readable(path, f"{GROUP}/{IMAGES}"):
             images = _find_images(path, file, image_shape)
-            meaning = claims.images(image_shape)
-            opened = ImageFile(path, file, images, claims.conversions(path, {IMAGES: (images, meaning)})[IMAGES])
+            opened = ImageFile(
+                path, file, images, claims.conversions(path, {IMAGES: (images, meaning(image_shape))})[IMAGES]
+            )
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()

@@ -7,24 +7,28 @@ how many processes made them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
-import hpcgan
 from hpcgan.data import storage
-from hpcgan.data.workers import Progress, check_jobs, in_order
+from hpcgan.data.generators import DataSet, Generator
+from hpcgan.data.layouts.base import Layout
 from hpcgan.errors import InputError
 from hpcgan.physics import detector, pythia
 from hpcgan.physics.images import bin_towers, image_attributes
-from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images import files
+from hpcgan.problems.detector_images.layout import IMAGES
 
 BLOCK_EVENTS = 1500
 """Events of a block. Starting PYTHIA takes as long as 25 RPV events, so small blocks would cost speed."""
@@ -75,7 +79,7 @@ def make_block(block: Block, advance: Callable[[int], None] | None = None) -> li
     list of bytes
         The images, compressed as the files hold them: some hundredths of their size, cheap to send on.
     """
-    return [packed for images in image_batches(block, advance) for packed in hdf5.pack(images)]
+    return [packed for images in image_batches(block, advance) for packed in files.pack(images)]
 
 
 def image_batches(block: Block, advance: Callable[[int], None] | None = None) -> Iterator[NDArray[np.float32]]:
@@ -89,124 +93,96 @@ def image_batches(block: Block, advance: Callable[[int], None] | None = None) ->
             advance(particles.n_events)
 
 
-def settings_of(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> str:
-    """Everything the files' contents depend on, as JSON."""
-    return json.dumps(
-        {
-            "processes": [process.describe() for process in processes],
-            "events": events,
-            "seed": seed,
+@dataclass(frozen=True)
+class Events(DataSet):
+    """Events of one kind of process, or of several mass points of it, which take turns event by event.
+
+    Each split holds the same number of each, up to one.
+
+    Attributes
+    ----------
+    processes : sequence of Process
+        Of one kind, e.g. several :class:`~hpcgan.physics.pythia.RpvProcess`.
+    n, seed
+        As of the base class.
+    card : Card
+        The detector.
+    """
+
+    processes: Sequence[pythia.Process]
+    n: int
+    seed: int = 1
+    card: detector.Card = detector.ATLAS
+    layout: ClassVar[Layout] = IMAGES
+
+    def check(self) -> None:
+        check_processes(self.processes)
+        if self.n < 5 * len(self.processes):
+            least = 5 * len(self.processes)
+            raise InputError(f"events = {self.n}: at least {least} are needed so that every split holds every process")
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "processes": [process.describe() for process in self.processes],
+            "events": self.n,
+            "seed": self.seed,
             "block_events": BLOCK_EVENTS,
             "batch_events": pythia.BATCH_EVENTS,
             "split_edges": storage.SPLIT_EDGES,
             "pythia": pythia.version(),
-            "pythia_settings": [*pythia.COMMON_SETTINGS, *_process_settings(processes)],
-            "detector": card.describe(),
+            "pythia_settings": [
+                *pythia.COMMON_SETTINGS,
+                *dict.fromkeys(line for process in self.processes for line in process.settings()),
+            ],
+            "detector": self.card.describe(),
         }
-    )
 
+    def attributes(self) -> dict[str, Any]:
+        first = self.processes[0]
+        attributes: dict[str, Any] = {
+            **image_attributes(),
+            "process": first.name,
+            "ecm_gev": pythia.ECM_GEV,
+            "detector": "parametrised calorimeter, parameters of the Delphes ATLAS card",
+            "generator": f"PYTHIA {pythia.version()}",
+        }
+        for key in first.describe():
+            if key not in ("name", "label"):
+                attributes[f"{key}_gev"] = [float(process.describe()[key]) for process in self.processes]
+        slha = first.slha()
+        if slha is not None:
+            attributes["slha"] = slha  # of the first mass point: the others differ in the two masses only
+        return attributes
 
-def _process_settings(processes: Sequence[pythia.Process]) -> list[str]:
-    return list(dict.fromkeys(line for process in processes for line in process.settings()))
-
-
-def attributes_of(processes: Sequence[pythia.Process], settings: str, seed: int) -> dict[str, Any]:
-    """What the files say of the events in them."""
-    attributes: dict[str, Any] = {
-        **image_attributes(),
-        "process": processes[0].name,
-        "ecm_gev": pythia.ECM_GEV,
-        "seed": seed,
-        "detector": "parametrised calorimeter, parameters of the Delphes ATLAS card",
-        "generator": f"PYTHIA {pythia.version()}",
-        "hpcgan": hpcgan.__version__,
-        "settings": settings,
-    }
-    for key in processes[0].describe():
-        if key not in ("name", "label"):
-            attributes[f"{key}_gev"] = [float(process.describe()[key]) for process in processes]
-    slha = processes[0].slha()
-    if slha is not None:
-        attributes["slha"] = slha  # of the first mass point: the others differ in the two masses only
-    return attributes
-
-
-def generate(
-    processes: pythia.Process | Sequence[pythia.Process],
-    out: str | os.PathLike[str],
-    events: int,
-    seed: int = 1,
-    jobs: int = 1,
-    progress: Progress | None = None,
-    force: bool = False,
-    card: detector.Card = detector.ATLAS,
-) -> bool:
-    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent) of generated events.
-
-    Several processes (mass points) take turns event by event, so each split holds the same number of each, up
-    to one. The same arguments give the same bytes whatever `jobs` is. With more than one job a script that
-    calls this needs the usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
-
-    Parameters
-    ----------
-    processes : Process or sequence of Process
-        Of one kind, e.g. several :class:`~hpcgan.physics.pythia.RpvProcess`.
-    out : path
-        Folder of the files.
-    events : int
-        Total number.
-    seed : int
-        0 or more.
-    jobs : int
-        Processes that make events; 1 works in this process.
-    progress : callable(done, total), optional
-    force : bool
-        Replace existing files.
-    card : Card
-        The detector.
-
-    Returns
-    -------
-    bool
-        False if `out` already held exactly this data and nothing was done.
-
-    Raises
-    ------
-    InputError
-        Arguments out of range, an `out` that holds other data, no room on its disk.
-    HpcganError
-        PYTHIA failed, or a worker process died. Nothing is left under the final names in any case.
-    """
-    listed = [processes] if not isinstance(processes, Sequence) else list(processes)
-    check_arguments(listed, events, seed, jobs)
-    settings = settings_of(listed, events, seed, card)
-    sizes = storage.split_sizes(events)
-    if hdf5.check_target(out, settings, sizes, force):
-        return False
-    with hdf5.Writer(out, sizes, attributes_of(listed, settings, seed), force=force) as writer:
-        ordered = plan(listed, events, seed, card)
-        with contextlib.closing(in_order(make_block, ordered, jobs, events, progress)) as results:
-            for round_blocks in _rounds(ordered, results):
-                _write_round(writer, round_blocks)
-    return True
-
-
-def plan(processes: Sequence[pythia.Process], events: int, seed: int, card: detector.Card) -> list[Block]:
-    """The blocks in the order they are written: block k of each process, then block k + 1 of each."""
-    soft = processes[0].soft
-    tables = pythia.multiparton_tables(soft, _pythia_seed(_digest(seed, "tables", soft)))
-    rows = [
-        [
-            Block(process, seed, index, min(BLOCK_EVENTS, share - index * BLOCK_EVENTS), card, tables)
-            for index in range(-(-share // BLOCK_EVENTS))
+    def tasks(self) -> list[Block]:
+        """The blocks in the order they are written: block k of each process, then block k + 1 of each."""
+        soft = self.processes[0].soft
+        tables = pythia.multiparton_tables(soft, _pythia_seed(_digest(self.seed, "tables", soft)))
+        rows = [
+            [
+                Block(process, self.seed, index, min(BLOCK_EVENTS, share - index * BLOCK_EVENTS), self.card, tables)
+                for index in range(-(-share // BLOCK_EVENTS))
+            ]
+            for process, share in zip(self.processes, _shares(self.n, len(self.processes)))
         ]
-        for process, share in zip(processes, _shares(events, len(processes)))
-    ]
-    return [row[k] for k in range(len(rows[0])) for row in rows if k < len(row)]
+        return [row[k] for k in range(len(rows[0])) for row in rows if k < len(row)]
+
+    @property
+    def make(self) -> Callable[[Block, Callable[[int], None]], list[bytes]]:
+        return make_block
+
+    def writer(
+        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
+    ) -> files.Writer:
+        return files.Writer(folder, sizes, attributes, force)
+
+    def write(self, writer: files.Writer, made: Iterator[tuple[Block, list[bytes]]]) -> None:
+        for _, blocks in itertools.groupby(made, key=lambda task_and_result: task_and_result[0].index):
+            _write_round(writer, [(block.process, images) for block, images in blocks])
 
 
-def check_arguments(processes: Sequence[pythia.Process], events: int, seed: int, jobs: int) -> None:
-    """Refuse arguments of :func:`generate` that are out of range.
+def check_processes(processes: Sequence[pythia.Process]) -> None:
+    """Refuse processes that make no data set.
 
     Raises
     ------
@@ -222,11 +198,6 @@ def check_arguments(processes: Sequence[pythia.Process], events: int, seed: int,
             raise InputError(f"{process.name} {values}: named twice")
     if len(processes) > MAX_PROCESSES:
         raise InputError(f"{len(processes)} mass points: use at most {MAX_PROCESSES}")
-    check_jobs(seed, jobs)
-    if events < 5 * len(processes):
-        raise InputError(
-            f"events = {events}: at least {5 * len(processes)} are needed so that every split holds every process"
-        )
 
 
 def _shares(events: int, parts: int) -> list[int]:
@@ -234,21 +205,7 @@ def _shares(events: int, parts: int) -> list[int]:
     return [(events - part + parts - 1) // parts for part in range(parts)]
 
 
-def _rounds(
-    ordered: Sequence[Block], results: Iterator[list[bytes]]
-) -> Iterator[list[tuple[pythia.Process, list[bytes]]]]:
-    """Group consecutive results of equal block number: one block of each process."""
-    current: list[tuple[pythia.Process, list[bytes]]] = []
-    for position, images in enumerate(results):
-        block = ordered[position]
-        current.append((block.process, images))
-        last = position + 1 == len(ordered)
-        if last or ordered[position + 1].index != block.index:
-            yield current
-            current = []
-
-
-def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, list[bytes]]]) -> None:
+def _write_round(writer: files.Writer, blocks: Sequence[tuple[pythia.Process, list[bytes]]]) -> None:
     """Write a block of each process, the processes taking turns event by event."""
     chunks: list[bytes] = []
     rows = []
@@ -259,3 +216,133 @@ def _write_round(writer: hdf5.Writer, blocks: Sequence[tuple[pythia.Process, lis
                 chunks.append(images[turn])
                 rows.append((process.label, 1.0, values.get("m_gluino", 0.0), values.get("m_neutralino", 0.0)))
     writer.append_packed(chunks, *np.array(rows, dtype=np.float64).T)
+
+
+# --- the commands ------------------------------------------------------------------------------------------------
+
+GRID_LIMIT = 1000
+"""Masses of one axis of a grid, before what is possible is taken out of it."""
+
+Masses = tuple[float, float]
+"""Of gluino and neutralino, GeV."""
+
+
+class RpvGenerator(Generator):
+    """Generate gluino pairs with R-parity violating decays in pp collisions at 13 TeV, pass them through the
+    parametrised calorimeter and write train.h5, val.h5 and test.h5 (60/20/20 percent).
+    """
+
+    summary: ClassVar[str] = "generate RPV gluino-pair events (signal)"
+
+    mass: tuple[Masses, ...] = Field(
+        (),
+        description="masses in GeV; repeat the option to mix mass points in equal shares",
+        json_schema_extra={"metavar": "M_GLUINO,M_NEUTRALINO"},
+    )
+    mass_grid: tuple[tuple[Masses, ...], ...] = Field(
+        (),
+        description="all combinations of masses in GeV, each side a mass or START:STOP:STEP with both ends, e.g. "
+        "1400:1800:200,850; beside or instead of --mass",
+        json_schema_extra={"metavar": "GLUINOS,NEUTRALINOS"},
+    )
+
+    @field_validator("mass", mode="before")
+    @classmethod
+    def _masses(cls, values: Any) -> Any:
+        return [masses(value) if isinstance(value, str) else value for value in values]
+
+    @field_validator("mass_grid", mode="before")
+    @classmethod
+    def _grids(cls, values: Any) -> Any:
+        return [grid(value) if isinstance(value, str) else value for value in values]
+
+    def data_set(self, n: int, seed: int) -> Events:
+        points = mass_points(self.mass, self.mass_grid)
+        return Events([pythia.RpvProcess(*point) for point in points], n, seed)
+
+
+class QcdGenerator(Generator):
+    """Generate hard QCD events the same way as rpv; y is 0 and the masses are 0."""
+
+    summary: ClassVar[str] = "generate QCD multijet events (background)"
+
+    pt_hat_min: float = Field(
+        400.0, ge=0, description="smallest hard transverse momentum", json_schema_extra={"metavar": "GEV"}
+    )
+
+    def data_set(self, n: int, seed: int) -> Events:
+        return Events([pythia.QcdProcess(self.pt_hat_min)], n, seed)
+
+
+def masses(text: str) -> Masses:
+    """Masses of `M_GLUINO,M_NEUTRALINO`."""
+    try:
+        gluino, neutralino = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--mass: '{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
+    return gluino, neutralino
+
+
+def _axis(text: str) -> list[float]:
+    """Masses of one axis of a grid: a number, or START:STOP:STEP with both ends."""
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
+        raise InputError(f"--mass-grid: '{text}' is neither a mass nor START:STOP:STEP, for example 1400:1800:200")
+    if len(numbers) == 1:
+        return numbers
+    start, stop, step = numbers
+    if step <= 0 or stop < start:
+        raise InputError(f"--mass-grid: '{text}': STOP must not be below START, and STEP above zero")
+    steps = (stop - start) / step
+    if steps > GRID_LIMIT:
+        raise InputError(f"--mass-grid: '{text}' has more than {GRID_LIMIT} masses; use a larger STEP")
+    if abs(steps - round(steps)) > 1e-6:
+        ends = [start + step * whole for whole in (math.floor(steps), math.ceil(steps))]
+        raise InputError(f"--mass-grid: '{text}' does not arrive at {stop:g}; let it end at {ends[0]:g} or {ends[1]:g}")
+    return [start + step * i for i in range(round(steps) + 1)]
+
+
+def grid(text: str) -> list[tuple[float, float]]:
+    """Points of `GLUINOS,NEUTRALINOS`, the neutralino mass running faster."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise InputError(
+            f"--mass-grid: '{text}' is not GLUINOS,NEUTRALINOS, each a mass or START:STOP:STEP, for example "
+            "1400:1800:200,850"
+        )
+    gluinos, neutralinos = (_axis(part.strip()) for part in parts)
+    return [(gluino, neutralino) for gluino in gluinos for neutralino in neutralinos]
+
+
+def mass_points(
+    masses: Sequence[tuple[float, float]], grids: Sequence[Sequence[tuple[float, float]]]
+) -> list[tuple[float, float]]:
+    """The mass points of `--mass` and `--mass-grid` options, in this order.
+
+    A point of a grid that is there already is not repeated. One whose neutralino is too heavy for its gluino is skipped
+    with a warning, since a grid is rectangular and what is possible is not.
+
+    Raises
+    ------
+    InputError
+        No points, or a grid without a possible one.
+    """
+    least = pythia.MIN_SPLITTING_GEV
+    found = list(masses)
+    for grid in grids:
+        possible = [point for point in grid if point[0] - point[1] >= least]
+        skipped = [f"{gluino:g},{neutralino:g}" for gluino, neutralino in grid if (gluino, neutralino) not in possible]
+        reason = f"the neutralino must be at least {least:g} GeV lighter than the gluino"
+        if not possible:
+            raise InputError(f"--mass-grid: no point is left: {reason}")
+        if skipped:
+            more = f" and {len(skipped) - 6} more" if len(skipped) > 6 else ""
+            count = f"{len(skipped)} of {len(grid)} points skipped"
+            print(f"warning: --mass-grid: {count} ({reason}): {'; '.join(skipped[:6])}{more}", file=sys.stderr)
+        found += [point for point in possible if point not in found]
+    if not found:
+        raise InputError("give --mass M_GLUINO,M_NEUTRALINO or --mass-grid GLUINOS,NEUTRALINOS")
+    return found

@@ -11,15 +11,18 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hpcgan.config import ModelSection, Positive
+from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.source import ImageSource, Source
+from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.physics import images, jets
 from hpcgan.physics.detector import ATLAS
-from hpcgan.problems.base import Observables, Problem, file_of
-from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.base import Observables, Problem, file_of, target_of
+from hpcgan.problems.detector_images import files
+from hpcgan.problems.detector_images.layout import IMAGES
+from hpcgan.problems.detector_images.source import ImageSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,12 +219,36 @@ class RpvModel(ModelSection):
         return np.abs(jets.image_geometry().eta)[:, None] / images.ETA_RANGE[1]
 
 
+class ConditionedModel(RpvModel):
+    """The same networks with the conditions that a subclass names in `conditions`."""
+
+    conditioning: Literal["channels", "projection"] = Field(
+        "channels",
+        description="the discriminator sees conditions as constant channels, or multiplies them with its features "
+        "(Miyato and Koyama, arXiv:1802.05637)",
+    )
+
+    @property
+    def channel_conditions(self) -> tuple[str, ...]:
+        return self.conditions if self.conditioning == "channels" else ()
+
+    @property
+    def projected_conditions(self) -> tuple[str, ...]:
+        return self.conditions if self.conditioning == "projection" else ()
+
+
 class RpvProblem(Problem):
     """Images (64, 64) of calorimeter energy over eta and phi, judged by jets."""
 
     name: ClassVar[str] = "rpv"
     Model: ClassVar[type[RpvModel]] = RpvModel
     symmetries: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection", "phi_rotation")
+    layouts: ClassVar[Sequence[Layout]] = (IMAGES,)
+    generators: ClassVar[Mapping[str, str]] = {
+        "rpv": "hpcgan.problems.detector_images.generate:RpvGenerator",
+        "qcd": "hpcgan.problems.detector_images.generate:QcdGenerator",
+    }
+    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
     model: RpvModel
 
     # --- data ------------------------------------------------------------------------------------
@@ -231,20 +258,18 @@ class RpvProblem(Problem):
         return {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
-        file = file_of(path, split)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; make it with 'hpcgan data rpv --out {path} ...'")
+        file = self.existing(path, split)
         self._check_kind(file)
         return ImageSource(file, cache_mb, self.conditions)
 
     def validate(self, path: Path, split: str) -> None:
         file = file_of(path, split)
         self._check_kind(file)
-        hdf5.validate(file)
+        files.validate(file)
 
     def _check_kind(self, file: Path) -> None:
         """Refuse images that say that they are no hard events."""
-        with hdf5.open_images(file) as images:
+        with files.open_images(file) as images:
             kind = images.text("problem")
         if kind == "pileup":
             raise InputError(f"{file}: holds events of problem {kind}, not {self.name} (attribute problem)")
@@ -253,10 +278,7 @@ class RpvProblem(Problem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        if path.suffix != ".h5":
-            raise InputError(f"{path}: give a name that ends in .h5")
-        said = {**images.image_attributes(), **attributes}
-        with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force) as writer:
+        with files.Writer(*target_of(path, n), {**images.image_attributes(), **attributes}, force) as writer:
             # Generated events are signal of weight one; a model without conditions knows nothing of masses.
             yield lambda sample: writer.append(
                 sample["hist"], 1.0, 1.0, *(sample.get(name, np.full((), np.nan)) for name in MASSES)
@@ -288,7 +310,9 @@ class RpvProblem(Problem):
 
     @property
     def networks(self) -> Mapping[str, str]:
-        module = f"hpcgan.models.{self.model.architecture}"
+        module = (
+            "hpcgan.problems.detector_images." + {"dcgan": "dcgan", "detector": "networks"}[self.model.architecture]
+        )
         return {"generator": f"{module}:Generator", "discriminator": f"{module}:Discriminator"}
 
     @property

@@ -22,6 +22,7 @@ from hpcgan.data.claims import Conversion
 from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import PIXELS, SparseImages
+from hpcgan.problems.detector_images.files import check_plausible, meaning
 
 GROUP = "pool"
 
@@ -58,7 +59,7 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
     """
 
     def __init__(
@@ -102,11 +103,6 @@ class Writer(storage.SplitWriter):
             self._filled[split] = at + len(part)
 
 
-def check_target(folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool) -> bool:
-    """Whether a folder already holds the pools that are about to be made: :func:`storage.check_target`."""
-    return storage.check_target(folder, settings, sizes, force, open_pool)
-
-
 class PoolFile(DataFile):
     """An open pool; made by :func:`open_pool`.
 
@@ -122,7 +118,7 @@ class PoolFile(DataFile):
     def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
         super().__init__(path, file, GROUP, int(columns["indptr"].shape[0]) - 1)
         self._columns = dict(columns)
-        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], claims.DETECTOR)})["energy"]
+        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], meaning())})["energy"]
 
     def announce(self) -> None:
         """Say on standard error, once in a process, that the energies are converted, if they are."""
@@ -168,7 +164,7 @@ class PoolFile(DataFile):
             raise InputError(f"{where}/energy: event {event} holds an energy of {energy[bad]:g} MeV")
         if not self.unit.trivial:
             owner = np.repeat(np.arange(self.n), np.diff(indptr))
-            claims.check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
+            check_plausible(np.bincount(owner, energy, self.n).astype(float), self.unit, f"{where}/energy", 0)
         return SparseImages(indptr.astype(np.int64, copy=False), pixel.astype(np.uint16, copy=False), energy)
 
 
@@ -188,18 +184,6 @@ def stated_mu(file: DataFile) -> int | None:
             f"{file.path}: attribute mu of {file.group} is {attributes.show(found)}, not a number from 1 to {MU_MAX}"
         )
     return int(found)
-
-
-def holds_pool(path: Path) -> bool:
-    """Whether a file has this layout.
-
-    Raises
-    ------
-    InputError
-        No such file, or not HDF5.
-    """
-    with open_file(path) as file, readable(path, GROUP):
-        return GROUP in list(file.keys())
 
 
 def open_pool(path: str | os.PathLike[str]) -> PoolFile:

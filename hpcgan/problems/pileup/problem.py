@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.source import ImageSource, Source
+from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.metrics.points import score_by_point
 from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, image_attributes
-from hpcgan.problems.base import Observables, file_of
-from hpcgan.problems.detector_images import files as hdf5
-from hpcgan.problems.detector_images.conditioned import ConditionedModel
-from hpcgan.problems.detector_images.rpv import PIXELS, RpvProblem
-from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.base import Observables, file_of, target_of
+from hpcgan.problems.detector_images import files as image_files
+from hpcgan.problems.detector_images.rpv import PIXELS, ConditionedModel, RpvProblem
+from hpcgan.problems.detector_images.source import ImageSource
+from hpcgan.problems.pileup import files
 from hpcgan.problems.pileup.files import MU_MAX
-from hpcgan.problems.pileup.sums import SumSource
+from hpcgan.problems.pileup.layout import POOL
+from hpcgan.problems.pileup.source import SumSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,14 +106,17 @@ class PileupProblem(RpvProblem):
 
     name: ClassVar[str] = "pileup"
     Model: ClassVar[type[PileupModel]] = PileupModel
+    layouts: ClassVar[Sequence[Layout]] = (POOL,)
+    generators: ClassVar[Mapping[str, str]] = {"pileup": "hpcgan.problems.pileup.generate:PileupGenerator"}
+    importers: ClassVar[Sequence[str]] = ()
     model: PileupModel
 
     @classmethod
     def of_file(cls, path: Path) -> PileupProblem:
         """The problem with the mu that a pool, or a file of generated events, says it is for."""
-        opener = pool.open_pool if pool.holds_pool(path) else hdf5.open_images
+        opener = files.open_pool if POOL.holds(path) else image_files.open_images
         with opener(path) as file:
-            found = pool.stated_mu(file)
+            found = files.stated_mu(file)
         return cls(PileupModel() if found is None else PileupModel(mu=found))
 
     # --- data ------------------------------------------------------------------------------------
@@ -123,10 +128,8 @@ class PileupProblem(RpvProblem):
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         """Sums drawn from the pool of a split; of a file with images, these."""
-        file = file_of(path, split)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; make it with 'hpcgan data pileup --out {path} ...'")
-        if pool.holds_pool(file):
+        file = self.existing(path, split)
+        if POOL.holds(file):
             return self._sums(file, split)
         _check_images(file)
         return ImageSource(file, cache_mb, self.conditions)
@@ -138,12 +141,12 @@ class PileupProblem(RpvProblem):
 
     def validate(self, path: Path, split: str) -> None:
         file = file_of(path, split)
-        if not pool.holds_pool(file):
+        if not POOL.holds(file):
             _check_images(file)
-            hdf5.validate(file)
+            image_files.validate(file)
             return
         self._sums(file, split).close()
-        with pool.open_pool(file) as events:
+        with files.open_pool(file) as events:
             events.announce()
             events.read()
 
@@ -151,8 +154,6 @@ class PileupProblem(RpvProblem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        if path.suffix != ".h5":
-            raise InputError(f"{path}: give a name that ends in .h5")
         said = {
             **image_attributes(),
             **({} if self.conditions else {"mu": self.model.mu}),
@@ -161,7 +162,7 @@ class PileupProblem(RpvProblem):
         }
         # Five bytes a lit pixel; at any mu half of the pixels are dark, or nearly.
         names = self.conditions
-        with hdf5.Writer(path.absolute().parent, {path.stem: n}, said, force, 12_000, names) as writer:
+        with image_files.Writer(*target_of(path, n), said, force, 12_000, names) as writer:
             yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0, *(sample[name] for name in names))
 
     def encode_conditions(self, conditions: Sample) -> Sample:
@@ -229,7 +230,7 @@ def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_images(file: Path) -> None:
     """Refuse images that say that they are no pileup."""
-    with hdf5.open_images(file) as images:
+    with image_files.open_images(file) as images:
         said = {name: images.text(name) for name in ("problem", "process")}
     for name, ours in (("problem", "pileup"), ("process", "minbias")):
         found = said[name] or ours

@@ -7,16 +7,21 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
 import hpcgan
 from hpcgan.data import storage
+from hpcgan.data.importers import Importer
+from hpcgan.data.workers import Progress
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics.detector import Towers
 from hpcgan.physics.images import ETA_RANGE, bin_towers, image_attributes, wrap
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.generate import masses
+from hpcgan.problems.detector_images.layout import IMAGES
 
 TREE = "Delphes"
 BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
@@ -255,7 +260,7 @@ def import_files(
             "weight": "of the files" if own is not None else 1.0 if weight is None else float(weight),
         }
     )
-    if hdf5.check_target(out, settings, sizes, force):
+    if IMAGES.check_target(out, settings, sizes, force):
         return False
     attributes = {
         **image_attributes(),
@@ -314,3 +319,44 @@ class _LeftOut:
     def __str__(self) -> str:
         edge = f"|eta| > {ETA_RANGE[1]:g}"
         return f"{self.towers} of {self._all} towers, with {self.share:.1%} of the energy, are at {edge} and left out"
+
+
+class DelphesImporter(Importer):
+    """ROOT files of Delphes, of whose towers images are made."""
+
+    title: ClassVar[str] = "Delphes files"
+
+    mass: tuple[float, float] | None = Field(
+        None, description="masses to record, GeV", json_schema_extra={"metavar": "M_GLUINO,M_NEUTRALINO"}
+    )
+    label: Literal[0, 1] = Field(1, description="1 signal, 0 background")
+    weight: float | None = Field(
+        None, description="weight of every event (default: what the file says of each, else 1)"
+    )
+
+    @field_validator("mass", mode="before")
+    @classmethod
+    def _masses(cls, value: Any) -> Any:
+        return masses(value) if isinstance(value, str) else value
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _label_is_a_number(cls, value: Any) -> Any:
+        return int(value) if value in ("0", "1") else value
+
+    @classmethod
+    def recognise(cls, path: Path) -> str:
+        if not path.is_file():
+            return ""
+        with open(path, "rb") as stream:
+            return "is a ROOT file" if stream.read(4) == b"root" else ""
+
+    def import_files(
+        self,
+        files: Sequence[Path],
+        out: Path,
+        force: bool = False,
+        progress: Progress | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> bool:
+        return import_files(files, out, *(self.mass or (0.0, 0.0)), self.label, self.weight, force, progress, say)

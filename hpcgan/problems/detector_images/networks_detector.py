@@ -1,10 +1,10 @@
 """A GAN for 64x64 calorimeter images that knows more of the detector than a DCGAN.
 
-What differs from `hpcgan.problems.detector_images.dcgan` (docs/model.md says why, and what was measured): phi is
-periodic; the generator gets noise at every resolution, as showers fluctuate at every scale; its output is a rectified
-power of the transverse momentum, whose gradient passes through the threshold; the discriminator sees the linear scale,
-too, and sums of transverse momentum over growing windows, as jets do; it has no batch norm, which would couple the
-events of a batch, but a statistic of the batch at its end.
+What differs from `hpcgan.problems.detector_images.networks_dcgan` (docs/model.md says why, and what was measured): phi
+is periodic; the generator gets noise at every resolution, as showers fluctuate at every scale; its output is a
+rectified power of the transverse momentum, whose gradient passes through the threshold; the discriminator sees the
+linear scale, too, and sums of transverse momentum over growing windows, as jets do; it has no batch norm, which would
+couple the events of a batch, but a statistic of the batch at its end.
 """
 
 from __future__ import annotations

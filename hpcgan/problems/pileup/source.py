@@ -1,4 +1,4 @@
-"""Pileup drawn on the fly: sums of minimum-bias events of a pool."""
+"""Pileup drawn on the fly: sums of minimum-bias events of a files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcgan.data.schema import Sample
 from hpcgan.data.source import WEIGHT
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
-from hpcgan.problems.pileup import files as pool
+from hpcgan.problems.pileup import files
 from hpcgan.weights import counting
 
 Counting = Literal["fixed", "poisson"]
@@ -41,7 +41,7 @@ class SumSource:
     Parameters
     ----------
     path : Path
-        A pool.
+        A files.
     mu : sequence of int
         Events of a sum. With several, sum i has number i modulo their number, and samples have it as the tensor `mu`.
     n : int
@@ -74,10 +74,10 @@ class SumSource:
         self._tables = [_poisson_table(number) for number in mu] if counting == "poisson" else None
         most = max(mu) if self._tables is None else max(len(table) for table in self._tables) - 1
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(pool.open_pool(self.path))
+            file = stack.enter_context(files.open_pool(self.path))
             self._edges = _block_edges(self.path, file.n, max(mu), most, most_blocks if held_out else 1)
             stack.pop_all()
-        self._file: pool.PoolFile | None = file
+        self._file: files.PoolFile | None = file
         self._dim = most + (self._tables is not None)
         self._events: SparseImages | None = None
 
@@ -86,7 +86,7 @@ class SumSource:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the pool."""
+        """Blocks of the files."""
         return len(self._edges) - 1
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:

@@ -84,10 +84,6 @@ class Discriminator(Network):
             else None
         )
 
-    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits of both: separate passes, since batch norm must not mix them."""
-        return self(real, training=True), self(fake, training=True)
-
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         x = sample["hist"][..., None]
         for i, down in enumerate(self.downs):

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hpcgan.runs import follow, records
-from hpcgan.runs.follow import Follower
+from hpcgan.runs.records import Epoch, Reader, Record
 
 
 def epoch(attempt, step, number, rate=100.0):
@@ -43,18 +42,21 @@ def history(rng):
 def test_it_knows_what_reading_all_would_find(tmp_path, seed):
     rng = np.random.default_rng(seed)
     content, path = history(rng), tmp_path / "metrics.jsonl"
-    follower, written = Follower(path), 0
+    reader, written = Reader(path), 0
     while written < len(content):
         written = min(len(content), written + int(rng.integers(1, 400)))
         append(path, content[:written])
-        follower.read()
+        reader.read()
         whole = content[: content[:written].rfind(b"\n") + 1]
         (tmp_path / "whole").write_bytes(whole)
-        found = records.read(tmp_path / "whole")
-        assert [(r["attempt"], r["step"]) for r in follower.epochs] == keys(found, "epoch")
-        assert [(r["attempt"], r["step"]) for r in follower.commands] == keys(found, "command")
-        assert follower.step == (found[-1]["step"] if found else 0)
-    assert follower.unusable == 0
+        whole = [json.loads(line) for line in whole.splitlines() if not line.endswith(b"atte")]
+        left = [r for r in whole if not replaced(r, whole)]
+        for one in (reader, Reader(tmp_path / "whole").read()):
+            assert [(r.kind, r.attempt, r.step) for r in one.of(Record)] == keys(left)
+            assert reader.step == (left[-1]["step"] if left else 0)
+        everything = Reader(tmp_path / "whole", replaced=True).read()
+        assert [(r.kind, r.attempt, r.step) for r in everything.of(Record)] == keys(whole)
+    assert reader.unusable == 0
 
 
 def append(path, content):
@@ -62,8 +64,14 @@ def append(path, content):
         file.write(content[file.tell() :])
 
 
-def keys(found, kind):
-    return [(r["attempt"], r["step"]) for r in found if r["kind"] == kind]
+def keys(entries):
+    return [(r["kind"], r["attempt"], r["step"]) for r in entries]
+
+
+def replaced(record, entries):
+    """Whether a later attempt started before it."""
+    starts = [r["step"] for r in entries if r["kind"] == "start" and r["attempt"] > record["attempt"]]
+    return record["kind"] != "start" and any(record["step"] > step for step in starts)
 
 
 def write(path, *entries, mode="a"):
@@ -73,47 +81,47 @@ def write(path, *entries, mode="a"):
 
 def test_no_line_is_read_twice(tmp_path, monkeypatch):
     path, parsed = tmp_path / "metrics.jsonl", []
-    loads = json.loads
-    monkeypatch.setattr(follow.json, "loads", lambda line: parsed.append(line) or loads(line))
+    take = Reader._take
+    monkeypatch.setattr(Reader, "_take", lambda self, line: parsed.append(line) or take(self, line))
     write(path, *(step(1, n, float(n)) for n in range(1, 1001)))
-    follower = Follower(path)
-    follower.read()
+    reader = Reader(path)
+    reader.read()
     assert len(parsed) == 1000
-    follower.read()
+    reader.read()
     assert len(parsed) == 1000
     write(path, epoch(1, 1001, 100), step(1, 1002, 2000.0))
-    follower.read()
+    reader.read()
     assert len(parsed) == 1002
-    assert (follower.step, follower.epochs_done) == (1002, 100.2)
+    assert (reader.step, reader.epochs_done) == (1002, 100.2)
 
 
 def test_a_file_that_is_another_one_is_read_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    follower = Follower(path)
-    follower.read()  # there is none
-    assert follower.step == 0
+    reader = Reader(path)
+    reader.read()  # there is none
+    assert reader.step == 0
     write(path, epoch(1, 10, 1), epoch(1, 20, 2))
-    follower.read()
+    reader.read()
     write(path, epoch(1, 11, 1), mode="w")  # shorter
-    follower.read()
-    assert [r["step"] for r in follower.epochs] == [11]
+    reader.read()
+    assert [r.step for r in reader.of(Epoch)] == [11]
     write(tmp_path / "other", *(epoch(1, 10 + n, n) for n in range(1, 4)))
     (tmp_path / "other").rename(path)  # longer, but another file
-    follower.read()
-    assert [r["step"] for r in follower.epochs] == [11, 12, 13]
+    reader.read()
+    assert [r.step for r in reader.of(Epoch)] == [11, 12, 13]
     path.unlink()
-    follower.read()
-    assert (follower.epochs, follower.step, follower.epochs_done) == ([], 0, 0.0)
+    reader.read()
+    assert (reader.of(Epoch), reader.step, reader.epochs_done) == ([], 0, 0.0)
 
 
 def test_a_rate_is_that_of_two_steps_with_nothing_between_or_of_the_last_epoch(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    follower = Follower(path)
+    reader = Reader(path)
 
     def rate(*entries):
         write(path, *entries)
-        follower.read()
-        return follower.rate
+        reader.read()
+        return reader.rate
 
     assert rate(step(1, 50, 10.0)) is None
     assert rate(step(1, 100, 12.0)) == 100.0  # 200 samples in 2 s
@@ -121,21 +129,21 @@ def test_a_rate_is_that_of_two_steps_with_nothing_between_or_of_the_last_epoch(t
     assert rate(step(1, 200, 100.0)) == 200.0
     assert rate(epoch(1, 210, 1, rate=170.0)) == 170.0
     assert rate({"kind": "start", "attempt": 2, "step": 205}) is None
-    assert (follower.step, follower.epochs_done) == (205, 0.0)  # the epoch is done once more
+    assert (reader.step, reader.epochs_done) == (205, 0.0)  # the epoch is done once more
 
 
 def test_whether_it_is_paused_is_in_the_last_command(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    follower = Follower(path)
-    assert not follower.paused
+    reader = Reader(path)
+    assert not reader.paused
     write(path, command(1, 10))
-    follower.read()
-    assert follower.paused
-    assert follower.outcome("1-10")["name"] == "pause"
-    assert follower.outcome("1-11") is None
+    reader.read()
+    assert reader.paused
+    assert reader.outcome("1-10").name == "pause"
+    assert reader.outcome("1-11") is None
     write(path, command(1, 11, "resume"))
-    follower.read()
-    assert not follower.paused
+    reader.read()
+    assert not reader.paused
 
 
 def test_records_that_lack_something_do_not_count(tmp_path):
@@ -145,7 +153,7 @@ def test_records_that_lack_something_do_not_count(tmp_path):
     with open(path, "ab") as file:
         file.write(b"\xff\xfe torn\n")
     write(path, epoch(1, 10, 1))
-    follower = Follower(path)
-    follower.read()
-    assert follower.unusable == 3
-    assert [r["epoch"] for r in follower.epochs] == [1]
+    reader = Reader(path)
+    reader.read()
+    assert reader.unusable == 3
+    assert [r.epoch for r in reader.of(Epoch)] == [1]

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import Config
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, InputError
+from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs.directory import RunDirectory, owner_of
 from hpcgan.system.files import write_atomic
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with it comes h5py, which `hpcgan --help` does without
     from hpcgan.data.identity import Identity
-    from hpcgan.problems.base import Problem
 
 SPLITS = ("train", "val", "test")
 TRAINED_ON = ("train", "val")
@@ -154,7 +154,7 @@ def write(run: RunDirectory, found: RunData) -> None:
 
     Raises
     ------
-    HpcganError
+    EnvironmentFailure
         The disk is full, or cannot be written.
     """
     there = read(run)
@@ -170,7 +170,7 @@ def write(run: RunDirectory, found: RunData) -> None:
     try:
         write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
     except OSError as error:
-        raise HpcganError(f"{run.data_file}: cannot write: {error.strerror}") from None
+        raise EnvironmentFailure(f"{run.data_file}: cannot write: {error.strerror}") from None
 
 
 def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:
@@ -220,12 +220,10 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
 
 
 def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
-    from hpcgan.problems.base import Problems
-
     asked = config.training.start_from
     if asked is None or (found.origin is not None and found.origin == there.origin):
         return True  # whether there is one at all is in the identity of the configuration
-    return asked == run.load_config(Problems()).training.start_from  # it is not looked at again
+    return asked == run.load_config().training.start_from  # it is not looked at again
 
 
 def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
@@ -249,16 +247,14 @@ def load(run: RunDirectory) -> Config:
 
     They are looked for where the configuration says, then where trainings of this run have found them, and where they
     lay relative to the run. Nothing is refused here: `data.require(split)` of what is returned does, where a split is
-    needed, and so does `hpcgan.problems.base.open_split`.
+    needed, and so does `hpcgan.problems.events.open_split`.
 
     Raises
     ------
     InputError
         There is no run, or its configuration is broken.
     """
-    from hpcgan.problems.base import Problems
-
-    config = run.load_config(Problems())
+    config = run.load_config()
     there = read(run)
     if there is None:
         return config
@@ -337,8 +333,6 @@ def _identities(problem: Problem, path: Path, split: str) -> dict[str, Identity]
 
 
 def _problem(config: Config) -> Problem:
-    from hpcgan.problems.base import problem_class
-
     return problem_class(config.problem)(config.model)
 
 
@@ -347,14 +341,12 @@ def _origin(config: Config) -> str | None:
 
     It stays the same while that run is trained on, and wherever it lies.
     """
-    from hpcgan.problems.base import Problems
-
     path = config.training.start_from
     if path is None:
         return None
     run = owner_of(path)
     try:
-        other, data = run.load_config(Problems()), read(run)
+        other, data = run.load_config(), read(run)
     except InputError:
         return None
     said = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]

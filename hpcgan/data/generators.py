@@ -1,0 +1,152 @@
+"""Generators of data sets: what `hpcgan data NAME` runs, on any number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hpcgan
+from hpcgan.data import storage
+from hpcgan.data.layouts.base import Layout
+from hpcgan.data.options import Options
+from hpcgan.data.storage import SplitWriter
+from hpcgan.data.workers import Progress, check_jobs, in_order
+from hpcgan.errors import InputError
+
+
+class DataSet(ABC):
+    """A data set that is to be made: what its files depend on, the units of work, and who writes them.
+
+    Attributes
+    ----------
+    n : int
+        Samples over all three files.
+    seed : int
+        0 or more.
+    layout : Layout
+        Of the files.
+    noun : str
+        What messages call the samples.
+    """
+
+    n: int
+    seed: int
+    layout: ClassVar[Layout]
+    noun: ClassVar[str] = "events"
+
+    def check(self) -> None:
+        """Refuse what cannot be made.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.n < 5:
+            raise InputError(f"{self.noun} = {self.n}: at least 5 are needed to fill train, validation and test")
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that the files' contents depend on, as plain values: the same settings, the same files."""
+
+    def attributes(self) -> Mapping[str, Any]:
+        """What else the files say of themselves, such as `problem`."""
+        return {}
+
+    @abstractmethod
+    def tasks(self) -> Sequence[Any]:
+        """Units of work in the order of the files; they, and what is made of each, must not depend on who makes it."""
+
+    @property
+    @abstractmethod
+    def make(self) -> Callable[[Any, Callable[[int], None]], Any]:
+        """Function of a module that does a task; it calls its second argument with each number of samples made."""
+
+    @abstractmethod
+    def writer(self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool) -> SplitWriter:
+        """Writer of the files, not yet entered; arguments as of :class:`hpcgan.data.storage.SplitWriter`."""
+
+    def write(self, writer: Any, made: Iterator[tuple[Any, Any]]) -> None:
+        """Hand all results to the writer; they come in order, each with its task."""
+        for _, result in made:
+            writer.append(result)
+
+
+def make_data_set(
+    data_set: DataSet,
+    out: str | os.PathLike[str],
+    jobs: int = 1,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> bool:
+    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent).
+
+    The same data set gives the same bytes whatever `jobs` is. With more than one job a script that calls this needs the
+    usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
+
+    Parameters
+    ----------
+    data_set : DataSet
+    out : path
+        Folder of the files.
+    jobs : int
+        Processes that make samples; 1 works in this process.
+    progress : callable(done, total), optional
+    force : bool
+        Replace existing files.
+
+    Returns
+    -------
+    bool
+        False if `out` already held exactly this data and nothing was done.
+
+    Raises
+    ------
+    InputError
+        Arguments out of range, an `out` that holds other data, no room on its disk.
+    HpcganError
+        The generator failed, the disk became full, or a worker process died. Nothing is left under the final names in
+        any case.
+    """
+    check_jobs(data_set.seed, jobs)
+    data_set.check()
+    settings = json.dumps(data_set.settings())
+    sizes = storage.split_sizes(data_set.n)
+    if data_set.layout.check_target(out, settings, sizes, force):
+        return False
+    attributes = {
+        **data_set.attributes(),
+        "seed": data_set.seed,
+        "hpcgan": hpcgan.__version__,
+        "settings": settings,
+    }
+    with data_set.writer(Path(out), sizes, attributes, force) as writer:  # refuses what no disk could hold
+        tasks = data_set.tasks()
+        with contextlib.closing(in_order(data_set.make, tasks, jobs, data_set.n, progress)) as results:
+            data_set.write(writer, zip(tasks, results, strict=True))
+    return True
+
+
+class Generator(Options, ABC):
+    """A kind of data set that `hpcgan data NAME` makes; its fields are the command's options.
+
+    The class's docstring is the command's description, `summary` its line in the list of commands. The command has
+    besides `--out`, `--seed`, `--jobs`, `--force` and the number of samples, which is called as `noun` says.
+    """
+
+    summary: ClassVar[str]
+    noun: ClassVar[str] = "events"
+
+    @abstractmethod
+    def data_set(self, n: int, seed: int) -> DataSet:
+        """The data set of `n` samples.
+
+        Raises
+        ------
+        InputError
+            Options that do not fit together.
+        """

@@ -1,0 +1,108 @@
+"""Classes by name, from this package and from others: how a configuration's words find their code.
+
+A name is one of those that ship with hpcgan, one that an installed package declares as an entry point, or the place of
+a class, `package.module:Class`. Configurations are read by every rank, job, trial and engine, so each finds the same
+class by itself, and nothing has to be registered in a process.
+
+A leaf module: it imports nothing of this package but errors.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from hpcgan.errors import InputError
+from hpcgan.suggest import did_you_mean
+
+
+class Plugins:
+    """The classes of one kind.
+
+    Parameters
+    ----------
+    group : str
+        Group of the entry points, such as `hpcgan.problems`.
+    noun : str
+        What messages call one of them; it is also the key of the configuration.
+    shipped : mapping of str to str
+        Those of hpcgan itself, `name: "module:Class"`. They are entry points written down in the code, so that a
+        checkout on `PYTHONPATH`, which has no metadata, has them as well.
+    is_one : callable(class) -> bool
+        Whether something is a class of this kind.
+    """
+
+    def __init__(
+        self, group: str, noun: str, shipped: Mapping[str, str], is_one: Callable[[Any], bool] = lambda found: True
+    ) -> None:
+        self.group, self.noun = group, noun
+        self._shipped = {name: EntryPoint(name, value, group) for name, value in shipped.items()}
+        self._is_one = is_one
+        self._warned: set[str] = set()
+
+    def entry_points(self) -> dict[str, EntryPoint]:
+        """All entry points by name, those of hpcgan first; no other package may take one of its names."""
+        installed = {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+        return {**self._shipped, **{name: installed[name] for name in sorted(installed.keys() - self._shipped.keys())}}
+
+    def names(self) -> list[str]:
+        """Names of all, sorted."""
+        return sorted(self.entry_points())
+
+    def get(self, name: str) -> Any:
+        """The class of a name, or at a place `package.module:Class`.
+
+        Raises
+        ------
+        InputError
+            There is none, it cannot be imported, or it is something else; the message says where it was looked for.
+        """
+        point = self._shipped.get(name) or self._at_place(name) or self.entry_points().get(name)
+        if point is None:
+            names = self.names()
+            raise InputError(
+                f"{self.noun} '{name}' does not exist; choose one of: {', '.join(names)}, or package.module:Class"
+                f"{did_you_mean(name, names)}"
+            )
+        return self._load(point)
+
+    def all(self) -> list[Any]:
+        """All classes that have a name; a package whose class cannot be loaded is warned of, once, and left out."""
+        found = []
+        for name in self.entry_points():
+            try:
+                found.append(self.get(name))
+            except InputError as error:
+                if name not in self._warned:
+                    self._warned.add(name)
+                    print(f"warning: {error}", file=sys.stderr)
+        return found
+
+    def _at_place(self, name: str) -> EntryPoint | None:
+        return EntryPoint(name, name, self.group) if ":" in name else None
+
+    def _load(self, point: EntryPoint) -> Any:
+        what = f"{self.noun} '{point.name}'" + ("" if point.name == point.value else f" ({point.value})")
+        module, _, attribute = point.value.partition(":")
+        parts = [*module.split("."), *attribute.split(".")]
+        if not all(part.isidentifier() for part in parts):
+            raise InputError(f"{what}: write it as package.module:Class")
+        try:
+            found = point.load()
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+                raise InputError(f"{what}: importing {module} failed: {error}") from error
+            raise InputError(
+                f"{what}: there is no module '{error.name}' on Python's path, which every rank and job must find: "
+                "install its package with pip, or put its folder into PYTHONPATH (the working directory does not count)"
+            ) from None
+        except AttributeError:
+            raise InputError(f"{what}: module {module} has no '{attribute}'") from None
+        except Exception as error:  # whatever the code of somebody else raises
+            raise InputError(f"{what}: importing {module} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(found, type) or not self._is_one(found):
+            raise InputError(f"{what}: is no class of a {self.noun}")
+        return found

@@ -1,0 +1,56 @@
+"""The layouts of all problems' files: which one a file has, and whose it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hpcgan.data.layouts.base import Layout
+from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.storage import names, open_file, readable
+from hpcgan.errors import InputError
+from hpcgan.problems.discovery import PROBLEMS
+
+
+def layouts() -> list[Layout]:
+    """Every layout that a problem declares, those of hpcgan first."""
+    return list(dict.fromkeys([SAMPLES, *(layout for problem in PROBLEMS.all() for layout in problem.layouts)]))
+
+
+def layout_of(path: str | os.PathLike[str]) -> Layout:
+    """The layout of a file.
+
+    Raises
+    ------
+    InputError
+        No such file, not HDF5, or of no layout; one of another program is said to be that.
+    """
+    path = Path(path)
+    with open_file(path) as file, readable(path, "the list of data sets"):
+        for layout in layouts():
+            if layout.recognises(file):
+                return layout
+        held = names(file)
+    raise InputError(
+        f"{path}: of no known layout (it holds: {held}); known are "
+        + ", ".join(f"{layout.title} ({'top' if layout.group == '/' else layout.group})" for layout in layouts())
+    )
+
+
+def problem_of(path: str | os.PathLike[str]) -> str:
+    """Name of the problem that a file belongs to: what its attribute `problem` says, else that of its layout.
+
+    Raises
+    ------
+    InputError
+        As `layout_of`, or nothing says it.
+    """
+    path = Path(path)
+    layout = layout_of(path)
+    name = layout.problem_of(path)
+    if name is None:
+        raise InputError(
+            f"{path}: does not say which problem it belongs to (attribute problem of {layout.group}); "
+            "name it with --problem"
+        )
+    return name
