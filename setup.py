@@ -17,6 +17,7 @@ BASE = [
     "h5py>=3.7",
     "pyyaml>=6",
     "pydantic>=2.5,<3",
+    "jinja2>=3.1",  # pages of reports
     "rich>=13",
     "awkward>=2.4",
     "uproot>=5",

@@ -13,10 +13,13 @@ cells, on the scale of the real showers of all classes. DIR gets `cross_table.cs
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from trainings import write_table
@@ -24,10 +27,16 @@ from trainings import write_table
 import hpcgan
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.metrics.cells import Cells
+from hpcgan.metrics.classification import auc
+from hpcgan.metrics.features import Cells
 from hpcgan.problems.base import problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
+
+if TYPE_CHECKING:
+    from hpcgan.evaluation.classifier import Settings
+
+Domain = Literal["real", "fake"]
 
 
 def both(run: Path, n: int, seed: int) -> tuple[Sample, Sample]:
@@ -50,6 +59,94 @@ def both(run: Path, n: int, seed: int) -> tuple[Sample, Sample]:
     return {name: real[name] for name in images}, {name: fake[name] for name in images}
 
 
+@dataclass(frozen=True)
+class CrossEntry:
+    """One classifier between two classes of events on the test events of one kind.
+
+    Attributes
+    ----------
+    classes : pair of str
+    trained_on, tested_on : "real" or "fake"
+    n_test : int
+        Test events of each class.
+    accuracy, accuracy_error : float
+        Share of test events given the right class, at equal numbers of both; its binomial error.
+    auc, auc_error : float
+        For the second class as the positive one.
+    """
+
+    classes: tuple[str, str]
+    trained_on: Domain
+    tested_on: Domain
+    n_test: int
+    accuracy: float
+    accuracy_error: float
+    auc: float
+    auc_error: float
+
+
+def cross_table(
+    real: Mapping[str, np.ndarray],
+    fake: Mapping[str, np.ndarray],
+    settings: Settings,
+    log: Callable[[str], None] = lambda text: None,
+) -> list[CrossEntry]:
+    """Separate classes of events with classifiers trained on real or generated ones, and tested on either.
+
+    The test of CaloGAN (Paganini, de Oliveira and Nachman, PRL 120 (2018) 042003) for particle types. Trained on real
+    events, as good on generated ones: these show the differences between classes that real ones do. Trained on
+    generated events and worse on real ones: the generator exaggerates or invents differences. Test events are never
+    those of the training, whichever kind they are.
+
+    Parameters
+    ----------
+    real, fake : mapping of str to (n, inputs) array
+        Events of each class, the same classes in both, two or more: features, or cells. All are cut
+        to the size of the smallest.
+    settings : Settings
+        The paper has six layers, `hidden=(units,) * 5` here, of sizes that it does not give.
+    log : callable
+        Hears of progress.
+
+    Returns
+    -------
+    list of CrossEntry
+        Four for each pair of classes: trained on real and tested on real, on fake; trained on fake, likewise.
+
+    Raises
+    ------
+    ValueError
+        Classes that differ, fewer than two, or too few events.
+    """
+    if set(real) != set(fake) or len(real) < 2:
+        raise ValueError(
+            f"classes of real ({', '.join(real)}) and generated events ({', '.join(fake)}) must be the same"
+        )
+    from hpcgan.evaluation.classifier import comparable, split, train
+
+    n = comparable([*real.values(), *fake.values()])
+    domains: tuple[tuple[Domain, Mapping[str, np.ndarray]], ...] = (("real", real), ("fake", fake))
+    parts = {
+        (domain, name): split(sample[:n], settings.seed, f"{domain}/{name}")
+        for domain, samples in domains
+        for name, sample in samples.items()
+    }
+    entries = []
+    for pair in itertools.combinations(real, 2):
+        for trained_on, _ in domains:
+            (train0, validation0, _), (train1, validation1, _) = (parts[trained_on, name] for name in pair)
+            label = f"{' against '.join(pair)}, trained on {trained_on} events"
+            classifier = train((train0, train1), (validation0, validation1), settings, log, label)
+            for tested_on, _ in domains:
+                negative, positive = (classifier(parts[tested_on, name][2]) for name in pair)
+                area = auc(positive, negative)
+                right = 0.5 * float(np.mean(negative < 0) + np.mean(positive >= 0))
+                tested = len(positive)
+                error = float(np.sqrt(right * (1 - right) / (2 * tested)))
+                entries.append(CrossEntry(pair, trained_on, tested_on, tested, right, error, area.value, area.error))
+    return entries
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train the classifiers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     quiet_tensorflow()
-    from hpcgan.evaluation.classifier import Settings, cross_table
+    from hpcgan.evaluation.classifier import Settings
 
     try:
         named = dict(text.split("=", 1) for text in args.runs)
@@ -77,12 +174,12 @@ def main(argv: list[str] | None = None) -> int:
     real, fake = ({name: cells(pair[kind]) for name, pair in samples.items()} for kind in (0, 1))
     settings = Settings(hidden=(args.units,) * 5, epochs=args.epochs, seed=args.seed)
     started = time.monotonic()
-    found = cross_table(real, fake, settings, lambda text: print(text, flush=True))
+    entries = cross_table(real, fake, settings, lambda text: print(text, flush=True))
     args.out.mkdir(parents=True, exist_ok=True)
-    write_table(args.out, "cross_table", [asdict(entry) for entry in found])
+    write_table(args.out, "cross_table", [asdict(entry) for entry in entries])
     print(f"\n{time.monotonic() - started:.0f} s\n\n| pair | trained on | tested on | right | AUC |")
     print("|---|---|---|---|---|")
-    for e in found:
+    for e in entries:
         print(
             f"| {' / '.join(e.classes)} | {e.trained_on} | {e.tested_on} | {100 * e.accuracy:.1f} ± "
             f"{100 * e.accuracy_error:.1f}% | {e.auc:.3f} ± {e.auc_error:.3f} |"

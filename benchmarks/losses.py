@@ -92,13 +92,14 @@ def evaluate(run: Path) -> dict[str, Any]:
 def figure(runs: Mapping[str, Path], step_s: Mapping[str, float], band: float, out: Path) -> None:
     """Validation score of every epoch against the minutes of training before it."""
     curves = {
-        name: [r for r in records.read(run / "metrics.jsonl", "epoch") if r["score"]] for name, run in runs.items()
+        name: [r for r in records.read(run / "metrics.jsonl", records.Epoch) if r.total is not None]
+        for name, run in runs.items()
     }
-    minutes = {name: [r["step"] * step_s[name] / 60 for r in rows] for name, rows in curves.items()}
+    minutes = {name: [r.step * step_s[name] / 60 for r in rows] for name, rows in curves.items()}
     grid = np.array(sorted({at for times in minutes.values() for at in times}))
     lines: dict[str, list[float | None]] = {}
     for name, rows in curves.items():
-        score = {at: r["score"]["total"] for at, r in zip(minutes[name], rows, strict=True)}
+        score = {at: r.total for at, r in zip(minutes[name], rows, strict=True)}
         lines[name] = [score.get(at) for at in grid]
     made = plots.curves(
         grid,

@@ -41,27 +41,25 @@ def worker(args: argparse.Namespace) -> None:
     from hpcgan import config as configuration
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
-    from hpcgan.problems.base import problem_class
-    from hpcgan.training import assembly
+    from hpcgan.training.assembly import Assembly
+    from hpcgan.training.inputs import Inputs
 
     comm = SerialComm()
     configure_devices(comm, 1)
     overrides = [*args.overrides, f"data.path={args.data}", "data.cache_mb=1"]
     config = configuration.load(args.config, overrides)
-    problem = problem_class(config.problem)(config.model)
-    problem.validate(config.data.path, "train")
-    source = problem.open(config.data.path, "train", config.data.cache_mb)
-    sharding = assembly.shard(config, comm, source)
-    method, _ = assembly.make_method(config, problem, comm)
-    method.calibrate(lambda: assembly.encoded(problem, source))
-    rates = {"generator": 1e-4, "discriminator": 1e-4}
-    step = 0
-    pipeline = assembly.make_pipeline(config, problem, source, sharding, method)
-    for real, draws in pipeline.rest_of_epoch(0, 0, 0):
-        method.step(
-            step, real, draws, learning_rates=rates, samples=sharding.global_batch * (step + 1), attention=False
+    inputs = Inputs.open(config, ["train"])
+    inputs.problem.validate(config.data.path, "train")
+    training = Assembly.of(config, comm, inputs)
+    training.calibrate()
+    for step, (real, draws) in enumerate(training.rest_of_epoch(), start=1):
+        training.method.step(
+            step - 1,
+            real,
+            draws,
+            learning_rates=training.learning_rates(),
+            samples=training.sharding.global_batch * step,
         )
-        step += 1
         if step == args.steps:
             break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-FIGURE = re.compile(r'<figure id="([^"]+)"[^>]*><img [^>]*src="data:image/png;base64,([^"]+)"')
+FIGURE = re.compile(r'<figure id="([^"]+)"[^>]*>\s*<img [^>]*src="data:image/png;base64,([^"]+)"')
 COLOURS = 128
 
 

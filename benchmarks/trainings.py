@@ -54,12 +54,12 @@ def _train(config: Path, run: Path, overrides: Sequence[str], core: int) -> None
 
 def outcome(run: Path, epochs: int) -> dict[str, float | int | None]:
     """What a training of so many epochs came to: its best score, that of its last epoch, and whether it got there."""
-    found = records.read(run / "metrics.jsonl", "epoch")
-    scores = [record["score"]["total"] for record in found if record["score"]]
-    whole = len(found) == epochs
+    recorded = records.read(run / "metrics.jsonl", records.Epoch)
+    scores = [record.total for record in recorded if record.total is not None]
+    whole = len(recorded) == epochs
     return {
-        "samples": found[-1]["samples"] if found else 0,
-        "steps": found[-1]["step"] if found else 0,
+        "samples": recorded[-1].samples if recorded else 0,
+        "steps": recorded[-1].step if recorded else 0,
         "best": min(scores) if scores else None,
         "last": scores[-1] if scores and whole else None,
         "finished": int(whole),

@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
 from hpcgan.config import Config
-from hpcgan.data import sharding
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
-from hpcgan.problems.base import problem_class
-from hpcgan.problems.events import open_split, weights_of_first
-from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
-from hpcgan.training import warm_start
+from hpcgan.training.inputs import Inputs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -136,21 +132,9 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     """
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
-    if directory.exists:
-        directory.check_config(config, directory.load_config())
-    if not checkpoints.steps(directory.checkpoints):  # a run that goes on needs it no more
-        warm_start.check(config)
-    problem = problem_class(config.problem)(config.model)
-    for split in ("train", "val"):
-        source = open_split(problem, config.data, split)
-        if split == "train":
-            settings = config.training
-            sharding.rank_batch(source.path, len(source), settings.batch_size, settings.global_batch_size, ranks)
-        elif config.scoring.every_epochs:
-            weights_of_first(source, config.scoring.events)
-        source.close()
-    if directory.exists:
-        run_data.check(directory, config, run_data.identify(config))
+    with Inputs.open(config) as inputs:
+        inputs.batch_size(ranks)
+        inputs.check(directory)
 
 
 def generate(

@@ -9,6 +9,8 @@ A leaf module: it imports nothing of this package but errors.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
@@ -41,7 +43,6 @@ class Plugins:
         self.group, self.noun = group, noun
         self._shipped = {name: EntryPoint(name, value, group) for name, value in shipped.items()}
         self._is_one = is_one
-        self._warned: set[str] = set()
 
     def entry_points(self) -> dict[str, EntryPoint]:
         """All entry points by name, those of hpcgan first; no other package may take one of its names."""
@@ -51,6 +52,10 @@ class Plugins:
     def names(self) -> list[str]:
         """Names of all, sorted."""
         return sorted(self.entry_points())
+
+    def ships(self, name: str) -> bool:
+        """Whether it is one of hpcgan's own."""
+        return name in self._shipped
 
     def get(self, name: str) -> Any:
         """The class of a name, or at a place `package.module:Class`.
@@ -71,38 +76,58 @@ class Plugins:
 
     def all(self) -> list[Any]:
         """All classes that have a name; a package whose class cannot be loaded is warned of, once, and left out."""
-        found = []
-        for name in self.entry_points():
-            try:
-                found.append(self.get(name))
-            except InputError as error:
-                if name not in self._warned:
-                    self._warned.add(name)
-                    print(f"warning: {error}", file=sys.stderr)
-        return found
+        return loadable({name: functools.partial(self.get, name) for name in self.entry_points()})
 
     def _at_place(self, name: str) -> EntryPoint | None:
         return EntryPoint(name, name, self.group) if ":" in name else None
 
     def _load(self, point: EntryPoint) -> Any:
         what = f"{self.noun} '{point.name}'" + ("" if point.name == point.value else f" ({point.value})")
-        module, _, attribute = point.value.partition(":")
-        parts = [*module.split("."), *attribute.split(".")]
-        if not all(part.isidentifier() for part in parts):
-            raise InputError(f"{what}: write it as package.module:Class")
-        try:
-            found = point.load()
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-                raise InputError(f"{what}: importing {module} failed: {error}") from error
-            raise InputError(
-                f"{what}: there is no module '{error.name}' on Python's path, which every rank and job must find: "
-                "install its package with pip, or put its folder into PYTHONPATH (the working directory does not count)"
-            ) from None
-        except AttributeError:
-            raise InputError(f"{what}: module {module} has no '{attribute}'") from None
-        except Exception as error:  # whatever the code of somebody else raises
-            raise InputError(f"{what}: importing {module} failed: {type(error).__name__}: {error}") from error
+        found = load(point.value, what)
         if not isinstance(found, type) or not self._is_one(found):
             raise InputError(f"{what}: is no class of a {self.noun}")
         return found
+
+
+def load(place: str, what: str) -> Any:
+    """What stands at `package.module:name`; `what` begins the messages.
+
+    Raises
+    ------
+    InputError
+        It is not written like that, or cannot be imported; the message says where it was looked for.
+    """
+    module, _, attribute = place.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        raise InputError(f"{what}: write it as package.module:Class")
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise InputError(f"{what}: importing {module} failed: {error}") from error
+        raise InputError(
+            f"{what}: there is no module '{error.name}' on Python's path, which every rank and job must find: "
+            "install its package with pip, or put its folder into PYTHONPATH (the working directory does not count)"
+        ) from None
+    except Exception as error:  # whatever the code of somebody else raises
+        raise InputError(f"{what}: importing {module} failed: {type(error).__name__}: {error}") from error
+    try:
+        return functools.reduce(getattr, attribute.split("."), imported)
+    except AttributeError:
+        raise InputError(f"{what}: module {module} has no '{attribute}'") from None
+
+
+def loadable(loaders: Mapping[str, Callable[[], Any]]) -> list[Any]:
+    """What loads, in order; what does not is warned of, once in a process: a broken package hides no other."""
+    found = []
+    for name, loader in loaders.items():
+        try:
+            found.append(loader())
+        except InputError as error:
+            if name not in _warned:
+                _warned.add(name)
+                print(f"warning: {error}", file=sys.stderr)
+    return found
+
+
+_warned: set[str] = set()

@@ -1,32 +1,75 @@
-"""Learning-rate rules and cadences: pure functions of the training's progress. A leaf."""
+"""Learning rates and cadences: pure functions of the training's progress."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-Scaling = Literal["none", "sqrt", "linear"]
-Decay = Literal["constant", "linear", "cosine"]
+from hpcgan.config import RateChange, ScheduleSection, TrainingSection
+from hpcgan.config.training import Scaling
 
 
-def base_rate(initial: float, network: str, step: int, changes: Iterable[Mapping[str, Any]]) -> float:
-    """Learning rate of a network before scaling and decay, in a step.
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate of each network that is trained, at any time of a training.
 
-    Parameters
+    The rate goes linearly from that of the configuration to `times` of it, by the rule of `schedule.scaling`, in the
+    warm-up (no ramp from zero: one rank trains at the base rate from the start, and N ranks begin like one), then
+    decays between epochs `decay_start` and `decay_epochs` to `final_fraction` of its value.
+
+    Attributes
     ----------
-    initial : float
-    network : str
-    step : int
-        Number of the step, from 0.
-    changes : iterable of mappings
-        With `step`, from which one on it holds, and a rate of `network` or None; of several the last one that holds.
+    settings : TrainingSection
+    global_batch : int
+        Samples of a step over all ranks; over the batch that the rates are for it is `times`.
+    rank_batch : int
+        Those of a rank: what the rates are for, unless `schedule.reference_batch` says otherwise.
     """
-    rate = initial
-    for change in changes:
-        if change["step"] <= step and change.get(network) is not None:
-            rate = change[network]
-    return rate
+
+    settings: TrainingSection
+    global_batch: int = 1
+    rank_batch: int = 1
+
+    def base(self, step: int, changes: Iterable[RateChange] = ()) -> dict[str, float]:
+        """Rates before scaling and decay, of several changes of a network the last one that holds.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, from 0.
+        changes : iterable of RateChange
+            What commands have set, after the changes of the configuration.
+        """
+        rates = {name: adam.learning_rate for name, adam in self.settings.optimizers.items()}
+        for change in (*self.settings.schedule.changes, *changes):
+            if change.step <= step:
+                rates.update(change.rates)
+        return rates
+
+    def at(
+        self, step: int, epochs_done: float, rollbacks: int = 0, changes: Iterable[RateChange] = ()
+    ) -> dict[str, float]:
+        """Rates of a step.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, from 0.
+        epochs_done : float
+            Epochs, fractional, before it.
+        rollbacks : int
+            How often the training went back.
+        changes : iterable of RateChange
+            What commands have set.
+        """
+        schedule = self.settings.schedule
+        scale = batch_scale(schedule.scaling, self.global_batch / (schedule.reference_batch or self.rank_batch))
+        if schedule.warmup_epochs > 0 and epochs_done < schedule.warmup_epochs:
+            scale = 1.0 + (scale - 1.0) * epochs_done / schedule.warmup_epochs
+        factor = decay(schedule, epochs_done, schedule.decay_epochs or float(self.settings.epochs))
+        reduced = self.settings.rollback.rate_factor**rollbacks
+        return {name: reduced * (base * scale * factor) for name, base in self.base(step, changes).items()}
 
 
 def batch_scale(rule: Scaling, times: float) -> float:
@@ -34,38 +77,18 @@ def batch_scale(rule: Scaling, times: float) -> float:
     return {"none": 1.0, "sqrt": math.sqrt(times), "linear": float(times)}[rule]
 
 
-def learning_rate(
-    base: float,
-    epochs_done: float,
-    *,
-    times: float = 1.0,
-    scaling: Scaling = "none",
-    warmup_epochs: float = 0.0,
-    decay: Decay = "constant",
-    decay_start: float = 0.0,
-    decay_epochs: float = 1.0,
-    final_fraction: float = 0.0,
-) -> float:
-    """Learning rate after `epochs_done` (fractional) epochs.
-
-    The rate goes linearly from `base` to `base * batch_scale` in the warm-up (no ramp from zero: one rank
-    trains at `base` from the start, and N ranks begin like one), then decays between epochs `decay_start`
-    and `decay_epochs` to `final_fraction` of its value. `times`: the global batch over the one that `base` is for.
-    """
-    scale = batch_scale(scaling, times)
-    if warmup_epochs > 0 and epochs_done < warmup_epochs:
-        scale = 1.0 + (scale - 1.0) * epochs_done / warmup_epochs
-    span = max(decay_epochs - decay_start, 1e-12)
-    t = min(max((epochs_done - decay_start) / span, 0.0), 1.0)
-    if decay == "linear":
-        factor = 1.0 - (1.0 - final_fraction) * t
-    elif decay == "cosine":
-        factor = final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + math.cos(math.pi * t))
-    else:
-        factor = 1.0
-    return base * scale * factor
+def decay(schedule: ScheduleSection, epochs_done: float, decay_epochs: float) -> float:
+    """Factor on the learning rate after so many epochs of a decay that ends at `decay_epochs`."""
+    span = max(decay_epochs - schedule.decay_start, 1e-12)
+    t = min(max((epochs_done - schedule.decay_start) / span, 0.0), 1.0)
+    final = schedule.final_fraction
+    if schedule.decay == "linear":
+        return 1.0 - (1.0 - final) * t
+    if schedule.decay == "cosine":
+        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * t))
+    return 1.0
 
 
-def due(count: int, every: int, last: int) -> bool:
+def due(count: int, every: int, last: int | None = None) -> bool:
     """True when `count` (1-based) is a multiple of `every`, or the last one; never if `every` is 0."""
     return every > 0 and (count % every == 0 or count == last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gc
 import os
 import shutil
@@ -84,6 +85,15 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from hpcgan.report import plots
 
     monkeypatch.setattr(plots, "png", lambda figure, dpi=130: DOT)
+
+
+@pytest.fixture
+def few_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hpcgan evaluate` makes its null bands of 20 comparisons instead of 2,000."""
+    from hpcgan.evaluation import compare
+
+    options = functools.partial(compare.EvaluationOptions, repetitions=20)
+    monkeypatch.setattr(compare, "EvaluationOptions", options)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,3 +62,8 @@ def assert_as_one_rank(
         for said, expected in zip(metrics, whole[1], strict=True):
             assert said == pytest.approx(expected, rel=rtol, abs=1e-12)
     comm.barrier()
+
+
+def averaged(comm: Any, tensors: Iterable[Any], name: str) -> list[Any]:
+    """The mean of each over the ranks, in a collective of its own."""
+    return [comm.begin_average(tensor, f"{name}.{number}")() for number, tensor in enumerate(tensors)]

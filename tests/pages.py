@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+
+HOSTILE = """<script>alert("1")</script> & 'x' {{ 7 * 7 }}"""
 
 
 class Page(html.parser.HTMLParser):
@@ -60,3 +64,18 @@ def check_self_contained(page: Page, text: str) -> None:
     assert "script" not in page.tags
     for outside in ("http://", "https://", "@import", "url("):
         assert outside not in text
+
+
+def check_escaped(render: Callable[[dict[str, Any]], str], report: dict[str, Any]) -> None:
+    """No text of a report becomes markup of its page, or is taken for a template."""
+
+    def spoiled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: text if key == "created" else spoiled(text) for key, text in value.items()}
+        if isinstance(value, list):
+            return [spoiled(item) for item in value]
+        return HOSTILE if isinstance(value, str) else value
+
+    text = render(spoiled(report))
+    assert "script" not in Page(text).tags
+    assert html.unescape(text).count(HOSTILE) > 3

@@ -14,8 +14,7 @@ from hpcgan.launch.process import Requests
 from hpcgan.runs.lease import Lease
 from hpcgan.sweep import space as spaces
 from hpcgan.sweep import study as studies
-from hpcgan.sweep.coordinator import Coordinator, Plan
-from hpcgan.sweep.ledger import Ledger
+from hpcgan.sweep.coordinator import Coordinator
 from hpcgan.sweep.space import Space
 from hpcgan.sweep.store import Description, Result, StudyDirectory
 
@@ -25,6 +24,11 @@ SEARCH = {
     "model.filters": {"choice": [1, 2, 3]},
     "model.latent_dim": {"int": [2, 5]},
 }
+
+
+def plan(trials: int, top: int = 1, repeats: int = 0, retries: int = 3) -> SweepSection:
+    """How much is to be done."""
+    return SweepSection(trials=trials, top=top, repeats=repeats, retries=retries)
 
 
 def base(*overrides: str) -> Config:
@@ -70,17 +74,19 @@ class FakeExecutor:
     ----------
     study : StudyDirectory
     slots : int or None
+        Trials at a time; None: it queues by itself.
     fates : mapping
         For some trials, what happens to it each time it is started, in turn: "complete", "lost", "stopped", or the
         fields of its result. The last one again and again.
     """
 
     every = 0.0
+    queues = False
 
     def __init__(
         self, study: StudyDirectory, slots: int | None = 2, fates: Mapping[int, Sequence[Any]] | None = None
     ) -> None:
-        self.slots, self._study, self._fates = slots, study, fates or {}
+        self.concurrency, self.queues, self._study, self._fates = slots or 2, slots is None, study, fates or {}
         self.started: list[int] = []
         self.most = 0
         self._flying: list[int] = []
@@ -127,7 +133,7 @@ def describe(search: Space, threads: int = 1, **keys: Any) -> Description:
 
 def coordinate(
     path: Path,
-    plan: Plan,
+    how_much: SweepSection,
     executor: FakeExecutor | None = None,
     *,
     search: Space | None = None,
@@ -144,11 +150,11 @@ def coordinate(
     lines = [] if said is None else said
     with studies.opened(study, description, search.base, lines.append) as lease:
         assert isinstance(lease, Lease)
-        ledger = Ledger(study, description, search, search.base.training.epochs, lines.append)
         coordinator = Coordinator(
-            study, description, search, ledger, executor or FakeExecutor(study), plan,
-            requests or Requests(lines.append), lines.append, lease.check, 2, grace=5.0,
+            study, search, executor or FakeExecutor(study), how_much, requests or Requests(lines.append), lines.append,
+            lease.check,
         )  # fmt: skip
+        coordinator.backoff, coordinator.grace = 0.0, 5.0
         return coordinator.run(), coordinator
 
 

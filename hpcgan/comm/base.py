@@ -34,7 +34,9 @@ class Comm(ABC):
     local_rank, local_size : int
         The same among the ranks of this node; `local_rank` picks the GPU.
     backend : str
-        `serial`, `horovod` or `mpi`.
+        `serial`, `horovod`, `mpi`, or the name of somebody's own.
+    supports_half : bool
+        Whether it averages tensors in half precision.
     """
 
     rank: int
@@ -42,6 +44,7 @@ class Comm(ABC):
     local_rank: int
     local_size: int
     backend: str
+    supports_half = True
     _watchdog: Watchdog | None = None
 
     @property
@@ -52,19 +55,12 @@ class Comm(ABC):
     # --- inside the compiled training step -------------------------------------------------------
 
     @abstractmethod
-    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
-        """Average a list of tensors over all ranks in one collective.
-
-        Not differentiable. `name` identifies the collective and must be the same on all ranks.
-        """
-
     def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
-        """Start to average a floating-point tensor, where the backend can; what is returned gives the result.
+        """Start to average a floating-point tensor over all ranks, where the backend can start and wait apart.
 
-        Not differentiable. All ranks begin, and finish, in the same order.
+        What is returned waits and gives the average. Not differentiable. `name` identifies the collective and must be
+        the same on all ranks, which begin, and finish, in the same order.
         """
-        (mean,) = self.grouped_allreduce([tensor], name)
-        return lambda: mean
 
     @abstractmethod
     def allreduce(self, tensor: Any, name: str) -> Any:
@@ -163,8 +159,8 @@ class SerialComm(Comm):
     local_size = 1
     backend = "serial"
 
-    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
-        return list(tensors)
+    def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
+        return lambda: tensor
 
     def allreduce(self, tensor: Any, name: str) -> Any:
         return tensor

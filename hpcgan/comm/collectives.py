@@ -3,7 +3,7 @@
 Gradient semantics
 ------------------
 Every rank r has a loss L_r of its own, and training follows the gradient of their mean: each rank
-differentiates L_r, and `grouped_allreduce` averages the result. A value that crosses ranks inside the
+differentiates L_r, and `begin_average` averages the result. A value that crosses ranks inside the
 forward pass (a synced batch-norm mean, the statistics of a minibatch gathered from all ranks) makes
 L_r depend on the inputs of the others. Its backward pass therefore hands each rank what *all* losses
 feel of its own contribution, the adjoint for the *sum* of the losses:
@@ -23,7 +23,7 @@ import contextlib
 import io
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,28 +90,15 @@ class TensorComm(Comm):
 
     # --- inside the training step ----------------------------------------------------------------
 
-    def grouped_allreduce(self, tensors: Sequence[Any], name: str) -> list[Any]:
-        """Average floating-point tensors over all ranks in one collective a dtype.
+    def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
+        mean = self._average(self._floating(tensor, name), name)
+        return lambda: mean
 
-        The tensors travel as one flat buffer in the order given, so which elements are summed together,
-        and hence every bit of the result, depends on neither timing nor Horovod's fusion.
-        """
-        tf = self._tf
-        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-        by_dtype: dict[Any, list[int]] = {}
-        for index, tensor in enumerate(tensors):
-            if not tensor.dtype.is_floating:
-                raise TypeError(f"{name}: tensor {index} is {tensor.dtype.name}; only floating point can be averaged")
-            by_dtype.setdefault(tensor.dtype, []).append(index)
-        results = list(tensors)
-        for dtype, indices in by_dtype.items():
-            group = [tensors[index] for index in indices]
-            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in group], 0)
-            mean = self._average(flat, f"{name}.{dtype.name}" if len(by_dtype) > 1 else name)
-            parts = tf.split(mean, [tf.size(tensor) for tensor in group])
-            for index, tensor, part in zip(indices, group, parts):
-                results[index] = tf.ensure_shape(tf.reshape(part, tf.shape(tensor)), tensor.shape)
-        return results
+    def _floating(self, tensor: Any, name: str) -> Any:
+        tensor = self._tf.convert_to_tensor(tensor)
+        if not tensor.dtype.is_floating:
+            raise TypeError(f"{name}: the tensor is {tensor.dtype.name}; only floating point can be averaged")
+        return tensor
 
     def allreduce(self, tensor: Any, name: str) -> Any:
         tf = self._tf

@@ -36,6 +36,7 @@ class MpiComm(TensorComm):
     """
 
     backend = "mpi"
+    supports_half = False  # MPI has no such type
 
     def __init__(self, env: MutableMapping[str, str] | None = None) -> None:
         expected = prepare(os.environ if env is None else env)
@@ -60,7 +61,7 @@ class MpiComm(TensorComm):
     # --- in the training step --------------------------------------------------------------------
 
     def begin_average(self, tensor: Any, name: str) -> Callable[[], Any]:
-        tensor = self._tf.convert_to_tensor(tensor)
+        tensor = self._floating(tensor, name)
         ticket = self._call(lambda x: self._give_ticket(self._begin(x, name)), [tensor], self._tf.int64, [])
         return lambda: self._call(lambda t: self._begun.pop(int(t))(), [ticket], tensor.dtype, tensor.shape)
 

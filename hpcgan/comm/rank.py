@@ -25,8 +25,8 @@ def _report(error: HpcganError) -> None:
 
 
 def run_as_rank(
-    make: Callable[[], Comm],
     work: Callable[[Comm], None],
+    backend: str | Comm = "auto",
     at_end: Callable[[], None] = lambda: None,
     report: Callable[[HpcganError], None] = _report,
 ) -> int:
@@ -34,10 +34,10 @@ def run_as_rank(
 
     Parameters
     ----------
-    make : callable
-        Makes the communicator; called when the environment is as MPI and TensorFlow want it.
     work : callable
         Takes the communicator. Errors of it that not all ranks raise together end the whole job.
+    backend : str or Comm
+        `comm.backend`, of which a communicator is made when the environment is as MPI and TensorFlow want it.
     at_end : callable
         Called once the work has ended, however it did.
     report : callable
@@ -49,6 +49,7 @@ def run_as_rank(
     HpcganError
         There is no communicator.
     """
+    from hpcgan.comm.select import make_comm
     from hpcgan.launch.topology import rank_environment, threads_from_env
     from hpcgan.launch.world import die_with_parent, ranks_of_launcher
 
@@ -56,7 +57,7 @@ def run_as_rank(
     os.environ.update(rank_environment(os.environ))
     if ranks_of_launcher(os.environ) is not None:
         die_with_parent()
-    comm = make()
+    comm = make_comm(backend) if isinstance(backend, str) else backend
     try:
         from hpcgan.comm.devices import configure_devices
 

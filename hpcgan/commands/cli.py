@@ -21,7 +21,7 @@ from hpcgan.system.failure import Failure
 from hpcgan.system.parser import Parser
 
 COMMANDS = {
-    "data": "generate, import or inspect image data",
+    "data": "generate, import or inspect data sets",
     "train": "train a model; the same command again resumes it",
     "generate": "samples of a trained run as a file",
     "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
@@ -36,7 +36,7 @@ COMMANDS = {
     "doctor": "check the installation with a real job of two ranks",
 }
 #: Commands of two words, which show what there is already.
-VIEWS = ("sweep status", "sweep report", "sweep best", "scaling model")
+VIEWS = ("sweep status", "sweep report", "sweep best", "sweep journal", "scaling model")
 
 EXIT_READER_LEFT = 141
 """The shell's convention for a program ended by SIGPIPE."""

@@ -7,13 +7,13 @@ Problems declare what there is: generators by name, importers, layouts. They are
 from __future__ import annotations
 
 import argparse
-import importlib
+import functools
 import inspect
 import signal
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 class DataParser(Parser):
-    """Gets its subcommands when it has something to parse: the parsers of all commands are made for each of them."""
+    """Gets its subcommands when it has a line to parse: one of its words may be the place of a problem."""
 
     _whole = False
 
@@ -68,7 +68,10 @@ class DataParser(Parser):
         """Parse, with the generators that there are."""
         if not self._whole:
             self._whole = True
-            self._add_subcommands(args[0] if args and ":" in args[0] else None)
+            try:
+                self._add_subcommands(args[0] if args and ":" in args[0] else None)
+            except InputError as error:
+                self.error(str(error))
         return super().parse_known_args(args, namespace)
 
     def _add_subcommands(self, place: str | None) -> None:
@@ -90,22 +93,22 @@ def _generators(place: str | None) -> dict[str, type[Generator]]:
     places: dict[str, str] = {}
     for problem in PROBLEMS.all():
         places |= {name: generator for name, generator in problem.generators.items() if name not in places}
-    if place is not None:
-        own = list(PROBLEMS.get(place).generators.values())
-        places |= {place: own[0]} if own else {}
-    return {name: _load(generator) for name, generator in places.items()}
+    known = {name: generator for name, where in places.items() for generator in _loaded([where], f"generator '{name}'")}
+    own = [] if place is None else list(PROBLEMS.get(place).generators.values())
+    return {**known, **{str(place): generator for generator in _loaded(own[:1], f"generator of '{place}'")}}
 
 
 def importers() -> list[type[Importer]]:
     """The importers of all problems."""
     from hpcgan.problems.discovery import PROBLEMS
 
-    return [_load(place) for place in dict.fromkeys(place for p in PROBLEMS.all() for place in p.importers)]
+    return _loaded(dict.fromkeys(place for problem in PROBLEMS.all() for place in problem.importers), "importer")
 
 
-def _load(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _loaded(places: Iterable[str], what: str) -> list[Any]:
+    from hpcgan.plugins import load, loadable
+
+    return loadable({place: functools.partial(load, place, f"{what} ({place})") for place in places})
 
 
 def _add_options(parser: Any, options: type[Options]) -> None:

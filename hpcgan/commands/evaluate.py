@@ -70,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write the report and print its summary."""
     from hpcgan.evaluation import report
+    from hpcgan.evaluation.compare import EvaluationOptions
 
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{missing} is missing: give --real FILE and --fake FILE together")
     if (args.run is None) == (args.real is None):
         raise InputError("give either a run directory, or --real FILE and --fake FILE")
-    distances = _distances(args)
+    options = EvaluationOptions(args.samples, args.events, distances=_distances(args))
     streams.go_on("the report is written all the same")
     if args.run is not None:
         if args.problem is not None:
@@ -88,33 +89,29 @@ def run(args: argparse.Namespace) -> int:
             if given:
                 key = "data.select" if option == "select" else "data.weights"
                 raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
-        made = report.evaluate_run(
+        written = report.evaluate_run(
             args.run,
+            options,
             checkpoint=args.checkpoint or "best",
             split=args.split or "test",
-            samples=args.samples,
-            events=args.events,
-            out=args.out,
-            distances=distances,
             data=args.data,
+            out=args.out,
             log=log,
         )
     else:
         for option in ("checkpoint", "split", "data"):
             if getattr(args, option) is not None:
                 raise InputError(f"--{option} goes with a run directory, not with --real and --fake")
-        made = report.compare_files(
+        written = report.compare_files(
             args.real,
             args.fake,
+            options,
             problem=args.problem,
             use=events.use_of(args),
-            samples=args.samples,
-            events=4096 if args.events is None else args.events,
             out=args.out,
-            distances=distances,
             log=log,
         )
-    print(report.summary(made))
+    print(report.summary(written))
     return EXIT_DONE
 
 

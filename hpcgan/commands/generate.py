@@ -95,15 +95,12 @@ def _as_rank(args: argparse.Namespace) -> int:
     stop.install()  # before the slow imports: a signal during them must not be lost
     from hpcgan.comm.rank import run_as_rank
 
-    def make() -> Comm:
-        from hpcgan.comm.select import make_comm
-
+    backend = "auto"
+    with contextlib.suppress(InputError):  # said below, by all ranks together
+        backend = _read_run(args.run)[0].comm.backend
+    if backend == "serial":  # which says how it was trained, no more
         backend = "auto"
-        with contextlib.suppress(InputError):  # said below, by all ranks together
-            backend = _read_run(args.run)[0].comm.backend
-        return make_comm("auto" if backend == "serial" else backend)  # which says how it was trained, no more
-
-    return run_as_rank(make, lambda comm: _generate(args, comm, stop), stop.retire)
+    return run_as_rank(lambda comm: _generate(args, comm, stop), backend, at_end=stop.retire)
 
 
 def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = None) -> None:
@@ -153,11 +150,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         task = bar.add_task("generating", total=n)
         stream.write_samples(
             sampler,
-            n,
-            args.seed,
-            args.out,
-            attributes,
-            force=args.force,
+            stream.SampleFile(args.out, n, args.seed, attributes, args.force),
             conditions=asked,
             comm=comm,
             progress=lambda done: bar.update(task, completed=done),

@@ -56,17 +56,14 @@ def run(args: argparse.Namespace) -> int:
 
     streams.go_on(f"the report goes into {args.out}")
 
-    made = study.overlay(
+    options = study.OverlayOptions(args.real_pileup, args.events, events.use_of(args), args.checkpoint, args.seed)
+    report = study.overlay(
         args.pileup,
         args.signal,
         args.mu,
         args.out,
-        real_pileup=args.real_pileup,
-        events=args.events,
-        use=events.use_of(args),
-        checkpoint=args.checkpoint,
-        seed=args.seed,
+        options,
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(study.summary(made))
+    print(study.summary(report))
     return EXIT_DONE

@@ -110,17 +110,13 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
 
 def _check_data(config: Config, batch: int) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything starts."""
-    from hpcgan.data import sharding
-    from hpcgan.problems.base import problem_class
-    from hpcgan.problems.events import open_split
+    from hpcgan.training.inputs import Inputs
 
-    source = open_split(problem_class(config.problem)(config.model), config.data, "train")
-    try:
-        for n in config.scaling.ranks:
-            shared = batch if config.scaling.mode == "strong" else None
-            sharding.rank_batch(source.path, len(source), batch, shared, n)
-    finally:
-        source.close()
+    sizes = {"batch_size": batch, "global_batch_size": batch if config.scaling.mode == "strong" else None}
+    training = config.training.model_copy(update=sizes)
+    with Inputs.open(config.model_copy(update={"training": training}), ["train"]) as inputs:
+        for ranks in config.scaling.ranks:
+            inputs.batch_size(ranks)
 
 
 def _resources(limit_s: float) -> tuple[Resources, int]:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
+from hpcgan.config import JobSection, flags
 from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--ranks", type=arguments.processes, metavar="N", help="ranks (default: the tasks of the Slurm job)"
     )
     parser.add_argument("--launcher", default=os.environ.get("HPCGAN_LAUNCHER", "auto"), help="auto, srun or mpirun")
-    parser.add_argument(
-        "--retries", type=arguments.whole(0), default=3, help="failures in a row without a new checkpoint (3)"
-    )
-    parser.add_argument("--requeues", type=arguments.whole(0), default=100, help="times the job may queue again (100)")
+    flags.add_flags(parser, "job", JobSection, leave_out=JobSection.model_fields.keys() - {"retries", "requeues"})
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="e.g. -- train configs/rpv.yaml")
 
 
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
     streams.go_on("the work goes on, see the run directory")
     run = _watched(cli.parse(argv))
-    job = current_job(os.environ)
+    asked, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
     return Supervisor(
@@ -57,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         lambda: checkpoint.newest_step(run.checkpoints),
         lambda: attempt_state(run) == "stopped",
         Shares(run, job.id).hopeless if job else lambda: None,
-        retries=args.retries,
-        requeues=args.requeues,
+        retries=asked.retries,
+        requeues=asked.requeues,
         job=job,
     ).run()
 

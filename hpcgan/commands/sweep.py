@@ -17,12 +17,15 @@ from hpcgan.system import streams
 if TYPE_CHECKING:
     from hpcgan.config import Config
     from hpcgan.launch.process import Requests
-    from hpcgan.sweep.executors.base import Executor
-    from hpcgan.sweep.executors.slurm import SlurmExecutor
     from hpcgan.sweep.space import Space
     from hpcgan.sweep.store import Description, StudyDirectory
 
-VIEWS = ("status", "report", "best")
+VIEWS = {
+    "status": "how a search stands",
+    "report": "a report of a search",
+    "best": "the best configuration",
+    "journal": "the trials to optuna-dashboard, as a journal",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,7 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         usage="hpcgan sweep CONFIG [key=value ...] --trials N [options]\n"
         "       hpcgan sweep status DIR [--once]\n"
         "       hpcgan sweep report DIR\n"
-        "       hpcgan sweep best DIR",
+        "       hpcgan sweep best DIR\n"
+        "       hpcgan sweep journal DIR",
         description="Train a configuration with other hyper-parameters again and again, and keep the best by the "
         "score on validation events. What is searched is in the section 'search:' of the configuration; the options "
         "are its sections 'sweep:' and 'job:'. The same command again goes on with what is missing.",
@@ -48,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     job = parser.add_argument_group("with --executor slurm, for each trial")
     flags.add_flags(job, "job", JobSection, leave_out=("requeues", "retries"))
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
-    for view, text in zip(VIEWS, ("how a search stands", "report a search", "the best configuration"), strict=True):
+    for view, text in VIEWS.items():
         shows = subparsers.add_parser(f"sweep {view}", description=f"Show {text}.")
         shows.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
         shows.set_defaults(once=False)
@@ -62,28 +66,26 @@ def run(args: argparse.Namespace) -> int:
         return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
-
-    from hpcgan.sweep import ledger, study
+    from hpcgan.sweep import optuna_study, study
+    from hpcgan.sweep.executors import EXECUTORS
     from hpcgan.sweep.store import StudyDirectory
 
     base, space = study.load(Path(args.config), args.overrides)
-    ledger.make_sampler(ledger.load_optuna(), base.sweep.sampler, 0)  # refuses one that does not exist
+    optuna_study.check_sampler(base.sweep.sampler)
     base = study.with_trials(base, space)
     description = study.describe(base, space, threads=1)
     study.check_draws(space, description, _trials(base))
     if args.dry_run:
         return _show(space, description, _trials(base))
     out = StudyDirectory((args.out or study.default_directory(description)).absolute())
-    threads = base.job.threads or study.threads_of(out) or _threads(base.sweep)
+    executor = EXECUTORS.get(base.sweep.executor)
+    threads = base.job.threads or study.threads_of(out) or executor.default_threads(base.sweep)
+    base = base.model_copy(update={"job": flags.section("job", JobSection, base.job, threads=threads)})
     description = study.describe(base, space, threads=threads)
     study.check(out, description, base)
     _preflight(base)
-    if base.sweep.executor == "slurm":
-        base = base.model_copy(update={"job": _job(base, threads)})
     if args.show:
-        if base.sweep.executor != "slurm":
-            raise InputError("--print shows the batch script of --executor slurm")
-        print(_slurm(out, base).script(range(_trials(base))), end="")
+        print(executor(out, base, _say).script(range(_trials(base))), end="")
         return EXIT_DONE
     return _search(out, description, base, space, args.log)
 
@@ -96,40 +98,25 @@ def _trials(base: Config) -> int:
 def _search(out: StudyDirectory, description: Description, base: Config, space: Space, log: Path | None) -> int:
     """Coordinate until everything is done."""
     from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
-    from hpcgan.sweep import study
-    from hpcgan.sweep.coordinator import Coordinator, Plan
-    from hpcgan.sweep.ledger import Ledger
-    from hpcgan.sweep.store import Goal
+    from hpcgan.sweep import study, views
+    from hpcgan.sweep.coordinator import Coordinator
+    from hpcgan.sweep.executors import EXECUTORS
 
-    sweep, trials = base.sweep, _trials(base)
-    concurrency = _concurrency(sweep)
-    plan = Plan(trials, sweep.top, sweep.repeats, sweep.retries)
+    sweep = base.sweep
     streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
-        executor = _executor(out, base)
+        executor = EXECUTORS.get(sweep.executor)(out, base, _say)
         try:
             with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
-                book = Ledger(out, description, space, base.training.epochs, _say)
                 if log is not None:
                     _print_into(log)
-                _say(f"study {_short(out.path)}: {trials} trials, {sweep.sampler} search, {sweep.executor}")
-                out.write_goal(Goal(trials, plan.top * plan.repeats, concurrency))
-                _warn_of_crowding(sweep, description.threads)
-                coordinator = Coordinator(
-                    out,
-                    description,
-                    space,
-                    book,
-                    executor,
-                    plan,
-                    requests,
-                    _say,
-                    lease.check,
-                    concurrency,
-                )
-                code = coordinator.run()
-                for line in coordinator.summary():
+                _say(f"study {_short(out.path)}: {sweep.trials} trials, {sweep.sampler} search, {sweep.executor}")
+                out.write_goal(sweep.model_copy(update={"concurrency": executor.concurrency}))
+                for warning in executor.warnings():
+                    _say(f"warning: {warning}")
+                code = Coordinator(out, space, executor, sweep, requests, _say, lease.check).run()
+                for line in views.summary(out.path):
                     print(line)
                 print(f"study: {_short(out.path)}", flush=True)
                 return code
@@ -149,50 +136,6 @@ def _print_into(log: Path) -> None:
         raise InputError(f"{log}: cannot be written (--log): {error.strerror}") from None
 
 
-def _executor(out: StudyDirectory, base: Config) -> Executor:
-    sweep = base.sweep
-    if sweep.executor == "slurm":
-        return _slurm(out, base)
-    if sweep.executor == "ipyparallel":
-        from hpcgan.sweep.executors.ipyparallel import IpyparallelExecutor
-
-        return IpyparallelExecutor(out, sweep.concurrency, sweep.cluster)
-    from hpcgan.sweep.executors.local import LocalExecutor
-
-    return LocalExecutor(out, _concurrency(sweep))
-
-
-def _slurm(out: StudyDirectory, base: Config) -> SlurmExecutor:
-    from hpcgan.sweep.executors.slurm import SlurmExecutor
-
-    return SlurmExecutor(out, base.job, f"sweep-{base.name}"[:64], _concurrency(base.sweep), _say)
-
-
-def _job(base: Config, threads: int) -> JobSection:
-    """The job of an element: the ranks of a trial over its nodes."""
-    ranks, nodes = base.sweep.ranks or 1, base.job.nodes or 1
-    if ranks % nodes:
-        raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
-    return flags.section("job", JobSection, base.job, ranks_per_node=ranks // nodes, threads=threads)
-
-
-def _concurrency(sweep: SweepSection) -> int:
-    """Trials at a time."""
-    from hpcgan.launch.topology import available_cores
-
-    by_default = max(1, available_cores() // (sweep.ranks or 1)) if sweep.executor == "local" else 4
-    return sweep.concurrency or by_default
-
-
-def _threads(sweep: SweepSection) -> int:
-    """Threads of a rank in a new study, which all its trials have, whoever runs them."""
-    from hpcgan.launch.topology import available_cores
-
-    if sweep.executor != "local":
-        return 1
-    return max(1, available_cores() // _concurrency(sweep) // (sweep.ranks or 1))
-
-
 def _preflight(base: Config) -> None:
     """Refuse missing data, and fewer events than a global batch, before anything is written."""
     from hpcgan import api
@@ -204,7 +147,7 @@ def _preflight(base: Config) -> None:
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
     from hpcgan import yamlio
-    from hpcgan.sweep.ledger import OWN_SAMPLERS, known_params
+    from hpcgan.sweep.search import OWN_SAMPLERS, known_params
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
@@ -219,6 +162,10 @@ def _view(view: str, path: Path, once: bool) -> int:
 
     if view == "status":
         return views.status(path, once=once)
+    if view == "journal":
+        file = _short(views.journal(path))
+        print(f"journal: {file} (optuna-dashboard {file})")
+        return EXIT_DONE
     if view == "best":
         print(views.best(path), end="")
         return EXIT_DONE
@@ -226,17 +173,6 @@ def _view(view: str, path: Path, once: bool) -> int:
     streams.go_on(f"the report is {_short(files[-1])}")
     print(f"report: {_short(files[-1])}")
     return EXIT_DONE
-
-
-def _warn_of_crowding(sweep: SweepSection, threads: int) -> None:
-    from hpcgan.launch.topology import available_cores
-
-    cores, concurrency, ranks = available_cores(), _concurrency(sweep), sweep.ranks or 1
-    if sweep.executor == "local" and concurrency * ranks * threads > cores:
-        _say(
-            f"warning: {concurrency} trials x {ranks} ranks x {threads} threads share {cores} cores: this works, "
-            "but slower than one thread a core"
-        )
 
 
 def _fenced(text: str, requests: Requests) -> None:

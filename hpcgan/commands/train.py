@@ -67,13 +67,8 @@ def train_here(config: Config, directory: RunDirectory) -> int:
     stop.install()  # before the slow imports: a signal during them must not be lost
     from hpcgan.comm.rank import run_as_rank
 
-    def make() -> Comm:
-        from hpcgan.comm.select import make_comm
-
-        return make_comm(config.comm.backend)
-
     def work(comm: Comm) -> None:
-        from hpcgan.training.assembly import train
+        from hpcgan.training.attempt import train
 
         best = train(config, directory, comm, stop, terminal=stdout_is_terminal(), born=born)
         stop.retire()
@@ -82,4 +77,4 @@ def train_here(config: Config, directory: RunDirectory) -> int:
                 print(f"best: score {best['score']:.2f} in epoch {best['epoch']}")
             print(f"run: {directory.path}", flush=True)
 
-    return run_as_rank(make, work, stop.retire)
+    return run_as_rank(work, config.comm.backend, at_end=stop.retire)

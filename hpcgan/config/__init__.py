@@ -18,31 +18,15 @@ from hpcgan.config.base import (
 )
 from hpcgan.config.job import JobSection
 from hpcgan.config.reading import keys, load, of_training, read, schema
-from hpcgan.config.schema import (
-    METHODS,
-    STARTING,
-    AdamConfig,
-    CheckpointConfig,
-    CommConfig,
-    Config,
-    DataConfig,
-    GradientPenaltyConfig,
-    InstanceNoiseConfig,
-    LikelihoodConfig,
-    R1Config,
-    RollbackConfig,
-    ScheduleConfig,
-    ScheduleSection,
-    ScoringConfig,
-    TrainingConfig,
-    TrainingSection,
-)
+from hpcgan.config.registries import METHODS, settings_of
+from hpcgan.config.schema import STARTING, CheckpointConfig, CommConfig, Config, DataConfig, ScoringConfig
 from hpcgan.config.studies import ScalingSection, SweepSection
+from hpcgan.config.training import AdamConfig, RateChange, RollbackConfig, ScheduleSection, TrainingSection
 
 __all__ = [
     "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Config",
-    "DataConfig", "Decrement", "Fraction", "GradientPenaltyConfig", "InstanceNoiseConfig", "JobSection",
-    "LikelihoodConfig", "ModelSection", "NonNegative", "Option", "Positive", "R1Config", "Rate",
-    "RollbackConfig", "ScalingSection", "ScheduleConfig", "ScheduleSection", "ScoringConfig", "Section",
-    "SweepSection", "TrainingConfig", "TrainingSection", "keys", "load", "of_training", "read", "schema",
+    "DataConfig", "Decrement", "Fraction", "JobSection", "ModelSection", "NonNegative", "Option", "Positive",
+    "Rate", "RateChange", "RollbackConfig", "ScalingSection", "ScheduleSection",
+    "ScoringConfig", "Section", "SweepSection", "TrainingSection", "keys", "load", "of_training", "read", "schema",
+    "settings_of",
 ]  # fmt: skip

@@ -204,7 +204,7 @@ class JobSection(Section):
         120, ge=1, le=65535, description="checkpoint this early, s; Slurm may be up to 60 s earlier"
     )
     requeues: int = Field(100, ge=0, le=100_000, description="times the job may queue again")
-    retries: int = Field(3, ge=0, le=1000, description="failures in a row without progress")
+    retries: int = Field(3, ge=0, le=1000, description="failures in a row without a new checkpoint")
     site: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="shell file with settings of the site; by default, slurm/site.sh if there"
     )

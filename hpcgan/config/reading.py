@@ -13,7 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from hpcgan import yamlio
 from hpcgan.config.base import Section
-from hpcgan.config.schema import METHODS, STARTING, Config
+from hpcgan.config.registries import METHODS, settings_of
+from hpcgan.config.schema import STARTING, Config
+from hpcgan.config.training import TrainingSection
 from hpcgan.errors import InputError
 from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.suggest import choose, did_you_mean
@@ -76,7 +78,7 @@ def schema(problem: str, method: str | None = None) -> dict[str, Any]:
     whole = Config.model_json_schema()
     problem_class = PROBLEMS.get(problem)
     method = method or problem_class.methods[0]
-    for section, model in (("model", problem_class.Model), ("training", METHODS[method])):
+    for section, model in (("model", problem_class.Model), ("training", settings_of(method))):
         own = model.model_json_schema()
         whole["$defs"] = {**whole.get("$defs", {}), **own.pop("$defs", {})}
         whole["properties"][section] = own
@@ -88,7 +90,7 @@ def schema(problem: str, method: str | None = None) -> dict[str, Any]:
 def keys() -> list[str]:
     """Dotted keys of a training but for `model:`, those of each method's training among them."""
     of_training = [key for key in _keys_of(Config, "") if key.partition(".")[0] not in STARTING]
-    return [*of_training, *(key for model in METHODS.values() for key in _keys_of(model, "training."))]
+    return [*of_training, *(key for name in METHODS.names() for key in _keys_of(settings_of(name), "training."))]
 
 
 def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:
@@ -149,7 +151,7 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     model_schema = problem.Model
-    method = _method(raw.get("method"), problem.methods, str(name), where)
+    method, training_schema = _method(raw.get("method"), str(name), problem.methods, where)
     for section, model in (("model", model_schema), *_sections()):
         if section in raw and raw[section] is None:
             raw[section] = {}
@@ -160,9 +162,9 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
     try:
-        training = METHODS[method].model_validate(raw.get("training") or {})
+        training = training_schema.model_validate(raw.get("training") or {})
     except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, METHODS[method], ('training',))}") from None
+        raise InputError(f"{where}: {_first(error, training_schema, ('training',))}") from None
     try:
         config = Config.model_validate({**raw, "method": method, "model": model_config, "training": training})
     except ValidationError as error:
@@ -174,22 +176,35 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
                 f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}"
                 f"{did_you_mean(symmetry, problem.symmetries)}"
             )
-    _check_conditions(config, problem(model_config), where)
+    with_model = problem(model_config)
+    _check_networks(config, with_model, problem.methods, where)
+    _check_conditions(config, with_model, where)
     return config
 
 
-def _method(name: Any, of_problem: Sequence[str], problem: str, where: str) -> str:
-    """The method that is asked for, or the problem's first one."""
-    if name is None:
-        return of_problem[0]
-    if not isinstance(name, str) or name not in METHODS:
-        raise InputError(f"{where}: method '{name}' does not exist{_nearest(str(name), METHODS, 'methods')}")
-    if name not in of_problem:
-        raise InputError(
-            f"{where}: method '{name}' does not train the networks of problem '{problem}'; "
-            f"choose one of: {', '.join(of_problem)}"
-        )
-    return name
+def _method(asked: Any, problem: str, of_problem: Sequence[str], where: str) -> tuple[str, type[TrainingSection]]:
+    """The method that is asked for, or the problem's first one, and the schema of its settings."""
+    method = of_problem[0] if asked is None else str(asked)
+    try:
+        settings = settings_of(method)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if METHODS.ships(method) and method not in of_problem:
+        raise InputError(_of_other_networks(method, problem, of_problem, where))
+    return method, settings
+
+
+def _check_networks(config: Config, problem: Any, of_problem: Sequence[str], where: str) -> None:
+    """Somebody's own method trains the networks of each problem that has those it names."""
+    if config.method not in of_problem and not set(config.training.networks) <= set(problem.networks):
+        raise InputError(_of_other_networks(config.method, config.problem, of_problem, where))
+
+
+def _of_other_networks(method: str, problem: str, of_problem: Sequence[str], where: str) -> str:
+    return (
+        f"{where}: method '{method}' does not train the networks of problem '{problem}'; "
+        f"choose one of: {', '.join(of_problem)}"
+    )
 
 
 def _check_conditions(config: Config, problem: Any, where: str) -> None:

@@ -14,8 +14,8 @@ class SweepSection(Section):
     """A search for hyper-parameters; what is searched is in the section `search:`."""
 
     trials: int | None = Field(None, ge=1, description="trials of the search (of a grid, by default all)")
-    executor: Literal["local", "slurm", "ipyparallel"] = Field(
-        "local", description="who runs them: this machine, Slurm arrays, IPython engines"
+    executor: Annotated[str, Option(metavar="NAME")] = Field(
+        "local", description="who runs them: local, slurm, ipyparallel, or package.module:Class"
     )
     concurrency: Annotated[int | None, Option(metavar="K")] = Field(
         None,

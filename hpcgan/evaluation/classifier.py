@@ -1,12 +1,11 @@
-"""Classifiers between samples: real against generated, and between classes across both. Needs TensorFlow."""
+"""Classifiers that tell generated events from real ones. Needs TensorFlow."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +23,6 @@ LEAST = 10
 SPEAK_EVERY_S = 15.0
 
 Log = Callable[[str], None]
-Domain = Literal["real", "fake"]
 
 
 @dataclass(frozen=True)
@@ -219,8 +217,8 @@ def classifier_test(
     ValueError
         Less than ten events of a class, or inputs that differ in number.
     """
-    n = _comparable([real, fake])
-    parts = [_split(sample[:n], settings.seed, name) for name, sample in (("fake", fake), ("real", real))]
+    n = comparable([real, fake])
+    parts = [split(sample[:n], settings.seed, name) for name, sample in (("fake", fake), ("real", real))]
     (train0, validation0, test0), (train1, validation1, test1) = parts
     classifier = train((train0, train1), (validation0, validation1), settings, log, label)
     calibration = Calibration.fit(
@@ -243,100 +241,21 @@ def classifier_test(
     )
 
 
-@dataclass(frozen=True)
-class CrossEntry:
-    """One classifier between two classes of events on the test events of one kind.
-
-    Attributes
-    ----------
-    classes : pair of str
-    trained_on, tested_on : "real" or "fake"
-    n_test : int
-        Test events of each class.
-    accuracy, accuracy_error : float
-        Share of test events given the right class, at equal numbers of both; its binomial error.
-    auc, auc_error : float
-        For the second class as the positive one.
-    """
-
-    classes: tuple[str, str]
-    trained_on: Domain
-    tested_on: Domain
-    n_test: int
-    accuracy: float
-    accuracy_error: float
-    auc: float
-    auc_error: float
-
-
-def cross_table(
-    real: Mapping[str, np.ndarray],
-    fake: Mapping[str, np.ndarray],
-    settings: Settings,
-    log: Log = lambda text: None,
-) -> list[CrossEntry]:
-    """Separate classes of events with classifiers trained on real or generated ones, and tested on either.
-
-    The test of CaloGAN (Paganini, de Oliveira and Nachman, PRL 120 (2018) 042003) for particle types. Trained on real
-    events, as good on generated ones: these show the differences between classes that real ones do. Trained on
-    generated events and worse on real ones: the generator exaggerates or invents differences. Test events are never
-    those of the training, whichever kind they are.
-
-    Parameters
-    ----------
-    real, fake : mapping of str to (n, inputs) array
-        Events of each class, the same classes in both, two or more: features, or cells (`metrics.cells`). All are cut
-        to the size of the smallest.
-    settings : Settings
-        The paper has six layers, `hidden=(units,) * 5` here, of sizes that it does not give.
-    log : callable
-        Hears of progress.
-
-    Returns
-    -------
-    list of CrossEntry
-        Four for each pair of classes: trained on real and tested on real, on fake; trained on fake, likewise.
-
-    Raises
-    ------
-    ValueError
-        Classes that differ, fewer than two, or too few events.
-    """
-    if set(real) != set(fake) or len(real) < 2:
-        raise ValueError(
-            f"classes of real ({', '.join(real)}) and generated events ({', '.join(fake)}) must be the same"
-        )
-    n = _comparable([*real.values(), *fake.values()])
-    domains: tuple[tuple[Domain, Mapping[str, np.ndarray]], ...] = (("real", real), ("fake", fake))
-    parts = {
-        (domain, name): _split(sample[:n], settings.seed, f"{domain}/{name}")
-        for domain, samples in domains
-        for name, sample in samples.items()
-    }
-    found = []
-    for pair in itertools.combinations(real, 2):
-        for trained_on, _ in domains:
-            (train0, validation0, _), (train1, validation1, _) = (parts[trained_on, name] for name in pair)
-            label = f"{' against '.join(pair)}, trained on {trained_on} events"
-            classifier = train((train0, train1), (validation0, validation1), settings, log, label)
-            for tested_on, _ in domains:
-                negative, positive = (classifier(parts[tested_on, name][2]) for name in pair)
-                area = auc(positive, negative)
-                right = 0.5 * float(np.mean(negative < 0) + np.mean(positive >= 0))
-                tested = len(positive)
-                error = float(np.sqrt(right * (1 - right) / (2 * tested)))
-                found.append(CrossEntry(pair, trained_on, tested_on, tested, right, error, area.value, area.error))
-    return found
-
-
-def _split(sample: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split(sample: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Events for training, for the choice of the epoch and calibration, and for the test: the shares `SPLIT`."""
     order = rng.permutation(seed, f"classifier/split/{name}", 0, len(sample))
     first, second = round(SPLIT[0] * len(sample)), round((SPLIT[0] + SPLIT[1]) * len(sample))
     return sample[order[:first]], sample[order[first:second]], sample[order[second:]]
 
 
-def _comparable(samples: list[np.ndarray]) -> int:
-    """The number of events that all samples have."""
+def comparable(samples: list[np.ndarray]) -> int:
+    """The number of events that all samples have.
+
+    Raises
+    ------
+    ValueError
+        Inputs that differ in number, or fewer than ten events.
+    """
     inputs = {sample.shape[1:] for sample in samples}
     if len(inputs) != 1:
         raise ValueError(f"inputs of shapes {sorted(inputs)} cannot be compared")

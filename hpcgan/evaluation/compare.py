@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcgan.data.source import Dependent, Source
 from hpcgan.errors import InputError
+from hpcgan.evaluation.distances import DEFAULTS, Options
 from hpcgan.metrics import points
 from hpcgan.metrics.distances import Distances, distances
 from hpcgan.metrics.null_band import NullBand, Splitter, null_band
@@ -19,6 +20,47 @@ from hpcgan.problems.base import Observables, Problem
 
 CHUNK = 1024  # samples in memory at a time
 REFERENCE_SPLITS = 20
+#: Real-against-real comparisons of a null band.
+NULL_SPLITS = 2000
+#: Events on each side of a comparison of files.
+EVENTS = 4096
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How much is compared.
+
+    Attributes
+    ----------
+    samples : int
+        Generated samples; of a file at most as many disjoint ones as it has events for.
+    events : int, optional
+        Events on each side; all that there are, where there are fewer. Default: `scoring.events` of a run, `EVENTS`
+        of files.
+    seed : int
+        Generated samples are those of noise seeds `seed` ... `seed + samples - 1`.
+    repetitions : int
+        Real-against-real comparisons of the null band.
+    distances : hpcgan.evaluation.distances.Options
+        Distances between whole samples, and classifiers.
+
+    Raises
+    ------
+    InputError
+        Too few of something.
+    """
+
+    samples: int = 5
+    events: int | None = None
+    seed: int = 1
+    repetitions: int = NULL_SPLITS
+    distances: Options = DEFAULTS
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("events", 2), ("repetitions", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: {value} is too few, give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +134,8 @@ def compare(
     if band.n == n:
         band_real, band_fakes, band_scores = real, list(fakes), scores
     else:
-        wanted = dict(zip(at, band.sizes, strict=True))
-        band_real, *band_fakes = (points.take(side, points.first_events(side, wanted)) for side in (real, *fakes))
+        in_band = dict(zip(at, band.sizes, strict=True))
+        band_real, *band_fakes = (points.take(side, points.first_events(side, in_band)) for side in (real, *fakes))
         band_scores = [problem.score(band_real, fake) for fake in band_fakes]
     names = list(points.measured(real))
     return Comparison(
@@ -136,16 +178,16 @@ def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Obs
         Values that are not finite; the message names the file.
     """
     try:
-        found = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
+        observables = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
     except (InputError, ValueError) as error:
         raise InputError(f"{source.path}: {error}") from None
     weights = source.weights()
     if weights is not None:
-        found = weighted(found, weights[indices])
+        observables = weighted(observables, weights[indices])
     if isinstance(source, Dependent):
         blocks = source.blocks(indices)
-        found = {name: dataclasses.replace(observable, blocks=blocks) for name, observable in found.items()}
-    return found
+        observables = {name: dataclasses.replace(one, blocks=blocks) for name, one in observables.items()}
+    return observables
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -173,8 +215,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "share_above": spread([band.share_above(s) for s in comparison.band_scores])["mean"],
         },
         "distances": {
-            name: {**dataclasses.asdict(found), "reference": comparison.reference[name]}
-            for name, found in comparison.distances.items()
+            name: {**dataclasses.asdict(distance), "reference": comparison.reference[name]}
+            for name, distance in comparison.distances.items()
         },
     }
 
@@ -186,13 +228,13 @@ def _reference(
     reference: dict[str, dict[str, float | None]] = {}
     for observable in names:
         rng = np.random.default_rng([seed, 1])
-        found = []
+        between_real = []
         for _ in range(REFERENCE_SPLITS):
             first, second = splitter.split(rng)
-            found.append(distances(pool[observable].take(first), pool[observable].take(second), bootstrap=0))
+            between_real.append(distances(pool[observable].take(first), pool[observable].take(second), bootstrap=0))
         medians: dict[str, float | None] = {}
         for name in ("ks", "wasserstein", "separation"):
-            values = [getattr(d, name) for d in found if getattr(d, name) is not None]
+            values = [getattr(d, name) for d in between_real if getattr(d, name) is not None]
             medians[name] = float(np.median(values)) if values else None
         reference[observable] = medians
     return reference

@@ -1,4 +1,4 @@
-"""Distances between whole samples of events, beside those between real ones: numbers, table and lines of a report.
+"""Distances between whole samples of events, beside those between real ones: numbers and lines of a report.
 
 Imports TensorFlow only where a classifier is asked for.
 """
@@ -15,8 +15,7 @@ import numpy as np
 from hpcgan.data.schema import Sample
 from hpcgan.data.schema import take as take_sample
 from hpcgan.errors import InputError
-from hpcgan.metrics.cells import Cells
-from hpcgan.metrics.features import Features
+from hpcgan.metrics.features import Cells, Features
 from hpcgan.metrics.frechet import GROUPS, fpd, fpd_value
 from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import NEIGHBOURS, manifold
@@ -24,7 +23,6 @@ from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.metrics.points import take
 from hpcgan.problems.base import Observables
-from hpcgan.report.page import Numbers, label, table, text
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import single_events
 
@@ -87,7 +85,7 @@ class Samples:
         All real events at hand that were not trained on.
     training : Observables or None
         Training events, if they are known.
-    cells : (real, generated) or (real, generated, more real) Samples, or None
+    cells : (real, generated) or (real, generated, more real) Samples, or empty
         Tensors of `real`, of the first of `fakes`, and of real events that are not among the former.
     more_weights : (k,) array or None
         Weights of those, where they have some.
@@ -98,7 +96,7 @@ class Samples:
     fakes: Sequence[Observables]
     pool: Observables
     training: Observables | None = None
-    cells: tuple[Sample, ...] | None = None
+    cells: tuple[Sample, ...] = ()
     more_weights: np.ndarray | None = None
 
 
@@ -119,26 +117,26 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
         pool = features(samples.pool)
         rng = np.random.default_rng(seed)
         splits = [_split(pool, samples.n, rng) for _ in range(NULL_SPLITS)]
-        found: dict[str, Any] = {"n": samples.n, "features": list(features.names), "numbers": {}}
+        measured: dict[str, Any] = {"n": samples.n, "features": list(features.names), "numbers": {}}
         if options.distances:
-            found |= {"neighbours": NEIGHBOURS, "null_splits": NULL_SPLITS}
-            found["numbers"] = _numbers(real, fakes, splits, seed)
+            measured |= {"neighbours": NEIGHBOURS, "null_splits": NULL_SPLITS}
+            measured["numbers"] = _numbers(real, fakes, splits, seed)
         copies = None
         if options.distances and samples.training is not None:
             copies = dataclasses.asdict(memorisation(np.concatenate(fakes), pool, features(samples.training)))
-        found["memorisation"] = copies
-        found["classifier"] = {}
+        measured["memorisation"] = copies
+        measured["classifier"] = {}
         if "features" in options.classifier:
-            found["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
-        if "cells" in options.classifier and samples.cells is not None:
+            measured["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
+        if "cells" in options.classifier and samples.cells:
             of_real, *others = samples.cells
             cells = Cells.of(of_real)
             first, second, *more = (cells(sample) for sample in (of_real, *others))
             null = (first, more[0]) if more and len(more[0]) >= LEAST else None
-            found["classifier"]["cells"] = _classify((first, second), null, options, log, "cells")
+            measured["classifier"]["cells"] = _classify((first, second), null, options, log, "cells")
     except ValueError as error:
         raise InputError(f"sample distances: {error}") from None
-    return found
+    return measured
 
 
 def of_single_events(samples: Samples, seed: int = 0) -> Samples:
@@ -150,10 +148,8 @@ def of_single_events(samples: Samples, seed: int = 0) -> Samples:
         return samples
     real, *fakes, pool = (_drawn(side, seed) for side in sides)
     training = None if samples.training is None else _drawn(samples.training, seed)
-    cells = samples.cells
-    if cells is not None:
-        weights = (weights_of(samples.real), weights_of(samples.fakes[0]), samples.more_weights)
-        cells = tuple(_drawn_cells(sample, found, seed) for sample, found in zip(cells, weights, strict=False))
+    weights = (weights_of(samples.real), weights_of(samples.fakes[0]), samples.more_weights)
+    cells = tuple(_drawn_cells(sample, w, seed) for sample, w in zip(samples.cells, weights, strict=False))
     n = min(samples.n, _events(pool) // 2, *(_events(side) for side in (real, *fakes)))
     return Samples(n, real, fakes, pool, training, cells)
 
@@ -232,115 +228,24 @@ def _classify(
     return {**dataclasses.asdict(test), "inputs": samples[0].shape[1], "units": options.units, "null": against}
 
 
-# --- table and lines ---------------------------------------------------------------------------------
-
-
-def section(page: Numbers) -> str:
-    """The part of a page, as HTML; empty where nothing was measured."""
-    found = page.report["sample_distances"]
-    if found is None:
-        return ""
-    parts = ["<h2>Distances between samples</h2>"]
-    if found["numbers"]:
-        parts.append(_numbers_table(page))
-    if found["memorisation"] is not None:
-        parts.append(_memorisation_table(page))
-    if found["classifier"]:
-        parts.append(_classifier_table(page))
-    names = ", ".join(found["features"])
-    parts.append(f'<p class="soft">Features: {text(names)}; in units of the standard deviation of real events.</p>')
-    return "\n".join(parts)
-
-
-def _numbers_table(page: Numbers) -> str:
-    found = page.report["sample_distances"]
-    rows = []
-    for name, title in NAMES.items():
-        key = f"sample_distances.numbers.{name}"
-        error = page.number(f"{key}.error", ".2g")
-        rows.append([title, page.spread(key, ".3g"), error, page.spread(f"{key}.null", ".3g")])
-    samples = len(found["numbers"]["fpd"]["values"])
-    repeated = f"mean and standard deviation of {samples} samples" if samples > 1 else "one sample"
-    caption = (
-        f"N = {found['n']} events on each side. Generated: {repeated}; error: that of one sample. Real: "
-        f"{found['null_splits']} splits of real events. FPD and KPD are zero for equal distributions, lower is "
-        f"better. The others look at the {found['neighbours']} nearest neighbours: precision and density fall where "
-        "generated events are unlike real ones, recall and coverage where kinds of real events are missing."
-    )
-    return table(["Distance", "Generated", "Error", "Real against real"], rows, caption)
-
-
-def _memorisation_table(page: Numbers) -> str:
-    key = "sample_distances.memorisation"
-    rows = [
-        ["Median distance to the nearest", *(page.number(f"{key}.median_{w}") for w in ("generated", "held_out")), ""],
-        [
-            "Share of close events",
-            page.number(f"{key}.close", ".2%"),
-            page.number(f"{key}.close_expected", ".2%"),
-            page.number(f"{key}.close_p", ".2g"),
-        ],
-        ["Nearer than real ones, z", page.number(f"{key}.z", ".2f"), "0 ± 1", page.number(f"{key}.p", ".2g")],
-    ]
-    caption = (
-        f"Memorisation: distances of {page.number(f'{key}.n_generated', ',d')} generated and "
-        f"{page.number(f'{key}.n_held_out', ',d')} held-out real events to the nearest of "
-        f"{page.number(f'{key}.n_training', ',d')} training events. A z far below zero, or too many close events, "
-        "means copies of training events; a z far above zero, events off the real distribution."
-    )
-    head = ["Nearest training events", "Generated", "Held-out, or expected", "p"]
-    return f'<p class="soft">{caption}</p>\n' + table(head, rows, "")
-
-
-def _classifier_table(page: Numbers) -> str:
-    rows = []
-    for inputs, found in page.report["sample_distances"]["classifier"].items():
-        key = f"sample_distances.classifier.{inputs}"
-
-        def measured(path: str, name: str) -> str:
-            return f"{page.number(f'{path}.{name}', '.3f')} ± {page.number(f'{path}.{name}_error', '.3f')}"
-
-        null = ["–", "–"]
-        if found["null"] is not None:
-            null = [measured(f"{key}.null", "auc"), measured(f"{key}.null", "jsd")]
-        rows.append(
-            [
-                text(label(inputs)),
-                page.number(f"{key}.inputs", "d"),
-                measured(key, "auc"),
-                null[0],
-                measured(key, "jsd"),
-                null[1],
-                f"{page.number(f'{key}.epoch', 'd')} of {page.number(f'{key}.epochs', 'd')}",
-                page.number(f"{key}.n_test", "d"),
-            ]
-        )
-    head = ["Classifier on", "Inputs", "AUC", "(real)", "JSD [bit]", "(real)", "Epoch", "Test events"]
-    caption = (
-        "Classifiers trained to tell generated from real events, on others than they are tested on: AUC 0.5 and JSD 0 "
-        "where they cannot, 1 and 1 where they always can. Columns (real): the same between real and real events."
-    )
-    return table(head, rows, caption)
-
-
-def summary(found: dict[str, Any] | None) -> list[str]:
+def summary(measured: dict[str, Any] | None) -> list[str]:
     """What a terminal shows: a few lines."""
     lines: list[str] = []
-    if found is None:
+    if measured is None:
         return lines
-    for name, number in found["numbers"].items():
+    for name, number in measured["numbers"].items():
         error = f" +- {number['error']:.2g}" if number["error"] is not None else ""
         null = f"real against real {number['null']['mean']:.3g} +- {number['null']['std']:.2g}"
         lines.append(f"  {NAMES[name]:<20} {number['mean']:.3g}{error}; {null}")
     if lines:
-        lines.insert(0, f"distances of {len(found['features'])} features at N={found['n']}:")
-    copies = found["memorisation"]
+        lines.insert(0, f"distances of {len(measured['features'])} features at N={measured['n']}:")
+    copies = measured["memorisation"]
     if copies is not None:
         lines.append(
             f"memorisation: z = {copies['z']:.2f} (copies: far below 0), {copies['close']:.1%} of generated events "
             f"close to a training event, {copies['close_expected']:.1%} expected (p = {copies['close_p']:.2g})"
         )
-    for inputs, test in found["classifier"].items():
+    for inputs, test in measured["classifier"].items():
         against = "" if test["null"] is None else f"; real against real {test['null']['auc']:.3f}"
         lines.append(
             f"classifier on {inputs}: AUC {test['auc']:.3f} +- {test['auc_error']:.3f}{against}; "

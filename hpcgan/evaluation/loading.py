@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from hpcgan.config import DataConfig
 from hpcgan.data.schema import Sample, take
-from hpcgan.data.source import Source
+from hpcgan.data.source import Source, matching
 from hpcgan.errors import InputError
-from hpcgan.evaluation import by_point, compare
-from hpcgan.metrics import points as grouped
+from hpcgan.evaluation import compare
+from hpcgan.metrics import points
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.events import Use, doubts, open_events, weights_used
 
@@ -31,10 +32,10 @@ class Loaded:
         weights = self.source.weights()
         return None if weights is None else weights[self.order[events]]
 
-    def without(self, points: list[dict[str, float]]) -> Loaded:
+    def without(self, left_out: Sequence[Mapping[str, float]]) -> Loaded:
         """The events of other points than these."""
-        kept = np.flatnonzero(~by_point.is_left_out(self.observables, points))
-        return Loaded(self.source, self.order[kept], grouped.take(self.observables, kept), len(kept))
+        kept = np.flatnonzero(~is_left_out(self.observables, left_out))
+        return Loaded(self.source, self.order[kept], points.take(self.observables, kept), len(kept))
 
 
 def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Loaded:
@@ -55,11 +56,17 @@ def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Load
     return Loaded(source, order, compare.observables_of(problem, source, order), total)
 
 
-def said_of(source: Source, use: Use) -> list[str]:
+def is_left_out(observables: Observables, left_out: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Which events (n,) have all values that one of the points names."""
+    conditions = {name: o.values.astype(np.float32) for name, o in observables.items() if o.condition}
+    return np.logical_or.reduce([matching(conditions, point) for point in left_out])
+
+
+def notices_of(source: Source, use: Use) -> list[str]:
     """Notices on the weights of events that are compared, and on what is doubtful about the events."""
-    used = weights_used(source)
-    said = [] if used is None else [f"{used[0].upper()}{used[1:]}."]
-    return said + [f"{text}." for text in doubts(source, use, trained=False)]
+    weights = weights_used(source)
+    notices = [] if weights is None else [f"{weights[0].upper()}{weights[1:]}."]
+    return notices + [f"{text}." for text in doubts(source, use, trained=False)]
 
 
 def training_events(

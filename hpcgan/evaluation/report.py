@@ -10,41 +10,40 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pydantic
 
-from hpcgan.config import METHODS, Config
+from hpcgan.config import Config, settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
-from hpcgan.evaluation import by_point, compare
 from hpcgan.evaluation import distances as sample_distances
+from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, join, to_json
+from hpcgan.evaluation.conditional import LeftOut, Probed, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
-from hpcgan.evaluation.curves import training_figures
-from hpcgan.evaluation.left_out import LeftOut, score_left_out
-from hpcgan.evaluation.loading import observables_of_sample, read, said_of, training_events
-from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
-from hpcgan.evaluation.probes import Probed, probe
-from hpcgan.evaluation.protocols import CheckpointInfo, Sampler
-from hpcgan.metrics import points as grouped
+from hpcgan.evaluation.loading import notices_of, observables_of_sample, read, training_events
+from hpcgan.metrics import points
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems import run_data
 from hpcgan.problems.base import Observables, Problem, problem_class
 from hpcgan.problems.events import Use
 from hpcgan.problems.layouts import problem_of
-from hpcgan.report.evaluation_page import render
-from hpcgan.report.page import EmbeddedFigure
+from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
+from hpcgan.report.page import EmbeddedFigure, render
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
+if TYPE_CHECKING:
+    from hpcgan.evaluation.sample import CheckpointInfo, RunSampler
+
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
 CURVES = ("epoch", "step", "samples", "losses", "collapse", "score", "samples_per_second")  # of an epoch's record
-NULL_SPLITS = 2000
+DEFAULTS = EvaluationOptions()
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
 #: All events of files, with their weights, and the options that change it.
@@ -52,33 +51,21 @@ FILES = Use(select_key="--select", ignore_key="--ignore-weights")
 
 
 @dataclass(frozen=True)
-class Report:
-    """A written report.
+class History:
+    """What a run has written of itself: its `epoch` records and its provenance, an entry an attempt."""
 
-    Attributes
-    ----------
-    data : dict
-        Content of the JSON file.
-    html, json : Path
-    """
-
-    data: dict[str, Any]
-    html: Path
-    json: Path
+    epochs: list[Epoch] = field(default_factory=list)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate_run(
     run: Path,
+    options: EvaluationOptions = DEFAULTS,
     *,
     checkpoint: Literal["best", "latest"] = "best",
     split: str = "test",
-    samples: int = 5,
-    events: int | None = None,
-    out: Path | None = None,
-    seed: int = 1,
-    repetitions: int = NULL_SPLITS,
-    distances: sample_distances.Options = sample_distances.DEFAULTS,
     data: Path | None = None,
+    out: Path | None = None,
     log: Log = print,
 ) -> Report:
     """Score a run's generator against held-out events and write the report.
@@ -87,23 +74,16 @@ def evaluate_run(
     ----------
     run : Path
         Run directory.
+    options : EvaluationOptions
+        How much is compared.
     checkpoint : "best" or "latest"
     split : "test", "val" or "train"
         Real events the generated ones are held against. The null band always comes from validation and
         test events.
-    samples : int
-        Generated samples, of noise seeds `seed` ... `seed + samples - 1`.
-    events : int, optional
-        Events on each side; all of the split, where it has fewer. Default: `scoring.events` of the run.
-    out : Path, optional
-        Folder of the report; default: `report` in the run directory.
-    seed : int
-    repetitions : int
-        Real-against-real comparisons of the null band.
-    distances : Options
-        Distances between whole samples, and classifiers (`hpcgan.evaluation.distances`).
     data : Path, optional
         Real events; default: the run's own data, wherever they lie now (`hpcgan.problems.run_data`).
+    out : Path, optional
+        Folder of the report; default: `report` in the run directory.
     log : callable
         Hears of progress and warnings.
 
@@ -130,22 +110,11 @@ def evaluate_run(
 
     sampler = load_sampler(run, checkpoint, warn=log)
     sampler.config = config
+    if options.events is None:
+        options = dataclasses.replace(options, events=config.scoring.events)
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
-    return evaluate_sampler(
-        sampler,
-        records.read(directory.metrics_file, Epoch),
-        records.read_lines(directory.provenance_file),
-        out=out,
-        stem=stem,
-        split=split,
-        samples=samples,
-        events=sampler.config.scoring.events if events is None else events,
-        seed=seed,
-        repetitions=repetitions,
-        distances=distances,
-        notices=notices,
-        log=log,
-    )
+    history = History(records.read(directory.metrics_file, Epoch), records.read_lines(directory.provenance_file))
+    return evaluate_sampler(sampler, history, options, page=out / f"{stem}.html", split=split, notices=notices, log=log)
 
 
 def _check_real(config: Config, split: str) -> None:
@@ -164,127 +133,93 @@ def _check_real(config: Config, split: str) -> None:
 
 
 def evaluate_sampler(
-    sampler: Sampler,
-    epochs: Sequence[Epoch],
-    provenance: list[dict[str, Any]],
+    sampler: RunSampler,
+    history: History,
+    options: EvaluationOptions = DEFAULTS,
     *,
-    out: Path,
-    stem: str = "report",
+    page: Path,
     split: str = "test",
-    samples: int = 5,
-    events: int = 4096,
-    seed: int = 1,
-    repetitions: int = NULL_SPLITS,
-    distances: sample_distances.Options = sample_distances.DEFAULTS,
     notices: Sequence[str] = (),
     log: Log = print,
 ) -> Report:
-    """`evaluate_run` for a sampler at hand; `epochs` are its run's `epoch` records."""
-    _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
-    problem, folder, use = sampler.problem, Path(sampler.config.data.path), Use.of(sampler.config.data)
-    left_out = sampler.config.data.leave_out if problem.conditions else []
-    clock = Clock(log)
+    """`evaluate_run` for a sampler at hand; `page` is the HTML file that is written."""
+    problem, config = sampler.problem, sampler.config
+    folder, left_out = Path(config.data.path), config.data.leave_out if sampler.problem.conditions else []
+    report = _Evaluation(problem, options, list(notices), Clock(log))
+    use, clock, notices = Use.of(config.data), report.clock, report.notices
     with clock("real_events", f"reading real events of {folder}"):
-        splits = {
-            name: read(problem, folder, name, POOL_FACTOR * events, use) for name in sorted({split, "val", "test"})
-        }
-        whole = splits
-        if left_out:
-            splits = {name: loaded.without(left_out) for name, loaded in splits.items()}
-        held_out = splits[split]
+        limit = POOL_FACTOR * report.requested
+        whole = {name: read(problem, folder, name, limit, use) for name in sorted({split, "val", "test"})}
+        trained = {name: loaded.without(left_out) for name, loaded in whole.items()} if left_out else whole
+        held_out = trained[split]
         if held_out.total < 2:
             raise InputError(f"{held_out.source.path}: {held_out.total} events are left of data.leave_out, too few")
-        n = min(events, held_out.total)
-        real = grouped.take(held_out.observables, np.arange(n))
-        pool = compare.join([splits["val"].observables, splits["test"].observables])
-    asked: dict[str, Any] = {}
+        n = min(report.requested, held_out.total)
+        real = points.take(held_out.observables, np.arange(n))
+        pool = join([trained["val"].observables, trained["test"].observables])
     weights = held_out.weights(np.arange(n))
+    conditions: dict[str, Any] = {}
     if problem.conditions:
-        asked["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
+        conditions["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
     fakes: list[Observables] = []
     first: Sample = {}
-    for i in range(samples):
-        with clock("generated_events", f"generating sample {i + 1} of {samples}, {n} events"):
-            sample = sampler.sample(n, seed + i, **asked)
-            made = observables_of_sample(problem, sample)
+    for i in range(options.samples):
+        with clock("generated_events", f"generating sample {i + 1} of {options.samples}, {n} events"):
+            sample = sampler.sample(n, options.seed + i, **conditions)
+            observables = observables_of_sample(problem, sample)
             # An event that is asked for by the conditions of a real one has its weight.
-            fakes.append(weighted(made, weights) if problem.conditions else made)
+            fakes.append(weighted(observables, weights) if problem.conditions else observables)
             first = first or sample
-    notices = [*notices, *_notices(n, events, f"the {split} split has {held_out.total} events")]
+    report.note_size(n, f"the {split} split has {held_out.total} events")
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
-    notices += said_of(held_out.source, use)
+    notices += notices_of(held_out.source, use)
     apart = LeftOut()
     if left_out:
         with clock("left_out", "scoring at the points that were left out of the training"):
-            apart = score_left_out(sampler, whole, split, left_out, real, pool, samples, seed, repetitions)
+            apart = score_left_out(sampler, whole, split, left_out, real, pool, options)
     real_sample = held_out.source.read(held_out.order[:n])
     with clock("probes"):
-        probed = probe(sampler, real_sample, seed, notices, weights)
-    more_real = more_weights = None
-    if "cells" in distances.classifier:
-        other = splits["val" if split != "val" else "test"]
-        more_real, more_weights = other.source.read(other.order[:n]), other.weights(np.arange(min(n, len(other.order))))
+        probed = probe(sampler, real_sample, options.seed, notices, weights)
+    cells: tuple[Sample, ...] = (real_sample, first)
+    more_weights = None
+    if "cells" in options.distances.classifier:
+        other = trained["val" if split != "val" else "test"]
+        more_weights = other.weights(np.arange(min(n, len(other.order))))
+        cells = (*cells, other.source.read(other.order[:n]))
     training = None
-    if distances.distances:
+    if options.distances.distances:
         with clock("training_events", f"reading training events of {folder}"):
-            trained_on, limit = sampler.config.data, POOL_FACTOR * events
-            training = training_events(problem, trained_on, splits.get("train"), limit, use, left_out, notices)
-    for loaded in splits.values():
+            training = training_events(problem, config.data, trained.get("train"), limit, use, left_out, notices)
+    for loaded in trained.values():
         loaded.source.close()
-    material = _Material(
-        problem,
-        real,
-        fakes,
-        pool,
-        real_sample,
-        first,
-        training=training,
-        more_real=more_real,
-        more_weights=more_weights,
-        apart=apart,
-        probed=probed,
-    )
-    data, figures = _compare(material, events, repetitions, distances, notices, clock)
-    info = sampler.checkpoint
-    config = sampler.config.dump()
-    data["training"] = _training(info, epochs, config, provenance)
+    samples = sample_distances.Samples(n, real, fakes, pool, training, cells, more_weights)
+    numbers, figures = report.compare(samples, apart, probed)
+    settings = config.dump()
+    numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
     with clock("figures"):
-        figures += training_figures(epochs, info, data["band"], METHODS[config.get("method", "gan")].loss_label)
-    return _write(
-        {
-            "title": config["name"],
-            "problem": config["problem"],
-            "real": {
-                "label": f"{split} events of {folder}",
-                "path": str(folder),
-                "split": split,
-                "events": held_out.total,
-            },
-            "fake": {
-                "label": f"{samples} x {n} generated events",
-                "seeds": list(range(seed, seed + samples)),
-            },
-            **data,
+        from hpcgan.report.training_curves import training_figures
+
+        loss = settings_of(settings["method"]).loss_label
+        figures += training_figures(history.epochs, sampler.checkpoint.epoch, numbers["band"], loss)
+    sides = {
+        "real": {"label": f"{split} events of {folder}", "path": str(folder), "split": split, "events": held_out.total},
+        "fake": {
+            "label": f"{options.samples} x {n} generated events",
+            "seeds": list(range(options.seed, options.seed + options.samples)),
         },
-        figures,
-        out,
-        stem,
-        clock,
-    )
+    }
+    return report.write(page, {"title": settings["name"], "problem": settings["problem"], **sides, **numbers}, figures)
 
 
 def compare_files(
     real: Path,
     fake: Path,
+    options: EvaluationOptions = DEFAULTS,
     *,
     problem: str | None = None,
     use: Use = FILES,
-    samples: int = 5,
-    events: int = 4096,
     out: Path | None = None,
-    repetitions: int = NULL_SPLITS,
-    distances: sample_distances.Options = sample_distances.DEFAULTS,
     log: Log = print,
 ) -> Report:
     """Hold a file of generated events against a file of real ones.
@@ -293,26 +228,23 @@ def compare_files(
     ----------
     real, fake : Path
         Files in the layout of the problem's training data. The null band comes from all events of `real`.
+    options : EvaluationOptions
+        How much is compared. What was trained on is not known here, so that memorisation is not looked for.
     problem : str, optional
         What the files hold; default: what the real one says, and otherwise `rpv`.
     use : Use
         Which real events are used, and how events count. What is selected of real events is of generated ones as well,
         where these differ in it.
-    samples : int
-        Largest number of disjoint generated samples; as many as `fake` has events for are used.
-    events : int
-        Events on each side; fewer where a file has fewer.
     out : Path, optional
         Folder of the report; default: `NAME-report` beside the generated file.
-    repetitions, distances, log
-        As for `evaluate_run`; what was trained on is not known here, so that memorisation is not looked for.
+    log : callable
+        As for `evaluate_run`.
 
     Raises
     ------
     InputError
         Unknown problem, or a file that is missing, broken or too small.
     """
-    _at_least(samples=(samples, 1), events=(events, 2), repetitions=(repetitions, 1))
     if problem is not None:
         problem_class(problem)  # before anything else, whether there is one
     real, fake = Path(real), Path(fake)
@@ -323,52 +255,52 @@ def compare_files(
     check_folder(out)
     problem = problem or problem_of(real)
     subject = _problem(problem, real)
-    clock = Clock(log)
-    with clock("real_events", f"reading {real}"):
-        of_real = read(subject, real, "test", POOL_FACTOR * events, use)
-    with clock("generated_events", f"reading {fake}"):
+    report = _Evaluation(subject, options, [], Clock(log))
+    with report.clock("real_events", f"reading {real}"):
+        of_real = read(subject, real, "test", POOL_FACTOR * report.requested, use)
+    with report.clock("generated_events", f"reading {fake}"):
         of_fakes = dataclasses.replace(use, select=_mixed(subject, fake, use.select))
-        of_fake = read(subject, fake, "test", samples * min(events, of_real.total), of_fakes)
-    n = min(events, of_real.total, of_fake.total)
-    on_real, on_fakes = np.arange(n), [np.arange(i * n, (i + 1) * n) for i in range(min(samples, of_fake.total // n))]
-    more: list[str] = []
+        limit = options.samples * min(report.requested, of_real.total)
+        of_fake = read(subject, fake, "test", limit, of_fakes)
+    n = min(report.requested, of_real.total, of_fake.total)
+    on_real, count = np.arange(n), min(options.samples, of_fake.total // n)
+    on_fakes = [np.arange(i * n, (i + 1) * n) for i in range(count)]
+    left_out: list[str] = []
     if subject.conditions:
         try:
-            on_real, on_fakes, more = by_point.match(of_real.observables, of_fake.observables, events, samples)
+            on_real, on_fakes, left_out = match(
+                of_real.observables, of_fake.observables, report.requested, options.samples
+            )
         except ValueError as error:
             raise InputError(f"{fake}: {error}") from None
         n = len(on_real)
-    notices = [*_notices(n, events, f"{real} has {of_real.total} events, {fake} {of_fake.total}"), *more]
-    notices += [*said_of(of_real.source, use), *said_of(of_fake.source, use)]
+    report.note_size(n, f"{real} has {of_real.total} events, {fake} {of_fake.total}")
+    report.notices.extend([*left_out, *notices_of(of_real.source, use), *notices_of(of_fake.source, use)])
     if real.samefile(fake):
-        notices.append("Real and generated events are the same file.")
-    material = _Material(
-        subject,
-        grouped.take(of_real.observables, on_real),
-        [grouped.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
-        of_real.observables,
+        report.notices.append("Real and generated events are the same file.")
+    cells: tuple[Sample, ...] = (
         of_real.source.read(of_real.order[on_real]),
         of_fake.source.read(of_fake.order[on_fakes[0]]),
-        more_real=of_real.source.read(of_real.order[n : 2 * n]) if "cells" in distances.classifier else None,
+    )
+    if "cells" in options.distances.classifier:
+        cells = (*cells, of_real.source.read(of_real.order[n : 2 * n]))
+    samples = sample_distances.Samples(
+        n,
+        points.take(of_real.observables, on_real),
+        [points.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
+        of_real.observables,
+        cells=cells,
         more_weights=of_real.weights(np.arange(len(of_real.order))[n : 2 * n]),
     )
-    data, figures = _compare(material, events, repetitions, distances, notices, clock)
+    numbers, figures = report.compare(samples)
     of_real.source.close()
     of_fake.source.close()
-    return _write(
-        {
-            "title": fake.name,
-            "problem": problem,
-            "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": of_real.total},
-            "fake": {"label": f"generated: {fake}", "path": str(fake), "events": of_fake.total},
-            **data,
-            "training": None,
-        },
-        figures,
-        out,
-        "report",
-        clock,
-    )
+    sides = {
+        "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": of_real.total},
+        "fake": {"label": f"generated: {fake}", "path": str(fake), "events": of_fake.total},
+    }
+    content = {"title": fake.name, "problem": problem, **sides, **numbers, "training": None}
+    return report.write(out / "report.html", content, figures)
 
 
 def summary(report: Report) -> str:
@@ -400,15 +332,15 @@ def results(report: Report) -> str:
 def _points_summary(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
-        name = grouped.label(row["conditions"])
+        name = points.label(row["conditions"])
         apart = "" if row["trained"] else ", left out of the training"
         level = f"real: 95% below {row['band']['p95']:.2f}"
         lines.append(f"  at {name}: {_spread(row['score'])} at N={row['n']} ({level}){apart}")
         if row["nearest"] is not None:
-            near, where = row["nearest"], grouped.label(row["nearest"]["conditions"])
+            nearest, where = row["nearest"], points.label(row["nearest"]["conditions"])
             lines.append(
-                f"    instead of it, nearest trained {where}: {_spread(near['real'])} real, "
-                f"{_spread(near['generated'])} generated"
+                f"    instead of it, nearest trained {where}: {_spread(nearest['real'])} real, "
+                f"{_spread(nearest['generated'])} generated"
             )
     return ["score at each point:", *lines] if rows else []
 
@@ -418,123 +350,140 @@ def _spread(part: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class _Material:
-    """What a report compares.
-
-    Attributes
-    ----------
-    problem : Problem
-    real : Observables
-    fakes : list of Observables
-        Of generated samples, each of as many events as `real`.
-    pool : Observables
-        Of the real events that the null band is made of.
-    real_sample, fake_sample : Sample
-        The events of `real` and of the first of `fakes`.
-    training : Observables, optional
-        Of training events, in which copies are looked for.
-    more_real : Sample, optional
-        Other real events, for a classifier of cells.
-    more_weights : array, optional
-        Their weights.
-    apart : LeftOut
-    probed : Probed
-    """
+class _Evaluation:
+    """A report on its way: what it is about, and what its reader has to know."""
 
     problem: Problem
-    real: Observables
-    fakes: list[Observables]
-    pool: Observables
-    real_sample: Sample
-    fake_sample: Sample
-    training: Observables | None = None
-    more_real: Sample | None = None
-    more_weights: np.ndarray | None = None
-    apart: LeftOut = field(default_factory=LeftOut)
-    probed: Probed = field(default_factory=Probed)
+    options: EvaluationOptions
+    notices: list[str]
+    clock: Clock
+
+    @property
+    def requested(self) -> int:
+        """Events on each side."""
+        return EVENTS if self.options.events is None else self.options.events
+
+    def note_size(self, n: int, reason: str) -> None:
+        """Say so if fewer events are compared than were asked for."""
+        if n != self.requested:
+            self.notices.append(
+                f"Scored at N={n} instead of {self.requested}: {reason}. Not comparable with scores at another N."
+            )
+
+    def compare(
+        self, samples: sample_distances.Samples, apart: LeftOut | None = None, probed: Probed | None = None
+    ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
+        """The part of a report that runs and files have in common: numbers and figures."""
+        apart, probed = apart or LeftOut(), probed or Probed()
+        problem, real, fakes = self.problem, samples.real, samples.fakes
+        repetitions, distances = self.options.repetitions, self.options.distances
+        _check_points(real, samples.pool)
+        for side, name in ((real, "real"), *((fake, "generated") for fake in fakes)):
+            weights = weights_of(side)
+            if weights is not None:
+                check(weights, f"the {name} events that are compared", "compare more with --events")
+        with self.clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
+            comparison = compare(problem, real, fakes, samples.pool, self.requested, repetitions)
+        self._note_band(comparison)
+        numbers = to_json(comparison)
+        self.notices.extend(apart.notices)
+        numbers["points"] = [*trained_rows(comparison), *apart.rows]
+        for name, distance in numbers["distances"].items():
+            distance["unit"] = real[name].unit
+        samples = dataclasses.replace(samples, n=comparison.band.n)
+        with self.clock("sample_distances", "distances between samples" if distances.distances else ""):
+            numbers["sample_distances"] = sample_distances.measure(samples, distances, self.clock.log)
+        self._note_distances(samples, numbers["sample_distances"])
+        real_sample, fake_sample = samples.cells[:2]
+        sides = (weights_of(real), weights_of(fakes[0]))
+        with self.clock("figures", "drawing"):
+            figures = [_band_figure(comparison)]
+            if problem.conditions:
+                everywhere = (join([real, *apart.real]), join([fakes[0], *apart.fake]))
+                drawn = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
+                figures += [embed(*figure, "points") for figure in drawn]
+            drawn = [*problem.figures(real_sample, fake_sample, sides), *probed.figures]
+            figures += [embed(*figure, "physics") for figure in drawn]
+        numbers["measurements"] = problem.measurements(real_sample, fake_sample, sides)
+        numbers["probes"] = probed.rows
+        return {"notices": self.notices, **numbers}, figures
+
+    def _note_band(self, comparison: Comparison) -> None:
+        band = comparison.band
+        if not band.complete:
+            self.notices.append(
+                f"The null band is at N={band.n}, the largest possible with {band.pool} real events, "
+                f"not at N={comparison.n}: only the score at N={band.n} may be held against it."
+            )
+        if band.blocks is not None:
+            self.notices.append(
+                f"Real events share what they are made of within {band.blocks} blocks: the null band allows for it, "
+                "error bars of figures and single KS tests do not."
+            )
+
+    def _note_distances(self, samples: sample_distances.Samples, measured: dict[str, Any] | None) -> None:
+        distances = self.options.distances
+        if measured is None and (distances.distances or distances.classifier):
+            enough = sample_distances.of_single_events(samples).n
+            by_weight = " that can be drawn by weight" if enough < samples.n else ""
+            self.notices.append(
+                f"No distances between samples: they take {sample_distances.LEAST} real events on each side, twice; "
+                f"there are {enough}{by_weight}."
+            )
+        elif measured is not None and measured["n"] < samples.n:
+            self.notices.append(
+                f"Distances between samples compare single events: {measured['n']} on each side, drawn "
+                "by |weight|, none of them twice."
+            )
+
+    def write(self, page: Path, content: dict[str, Any], figures: list[EmbeddedFigure]) -> Report:
+        """Write the page, and the JSON file beside it."""
+        data = {
+            "schema": "hpcgan.report",
+            "schema_version": SCHEMA_VERSION,
+            **stamp(),
+            **content,
+            "figures": listed(figures),
+            "timing": self.clock.seconds(),
+        }
+        report = Report(data, page, page.with_suffix(".json"))
+        files: dict[str, bytes | str] = {
+            page.name: render(
+                "evaluation.html.j2", data, figures, self.notices, distance_titles=sample_distances.NAMES
+            ),
+            report.json.name: json.dumps(data, indent=1, allow_nan=False) + "\n",
+        }
+        write(page.parent, files, results(report))
+        return report
 
 
-def _compare(
-    material: _Material,
-    requested: int,
-    repetitions: int,
-    distances: sample_distances.Options,
-    notices: list[str],
-    clock: Clock,
-) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
-    """The part of a report that runs and files have in common."""
+def _check_points(real: Observables, pool: Observables) -> None:
+    """Refuse a point of the conditions at which there are too few real events for a null band."""
+    available = points.sizes(pool)
+    for point in points.sizes(real):
+        if available.get(point, 0) < 2:
+            where = points.label(points.described(real, point))
+            raise InputError(f"real events at {where}: {available.get(point, 0)} are too few for a null band")
+
+
+def _band_figure(comparison: Comparison) -> EmbeddedFigure:
     from hpcgan.report import plots
 
-    problem, real, fakes, pool = material.problem, material.real, material.fakes, material.pool
-    apart, probed = material.apart, material.probed
-    there = grouped.sizes(pool)
-    for point in grouped.sizes(real):
-        if there.get(point, 0) < 2:
-            where = grouped.label(grouped.described(real, point))
-            raise InputError(f"real events at {where}: {there.get(point, 0)} are too few for a null band")
-
-    for side, name in ((real, "real"), *((fake, "generated") for fake in fakes)):
-        weights = weights_of(side)
-        if weights is not None:
-            check(weights, f"the {name} events that are compared", "compare more with --events")
-    with clock("scores", f"scoring, and {repetitions} comparisons of real against real"):
-        found = compare.compare(problem, real, fakes, pool, requested, repetitions)
-    if not found.band.complete:
-        notices.append(
-            f"The null band is at N={found.band.n}, the largest possible with {found.band.pool} real events, "
-            f"not at N={found.n}: only the score at N={found.band.n} may be held against it."
-        )
-    if found.band.blocks is not None:
-        notices.append(
-            f"Real events share what they are made of within {found.band.blocks} blocks: the null band allows for it, "
-            "error bars of figures and single KS tests do not."
-        )
-    numbers = compare.to_json(found)
-    notices += apart.notices
-    numbers["points"] = [*by_point.trained_rows(found), *apart.rows]
-    for name, distance in numbers["distances"].items():
-        distance["unit"] = real[name].unit
-    cells = tuple(c for c in (material.real_sample, material.fake_sample, material.more_real) if c is not None)
-    samples = sample_distances.Samples(found.band.n, real, fakes, pool, material.training, cells, material.more_weights)
-    with clock("sample_distances", "distances between samples" if distances.distances else ""):
-        numbers["sample_distances"] = sample_distances.measure(samples, distances, clock.log)
-    if numbers["sample_distances"] is None and (distances.distances or distances.classifier):
-        enough = sample_distances.of_single_events(samples).n
-        drawn = " that can be drawn by weight" if enough < found.band.n else ""
-        notices.append(
-            f"No distances between samples: they take {sample_distances.LEAST} real events on each side, twice; "
-            f"there are {enough}{drawn}."
-        )
-    elif numbers["sample_distances"] is not None and numbers["sample_distances"]["n"] < found.band.n:
-        notices.append(
-            f"Distances between samples compare single events: {numbers['sample_distances']['n']} on each side, drawn "
-            "by |weight|, none of them twice."
-        )
-    with clock("figures", "drawing"):
-        figure = plots.null_distribution(found.band.samples, [score.total for score in found.band_scores], found.band.n)
-        caption = (
-            f"Score of {len(found.scores)} generated samples (lines) and of {repetitions} random disjoint "
-            f"splits of real events, all at N = {found.band.n}."
-        )
-        figures = [embed("null_band", caption, figure, "score")]
-        if problem.conditions:
-            everywhere = (compare.join([real, *apart.real]), compare.join([fakes[0], *apart.fake]))
-            made = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
-            figures += [embed(name, text, drawn, "points") for name, text, drawn in made]
-        sides = (weights_of(real), weights_of(fakes[0]))
-        made = problem.figures(material.real_sample, material.fake_sample, sides)
-        figures += [embed(name, text, drawn, "physics") for name, text, drawn in [*made, *probed.figures]]
-    numbers["measurements"] = problem.measurements(material.real_sample, material.fake_sample, sides)
-    numbers["probes"] = probed.rows
-    return {"notices": notices, **numbers}, figures
+    band = comparison.band
+    figure = plots.null_distribution(band.samples, [score.total for score in comparison.band_scores], band.n)
+    caption = (
+        f"Score of {len(comparison.scores)} generated samples (lines) and of {len(band.samples)} random disjoint "
+        f"splits of real events, all at N = {band.n}."
+    )
+    return embed("null_band", caption, figure, "score")
 
 
 def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float]]) -> dict[str, float | list[float]]:
     """What of a selection generated events differ in: they may state a single label for all."""
     source = problem.open(fake, "test", cache_mb=0)
     try:
-        there = source.labels()
-        return {name: v for name, v in select.items() if name in there and len(np.unique(source.label(name))) > 1}
+        labels = source.labels()
+        return {name: v for name, v in select.items() if name in labels and len(np.unique(source.label(name))) > 1}
     finally:
         source.close()
 
@@ -564,38 +513,8 @@ def _training(
     }
 
 
-def _write(report: dict[str, Any], figures: list[EmbeddedFigure], out: Path, stem: str, clock: Clock) -> Report:
-    whole = {
-        "schema": "hpcgan.report",
-        "schema_version": SCHEMA_VERSION,
-        **stamp(),
-        **report,
-        "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
-        "timing": clock.seconds(),
-    }
-    page = render(whole, figures)
-    paths = out / f"{stem}.html", out / f"{stem}.json"
-    made = Report(whole, *paths)
-    files: dict[str, bytes | str] = {paths[0].name: page}
-    files[paths[1].name] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-    write(out, files, results(made))
-    return made
-
-
 def _problem(name: str, file: Path) -> Problem:
     try:
         return problem_class(name).of_file(file)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None
-
-
-def _notices(n: int, requested: int, reason: str) -> list[str]:
-    if n == requested:
-        return []
-    return [f"Scored at N={n} instead of {requested}: {reason}. Not comparable with scores at another N."]
-
-
-def _at_least(**limits: tuple[int, int]) -> None:
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise InputError(f"{name}: {value} is too few, give at least {least}")

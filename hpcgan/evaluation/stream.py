@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,37 +18,44 @@ from hpcgan.errors import HpcganError
 if TYPE_CHECKING:
     from hpcgan.data.schema import Sample
     from hpcgan.evaluation.conditions import Conditions
-    from hpcgan.problems.base import Problem
+    from hpcgan.evaluation.sample import RunSampler
 
 ROUND_BYTES = 64 << 20
 """Samples in memory at a time on rank 0, about (4,096 detector images), but at least a batch of each rank."""
 
 
-class Sampler(Protocol):
-    """What generation needs of a trained run (`hpcgan.evaluation.sample.RunSampler`)."""
+@dataclass(frozen=True)
+class SampleFile:
+    """The file that is written.
 
-    problem: Problem
+    Attributes
+    ----------
+    path : Path
+    n, seed : int
+        It gets the first `n` samples of the sequence of a seed.
+    attributes : mapping
+        Written into the file.
+    force : bool
+        Replace an existing file, which stays until the new one is complete.
+    """
 
-    @property
-    def batch_size(self) -> int: ...
-
-    def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample: ...
+    path: Path
+    n: int
+    seed: int
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    force: bool = False
 
 
 def write_samples(
-    sampler: Sampler,
-    n: int,
-    seed: int,
-    path: Path,
-    attributes: Mapping[str, Any],
+    sampler: RunSampler,
+    file: SampleFile,
     *,
-    force: bool = False,
     conditions: Conditions | None = None,
     comm: Comm | None = None,
     progress: Callable[[int], None] = lambda done: None,
     stopping: Callable[[], str | None] = lambda: None,
 ) -> None:
-    """Write the first `n` samples of the sequence of a seed; to be called on all ranks.
+    """Write a file of samples; to be called on all ranks.
 
     In each round every rank makes the batches next to those of the rank before it, and rank 0 writes them in order,
     while the others make their next ones. Batches are cut at multiples of the batch size, wherever they are made, and
@@ -56,13 +64,8 @@ def write_samples(
 
     Parameters
     ----------
-    sampler : Sampler
-    n, seed : int
-    path : Path
-    attributes : mapping
-        Written into the file.
-    force : bool
-        Replace an existing file, which stays until the new one is complete.
+    sampler : RunSampler
+    file : SampleFile
     conditions : Conditions, optional
         What the events are asked for; default: the sampler's.
     comm : Comm, optional
@@ -82,26 +85,26 @@ def write_samples(
     comm = SerialComm() if comm is None else comm
     size = sampler.batch_size
     share = max(1, ROUND_BYTES // (comm.size * size * sample_bytes(sampler.problem.schema))) * size
-    given: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
+    asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
     names: list[str] = []
 
     def make_round(start: int) -> dict[str, list[np.ndarray] | None]:
         """What each rank makes from sample `start` on, by tensor: on rank 0, None elsewhere."""
         first = start + comm.rank * share
-        count = max(0, min(share, n - first))
-        made = sampler.sample(count, seed, first, **given) if count else {}
+        count = max(0, min(share, file.n - first))
+        sample = sampler.sample(count, file.seed, first, **asked) if count else {}
         if not names:  # of the first round, in which rank 0 has a share
-            names.extend(comm.broadcast_json(list(made)))
-        return {name: comm.gather_array(made.pop(name, np.empty(0))) for name in names}
+            names.extend(comm.broadcast_json(list(sample)))
+        return {name: comm.gather_array(sample.pop(name, np.empty(0))) for name in names}
 
     with contextlib.ExitStack() as stack:
         append: Callable[[Sample], None] | None = None
         if comm.is_root:
-            append = stack.enter_context(sampler.problem.writer(path, n, attributes, force))
+            append = stack.enter_context(sampler.problem.writer(file.path, file.n, file.attributes, file.force))
         done = 0
-        for start in range(0, n, share * comm.size):
+        for start in range(0, file.n, share * comm.size):
             comm.beat(f"the samples from {start} on")
-            _stop_together(comm, stopping(), path)
+            _stop_together(comm, stopping(), file.path)
             done += _append(append, make_round(start), size)
             progress(done)
 

@@ -20,13 +20,12 @@ from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive import ranks
-from hpcgan.interactive.cluster_client import RANKS, ClusterClient, newest_log
+from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
 from hpcgan.interactive.ipyparallel_cluster import (
     Loop,
     connect_client,
-    find_cause,
     need_ipyparallel,
     new_cluster,
     root_cause,
@@ -226,9 +225,9 @@ class Cluster(ClusterClient):
                      "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
         settings = {**starter.settings, "engine_args": arguments}
         if starter.script is not None:
-            settings.update(script=starter.script(arguments), folder=str(self._folder))
+            settings.update(script=starter.script(str(self._failure_file), arguments), folder=str(self._folder))
         else:
-            settings["output_file"] = str(self._folder / "engines.log")
+            settings.update(failure_file=str(self._failure_file), output_file=str(self._folder / "engines.log"))
         loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)
         engine_set = self._cluster.engine_set
         job = getattr(engine_set, "job_id", None)
@@ -400,8 +399,8 @@ class Cluster(ClusterClient):
     # --- inside ------------------------------------------------------------------------------------
 
     @property
-    def _job(self) -> str:
-        return str(self._about["engines"]["job"])
+    def _failure_file(self) -> Path:
+        return self._folder / FAILURE
 
     def _note(self, **what: Any) -> None:
         """Have the folder know it."""
@@ -447,7 +446,7 @@ def _why_not(folder: Path, known: Sequence[str]) -> str:
         return ": its controller has ended; its ranks end, too, at the latest when what they train has ended"
     if "ranks" not in about:
         return ": it is still being started"
-    why = find_cause(newest_log(folder)) or "no cause in its log"
+    why = cause(folder) or "nobody has told why"
     folders.end_process(about["controller"], folders.CONTROLLER_S)
     folders.remove(folder)
     return f": its ranks have ended ({why}), and what was left of it is removed"

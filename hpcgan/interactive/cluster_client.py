@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive.ipyparallel_cluster import connection_file, find_cause, root_cause, within
+from hpcgan.interactive.ipyparallel_cluster import connection_file, root_cause, within
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.training import until
+from hpcgan.launch import slurm
+from hpcgan.system import failure
 
 if TYPE_CHECKING:
     import ipyparallel
@@ -23,6 +25,8 @@ SETTLE = 10.0
 ANSWER = 20.0
 #: Seconds between two signs of life of a notebook.
 MARK_EVERY = 2.0
+#: In the folder: why the engines failed.
+FAILURE = "failure.json"
 #: What is shown of ranks.
 RANKS = ("rank", "size", "host", "pid", "threads", "backend", "engine")
 
@@ -125,17 +129,23 @@ class ClusterClient:
         """What the engines have printed."""
         return newest_log(self._folder)
 
-    def cause(self, since: int = 0, *, sure: bool = False) -> str | None:
-        """The first line of the log that says why a rank ended; None if there is none.
+    def cause(self) -> str | None:
+        """Why the engines failed, as they, or who has started them, have told; None as long as nobody has."""
+        return cause(self._folder)
 
-        Parameters
-        ----------
-        since : int
-            Characters of the log to leave out.
-        sure : bool
-            Only a line that names a rank, or an error of hpcgan.
-        """
-        return find_cause(self.log()[since:], sure=sure)
+    def end_of_job(self) -> str | None:
+        """How the engines' Slurm job has ended; None if there is none, or it has not."""
+        if self.kind != "slurm":
+            return None
+        with contextlib.suppress(HpcganError):
+            status = slurm.job_state(self._job)
+            if status is None or status.state not in slurm.PRESENT:
+                return f"job {self._job} has ended ({status or 'unknown'})"
+        return None
+
+    @property
+    def _job(self) -> str:
+        return str(self._about["engines"]["job"])
 
     def __repr__(self) -> str:
         return f"<Cluster {self.id}: {self.size} {self.kind} rank{'s' * (self.size != 1)}, {self.state}>"
@@ -162,3 +172,9 @@ class ClusterClient:
 def newest_log(folder: Path) -> str:
     logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
     return logs[-1].read_text(errors="replace") if logs else ""
+
+
+def cause(folder: Path) -> str | None:
+    """Why the engines of the cluster in a folder failed; None as long as nobody has told."""
+    report = failure.read(folder / FAILURE)
+    return None if report is None else str(report)

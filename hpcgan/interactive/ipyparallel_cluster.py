@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,18 +18,6 @@ if TYPE_CHECKING:
     import ipyparallel
 
 MISSING = "clusters need ipyparallel: pip install 'hpcgan[interactive]'"
-
-_SRUN = r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$"
-_NAMED = 4  # lines of srun that are told
-
-#: Lines of a job's output that say why it ended, the surest first, and what is shown of them; None: `_with_others`.
-_CAUSES: tuple[tuple[str, str | None], ...] = (
-    (r"^hpcgan: (?:error: )?((?:rank \d+: |no progress for ).+)$", r"\1"),
-    (r"^hpcgan: error: (.+)$", r"\1"),
-    (r"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", r"rank \1 on \2: killed by signal \3"),
-    (_SRUN, None),
-    (r"^(?:srun|slurmstepd\S*): error: (.+)$", r"\1"),
-)
 
 
 def need_ipyparallel() -> None:
@@ -164,30 +151,3 @@ def root_cause(error: BaseException) -> str:
         return f"{name}: {value}"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def find_cause(log: str, *, sure: bool = False) -> str | None:
-    """The first line of a job's output that says why a rank ended: a rank itself, or who has started it.
-
-    Parameters
-    ----------
-    log : str
-    sure : bool
-        Only a line that names a rank or an error of hpcgan; Slurm's word that it ends the rest may come before it.
-    """
-    for pattern, shown in _CAUSES[:-1] if sure else _CAUSES:
-        if found := re.search(pattern, log, re.MULTILINE):
-            return _with_others(found, log) if shown is None else found.expand(shown).strip()
-    return None
-
-
-def _with_others(first: re.Match[str], log: str) -> str:
-    """The ranks of which srun says the same, in its order.
-
-    Slurm kills the others of a step as the one was killed whom it ends the step for, and its nodes are not always heard
-    of in the order in which their ranks died.
-    """
-    reason = first[3]
-    same = [f"rank {found[2]} on {found[1]}" for found in re.finditer(_SRUN, log, re.MULTILINE) if found[3] == reason]
-    more = f" and {len(same) - _NAMED} lines more" if len(same) > _NAMED else ""
-    return f"{', '.join(same[:_NAMED])}{more}: {reason}".strip()

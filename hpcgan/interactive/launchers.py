@@ -42,12 +42,13 @@ class LocalEngines(_KeepsOutput, EngineLauncher):
     """Ranks of one mpirun on this machine."""
 
     threads = Integer(0, help="Compute threads of an engine; 0: its share of the cores.").tag(to_dict=True)
+    failure_file = Unicode(help="Where it is told why they ended, if they failed.").tag(to_dict=True)
 
     def find_args(self) -> list[str]:
         """The command line of the launcher."""
         threads = ["--threads", str(self.threads)] if self.threads else []
         command = [sys.executable, "-m", "hpcgan.interactive.engines", "--ranks", str(self.n), *threads]
-        return [*command, "--", *self.engine_args]
+        return [*command, "--failure-file", self.failure_file, "--", *self.engine_args]
 
     def start(self, n: int) -> None:
         """Start them."""
@@ -96,7 +97,7 @@ class EngineSet:
     nodes : int or None
         Of their job.
     script : callable or None
-        Text of their job for sbatch, from the arguments of an engine.
+        Text of their job for sbatch, from the file for a failure and the arguments of an engine.
     cores : int or None
         Of this machine, that they share.
     warnings : tuple of str
@@ -106,7 +107,7 @@ class EngineSet:
     launcher: type
     settings: dict[str, Any]
     nodes: int | None = None
-    script: Callable[[list[str]], str] | None = None
+    script: Callable[[str, list[str]], str] | None = None
     cores: int | None = None
     warnings: tuple[str, ...] = ()
 
@@ -141,8 +142,9 @@ def engine_set(engines: str, n: int, job: JobSection) -> EngineSet:
     job = flags.section("job", JobSection, job, nodes=nodes, ranks_per_node=n // nodes)
     site = slurm.site_file(job)
 
-    def script(arguments: list[str]) -> str:
-        argv = [*(["--threads", str(job.threads)] if job.threads else []), "--", *arguments]
+    def script(failure_file: str, arguments: list[str]) -> str:
+        threads = ["--threads", str(job.threads)] if job.threads else []
+        argv = [*threads, "--failure-file", failure_file, "--", *arguments]
         program = slurm.Program(argv, "hpcgan.interactive.engines")
         return slurm.render(job, "hpcgan-engines", program, site=site, ending="warned")
 

@@ -29,6 +29,7 @@ def describe() -> dict[str, Any]:
     """
     import numpy as np
 
+    from hpcgan.comm.rank import run_as_rank
     from hpcgan.launch.topology import threads_from_env
 
     # Slurm's name of the node, by which its queue and its messages call it.
@@ -36,12 +37,12 @@ def describe() -> dict[str, Any]:
     found: dict[str, Any] = {"host": host, "pid": os.getpid()}
 
     def look(comm: Comm) -> None:
-        (mean,) = comm.grouped_allreduce([np.array([comm.rank], np.float32)], "interactive.mean")
+        mean = comm.allreduce(np.array([comm.rank], np.float32), "interactive.mean")
         found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
         found["threads"] = threads_from_env(os.environ)
 
     errors: list[HpcganError] = []
-    if _as_rank("auto", look, errors):
+    if run_as_rank(look, report=errors.append):
         raise errors[0] if errors else HpcganError("another rank failed")
     return found
 
@@ -64,9 +65,10 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, what it would say, or None.
     """
     from hpcgan import config as configuration
+    from hpcgan.comm.rank import run_as_rank
     from hpcgan.runs.directory import RunDirectory
     from hpcgan.system import streams
-    from hpcgan.training import assembly
+    from hpcgan.training import attempt
     from hpcgan.training.requests import StopRequest
 
     streams.guard()
@@ -76,7 +78,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     errors: list[HpcganError] = []
 
     def work(comm: Comm) -> None:
-        assembly.train(config, RunDirectory(Path(run)), comm, stop)
+        attempt.train(config, RunDirectory(Path(run)), comm, stop)
 
     # What a rank prints goes into the log of the engines, also of one that dies of it, not through the controller.
     with (
@@ -84,12 +86,5 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
         contextlib.redirect_stdout(sys.__stdout__ or sys.stdout),
         contextlib.redirect_stderr(sys.__stderr__ or sys.stderr),
     ):
-        code = _as_rank(config.comm.backend, work, errors)
+        code = run_as_rank(work, config.comm.backend, report=errors.append)
     return {"code": code, "error": str(errors[0]) if errors else None}
-
-
-def _as_rank(backend: str, work: Any, errors: list[HpcganError]) -> int:
-    from hpcgan.comm.rank import run_as_rank
-    from hpcgan.comm.select import make_comm
-
-    return run_as_rank(lambda: make_comm(backend), work, report=errors.append)

@@ -82,7 +82,6 @@ class EngineTraining(Training):
     def __init__(self, run: RunDirectory, cluster: ClusterClient, config: Config) -> None:
         super().__init__(run)
         self._cluster = cluster
-        self._logged = len(cluster.log())
         self._attempts = attempts_made(run)
         view = cluster.client.direct_view([rank["engine"] for rank in cluster.ranks])
         view.block = False
@@ -131,10 +130,9 @@ class EngineTraining(Training):
         return self.state
 
     def _why(self) -> str | None:
-        """What the log says of the end of a rank; the launcher tells it a moment after the rank is missed."""
-        until(lambda: self._cluster.cause(self._logged, sure=True) is not None, SETTLE, 0.2)
-        time.sleep(1.0)  # what the launcher says of other ranks
-        return self._cluster.cause(self._logged)
+        """Why a rank has ended; the launcher tells it a moment after the rank is missed."""
+        until(lambda: self._cluster.cause() is not None, SETTLE, 0.2)
+        return self._cluster.cause() or self._cluster.end_of_job()
 
     def _answered(self) -> bool:
         """Until the engines have answered; False if the training has ended, and the controller is not heard of."""

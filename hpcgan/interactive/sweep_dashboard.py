@@ -8,8 +8,8 @@ from pathlib import Path
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import COLOURS, LivePanel, Picture, badge
 from hpcgan.sweep import commands, views
-from hpcgan.sweep.domain import short_names
-from hpcgan.sweep.domain import show as shown
+from hpcgan.sweep.labels import short_names
+from hpcgan.sweep.labels import show as shown
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.table import Row, Table, TableReader
 

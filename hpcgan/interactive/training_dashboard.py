@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpcgan import schedule
+from hpcgan.config import RateChange
 from hpcgan.evaluation import run_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import LivePanel, Picture, badge, text
@@ -14,6 +14,7 @@ from hpcgan.runs import commands
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempts_made
 from hpcgan.runs.records import Command, Epoch, Reader
+from hpcgan.schedule import Rates
 
 EVERY_S = 2.0
 ANSWER_S = 0.5  # between two looks while an answer is awaited
@@ -150,11 +151,9 @@ class TrainingDashboard(LivePanel):
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
-        training = self._config.training
-        planned = [change.model_dump() for change in training.schedule.changes]
-        commanded = [{"step": record.step, **record.rates} for record in self._reader.of(Command)]
-        initial: float = getattr(training, network).learning_rate
-        return schedule.base_rate(initial, network, self._reader.step, [*planned, *commanded])
+        commands = [record for record in self._reader.of(Command) if record.rates]
+        changes = [RateChange(step=record.step, rates=record.rates) for record in commands]
+        return Rates(self._config.training).base(self._reader.step, changes)[network]
 
     def _ask_for_pictures(self) -> None:
         epochs = self._reader.of(Epoch)

@@ -1,9 +1,9 @@
-"""What the engine asks of a method, and the registry of those that exist. No TensorFlow here.
+"""What the engine asks of a method. No TensorFlow here.
 
 A method owns the networks and optimizers of a training, the updates of a step and how samples are drawn. The engine
 feeds it batches, records what it says, scores what it makes and saves its variables, and knows no network by name. A
-new method is a subclass of :class:`Method`, a schema of its `training:` section in :data:`hpcgan.config.METHODS` and a
-line in :data:`REGISTRY`; problems say in `Problem.methods` which of them train their networks.
+new method is a schema of its `training:` section, which `hpcgan.config.registries` finds by name and which names a
+subclass of :class:`Method`, most likely of :class:`hpcgan.methods.step.UpdateMethod`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
 
@@ -31,7 +32,7 @@ NONFINITE, ATTENTION = "nonfinite", "attention"
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossCurve:
     """One of the losses of a method.
 
     Attributes
@@ -47,34 +48,6 @@ class Loss:
     name: str
     metric: str
     short: str
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """What a step is given.
-
-    Attributes
-    ----------
-    step : int
-        Number of the step, from 0.
-    real : Sample
-        Encoded samples of this rank.
-    draws : mapping
-        From `Method.draws`.
-    learning_rates : mapping
-        Scheduled rate of each network that is trained.
-    samples : int
-        Samples seen by all ranks, this step's included.
-    epochs : float
-        Epochs done before the step.
-    """
-
-    step: int
-    real: Sample
-    draws: Mapping[str, np.ndarray]
-    learning_rates: Mapping[str, float]
-    samples: int
-    epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +71,7 @@ class StepResult:
         """Whether losses and gradients of all ranks were finite."""
         return self.metrics[NONFINITE] <= 0 and all(math.isfinite(value) for value in self.metrics.values())
 
-    def worst(self, losses: Iterable[Loss]) -> float:
+    def worst(self, losses: Iterable[LossCurve]) -> float:
         """The largest of the losses."""
         return max(self.metrics[loss.metric] for loss in losses)
 
@@ -115,10 +88,8 @@ class Method(ABC):
         All that a checkpoint has to hold; with averaging also `NAME_average` of the one that is sampled.
     optimizers : dict of str to object with `named`
         One for each network that is trained, by its name.
-    losses : sequence of Loss
+    losses : sequence of LossCurve
         In the order in which they are shown.
-    reported : dict of str to int
-        Numbers that travel beside gradients and moving statistics in the average of each network's update.
     """
 
     #: The network that samples are drawn from.
@@ -128,8 +99,7 @@ class Method(ABC):
 
     networks: dict[str, Network]
     optimizers: dict[str, Any]
-    losses: Sequence[Loss]
-    reported: Mapping[str, int]
+    losses: Sequence[LossCurve]
 
     @abstractmethod
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
@@ -153,30 +123,6 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def steps(
-        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
-    ) -> list[StepResult]:
-        """Take some of the steps that are next, on all ranks together; after each, all ranks hold the same bits.
-
-        What a step does depends on nothing but its input: not on how many there are in a call.
-
-        Parameters
-        ----------
-        inputs : sequence of StepInput
-            At least one, of consecutive steps. Ranks may give different numbers of them.
-        attention : bool
-            This rank has something to say (a signal, a command); all ranks learn of it in the first step's own
-            collective.
-        loss_above : float
-            A loss above it ends the call.
-
-        Returns
-        -------
-        list of StepResult
-            Of the steps that were taken, from the first on; at least one. None follows one that is not ordinary: of
-            which a rank has something to say, or a number is not finite, or a loss is above the limit.
-        """
-
     def step(
         self,
         step: int,
@@ -188,9 +134,30 @@ class Method(ABC):
         attention: bool = False,
         epochs: float = 0.0,
     ) -> StepResult:
-        """Take one step; the parameters are those of `StepInput`, and `attention` of `steps`."""
-        (result,) = self.steps([StepInput(step, real, draws, learning_rates, samples, epochs)], attention=attention)
-        return result
+        """Take one step, on all ranks together; after it, all ranks hold the same bits.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, from 0.
+        real : Sample
+            Encoded samples of this rank.
+        draws : mapping
+            From `draws`.
+        learning_rates : mapping
+            Scheduled rate of each network that is trained.
+        samples : int
+            Samples seen by all ranks, this step's included.
+        attention : bool
+            This rank has something to say (a signal, a command); all ranks learn of it in the step's own collective.
+        epochs : float
+            Epochs done before the step.
+        """
+
+    @property
+    @abstractmethod
+    def payload_bytes(self) -> Mapping[str, int]:
+        """Bytes that the collective of each network's update averages, once a step has been taken."""
 
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Begin with the weights and moving statistics of another training; what networks have measured stays.
@@ -236,21 +203,14 @@ def build_network(problem: Problem, name: str, seed: int, dtype: str) -> Network
     return network
 
 
-#: Every method: name -> "module:class". Its `training:` section is `hpcgan.config.METHODS` of the same name.
-REGISTRY: dict[str, str] = {
-    "gan": "hpcgan.methods.gan:Gan",
-    "nll": "hpcgan.methods.nll:Likelihood",
-}
-
-
 def method_class(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method: the one that its settings name.
 
     Raises
     ------
-    KeyError
-        Unknown name.
+    InputError
+        There is no such method.
     """
-    module, _, attribute = REGISTRY[name].partition(":")
+    module, _, attribute = settings_of(name).trainer.partition(":")
     cls: type[Method] = getattr(importlib.import_module(module), attribute)
     return cls

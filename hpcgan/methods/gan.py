@@ -4,94 +4,69 @@ A step is the discriminator's update on a real and a fake batch, then the genera
 discriminator with the same fake batch (reference of the paper's authors). With `training.critic_steps` the
 generator has its turn in every so many steps only, with `training.generator_steps` it then has several updates, each on
 noise of its own, and with `training.discriminator_update: apart` the discriminator has one on the real batch and one on
-the fake (CaloGAN's step is 2 and apart). Each update averages gradients,
-moving statistics and metrics over all ranks in one collective, so all ranks hold the same bits after it.
-The loss is a mean over the rank's own batch and the average over equally large ranks is the mean over the
-global batch; only batch normalisation sees each rank's batch by itself.
+the fake (CaloGAN's step is 2 and apart).
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan import rng
 from hpcgan.comm.base import Comm
-from hpcgan.config import Config, TrainingConfig
-from hpcgan.data.schema import Sample
+from hpcgan.config import Config
 from hpcgan.methods import instance_noise
-from hpcgan.methods.adam import Adam
-from hpcgan.methods.average import Average, decay
-from hpcgan.methods.base import ATTENTION, NONFINITE, Loss, Method, StepInput, StepResult, build_network
-from hpcgan.methods.gradient_average import Exchange, accumulate
-from hpcgan.methods.gradient_average import finite as all_finite
+from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve, StepResult
 from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
-from hpcgan.methods.repeat import Arguments, Repeated
-from hpcgan.networks.layers import Batches, Network, Tensors, synchronise
+from hpcgan.methods.settings import GanSettings
+from hpcgan.methods.step import Local, Update, UpdateMethod
+from hpcgan.networks.layers import Tensors, synchronise
 from hpcgan.problems.base import Problem
 
+D_LOSS, G_LOSS = "discriminator_loss", "generator_loss"
+REAL, FAKE = "real_probability", "fake_probability"
 #: Averaged over all ranks in every step, in this order.
-METRICS = (
-    "discriminator_loss",
-    "generator_loss",
-    "real_probability",
-    "fake_probability",
-    NONFINITE,
-    ATTENTION,
-)
+METRICS = (D_LOSS, G_LOSS, REAL, FAKE, NONFINITE, ATTENTION)
 #: Averaged besides, where the generator's network has such a loss; it is a part of the generator's.
 AUXILIARY = "auxiliary_loss"
 #: What follows from them: how much more the discriminator takes real samples for real than fake ones, 1 at most.
 SATURATION = "saturation"
-
-#: Place of "not finite" among the metrics that each network's update averages.
-BAD = {"discriminator": 3, "generator": 1}
+#: How far the discriminator takes samples for real, as an update of it averages it: probabilities follow from both.
+BELIEF = {"real": "belief_in_real", "fake": "belief_in_fake"}
 #: What the discriminator's updates of a step are on, and how their collectives are told apart.
 HALVES = {"joint": ("",), "apart": ("real", "fake")}
 
 
-@dataclass
-class _Update:
-    """One update of a network: its contribution on the way to the other ranks, and what came of it.
+class Kind(NamedTuple):
+    """What a step has: the R1 penalty, an update of the generator."""
 
-    Attributes
-    ----------
-    network : str
-    mean : callable
-        Waits for the averages over all ranks.
-    finite : tensor
-        Whether this rank's contribution is finite.
-    metrics : tensor
-        Averaged, once it is applied.
-    """
-
-    network: str
-    mean: Callable[[], list[tf.Tensor]]
-    finite: tf.Tensor
-    metrics: tf.Tensor | None = None
-
-    @property
-    def bad(self) -> tf.Tensor:
-        """Above zero if any rank's contribution was not finite."""
-        return tf.gather(self.metrics, BAD[self.network])
+    penalise: bool
+    update_generator: bool
 
 
-class Gan(Method):
+class Forward(NamedTuple):
+    """A fake batch with its conditions, and the tape for gradients of the generator's weights."""
+
+    fake: Tensors
+    tape: tf.GradientTape
+
+
+class Gan(UpdateMethod):
     """Networks and optimizers of one adversarial training, and its step.
+
+    In a step without an update of the generator, its losses are those of the discriminator's fake batch, before the
+    discriminator's update; in one with several, they are means over them.
 
     Parameters
     ----------
     problem : Problem
-    config : TrainingConfig
+    config : GanSettings
     comm : Comm
     seed : int
     symmetries : sequence of str
@@ -107,64 +82,29 @@ class Gan(Method):
     """
 
     sampled = "generator"
-    probabilities: Mapping[str, str] = {"real": "real_probability", "fake": "fake_probability"}
+    probabilities: Mapping[str, str] = {"real": REAL, "fake": FAKE}
 
     def __init__(
         self,
         problem: Problem,
-        config: TrainingConfig,
+        config: GanSettings,
         comm: Comm,
         seed: int,
         symmetries: Sequence[str] = (),
         compression: str = "none",
     ) -> None:
-        self._problem, self._config, self._comm, self._seed = problem, config, comm, seed
+        super().__init__(problem, config, comm, seed, compression)
+        self._config = config
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
-        self._exchange = Exchange(comm, compression)
-        generator = build_network(problem, "generator", seed, config.dtype)
-        discriminator = build_network(problem, "discriminator", seed, config.dtype)
-        self.networks: dict[str, Network] = {"generator": generator, "discriminator": discriminator}
-        self._average: Average | None = None
-        if config.average_half_life > 0:
-            self._average = Average(generator, build_network(problem, "generator", seed, config.dtype))
-            self.networks["generator_average"] = self._average.network
-        self.optimizers = {
-            name: Adam(name, {k: v for k, v in self.networks[name].named.items() if v.trainable}, settings)
-            for name, settings in (("generator", config.generator), ("discriminator", config.discriminator))
-        }
-        self.losses = [Loss("discriminator", "discriminator_loss", "D"), Loss("generator", "generator_loss", "G")]
-        self._names: tuple[str, ...] = METRICS
-        if generator.has_auxiliary_loss:
-            self.losses.append(Loss("auxiliary", AUXILIARY, "auxiliary"))
-            self._names += (AUXILIARY,)
-        self.reported = {"discriminator": 5, "generator": len(self.losses)}  # "not finite" among them
+        self.losses = [LossCurve("discriminator", D_LOSS, "D"), LossCurve("generator", G_LOSS, "G")]
+        self.metrics = METRICS
+        if self.networks["generator"].has_auxiliary_loss:
+            self.losses.append(LossCurve("auxiliary", AUXILIARY, "auxiliary"))
+            self.metrics += (AUXILIARY,)
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
         self._noise_is_over = False
-        for network in (generator, discriminator):
-            synchronise(network, comm, "global" if config.batch_norm == "synced" else "local")
-        # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
-        self._compiled = {
-            (penalise, generate): tf.function(
-                functools.partial(self._step, penalise=penalise, update_generator=generate),
-                autograph=False,
-                reduce_retracing=True,
-            )
-            for penalise in (False, True)
-            for generate in (False, True)
-        }
-        losses = [loss.metric for loss in self.losses]
-        self._repeated = {
-            kind: Repeated(compiled, self._names, losses, config.dtype, config.takes_several)
-            for kind, compiled in self._compiled.items()
-        }
-
-    def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
-        for name in ("generator", "discriminator"):
-            network = self.networks[name]
-            if network.constants:
-                network.calibrate(Batches(batches, self._config.dtype))
-        if self._average is not None:
-            self._average.reset()
+        for name in config.networks:
+            synchronise(self.networks[name], comm, "global" if config.batch_norm == "synced" else "local")
 
     # --- random draws: functions of seed, step and global sample index -----------------------------
 
@@ -180,69 +120,38 @@ class Gan(Method):
         noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
         flip = rng.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype
-        made = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
+        draws = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
         if self._config.generator_steps > 1 and self._is_turn(step):
             for turn in range(self._config.generator_steps):
                 noise = rng.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
-                made[_noise_of(turn)] = noise.astype(dtype)
+                draws[_noise_of(turn)] = noise.astype(dtype)
         if self._config.penalty_weight is not None:
-            made["epsilon"] = rng.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
+            draws["epsilon"] = rng.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
         if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
-            made.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
+            draws.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
         if self._symmetries:
             columns = len(self._problem.symmetries)
             uniforms = rng.uniform(self._seed, "augment-generated", step, first, n, columns)
             for name, order in self._problem.permutations(self._symmetries, uniforms).items():
-                made[f"order/{name}"], made[f"inverse/{name}"] = order, inverse(order)
-        return made
+                draws[f"order/{name}"], draws[f"inverse/{name}"] = order, inverse(order)
+        return draws
 
     # --- sampling ----------------------------------------------------------------------------------
 
     @classmethod
     def symmetries(cls, config: Config) -> tuple[str, ...]:
         """Those under which the discriminator saw generated samples."""
-        return tuple(config.data.augment) if cast(TrainingConfig, config.training).augment_generated else ()
+        return tuple(config.data.augment) if cast(GanSettings, config.training).augment_generated else ()
 
     def _is_turn(self, step: int) -> bool:
         """Whether the generator is updated in a step."""
         return step % self._config.critic_steps == self._config.critic_steps - 1
 
-    # --- training ----------------------------------------------------------------------------------
+    def kind(self, step: int) -> Kind:
+        r1 = self._config.r1
+        return Kind(r1.weight > 0 and step % r1.every == 0, self._is_turn(step))
 
-    def steps(
-        self, inputs: Sequence[StepInput], *, attention: bool = False, loss_above: float = math.inf
-    ) -> list[StepResult]:
-        """Update the discriminator, and the generator if it is its turn, in each step.
-
-        The steps of a call are of one kind: with or without a penalty, with or without an update of the generator. The
-        metrics are `METRICS`, possibly `AUXILIARY`, and `SATURATION`. The generator's losses are means over its updates
-        of the step. In a step without any they are those of the discriminator's fake batch, before the discriminator's
-        update.
-        """
-        prepared = [self._prepared(given) for given in inputs]
-        kind = prepared[0][0]
-        alike = [arguments for _, arguments in itertools.takewhile(lambda one: one[0] == kind, prepared)]
-        return [self._result(*said) for said in self._repeated[kind](alike, attention, loss_above)]
-
-    def _prepared(self, given: StepInput) -> tuple[tuple[bool, bool], Arguments]:
-        """Which of the compiled steps is to be taken, and the arrays that it takes."""
-        settings, step_samples = self._config, len(given.draws["noise"]) * self._comm.size
-        kept = decay(settings.average_half_life, given.samples, step_samples * settings.critic_steps)
-        due = settings.r1.weight > 0 and given.step % settings.r1.every == 0
-        arguments = (
-            {k: np.asarray(v, settings.dtype) for k, v in given.real.items()},
-            dict(self._with_noise_of(given.draws, given.epochs)),
-            {k: np.asarray(v, settings.dtype) for k, v in given.learning_rates.items()},
-            np.asarray(kept, settings.dtype),
-        )
-        return (due, self._is_turn(given.step)), arguments
-
-    def _result(self, metrics: Sequence[float], finite_here: bool) -> StepResult:
-        said = dict(zip(self._names, metrics, strict=True))
-        said[SATURATION] = said["real_probability"] - said["fake_probability"]
-        return StepResult(said, finite_here)
-
-    def _with_noise_of(self, draws: Mapping[str, np.ndarray], epochs: float) -> Mapping[str, np.ndarray]:
+    def draws_of(self, draws: Mapping[str, np.ndarray], epochs: float) -> Mapping[str, np.ndarray]:
         """The draws with the strength of the instance noise; without any of it from its end on."""
         if self._config.instance_noise.sigma == 0:
             return draws
@@ -252,94 +161,82 @@ class Gan(Method):
         self._noise_is_over = True  # epochs only grow: nothing more is drawn for nothing
         return {k: v for k, v in draws.items() if not k.startswith(instance_noise.PREFIX)}
 
-    def _step(
-        self,
-        real: Tensors,
-        draws: Tensors,
-        rates: Tensors,
-        kept: tf.Tensor,
-        attention: tf.Tensor,
-        penalise: bool = False,
-        update_generator: bool = True,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The whole step, as it is compiled."""
-        settings, conditions = self._config, self._conditions(real)
-        simultaneous, accumulating = settings.update == "simultaneous", settings.accumulation > 1
+    # --- the updates of a step ---------------------------------------------------------------------
+
+    def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Kind) -> list[Update]:
+        """The discriminator's, and the generator's if it is its turn."""
+        settings = self._config
         # Whether the generator is updated on the samples that the discriminator is shown.
-        shared = update_generator and settings.generator_steps == 1
-        fake: Tensors = {}
-        if not accumulating:
-            fake, tape = self._recorded(conditions, draws, update=shared)
+        is_shared = kind.update_generator and settings.generator_steps == 1
+        # A batch in parts has a forward pass for each part of each update. The generator's moving statistics follow
+        # the passes of its own updates, which is this one if it is shared.
+        forward = self._forward(real, draws, update=is_shared) if settings.accumulation == 1 else None
 
-        discriminator: list[_Update] = []
+        def of_discriminator(half: str, real: Tensors, draws: Tensors) -> Local:
+            fake: Tensors = {}
+            if half != "real":
+                fake = self._generate(real, draws, update=is_shared) if forward is None else forward.fake
+            return self._discriminator_local(half, real, fake, draws, kind)
+
+        def of_generator(real: Tensors, draws: Tensors) -> Local:
+            own = forward if forward is not None and is_shared else self._forward(real, draws, update=not is_shared)
+            return Local(*self.generator_gradients(own.fake, own.tape, draws))
+
+        updates: list[Update] = []
+        iterate = self.networks["discriminator"].iterate
         for half in HALVES[settings.discriminator_update]:
-            self.networks["discriminator"].iterate()
-            heard = tf.zeros_like(attention) if discriminator else attention
-            local, finite = self._discriminator_local(
-                real, fake, draws, heard, penalise, half, shared=shared, with_generator_loss=not update_generator
-            )
-            update = _Update("discriminator", self._begin_mean("discriminator", local, half), finite)
-            if not simultaneous:
-                update.metrics = self._apply("discriminator", update.mean(), rates["discriminator"])
-            discriminator.append(update)
+            collect = functools.partial(self._in_parts, functools.partial(of_discriminator, half), real, draws)
+            name = f"discriminator_{half}" if half else "discriminator"
+            updates.append(Update("discriminator", D_LOSS, collect, name, before=iterate))
+        for turn in range(settings.generator_steps if kind.update_generator else 0):
+            noise = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
+            collect = functools.partial(self._in_parts, of_generator, real, noise)
+            name = f"generator_{turn}" if turn else "generator"
+            follow = functools.partial(self.follow, kept) if turn == settings.generator_steps - 1 else None
+            updates.append(Update("generator", G_LOSS, collect, name, after=follow))
+        return updates
 
-        generator: list[_Update] = []
-        for turn in range(settings.generator_steps if update_generator else 0):
-            given = draws if shared else {**draws, "noise": draws[_noise_of(turn)]}
-            if accumulating:
-                local, finite = self._generator_accumulated(real, given, update=not shared)
-            else:
-                if not shared:
-                    fake, tape = self._recorded(conditions, given)
-                upstream, losses = self._upstream(real, fake, given)
-                weights = self.networks["generator"].weights
-                gradients = tape.gradient(self._made(fake), weights, output_gradients=upstream)
-                local, finite = self._generator_local(gradients, losses)
-            update = _Update("generator", self._begin_mean("generator", local, str(turn or "")), finite)
-            if simultaneous:  # the discriminator's average was under way beside the generator's gradients
-                self._finish(discriminator, rates)
-            last = turn == settings.generator_steps - 1
-            update.metrics = self._apply("generator", update.mean(), rates["generator"], kept if last else None)
-            generator.append(update)
-        self._finish(discriminator, rates)
-        return self._said(discriminator, generator)
+    def summary(self, totals: dict[str, tf.Tensor], kind: Kind) -> dict[str, tf.Tensor]:
+        """Sums over the discriminator's updates, means over the generator's."""
+        metrics = dict(totals)
+        metrics[REAL], metrics[FAKE] = self._loss.probabilities(metrics[BELIEF["real"]], metrics[BELIEF["fake"]])
+        if kind.update_generator and self._config.generator_steps > 1:
+            for loss in self.losses[1:]:
+                metrics[loss.metric] /= self._config.generator_steps
+        return metrics
 
-    def _finish(self, updates: Sequence[_Update], rates: Tensors) -> None:
-        """Apply the discriminator's updates that are still under way."""
-        for update in updates:
-            if update.metrics is None:
-                update.metrics = self._apply(update.network, update.mean(), rates[update.network])
-
-    def _said(self, discriminator: Sequence[_Update], generator: Sequence[_Update]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Metrics of a step out of those of its updates; False if this rank was the first that was not finite."""
-        d_loss, on_real, on_fake, bad, attending, *of_generator = _sum(discriminator)
-        if generator:
-            g_loss, g_bad, *auxiliary = _sum(generator)
-            of_generator, bad = [g_loss, *auxiliary], bad + g_bad
-            if len(generator) > 1:
-                of_generator = [loss / len(generator) for loss in of_generator]
-        g_loss, *auxiliary = of_generator
-        probabilities = self._loss.probabilities(on_real, on_fake)
-        # A bad update spoils all that come after it, on every rank: only its origin is to blame.
-        *earlier, last = [*discriminator, *generator]
-        finite = last.finite
-        for update in reversed(earlier):
-            finite = tf.where(update.bad > 0, update.finite, finite)
-        return tf.stack([d_loss, g_loss, *probabilities, bad, attending, *auxiliary]), finite
+    def result(self, metrics: dict[str, float], finite_here: bool) -> StepResult:
+        return StepResult({**metrics, SATURATION: metrics[REAL] - metrics[FAKE]}, finite_here)
 
     # --- gradients of this rank --------------------------------------------------------------------
 
-    def _generate(self, conditions: Tensors, draws: Tensors, update: bool = True) -> Tensors:
-        """A fake batch, under the symmetries that were drawn, with the conditions that it was asked for."""
+    def _generate(self, real: Tensors, draws: Tensors, update: bool = True) -> Tensors:
+        """A fake batch, under the symmetries that were drawn, with the conditions of `real`."""
+        conditions = self._conditions(real)
         fake = self.networks["generator"](draws["noise"], conditions, training=True, update=update)
         return {**conditions, **permute(fake, draws)}
 
-    def _recorded(self, conditions: Tensors, draws: Tensors, update: bool = True) -> tuple[Tensors, tf.GradientTape]:
-        """A fake batch, and the tape for gradients of the generator's weights."""
+    def _forward(self, real: Tensors, draws: Tensors, update: bool = True) -> Forward:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.networks["generator"].weights)
-            fake = self._generate(conditions, draws, update)
-        return fake, tape
+            fake = self._generate(real, draws, update)
+        return Forward(fake, tape)
+
+    def _discriminator_local(self, half: str, real: Tensors, fake: Tensors, draws: Tensors, kind: Kind) -> Local:
+        """Contribution to an update of the discriminator on a real and a fake batch, or on the `half` of them."""
+        noisy = {"real": instance_noise.add(real, draws, "real"), "fake": instance_noise.add(fake, draws, "fake")}
+        logits: dict[str, tf.Tensor] = {}
+        if half:
+            gradients, loss, logits[half] = self.half_gradients(half, noisy[half], draws["flip"], kind.penalise)
+        else:
+            gradients, loss, logits["real"], logits["fake"] = self.discriminator_gradients(
+                noisy["real"], noisy["fake"], draws["flip"], kind.penalise, draws.get("epsilon")
+            )
+        metrics = {D_LOSS: loss}
+        metrics |= {BELIEF[origin]: tf.reduce_mean(self._loss.belief(values)) for origin, values in logits.items()}
+        if "fake" in logits and not kind.update_generator:
+            metrics |= self._generator_losses(logits["fake"], fake)
+        return Local(gradients, metrics)
 
     def discriminator_gradients(
         self,
@@ -362,8 +259,8 @@ class Gan(Method):
             if penalise:
                 objective = loss + self._r1(real)
             if settings.penalty_weight is not None and epsilon is not None:
-                made = self._made(real), self._made(fake)
-                objective += gradient_penalty(self._critic_given(real), *made, epsilon, settings.penalty_weight)
+                data = self._made(real), self._made(fake)
+                objective += gradient_penalty(self._critic_given(real), *data, epsilon, settings.penalty_weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
 
     def half_gradients(
@@ -399,130 +296,25 @@ class Gan(Method):
         return {k: v for k, v in sample.items() if self._problem.schema[k].role == "data"}
 
     def generator_gradients(
-        self, real: Tensors, fake: Tensors, generator_tape: tf.GradientTape, draws: Tensors | None = None
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Local gradients and loss of the generator, whose forward pass `generator_tape` has recorded."""
-        upstream, (loss, *_) = self._upstream(real, fake, draws or {})
-        weights = self.networks["generator"].weights
-        return generator_tape.gradient(self._made(fake), weights, output_gradients=upstream), loss
+        self, fake: Tensors, tape: tf.GradientTape, draws: Tensors | None = None
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Local gradients and losses of the generator, whose forward pass `tape` has recorded."""
+        made = self._made(fake)
+        with tf.GradientTape(watch_accessed_variables=False) as upstream:
+            upstream.watch(list(made.values()))
+            # Its statistics follow the discriminator's own update only.
+            logits = self._critic(instance_noise.add({**fake, **made}, draws or {}, "fake"))
+            losses = self._generator_losses(logits, {**fake, **made})
+        gradient = upstream.gradient(losses[G_LOSS], made)
+        return tape.gradient(made, self.networks["generator"].weights, output_gradients=gradient), losses
 
-    def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> list[tf.Tensor]:
+    def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> dict[str, tf.Tensor]:
         """The generator's loss; with an auxiliary one, their sum and the auxiliary one."""
         loss, network = self._loss.generator(logits), self.networks["generator"]
         if not network.has_auxiliary_loss:
-            return [loss]
+            return {G_LOSS: loss}
         auxiliary = network.auxiliary_loss(fake)
-        return [loss + auxiliary, auxiliary]
-
-    def _upstream(self, real: Tensors, fake: Tensors, draws: Tensors) -> tuple[Tensors, list[tf.Tensor]]:
-        """Gradient of the generator's loss with respect to what it made, and its losses."""
-        made = self._made(fake)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(made.values()))
-            # Its statistics follow the discriminator's own update only.
-            logits = self._critic(instance_noise.add({**fake, **made}, draws, "fake"))
-            losses = self._generator_losses(logits, {**fake, **made})
-        return tape.gradient(losses[0], made), losses
-
-    def _discriminator_local(
-        self,
-        real: Tensors,
-        fake: Tensors,
-        draws: Tensors,
-        attention: tf.Tensor,
-        penalise: bool,
-        half: str,
-        *,
-        shared: bool,
-        with_generator_loss: bool,
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What this rank contributes to an update of the discriminator, packed; whether it is finite.
-
-        `half` is of `HALVES`. Without a `fake` batch, each part of the real one (`training.accumulation`) has one made,
-        which the generator's statistics follow if the generator's own update is on the same (`shared`).
-        """
-        count = len(self.networks["discriminator"].weights)
-
-        def part(real: Tensors, draws: Tensors, fake: Tensors) -> list[tf.Tensor]:
-            if not fake and half != "real":
-                fake = self._generate(self._conditions(real), draws, update=shared)
-            made = fake
-            real, fake = instance_noise.add(real, draws, "real"), instance_noise.add(fake, draws, "fake")
-            believed = {}
-            if half:
-                gradients, loss, believed[half] = self.half_gradients(
-                    half, real if half == "real" else fake, draws["flip"], penalise
-                )
-            else:
-                gradients, loss, believed["real"], believed["fake"] = self.discriminator_gradients(
-                    real, fake, draws["flip"], penalise, draws.get("epsilon")
-                )
-            none = tf.zeros_like(loss)
-            beliefs = [
-                tf.reduce_mean(self._loss.belief(believed[kind])) if kind in believed else none
-                for kind in ("real", "fake")
-            ]
-            more: list[tf.Tensor] = []
-            if with_generator_loss:
-                more = (
-                    self._generator_losses(believed["fake"], made)
-                    if half != "real"
-                    else [none] * (len(self.losses) - 1)
-                )
-            return [*gradients, loss, *beliefs, *more]
-
-        if fake or self._config.accumulation == 1:
-            found = part(real, draws, fake)
-        else:
-            found = self._accumulate(lambda r, d: part(r, d, {}), real, draws)
-        gradients, (loss, on_real, on_fake, *more) = found[:count], found[count:]
-        finite = all_finite(loss, gradients)
-        metrics = [loss, on_real, on_fake, 1.0 - tf.cast(finite, loss.dtype), attention, *more]
-        return self._pack("discriminator", gradients, metrics), finite
-
-    def _generator_local(
-        self, gradients: Sequence[tf.Tensor], losses: Sequence[tf.Tensor]
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What this rank contributes to an update of the generator, packed; whether it is finite."""
-        loss, *auxiliary = losses
-        finite = all_finite(loss, gradients)
-        return self._pack("generator", gradients, [loss, 1.0 - tf.cast(finite, loss.dtype), *auxiliary]), finite
-
-    def _generator_accumulated(self, real: Tensors, draws: Tensors, update: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """The same, part by part of the batch, with a forward pass of its own for each."""
-        count = len(self.networks["generator"].weights)
-
-        def part(real: Tensors, draws: Tensors) -> list[tf.Tensor]:
-            fake, tape = self._recorded(self._conditions(real), draws, update)
-            upstream, losses = self._upstream(real, fake, draws)
-            weights = self.networks["generator"].weights
-            return [*tape.gradient(self._made(fake), weights, output_gradients=upstream), *losses]
-
-        found = self._accumulate(part, real, draws)
-        return self._generator_local(found[:count], found[count:])
-
-    def _accumulate(
-        self, part: Callable[[Tensors, Tensors], list[tf.Tensor]], real: Tensors, draws: Tensors
-    ) -> list[tf.Tensor]:
-        """Mean of what `part` gives for each of `training.accumulation` equal parts of the batch, one at a time."""
-        return accumulate(self._config.accumulation, part, real, draws)
-
-    # --- over the ranks ----------------------------------------------------------------------------
-
-    def _pack(self, name: str, gradients: Sequence[tf.Tensor], metrics: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        return self._exchange.pack(self.networks[name], gradients, metrics)
-
-    def _begin_mean(self, name: str, local: list[tf.Tensor], which: str = "") -> Callable[[], list[tf.Tensor]]:
-        """Start to average a contribution over the ranks; `which` tells the collectives of several updates apart."""
-        return self._exchange.begin(f"{name}_{which}" if which else name, local)
-
-    def _apply(self, name: str, mean: list[tf.Tensor], rate: tf.Tensor, kept: tf.Tensor | None = None) -> tf.Tensor:
-        """Update a network by the averages over all ranks; the averaged metrics."""
-        gradients, metrics = self._exchange.unpack(self.networks[name], mean, BAD[name])
-        self.optimizers[name].apply(gradients, rate)
-        if kept is not None and self._average is not None:
-            self._average.update(kept)
-        return metrics
+        return {G_LOSS: loss + auxiliary, AUXILIARY: auxiliary}
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
         return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
@@ -531,9 +323,3 @@ class Gan(Method):
 def _noise_of(turn: int) -> str:
     """Name among the draws of the noise of one of several updates of the generator."""
     return f"noise/{turn}"
-
-
-def _sum(updates: Sequence[_Update]) -> list[tf.Tensor]:
-    """Sums of the metrics of updates of one network."""
-    found = [tf.unstack(update.metrics) for update in updates]
-    return [functools.reduce(lambda a, b: a + b, values) for values in zip(*found, strict=True)]

@@ -8,15 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan import rng
-from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import Schema
+from hpcgan.methods.settings import GanSettings
 from hpcgan.networks.layers import Tensors
 
 PREFIX = "instance_noise/"  # of the draws
 SIGMA = "instance_noise_sigma"
 
 
-def sigma(config: TrainingConfig, epochs: float) -> float:
+def sigma(config: GanSettings, epochs: float) -> float:
     """Standard deviation after `epochs` (fractional) epochs: down linearly from that of the configuration to zero."""
     settings = config.instance_noise
     return settings.sigma * max(0.0, 1.0 - epochs / (settings.epochs or float(config.epochs)))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
-from hpcgan.metrics.estimate import Estimate
+from hpcgan.metrics.observable import Estimate
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> Estimate:

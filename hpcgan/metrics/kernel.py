@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcgan.metrics.estimate import Estimate
+from hpcgan.metrics.observable import Estimate
 
 BATCHES = 10
 BATCH = 5000  # events, at most

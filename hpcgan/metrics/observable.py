@@ -1,4 +1,4 @@
-"""Observables of a set of events and the score between two sets. NumPy only, a leaf."""
+"""Observables of a set of events, the score between two sets, a number with its error. NumPy only, a leaf."""
 
 from __future__ import annotations
 
@@ -117,6 +117,14 @@ def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:
         found.append(inverse.reshape(-1) + start)
         start += len(numbers)
     return np.concatenate(found) if found else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value and its standard error, or what its function says the error is."""
+
+    value: float
+    error: float
 
 
 @dataclass(frozen=True)

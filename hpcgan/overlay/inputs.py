@@ -13,8 +13,7 @@ from hpcgan.config import Config
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.evaluation import conditions
-from hpcgan.evaluation.loading import said_of
-from hpcgan.evaluation.output import Log
+from hpcgan.evaluation.loading import notices_of
 from hpcgan.problems import run_data
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -22,6 +21,7 @@ from hpcgan.problems.events import Use, open_events
 from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.source import BLOCKS, SumSource
+from hpcgan.report.output import Log
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 
@@ -85,7 +85,7 @@ def open_signal(path: Path, use: Use) -> Images:
         _reader(source),
         close=source.close,
         weights=source.weights(),
-        notices=said_of(source, use),
+        notices=notices_of(source, use),
     )
 
 

@@ -17,17 +17,17 @@ import numpy as np
 
 from hpcgan.errors import InputError
 from hpcgan.evaluation.compare import join
-from hpcgan.evaluation.output import Clock, Log, check_folder, embed, stamp, write
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
 from hpcgan.metrics.observable import Observable, weighted
-from hpcgan.overlay import page as overlay_page
 from hpcgan.overlay.inputs import Images, open_generated, open_real, open_signal, settings_of
 from hpcgan.problems.base import Observables
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use
 from hpcgan.problems.pileup.files import check_mu
+from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
+from hpcgan.report.page import render
 from hpcgan.weights import check
 
 if TYPE_CHECKING:
@@ -47,36 +47,38 @@ SIGNAL_ALONE, WITH_REAL, WITH_GENERATED = "Signal alone", "With real pileup", "W
 
 
 @dataclass(frozen=True)
-class Report:
-    """A written report.
+class OverlayOptions:
+    """What is overlaid, besides the two inputs.
 
     Attributes
     ----------
-    data : dict
-        Content of the JSON file.
-    html, json : Path
-    pictures : list of Path
+    real_pileup : Path, optional
+        Folder with the pools ``test.h5`` and ``val.h5``; default: the data of the run, wherever they are.
+    events : int
+        Signal events, the first of the file; as many as there are, where there are fewer.
+    use : Use
+        Which signal events are used, and how they count.
+    checkpoint : "best" or "latest"
+        Of a run.
+    seed : int
+        Of generated events.
+    repetitions : int
+        Real-against-real comparisons.
     """
 
-    data: dict[str, Any]
-    html: Path
-    json: Path
-    pictures: list[Path]
+    real_pileup: Path | None = None
+    events: int = 4096
+    use: Use = FILES
+    checkpoint: Literal["best", "latest"] = "best"
+    seed: int = 1
+    repetitions: int = EXCHANGES
+
+
+DEFAULTS = OverlayOptions()
 
 
 def overlay(
-    pileup: Path,
-    signal: Path,
-    mu: int,
-    out: Path,
-    *,
-    real_pileup: Path | None = None,
-    events: int = 4096,
-    use: Use = FILES,
-    checkpoint: Literal["best", "latest"] = "best",
-    seed: int = 1,
-    repetitions: int = EXCHANGES,
-    log: Log = print,
+    pileup: Path, signal: Path, mu: int, out: Path, options: OverlayOptions = DEFAULTS, *, log: Log = print
 ) -> Report:
     """Overlay real and generated pileup on signal events and write the report.
 
@@ -90,18 +92,7 @@ def overlay(
         Events of a pileup.
     out : Path
         Folder of the report.
-    real_pileup : Path, optional
-        Folder with the pools ``test.h5`` and ``val.h5``; default: the data of the run, wherever they are.
-    events : int
-        Signal events, the first of the file; as many as there are, where there are fewer.
-    use : Use
-        Which signal events are used, and how they count.
-    checkpoint : "best" or "latest"
-        Of a run.
-    seed : int
-        Of generated events.
-    repetitions : int
-        Real-against-real comparisons.
+    options : OverlayOptions
     log : callable
         Hears of progress and warnings.
 
@@ -112,39 +103,46 @@ def overlay(
         another problem or another mu.
     """
     check_mu(mu, "--mu")
-    if events < 2:
-        raise InputError(f"--events {events}: give at least 2")
+    if options.events < 2:
+        raise InputError(f"--events {options.events}: give at least 2")
     check_folder(out)
     clock = Clock(log)
     with contextlib.ExitStack() as stack:
-        signals = open_signal(signal, use)
+        signals = open_signal(signal, options.use)
         stack.callback(signals.close)
         problem, config = settings_of(pileup, mu)
+        real_pileup = options.real_pileup
         if real_pileup is None:
             if config is None:
                 raise InputError("--real-pileup is missing: a folder made by 'hpcgan data pileup', to compare with")
             for split in ("test", "val"):
                 config.data.require(split)
             real_pileup = config.data.path
-        n = min(events, signals.n or events)
+        n = min(options.events, signals.n or options.events)
         real, other = open_real(real_pileup, problem, mu, n)
         stack.callback(real.close)
         stack.callback(other.close)
-        generated = open_generated(pileup, problem, mu, checkpoint, seed, log)
+        generated = open_generated(pileup, problem, mu, options.checkpoint, options.seed, log)
         stack.callback(generated.close)
         n = min(n, generated.n or n)
         if n < 2:
             raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
         if signals.weights is not None:
             where = f"{signal}: data set 'weight' of the first {n} events"
-            check(signals.weights[:n], where, f"take more with --events, or ignore weights with {use.ignore_key}")
+            check(
+                signals.weights[:n], where, f"take more with --events, or ignore weights with {options.use.ignore_key}"
+            )
         with clock("jets", f"overlaying on {n} signal events and finding jets"):
-            found, shown = _reconstruct({"signal": signals, "real": real, "other": other, "generated": generated}, n)
-    with clock("score", f"scoring, and {repetitions} comparisons of real against real"):
-        numbers = _compare(found, repetitions, seed)
-    notices = _notices(n, events, signals, generated, real, numbers["band"]["blocks"])
+            observables, images = _reconstruct(
+                {"signal": signals, "real": real, "other": other, "generated": generated}, n
+            )
+    with clock("score", f"scoring, and {options.repetitions} comparisons of real against real"):
+        numbers = _compare(observables, options.repetitions, options.seed)
+    notices = _notices(n, options.events, signals, generated, real, numbers["band"]["blocks"])
     with clock("figures", "drawing"):
-        figures = [embed(name, caption, figure, "overlay") for name, caption, figure in _figures(found, shown, mu)]
+        figures = [
+            embed(name, caption, figure, "overlay") for name, caption, figure in _figures(observables, images, mu)
+        ]
     whole = {
         "schema": "hpcgan.overlay",
         "schema_version": SCHEMA_VERSION,
@@ -153,19 +151,19 @@ def overlay(
         "events": n,
         "signal": {"label": signals.label, "path": str(signal), "events": signals.n},
         "real": {"label": real.label, "path": str(real_pileup)},
-        "fake": {"label": generated.label, "path": str(pileup), "seed": seed},
+        "fake": {"label": generated.label, "path": str(pileup), "seed": options.seed},
         "notices": notices,
         **numbers,
-        "figures": [{"name": f.name, "caption": f.caption, "group": f.group} for f in figures],
+        "figures": listed(figures),
         "timing": clock.seconds(),
     }
     files: dict[str, bytes | str] = {f"{figure.name}.png": figure.png for figure in figures}
     files["overlay.json"] = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-    files["overlay.html"] = overlay_page.render(whole, figures)
+    files["overlay.html"] = render("overlay.html.j2", whole, figures, notices)
     pictures = [out / name for name in files if name.endswith(".png")]
-    made = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
-    write(out, files, results(made))
-    return made
+    report = Report(whole, out / "overlay.html", out / "overlay.json", pictures)
+    write(out, files, results(report))
+    return report
 
 
 def summary(report: Report) -> str:
@@ -178,10 +176,10 @@ def results(report: Report) -> str:
     data = report.data
     lines = [f"pileup of mu = {data['mu']} on {data['events']} signal events; shift of the mean by"]
     for name, label in SHIFTED.items():
-        found = data["quantities"][name]
-        unit = f" {found['unit']}" if found["unit"] else ""
+        quantity = data["quantities"][name]
+        unit = f" {quantity['unit']}" if quantity["unit"] else ""
         parts = [
-            f"{_spread(found[key])}{unit} {what}"
+            f"{_spread(quantity[key])}{unit} {what}"
             for key, what in (
                 ("shift_real", "(real)"),
                 ("shift_generated", "(generated)"),
@@ -212,36 +210,37 @@ def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observabl
     size = step * max(1, CHUNK // step)
     jets = RpvProblem(RpvModel())
     parts: dict[str, list[Observables]] = {name: [] for name in inputs}
-    shown: dict[str, np.ndarray] = {}
+    first_images: dict[str, np.ndarray] = {}
     for first in range(0, n, size):
         count = min(size, n - first)
         alone = _checked(inputs["signal"], first, count)
         for name, images in inputs.items():
-            made = alone if name == "signal" else alone + _checked(images, first, count)
-            parts[name].append(jets.observables({"hist": made}))
-            shown.setdefault(name, made[:SHOWN])
-    found = {name: join(pieces) for name, pieces in parts.items()}
+            overlaid = alone if name == "signal" else alone + _checked(images, first, count)
+            parts[name].append(jets.observables({"hist": overlaid}))
+            first_images.setdefault(name, overlaid[:SHOWN])
+    observables = {name: join(pieces) for name, pieces in parts.items()}
     weights = inputs["signal"].weights
     if weights is not None:
-        found = {name: weighted(side, weights[:n]) for name, side in found.items()}
+        observables = {name: weighted(side, weights[:n]) for name, side in observables.items()}
     for name in ("real", "other"):
         of = inputs[name].blocks
         blocks = None if of is None else of(0, n)
-        found[name] = {key: dataclasses.replace(value, blocks=blocks) for key, value in found[name].items()}
-    return found, shown
+        side = observables[name].items()
+        observables[name] = {key: dataclasses.replace(value, blocks=blocks) for key, value in side}
+    return observables, first_images
 
 
 def _checked(images: Images, first: int, count: int) -> np.ndarray:
-    made = images.read(first, count)
-    files.check_images(made, str(images.path), first)
-    return made
+    sums = images.read(first, count)
+    files.check_images(sums, str(images.path), first)
+    return sums
 
 
-def _compare(found: dict[str, Observables], repetitions: int, seed: int) -> dict[str, Any]:
+def _compare(observables: dict[str, Observables], repetitions: int, seed: int) -> dict[str, Any]:
     problem = RpvProblem(RpvModel())
-    signal, real, generated = found["signal"], found["real"], found["generated"]
+    signal, real, generated = observables["signal"], observables["real"], observables["generated"]
     score = problem.score(real, generated)
-    band = paired_null_band(real, found["other"], problem.score, repetitions, seed)
+    band = paired_null_band(real, observables["other"], problem.score, repetitions, seed)
     quantities = {name: _shifts(signal[name], real[name], generated[name]) for name in SHIFTED}
     return {
         "quantities": quantities,
@@ -294,36 +293,31 @@ def _notices(n: int, requested: int, signals: Images, generated: Images, real: I
     return notices
 
 
-def _figures(found: dict[str, Observables], shown: dict[str, np.ndarray], mu: int) -> list[tuple[str, str, Figure]]:
+def _figures(
+    observables: dict[str, Observables], images: dict[str, np.ndarray], mu: int
+) -> list[tuple[str, str, Figure]]:
     from hpcgan.problems.detector_images.figures import AXES, EXTENT
     from hpcgan.report import plots
 
-    signal, real, generated = found["signal"], found["real"], found["generated"]
-    names = (WITH_REAL, WITH_GENERATED)
-    made = []
+    signal, real, generated = (observables[name] for name in ("signal", "real", "generated"))
+
+    def sides(name: str) -> dict[str, Observable]:
+        return {WITH_REAL: real[name], WITH_GENERATED: generated[name], SIGNAL_ALONE: signal[name]}
+
+    figures = []
     for name, label in SHIFTED.items():
         edges = bin_edges(np.concatenate([signal[name].values, real[name].values]))
-        figure = plots.histogram_ratio(
-            real[name], generated[name], label, edges=edges, names=names, before=(SIGNAL_ALONE, signal[name])
-        )
         caption = f"{label} of the signal alone and with pileup of mu = {mu} (figure 5 of Farrell et al. 2019)."
-        made.append((name, caption, figure))
-        a, b = (
-            Observable(side[name].values - signal[name].values, unit=signal[name].unit, weights=signal[name].weights)
-            for side in (real, generated)
-        )
-        figure = plots.histogram_ratio(a, b, f"Shift of {label.lower()}", names=("Real pileup", "Generated pileup"))
-        made.append((f"{name}_shift", f"What pileup adds to the {label.lower()} of each event.", figure))
-    figure = plots.histogram_ratio(
-        real["jet_pt"],
-        generated["jet_pt"],
-        "Jet $p_T$",
-        entries="Jets",
-        log_y=True,
-        names=names,
-        before=(SIGNAL_ALONE, signal["jet_pt"]),
-    )
-    made.append(("jet_pt", "Transverse momentum of every jet.", figure))
-    figure = plots.image_grid(shown["real"], shown["generated"], EXTENT, "Energy [MeV]", AXES)
-    made.append(("images", "The same signal events with real and with generated pileup, unselected.", figure))
-    return made
+        figures.append((name, caption, plots.named_histogram_ratio(sides(name), label, edges=edges)))
+        unit, weights = signal[name].unit, signal[name].weights
+        shifts = {
+            f"{kind} pileup": Observable(side[name].values - signal[name].values, unit=unit, weights=weights)
+            for kind, side in (("Real", real), ("Generated", generated))
+        }
+        caption = f"What pileup adds to the {label.lower()} of each event."
+        figures.append((f"{name}_shift", caption, plots.named_histogram_ratio(shifts, f"Shift of {label.lower()}")))
+    figure = plots.named_histogram_ratio(sides("jet_pt"), "Jet $p_T$", entries="Jets", log_y=True)
+    figures.append(("jet_pt", "Transverse momentum of every jet.", figure))
+    figure = plots.image_grid(images["real"], images["generated"], EXTENT, "Energy [MeV]", AXES)
+    figures.append(("images", "The same signal events with real and with generated pileup, unselected.", figure))
+    return figures

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcgan.config import LARGEST_RATE, METHODS
+from hpcgan.config import LARGEST_RATE, settings_of
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
@@ -59,11 +59,10 @@ def networks_of(run: RunDirectory) -> tuple[str, ...]:
     InputError
         There is no run here, or one of a method that this version does not know.
     """
-    name = run.read_config().get("method", "gan")  # which runs of older versions do not say
-    method = METHODS.get(name) if isinstance(name, str) else None
-    if method is None:
-        raise InputError(f"{run.config_file}: method '{name}' does not exist")
-    return method.networks
+    try:
+        return settings_of(str(run.read_config().get("method"))).networks
+    except InputError as error:
+        raise InputError(f"{run.config_file}: {error}") from None
 
 
 def check(name: str, rates: Mapping[str, Any], networks: Sequence[str]) -> None:

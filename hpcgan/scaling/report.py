@@ -186,30 +186,19 @@ def title(report: Mapping[str, Any]) -> str:
 
 def page(report: Mapping[str, Any], picture: bytes | None) -> str:
     """The study as one HTML page."""
-    from hpcgan.report.page import EmbeddedFigure, document, gallery, label, table, text
+    from hpcgan.report.page import EmbeddedFigure, render
 
-    s = report["setting"]
-    created = datetime.datetime.fromisoformat(report["created"]).strftime("%-d %B %Y, %H:%M UTC")
-    how = (
-        f"Problem {report['problem']}, configuration {s['identity']}, {s['steps']} steps a point after {s['warm_up']} "
-        f"that do not count, {s['cores']} cores a node, hpcgan {report['hpcgan']}, {created}."
+    caption = (
+        "Left: samples a second; dashed, ranks times the one-rank point. Middle: efficiency against the one-rank "
+        "point. Right: a step and its parts (a negative communication is drawn as zero). " + ERRORS
     )
-    shown = []
-    if picture is not None:
-        caption = (
-            "Left: samples a second; dashed, ranks times the one-rank point. Middle: efficiency against the one-rank "
-            "point. Right: a step and its parts (a negative communication is drawn as zero). " + ERRORS
-        )
-        shown = [EmbeddedFigure("scaling", caption, picture, "study")]
-    meaning = [[text(label(name)), text(what)] for name, what in report["meaning"].items()]
-    sections = [
-        f"<h1>{text(title(report))}</h1>",
-        f'<p class="soft">{text(how)}</p>',
-        *(f'<p class="notice">{text(note)}</p>' for note in notes(report)),
-        gallery(shown),
-        "<h2>Points</h2>",
-        table([*COLUMNS[:6], "step [ms]", *(f"{part} [ms]" for part in PARTS)], rows(report), ERRORS),
-        "<h2>What the numbers mean</h2>",
-        "<dl>" + "".join(f"<dt><b>{name}</b></dt><dd><p>{what}</p></dd>" for name, what in meaning) + "</dl>",
-    ]
-    return document(f"Scaling of {report['name']}", sections)
+    return render(
+        "scaling.html.j2",
+        dict(report),
+        [] if picture is None else [EmbeddedFigure("scaling", caption, picture, "study")],
+        notes(report),
+        heading=title(report),
+        columns=[*COLUMNS[:6], "step [ms]", *(f"{part} [ms]" for part in PARTS)],
+        rows=rows(report),
+        errors=ERRORS,
+    )

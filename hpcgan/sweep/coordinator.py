@@ -6,27 +6,25 @@ which trials have ended, which are still run by somebody, and which were lost, a
 
 from __future__ import annotations
 
-import math
-import statistics
+import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from hpcgan.config import SweepSection
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
 from hpcgan.launch.process import GRACE, Requests
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.lease import attempt_state
+from hpcgan.sweep import optuna_study, pruning
 from hpcgan.sweep.executors.base import Executor
-from hpcgan.sweep.ledger import (
-    OWN_SAMPLERS,
-    Ledger,
-    known_params,
-    repeat_seed,
-    scores_of,
-    trial_seed,
-)
+from hpcgan.sweep.search import OWN_SAMPLERS, hand_out, known_params, repeat_seed, trial_seed
 from hpcgan.sweep.space import Space
-from hpcgan.sweep.store import STATES, Assignment, Description, Result, StudyDirectory
+from hpcgan.sweep.statistics import Standing, ranking
+from hpcgan.sweep.store import Assignment, Result, StudyDirectory
+from hpcgan.sweep.table import TableReader
 from hpcgan.sweep.trial import failure_file, standing
 from hpcgan.system import failure
 
@@ -36,42 +34,31 @@ LONGEST_BACKOFF = 60.0
 FRUITLESS = 3
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much is to be done.
+@dataclass
+class _OpenTrial:
+    """What the coordinator remembers of a trial that has not ended.
 
     Attributes
     ----------
-    trials : int
-        Of the search.
-    top, repeats : int
-        So many of the best are trained again, with so many fresh seeds each. 0 repeats: none are.
-    retries : int
-        How often a lost trial is started again.
-    backoff : float
-        Seconds before that, more before each one after it.
+    not_before : float
+        When it may be started again, on this process's clock.
+    stops : int
+        In a row, without a new checkpoint in between.
+    step : int
+        Of its newest checkpoint when it was stopped last.
+    judged : int
+        Epochs that the pruner has seen.
+    elsewhere : bool
+        Somebody runs it who is not this coordinator's executor.
     """
-
-    trials: int
-    top: int = 1
-    repeats: int = 0
-    retries: int = 3
-    backoff: float = 2.0
-
-
-@dataclass
-class _Standing:
-    """What the coordinator remembers of a trial that has not ended."""
 
     not_before: float = 0.0
     stops: int = 0
-    lost: int = 0
     step: int = -1
-    size: int = -1  # of its metrics when they were last looked at
+    judged: int = 0
     elsewhere: bool = False
 
 
-@dataclass
 class Coordinator:
     """Runs a study to its end.
 
@@ -79,39 +66,48 @@ class Coordinator:
     ----------
     study : StudyDirectory
         Whose lease the caller holds.
-    description : Description
     space : Space
-    ledger : Ledger
     executor : Executor
-    plan : Plan
+    plan : SweepSection
+        How much is to be done: `trials`, `top`, `repeats`, `retries`.
     requests : Requests
         Requests to stop that this process has got.
     report : callable
         Takes one line for the user.
     check : callable
         Raises when another coordinator has taken the study over.
-    concurrency : int
-        Trials at a time of an executor that queues by itself, for samplers that learn from what has ended.
+
+    Attributes
+    ----------
+    backoff : float
+        Seconds before a lost trial is started again, more before each time after it.
     grace : float
         Seconds for trials to end after they were asked to.
     """
 
-    study: StudyDirectory
-    description: Description
-    space: Space
-    ledger: Ledger
-    executor: Executor
-    plan: Plan
-    requests: Requests
-    report: Callable[[str], None]
-    check: Callable[[], None] = lambda: None
-    concurrency: int = 1
-    grace: float = GRACE
-    _assignments: dict[int, Assignment] = field(default_factory=dict)
-    _results: dict[int, Result] = field(default_factory=dict)
-    _open: dict[int, _Standing] = field(default_factory=dict)
-    _flying: set[int] = field(default_factory=set)
-    _started: bool = False
+    backoff = 2.0
+    grace = GRACE
+
+    def __init__(
+        self,
+        study: StudyDirectory,
+        space: Space,
+        executor: Executor,
+        plan: SweepSection,
+        requests: Requests,
+        report: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.study, self.space, self.executor, self.plan = study, space, executor, plan
+        self.requests, self.report, self.check = requests, report, check
+        self._reader = TableReader(study.path)
+        self.description = self._reader.description
+        self._assignments: dict[int, Assignment] = {}
+        self._results: dict[int, Result] = {}
+        self._open: dict[int, _OpenTrial] = {}
+        self._flying: set[int] = set()
+        self._sizes: dict[int, int] = {}  # of metrics when they were last looked at
+        self._started = False
 
     def run(self) -> int:
         """Until everything is done; the exit code.
@@ -126,7 +122,7 @@ class Coordinator:
         self._read()
         done = sum(1 for n in self._results if self._assignments[n].repeat_of is None)
         if self._assignments:
-            self.report(f"{done} of {self.plan.trials} trials have ended before")
+            self.report(f"{done} of {self._wanted} trials have ended before")
         while not self.requests.made():
             self.check()
             self._heed()
@@ -136,7 +132,7 @@ class Coordinator:
                 break
             self._hand_in()
             if not self._open and not self._next_phase():
-                return EXIT_DONE if self.best() else EXIT_FAILED  # not one trial is complete
+                return EXIT_DONE if self._best() else EXIT_FAILED  # not one trial is complete
             self._pause(self.executor.every)
         self._stop()
         raise Interrupted(f"{self.study.path}: stopped on request; run the same command to go on")
@@ -145,15 +141,15 @@ class Coordinator:
 
     def _read(self) -> None:
         """Take up what an earlier coordinator has left."""
-        for number in range(self.ledger.count()):
+        for number in self.study.numbers():
             assignment = self.study.assignment(number)
-            if assignment is None:
-                raise HpcganError(f"{self.study.assignment_file(number)}: is gone")
+            if assignment is None:  # its directory was made, and nothing said of it
+                continue
             self._assignments[number] = assignment
             if (result := self.study.result(number)) is not None:
                 self._results[number] = result
             if not self._ended(number):
-                self._open[number] = _Standing()
+                self._open[number] = _OpenTrial()
         self._flying = self.executor.in_flight() & set(self._open)
         for number in self._open:
             if attempt_state(self.study.runner(number)) == "running":
@@ -165,16 +161,16 @@ class Coordinator:
     def _ended(self, number: int) -> bool:
         """Whether nothing is left to do of a trial."""
         result = self._results.get(number)
-        if result is None:
-            return False
-        tested = result.test_score is not None or "test_failed" in result.extra
-        return not self._assignments[number].test or tested
+        return result is not None and (result.tested or not self._assignments[number].test)
 
-    def _take(self, assignment: Assignment) -> None:
-        """A new trial."""
-        self._assignments[assignment.number] = assignment
-        self._open[assignment.number] = _Standing()
-        self._look(assignment.number)  # one that the configuration refuses has its result by now
+    def _begin(self, params: dict[str, Any], seed: int, **fields: Any) -> Assignment:
+        """A new trial; its number is the first that is free, so that one whose directory was deleted comes back."""
+        number = _free(self._assignments)
+        assignment = Assignment(number, params, seed, **fields)
+        hand_out(self.study, self.space, assignment)
+        self._assignments[number], self._open[number] = assignment, _OpenTrial()
+        self._look(number)  # one that the configuration refuses has its result by now
+        return assignment
 
     # --- what has ended ------------------------------------------------------------------------------
 
@@ -197,7 +193,6 @@ class Coordinator:
         new = number not in self._results
         self._results[number] = result
         if new:
-            self.ledger.tell(result)
             self.report(self._line(result))
         if self._ended(number):
             self._flying.discard(number)
@@ -207,31 +202,31 @@ class Coordinator:
 
     def _came_back(self, number: int, code: int | None) -> None:
         """A trial's process has ended, and there is no result."""
-        standing_, state = self._open[number], attempt_state(self.study.runner(number))
+        trial, state = self._open[number], attempt_state(self.study.runner(number))
         if state == "running":  # by somebody else, who was there first: see how that ends
-            standing_.elsewhere = True
+            trial.elsewhere = True
             return
         if self._look(number):  # by then
             return
-        standing_.elsewhere = False
+        trial.elsewhere = False
         self._flying.discard(number)
         self._heed()
         if self.requests.made():  # that is why
             return
         if code == EXIT_INTERRUPTED or (code is None and state == "interrupted"):
             step = checkpoints.newest_step(self.study.trial(number).checkpoints)
-            standing_.stops = 1 if step > standing_.step else standing_.stops + 1
-            standing_.step = step
-            if standing_.stops < FRUITLESS:
+            trial.stops = 1 if step > trial.step else trial.stops + 1
+            trial.step = step
+            if trial.stops < FRUITLESS:
                 self.report(f"trial {number} was stopped: it is started again")
                 return
-        # The ledger's trial is closed once it is trained: losses while it is scored on test events are counted here.
-        lost = standing_.lost = max(self.ledger.lose(number), standing_.lost + 1)
+        lost = self._assignments[number].lost + 1
+        self._assign(replace(self._assignments[number], lost=lost))
         reason = failure.read(failure_file(self.study, number))
         why = f"exit code {code}" if code is not None else "its process is gone"
         why += f": {reason}" if reason is not None else ""
         if lost <= self.plan.retries:
-            standing_.not_before = time.monotonic() + min(self.plan.backoff * lost, LONGEST_BACKOFF)
+            trial.not_before = time.monotonic() + min(self.backoff * lost, LONGEST_BACKOFF)
             self.report(f"trial {number} was lost ({why}); {lost} of {self.plan.retries} retries")
             return
         self._give_up(number, f"lost {lost} times, the last time with {why}")
@@ -242,60 +237,55 @@ class Coordinator:
             self.study.write_result(replace(result, extra={**result.extra, "test_failed": reason}))
         else:
             score, epoch, epochs = standing(self.study, number)
-            assignment, lost = self._assignments[number], self.ledger.lost(number)
-            made = assignment.result(lost, "failed", reason, score=score, epoch=epoch, epochs=epochs)
-            self.study.write_result(made)
+            assignment = self._assignments[number]
+            self.study.write_result(
+                assignment.result(assignment.lost, "failed", reason, score=score, epoch=epoch, epochs=epochs)
+            )
+        self._assign(replace(self._assignments[number], lost=0))  # who deletes the result has it tried anew
         self._look(number)
+
+    def _assign(self, assignment: Assignment) -> None:
+        """Say something else of a trial."""
+        self._assignments[assignment.number] = assignment
+        self.study.write_assignment(assignment)
 
     # --- pruning -------------------------------------------------------------------------------------
 
     def _observe(self) -> None:
-        """Tell the ledger of new epochs, and trials of its verdict."""
+        """Judge trials by their new epochs."""
         if self.description.pruner == "none":
             return
-        for number in sorted(self._flying):
-            run, known = self.study.trial(number), self._open[number]
-            if self._assignments[number].repeat_of is not None or run.verdict_file.exists():
+        judged = [n for n in sorted(self._flying) if self._assignments[n].repeat_of is None]
+        sizes = {number: _size(self.study.trial(number).metrics_file) for number in judged}
+        if sizes == self._sizes:
+            return
+        self._sizes, rows = sizes, self._reader.read().rows
+        for row in (row for row in rows if row.number in judged and row.curve):
+            if self.study.trial(row.number).verdict_file.exists():
                 continue
-            try:
-                size = run.metrics_file.stat().st_size
-            except OSError:
-                continue
-            if size == known.size:
-                continue
-            known.size = size
-            scores = scores_of(self.study, number)
-            epoch = self.ledger.observe(number, scores)
-            if epoch is not None:
-                best = min(s for e, s in scores.items() if e <= epoch)
-                reason = f"{self.description.pruner} pruning after epoch {epoch}, best score {best:.2f}"
-                if self.study.write_verdict(number, reason, epoch):
-                    self.report(f"trial {number} shall end: {reason}")
+            reason = pruning.verdict(self.description.pruner, row, rows, self._open[row.number].judged)
+            self._open[row.number].judged = row.epochs
+            if reason is not None and self.study.write_verdict(row.number, reason, row.epochs):
+                self.report(f"trial {row.number} shall end: {reason}")
 
     # --- what is next --------------------------------------------------------------------------------
 
     def _hand_in(self) -> None:
         """Start what waits, and ask for new trials while there is room."""
         waiting = [n for n in sorted(self._open) if n not in self._flying]
-        searched = sum(1 for a in self._assignments.values() if a.repeat_of is None)
         own = self.description.sampler in OWN_SAMPLERS
-        while searched < self.plan.trials and self._room(len(waiting), own) > 0:
-            seed = trial_seed(self.description.seed, searched)
-            if own:
-                params = known_params(self.space, self.description, searched)
-                made = self.ledger.add(params, seed, searched)
-            else:
-                made = self.ledger.ask(seed, searched)
-            self._take(made)
-            searched += 1
-            if made.number in self._open:
-                waiting.append(made.number)
+        indices = {a.index for a in self._assignments.values()}
+        while (index := _free(indices)) < self._wanted and self._room(len(waiting), own) > 0:
+            assignment = self._search(index)
+            indices.add(index)
+            if assignment.number in self._open:
+                waiting.append(assignment.number)
             if not own and self.requests.made():
                 break
         now = time.monotonic()
         ready = [n for n in waiting if self._open[n].not_before <= now]
-        if self.executor.slots is not None:
-            ready = ready[: max(0, self.executor.slots - len(self._flying))]
+        if not self.executor.queues:
+            ready = ready[: max(0, self.executor.concurrency - len(self._flying))]
         if not ready:
             return
         try:
@@ -312,61 +302,68 @@ class Coordinator:
         for number in ready:
             self._open[number].elsewhere = False
 
+    def _search(self, index: int) -> Assignment:
+        """The next trial of the search."""
+        seed = trial_seed(self.description.seed, index)
+        if self.description.sampler in OWN_SAMPLERS:
+            return self._begin(known_params(self.space, self.description, index), seed, index=index)
+        marks = {number: assignment.marks for number, assignment in self._assignments.items()}
+        number = _free(self._assignments)
+        params, noted = optuna_study.ask(self.space, self._reader.read(), number, marks)
+        return self._begin(params, seed, index=index, marks=noted)
+
     def _room(self, waiting: int, own: bool) -> int:
         """For how many more trials parameters are wanted now."""
-        if self.executor.slots is None and own:
+        if self.executor.queues and own:  # others learn from what has ended
             return 1
-        most = self.executor.slots if self.executor.slots is not None else self.concurrency
-        return most - len(self._flying) - waiting
+        return self.executor.concurrency - len(self._flying) - waiting
 
     def _next_phase(self) -> bool:
         """When all that was begun has ended: repetitions, then test events; False if there is nothing more."""
         if not self.plan.repeats:
             return False
-        chosen = self.best()[: self.plan.top]
-        fresh = False
-        for result in chosen:
-            there = sum(1 for a in self._assignments.values() if a.repeat_of == result.number)
-            for repetition in range(there, self.plan.repeats):
-                seed = repeat_seed(self.description.seed, result.number, repetition)
-                self._take(self.ledger.add(result.params, seed, None, result.number))
-                fresh = True
-        if fresh:
-            which = ", ".join(str(result.number) for result in chosen)
+        chosen = self._best()[: self.plan.top]
+        if begun := [number for number in chosen if self._repeat(number)]:
+            which = ", ".join(str(number) for number in begun)
             self.report(f"trained again with {self.plan.repeats} fresh seeds each: trial {which}")
             return True
-        winner = self.winner()
-        if winner is None:
+        first = next(iter(self.ranking()), None)
+        if first is None or first.repeats is None:
             return False
-        for number, assignment in self._assignments.items():
-            if assignment.repeat_of == winner and self._results[number].state == "complete" and not assignment.test:
-                self._assignments[number] = replace(assignment, test=True)
-                self.study.write_assignment(self._assignments[number])
-                if not self._ended(number):
-                    self._open[number] = _Standing()
-                    fresh = True
-        if fresh:
-            self.report(f"trial {winner} has the best mean: its repetitions are scored on test events")
-        return fresh
+        untested = [
+            a for a in self._assignments.values()
+            if a.repeat_of == first.number and not a.test and self._results[a.number].state == "complete"
+        ]  # fmt: skip
+        for assignment in untested:
+            self._assign(replace(assignment, test=True, lost=0))
+            if not self._ended(assignment.number):
+                self._open[assignment.number] = _OpenTrial()
+        if self._open:
+            self.report(f"trial {first.number} has the best mean: its repetitions are scored on test events")
+        return bool(self._open)
 
-    def best(self) -> list[Result]:
-        """Complete trials of the search, the best first."""
-        done = [r for r in self._results.values() if r.repeat_of is None and r.state == "complete"]
-        return sorted((r for r in done if r.score is not None), key=lambda r: (r.score, r.number))
+    def _repeat(self, number: int) -> bool:
+        """Begin the repetitions that a trial still lacks; False if it lacks none."""
+        seeds = {a.seed for a in self._assignments.values() if a.repeat_of == number}
+        wanted = [repeat_seed(self.description.seed, number, i) for i in range(self.plan.repeats)]
+        missing = [seed for seed in wanted if seed not in seeds]
+        for seed in missing:
+            self._begin(self._results[number].params, seed, index=None, repeat_of=number)
+        return bool(missing)
 
-    def repeated(self, number: int) -> list[Result]:
-        """Repetitions of a trial that have ended."""
-        return [r for r in self._results.values() if r.repeat_of == number]
+    def ranking(self) -> list[Standing]:
+        """Configurations by what came of them, the best first."""
+        return ranking(self._results.values())
 
-    def winner(self) -> int | None:
-        """The trial whose repetitions have the best mean; those with failed ones come after all others."""
-        ranks = []
-        for result in self.best()[: self.plan.top]:
-            scores = [r.score for r in self.repeated(result.number) if r.state == "complete" and r.score is not None]
-            if scores:
-                failed = len(self.repeated(result.number)) - len(scores)
-                ranks.append((failed, statistics.fmean(scores), result.number))
-        return min(ranks)[2] if ranks else None
+    def _best(self) -> list[int]:
+        """Complete trials of the search by their own score, by which they are chosen for repetitions."""
+        scored = [(s.score, s.number) for s in self.ranking() if s.score is not None]
+        return [number for _, number in sorted(scored)]
+
+    @property
+    def _wanted(self) -> int:
+        """Trials of the search."""
+        return self.plan.trials or 0
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -404,40 +401,7 @@ class Coordinator:
             what += f" (repeats {result.repeat_of})"
         score = "" if result.score is None else f" score {result.score:.2f} in epoch {result.epoch},"
         reason = f" ({result.reason})" if result.reason else ""
-        return f"{what} {result.state}:{score} {done} of {self.plan.trials} done{reason}"
-
-    def summary(self) -> list[str]:
-        """What a terminal shows of the outcome."""
-        results = [r for r in self._results.values() if r.repeat_of is None]
-        counts = {state: sum(1 for r in results if r.state == state) for state in STATES}
-        lines = [", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete")]
-        for result in self.best()[: max(3, self.plan.top if self.plan.repeats else 0)]:
-            params = ", ".join(f"{key} {_brief(value)}" for key, value in result.params.items())
-            lines.append(f"trial {result.number}: score {result.score:.2f} in epoch {result.epoch} ({params})")
-            scores = [r.score for r in self.repeated(result.number) if r.state == "complete" and r.score is not None]
-            if scores:
-                lines.append(f"  with {_plural(len(scores), 'fresh seed')}: {_mean(scores)}")
-        if self.plan.repeats and (winner := self.winner()) is not None:
-            tested = [r.test_score for r in self.repeated(winner) if r.test_score is not None]
-            on_test = f"; on test events {_mean(tested)}" if tested else ""
-            lines.append(f"winner: trial {winner}{on_test}")
-        elif len(self.best()) > 1:
-            lines.append("The best score of many is too good to be true: see --repeats.")
-        return lines
-
-
-def _mean(scores: list[float]) -> str:
-    """With its standard error."""
-    spread = f" +- {statistics.stdev(scores) / math.sqrt(len(scores)):.2f}" if len(scores) > 1 else ""
-    return f"score {statistics.fmean(scores):.2f}{spread}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _brief(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return f"{what} {result.state}:{score} {done} of {self._wanted} done{reason}"
 
 
 def _numbers(numbers: set[int]) -> str:
@@ -445,3 +409,15 @@ def _numbers(numbers: set[int]) -> str:
     if len(listed) > 8:
         return f"{len(listed)} trials"
     return f"trial{'s' * (len(listed) > 1)} " + ", ".join(str(n) for n in listed)
+
+
+def _free(taken: Container[int | None]) -> int:
+    """The first whole number that is not taken."""
+    return next(number for number in itertools.count() if number not in taken)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from hpcgan.report.plots import COLOURS, FAKE, REAL, new_figure, styled
-from hpcgan.sweep.domain import Domain, domains, short_names
+from hpcgan.sweep.dimension import Dimension, Int
+from hpcgan.sweep.labels import short_names
 from hpcgan.sweep.statistics import Importance, Standing
 from hpcgan.sweep.table import Row, RowState, Table
 
@@ -25,16 +26,16 @@ LOG_FROM = 8.0
 """Scores whose largest is this many times the smallest get a logarithmic axis."""
 
 
-def varied(table: Table) -> list[Domain]:
-    """Domains of the keys that differ among the trials of the search."""
+def varied(table: Table) -> list[Dimension]:
+    """Dimensions of the keys that differ among the trials of the search."""
     rows = table.searched()
-    return [d for d in domains(table) if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
+    return [d for d in table.dimensions() if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
 
 
 @styled
 def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
     """Score against each hyper-parameter; None if no trial has a score or nothing differs."""
-    shown, names = varied(table), short_names([d.key for d in domains(table)])
+    shown, names = varied(table), short_names([d.key for d in table.dimensions()])
     rows = table.searched()
     scores = [r.score for r in rows if r.score is not None]
     if not shown or not scores:
@@ -59,11 +60,11 @@ def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | No
     return figure
 
 
-def _draw_scores(panel: Axes, domain: Domain, rows: Sequence[Row], standings: Sequence[Standing]) -> None:
+def _draw_scores(panel: Axes, domain: Dimension, rows: Sequence[Row], standings: Sequence[Standing]) -> None:
     def x_of(row: Row | Standing) -> float | None:
         place = domain.place(row.params.get(domain.key))
         # Choices lie side by side, so that trials of the same do not hide one another.
-        aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if domain.choices else 0.0
+        aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if domain.labels else 0.0
         return None if place is None else place + aside
 
     kinds: tuple[tuple[str, list[Row], dict[str, Any]], ...] = (
@@ -88,7 +89,7 @@ def _draw_scores(panel: Axes, domain: Domain, rows: Sequence[Row], standings: Se
         )  # fmt: skip
     if standings and (x := x_of(standings[0])) is not None and math.isfinite(standings[0].value):
         panel.plot(x, standings[0].value, "o", ms=13, mfc="none", mew=1.6, color="black", label="first place", zorder=5)
-    for place in range(len(domain.choices)):
+    for place in range(len(domain.labels)):
         mine_here = [
             r.score
             for r in rows
@@ -163,7 +164,7 @@ def _draw_parallel(panel: Axes, table: Table) -> None:
     rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
     scores = [r.score for r in rows if r.state == "complete" and r.score is not None]
     shown, norm = varied(table), _norm(scores)
-    names = short_names([d.key for d in domains(table)])
+    names = short_names([d.key for d in table.dimensions()])
     palette, absent = colormaps["viridis"], False
     for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
         y = [_height(d, row.params.get(d.key)) for d in shown]
@@ -192,21 +193,21 @@ ABSENT = -0.12
 """Height of what a trial does not have, below the values."""
 
 
-def _height(domain: Domain, value: Any) -> float:
+def _height(domain: Dimension, value: Any) -> float:
     place = domain.place(value)
     if place is None:
         return ABSENT
     low, high = domain.low, domain.high
-    if domain.log:
+    if domain.is_log:
         low, high, place = math.log(low), math.log(high), math.log(place)
     return (place - low) / (high - low) if high > low else 0.5
 
 
-def _ticks(domain: Domain) -> list[tuple[float, str]]:
-    if domain.choices:
-        step = max(1, math.ceil(len(domain.choices) / 10))
-        return [(i / max(1.0, domain.high), name) for i, name in enumerate(domain.choices) if i % step == 0]
-    middle = math.sqrt(domain.low * domain.high) if domain.log else 0.5 * (domain.low + domain.high)
+def _ticks(domain: Dimension) -> list[tuple[float, str]]:
+    if domain.labels:
+        step = max(1, math.ceil(len(domain.labels) / 10))
+        return [(i / max(1.0, domain.high), name) for i, name in enumerate(domain.labels) if i % step == 0]
+    middle = math.sqrt(domain.low * domain.high) if domain.is_log else 0.5 * (domain.low + domain.high)
     return [(_height(domain, v), f"{v:.3g}") for v in (domain.low, middle, domain.high)]
 
 
@@ -354,21 +355,21 @@ _ROOM = 0.17
 """Of a panel's width, that a label needs."""
 
 
-def _value_axis(panel: Axes, domain: Domain, values: set[float]) -> None:
-    if domain.choices:
-        long = sum(len(name) for name in domain.choices) > 28
-        labels = [_text(_cut(name, 16)) for name in domain.choices]
+def _value_axis(panel: Axes, domain: Dimension, values: set[float]) -> None:
+    if domain.labels:
+        long = sum(len(name) for name in domain.labels) > 28
+        labels = [_text(_cut(name, 16)) for name in domain.labels]
         panel.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlim(-0.6, len(labels) - 0.4)
         return
-    if domain.log:
+    if domain.is_log:
         panel.set_xscale("log")
-    if domain.integer and len(values) <= 8:
+    if isinstance(domain, Int) and len(values) <= 8:
         panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
         panel.xaxis.set_minor_locator(NullLocator())
     panel.margins(x=0.06)
-    if domain.log and not (domain.integer and len(values) <= 8):
+    if domain.is_log and not (isinstance(domain, Int) and len(values) <= 8):
         ticks = log_ticks(*panel.get_xlim())
         panel.set_xticks(ticks, [f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") for value in ticks])
         panel.xaxis.set_minor_formatter(NullFormatter())

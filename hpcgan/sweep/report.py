@@ -18,10 +18,10 @@ from hpcgan.evaluation import run_samples
 from hpcgan.report.page import EmbeddedFigure
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.sweep import page
-from hpcgan.sweep.domain import domains
+from hpcgan.sweep.labels import one_line
 from hpcgan.sweep.statistics import Standing, importance, ranking
 from hpcgan.sweep.store import check_json
-from hpcgan.sweep.table import ENDED, Row, Table, one_line
+from hpcgan.sweep.table import ENDED, Row, Table
 from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
@@ -121,14 +121,14 @@ def columns(table: Table) -> dict[str, list[Any]]:
     """
     return {
         **{name: [getattr(row, name) for row in table.rows] for name in _BEFORE},
-        **{f"params.{d.key}": [row.params.get(d.key) for row in table.rows] for d in domains(table)},
+        **{f"params.{d.key}": [row.params.get(d.key) for row in table.rows] for d in table.dimensions()},
         **{name: [getattr(row, name) for row in table.rows] for name in _AFTER},
     }
 
 
 def to_csv(table: Table) -> str:
     """One line a trial; scores as they are, times in seconds, empty where there is nothing."""
-    keys = [d.key for d in domains(table)]
+    keys = [d.key for d in table.dimensions()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns(table))

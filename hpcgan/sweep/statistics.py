@@ -10,14 +10,15 @@ from __future__ import annotations
 import heapq
 import math
 import statistics
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hpcgan.sweep.domain import Domain, domains
+from hpcgan.errors import InputError
+from hpcgan.sweep.optuna_study import as_trial, load_optuna, quiet
+from hpcgan.sweep.store import Result
 from hpcgan.sweep.table import ENDED, Row, Table
 
 CONFIDENCE = 0.95
@@ -116,7 +117,7 @@ class Standing:
         return math.inf if self.score is None else self.score
 
 
-def ranking(rows: Iterable[Row]) -> list[Standing]:
+def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
     """All configurations that were trained to the end and scored, best first.
 
     Repeated ones come first, of these the ones of which every repetition came to a score. Ties are by Welch's t-test of
@@ -124,7 +125,7 @@ def ranking(rows: Iterable[Row]) -> list[Standing]:
     """
     rows = list(rows)
     originals = {r.number: r for r in rows if r.repeat_of is None}
-    repeats: dict[int, list[Row]] = {}
+    repeats: dict[int, list[Row | Result]] = {}
     for r in rows:
         if r.repeat_of is not None:
             repeats.setdefault(r.repeat_of, []).append(r)
@@ -245,15 +246,15 @@ def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importa
     if np.ptp(scores) == 0:
         return Importance((), len(rows), 0, "all trials have the same score")
     try:
-        import optuna
-    except ImportError:
-        return Importance((), len(rows), 0, "Optuna is not installed: pip install 'hpcgan[sweep]'")
-    varied = [d for d in domains(table) if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
+        optuna = load_optuna()
+    except InputError as error:
+        return Importance((), len(rows), 0, str(error))
+    varied = [d for d in table.dimensions() if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
     if not varied:
         return Importance((), len(rows), 0, "no parameter was varied")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of experimental methods and small numbers of trials, which the report states
-        study = _study(optuna, rows, varied)
+    with quiet(optuna):  # of experimental methods and small numbers of trials, which the report states
+        study = optuna.create_study(direction="minimize")
+        study.add_trials([as_trial(optuna, row, varied) for row in rows])
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / len(rows))
 
         def evaluate(dealt: np.ndarray) -> dict[str, float]:
@@ -273,33 +274,6 @@ def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importa
     return Importance(tuple(sorted(weights, key=lambda w: (-w.share, w.key))), len(rows), top)
 
 
-def _study(optuna: Any, rows: Sequence[Row], varied: Sequence[Domain]) -> Any:
-    """The trials as a study in memory."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(direction="minimize")
-    finally:
-        optuna.logging.set_verbosity(before)
-    for row in rows:
-        params, distributions = {}, {}
-        for d in varied:
-            place = d.place(row.params.get(d.key))
-            if place is not None:
-                params[d.key] = d.choices[int(place)] if d.choices else int(place) if d.integer else place
-                distributions[d.key] = _distribution(optuna.distributions, d)
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=row.score))
-    return study
-
-
-def _distribution(kinds: Any, domain: Domain) -> Any:
-    if domain.choices:
-        return kinds.CategoricalDistribution(domain.choices)
-    if domain.integer:
-        return kinds.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return kinds.FloatDistribution(domain.low, domain.high, log=domain.log)
-
-
 # --- time -------------------------------------------------------------------------------------------
 
 
@@ -313,9 +287,8 @@ def time_left(table: Table) -> float | None:
     A trial that has not begun takes the mean time of those that have ended, pruned and failed ones included: it may
     end as they did. Each goes to where it can begin first; without a goal, as many run at a time as run now.
     """
-    goal = table.goal
     running = [r for r in table.rows if r.state == "running"]
-    to_come = max(0, goal.trials + goal.repeats - len(table.rows)) if goal is not None else 0
+    to_come = max(0, (table.wanted or 0) - len(table.rows))
     waiting = sum(r.state in ("queued", "lost") for r in table.rows) + to_come
     if not running and not waiting:
         return 0.0
@@ -324,8 +297,9 @@ def time_left(table: Table) -> float | None:
     lefts = [r.left_s if r.left_s is not None else _rest(r, usual) for r in running]
     if any(left is None for left in lefts) or (waiting and usual is None):
         return None
-    at = max(goal.concurrency if goal is not None else 0, len(running), 1)
-    free = [left for left in lefts if left is not None] + [0.0] * (at - len(running))
+    concurrency = table.goal.concurrency if table.goal is not None else None
+    places = max(concurrency or 0, len(running), 1)
+    free = [left for left in lefts if left is not None] + [0.0] * (places - len(running))
     heapq.heapify(free)
     for _ in range(waiting):
         heapq.heappush(free, heapq.heappop(free) + (usual or 0.0))

@@ -3,9 +3,8 @@
     study.json      what is searched (`Description`), written once
     config.yaml     the configuration that trials change, as resolved when the study began
     space.yaml      the search space as it was given
-    journal.log     Optuna's ledger, written by the coordinator only (optuna-dashboard reads it)
     attempts/       which coordinator has the study (`hpcgan.runs.lease.Lease`)
-    goal.json       how much the coordinator is to do (`Goal`), for those who watch
+    goal.json       how much the coordinator is to do (`SweepSection`), for those who watch
     jobs.jsonl      Slurm arrays that were submitted for it
     stop            wish that all trials stop, the coordinator's or anybody's; the next coordinator takes it away
     sweep.log       what the coordinator printed, where it was started from Python
@@ -16,30 +15,35 @@
         verdict.json  that it shall end early, decided once, by the coordinator or by a person
         result.json   what came of it (`Result`), when it has ended
 
-These files are the truth, each written as a whole. The ledger can be made again from them.
+The trials' files are the only truth, each written as a whole: coordinators, samplers and reports go by them.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic, write_once
 
 VERSION = 1
 State = Literal["complete", "pruned", "failed"]
-STATES = ("complete", "pruned", "failed")
+STATES: tuple[State, ...] = get_args(State)
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_Record = TypeVar("_Record")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Description:
     """What a study is. The same command continues it; another description in its directory is refused.
 
@@ -61,17 +65,17 @@ class Description:
     """
 
     name: str
-    seed: int
+    seed: Whole
     space: dict[str, Any]
     sampler: str
     pruner: str
     identity: str
-    version: int = VERSION
-    ranks: int = 1
-    threads: int = 1
+    version: Whole = VERSION
+    ranks: Whole = 1
+    threads: Whole = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Assignment:
     """What a trial is.
 
@@ -88,14 +92,20 @@ class Assignment:
         For a repetition with a fresh seed: the trial that it repeats.
     test : bool
         Whether it shall be scored on test events, too, once it is trained.
+    lost : int
+        How often it was lost in what it has to do now.
+    marks : dict
+        What Optuna's sampler noted when it chose the parameters, for those that it chooses later.
     """
 
-    number: int
+    number: Whole
     params: dict[str, Any]
-    seed: int
-    index: int | None
-    repeat_of: int | None = None
+    seed: Whole
+    index: Whole | None
+    repeat_of: Whole | None = None
     test: bool = False
+    lost: Whole = 0
+    marks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def result(
         self,
@@ -126,26 +136,7 @@ class Assignment:
         )
 
 
-@dataclass(frozen=True)
-class Goal:
-    """How much a coordinator is to do, for those who watch it; nothing depends on it.
-
-    Attributes
-    ----------
-    trials : int
-        Of the search.
-    repeats : int
-        Repetitions, of all repeated trials together.
-    concurrency : int
-        Trials at a time.
-    """
-
-    trials: int
-    repeats: int
-    concurrency: int
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Result:
     """What came of a trial.
 
@@ -175,21 +166,26 @@ class Result:
         Score on events not used for selection, mean and standard deviation over generated samples; where made.
     """
 
-    number: int
+    number: Whole
     params: dict[str, Any]
-    seed: int
-    repeat_of: int | None
-    attempt: int
+    seed: Whole
+    repeat_of: Whole | None
+    attempt: Whole
     state: State
     score: float | None
-    epoch: int | None
-    epochs: int
+    epoch: Whole | None
+    epochs: Whole
     reason: str | None
     started: float
     ended: float
     test_score: float | None = None
     test_spread: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> bool:
+        """Whether nothing more is to come of scoring it on test events."""
+        return self.test_score is not None or "test_failed" in self.extra
 
 
 class StudyDirectory:
@@ -205,7 +201,6 @@ class StudyDirectory:
         self.description_file = self.path / "study.json"
         self.config_file = self.path / "config.yaml"
         self.space_file = self.path / "space.yaml"
-        self.journal_file = self.path / "journal.log"
         self.trials = self.path / "trials"
         self.goal_file = self.path / "goal.json"
         self.jobs_file = self.path / "jobs.jsonl"
@@ -258,27 +253,16 @@ class StudyDirectory:
             raise InputError(f"{self.path}: not a study (no study.json in it)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.description_file}: cannot be read: {error}") from None
-        if not isinstance(raw, dict) or raw.get("version") != VERSION:
-            found = raw.get("version") if isinstance(raw, dict) else None
-            raise InputError(f"{self.description_file}: version {found} of the format; this is version {VERSION}")
-        try:
-            description = Description(**raw)
-        except TypeError as error:
-            raise InputError(f"{self.description_file}: {error}") from None
-        texts = (description.name, description.sampler, description.pruner, description.identity)
-        if not (
-            all(isinstance(t, str) for t in texts)
-            and all(is_whole(n) for n in (description.seed, description.ranks, description.threads))
-            and isinstance(description.space, dict)
-        ):
-            raise InputError(f"{self.description_file}: is no description of a study")
-        return description
+        version = raw.get("version") if isinstance(raw, dict) else None
+        if version != VERSION:
+            raise InputError(f"{self.description_file}: version {version} of the format; this is version {VERSION}")
+        return _record(Description, raw, f"{self.description_file}: is no description of a study")
 
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
         write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
 
-    def goal(self) -> Goal | None:
+    def goal(self) -> SweepSection | None:
         """How much is to be done; None if nobody has said so.
 
         Raises
@@ -287,18 +271,17 @@ class StudyDirectory:
             Its file cannot be read.
         """
         try:
-            goal = Goal(**_read_json(self.goal_file))
+            return _record(
+                SweepSection, _read_json(self.goal_file), f"{self.goal_file}: does not say how much is to do"
+            )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{self.goal_file}: cannot be read: {error}") from None
-        if not all(is_whole(n) for n in asdict(goal).values()):
-            raise InputError(f"{self.goal_file}: does not say how much is to be done")
-        return goal
 
-    def write_goal(self, goal: Goal) -> None:
+    def write_goal(self, goal: SweepSection) -> None:
         """Write how much is to be done."""
-        write_atomic(self.goal_file, json.dumps(asdict(goal), indent=2) + "\n")
+        write_atomic(self.goal_file, goal.model_dump_json(indent=2) + "\n")
 
     def assignment(self, number: int) -> Assignment | None:
         """What a trial is; None if nobody has said so yet.
@@ -316,14 +299,10 @@ class StudyDirectory:
             return None
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
-        try:
-            made = Assignment(**raw)
-        except TypeError as error:
-            raise InputError(f"{file}: does not say what the trial is ({error}); {remedy}") from None
-        sound = isinstance(made.params, dict) and is_whole(made.seed) and made.number == number
-        if not (sound and (made.repeat_of is None or is_whole(made.repeat_of))):
-            raise InputError(f"{file}: does not say what trial {number} is; {remedy}")
-        return made
+        assignment = _record(Assignment, raw, f"{file}: does not say what the trial is", remedy)
+        if assignment.number != number:
+            raise InputError(f"{file}: says what trial {assignment.number} is; {remedy}")
+        return assignment
 
     def write_assignment(self, assignment: Assignment) -> None:
         """Write what a trial is."""
@@ -351,22 +330,35 @@ class StudyDirectory:
         InputError
             Its file cannot be read; the message says which.
         """
-        file = self.result_file(number)
+        file, remedy = self.result_file(number), f"delete it to run trial {number} again"
         try:
             raw = _read_json(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read ({error}); delete it to run trial {number} again") from None
-        result = _result(file, raw)
+            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
+        result = _record(Result, raw, f"{file}: is no result of a trial", remedy)
         if result.number != number:
-            raise InputError(f"{file}: is the result of trial {result.number}; delete it to run trial {number} again")
+            raise InputError(f"{file}: is the result of trial {result.number}; {remedy}")
         return result
 
     def write_result(self, result: Result) -> None:
         """Write what came of a trial, as a whole."""
-        values = {k: _plain(v) for k, v in asdict(result).items()}
-        write_atomic(self.result_file(result.number), json.dumps(values, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(asdict(result), indent=2, allow_nan=False) + "\n"
+        write_atomic(self.result_file(result.number), text)
+
+
+def _record(kind: type[_Record], raw: Any, what: str, remedy: str = "") -> _Record:
+    """A record of a file's content; InputError with the first thing that is wrong with it."""
+    if not isinstance(raw, dict):
+        reason = "no section of keys"
+    else:
+        try:
+            return kind(**raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['type']}"
+    raise InputError(f"{what} ({reason})" + f"; {remedy}" * bool(remedy))
 
 
 def _read_json(file: Path) -> Any:
@@ -390,39 +382,3 @@ def check_json(value: Any) -> None:
         json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _result(file: Path, raw: Any) -> Result:
-    try:
-        result = Result(**raw)
-    except TypeError as error:
-        raise InputError(f"{file}: is no result of a trial ({error})") from None
-    r = result
-    sound = (
-        all(is_whole(v) for v in (r.number, r.seed, r.attempt, r.epochs))
-        and all(v is None or is_whole(v) for v in (r.repeat_of, r.epoch))
-        and all(v is None or is_number(v) for v in (r.score, r.test_score, r.test_spread))
-        and all(is_number(v) for v in (r.started, r.ended))
-        and (r.reason is None or isinstance(r.reason, str))
-        and r.state in STATES
-        and isinstance(r.params, dict)
-        and isinstance(r.extra, dict)
-    )
-    if not sound:
-        raise InputError(f"{file}: is no result of a trial; delete it to run the trial again")
-    return result
-
-
-def is_whole(value: Any) -> bool:
-    """A whole number from zero, of 63 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def is_number(value: Any) -> bool:
-    """A number that a float can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _plain(value: Any) -> Any:
-    """Infinities and NaN, which JSON lacks, become None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.launch import run_status
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state, attempts_made
 from hpcgan.runs.records import Epoch, Reader, Start
-from hpcgan.sweep.store import Assignment, Description, Goal, Result, StudyDirectory, is_whole
+from hpcgan.sweep import dimension
+from hpcgan.sweep.dimension import Dimension
+from hpcgan.sweep.labels import one_line
+from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
 
 RowState = Literal["complete", "pruned", "failed", "running", "queued", "lost", "broken"]
 ROW_STATES: tuple[RowState, ...] = ("complete", "pruned", "failed", "running", "queued", "lost", "broken")
@@ -53,6 +57,8 @@ class Row:
         Epoch and its score, as far as epochs were scored.
     attempts : int
         How often it was started.
+    started : float or None
+        When the last attempt of a trial that has ended began, seconds since 1970.
     seconds : float or None
         That the last attempt took, so far.
     left_s : float or None
@@ -77,6 +83,7 @@ class Row:
     wanted: int = 0
     curve: tuple[tuple[int, float], ...] = ()
     attempts: int = 0
+    started: float | None = None
     seconds: float | None = None
     left_s: float | None = None
     reason: str | None = None
@@ -95,7 +102,7 @@ class Table:
     description : Description
     rows : tuple of Row
         By number.
-    goal : Goal or None
+    goal : SweepSection or None
         How much there shall be.
     problems : tuple of str
         One line for each file that cannot be read; it names the file.
@@ -104,7 +111,7 @@ class Table:
     study: StudyDirectory
     description: Description
     rows: tuple[Row, ...]
-    goal: Goal | None = None
+    goal: SweepSection | None = None
     problems: tuple[str, ...] = ()
 
     def row(self, number: int) -> Row | None:
@@ -114,6 +121,29 @@ class Table:
     def searched(self) -> list[Row]:
         """Trials of the search, without repetitions."""
         return [r for r in self.rows if r.repeat_of is None]
+
+    @property
+    def wanted(self) -> int | None:
+        """Trials that there shall be, repetitions included; None if nobody has said so."""
+        goal = self.goal
+        return None if goal is None or goal.trials is None else goal.trials + goal.top * goal.repeats
+
+    def dimensions(self) -> list[Dimension]:
+        """All keys that the space names or a trial has, in the order of the space.
+
+        A dimension of another form is taken for what the values look like, so that a report never fails for it.
+        """
+        values: dict[str, list[Any]] = {key: [] for key in self.description.space}
+        for row in self.rows:
+            for key, value in row.params.items():
+                values.setdefault(key, []).append(value)
+        return [self._dimension(key, of_key) for key, of_key in values.items()]
+
+    def _dimension(self, key: str, values: list[Any]) -> Dimension:
+        try:
+            return dimension.read(key, self.description.space.get(key), key)
+        except InputError:
+            return dimension.observed(key, values)
 
     def counts(self, rows: Iterable[Row] | None = None) -> dict[str, int]:
         """Number of trials (all, by default) in each state."""
@@ -209,7 +239,7 @@ class TableReader:
         """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
         if number not in self._epochs:
             wanted = run_status.wanted_epochs(run)
-            if not is_whole(wanted) or not wanted:
+            if not isinstance(wanted, int) or wanted < 1:
                 return 0
             self._epochs[number] = wanted
         return self._epochs[number]
@@ -224,11 +254,6 @@ def read_table(path: Path) -> Table:
         There is no study, or its description cannot be read.
     """
     return TableReader(path).read()
-
-
-def one_line(text: str) -> str:
-    """Text of a file as one line that a terminal can show."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _records(run: RunDirectory, problems: list[str]) -> tuple[list[Epoch], list[float]]:
@@ -320,6 +345,7 @@ def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to
         wanted=max(wanted, result.epochs),
         curve=curve,
         attempts=result.attempt,
+        started=result.started,
         seconds=max(0.0, result.ended - result.started),
         reason=None if reason is None else one_line(reason),
         test_score=result.test_score,

@@ -153,11 +153,8 @@ class Trial:
             launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
             nodes = min(job.nodes, ranks)
         watch = Watch(stdout=log, stderr=log, report=self.requests.report, requests=self.requests)
-        return {
-            "env": {**os.environ, failure.VARIABLE: str(file.absolute())},
-            "place": Place(launcher, nodes, threads),
-            "watch": watch,
-        }
+        env = {**os.environ, failure.VARIABLE: str(file.absolute())}
+        return {"place": Place(launcher, nodes, threads, env), "watch": watch}
 
     def _wait_for_others(self, run: RunDirectory) -> None:
         """Until the ranks of an earlier attempt, whose starter was killed, have ended.

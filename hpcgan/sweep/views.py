@@ -12,9 +12,9 @@ from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.launch.run_status import clock
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state
-from hpcgan.sweep.domain import short_names, show
-from hpcgan.sweep.statistics import Standing, ranking, time_left
-from hpcgan.sweep.table import Row, RowState, Table, TableReader, one_line, read_table
+from hpcgan.sweep.labels import one_line, short_names, show
+from hpcgan.sweep.statistics import Mean, Standing, ranking, time_left
+from hpcgan.sweep.table import Row, RowState, Table, TableReader, read_table
 from hpcgan.system.console import make_table, open_console
 
 if TYPE_CHECKING:
@@ -91,6 +91,44 @@ def report(path: Path) -> list[Path]:
     from hpcgan.sweep import report as reports
 
     return reports.write(read_table(path))
+
+
+def journal(path: Path) -> Path:
+    """Write all trials as a journal of Optuna's, for optuna-dashboard: `report/journal.log` of the study.
+
+    Raises
+    ------
+    InputError
+        There is no study, Optuna is not installed, or the journal cannot be written.
+    """
+    from hpcgan.sweep import optuna_study
+
+    table = read_table(path)
+    file = table.study.report / "journal.log"
+    optuna_study.write_journal(table, file)
+    return file
+
+
+def summary(path: Path) -> list[str]:
+    """What a terminal shows of a study that has ended."""
+    table = read_table(path)
+    standings, counts = ranking(table.rows), table.counts(table.searched())
+    lines = [", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "complete")]
+    for s in standings[: max(3, sum(s.repeats is not None for s in standings))]:
+        params = ", ".join(f"{key} {show(value, 3)}" for key, value in s.params.items())
+        lines.append(f"trial {s.number}:" + ("" if s.score is None else f" score {s.score:.2f}") + f" ({params})")
+        if s.repeats is not None:
+            lines.append(f"  with {s.repeats.n} fresh seed{'s' * (s.repeats.n > 1)}: {_mean(s.repeats)}")
+    if standings and standings[0].repeats is not None:
+        test = standings[0].test
+        lines.append(f"winner: trial {standings[0].number}" + (f"; on test events {_mean(test)}" if test else ""))
+    elif len(standings) > 1:
+        lines.append("The best score of many is too good to be true: see --repeats.")
+    return lines
+
+
+def _mean(mean: Mean) -> str:
+    return f"score {mean.mean:.2f}" + (f" +- {mean.error:.2f}" if mean.error is not None else "")
 
 
 def best(path: Path) -> str:
@@ -218,12 +256,11 @@ def head_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
 
 
 def _of(table: Table) -> str:
-    return "" if table.goal is None else f" of {table.goal.trials + table.goal.repeats}"
+    return "" if table.wanted is None else f" of {table.wanted}"
 
 
 def _time_line(table: Table) -> str:
-    goal = table.goal
-    missing = goal is not None and len(table.rows) < goal.trials + goal.repeats
+    missing = len(table.rows) < (table.wanted or 0)
     if not missing and not any(r.state in ("running", "queued", "lost") for r in table.rows):
         if any(r.to_test for r in table.rows):
             return "time left: trained, scores on test events are to come"
@@ -233,7 +270,7 @@ def _time_line(table: Table) -> str:
     left = time_left(table)
     if left is None:
         return "time left: not known before an epoch is done"
-    return f"time left: {clock(left)}" + ("" if goal is not None else " for the trials that run or wait")
+    return f"time left: {clock(left)}" + ("" if table.wanted is not None else " for the trials that run or wait")
 
 
 def cells(row: Row) -> list[str]:

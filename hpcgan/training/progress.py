@@ -9,11 +9,31 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hpcgan.methods.base import Loss
+from hpcgan.methods.base import LossCurve
 from hpcgan.runs.records import Epoch
 
 _LINE_EVERY_S = 30.0
 _PARTS_SHOWN = 6  # of a score, in a line
+
+
+class Clock:
+    """Measures the rate of an epoch, in samples a second."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, samples: int) -> None:
+        """From here on, where so many samples are done."""
+        self._start, self._samples = time.monotonic(), samples
+
+    def exclude(self, seconds: float) -> None:
+        """A pause is no part of it."""
+        self._start += seconds
+
+    def rate(self, samples: int) -> float | None:
+        """Samples/s since the start; None if there were none."""
+        elapsed, done = time.monotonic() - self._start, samples - self._samples
+        return done / max(elapsed, 1e-9) if done else None
 
 
 class Reporter:
@@ -27,13 +47,15 @@ class Reporter:
         Whether a person watches: a rank's own output is a pipe, only the launcher knows.
     epochs : int
         Epochs of the whole training.
-    losses : sequence of Loss
+    losses : sequence of LossCurve
         What is shown beside the rate.
     done : float
         Epochs done before this attempt.
     """
 
-    def __init__(self, active: bool, terminal: bool, epochs: int, losses: Sequence[Loss], done: float = 0.0) -> None:
+    def __init__(
+        self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], done: float = 0.0
+    ) -> None:
         self._active, self._epochs, self._losses = active, epochs, losses
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
         self._started, self._first = time.monotonic(), done

@@ -1,4 +1,8 @@
-"""Requests to a running training: signals that ask it to stop, and a verdict that it shall end early."""
+"""Requests to a running training: signals that ask it to stop, commands, and a verdict that it shall end early.
+
+Signals may come to any rank, commands and verdicts come to rank 0. A step's own collective tells all ranks that one of
+them has something to say, so they hear it after the same step, and it costs nothing while there is nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,22 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
+from hpcgan.config import RateChange
+from hpcgan.errors import Interrupted, Stopped
+from hpcgan.runs.commands import Inbox
+from hpcgan.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from hpcgan.training.assembly import Assembly
+    from hpcgan.training.output import Output
+
+PAUSED_S = 1.0  # between two looks of a paused training
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """SIGHUP, of a terminal that goes away, stays ignored where it is (`nohup`)."""
 
@@ -56,6 +72,107 @@ class StopRequest:
         self.requested = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Requests:
+    """What a training is asked for, heard and obeyed on all ranks together.
+
+    Parameters
+    ----------
+    assembly : Assembly
+    run : RunDirectory
+    stop : StopRequest
+        Signals to this rank.
+    output : Output
+    checkpoint : callable
+        Writes one, on all ranks together.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        run: RunDirectory,
+        stop: StopRequest,
+        output: Output,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self._assembly, self._comm, self._state = assembly, assembly.comm, assembly.state
+        self._stop, self._output, self._checkpoint = stop, output, checkpoint
+        self._verdict_file = run.verdict_file
+        self._inbox = Inbox(run) if assembly.comm.is_root else None
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal has asked this rank to stop."""
+        return self._stop.requested is not None
+
+    @property
+    def has_commands(self) -> bool:
+        """Whether commands wait, on rank 0; looks at the directory seldom."""
+        return self._inbox is not None and self._inbox.waiting()
+
+    def verdict(self) -> str | None:
+        """Why the training shall end before its last epoch: rank 0 looks, all ranks hear."""
+        self._comm.beat(f"the verdict after epoch {self._state.counters.epoch}")
+        reason = verdict(self._verdict_file) if self._comm.is_root else None
+        return cast("str | None", self._comm.broadcast_json(reason))
+
+    def attend(self, stop: bool) -> float:
+        """Hear what any rank has to say and obey on all of them, for as long as the training is paused.
+
+        Parameters
+        ----------
+        stop : bool
+            Whether this rank was asked to stop when it said that it has something to say.
+
+        Returns
+        -------
+        float
+            Seconds that it took.
+
+        Raises
+        ------
+        Interrupted
+            A signal, or a command, asks for the end.
+        """
+        counters, begun = self._state.counters, time.monotonic()
+        while True:
+            stop = any(self._comm.broadcast_json(self._comm.gather_json(stop)))
+            commands = self._comm.broadcast_json(self._inbox.read() if self._inbox is not None else None)
+            if commands and self._obey(commands):
+                raise Stopped(self._goodbye("by a command"), collective=True)
+            if stop:
+                self._checkpoint()
+                raise Interrupted(self._goodbye("on request"), collective=True)
+            if not counters.paused:
+                return time.monotonic() - begun
+            self._comm.beat(f"the end of the pause at step {counters.step}")
+            time.sleep(PAUSED_S)
+            stop = self.stop_requested
+
+    def _obey(self, commands: Sequence[Mapping[str, Any]]) -> bool:
+        """Do what commands say, which are the same on all ranks; True if one of them says to stop.
+
+        Their files go only when a checkpoint holds what they did: a training that is killed before finds them again.
+        """
+        counters = self._state.counters
+        done = {change.id for change in counters.changes}
+        for command in commands:
+            if command["refused"] or command["id"] in done:
+                continue
+            if command["name"] in ("pause", "resume"):
+                counters.paused = command["name"] == "pause"
+            elif command["name"] == "set":
+                change = RateChange(step=counters.step, rates=command["rates"], id=command["id"])
+                counters.changes = [*counters.changes, change]
+        self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()) or [])
+        self._checkpoint()
+        if self._inbox is not None:
+            self._inbox.remove(command["id"] for command in commands)
+        return any(command["name"] == "stop" and not command["refused"] for command in commands)
+
+    def _goodbye(self, why: str) -> str:
+        return f"stopped {why} at step {self._state.counters.step}, checkpoint written; run the same command to resume"
 
 
 def verdict(path: Path) -> str | None:

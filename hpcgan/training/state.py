@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from hpcgan.comm.base import Comm
+from hpcgan.config import RateChange
 from hpcgan.errors import HpcganError
 
 
@@ -44,8 +45,8 @@ class Counters:
         How often the training went back to its best state.
     global_batch : int
         Samples of the last step, over all ranks.
-    changes : list of dict
-        Learning rates that commands have set: `step` from which they hold, rates by network, `id` of the command.
+    changes : list of RateChange
+        Learning rates that commands have set.
     paused : bool
         A command has paused the training.
     """
@@ -60,8 +61,43 @@ class Counters:
     best_diversity: float | None = None
     rollbacks: int = 0
     global_batch: int = 0
-    changes: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[RateChange] = field(default_factory=list)
     paused: bool = False
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Counters:
+        """Those that `plain` gave."""
+        return cls(**{**plain, "changes": [RateChange(**change) for change in plain["changes"]]})
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**vars(self), "changes": [change.model_dump() for change in self.changes]}
+
+    def advance(self, samples: int) -> None:
+        """A step is done, of so many samples over all ranks."""
+        self.step += 1
+        self.samples += samples
+        self.position += samples
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """The metrics of a step count in the means of its epoch."""
+        self.count += 1
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def finish_epoch(self) -> dict[str, float]:
+        """An epoch is done: the means of its metrics; none, if every step was bad."""
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.epoch, self.position, self.count, self.sums = self.epoch + 1, 0, 0, {}
+        return means
+
+    def is_best(self, score: float | None, diversity: float | None) -> bool:
+        """Whether the epoch that is done is the best one so far by its score, which is then remembered."""
+        if score is None or not (self.best is None or score < self.best["score"]):
+            return False
+        self.best = {"score": score, "epoch": self.epoch, "step": self.step}
+        self.best_diversity = diversity
+        return True
 
 
 class TrainState:
@@ -86,7 +122,7 @@ class TrainState:
 
     def meta(self) -> dict[str, Any]:
         """The counters as plain values."""
-        return asdict(self.counters)
+        return self.counters.plain()
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Overwrite everything by what a checkpoint holds.
@@ -97,7 +133,7 @@ class TrainState:
             The checkpoint has other variables or shapes than this model.
         """
         self.load_variables(arrays)
-        self.counters = Counters(**meta)
+        self.counters = Counters.of(meta)
 
     def load_variables(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Overwrite the variables, but not the counters.

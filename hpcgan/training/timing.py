@@ -32,20 +32,18 @@ import numpy as np
 import hpcgan
 from hpcgan import config as configuration
 from hpcgan.comm.agreement import agreed
+from hpcgan.comm.base import SerialComm
 from hpcgan.comm.rank import run_as_rank
 from hpcgan.config import Config, TrainingSection
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
-from hpcgan.problems.base import problem_class
-from hpcgan.problems.events import open_split
 from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
     from hpcgan.data.schema import Sample
-    from hpcgan.data.sharding import Sharding
-    from hpcgan.methods.base import Method
+    from hpcgan.training.assembly import Assembly
 
 SHORTEST_BLOCK = 10  # steps
 Batch = tuple["Sample", dict[str, np.ndarray]]
@@ -89,44 +87,35 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         collectives to leave out. Besides, what the step is: `batch_size`, `payload_bytes` of each collective,
         `parameters`, `finite`.
     """
-    from hpcgan.comm.base import SerialComm
-    from hpcgan.data.source import Source, SyntheticSource
-    from hpcgan.training import assembly
+    from hpcgan.training.assembly import Assembly
+    from hpcgan.training.inputs import Inputs
 
-    problem = problem_class(config.problem)(config.model)
     with agreed(comm):
-        training: Source
-        if request["synthetic"]:
-            size = config.training.global_batch_size or config.training.batch_size * comm.size
-            training = SyntheticSource(problem.schema, max(4096, 32 * size), config.seed)
-        else:
-            training = open_split(problem, config.data, "train")
-        sharding = assembly.shard(config, comm, training)
-    method, state = assembly.make_method(config, problem, comm)
+        inputs = Inputs.synthetic(config, comm.size) if request["synthetic"] else Inputs.open(config, ["train"])
+        inputs.batch_size(comm.size)
+    real = Assembly.of(config, comm, inputs)
     with agreed(comm):
         if comm.is_root:
-            method.calibrate(lambda: assembly.encoded(problem, training, sharding=sharding))
-    assembly.share(state, comm)
-    steppers = {"real": _Stepper(method, config, sharding)}
+            real.calibrate()
+    real.share()
+    timed = {"real": _Timed(real)}
     if comm.backend != "serial" and request.get("local", True):
-        alone, alone_state = assembly.make_method(config, problem, SerialComm())
-        alone_state.load_variables(state.arrays())
-        steppers["local"] = _Stepper(alone, config, sharding)
+        timed["local"] = _Timed(real.without_ranks())
+    method, sharding = real.method, real.sharding
     penalty_every, turns = config.training.cadences
     length = block_length(request["steps"], period(config.training))
     count = -(-request["steps"] // length)
-    pipeline = assembly.make_pipeline(config, problem, training, sharding, method)
     blocks: dict[str, list[dict[str, Any]]] = {"real": [], "local": []}
-    with contextlib.closing(_endless(pipeline, sharding)) as batches:
-        for stepper in steppers.values():
-            _block(comm, batches, stepper, request["warm_up"])
+    with contextlib.closing(_endless(real)) as batches:
+        for training in timed.values():
+            _block(comm, batches, training, request["warm_up"])
         if request.get("processes"):
             _wait_for_all(Path(request["folder"]), request["processes"])
         for number in range(count):
-            kinds = list(steppers) if number % 2 == 0 else list(reversed(steppers))
+            kinds = list(timed) if number % 2 == 0 else list(reversed(timed))
             for kind in kinds:
-                blocks[kind].append(_block(comm, batches, steppers[kind], length))
-    training.close()
+                blocks[kind].append(_block(comm, batches, timed[kind], length))
+    inputs.close()
     return {
         "rank": comm.rank,
         "node": platform.node(),
@@ -138,49 +127,46 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
         "critic_steps": turns,
         "updates": config.training.updates,
         "first_step": request["warm_up"],
-        "payload_bytes": payload(method, config.training.dtype),
+        "payload_bytes": dict(method.payload_bytes),
         "parameters": {k: _elements(n.weights) for k, n in method.networks.items() if k in method.optimizers},
-        "finite": steppers["real"].finite,
+        "finite": timed["real"].finite,
         "hpcgan": hpcgan.__version__,
         "blocks": blocks,
     }
 
 
-class _Stepper:
+class _Timed:
     """One of two trainings side by side."""
 
-    def __init__(self, method: Method, config: Config, sharding: Sharding) -> None:
-        self._method, self._settings, self._sharding = method, config.training, sharding
-        self._step = 0
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly, self._step = assembly, 0
         self.finite = True
 
     def __call__(self, real: Sample, draws: dict[str, np.ndarray]) -> None:
-        from hpcgan.training.loop import learning_rates
-
-        samples = self._step * self._sharding.global_batch
-        epochs = samples / self._sharding.n
-        result = self._method.step(
+        sharding = self._assembly.sharding
+        samples = self._step * sharding.global_batch
+        epochs = samples / sharding.n
+        result = self._assembly.method.step(
             self._step,
             real,
             draws,
-            learning_rates=learning_rates(self._settings, epochs, self._sharding, self._step),
-            samples=samples + self._sharding.global_batch,
-            attention=False,
+            learning_rates=self._assembly.rates.at(self._step, epochs),
+            samples=samples + sharding.global_batch,
             epochs=epochs,
         )
         self._step += 1
         self.finite = self.finite and bool(np.isfinite(list(result.metrics.values())).all())
 
 
-def _endless(pipeline: Any, sharding: Sharding) -> Generator[Batch, None, None]:
+def _endless(assembly: Assembly) -> Generator[Batch, None, None]:
     """Batches of epoch after epoch."""
     step = epoch = 0
     while True:
-        yield from pipeline.rest_of_epoch(epoch, 0, step)
-        epoch, step = epoch + 1, step + sharding.steps_per_epoch
+        yield from assembly.pipeline.rest_of_epoch(epoch, 0, step)
+        epoch, step = epoch + 1, step + assembly.sharding.steps_per_epoch
 
 
-def _block(comm: Comm, batches: Iterator[Batch], stepper: _Stepper, steps: int) -> dict[str, Any]:
+def _block(comm: Comm, batches: Iterator[Batch], training: _Timed, steps: int) -> dict[str, Any]:
     """Take some steps, beginning together with the other ranks."""
     comm.barrier()
     waits, times = [], []
@@ -190,7 +176,7 @@ def _block(comm: Comm, batches: Iterator[Batch], stepper: _Stepper, steps: int) 
         before = time.perf_counter()
         real, draws = next(batches)
         fetched = time.perf_counter()
-        stepper(real, draws)
+        training(real, draws)
         times.append(round(time.perf_counter() - fetched, 7))
         waits.append(round(fetched - before, 7))
     return {"seconds": round(time.perf_counter() - begun, 7), "wait_s": waits, "step_s": times}
@@ -202,16 +188,6 @@ def _wait_for_all(folder: Path, processes: int) -> None:
     (folder / f"{world.rank if world else 0}.ready").touch()
     while len(list(folder.glob("*.ready"))) < processes:
         time.sleep(0.01)
-
-
-def payload(method: Method, dtype: str) -> dict[str, int]:
-    """Bytes that each collective of a step averages: gradients, moving statistics and metrics."""
-    sizes = {}
-    for name, network in method.networks.items():
-        if name in method.reported:
-            numbers = _elements(network.weights) + _elements(network.statistics) + method.reported[name]
-            sizes[name] = numbers * np.dtype(dtype).itemsize
-    return sizes
 
 
 def _elements(variables: Any) -> int:
@@ -236,13 +212,12 @@ def time_allreduce(comm: Comm, sizes: list[int], repeats: int = 30) -> dict[str,
     """
     import tensorflow as tf
 
-    found: dict[str, list[float]] = {}
+    times_s: dict[str, list[float]] = {}
     for size in sizes:
         buffer = tf.ones([size // 4], tf.float32)
 
         def average(values: Any, name: str = f"sweep.{size}") -> Any:
-            (mean,) = comm.grouped_allreduce([values], name)
-            return mean[0]
+            return comm.begin_average(values, name)()[0]
 
         compiled = tf.function(average, autograph=False)
         calls = max(5, min(repeats, repeats * (1 << 20) // size))
@@ -255,8 +230,8 @@ def time_allreduce(comm: Comm, sizes: list[int], repeats: int = 30) -> dict[str,
             before = time.perf_counter()
             compiled(buffer).numpy()
             times.append(time.perf_counter() - before)
-        found[str(size)] = times
-    return {"rank": comm.rank, "node": platform.node(), "backend": comm.backend, "times_s": found}
+        times_s[str(size)] = times
+    return {"rank": comm.rank, "node": platform.node(), "backend": comm.backend, "times_s": times_s}
 
 
 def main() -> int:
@@ -266,29 +241,20 @@ def main() -> int:
     try:
         config = configuration.load(Path(request["config"]), request["overrides"])
 
-        def make() -> Comm:
-            if isolated:
-                from hpcgan.comm.base import SerialComm
-
-                return SerialComm()
-            from hpcgan.comm.select import make_comm
-
-            return make_comm(config.comm.backend)
-
         def work(comm: Comm) -> None:
             folder = Path(request["folder"])
             comm.watch(config.comm.timeout_s, folder / "stalled")
             if request["kind"] == "allreduce":
-                mine = time_allreduce(comm, request["sizes"])
+                times = time_allreduce(comm, request["sizes"])
             else:
-                mine = time_steps(config, comm, request)
-            everyone = comm.gather_json(mine)
+                times = time_steps(config, comm, request)
+            everyone = comm.gather_json(times)
             if everyone is not None:
                 world = expected_world(os.environ)
                 name = world.rank if isolated and world else 0
                 write_atomic(folder / f"{name}.json", json.dumps(everyone))
 
-        return run_as_rank(make, work)
+        return run_as_rank(work, SerialComm() if isolated else config.comm.backend)
     except HpcganError as error:
         print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)
         # Other ranks may be waiting in MPI already: only an abrupt end takes them along.

@@ -108,7 +108,7 @@ def test_rates_set_on_the_way_give_the_bits_of_a_training_that_had_them_from_the
     assert list(commands.index) == ["pause", "set", "checkpoint", "resume", "stop"]
     assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2  # of both ranks
     step = int(commands.loc["set", "step"])
-    change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
+    change = f"training.schedule.changes=[{{step: {step}, rates: {{generator: 0.01, discriminator: 0.01}}}}]"
     command_line_run(data, tmp_path / "scheduled", *SCORED, short, change)
     assert_same(tmp_path / "steered", tmp_path / "scheduled")
     assert again.best is not None

@@ -78,7 +78,7 @@ def test_its_data_are_made_and_described(place: Place) -> None:
 def test_it_is_trained_on_two_ranks_and_scored(run: Path) -> None:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (epoch,) = [record for record in records if record["kind"] == "epoch"]
-    assert set(epoch["score"]) == {"total", "jet_pt", "lit_pixels", "width"}
+    assert set(epoch["score"]["parts"]) == {"jet_pt", "lit_pixels", "width"}
     assert json.loads((run / "provenance.jsonl").read_text().splitlines()[0])["ranks"] == 2
     assert len(list((run / "samples").glob("*.h5"))) == 1
 
@@ -99,10 +99,9 @@ def test_its_run_generates_exports_and_is_reported(place: Place, run: Path) -> N
 
 def test_it_is_swept(place: Place) -> None:
     pytest.importorskip("optuna")
-    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--top", "0", "--out", "study")
+    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--repeats", "0", "--out", "study")
     place.hpcgan("sweep", "search.yaml", *SMALL, *options)
-    rows = sweeps.table(place.folder / "study")
-    assert len(rows) == 2
+    assert len(sweeps.table(place.folder / "study")) == 2
 
 
 def test_a_class_needs_no_entry_point_but_a_place_that_every_rank_finds(place: Place) -> None:
@@ -116,6 +115,10 @@ def test_a_class_needs_no_entry_point_but_a_place_that_every_rank_finds(place: P
     missing = place.hpcgan(*command, code=2, PYTHONPATH=str(ROOT))
     assert "there is no module 'jets25' on Python's path" in missing
     assert "the working directory does not count" in missing
+    again = place.hpcgan("data", "jets25.problem:Jets25Problem", "--jets", "200", "--prongs", "3", "--seed", "2",
+                         "--out", "data/jets25")  # fmt: skip
+    assert "holds exactly these jets already" in again
+    assert "there is no module 'nowhere'" in place.hpcgan("data", "nowhere:Problem", "--out", "x", code=2)
     named = place.hpcgan("train", "jets25.yaml", "--dry-run", code=2, PYTHONPATH=str(ROOT))
     assert "problem 'jets25' does not exist; choose one of: calo_layer" in named
 

@@ -72,7 +72,7 @@ def test_rates_set_on_two_nodes_give_the_bits_of_a_training_that_had_them_from_t
         commands = training.metrics("command").set_index("name")
         assert commands.loc["set", "learning_rates"] == [{"generator": 0.01, "discriminator": 0.01}] * 2
         step = int(commands.loc["set", "step"])
-        change = f"training.schedule.changes=[{{step: {step}, generator: 0.01, discriminator: 0.01}}]"
+        change = f"training.schedule.changes=[{{step: {step}, rates: {{generator: 0.01, discriminator: 0.01}}}}]"
         scheduled = session.train(tiny.config(data, *ENDLESS, short, change), run=outside / "scheduled")
         assert scheduled.wait(120) == "done"
         assert_same(outside / "steered", outside / "scheduled")
@@ -99,7 +99,8 @@ def test_the_notebook_of_a_training_on_two_nodes(data, outside, monkeypatch):
     assert commands[1]["learning_rates"] == [{"generator": 1e-3, "discriminator": 1e-3}] * 2  # of each rank
 
     short = a_little_further(folder / "run")
-    change = f"training.schedule.changes=[{{step: {commands[1]['step']}, generator: 1.0e-3, discriminator: 1.0e-3}}]"
+    rates = "{generator: 1.0e-3, discriminator: 1.0e-3}"
+    change = f"training.schedule.changes=[{{step: {commands[1]['step']}, rates: {rates}}}]"
     with Cluster.start("slurm", 2, time="10") as cluster:
         monkeypatch.chdir(folder)
         session = cluster.session()

@@ -209,7 +209,7 @@ def test_a_trial_can_have_two_ranks(setting, tmp_path):
         (["--trials", "2", "data.path=absent"], "absent/train.h5: no such file"),
         (["--sampler", "grid"], "training.generator.learning_rate: a grid needs 'points'"),
         (["--trials", "2", "--executor", "ipyparallel", "--cluster", "absent.json"], "absent.json: no such file"),
-        (["--trials", "2", "--executor", "slurm", "--partition", "a;b"], "--partition 'a;b': not a name"),
+        (["--trials", "2", "--executor", "slurm", "--partition", "a;b"], "argument --partition: 'a;b': not a name"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

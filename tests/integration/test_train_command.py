@@ -125,7 +125,8 @@ def test_under_a_bare_mpirun_it_goes_on_to_the_bits_of_a_run_that_nothing_has_ha
     assert code == 0, output
     assert f"resuming at step {before}" in output
 
-    changes = [{"step": r["step"], **r["rates"]} for r in recorded(run / "metrics.jsonl", "command") if r["rates"]]
+    commands = [record for record in recorded(run / "metrics.jsonl", "command") if record["rates"]]
+    changes = [{"step": record["step"], "rates": record["rates"]} for record in commands]
     own = [sys.executable, "-m", "hpcgan", "train", "tiny.yaml", more, f"training.schedule.changes={changes}"]
     code, output = jobs.Running(setting, [*own, "--ranks", "2"]).finish()
     assert code == 0, output

@@ -5,7 +5,7 @@ import functools
 import needs
 import numpy as np
 import pytest
-from one_rank import assert_as_one_rank, on, unless_thorough
+from one_rank import assert_as_one_rank, averaged, on, unless_thorough
 
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
@@ -13,8 +13,8 @@ pytest.importorskip("horovod")
 from calogan_settings import CaloGan  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import Initializer, synchronise  # noqa: E402
 from hpcgan.networks.minibatch import MinibatchDiscrimination  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
@@ -67,7 +67,7 @@ def test_nearness_to_the_samples_of_all_ranks(comm_of, size, backend, compiled):
 
     def on_ranks(scope):
         parallel, features = layer(scope), [tf.constant(f[mine]) for f in everybody]
-        function = functools.partial(everything, parallel, features, comm.grouped_allreduce)
+        function = functools.partial(everything, parallel, features, functools.partial(averaged, comm))
         return (tf.function(function, autograph=False) if compiled else function)()
 
     alone = MinibatchDiscrimination(Initializer(1, "float64"), "mbd", [4, 1], kernels=3, dims=2)
@@ -126,7 +126,7 @@ def test_the_discriminator_is_that_of_one_rank_with_the_whole_batch(comm_of, siz
     mine = slice(comm.rank * BATCH, (comm.rank + 1) * BATCH)
     synchronise(parallel, comm, "global")
     sample = {name: tf.constant(value[mine]) for name, value in showers(size).items()}
-    compiled = tf.function(lambda: slopes(parallel, sample, comm.grouped_allreduce), autograph=False)
+    compiled = tf.function(lambda: slopes(parallel, sample, functools.partial(averaged, comm)), autograph=False)
     logits, by_images, by_weights = compiled()
     whole, statistics = of_one_rank(size)
     np.testing.assert_allclose(logits, whole[0][mine], rtol=1e-9)
@@ -149,7 +149,7 @@ def whole_steps(comm, size, scope="global", steps=2, training=PUBLISHED, **added
     model = CaloganModel(segmentation="2x8,4x4,4x2", latent_dim=5, minibatch_discrimination=scope, **added)
     problem, mine = CaloganProblem(model), size * BATCH // comm.size
     training = {**training, "batch_norm": "synced"}
-    config = TrainingConfig(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
+    config = GanSettings(batch_size=mine, dtype="float64", average_half_life=50.0, label_flip=0.3, **training)
     gan, rng = Gan(problem, config, comm, seed=1), np.random.default_rng(4)
     # As they are drawn first, all generated cells hold nothing to speak of, and the nearness of all pairs is 1.
     for network in (gan.networks["generator"], gan.networks["discriminator"]):

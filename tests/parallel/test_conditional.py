@@ -13,14 +13,14 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 BATCH = 3
@@ -37,7 +37,7 @@ def train(comm, problem, whole, steps=2):
     """Weights and metrics after some steps; `comm`'s ranks share batches of `whole` ranks' size."""
     mine = whole * BATCH // comm.size
     settings = {"r1": {"weight": 0.1, "every": 2}, "label_flip": 0.3}
-    gan = Gan(problem, TrainingConfig(batch_size=mine, dtype="float64", **settings), comm, seed=1)
+    gan = Gan(problem, GanSettings(batch_size=mine, dtype="float64", **settings), comm, seed=1)
     first, results = comm.rank * mine, []
     for step in range(steps):
         events = whole * BATCH * step + first + np.arange(mine)
@@ -78,7 +78,7 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
     comm.barrier()
     problem = problem_of()
     source = problem.open(data, "val")
-    gan = Gan(problem, TrainingConfig(batch_size=4), SerialComm(), seed=1)
+    gan = Gan(problem, GanSettings(batch_size=4), SerialComm(), seed=1)
     sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=4)
     asked = []
 
@@ -105,7 +105,7 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
         "scoring": {"events": 20},
     }
     with unless_thorough():
-        assembly.train(configuration.load(raw), run, comm, StopRequest())
+        attempt.train(configuration.load(raw), run, comm, StopRequest())
     if comm.is_root:
         (record,) = recorded(run.metrics_file, "epoch")
         assert record["samples"] == 60

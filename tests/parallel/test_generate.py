@@ -53,9 +53,9 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
         if comm.is_root:
             together.parent.mkdir(exist_ok=True)
             alone.parent.mkdir(exist_ok=True)
-        stream.write_samples(sampler, n, 1, together, {"seed": 1}, comm=comm, **asked)
+        stream.write_samples(sampler, stream.SampleFile(together, n, 1, {"seed": 1}), comm=comm, **asked)
         if comm.is_root:
-            stream.write_samples(sampler, n, 1, alone, {"seed": 1}, comm=SerialComm(), **asked)
+            stream.write_samples(sampler, stream.SampleFile(alone, n, 1, {"seed": 1}), comm=SerialComm(), **asked)
             assert together.read_bytes() == alone.read_bytes()
             with hdf5.open_images(together) as file:
                 assert len({image.tobytes() for image in file.read()}) == n

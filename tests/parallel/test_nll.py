@@ -5,14 +5,14 @@ import functools
 import needs
 import numpy as np
 import pytest
-from one_rank import eagerly
+from one_rank import averaged, eagerly
 
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import LikelihoodConfig  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
+from hpcgan.methods.settings import LikelihoodSettings  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
 
 BATCH, STEPS = 4, 3
@@ -33,7 +33,7 @@ def train(comm, *, whole=1, compression="none", **training):
     ranks = max(whole, comm.size)
     mine = ranks * BATCH // comm.size
     share = slice(comm.rank * mine, (comm.rank + 1) * mine)
-    settings = LikelihoodConfig(**{"batch_size": mine, "dtype": "float64", "average_half_life": 50.0, **training})
+    settings = LikelihoodSettings(**{"batch_size": mine, "dtype": "float64", "average_half_life": 50.0, **training})
     method = Likelihood(problem, settings, comm, 1, compression=compression)
     method.calibrate(lambda: [everybody(ranks, 100)])
 
@@ -41,7 +41,7 @@ def train(comm, *, whole=1, compression="none", **training):
         return {k: v[share].astype(settings.dtype) for k, v in everybody(ranks, step).items()}
 
     local, _ = method.gradients({k: tf.constant(v) for k, v in batch(0).items()})
-    gradients = [g.numpy() for g in comm.grouped_allreduce(local, "test.gradients")]
+    gradients = [g.numpy() for g in averaged(comm, local, "test.gradients")]
     results = [
         method.step(
             step, batch(step), {}, learning_rates={"density": 1e-3}, samples=ranks * BATCH * (step + 1), attention=False

@@ -4,15 +4,15 @@ import needs
 import numpy as np
 import pytest
 import tiny
-from one_rank import assert_as_one_rank, on, unless_thorough
+from one_rank import assert_as_one_rank, averaged, on, unless_thorough
 
 tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 BATCH = 4
@@ -29,7 +29,7 @@ def train(comm, model=None, *, whole=1, steps=3, dtype="float64", compression="n
     ranks = max(whole, comm.size)
     mine = ranks * BATCH // comm.size
     flip = 0.0 if training.get("loss") == "wgan_gp" else 0.3
-    config = TrainingConfig(batch_size=mine, dtype=dtype, average_half_life=50.0, label_flip=flip, **training)
+    config = GanSettings(batch_size=mine, dtype=dtype, average_half_life=50.0, label_flip=flip, **training)
     gan = Gan(problem, config, comm, seed=1, compression=compression)
     first, results = comm.rank * mine, []
     for step in range(steps):
@@ -150,14 +150,14 @@ def test_gradients_of_a_penalised_critic_are_those_of_one_rank(comm, size, model
 
     def gradients(over, ranks, first, n):
         problem = RpvProblem(RpvModel(filters=2, latent_dim=3, **model))
-        gan = Gan(problem, TrainingConfig(batch_size=n, dtype="float64", loss="wgan_gp"), over, seed=1)
+        gan = Gan(problem, GanSettings(batch_size=n, dtype="float64", loss="wgan_gp"), over, seed=1)
         everything = problem.encode({"hist": tiny.images(2 * ranks * BATCH).astype(np.float64)})["hist"]
         real, fake = everything[: ranks * BATCH], everything[ranks * BATCH :]
         real, fake = ({"hist": tf.constant(part[first : first + n])} for part in (real, fake))
         epsilon = tf.constant(gan.draws(0, first, n)["epsilon"])
         gan.networks["discriminator"].iterate()
         found, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64), epsilon=epsilon)
-        return [g.numpy() for g in over.grouped_allreduce(found, "penalised")]
+        return [g.numpy() for g in averaged(over, found, "penalised")]
 
     ours = gradients(comm, size, comm.rank * BATCH, BATCH)
     if comm.is_root:
@@ -201,7 +201,7 @@ def test_gradients_in_half_precision_are_near_those_in_full(comm_of):
 def test_a_gradient_that_half_precision_cannot_hold_is_noticed(comm_of):
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
     comm = comm_of("horovod")
-    gan = Gan(problem, TrainingConfig(batch_size=2), comm, seed=1, compression="fp16")
+    gan = Gan(problem, GanSettings(batch_size=2), comm, seed=1, compression="fp16")
     real = {"hist": np.full((2, 64, 64), 1e8, np.float32)}
     rates = {"generator": 1e-4, "discriminator": 1e-4}
     result = gan.step(0, real, gan.draws(0, 2 * comm.rank, 2), learning_rates=rates, samples=4, attention=False)

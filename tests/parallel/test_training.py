@@ -9,17 +9,18 @@ import needs
 import numpy as np
 import pytest
 import tiny
+from one_rank import averaged
 
 tf = needs.tensorflow()
 
 from recorded import recorded  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.score import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
@@ -30,7 +31,7 @@ from hpcgan.runs import (  # noqa: E402
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.runs.lease import attempt_state  # noqa: E402
-from hpcgan.training import assembly, loop  # noqa: E402
+from hpcgan.training import attempt, requests  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -70,15 +71,15 @@ def whole(comm, data, tmp_path_factory):
 def _gradients(comm, size, first, n):
     """Averaged gradients of both networks for samples first ... first + n - 1 of a global batch."""
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, normalisation="none"))
-    gan = Gan(problem, TrainingConfig(batch_size=n, dtype="float64"), comm, seed=1)
+    gan = Gan(problem, GanSettings(batch_size=n, dtype="float64"), comm, seed=1)
     everything = problem.encode({"hist": tiny.images(size * BATCH).astype(np.float64)})["hist"]
     real = {"hist": tf.constant(everything[first : first + n])}
     draws = gan.draws(0, first, n)
     with tf.GradientTape() as tape:
         fake = gan.networks["generator"](tf.constant(draws["noise"]), {}, training=True)
     d_gradients, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64))
-    g_gradients, _ = gan.generator_gradients(real, fake, tape)
-    return [g.numpy() for g in comm.grouped_allreduce([*d_gradients, *g_gradients], "gradients")]
+    g_gradients, _ = gan.generator_gradients(fake, tape)
+    return [g.numpy() for g in averaged(comm, [*d_gradients, *g_gradients], "gradients")]
 
 
 @pytest.mark.world_size(2)
@@ -96,7 +97,7 @@ def test_three_ranks_too(comm):
 
 
 def _train(comm, data, folder, *overrides, stop=None):
-    assembly.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
+    attempt.train(tiny.config(data, *overrides), RunDirectory(folder), comm, stop or StopRequest())
 
 
 class VerdictAt(StopRequest):
@@ -118,7 +119,7 @@ def test_a_verdict_ends_all_ranks_after_the_epoch_in_which_it_came(comm, data, w
     run = RunDirectory(shared_folder(comm, tmp_path_factory, "verdict"))
     stop = VerdictAt(10 if comm.is_root else 1000, run)
     for _ in range(2):
-        best = assembly.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
+        best = attempt.train(tiny.config(data, "training.epochs=5"), run, comm, stop)
         assert best["epoch"] <= 2
         assert comm.broadcast_json(comm.gather_json(best)) == [best] * 2
     if comm.is_root:
@@ -150,14 +151,14 @@ class CommandsAt(StopRequest):
 def test_commands_reach_all_ranks_in_the_same_step(comm_of, data, tmp_path_factory, monkeypatch, backend):
     """A pause, rates that are set in it, more rates later: the bits are those of a schedule with the same rates."""
     comm = comm_of(backend)
-    monkeypatch.setattr(assembly, "Inbox", functools.partial(control.Inbox, every=0.0))
-    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+    monkeypatch.setattr(requests, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(requests, "PAUSED_S", 0.01)
     run = RunDirectory(shared_folder(comm, tmp_path_factory, f"commands-{backend}"))
     whole = shared_folder(comm, tmp_path_factory, f"scheduled-{backend}")
     sent = {3: [("pause", {})], 8: [("set", {"generator": 0.01})], 12: [("resume", {})],
             17: [("set", {"generator": 3e-4, "discriminator": 0.02})]}  # fmt: skip
-    assembly.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
-    changes = "[{step: 3, generator: 0.01}, {step: 8, generator: 3.0e-4, discriminator: 0.02}]"
+    attempt.train(tiny.config(data), run, comm, CommandsAt(run, sent if comm.is_root else {}))
+    changes = "[{step: 3, rates: {generator: 0.01}}, {step: 8, rates: {generator: 3.0e-4, discriminator: 0.02}}]"
     _train(comm, data, whole, f"training.schedule.changes={changes}")
     if not comm.is_root:
         return
@@ -286,7 +287,7 @@ def test_bad_input_that_one_rank_sees_is_an_input_error_on_all(comm, data, tmp_p
     folder = shared_folder(comm, tmp_path_factory, "absent")
     path = data if comm.rank == 0 else data / "not-there"
     with pytest.raises(InputError, match=r"rank 1: .*not-there/train.h5: no such file"):
-        assembly.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
+        attempt.train(tiny.config(path), RunDirectory(folder / "run"), comm, StopRequest())
     assert not (folder / "run").exists()
 
 
@@ -309,7 +310,7 @@ def test_ranks_that_share_the_measurement_of_a_spectrum_find_the_same(comm, monk
     monkeypatch.setattr(Spectrum, "samples", 5 * BATCH)  # batches are not alike on all ranks
     detector = {"architecture": "detector", "latent_dim": 3, "filters": 2, "pixel_noise": True, "pixel_pt": "matched"}
     problem = RpvProblem(RpvModel(**detector))
-    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    network = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
     ours, alone = (Sampler(problem, network, statistics="moving", batch_size=BATCH) for _ in range(2))
     ours.measure(comm)
     np.testing.assert_array_equal(ours.table, alone.table)
@@ -321,7 +322,7 @@ def test_ranks_that_share_the_measurement_of_showers_find_the_same(comm, monkeyp
     monkeypatch.setattr(Shares, "samples", 5 * BATCH)
     model = CaloganModel(segmentation="2x4,2x2,2x1", latent_dim=3, cell_encoding="log", cell_energies="matched")
     problem = CaloganProblem(model)
-    network = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
+    network = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1).networks["generator"]
     rng = np.random.default_rng(1)
     batch = {f"layer_{i}": rng.exponential(0.5, (60, *shape)) for i, shape in enumerate(model.shapes)}
     batch["energy"] = rng.uniform(1.0, 90.0, 60)
@@ -338,7 +339,7 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data, weights, m
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3))
     source = problem.open(data, "val")
     monkeypatch.setattr(source, "weights", lambda: weights)
-    gan = Gan(problem, TrainingConfig(batch_size=BATCH), SerialComm(), seed=1)
+    gan = Gan(problem, GanSettings(batch_size=BATCH), SerialComm(), seed=1)
     sampler = Sampler(problem, gan.networks["generator"], statistics="moving", batch_size=BATCH)
 
     def generate(epoch, index, conditions):
@@ -366,7 +367,7 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
         with h5py.File(mine / "val.h5", "r+") as file:
             file["all_events/hist"][3] *= 2
     with pytest.raises(InputError) as error:
-        assembly.train(tiny.config(mine), run, comm, StopRequest())
+        attempt.train(tiny.config(mine), run, comm, StopRequest())
     assert re.match(
         r"rank 1: .*/val.h5 on \S+: holds other data than rank 0 reads \(other values of ", str(error.value)
     )
@@ -374,7 +375,5 @@ def test_ranks_that_read_different_files_are_named_and_nothing_is_written(comm, 
     assert not folder.exists()
     if comm.rank == 1:
         shutil.copy(data / "val.h5", mine / "val.h5")
-    assembly.train(
-        tiny.config(mine, "training.epochs=1"), run, comm, StopRequest()
-    )  # the same, each from its own place
+    attempt.train(tiny.config(mine, "training.epochs=1"), run, comm, StopRequest())  # the same, each from its own place
     assert len(recorded(run.metrics_file, "epoch")) == 1

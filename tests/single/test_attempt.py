@@ -25,7 +25,7 @@ from hpcgan.runs import (  # noqa: E402
     checkpoint,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import assembly, attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -39,7 +39,7 @@ def data(tmp_path_factory):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    assembly.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -306,7 +306,7 @@ def test_a_spike_before_the_first_checkpoint_ends_the_run(data, tmp_path):
 
 def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     totals = iter([10.0, 14.0, 31.0, 9.0])
-    monkeypatch.setattr(assembly, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
     (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (45, 15)
@@ -319,10 +319,8 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
 def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     """Not in the second epoch, as the best so far, the first, was no more diverse; in the fourth, 0.2 after 0.9."""
     totals, diversities = iter([10.0, 14.0, 9.0, 11.0]), iter([0.1, 0.2, 0.9, 0.2])
-    monkeypatch.setattr(assembly, "epoch_scorer", lambda *_: lambda epoch: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
-    monkeypatch.setattr(
-        assembly, "epoch_diversity", lambda *_: lambda epoch: Diversity(pairs=next(diversities), nearest=0.5)
-    )
+    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly.DiversityMeter, "__call__", lambda *_: Diversity(pairs=next(diversities), nearest=0.5))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.diversity_below=0.5", "training.epochs=4")
     (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (60, 45)

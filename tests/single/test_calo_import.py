@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ from hpcgan.commands.cli import main
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
-from hpcgan.physics.calorimeter import FINE, PUBLISHED, parse_segmentation
+from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.shower_shapes import layer_energies
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter import importing as calo_import
-from hpcgan.problems.calorimeter.importing import export, import_files, open_reader, recognise
+from hpcgan.problems.calorimeter.importing import ShowerImporter, export, open_reader, recognise
 
 DATA = Path(__file__).parents[1] / "data"
 GAMMA = DATA / "geant4_gamma.h5"
+
+
+def import_files(files: Sequence[Path], out: Path, segmentation: Segmentation = PUBLISHED, particle: str = "") -> bool:
+    """Import with the options of the command."""
+    return ShowerImporter(segmentation=str(segmentation), particle=particle).import_files(files, out)
+
 
 #: Two showers: three cells, and one. 5 * 48 + 7: eta 5, phi 7 of the inner grid; 9216 + 3 * 48 + 40; 11520 + 23 * 24.
 CELLS = {

@@ -17,6 +17,7 @@ from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.data.layouts import tensors  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
+from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.evaluation.distances import Options  # noqa: E402
 from hpcgan.interactive import attach  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
@@ -29,7 +30,7 @@ from hpcgan.runs import (  # noqa: E402
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import assembly, attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 from hpcgan.training.timing import payload, period  # noqa: E402
 
@@ -59,7 +60,7 @@ def config(data, *overrides):
 
 def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
-    assembly.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
+    attempt.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -136,7 +137,7 @@ def test_rates_of_the_density_are_set_by_commands_and_schedules(data, tmp_path):
         attach(ours.path).set()
     train(data, ours.path)
     step = recorded(ours.metrics_file, "command")[-1]["step"]
-    run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, density: 0.02}}]")
+    run = train(data, theirs, f"training.schedule.changes=[{{step: {step}, rates: {{density: 0.02}}}}]")
     assert epochs(ours)[-1]["learning_rates"] == {"density": 0.02}
     for name, array in final_arrays(run).arrays.items():
         np.testing.assert_array_equal(final_arrays(ours).arrays[name], array, err_msg=name)
@@ -190,7 +191,10 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
     monkeypatch.setattr(plots, "curves", spy)
     monkeypatch.setattr(CaloLayerProblem, "figures", lambda self, real, fake, weights: [])  # drawn below
     made = report.evaluate_run(
-        reference.path, samples=1, repetitions=20, out=tmp_path, distances=Options(False), log=lambda text: None
+        reference.path,
+        EvaluationOptions(1, repetitions=20, distances=Options(False)),
+        out=tmp_path,
+        log=lambda text: None,
     )
     assert labels["Negative log-likelihood [nats an event]"] == ["nll"]
     assert labels["Ratio"] == ["distance of generated pairs", "distance to the nearest"]

@@ -12,10 +12,10 @@ from calogan_settings import CaloGan  # noqa: E402
 
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.penalties import r1_penalty  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator, share_features  # noqa: E402
 
@@ -171,7 +171,7 @@ def test_coordinates_are_the_cells_seen_and_lead_back():
 def test_r1_is_taken_with_respect_to_the_logarithms():
     """By the chain rule d/d ln(1 + E / E_0) = (E + E_0) d/dE, cell by cell."""
     model = CaloganModel(latent_dim=2, segmentation=CELLS, cell_encoding="log")
-    training = TrainingConfig(batch_size=6, dtype="float64", r1={"weight": 0.7, "every": 3})
+    training = GanSettings(batch_size=6, dtype="float64", r1={"weight": 0.7, "every": 3})
     gan = Gan(CaloganProblem(model), training, SerialComm(), 1)
     network, sample = gan.networks["discriminator"], showers(6)
     network.cells.unit.assign(UNITS)

@@ -27,19 +27,22 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
-from hpcgan.evaluation import probes, report  # noqa: E402
-from hpcgan.physics.calorimeter import PUBLISHED, parse_segmentation  # noqa: E402
+from hpcgan.evaluation import conditional, report  # noqa: E402
+from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
+from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.calorimeter import figures as calogan_figures  # noqa: E402
 from hpcgan.problems.calorimeter import files as calo  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
-from hpcgan.problems.calorimeter.importing import import_files  # noqa: E402
+from hpcgan.problems.calorimeter.importing import ShowerImporter  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training import warm_start as origin  # noqa: E402
+from hpcgan.training.assembly import Assembly, make_method  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 CELLS = "2x8,4x4,4x2"
@@ -137,7 +140,7 @@ def test_a_source_has_one_energy_a_shower_and_no_overflow(folder, cache):
 
 
 def test_geant4_showers_are_data_like_parametrised_ones(tmp_path):
-    import_files([GEANT4], tmp_path / "g4", PUBLISHED)
+    ShowerImporter().import_files([GEANT4], tmp_path / "g4")
     problem = CaloganProblem(CaloganModel(particles=["gamma"]))
     for split in ("train", "val"):
         problem.validate(tmp_path / "g4", split)
@@ -332,7 +335,7 @@ def test_runs_from_before_the_new_keys_keep_their_names(tmp_path):
 
 def train(made: config.Config, path: Path, stop: StopRequest | None = None) -> RunDirectory:
     run = RunDirectory(path)
-    assembly.train(made, run, SerialComm(), stop or StopRequest())
+    attempt.train(made, run, SerialComm(), stop or StopRequest())
     return run
 
 
@@ -399,8 +402,8 @@ def test_generate_from_python_at_energies_of_their_own(run):
 
 
 def test_evaluate(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
-    made = report.evaluate_run(run.path, samples=2, repetitions=20, out=tmp_path, log=lambda text: None)
+    monkeypatch.setattr(conditional, "PROBE_EVENTS", 16)
+    made = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     data = made.data
     assert data["score"]["n"] == 20
     assert set(data["distances"]) == set(QUANTITIES)
@@ -419,7 +422,9 @@ def test_evaluate(run, folder, tmp_path, monkeypatch):
 def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
     generate(run, tmp_path / "fake.h5", "-n", "20").close()
-    made = report.compare_files(folder / "test.h5", tmp_path / "fake.h5", repetitions=5, log=lambda text: None)
+    made = report.compare_files(
+        folder / "test.h5", tmp_path / "fake.h5", EvaluationOptions(repetitions=5), log=lambda text: None
+    )
     assert made.data["problem"] == "calogan"
     assert made.data["probes"] == []
 
@@ -442,12 +447,11 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
         eplus, f"training.start_from={run.path}", "model.particles=[eplus]", half_life, "seed=5", "training.epochs=1"
     )
     preflight(made, RunDirectory(tmp_path / "new"), 1)
-    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
-    source = CaloganProblem(made.model).open(eplus, "train")
-    fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
-    sharding = assembly.shard(made, SerialComm(), source)
-    assert assembly.begin(made, method, CaloganProblem(made.model), source, sharding) == best.path
-    source.close()
+    with Inputs.open(made) as inputs:
+        assembly = Assembly.of(made, SerialComm(), inputs)
+        state = assembly.state
+        fresh = {name: value for name, value in state.arrays().items() if name.startswith("optimizer/")}
+        assert assembly.begin() == best.path
     found = state.arrays()
     owners = {name.split("/")[1] for name in found if name.startswith("network/")}
     assert owners == {"generator", "discriminator", *(["generator_average"] if averaged else [])}
@@ -472,7 +476,7 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
 
 def test_an_average_begins_where_the_generator_was_if_there_was_none(run, folder):
     made = configuration(folder)
-    method, state = assembly.make_method(made, CaloganProblem(made.model), SerialComm())
+    method, state = make_method(made, CaloganProblem(made.model), SerialComm())
     best = checkpoints.load_best(run.checkpoints, print).arrays
     arrays = {name: value for name, value in best.items() if "/generator_average/" not in name}
     method.adopt(arrays)
@@ -575,7 +579,7 @@ def test_networks_heed_the_particle():
 @pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
-    monkeypatch.setattr(probes, "PROBE_EVENTS", 16)
+    monkeypatch.setattr(conditional, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")
     (record,) = recorded(run.metrics_file, "epoch")
@@ -597,7 +601,7 @@ def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
             generate(run, tmp_path / "b.h5", "-n", "2", "--condition", text)
     asked = {"energy": [4.0, 5.0, 6.0], "particle": [22, -11, 22]}
     assert hpcgan.generate(run.path, conditions=asked)["particle"].tolist() == [22.0, -11.0, 22.0]
-    report.evaluate_run(run.path, samples=1, repetitions=5, out=tmp_path, log=lambda text: None)
+    report.evaluate_run(run.path, EvaluationOptions(1, repetitions=5), out=tmp_path, log=lambda text: None)
     found = json.loads((tmp_path / "report.json").read_text())
     assert [row["conditions"] for row in found["points"]] == [{"particle": -11.0}, {"particle": 22.0}]
     assert {"response_gamma", "response_eplus"} <= {figure["name"] for figure in found["figures"]}

@@ -8,8 +8,9 @@ tf = needs.tensorflow()
 
 from hpcgan import rng as stateless  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
-from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan, _Update  # noqa: E402
+from hpcgan.methods.gan import AUXILIARY, METRICS, SATURATION, Gan, Kind  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
+from hpcgan.methods.step import is_finite_here  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -21,7 +22,7 @@ N = 4
 
 
 def make(problem=PROBLEM, **training):
-    gan = Gan(problem, TrainingConfig(batch_size=N, dtype="float64", **training), SerialComm(), seed=1)
+    gan = Gan(problem, GanSettings(batch_size=N, dtype="float64", **training), SerialComm(), seed=1)
     rng = np.random.default_rng(7)
     for network in gan.networks.values():
         for weight in network.weights:
@@ -63,7 +64,7 @@ class HandAdam:
             weight.assign_sub(rate * self.m[i] / (np.sqrt(self.v[i]) + 1e-8))
 
 
-@pytest.mark.usefixtures("eager")  # several steps in one compiled call have its bits: test_steps_per_call.py
+@pytest.mark.usefixtures("eager")
 def test_a_published_step_by_hand():
     """D on the real showers, D on generated ones, then the generator twice, on showers of other noise each.
 
@@ -188,19 +189,11 @@ def test_updates_that_are_not_finite_are_counted():
 
 
 def test_only_the_origin_of_a_bad_step_is_to_blame():
-    """Averages over the ranks of (loss, belief in real, in fake, bad, attention) and of (loss, bad)."""
-    gan = make(RPV, **PUBLISHED)
+    """By whether this rank's contribution to each update was finite, and the share of ranks whose was not."""
 
     def blamed(*updates):
-        made = []
-        for i, (bad, finite) in enumerate(updates):
-            network = "discriminator" if i < 2 else "generator"
-            metrics = [1.0, 0.5, 0.5, bad, 0.0] if i < 2 else [2.0, bad]
-            made.append(_Update(network, list, tf.constant(finite), tf.constant(metrics, tf.float64)))
-        metrics, finite = gan._said(made[:2], made[2:])
-        assert metrics[4] == sum(bad for bad, _ in updates)
-        assert metrics[1] == 2.0
-        return not bool(finite)
+        bad, finite = zip(*updates, strict=True)
+        return not bool(is_finite_here([tf.constant(f) for f in finite], [tf.constant(b) for b in bad]))
 
     well = (0.0, True)
     assert not blamed(well, well, well, well)
@@ -209,6 +202,15 @@ def test_only_the_origin_of_a_bad_step_is_to_blame():
     assert not blamed(well, (0.5, True), (1.0, False), (1.0, False))  # what another rank began
     assert blamed((0.5, False), (1.0, False), (1.0, False), (1.0, False))
     assert blamed(well, (0.5, False), (1.0, False), (1.0, False))
+
+
+def test_losses_are_sums_over_updates_of_the_discriminator_and_means_over_those_of_the_generator():
+    gan = make(RPV, **PUBLISHED)
+    totals = {"discriminator_loss": 3.0, "generator_loss": 4.0, "belief_in_real": 0.7, "belief_in_fake": 0.2}
+    metrics = gan.summary({**totals, "nonfinite": 0.5}, Kind(penalise=False, update_generator=True))
+    assert (metrics["discriminator_loss"], metrics["generator_loss"], metrics["nonfinite"]) == (3.0, 2.0, 0.5)
+    metrics = gan.summary(totals, Kind(penalise=False, update_generator=False))
+    assert (metrics["generator_loss"], metrics["real_probability"], metrics["fake_probability"]) == (4.0, 0.7, 0.2)
 
 
 @pytest.mark.usefixtures("eager")

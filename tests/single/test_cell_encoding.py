@@ -12,8 +12,8 @@ from calogan_settings import CaloGan  # noqa: E402
 
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.networks import CellEncoding, Discriminator, Generator, near_occupancy  # noqa: E402
@@ -63,7 +63,7 @@ def test_lit_cells_have_a_gradient():
 
 def test_the_units_are_those_of_all_batches_and_both_networks_and_the_average_have_them():
     model = CaloganModel(latent_dim=2, segmentation="2x4,2x2,2x1", cell_encoding="log")
-    gan = Gan(CaloganProblem(model), TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
+    gan = Gan(CaloganProblem(model), GanSettings(batch_size=4, average_half_life=50.0), SerialComm(), 1)
     parts = [{k: v.numpy() for k, v in _showers(20, seed).items()} for seed in (1, 2)]
     gan.calibrate(lambda: iter(parts))
     both = np.concatenate([part["layer_1"] for part in parts])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcgan.metrics.cells import Cells
+from hpcgan.metrics.features import Cells
 
 
 def test_scale_by_hand():

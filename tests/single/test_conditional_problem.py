@@ -27,7 +27,7 @@ from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import evaluate as evaluate_command  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
-from hpcgan.config import DataConfig, TrainingConfig  # noqa: E402
+from hpcgan.config import DataConfig  # noqa: E402
 from hpcgan.data.layouts.tensor_source import TensorSource  # noqa: E402
 from hpcgan.data.layouts.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
@@ -35,11 +35,13 @@ from hpcgan.data.source import SyntheticSource  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
-from hpcgan.evaluation.left_out import score_left_out  # noqa: E402
+from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
+from hpcgan.evaluation.conditional import score_left_out  # noqa: E402
 from hpcgan.evaluation.loading import Loaded  # noqa: E402
 from hpcgan.evaluation.sample import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.metrics import points as grouped  # noqa: E402
 from hpcgan.metrics.observable import Observable  # noqa: E402
 from hpcgan.networks import quantiles  # noqa: E402
@@ -51,7 +53,8 @@ from hpcgan.problems.detector_images.conditional import ConditionalModel, Condit
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.problems.events import open_split  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 PROBLEM = ConditionalProblem(ConditionalModel(filters=2, latent_dim=3))
@@ -348,7 +351,8 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
     problem = ConditionalProblem(ConditionalModel(**DETECTOR))
     generator = detector.Generator(problem.model, 1)
     source = problem.open(folder, "train")
-    generator.calibrate({k: tf.constant(v) for k, v in b.items()} for b in assembly.encoded(problem, source, 32))
+    encoded = Inputs(None, problem, {"train": source}).encoded(at_once=32)
+    generator.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in encoded)
     events = source.read(np.arange(90))
     source.close()
     noise = np.random.default_rng(0).normal(size=(600, problem.noise_dim)).astype(np.float32)
@@ -370,7 +374,7 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
 @pytest.mark.parametrize("conditioning", ["channels", "projection"])
 def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioning):
     problem = ConditionalProblem(ConditionalModel(filters=2, latent_dim=3, conditioning=conditioning))
-    gan = Gan(problem, TrainingConfig(batch_size=3, dtype="float64"), SerialComm(), 1)
+    gan = Gan(problem, GanSettings(batch_size=3, dtype="float64"), SerialComm(), 1)
     sample = {
         "hist": tiny.images(3).astype(np.float64),
         **masses((1400, 850), (1600, 250), (1800, 850), dtype="float64"),
@@ -384,8 +388,8 @@ def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioni
         with tf.GradientTape() as tape:
             fake = gan._generate(conditions, draws, update=False)
         d_gradients, d_loss, *_ = gan.discriminator_gradients(real, fake, tf.constant(0.0, tf.float64))
-        g_gradients, g_loss = gan.generator_gradients(real, fake, tape)
-        return d_gradients, d_loss, g_gradients, g_loss
+        g_gradients, g_losses = gan.generator_gradients(fake, tape)
+        return d_gradients, d_loss, g_gradients, g_losses["generator_loss"]
 
     found = losses()
     rng, h = np.random.default_rng(3), 1e-8
@@ -405,7 +409,7 @@ def test_gradients_with_masses_are_those_of_numerical_differentiation(conditioni
 
 @pytest.mark.usefixtures("eager")
 def test_a_penalised_step_with_masses():
-    gan = Gan(PROBLEM, TrainingConfig(batch_size=3, r1={"weight": 0.1, "every": 2}), SerialComm(), 1)
+    gan = Gan(PROBLEM, GanSettings(batch_size=3, r1={"weight": 0.1, "every": 2}), SerialComm(), 1)
     sample = {"hist": tiny.images(3), **masses((1400, 850), (1600, 250), (1800, 850))}
     rates = {"generator": 2e-4, "discriminator": 1e-4}
     for step in range(2):
@@ -416,7 +420,7 @@ def test_a_penalised_step_with_masses():
 
 
 def sampler() -> Sampler:
-    gan = Gan(PROBLEM, TrainingConfig(batch_size=4), SerialComm(), seed=1)
+    gan = Gan(PROBLEM, GanSettings(batch_size=4), SerialComm(), seed=1)
     return Sampler(PROBLEM, gan.networks["generator"], statistics="moving", batch_size=4)
 
 
@@ -538,7 +542,7 @@ def run(folder, tmp_path_factory) -> RunDirectory:
     """Trained for an epoch without one of the points, which is scored, too."""
     run = RunDirectory(tmp_path_factory.mktemp("run") / "run")
     made = configuration(folder, 'data.leave_out=[{"mGlu": 1600, "mNeu": 850}]')
-    assembly.train(made, run, SerialComm(), StopRequest())
+    attempt.train(made, run, SerialComm(), StopRequest())
     return run
 
 
@@ -624,7 +628,7 @@ def test_without_the_training_data_conditions_must_be_given(run, tmp_path):
 def test_evaluate_a_run_with_a_point_left_out(run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = report.evaluate_run(run.path, samples=2, repetitions=20, out=tmp_path, log=lambda text: None)
+        made = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     data = made.data
     assert data["score"]["n"] == data["band"]["n"] == 20  # of the trained points
     rows = data["points"]
@@ -665,15 +669,15 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
         for split in apart
     }
     trained = apart["train"]
-    made = score_left_out(drawing, loaded, "train", [POINT], trained, trained, 1, 1, 2)
+    made = score_left_out(drawing, loaded, "train", [POINT], trained, trained, EvaluationOptions(1, repetitions=2))
     assert made.rows == []
     assert made.notices == ["Not scored at mGlu=1600, mNeu=850: too few real events for a null band."]
 
 
+@pytest.mark.usefixtures("few_repetitions")
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
-    monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
     monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())

@@ -20,8 +20,7 @@ needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.runs import checkpoint  # noqa: E402
-from hpcgan.training import assembly as attempt  # noqa: E402
-from hpcgan.training import loop  # noqa: E402
+from hpcgan.training import attempt, requests  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -34,8 +33,8 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Rank 0 looks for commands in every step, and in a pause a hundred times a second."""
-    monkeypatch.setattr(attempt, "Inbox", functools.partial(control.Inbox, every=0.0))
-    monkeypatch.setattr(loop, "PAUSED_S", 0.01)
+    monkeypatch.setattr(requests, "Inbox", functools.partial(control.Inbox, every=0.0))
+    monkeypatch.setattr(requests, "PAUSED_S", 0.01)
 
 
 class At(StopRequest):
@@ -75,7 +74,10 @@ def reference(data, tmp_path_factory):
     return run
 
 
-SCHEDULE = "training.schedule.changes=[{step: 5, generator: 0.01}, {step: 20, generator: 3.0e-4, discriminator: 0.02}]"
+SCHEDULE = (
+    "training.schedule.changes="
+    "[{step: 5, rates: {generator: 0.01}}, {step: 20, rates: {generator: 3.0e-4, discriminator: 0.02}}]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_a_command_is_obeyed_once_though_the_training_was_killed_before_its_file
     assert len(list(run.commands.iterdir())) == 1
     train(data, run)
     (change,) = checkpoint.load_latest(run.checkpoints, pytest.fail).meta["changes"]
-    assert (change["step"], change["generator"]) == (5, 0.01)
+    assert (change["step"], change["rates"]) == (5, {"generator": 0.01})
     assert not list(run.commands.iterdir())
 
 
@@ -225,7 +227,7 @@ def test_what_is_no_command_is_refused_and_the_training_goes_on(data, reference,
 def test_bad_input_is_one_line_and_nothing_is_sent(reference, tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("name: run\n")
+    (tmp_path / "run" / "config.yaml").write_text("name: run\nmethod: gan\n")
     (tmp_path / "ended").symlink_to(reference.path)
     assert main(["control", *argv]) == 2
     error = capsys.readouterr().err
@@ -235,7 +237,7 @@ def test_bad_input_is_one_line_and_nothing_is_sent(reference, tmp_path, monkeypa
 
 
 def test_without_waiting_the_command_is_left_for_the_training(tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("name: run\n")
+    (tmp_path / "config.yaml").write_text("name: run\nmethod: gan\n")
     assert main(["control", str(tmp_path), "set", "generator=1e-4", "--wait", "0"]) == 0
     assert "set: sent to" in capsys.readouterr().out
     (file,) = (tmp_path / "commands").iterdir()
@@ -323,7 +325,7 @@ def test_a_rate_that_a_command_may_not_set_is_none_of_a_configuration_either(idl
     assert main(["control", str(idle.path), "set", f"generator={rate}"]) == 2
     assert "above 0 and at most 1" in capsys.readouterr().err
     yaml = rate.replace("inf", ".inf").replace("nan", ".nan")
-    for item in (f"generator.learning_rate={yaml}", f"schedule.changes=[{{step: 1, generator: {yaml}}}]"):
+    for item in (f"generator.learning_rate={yaml}", f"schedule.changes=[{{step: 1, rates: {{generator: {yaml}}}}}]"):
         with pytest.raises(InputError, match=r"training\."):
             tiny.config(idle.path, f"training.{item}")
 

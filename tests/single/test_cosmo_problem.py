@@ -18,6 +18,7 @@ from hpcgan.data.layouts.tensors import open_tensors
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
+from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.evaluation.sample import load_sampler
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics.lognormal import LognormalMaps, pixel_sites
@@ -25,7 +26,7 @@ from hpcgan.problems.cosmo import generate as generation
 from hpcgan.problems.cosmo.networks import Discriminator, Generator
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.training import assembly
+from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
 
 SMALL = CosmoProblem(CosmoModel(side=32))
@@ -300,6 +301,7 @@ def test_sides_that_networks_cannot_have(side, folder):
 # --- the whole way -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("few_repetitions")
 def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
     raw = {
         "problem": "cosmo",
@@ -310,7 +312,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "scoring": {"events": 8},
     }
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(config.load(raw), run, SerialComm(), StopRequest())
+    best = attempt.train(config.load(raw), run, SerialComm(), StopRequest())
     assert best["step"] == 2  # 24 maps
     with open_tensors(run.samples / "epoch-0001.h5") as file:
         assert file.read()["kappa"].shape == (12, 32, 32)
@@ -326,7 +328,7 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="exists already"), sampler.problem.writer(out, 10, {}):
         pass
 
-    of_run = report.evaluate_run(run.path, samples=1, repetitions=20, log=lambda text: None).data
+    of_run = report.evaluate_run(run.path, EvaluationOptions(1, repetitions=20), log=lambda text: None).data
     assert of_run["score"]["requested"] == 8  # scoring.events
     assert [figure["name"] for figure in of_run["figures"]] == [
         "null_band",
@@ -338,7 +340,6 @@ def test_train_generate_evaluate(folder, tmp_path, monkeypatch):
         "loss_curve",
         "collapse_curve",
     ]
-    monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())
     arguments = ["evaluate", "--real", str(folder / "test.h5"), "--fake", str(out)]

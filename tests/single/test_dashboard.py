@@ -122,7 +122,7 @@ def played(run):
 def trained(data, run, *overrides):
     """A real training in a thread, which leaves some of the core to what is tested."""
     from hpcgan.comm.base import SerialComm
-    from hpcgan.training import assembly
+    from hpcgan.training import attempt
 
     class Resting(StopRequest):
         """Looked at in every step."""
@@ -139,7 +139,7 @@ def trained(data, run, *overrides):
 
     def train():
         with contextlib.suppress(Interrupted):
-            assembly.train(tiny.config(data, *overrides), run, SerialComm(), stop)
+            attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop)
 
     thread = threading.Thread(target=train)
     thread.start()

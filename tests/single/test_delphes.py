@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.physics.images import bin_towers
 from hpcgan.problems.detector_images.files import open_images, validate
-from hpcgan.problems.detector_images.importing import count_events, import_files, read_towers
+from hpcgan.problems.detector_images.importing import DelphesImporter, count_events, read_towers
 
 SAMPLE = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
 
@@ -210,11 +210,25 @@ def test_damaged_files_never_give_another_exception(data: st.DataObject, tmp_pat
 # --- import ------------------------------------------------------------------------------------------------------
 
 
+def import_files(
+    files: Sequence[Path], out: Path, m_gluino: float = 0.0, m_neutralino: float = 0.0, **options: Any
+) -> bool:
+    """Import with the options of the command."""
+    how = {name: options.pop(name) for name in ("force", "progress", "say") if name in options}
+    return DelphesImporter(mass=(m_gluino, m_neutralino), **options).import_files(files, out, **how)
+
+
 def test_import_makes_the_published_layout(small: Path, tmp_path: Path) -> None:
     other = write_root(tmp_path / "other.root", [[(0.0, 0.0, float(i + 1))] for i in range(7)])
     steps: list[tuple[int, int]] = []
     made = import_files(
-        [small, other], tmp_path / "out", 1400, 850, label=0, weight=0.5, progress=lambda *done: steps.append(done)
+        [small, other],
+        tmp_path / "out",
+        m_gluino=1400,
+        m_neutralino=850,
+        label=0,
+        weight=0.5,
+        progress=lambda *done: steps.append(done),
     )
     assert made
     assert steps == [(5, 12), (12, 12)]

@@ -9,15 +9,15 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods import permute  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import MinibatchStddev  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images.networks_detector import Discriminator, Generator, Windows, _mass  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.training import assembly as attempt  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 
 FULL = {
     "architecture": "detector",
@@ -223,7 +223,7 @@ def test_reordering_and_its_gradient():
 @pytest.mark.usefixtures("eager")
 def test_the_penalty_comes_every_few_steps_and_changes_the_update():
     def weights_after(steps, weight):
-        config = TrainingConfig(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)
+        config = GanSettings(batch_size=4, r1={"weight": weight, "every": 2}, augment_generated=True, label_flip=0.0)
         problem = RpvProblem(_model())
         gan = Gan(problem, config, SerialComm(), 1, problem.symmetries)
         real = {"hist": np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)}
@@ -283,10 +283,9 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
     images[0] = 0.0  # an event without energy
     with hdf5.Writer(tmp_path, {"train": 600}, {"settings": "{}"}) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
-    source = problem.open(tmp_path, "train")
     network = Generator(problem.model, 1)
-    network.calibrate({k: tf.constant(v) for k, v in b.items()} for b in attempt.encoded(problem, source))
-    source.close()
+    with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}) as inputs:
+        network.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in inputs.encoded())
     table, cosh = network.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
     assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-5)
     assert np.exp(table[512]) == pytest.approx(4.0 / cosh, rel=1e-3)
@@ -296,7 +295,7 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
 
 def test_constants_are_set_in_all_networks_and_never_averaged():
     problem = RpvProblem(_model(total_pt="drawn", hidden_units=2))
-    gan = Gan(problem, TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
+    gan = Gan(problem, GanSettings(batch_size=4, average_half_life=50.0), SerialComm(), 1)
     images = np.random.default_rng(0).random((20, 64, 64)).astype(np.float32)
     gan.calibrate(lambda: iter([{"hist": images[:12]}, {"hist": images[12:]}]))
     tables = [gan.networks[name].named["generator/log_total_pt"].numpy() for name in ("generator", "generator_average")]

@@ -1,7 +1,6 @@
 """`hpcgan evaluate` and `hpcgan generate`."""
 
 import argparse
-import functools
 import resource
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import tiny
 from hpcgan.commands import evaluate, generate
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import stream
+from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.evaluation.distances import Options
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.directory import RunDirectory
@@ -149,11 +149,9 @@ def test_a_folder_without_a_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("few_repetitions")
 def test_evaluate_files(tmp_path, capsys, monkeypatch):
-    from hpcgan.evaluation import report
-
     monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
-    monkeypatch.setattr(report, "compare_files", functools.partial(report.compare_files, repetitions=20))
     folder = tiny.write_data(tmp_path / "data", 100)
     arguments = [
         "--real",
@@ -184,7 +182,7 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
     from hpcgan.evaluation import report
 
     seen = {}
-    monkeypatch.setattr(report, "evaluate_run", lambda run, **options: seen.update(options, run=run))
+    monkeypatch.setattr(report, "evaluate_run", lambda run, chosen, **more: seen.update(more, run=run, options=chosen))
     monkeypatch.setattr(report, "summary", lambda made: "done")
     options = [
         "--checkpoint",
@@ -212,12 +210,15 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
         "run": Path("runs/x"),
         "checkpoint": "latest",
         "split": "val",
-        "samples": 2,
-        "events": 100,
+        "options": EvaluationOptions(
+            samples=2,
+            events=100,
+            distances=Options(distances=False, classifier=("features", "cells"), units=64, epochs=50),
+        ),
         "out": Path("somewhere"),
-        "distances": Options(distances=False, classifier=("features", "cells"), units=64, epochs=50),
     }
     evaluate.run(parse(evaluate, "runs/x"))
-    assert seen["distances"] == Options(distances=True, classifier=(), units=2048, epochs=50)
+    assert seen["options"].events is None
+    assert seen["options"].distances == Options(distances=True, classifier=(), units=2048, epochs=50)
     evaluate.run(parse(evaluate, "runs/x", "--classifier", "cells", "--classifier-epochs", 7))
-    assert seen["distances"] == Options(classifier=("cells",), epochs=7)
+    assert seen["options"].distances == Options(classifier=("cells",), epochs=7)

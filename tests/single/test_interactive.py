@@ -24,7 +24,7 @@ needs.tensorflow()
 pytest.importorskip("pandas")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.training import assembly as attempt  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 
 RATES = {"generator": 0.01, "discriminator": 0.01}
 

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from pages import Page, check_numbers, check_self_contained
+from pages import Page, check_escaped, check_numbers, check_self_contained
 from pools import write_pool
 
 from hpcgan import config
@@ -19,15 +19,16 @@ from hpcgan.comm.base import SerialComm
 from hpcgan.commands import cli
 from hpcgan.data.generators import make_data_set
 from hpcgan.overlay import study
-from hpcgan.overlay.study import FILES, overlay
+from hpcgan.overlay.study import FILES, OverlayOptions, overlay
 from hpcgan.physics.images import image_attributes
 from hpcgan.physics.jets import image_geometry
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.pileup import files as pool
 from hpcgan.problems.pileup.generate import Pools
+from hpcgan.report.page import render
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.training import assembly
+from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
 
 MU = 4
@@ -91,8 +92,7 @@ def made(folder: Path) -> study.Report:
         folder / "signal.h5",
         MU,
         folder / "out",
-        real_pileup=folder / "pool",
-        repetitions=30,
+        OverlayOptions(folder / "pool", repetitions=30),
         log=quiet,
     )
 
@@ -150,12 +150,16 @@ def test_files_of_a_report(made: study.Report):
     assert str(made.html) in text
 
 
+def test_texts_of_a_report_are_no_markup(made: study.Report):
+    check_escaped(lambda data: render("overlay.html.j2", data, [], data["notices"]), made.data)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_pool_in_place_of_generated_pileup(folder: Path, tmp_path: Path):
     """Real pileup on both sides: no difference, and it is said."""
     test = folder / "pool" / "test.h5"
     found = overlay(
-        test, folder / "signal.h5", MU, tmp_path, real_pileup=folder / "pool", events=20, repetitions=5, log=quiet
+        test, folder / "signal.h5", MU, tmp_path, OverlayOptions(folder / "pool", 20, repetitions=5), log=quiet
     )
     assert found.data["events"] == 20
     assert found.data["score"]["total"] == 0.0
@@ -176,9 +180,7 @@ def test_signal_events_have_their_weights(folder: Path, tmp_path: Path):
             tmp_path / "signal.h5",
             MU,
             tmp_path / name,
-            real_pileup=folder / "pool",
-            use=use,
-            repetitions=5,
+            OverlayOptions(folder / "pool", use=use, repetitions=5),
             log=quiet,
         ).data
         shift = found[name]["quantities"]["jet_multiplicity"]["shift_generated"]["mean"]
@@ -199,8 +201,7 @@ def test_the_band_is_wide_where_pools_differ(folder: Path, tmp_path: Path):
         folder / "signal.h5",
         MU,
         tmp_path / "out",
-        real_pileup=tmp_path / "pool",
-        repetitions=100,
+        OverlayOptions(tmp_path / "pool", repetitions=100),
         log=quiet,
     )
     # All exchanged or none: every mass differs. Half of the blocks exchanged: the same mixture on both sides.
@@ -361,7 +362,7 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
     }
     settings = config.load(raw)
     run = RunDirectory(tmp_path / "run")
-    best = assembly.train(settings, run, SerialComm(), StopRequest())
+    best = attempt.train(settings, run, SerialComm(), StopRequest())
     assert best is not None
     assert 0 < best["score"] <= 4200
     made = tmp_path / "made.h5"
@@ -386,4 +387,4 @@ def test_train_generate_overlay(tmp_path: Path, capsys: Any):
 def test_write_pool_is_no_signal(tmp_path: Path):
     write_pool(tmp_path, 20)
     with pytest.raises(study.InputError, match="a pool of minimum-bias events"):
-        overlay(tmp_path / "val.h5", tmp_path / "val.h5", 2, tmp_path / "out", real_pileup=tmp_path, log=quiet)
+        overlay(tmp_path / "val.h5", tmp_path / "val.h5", 2, tmp_path / "out", OverlayOptions(tmp_path), log=quiet)

@@ -125,6 +125,9 @@ def test_a_wheel_contains_the_package_and_nothing_else(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hpcgan").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "hpcgan/report/templates").iterdir()}
+    assert "hpcgan/report/templates/style.css" in templates
+    assert templates <= set(names)
     assert "hpcgan/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"hpcgan", f"hpcgan-{hpcgan.__version__}.dist-info"}
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]

@@ -13,6 +13,7 @@ from pools import sparse_events, write_pool
 from hpcgan import config
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare, report
+from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics import jets
 from hpcgan.problems.detector_images import files as hdf5
@@ -277,7 +278,9 @@ def test_a_report_on_files(tmp_path: Path):
     with pileups.writer(tmp_path / "made.h5", 60, {}) as append:
         append(pileups.open(tmp_path, "train").read(np.arange(60)))
     lines: list[str] = []
-    made = report.compare_files(tmp_path / "val.h5", tmp_path / "made.h5", events=60, repetitions=20, log=lines.append)
+    made = report.compare_files(
+        tmp_path / "val.h5", tmp_path / "made.h5", EvaluationOptions(events=60, repetitions=20), log=lines.append
+    )
     assert made.data["problem"] == "pileup"
     assert made.data["score"]["n"] == 60
     assert made.data["band"]["blocks"] == 6  # of 240 events, 40 = 10 mu each

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpcgan.evaluation import by_point, compare
+from hpcgan.evaluation import compare, conditional
+from hpcgan.evaluation.conditional import nearest_point
+from hpcgan.evaluation.loading import is_left_out
 from hpcgan.metrics import points
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.null_band import Splitter, null_band
@@ -156,7 +158,7 @@ def test_a_comparison_with_too_few_events_for_the_band():
     found = compare.compare(PROBLEM, real, [fake, fake], pool, 24, repetitions=5)
     assert (found.n, found.band.n, found.band_scores[0].n) == (24, 20, 20)
     assert list(found.distances) == list(found.reference) == ["x"]
-    rows = by_point.trained_rows(found)
+    rows = conditional.trained_rows(found)
     assert [row["n"] for row in rows] == [10, 10]
     assert rows[0]["score"] == {"mean": 1.0, "std": 0.0}
     assert rows[0]["share_above"] == 0.0
@@ -171,7 +173,7 @@ def test_a_point_left_out_beside_the_naive_alternatives():
     nearest = [events(np.full(40, value), np.full(40, 1400.0)) for value in (5.0, 6.0)]
     near = {"mGlu": 1400.0, "mNeu": 850.0}
     model = [events(np.full(40, value), at) for value in (11.0, 13.0)]
-    row = by_point.left_out_row(PROBLEM, real, model, pool, (near, nearest[:1], nearest[1:] * 2), repetitions=50)
+    row = conditional.left_out_row(PROBLEM, real, model, pool, (near, nearest[:1], nearest[1:] * 2), repetitions=50)
     assert row["conditions"] == {"mGlu": 1600.0, "mNeu": 850.0}
     assert (row["trained"], row["n"]) == (False, 40)
     assert row["score"] == {"mean": 2.0, "std": pytest.approx(math.sqrt(2))}
@@ -191,30 +193,30 @@ def point(m_glu, m_neu=850.0):
 def test_the_nearest_point_is_that_of_the_encoded_masses():
     """200 GeV of the gluino are 0.4, 200 GeV of the neutralino 0.14; of equally near ones the lightest is taken."""
     asked = point(1600.0)
-    assert by_point.nearest_point(PROBLEM, asked, [point(1800.0), point(1600.0, 650.0)]) == point(1600.0, 650.0)
-    assert by_point.nearest_point(PROBLEM, asked, [point(1500.0), point(1600.0, 650.0)]) == point(1600.0, 650.0)
-    assert by_point.nearest_point(PROBLEM, asked, [point(1800.0), point(1400.0)]) == point(1400.0)
-    assert by_point.nearest_point(PROBLEM, asked, [point(1600.0, 950.0), point(1600.0, 750.0)]) == point(1600.0, 750.0)
+    assert nearest_point(PROBLEM, asked, [point(1800.0), point(1600.0, 650.0)]) == point(1600.0, 650.0)
+    assert nearest_point(PROBLEM, asked, [point(1500.0), point(1600.0, 650.0)]) == point(1600.0, 650.0)
+    assert nearest_point(PROBLEM, asked, [point(1800.0), point(1400.0)]) == point(1400.0)
+    assert nearest_point(PROBLEM, asked, [point(1600.0, 950.0), point(1600.0, 750.0)]) == point(1600.0, 750.0)
 
 
 def test_events_of_two_files_are_matched_point_by_point():
     real = events(np.arange(40), np.tile([1400.0, 1600.0], 20))
     fake = events(np.arange(60), np.tile([1400.0, 1600.0, 1800.0], 20))
-    on_real, on_fakes, notices = by_point.match(real, fake, 17, 5)
+    on_real, on_fakes, notices = conditional.match(real, fake, 17, 5)
     sizes = {(1400.0, 850.0): 8, (1600.0, 850.0): 9}
     assert points.sizes(points.take(real, on_real)) == sizes
     assert len(on_fakes) == 2  # 20 of each point hold two samples of 9
     assert all(points.sizes(points.take(fake, found)) == sizes for found in on_fakes)
     assert len(set(np.concatenate(on_fakes))) == 34
     assert notices == ["Generated events at mGlu=1800, mNeu=850 are left out: the other side has none."]
-    few = by_point.match(real, events(np.arange(3), [1600.0] * 3), 40, 5)
+    few = conditional.match(real, events(np.arange(3), [1600.0] * 3), 40, 5)
     assert points.sizes(points.take(real, few[0])) == {(1600.0, 850.0): 3}
     assert "Real events at mGlu=1400, mNeu=850 are left out" in few[2][0]
     with pytest.raises(ValueError, match="no point of the conditions in common"):
-        by_point.match(real, events([1.0], [1234.0]), 10, 1)
+        conditional.match(real, events([1.0], [1234.0]), 10, 1)
 
 
 def test_points_that_name_one_condition_only():
     found = events(range(4), [1400.0, 1600.0, 1600.0, 1800.0], [250.0, 250.0, 850.0, 850.0])
-    assert by_point.is_left_out(found, [{"mGlu": 1600.0}]).tolist() == [False, True, True, False]
-    assert by_point.is_left_out(found, [point(1600.0), {"mGlu": 1400.0}]).tolist() == [True, False, True, False]
+    assert is_left_out(found, [{"mGlu": 1600.0}]).tolist() == [False, True, True, False]
+    assert is_left_out(found, [point(1600.0), {"mGlu": 1400.0}]).tolist() == [True, False, True, False]

@@ -13,10 +13,13 @@ from pages import Page
 
 from hpcgan.config import DataConfig
 from hpcgan.errors import InputError, Unwritten
-from hpcgan.evaluation import compare, curves, report
+from hpcgan.evaluation import compare, report
+from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.report import training_curves
+from hpcgan.report.page import render
 from hpcgan.runs.records import Epoch, EpochScore
 
 PHYSICS = [
@@ -79,12 +82,9 @@ def made(folder, tmp_path_factory):
     provenance = [{"attempt": 1, "command": "hpcgan train x.yaml", "ranks": 2}]
     return report.evaluate_sampler(
         Sampler(folder),
-        epoch_records(50),
-        provenance,
-        out=tmp_path_factory.mktemp("run") / "report",
-        events=50,
-        samples=3,
-        repetitions=50,
+        report.History(epoch_records(50), provenance),
+        EvaluationOptions(3, 50, repetitions=50),
+        page=tmp_path_factory.mktemp("run") / "report" / "report.html",
         log=silent,
     )
 
@@ -134,11 +134,22 @@ def test_the_page_needs_nothing_else(made, page):
     assert "<title>tiny &lt;run&gt;" in text
 
 
+def test_texts_of_a_report_are_no_markup(made):
+    names = report.sample_distances.NAMES
+    pages.check_escaped(
+        lambda data: render("evaluation.html.j2", data, [], data["notices"], distance_titles=names), made.data
+    )
+
+
 def test_score_is_that_of_the_problem(made, folder):
     """Recomputed here in file order, which does not matter at N = all events."""
     sampler = Sampler(folder)
     full = report.evaluate_sampler(
-        sampler, [], [], out=made.html.parent, stem="full", events=60, samples=2, repetitions=2, log=silent
+        sampler,
+        report.History(),
+        EvaluationOptions(2, 60, repetitions=2),
+        page=made.html.with_name("full.html"),
+        log=silent,
     )
     with h5py.File(folder / "test.h5") as file:
         real = sampler.problem.observables({"hist": file["all_events/hist"][:]})
@@ -173,7 +184,11 @@ def test_what_the_record_holds(made):
 
 def test_a_small_split_is_scored_at_its_own_size(folder, tmp_path):
     made = report.evaluate_sampler(
-        Sampler(folder), epoch_records(50), [], out=tmp_path, samples=1, repetitions=5, log=silent
+        Sampler(folder),
+        report.History(epoch_records(50)),
+        EvaluationOptions(1, repetitions=5),
+        page=tmp_path / "report.html",
+        log=silent,
     )
     score = made.data["score"]
     assert (score["n"], score["requested"], score["std"]) == (60, 4096, None)
@@ -188,7 +203,7 @@ def test_the_band_is_never_held_against_another_size(folder, tmp_path):
     """All 60 real events score 60 generated ones, but only two samples of 30 make a band."""
     fake = tmp_path / "fake.h5"
     write(fake, tiny.images(150, seed=5))
-    made = report.compare_files(folder / "test.h5", fake, repetitions=20, log=silent)
+    made = report.compare_files(folder / "test.h5", fake, EvaluationOptions(repetitions=20), log=silent)
     data = made.data
     assert data["score"]["n"] == 60
     assert len(data["score"]["samples"]) == 2  # 150 events hold two samples of 60
@@ -206,9 +221,9 @@ def test_curves_show_the_band_only_at_its_own_size(made):
     band = {**made.data["band"], "n": 50}
     legends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
+        patch.setattr(training_curves, "embed", lambda name, caption, figure, group: legends.append(figure.legends[0]))
         for n in (50, 49):
-            curves.training_figures(epoch_records(n), SimpleNamespace(epoch=2, step=30), band)
+            training_curves.training_figures(epoch_records(n), 2, band, "Loss")
     shown = [[t.get_text() for t in legend.get_texts()] for legend in legends]
     assert sum("real against real" in text for text in shown[0]) == 2
     assert sum("real against real" in text for text in shown[2]) == 0
@@ -217,7 +232,7 @@ def test_curves_show_the_band_only_at_its_own_size(made):
 
 def test_a_file_against_itself(folder, tmp_path):
     made = report.compare_files(
-        folder / "test.h5", folder / "test.h5", events=60, repetitions=5, out=tmp_path, log=silent
+        folder / "test.h5", folder / "test.h5", EvaluationOptions(events=60, repetitions=5), out=tmp_path, log=silent
     )
     assert made.data["score"]["mean"] == 0.0
     assert made.data["notices"][0] == "Real and generated events are the same file."
@@ -225,7 +240,12 @@ def test_a_file_against_itself(folder, tmp_path):
 
 def test_another_split_is_labelled(folder, tmp_path):
     made = report.evaluate_sampler(
-        Sampler(folder), [], [], out=tmp_path, split="val", events=30, samples=1, repetitions=5, log=silent
+        Sampler(folder),
+        report.History(),
+        EvaluationOptions(1, 30, repetitions=5),
+        page=tmp_path / "report.html",
+        split="val",
+        log=silent,
     )
     assert "not a held-out score" in made.data["notices"][0]
 
@@ -256,8 +276,6 @@ def test_bad_files(folder, tmp_path, spoil, message):
     [
         ({"fake": Path("none.h5")}, "none.h5: no such file"),
         ({"problem": "rvp"}, "problem 'rvp' does not exist; choose one of:.*rpv"),
-        ({"samples": 0}, "samples: 0 is too few, give at least 1"),
-        ({"events": 1}, "events: 1 is too few, give at least 2"),
     ],
 )
 def test_bad_arguments(folder, tmp_path, arguments, message):
@@ -267,14 +285,29 @@ def test_bad_arguments(folder, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "samples: 0 is too few, give at least 1"),
+        ({"events": 1}, "events: 1 is too few, give at least 2"),
+        ({"repetitions": 0}, "repetitions: 0 is too few, give at least 1"),
+    ],
+)
+def test_too_few_of_something(arguments, message):
+    with pytest.raises(InputError, match=message):
+        EvaluationOptions(**arguments)
+
+
 def test_an_unwritable_folder(folder, tmp_path):
     (tmp_path / "file").write_text("")
     files = folder / "test.h5", folder / "val.h5"
     with pytest.raises(InputError, match="cannot write the report: Not a directory; name another folder with --out"):
-        report.compare_files(*files, out=tmp_path / "file" / "x", repetitions=2, log=silent)
+        report.compare_files(*files, out=tmp_path / "file" / "x", log=silent)
     taken = tmp_path / "taken"  # while the report is made
     with pytest.raises(Unwritten, match="cannot write the report") as found:
-        report.compare_files(*files, out=taken, repetitions=2, log=lambda text: taken.touch())
+        report.compare_files(
+            *files, options=EvaluationOptions(repetitions=2), out=taken, log=lambda text: taken.touch()
+        )
     assert found.value.shown.startswith("score ")
 
 

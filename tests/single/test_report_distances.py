@@ -9,16 +9,18 @@ import numpy as np
 import pages
 import pytest
 import tiny
+from manifolds import expected_coverage
 from pages import Page
 
 from hpcgan.config import DataConfig
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances, report
+from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.evaluation.distances import Options, Samples, measure
 from hpcgan.metrics.features import Features
 from hpcgan.metrics.frechet import fpd, fpd_value
 from hpcgan.metrics.kernel import kpd
-from hpcgan.metrics.manifold import expected_coverage, manifold
+from hpcgan.metrics.manifold import manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import Observable
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -171,8 +173,8 @@ def no_figures(monkeypatch):
 
 
 def evaluate(sampler, out, **options):
-    arguments = {"events": 50, "samples": 2, "repetitions": 3, "log": silent, **options}
-    return report.evaluate_sampler(sampler, [], [], out=out, **arguments)
+    chosen = EvaluationOptions(**{"events": 50, "samples": 2, "repetitions": 3, **options})
+    return report.evaluate_sampler(sampler, report.History(), chosen, page=out / "report.html", log=silent)
 
 
 def test_the_page_and_the_lines_show_the_numbers(folder, tmp_path):
@@ -225,10 +227,8 @@ def test_files(folder, tmp_path):
     made = report.compare_files(
         folder / "train.h5",
         folder / "test.h5",
-        events=60,
+        EvaluationOptions(events=60, repetitions=3, distances=Options(True, ("cells",), 8, 2)),
         out=tmp_path,
-        repetitions=3,
-        distances=Options(True, ("cells",), 8, 2),
         log=silent,
     )
     found = made.data["sample_distances"]

@@ -24,7 +24,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions as asking
 from hpcgan.evaluation import stream
 from hpcgan.evaluation.conditions_file import read_conditions
-from hpcgan.evaluation.stream import write_samples
+from hpcgan.evaluation.stream import SampleFile, write_samples
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.files import open_images
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -288,9 +288,10 @@ def test_several_ranks_write_the_bytes_of_one(tmp_path, monkeypatch, n):
     one, three = (tmp_path / name / "x.h5" for name in ("one", "three"))
     one.parent.mkdir()
     three.parent.mkdir()
-    write_samples(Sampler(), n, 1, one, {"seed": 1})
+    write_samples(Sampler(), SampleFile(one, n, 1, {"seed": 1}))
     sampler, heard = Sampler(), []
-    write_samples(sampler, n, 1, three, {"seed": 1}, comm=ThreeRanks(sampler, n, 12), progress=heard.append)
+    ranks = ThreeRanks(sampler, n, 12)
+    write_samples(sampler, SampleFile(three, n, 1, {"seed": 1}), comm=ranks, progress=heard.append)
     assert contents(three) == list(range(n))
     assert three.read_bytes() == one.read_bytes()
     assert heard[-1] == n
@@ -303,7 +304,7 @@ def test_what_is_held_does_not_grow_with_the_number_of_samples(tmp_path, monkeyp
     for n in (90, 900):
         sampler = Sampler()
         tracemalloc.start()
-        write_samples(sampler, n, 1, tmp_path / f"{n}.h5", {})
+        write_samples(sampler, SampleFile(tmp_path / f"{n}.h5", n, 1))
         peaks[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         most[n] = sampler.most
@@ -316,7 +317,7 @@ def test_a_request_to_stop_ends_it_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "ROUND_BYTES", 1)
     signals = iter([None, None, "SIGTERM"])
     with pytest.raises(HpcganError, match=r"x.h5: stopped by SIGTERM; nothing was kept") as error:
-        write_samples(Sampler(), 100, 1, tmp_path / "x.h5", {}, stopping=lambda: next(signals))
+        write_samples(Sampler(), SampleFile(tmp_path / "x.h5", 100, 1), stopping=lambda: next(signals))
     assert error.value.collective
     assert list(tmp_path.iterdir()) == []
 

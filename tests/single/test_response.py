@@ -9,8 +9,8 @@ tf = needs.tensorflow()
 from calogan_settings import CaloGan  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import TrainingConfig  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Generator, class_numbers  # noqa: E402
@@ -94,7 +94,7 @@ def test_generated_showers_have_the_drawn_energy_and_gradients_stay_finite():
 
 def test_constants_are_no_statistics_and_the_average_has_them():
     model = CaloganModel(latent_dim=2, segmentation="2x4,2x2,2x1", total_energy="drawn")
-    gan = Gan(CaloganProblem(model), TrainingConfig(batch_size=4, average_half_life=50.0), SerialComm(), 1)
+    gan = Gan(CaloganProblem(model), GanSettings(batch_size=4, average_half_life=50.0), SerialComm(), 1)
     rng = np.random.default_rng(3)
     batch = {f"layer_{i}": rng.random((20, *shape)).astype(np.float32) for i, shape in enumerate(SMALL["shapes"])}
     gan.calibrate(lambda: iter([{**batch, "energy": rng.uniform(1, 9, 20).astype(np.float32)}]))

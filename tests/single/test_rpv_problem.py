@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,3 +70,11 @@ def test_augmentation_does_not_change_what_jets_see():
 def test_a_missing_split_is_named_with_the_remedy(tmp_path):
     with pytest.raises(InputError, match=r"train.h5: no such file; make it with 'hpcgan data rpv"):
         RpvProblem(RpvModel()).open(tmp_path, "train")
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", "detector"])
+def test_each_architecture_has_its_networks(architecture):
+    pytest.importorskip("tensorflow")
+    for place in RpvProblem(RpvModel(architecture=architecture)).networks.values():
+        module, _, name = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from manifolds import expected_coverage
 
 from hpcgan.metrics import neighbours
 from hpcgan.metrics.frechet import extrapolate, fpd, fpd_value, frechet_distance, sample_distance
 from hpcgan.metrics.kernel import kpd, mmd2
-from hpcgan.metrics.manifold import Manifold, expected_coverage, manifold
+from hpcgan.metrics.manifold import Manifold, manifold
 from hpcgan.metrics.neighbours import distance_blocks, nearest_distance, neighbour_radius
 
 

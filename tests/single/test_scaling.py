@@ -9,17 +9,18 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import tiny
 from studies import SETTING, rank, result, study_in
 
 from hpcgan import config
 from hpcgan.commands import cli
-from hpcgan.config import TrainingConfig
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError, Interrupted
 from hpcgan.launch.process import JobTimeout
+from hpcgan.methods.settings import GanSettings
 from hpcgan.scaling import measure, report
 from hpcgan.scaling.measure import Point, Resources, Study
 from hpcgan.scaling.summary import Value, blocks, mean, ratio, split, summarise
@@ -168,10 +169,10 @@ def test_every_block_has_as_many_penalties_as_any_other():
 
 def test_every_block_has_as_many_updates_of_the_generator_as_any_other():
     """Turns of 3 with R1 in every second step come again after 6, so a block has 12 steps, 4 turns and 6 penalties."""
-    assert period(TrainingConfig()) == 1
-    assert period(TrainingConfig(critic_steps=5)) == 5
-    assert period(TrainingConfig(r1={"weight": 0.0, "every": 16})) == 1
-    both = TrainingConfig(critic_steps=3, r1={"weight": 0.1, "every": 2})
+    assert period(GanSettings()) == 1
+    assert period(GanSettings(critic_steps=5)) == 5
+    assert period(GanSettings(r1={"weight": 0.0, "every": 16})) == 1
+    both = GanSettings(critic_steps=3, r1={"weight": 0.1, "every": 2})
     assert period(both) == 6
     length = block_length(100, period(both))
     for first in range(0, 60, length):
@@ -443,3 +444,4 @@ def test_a_report_of_nothing_but_failures(tmp_path):
     made = report.build(study)
     assert [path.name for path in report.write(study, made)] == ["study.json", "points.csv", "report.html"]
     assert "&lt;no&gt; libmpi" in (study.path / "report.html").read_text()
+    pages.check_escaped(lambda data: report.page(data, None), made)

@@ -14,13 +14,14 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.errors import Interrupted  # noqa: E402
 from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
 from hpcgan.problems.detector_images.spectrum import BINS, LEVELS, Spectrum  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
 
 DETECTOR = {
     "architecture": "detector", "filters": 2, "latent_dim": 3, "intensity": "pt", "scale_mev": 6000.0,
@@ -229,11 +230,11 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
 
     def train(folder, stop=None, settings=made):
         run = RunDirectory(tmp_path / folder)
-        assembly.train(settings, run, SerialComm(), stop or assembly.StopRequest())
+        attempt.train(settings, run, SerialComm(), stop or attempt.StopRequest())
         return run
 
     whole = train("whole")
-    with pytest.raises(assembly.Interrupted):
+    with pytest.raises(Interrupted):
         train("again", tiny.StopAt(6))
     again = train("again")
     for epoch in (1, 2, 3):

@@ -7,9 +7,9 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.config import InstanceNoiseConfig, TrainingConfig  # noqa: E402
 from hpcgan.methods import average, instance_noise, penalties  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
+from hpcgan.methods.settings import GanSettings, InstanceNoiseConfig  # noqa: E402
 from hpcgan.networks import layers  # noqa: E402
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
@@ -26,7 +26,7 @@ def rpv(**model):
 
 
 def make(problem, symmetries=(), **training):
-    return Gan(problem, TrainingConfig(batch_size=4, **training), SerialComm(), 1, symmetries)
+    return Gan(problem, GanSettings(batch_size=4, **training), SerialComm(), 1, symmetries)
 
 
 def some(problem, dtype, seed=0):
@@ -225,11 +225,11 @@ def test_layer_norm_by_hand():
 
 
 def test_instance_noise_fades_out_linearly():
-    config = TrainingConfig(epochs=60, instance_noise=InstanceNoiseConfig(sigma=0.2, epochs=10))
+    config = GanSettings(epochs=60, instance_noise=InstanceNoiseConfig(sigma=0.2, epochs=10))
     assert [instance_noise.sigma(config, e) for e in (0.0, 2.5, 5.0, 10.0, 12.0)] == pytest.approx(
         [0.2, 0.15, 0.1, 0.0, 0.0]
     )
-    whole = TrainingConfig(epochs=60, instance_noise=InstanceNoiseConfig(sigma=0.2))
+    whole = GanSettings(epochs=60, instance_noise=InstanceNoiseConfig(sigma=0.2))
     assert instance_noise.sigma(whole, 30.0) == pytest.approx(0.1)
 
 

@@ -12,7 +12,6 @@ import sweeps
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.interactive import Sweep
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.sweep.coordinator import Plan
 from hpcgan.sweep.figures import overview_figure
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import read_table
@@ -158,12 +157,12 @@ def test_a_coordinator_records_a_trial_that_was_pruned_by_hand(tmp_path):
         return whole_poll()
 
     executor.poll = poll
-    code, coordinator = sweeps.coordinate(path, Plan(trials=3), executor)
+    code, _ = sweeps.coordinate(path, sweeps.plan(trials=3), executor)
     assert code == 0
     assert [row[4] for row in sweeps.table(path)] == ["complete", "pruned", "complete"]
-    trial = coordinator.ledger._trials()[1]
-    assert (trial.state.name, trial.user_attrs["reason"]) == ("PRUNED", "by hand")
-    assert sweeps.coordinate(path, Plan(trials=3))[0] == 0  # the journal and the files agree
+    result = StudyDirectory(path).result(1)
+    assert (result.state, result.reason) == ("pruned", "by hand")
+    assert sweeps.coordinate(path, sweeps.plan(trials=3))[0] == 0
 
 
 def test_whoever_sees_the_directory_stops_a_sweep(tmp_path):
@@ -182,13 +181,13 @@ def test_whoever_sees_the_directory_stops_a_sweep(tmp_path):
 
     executor.at_poll = stop
     with pytest.raises(Interrupted):
-        sweeps.coordinate(path, Plan(trials=5), executor, said=said)
+        sweeps.coordinate(path, sweeps.plan(trials=5), executor, said=said)
     assert not failures
     assert Sweep.attach(path).state == "stopped"
     assert executor.started == [0, 1]  # what was stopped is not started again
     assert sum("somebody asks all trials to stop" in line for line in said) == 1
-    assert sweeps.coordinate(path, Plan(trials=5))[0] == 0
-    sweeps.coordinate(tmp_path / "undisturbed", Plan(trials=5))
+    assert sweeps.coordinate(path, sweeps.plan(trials=5))[0] == 0
+    sweeps.coordinate(tmp_path / "undisturbed", sweeps.plan(trials=5))
     assert sweeps.table(path) == sweeps.table(tmp_path / "undisturbed")
 
 
@@ -200,7 +199,10 @@ def test_what_the_command_refuses_is_one_line(tmp_path, monkeypatch, capfd):
     (tmp_path / "sweep.yaml").write_text("problem: rpv\ndata: {path: absent}\nsearch: {model.filters: {choice: [1]}}\n")
     for given, message in (
         ({"trials": 0, "out": "study"}, "^sweep.trials=0: input should be greater than or equal to 1"),
-        ({"trials": 1, "executor": "loca"}, "^sweep.executor='loca': input should be 'local', 'slurm' or"),
+        (
+            {"trials": 1, "executor": "loca"},
+            "^executor 'loca' does not exist; choose one of: ipyparallel, local, slurm, or",
+        ),
         ({"trails": 1}, r"^unknown option 'trails'; did you mean 'trials'\?"),
         ({"trials": 1, "job": {"partition": "a b"}}, "^job.partition='a b': not a name that Slurm knows"),
         ({"trials": 1}, "^absent/train.h5: no such file; make it with"),

@@ -1,4 +1,4 @@
-"""The study and its ledger: what is kept, what is taken up again, what is refused. Trials are made up."""
+"""The study: what is kept, what is taken up again, what is refused. Trials are made up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sweeps
 from hypothesis import given
@@ -21,32 +21,33 @@ from hpcgan.launch.process import Requests
 from hpcgan.problems.base import problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import Lease, attempt_state
-from hpcgan.sweep import ledger, study
-from hpcgan.sweep.coordinator import FRUITLESS, Plan
+from hpcgan.sweep import optuna_study, pruning, search, study, views
+from hpcgan.sweep.coordinator import FRUITLESS
 from hpcgan.sweep.executors.local import share_cores
 from hpcgan.sweep.store import StudyDirectory
+from hpcgan.sweep.table import Row
 from hpcgan.system.allocation import outside
 
 optuna = pytest.importorskip("optuna")
 
+PRUNED = optuna.trial.TrialState.PRUNED
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan(trials=6, backoff=0.0)
+PLAN = sweeps.plan(trials=6)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An undisturbed study with repetitions."""
     path = tmp_path_factory.mktemp("whole") / "study"
-    code, _ = sweeps.coordinate(path, Plan(trials=6, top=2, repeats=3))
+    code, _ = sweeps.coordinate(path, sweeps.plan(trials=6, top=2, repeats=3))
     assert code == 0
     return path
 
 
 def load(path):
     """The study as optuna-dashboard reads it."""
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(StudyDirectory(path).journal_file))
-    )
+    journal = str(views.journal(path))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(journal))
     (summary,) = optuna.get_all_study_summaries(storage)
     return optuna.load_study(study_name=summary.study_name, storage=storage)
 
@@ -96,10 +97,10 @@ def test_optuna_sees_the_same_trials_with_their_distributions(whole):
 
 def test_run_again_it_does_nothing_and_with_more_trials_it_goes_on(tmp_path):
     path = tmp_path / "study"
-    sweeps.coordinate(path, replace(PLAN, trials=3))
+    sweeps.coordinate(path, PLAN.model_copy(update={"trials": 3}))
     before = sweeps.table(path)
     executor = sweeps.FakeExecutor(StudyDirectory(path))
-    assert sweeps.coordinate(path, replace(PLAN, trials=3), executor)[0] == 0
+    assert sweeps.coordinate(path, PLAN.model_copy(update={"trials": 3}), executor)[0] == 0
     assert executor.started == []
     assert sweeps.coordinate(path, PLAN, executor)[0] == 0
     assert executor.started == [3, 4, 5]
@@ -110,11 +111,11 @@ def test_run_again_it_does_nothing_and_with_more_trials_it_goes_on(tmp_path):
 
 def test_trials_after_repetitions_have_the_place_in_the_search_they_would_have_without(tmp_path):
     path = tmp_path / "study"
-    sweeps.coordinate(path, Plan(trials=2, top=1, repeats=2))
-    sweeps.coordinate(path, Plan(trials=3, top=1, repeats=2))
+    sweeps.coordinate(path, sweeps.plan(trials=2, top=1, repeats=2))
+    sweeps.coordinate(path, sweeps.plan(trials=3, top=1, repeats=2))
     third = next(r for r in sweeps.table(path)[4:] if r[3] is None)
     assert third[1] == sweeps.space().draw(1, 2)
-    assert third[2] == ledger.trial_seed(1, 2)
+    assert third[2] == search.trial_seed(1, 2)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, None])
@@ -128,11 +129,11 @@ def test_no_more_trials_at_a_time_than_there_is_room_for_and_always_the_same_tab
 
 def test_a_grid_is_tried_in_its_order(tmp_path):
     search = sweeps.space({"model.filters": {"choice": [1, 2]}, "model.latent_dim": {"int": [2, 3]}})
-    sweeps.coordinate(tmp_path / "s", Plan(trials=4), search=search, sampler="grid")
+    sweeps.coordinate(tmp_path / "s", sweeps.plan(trials=4), search=search, sampler="grid")
     assert [row[1] for row in sweeps.table(tmp_path / "s")] == search.grid()
 
 
-def test_conditions_hold_in_the_ledger(tmp_path):
+def test_conditions_hold_for_every_sampler(tmp_path):
     search = sweeps.space(
         {
             "model.filters": {"choice": [1, 2]},
@@ -142,7 +143,7 @@ def test_conditions_hold_in_the_ledger(tmp_path):
     )
     for sampler in ("random", "tpe"):
         path = tmp_path / sampler
-        sweeps.coordinate(path, Plan(trials=12), search=search, sampler=sampler)
+        sweeps.coordinate(path, sweeps.plan(trials=12), search=search, sampler=sampler)
         rows = sweeps.table(path)
         assert {("training.label_flip" in row[1]) for row in rows} == {True, False}
         assert all(("training.label_flip" in row[1]) == (row[1]["model.filters"] == 2) for row in rows)
@@ -159,7 +160,7 @@ def test_a_study_stopped_between_trials_asks_for_the_same_as_one_that_went_throu
     for path, stops in ((tmp_path / "a", (14,)), (tmp_path / "b", (3, 4, 11, 14))):
         for trials in stops:
             executor = sweeps.FakeExecutor(StudyDirectory(path), 1)
-            sweeps.coordinate(path, Plan(trials=trials), executor, sampler=sampler)
+            sweeps.coordinate(path, sweeps.plan(trials=trials), executor, sampler=sampler)
     rows = sweeps.table(tmp_path / "a")
     assert rows == sweeps.table(tmp_path / "b")
     assert len({str(row[1]) for row in rows}) == 14
@@ -168,7 +169,7 @@ def test_a_study_stopped_between_trials_asks_for_the_same_as_one_that_went_throu
 def test_tpe_learns(tmp_path):
     """It ends nearer to the best learning rate (1e-3) than random search began."""
     sweeps.coordinate(
-        tmp_path / "s", Plan(trials=40), sweeps.FakeExecutor(StudyDirectory(tmp_path / "s"), 1), sampler="tpe"
+        tmp_path / "s", sweeps.plan(trials=40), sweeps.FakeExecutor(StudyDirectory(tmp_path / "s"), 1), sampler="tpe"
     )
     scores = [row[5] for row in sweeps.table(tmp_path / "s")]
     assert sum(scores[-10:]) / 10 < 0.6 * sum(scores[:10]) / 10
@@ -180,7 +181,7 @@ def test_values_that_do_not_go_together_are_failed_trials_with_the_reason(tmp_pa
     )
     with pytest.raises(InputError, match=r"scoring.weights=average needs training.average_half_life"):
         study.check_draws(search, sweeps.describe(search), 20)
-    sweeps.coordinate(tmp_path / "s", Plan(trials=12), search=search, sampler="tpe")
+    sweeps.coordinate(tmp_path / "s", sweeps.plan(trials=12), search=search, sampler="tpe")
     failed = [r for r in map(StudyDirectory(tmp_path / "s").result, range(12)) if r.state == "failed"]
     assert failed
     assert all("needs training.average_half_life" in r.reason for r in failed)
@@ -189,7 +190,7 @@ def test_values_that_do_not_go_together_are_failed_trials_with_the_reason(tmp_pa
 @pytest.mark.parametrize(("name", "message"), [("tpr", "choose one of random, grid, "), ("basega", "choose one of")])
 def test_unknown_samplers(name, message):
     with pytest.raises(InputError, match=message):
-        ledger.make_sampler(optuna, name, 0)
+        optuna_study.check_sampler(name)
 
 
 # --- trials that do not end -----------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_unknown_samplers(name, message):
 def test_lost_trials_are_tried_again_a_bounded_number_of_times_then_recorded(tmp_path):
     path, said = tmp_path / "s", []
     executor = sweeps.FakeExecutor(StudyDirectory(path), 2, {1: ["lost", "lost", "complete"], 2: ["lost"]})
-    code, _ = sweeps.coordinate(path, replace(PLAN, trials=4, retries=2), executor, said=said)
+    code, _ = sweeps.coordinate(path, PLAN.model_copy(update={"trials": 4, "retries": 2}), executor, said=said)
     assert code == 0
     assert executor.started.count(1) == 3
     assert executor.started.count(2) == 3
@@ -208,7 +209,7 @@ def test_lost_trials_are_tried_again_a_bounded_number_of_times_then_recorded(tmp
     assert any("trial 1 was lost (exit code -9); 2 of 2 retries" in line for line in said)
     trials = load(path).trials
     assert [t.state.name for t in trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
-    assert trials[1].user_attrs["lost"] == 2
+    assert StudyDirectory(path).assignment(1).lost == 2
 
 
 def test_losses_are_counted_through_coordinators(tmp_path):
@@ -223,20 +224,20 @@ def test_losses_are_counted_through_coordinators(tmp_path):
 
         executor.at_poll = once
         with pytest.raises(Interrupted):
-            sweeps.coordinate(path, Plan(trials=1, retries=3, backoff=0.0), executor, requests=requests)
+            sweeps.coordinate(path, sweeps.plan(trials=1, retries=3), executor, requests=requests)
         assert len(executor.started) == 2
         assert left
-    assert load(path).trials[0].user_attrs["lost"] == 2
+    assert StudyDirectory(path).assignment(0).lost == 2
 
 
 def test_stops_are_no_losses_unless_nothing_is_trained_between_them(tmp_path):
     path = tmp_path / "s"
     fates = {0: ["stopped"] * (FRUITLESS - 1) + ["complete"], 1: ["stopped"]}
     executor = sweeps.FakeExecutor(StudyDirectory(path), 2, fates)
-    sweeps.coordinate(path, Plan(trials=2, retries=0, backoff=0.0), executor)
+    sweeps.coordinate(path, sweeps.plan(trials=2, retries=0), executor)
     made = StudyDirectory(path)
     assert made.result(0).state == "complete"
-    assert "lost" not in load(path).trials[0].user_attrs
+    assert made.assignment(0).lost == 0
     assert (made.result(1).state, executor.started.count(1)) == ("failed", FRUITLESS)
 
 
@@ -251,36 +252,52 @@ def test_failed_trials_keep_their_score_and_reason(tmp_path):
     assert trials[0].state.name == trials[3].state.name == "FAIL"
     assert trials[0].user_attrs["score"] == 12.5
     assert "non-finite" in trials[0].user_attrs["reason"]
-    assert {r.number for r in coordinator.best()} == {1, 2, 4, 5}
+    assert {standing.number for standing in coordinator.ranking()} == {1, 2, 4, 5}
 
 
 def test_a_study_of_which_nothing_came_fails(tmp_path):
     fate = {"state": "failed", "reason": "collapsed", "score": None}
     executor = sweeps.FakeExecutor(StudyDirectory(tmp_path / "s"), 2, {number: [fate] for number in range(6)})
-    assert sweeps.coordinate(tmp_path / "s", replace(PLAN, repeats=2), executor)[0] == 1
+    assert sweeps.coordinate(tmp_path / "s", PLAN.model_copy(update={"repeats": 2}), executor)[0] == 1
 
 
 def test_a_trained_trial_that_cannot_be_scored_on_test_events_stays_what_it_is(tmp_path):
     path = tmp_path / "s"
     executor = sweeps.FakeExecutor(StudyDirectory(path), 2, {2: ["complete", "lost"]})
-    code, coordinator = sweeps.coordinate(path, Plan(trials=1, top=1, repeats=2, retries=1, backoff=0.0), executor)
+    code, coordinator = sweeps.coordinate(path, sweeps.plan(trials=1, top=1, repeats=2, retries=1), executor)
     assert code == 0
     made = StudyDirectory(path)
     assert made.result(2).state == "complete"
     assert made.result(2).test_score is None
     assert "lost" in made.result(2).extra["test_failed"]
     assert made.result(1).test_score == 5.0
-    assert coordinator.winner() == 0
+    assert coordinator.ranking()[0].number == 0
 
 
 def test_a_repetition_that_fails_puts_its_trial_behind_the_others(tmp_path):
     path = tmp_path / "s"
-    sweeps.coordinate(tmp_path / "t", Plan(trials=4))
+    sweeps.coordinate(tmp_path / "t", sweeps.plan(trials=4))
     best = sorted(sweeps.table(tmp_path / "t"), key=lambda row: row[5])[0][0]
     executor = sweeps.FakeExecutor(StudyDirectory(path), 2, {4: [{"state": "failed", "score": None, "reason": "NaN"}]})
-    _, coordinator = sweeps.coordinate(path, Plan(trials=4, top=2, repeats=2), executor)
+    _, coordinator = sweeps.coordinate(path, sweeps.plan(trials=4, top=2, repeats=2), executor)
     assert StudyDirectory(path).result(4).repeat_of == best
-    assert coordinator.winner() != best
+    assert coordinator.ranking()[0].number != best
+
+
+def test_a_smaller_top_has_the_same_winner_for_everybody(tmp_path):
+    """Trial 0 has the best score of its own, trial 1 the better mean over repetitions."""
+    path = tmp_path / "s"
+    scores = dict(enumerate((1.0, 2.0, 3.0, 5.0, 5.0, 3.0, 3.0)))
+    fates = {number: [{"score": score}] for number, score in scores.items()}
+    for top in (2, 1):
+        executor = sweeps.FakeExecutor(StudyDirectory(path), 2, fates)
+        code, coordinator = sweeps.coordinate(path, sweeps.plan(trials=3, top=top, repeats=2), executor)
+        assert code == 0
+        assert coordinator.ranking()[0].number == 1
+        assert {n for n in range(7) if StudyDirectory(path).result(n).test_score is not None} == {5, 6}
+        assert views.summary(path)[-1].startswith("winner: trial 1; on test events score 5.00")
+        assert views.best(path).startswith("# Trial 1 of the sweep")
+    assert executor.started == []
 
 
 # --- one coordinator, killed whenever ------------------------------------------------------------
@@ -321,7 +338,7 @@ def test_a_trial_that_somebody_still_runs_is_waited_for_not_started_again(tmp_pa
     first = sweeps.FakeExecutor(StudyDirectory(path), 1, {0: ["lost"]})
     first.at_poll = lambda it: it.started and requests.ask(15, None)
     with pytest.raises(Interrupted):
-        sweeps.coordinate(path, Plan(trials=1), first, requests=requests)
+        sweeps.coordinate(path, sweeps.plan(trials=1), first, requests=requests)
     made = StudyDirectory(path)
     lease = Lease(made.runner(0))  # an engine that an earlier coordinator left behind
     said, looks = [], []
@@ -334,7 +351,7 @@ def test_a_trial_that_somebody_still_runs_is_waited_for_not_started_again(tmp_pa
             lease.release("done")
 
     second.at_poll = end
-    assert sweeps.coordinate(path, Plan(trials=1), second, said=said)[0] == 0
+    assert sweeps.coordinate(path, sweeps.plan(trials=1), second, said=said)[0] == 0
     assert second.started == []
     assert made.result(0).attempt == 7
     assert "still running: trial 0" in said
@@ -360,7 +377,7 @@ def test_a_stop_ends_with_75_and_goes_on(tmp_path):
     assert sweeps.table(path) == sweeps.table(tmp_path / "t")
 
 
-# --- a damaged ledger -----------------------------------------------------------------------------
+# --- files that are gone or damaged ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -372,71 +389,45 @@ def damaged(whole, tmp_path):
 
 def goes_on(path, whole, said, trials=6):
     executor = sweeps.FakeExecutor(StudyDirectory(path))
-    assert sweeps.coordinate(path, Plan(trials=trials, top=2, repeats=3), executor, said=said)[0] == 0
+    assert sweeps.coordinate(path, sweeps.plan(trials=trials, top=2, repeats=3), executor, said=said)[0] == 0
     assert sweeps.table(path) == sweeps.table(whole)
     found = [(t.number, t.params, t.value, t.state) for t in load(path).trials]
     assert found == [(t.number, t.params, t.value, t.state) for t in load(whole).trials]
     return executor
 
 
-def test_a_line_that_was_not_finished_is_taken_out(damaged, whole):
-    journal = StudyDirectory(damaged).journal_file
-    journal.write_bytes(journal.read_bytes()[:-20])
-    said = []
-    assert goes_on(damaged, whole, said).started == []
-    assert sum("was not finished: taken out" in line for line in said) == 1
-
-
-@pytest.mark.parametrize("line", [0, 7, 40])
-def test_a_damaged_line_the_ledger_is_made_again_and_nothing_lost(damaged, whole, line):
-    journal = StudyDirectory(damaged).journal_file
-    lines = journal.read_bytes().splitlines(keepends=True)
-    lines[line] = b'{"op_code"\x00' + lines[line][10:]
-    journal.write_bytes(b"".join(lines))
-    said = []
-    assert goes_on(damaged, whole, said).started == []
-    (told,) = [text for text in said if "journal.log" in text]
-    assert f"line {line + 1} is damaged: made again from the trials, the old one is journal.log.damaged-1" in told
-    assert StudyDirectory(damaged).path.joinpath("journal.log.damaged-1").is_file()
-
-
-@given(st.data())
-def test_whatever_happens_to_the_journal_the_study_goes_on(whole, tmp_path_factory, data):
+@given(st.dictionaries(st.integers(0, 11), st.sampled_from(["result", "assignment", "directory"]), max_size=5))
+def test_whatever_is_deleted_the_study_goes_on_to_the_same_table(whole, tmp_path_factory, deleted):
     path = tmp_path_factory.mktemp("any") / "study"
     shutil.copytree(whole, path)
-    journal = StudyDirectory(path).journal_file
-    content = bytearray(journal.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    how = data.draw(st.sampled_from(["cut", "flip", "drop a line", "swap lines", "delete", "empty", "twice"]))
-    lines = bytes(content).splitlines(keepends=True)
-    n = place % (len(lines) - 1)
-    if how == "cut":
-        content = content[:place]
-    elif how == "flip":
-        content[place] ^= 1 << data.draw(st.integers(0, 7))
-    elif how == "drop a line":
-        content = bytearray(b"".join(lines[:n] + lines[n + 1 :]))
-    elif how == "swap lines":
-        lines[n], lines[n + 1] = lines[n + 1], lines[n]
-        content = bytearray(b"".join(lines))
-    elif how == "twice":
-        content = bytearray(b"".join([*lines[: n + 1], lines[n], *lines[n + 1 :]]))
-    elif how == "empty":
-        content = bytearray()
-    journal.write_bytes(bytes(content))
-    if how == "delete":
-        journal.unlink()
-    executor = sweeps.FakeExecutor(StudyDirectory(path))
-    assert sweeps.coordinate(path, Plan(trials=6, top=2, repeats=3), executor)[0] == 0
+    study_there = StudyDirectory(path)
+    for number, what in deleted.items():
+        if what == "directory":
+            shutil.rmtree(study_there.trial(number).path)
+        else:
+            (study_there.result_file if what == "result" else study_there.assignment_file)(number).unlink()
+    executor = sweeps.FakeExecutor(study_there)
+    assert sweeps.coordinate(path, sweeps.plan(trials=6, top=2, repeats=3), executor)[0] == 0
     assert sweeps.table(path) == sweeps.table(whole)
+    assert set(executor.started) >= {number for number, what in deleted.items() if what != "assignment"}
+
+
+def test_optunas_journal_is_written_on_request_and_nothing_goes_by_it(damaged, whole):
+    shutil.rmtree(damaged / "report", ignore_errors=True)
+    sweeps.coordinate(damaged, sweeps.plan(trials=6, top=2, repeats=3))
+    assert not list(damaged.rglob("*journal*"))
+    journal = views.journal(damaged)
+    before = load(damaged).trials
+    journal.write_text("damaged")
+    executor = sweeps.FakeExecutor(StudyDirectory(damaged))
+    assert sweeps.coordinate(damaged, sweeps.plan(trials=6, top=2, repeats=3), executor)[0] == 0
     assert executor.started == []
+    assert [t.params for t in load(damaged).trials] == [t.params for t in before]
 
 
 def test_a_result_that_was_deleted_is_run_again(damaged, whole):
     StudyDirectory(damaged).result_file(2).unlink()
-    said = []
-    assert goes_on(damaged, whole, said).started == [2]
-    assert any("trial 2 has ended in it, but has no result: made again" in line for line in said)
+    assert goes_on(damaged, whole, []).started == [2]
 
 
 def test_a_directory_that_was_deleted_is_run_again(damaged, whole):
@@ -530,7 +521,7 @@ def test_bad_trials_get_a_verdict_once_and_good_ones_do_not(tmp_path, pruner):
 
     executor.poll = poll
     said = []
-    sweeps.coordinate(path, Plan(trials=8), executor, search=search, pruner=pruner, said=said)
+    sweeps.coordinate(path, sweeps.plan(trials=8), executor, search=search, pruner=pruner, said=said)
     states = {row[0]: row[4] for row in sweeps.table(path)}
     assert states[6] == "pruned"
     assert states[0] == states[7] == "complete"
@@ -540,6 +531,43 @@ def test_bad_trials_get_a_verdict_once_and_good_ones_do_not(tmp_path, pruner):
     trials = load(path).trials
     assert trials[6].state.name == "PRUNED"
     assert trials[6].value == 50.0
+
+
+@pytest.mark.parametrize(("pruner", "epochs"), [("median", 9), ("median", 3), ("halving", 9), ("halving", 27)])
+def test_verdicts_are_those_of_optunas_pruners(pruner, epochs):
+    """Twelve trials one after the other, each judged after each epoch."""
+    made = {
+        "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)),
+        "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 9), reduction_factor=3),
+    }[pruner]
+    rng, rows, verdicts = np.random.default_rng(3), [], []
+    optunas = optuna.create_study(direction="minimize", pruner=made)
+    for number in range(12):
+        trial, curve, verdict = optunas.ask(), [], None
+        level = rng.uniform(0, 10)
+        for epoch in range(1, epochs):
+            curve.append((epoch, level + rng.normal()))
+            row = Row(number, "running", {}, curve=tuple(curve), wanted=epochs)
+            verdict = pruning.verdict(pruner, row, [*rows, row], epoch - 1)
+            trial.report(curve[-1][1], epoch)
+            assert (verdict is not None) == trial.should_prune()
+            if verdict is not None:
+                assert f"after epoch {epoch}, best score {min(score for _, score in curve):.2f}" in verdict
+                break
+        state = "complete" if verdict is None else "pruned"
+        optunas.tell(trial, curve[-1][1] if verdict is None else None, None if verdict is None else PRUNED)
+        rows.append(Row(number, state, {}, curve=tuple(curve), wanted=epochs))
+        verdicts.append(state)
+    assert len(set(verdicts)) == 2
+
+
+def test_halving_looks_at_the_first_score_from_a_look_on():
+    """Scored every second epoch of 9: looks after epochs 1 and 3 are at the scores of epochs 2 and 4."""
+    better = Row(0, "running", {}, curve=((2, 1.0), (4, 1.0)), wanted=9)
+    for curve, epoch in (((2, 3.0),), 2), (((2, 0.5), (4, 3.0)), 4):
+        row = Row(1, "running", {}, curve=curve, wanted=9)
+        assert f"after epoch {epoch}" in pruning.verdict("halving", row, [better, row], 0)
+    assert pruning.verdict("halving", Row(1, "running", {}, curve=((2, 0.5), (6, 9.0)), wanted=9), [], 2) is None
 
 
 # --- executors ------------------------------------------------------------------------------------

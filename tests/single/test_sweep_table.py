@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.runs.lease import Lease
-from hpcgan.sweep import domain, report
+from hpcgan.sweep import labels, report
 from hpcgan.sweep.statistics import ranking, time_left
-from hpcgan.sweep.store import Assignment, Goal, StudyDirectory
+from hpcgan.sweep.store import Assignment, StudyDirectory
 from hpcgan.sweep.table import ROW_STATES, TableReader, read_table
 
 
@@ -224,9 +225,9 @@ def readable(study):
     json.dumps(report.reasons(table.rows), allow_nan=False)
     report.to_csv(table).encode()
     assert all("\n" not in problem for problem in table.problems)
-    ranking(table.rows), domain.domains(table), time_left(table)
+    ranking(table.rows), table.dimensions(), time_left(table)
     for row in table.rows:
-        assert all(domain.show(value).isprintable() for value in row.params.values())
+        assert all(labels.show(value).isprintable() for value in row.params.values())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -264,7 +265,7 @@ def test_no_dimension_breaks_the_reader(tmp_path_factory, value):
         table = read_table(folder)
     except InputError:
         return
-    domain.domains(table)
+    table.dimensions()
 
 
 def damage(study, name, content):
@@ -297,24 +298,24 @@ def test_domains_follow_the_space(tmp_path):
     fake_sweeps.finish(
         study, 0, 5.0, {**fake_sweeps.params(0), "a.width": 8, "augment": ["x"], "extra.key": 3, "other": "ä"}
     )
-    found = {d.key: d for d in domain.domains(read_table(tmp_path))}
+    found = {d.key: d for d in read_table(tmp_path).dimensions()}
     assert list(found) == [*space, "extra.key"]
     rate = found["training.generator.learning_rate"]
-    assert (rate.log, rate.low, rate.high, rate.integer, rate.choices) == (True, 1e-5, 1e-2, False, ())
-    assert found["model.filters"].choices == ("2", "4", "8")
+    assert (rate.is_log, rate.low, rate.high, rate.kind == "int", rate.labels) == (True, 1e-5, 1e-2, False, ())
+    assert found["model.filters"].labels == ("2", "4", "8")
     assert [found["model.filters"].place(v) for v in (4, 16, "4")] == [1.0, None, 1.0]
-    assert (found["training.label_flip"].log, found["training.label_flip"].high) == (False, 0.2)
-    assert (found["a.width"].log, found["a.width"].integer) == (True, True)
-    assert (found["b.width"].log, found["b.width"].low, found["b.width"].high) == (False, 2.0, 6.0)
-    assert found["augment"].choices == ('["x"]', "[]", "null")
-    assert found["other"].choices == ("ä",)
+    assert (found["training.label_flip"].is_log, found["training.label_flip"].high) == (False, 0.2)
+    assert (found["a.width"].is_log, found["a.width"].kind == "int") == (True, True)
+    assert (found["b.width"].is_log, found["b.width"].low, found["b.width"].high) == (False, 2.0, 6.0)
+    assert found["augment"].labels == ('["x"]', "[]", "null")
+    assert found["other"].labels == ("ä",)
     assert (found["extra.key"].low, found["extra.key"].high) == (3.0, 3.0)
     assert rate.place(0.0) is None
 
 
 def test_short_names_tell_keys_apart():
     keys = ["training.generator.learning_rate", "training.discriminator.learning_rate", "model.filters", "filters"]
-    assert list(domain.short_names(keys).values()) == [
+    assert list(labels.short_names(keys).values()) == [
         "generator.learning_rate",
         "discriminator.learning_rate",
         "model.filters",
@@ -333,7 +334,7 @@ def test_time_left_by_hand(tmp_path):
     fake_sweeps.begin(study, 2, scores=[8.0, 4.0, 6.0])
     fake_sweeps.begin(study, 3)
     fake_sweeps.begin(study, 4)
-    study.write_goal(Goal(trials=6, repeats=1, concurrency=2))
+    study.write_goal(SweepSection(trials=6, top=1, repeats=1, concurrency=2))
     lease = Lease(study.runner(2))
     try:
         table = read_table(tmp_path)

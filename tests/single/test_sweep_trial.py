@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
+import time
+import types
+from pathlib import Path
 
 import pytest
 import sweeps
 
-from hpcgan.config import JobSection
+from hpcgan.config import JobSection, SweepSection
 from hpcgan.errors import InputError
 from hpcgan.launch import slurm
 from hpcgan.launch.outcome import end_after
@@ -16,6 +21,7 @@ from hpcgan.runs import records
 from hpcgan.runs.lease import FencedError, Lease, attempt_state
 from hpcgan.sweep import study as studies
 from hpcgan.sweep import trial
+from hpcgan.sweep.executors import EXECUTORS, Executor
 from hpcgan.sweep.executors import slurm as slurm_executor
 from hpcgan.sweep.executors.slurm import SlurmExecutor
 from hpcgan.sweep.store import Assignment, StudyDirectory
@@ -164,7 +170,8 @@ def test_an_unknown_trial_is_one_line(study):
 
 
 def executor(study, **fields):
-    return SlurmExecutor(study, JobSection(ranks_per_node=2, **fields), "sweep-x", 3, print)
+    sections = {"sweep": SweepSection(ranks=2, concurrency=3), "job": JobSection(**fields)}
+    return SlurmExecutor(study, sweeps.base().model_copy(update=sections), print)
 
 
 def test_an_array_has_an_element_a_trial_and_a_limit(study, tmp_path, monkeypatch):
@@ -242,3 +249,71 @@ def test_a_controller_that_does_not_answer_at_first_is_asked_again_for_what_is_i
 def test_an_exit_code_of_0_without_the_record_of_an_end_is_no_result(study, outcome):
     trained(study, [9.0], outcome)
     assert judged(study, 0) is None
+
+
+def test_ranks_that_nodes_cannot_share_evenly_are_refused(study):
+    with pytest.raises(InputError, match="--ranks 2: cannot be spread evenly over --nodes 3"):
+        executor(study, nodes=3)
+
+
+# --- executors by name ----------------------------------------------------------------------------
+
+
+class InThisProcess(Executor):
+    """Of a test: it runs nothing."""
+
+    def start(self, numbers):
+        pass
+
+    def poll(self):
+        return {}
+
+    def in_flight(self):
+        return set()
+
+
+def test_executors_are_found_by_name_and_by_place():
+    assert EXECUTORS.names() == ["ipyparallel", "local", "slurm"]
+    assert EXECUTORS.get("slurm") is SlurmExecutor
+    assert EXECUTORS.get(f"{__name__}:InThisProcess") is InThisProcess
+    with pytest.raises(InputError, match=r"executor 'slrum' does not exist; choose one of: .*did you mean 'slurm'"):
+        EXECUTORS.get("slrum")
+    with pytest.raises(InputError, match="is no class of a"):
+        EXECUTORS.get("pathlib:Path")
+
+
+def test_an_executor_says_its_own_defaults(study, monkeypatch):
+    monkeypatch.setattr("hpcgan.sweep.executors.local.available_cores", lambda: 12)
+    local, two_ranks = EXECUTORS.get("local"), SweepSection(ranks=2)
+    assert (local.default_concurrency(two_ranks), local.default_threads(two_ranks)) == (6, 1)
+    assert local.default_threads(SweepSection(ranks=2, concurrency=2)) == 3
+    for plain in (InThisProcess, EXECUTORS.get("slurm")):
+        assert (plain.default_concurrency(two_ranks), plain.default_threads(two_ranks)) == (4, 1)
+    sections = {"sweep": SweepSection(ranks=2, concurrency=4), "job": JobSection(threads=2)}
+    crowded = local(study, sweeps.base().model_copy(update=sections), print)
+    assert crowded.warnings() == [
+        "4 trials x 2 ranks x 2 threads share 12 cores: this works, but slower than one thread a core"
+    ]
+    with pytest.raises(InputError, match="--print: --executor local has no batch script"):
+        crowded.script([0])
+
+
+def test_the_executor_of_the_documentation_runs_trials(study, monkeypatch):
+    """On one that has a result, which ends at once."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "sweep.md").read_text()
+    (code,) = re.findall(r"```python\n(# my_site\.py.*?)```", page, flags=re.DOTALL)
+    module = types.ModuleType("my_site")
+    exec(code, vars(module))
+    monkeypatch.setitem(sys.modules, "my_site", module)
+    study.write_result(sweeps.result_of(study, 4))
+    nice = EXECUTORS.get("my_site:Nice")(study, sweeps.base(), print)
+    assert (nice.concurrency, nice.every) == (2, 1.0)
+    study.trial(5).path.mkdir()
+    nice.start([4, 5])
+    assert nice.in_flight() == {4, 5}
+    ended: dict[int, int] = {}
+    while nice.in_flight():
+        ended.update(nice.poll())
+        time.sleep(0.05)
+    assert ended == {4: 0, 5: 2}
+    assert "there is no trial 5" in study.log_file(5).read_text()

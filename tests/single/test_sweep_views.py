@@ -15,12 +15,12 @@ import yaml
 from rich.console import Console
 
 from hpcgan import config as configuration
+from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.lease import Lease
-from hpcgan.sweep import figures, report, views
+from hpcgan.sweep import figures, page, report, views
 from hpcgan.sweep.statistics import ranking
-from hpcgan.sweep.store import Goal
 from hpcgan.sweep.table import read_table
 
 TRIALS = 14
@@ -80,6 +80,10 @@ def test_numbers_of_the_page_are_those_of_the_json(files):
     assert {f"trials.{i}.attempts" for i in range(20)} <= keys
 
 
+def test_texts_of_a_report_are_no_markup(files):
+    pages.check_escaped(lambda data: page.render(data, []), json.loads(files["sweep.json"].read_text()))
+
+
 def test_what_the_json_holds(files):
     data = json.loads(files["sweep.json"].read_text())
     assert (data["schema"], data["schema_version"]) == ("hpcgan.sweep", 1)
@@ -128,7 +132,7 @@ def test_what_the_csv_holds(files):
 
 
 def test_the_page_says_what_matters(files):
-    text = re.sub(r"<[^>]+>", "", files["report.html"].read_text())
+    text = " ".join(re.sub(r"<[^>]+>", "", files["report.html"].read_text()).split())
     for sentence in (
         "Trial 1 leads with 14.00 ± 0.58, the mean of 3 repetitions with fresh seeds. The score that selected it was "
         "11.00. A single best of many (11 here) is biased low",
@@ -293,7 +297,7 @@ def test_status_in_plain_lines(tmp_path, capsys):
     fake_sweeps.begin(study, 10, scores=[8.0, 4.0, 6.0])
     fake_sweeps.begin(study, 11)
     study.result_file(3).write_text("{")
-    study.write_goal(Goal(trials=20, repeats=0, concurrency=2))
+    study.write_goal(SweepSection(trials=20, repeats=0, concurrency=2))
     lease = Lease(study.runner(10))
     try:
         assert views.status(tmp_path, once=False) == 0  # no terminal: once

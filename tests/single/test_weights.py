@@ -38,6 +38,7 @@ from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
+from hpcgan.report.plots.distributions import _bin
 
 RPV = RpvProblem(RpvModel())
 
@@ -182,17 +183,17 @@ def test_means_of_weighted_images():
 def test_histograms_of_a_report_are_weighted():
     edges = np.array([0.0, 1.0, 2.0])
     values = np.array([0.5, 0.5, 1.5])
-    bins = plots._bin(Observable(values, weights=np.array([1.0, 2.0, 1.0])), edges)
+    bins = _bin(Observable(values, weights=np.array([1.0, 2.0, 1.0])), edges)
     assert bins.per_event.tolist() == [0.75, 0.25]
     assert bins.effective.tolist() == pytest.approx([9 / 5, 1.0])
-    plain = plots._bin(Observable(values), edges)
-    equal = plots._bin(Observable(values, weights=np.full(3, 0.5)), edges)
+    plain = _bin(Observable(values), edges)
+    equal = _bin(Observable(values, weights=np.full(3, 0.5)), edges)
     np.testing.assert_array_equal(plain.per_event, equal.per_event)
     np.testing.assert_array_equal(plain.errors, equal.errors)
-    jets = plots._bin(Observable(values, np.array([1, 2]), weights=np.array([2.0, 1.0])), edges)
+    jets = _bin(Observable(values, np.array([1, 2]), weights=np.array([2.0, 1.0])), edges)
     assert jets.per_event.tolist() == [1.0, pytest.approx(1 / 3)]
     # All values come from events of one weight, but not all events have that weight.
-    apart = plots._bin(Observable(values, np.array([3, 0]), weights=np.array([2.0, 1.0])), edges)
+    apart = _bin(Observable(values, np.array([3, 0]), weights=np.array([2.0, 1.0])), edges)
     assert apart.per_event.tolist() == [pytest.approx(4 / 3), pytest.approx(2 / 3)]
 
 
@@ -496,8 +497,7 @@ def test_kinds_of_events_that_take_turns_are_drawn_alike():
 
 
 @pytest.fixture
-def few_repetitions(monkeypatch):
-    monkeypatch.setitem(report.compare_files.__kwdefaults__, "repetitions", 20)
+def quick(few_repetitions, monkeypatch):
     monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
 
 
@@ -514,7 +514,7 @@ def weighted_file(folder, n=60, **columns):
     return folder / "weighted.h5", images
 
 
-def test_files_are_compared_with_their_weights(tmp_path, few_repetitions, capsys):
+def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
     # Events of half the energy have no weight to speak of.
     path, images = weighted_file(tmp_path, weight=lambda i: np.where(i % 2, 2.0, 0.001))
     with h5py.File(path, "a") as file:
@@ -533,7 +533,7 @@ def test_files_are_compared_with_their_weights(tmp_path, few_repetitions, capsys
     assert a < b - 5.0
 
 
-def test_files_of_a_mixture(tmp_path, few_repetitions, capsys):
+def test_files_of_a_mixture(tmp_path, quick, capsys):
     path, _ = weighted_file(tmp_path, y=lambda i: i % 3 > 0, weight=lambda i: 0 * i + 1)
     with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)

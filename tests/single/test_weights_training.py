@@ -18,7 +18,8 @@ from hpcgan.runs import (  # noqa: E402
     checkpoint,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly  # noqa: E402
+from hpcgan.training import attempt  # noqa: E402
+from hpcgan.training.inputs import Inputs  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm", "eager")
@@ -38,7 +39,7 @@ def data(folder, **columns):
 def train(folder, run, *overrides, stop=None):
     directory = RunDirectory(run)
     made = tiny.config(folder, "training.epochs=1", "scoring.events=10", *overrides)
-    assembly.train(made, directory, SerialComm(), stop or StopRequest())
+    attempt.train(made, directory, SerialComm(), stop or StopRequest())
     return directory
 
 
@@ -141,7 +142,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path, split, of, overrid
     run = RunDirectory(tmp_path / "run")
     for start in (
         lambda: api.preflight(made, run, 1),
-        lambda: assembly.train(made, run, SerialComm(), StopRequest()),
+        lambda: attempt.train(made, run, SerialComm(), StopRequest()),
     ):
         with pytest.raises(InputError, match=message) as error:
             start()
@@ -153,11 +154,9 @@ def test_what_is_refused_before_anything_is_written(tmp_path, split, of, overrid
 def test_what_networks_measure_is_weighted(tmp_path):
     folder = data(tmp_path / "data", weight=lambda i: np.where(i < 30, 9.0, 1.0))
     made = tiny.config(folder)
-    problem = assembly.problem_class("rpv")(made.model)
-    source = assembly.open_split(problem, made.data, "train")
-    sharding = assembly.shard(made, SerialComm(), source)
-    found = np.concatenate([sample["hist"] for sample in assembly.encoded(problem, source, 7, sharding)])
-    expected = problem.encode(source.read(sharding.drawn(0)))["hist"]
-    np.testing.assert_array_equal(found, expected)
-    assert np.count_nonzero(sharding.drawn(0) < 30) == pytest.approx(54, abs=5)
-    source.close()
+    with Inputs.open(made, ["train"]) as inputs:
+        sharding = inputs.sharding(0, 1)
+        encoded = np.concatenate([sample["hist"] for sample in inputs.encoded(sharding, at_once=7)])
+        expected = inputs.problem.encode(inputs.training.read(sharding.drawn(0)))["hist"]
+        np.testing.assert_array_equal(encoded, expected)
+        assert np.count_nonzero(sharding.drawn(0) < 30) == pytest.approx(54, abs=5)

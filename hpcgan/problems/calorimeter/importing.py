@@ -37,9 +37,7 @@ from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreig
 from hpcgan.data.workers import Progress
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
-from hpcgan.physics.showers import PARTICLES
 from hpcgan.problems.calorimeter import files as calo
-from hpcgan.suggest import did_you_mean
 
 Format = Literal["geant4", "calogan", "challenge"]
 
@@ -389,101 +387,7 @@ def _checked(reader: Reader) -> Iterator[Sample]:
         first += len(sample[calo.ENERGY])
 
 
-def import_files(
-    files: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    segmentation: Segmentation = PUBLISHED,
-    particle: str = "",
-    force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> bool:
-    """Make ``train.h5``, ``val.h5`` and ``test.h5`` in the published layout from files of showers.
-
-    Of every five showers in a row three go to train, one to val and one to test.
-
-    Parameters
-    ----------
-    files : sequence of paths
-        Of one format.
-    out : path
-        Folder of the files.
-    segmentation : Segmentation
-        That of the files, or a coarser one whose cells are sums of theirs.
-    particle : str
-        What to record for files that do not say what they hold.
-    force : bool
-        Replace existing files.
-    progress : callable(done, total), optional
-
-    Returns
-    -------
-    bool
-        False if `out` already held exactly this data and nothing was done.
-
-    Raises
-    ------
-    InputError
-        Files that cannot be used, named twice, or of different particles, a segmentation that they cannot be summed
-        into, or an `out` that holds other data.
-    """
-    paths = storage.to_import(files)
-    kinds = [_format(path) for path in paths]
-    for path, kind in zip(paths, kinds):
-        if kind != kinds[0]:
-            raise InputError(f"{path}: is a {kind} file, {paths[0]} a {kinds[0]} file; import them one by one")
-    readers: list[Reader] = []
-    with contextlib.ExitStack() as stack:
-        for path in paths:
-            readers.append(stack.enter_context(open_reader(path)))
-        held = _same_particle(readers, particle)
-        for reader in readers:
-            if not reader.segmentation.divides_into(segmentation):
-                raise InputError(
-                    f"{reader.path}: its cells {reader.segmentation} cannot be summed into those of {segmentation} "
-                    "(phi x eta of each layer)"
-                )
-        total = sum(reader.n for reader in readers)
-        sizes = storage.interleaved_sizes(total)
-        settings = json.dumps(
-            {
-                "source": kinds[0],
-                "files": [
-                    {"name": path.name, "showers": reader.n, "sha256": storage.digest(path)}
-                    for path, reader in zip(paths, readers)
-                ],
-                "particle": held,
-                "segmentation": str(segmentation),
-            }
-        )
-        if storage.check_target(out, settings, sizes, force, calo.open_showers):
-            return False
-        attributes = {
-            "generator": f"imported from {kinds[0]} files",
-            "overflow_means": OVERFLOW_MEANS[kinds[0]],
-            "hpcgan": hpcgan.__version__,
-            "settings": settings,
-        }
-        done = 0
-        with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
-            for reader in readers:
-                done_of_file = 0
-                for sample in _checked(reader):
-                    n = len(sample[calo.ENERGY])
-                    coarse = reader.segmentation.coarsen(calo.images(sample), segmentation)
-                    sample.update(zip(calo.LAYERS, coarse, strict=True))
-                    _check_finite(sample, reader.path, done_of_file)
-                    done_of_file += n
-                    for split, where in storage.interleave(done, n).items():
-                        writer.append_to(split, {name: values[where] for name, values in sample.items()})
-                    done += n
-                    if progress is not None:
-                        progress(done, total)
-    return True
-
-
 def _same_particle(readers: Sequence[Reader], asked: str) -> str:
-    if asked not in ("", *PARTICLES):
-        raise InputError(f"particle '{asked}': use one of {', '.join(PARTICLES)}{did_you_mean(asked, PARTICLES)}")
     held = asked
     for reader in readers:
         if reader.particle and held and reader.particle != held:
@@ -596,4 +500,57 @@ class ShowerImporter(Importer):
         progress: Progress | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> bool:
-        return import_files(files, out, parse_segmentation(self.segmentation), self.particle, force, progress)
+        segmentation = parse_segmentation(self.segmentation)
+        paths = storage.to_import(files)
+        kinds = [_format(path) for path in paths]
+        for path, kind in zip(paths, kinds):
+            if kind != kinds[0]:
+                raise InputError(f"{path}: is a {kind} file, {paths[0]} a {kinds[0]} file; import them one by one")
+        readers: list[Reader] = []
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                readers.append(stack.enter_context(open_reader(path)))
+            held = _same_particle(readers, self.particle)
+            for reader in readers:
+                if not reader.segmentation.divides_into(segmentation):
+                    raise InputError(
+                        f"{reader.path}: its cells {reader.segmentation} cannot be summed into those of {segmentation} "
+                        "(phi x eta of each layer)"
+                    )
+            total = sum(reader.n for reader in readers)
+            sizes = storage.interleaved_sizes(total)
+            settings = json.dumps(
+                {
+                    "source": kinds[0],
+                    "files": [
+                        {"name": path.name, "showers": reader.n, "sha256": storage.digest(path)}
+                        for path, reader in zip(paths, readers)
+                    ],
+                    "particle": held,
+                    "segmentation": str(segmentation),
+                }
+            )
+            if storage.check_target(out, settings, sizes, force, calo.open_showers):
+                return False
+            attributes = {
+                "generator": f"imported from {kinds[0]} files",
+                "overflow_means": OVERFLOW_MEANS[kinds[0]],
+                "hpcgan": hpcgan.__version__,
+                "settings": settings,
+            }
+            done = 0
+            with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
+                for reader in readers:
+                    done_of_file = 0
+                    for sample in _checked(reader):
+                        n = len(sample[calo.ENERGY])
+                        coarse = reader.segmentation.coarsen(calo.images(sample), segmentation)
+                        sample.update(zip(calo.LAYERS, coarse, strict=True))
+                        _check_finite(sample, reader.path, done_of_file)
+                        done_of_file += n
+                        for split, where in storage.interleave(done, n).items():
+                            writer.append_to(split, {name: values[where] for name, values in sample.items()})
+                        done += n
+                        if progress is not None:
+                            progress(done, total)
+        return True

@@ -192,100 +192,6 @@ def read_weights(path: str | os.PathLike[str]) -> np.ndarray | None:
     return weights
 
 
-def import_files(
-    files: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    m_gluino: float = 0.0,
-    m_neutralino: float = 0.0,
-    label: int = 1,
-    weight: float | None = None,
-    force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> bool:
-    """Make ``train.h5``, ``val.h5`` and ``test.h5`` from Delphes files.
-
-    Of every five events in a row three go to train, one to val and one to test. Towers beyond the images' eta are left
-    out; how many, and with what share of the energy, is in the attributes ``towers_left_out`` and ``energy_left_out``.
-
-    Parameters
-    ----------
-    files : sequence of paths
-    out : path
-        Folder of the files.
-    m_gluino, m_neutralino : float
-        Masses to record, GeV; 0 if there are none.
-    label : int
-        1 signal, 0 background.
-    weight : float, optional
-        Weight of every event. Default: what the files say, 1 where they do not.
-    force : bool
-        Replace existing files.
-    progress : callable(done, total), optional
-    say : callable(text), optional
-        Hears what was left out.
-
-    Returns
-    -------
-    bool
-        False if `out` already held exactly this data and nothing was done.
-
-    Raises
-    ------
-    InputError
-        Files that cannot be used (see :func:`read_towers`), named twice, or an `out` that holds other data.
-    """
-    given = {} if weight is None else {"weight": weight}
-    for name, value in {"m_gluino": m_gluino, "m_neutralino": m_neutralino, **given}.items():
-        if not np.isfinite(value) or (value < 0 and name != "weight"):
-            raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
-    if 0 < m_gluino <= m_neutralino:
-        raise InputError(
-            f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"
-        )
-    paths = storage.to_import(files)
-    counts = [count_events(path) for path in paths]
-    own = None if weight is not None else _own_weights(paths, counts)
-    total = sum(counts)
-    sizes = storage.interleaved_sizes(total)
-    settings = json.dumps(
-        {
-            "source": "Delphes",
-            "files": [
-                {"name": path.name, "events": n, "sha256": storage.digest(path)} for path, n in zip(paths, counts)
-            ],
-            "m_gluino": float(m_gluino),
-            "m_neutralino": float(m_neutralino),
-            "label": int(label),
-            "weight": "of the files" if own is not None else 1.0 if weight is None else float(weight),
-        }
-    )
-    if IMAGES.check_target(out, settings, sizes, force):
-        return False
-    attributes = {
-        **image_attributes(),
-        "settings": settings,
-        "process": "import",
-        "hpcgan": hpcgan.__version__,
-    }
-    done, left_out = 0, _LeftOut()
-    weights = np.full(total, 1.0 if weight is None else weight) if own is None else own
-    with hdf5.Writer(out, sizes, attributes, force=force) as writer:
-        for towers, n in read_towers(paths):
-            left_out.count(towers)
-            images = bin_towers(*towers, n)
-            for split, where in storage.interleave(done, n).items():
-                of_split = weights[done : done + n][where]
-                writer.append_to(split, images[where], label, of_split, m_gluino, m_neutralino)
-            done += n
-            if progress is not None:
-                progress(done, total)
-        writer.note(towers_left_out=left_out.towers, energy_left_out=left_out.share)
-    if say is not None and left_out.towers:
-        say(str(left_out))
-    return True
-
-
 def _own_weights(paths: Sequence[Path], counts: Sequence[int]) -> np.ndarray | None:
     """Weights of the events of all files, 1 in those that have none; None if no file has any."""
     found = [read_weights(path) for path in paths]
@@ -322,7 +228,11 @@ class _LeftOut:
 
 
 class DelphesImporter(Importer):
-    """ROOT files of Delphes, of whose towers images are made."""
+    """ROOT files of Delphes, of whose towers images are made.
+
+    Towers beyond the images' eta are left out; how many, and with what share of the energy, is in the attributes
+    ``towers_left_out`` and ``energy_left_out``.
+    """
 
     title: ClassVar[str] = "Delphes files"
 
@@ -359,4 +269,53 @@ class DelphesImporter(Importer):
         progress: Progress | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> bool:
-        return import_files(files, out, *(self.mass or (0.0, 0.0)), self.label, self.weight, force, progress, say)
+        m_gluino, m_neutralino = self.mass or (0.0, 0.0)
+        weight, given = self.weight, {} if self.weight is None else {"weight": self.weight}
+        for name, value in {"m_gluino": m_gluino, "m_neutralino": m_neutralino, **given}.items():
+            if not np.isfinite(value) or (value < 0 and name != "weight"):
+                raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
+        if 0 < m_gluino <= m_neutralino:
+            raise InputError(
+                f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"
+            )
+        paths = storage.to_import(files)
+        counts = [count_events(path) for path in paths]
+        own = None if weight is not None else _own_weights(paths, counts)
+        total = sum(counts)
+        sizes = storage.interleaved_sizes(total)
+        settings = json.dumps(
+            {
+                "source": "Delphes",
+                "files": [
+                    {"name": path.name, "events": n, "sha256": storage.digest(path)} for path, n in zip(paths, counts)
+                ],
+                "m_gluino": float(m_gluino),
+                "m_neutralino": float(m_neutralino),
+                "label": self.label,
+                "weight": "of the files" if own is not None else 1.0 if weight is None else float(weight),
+            }
+        )
+        if IMAGES.check_target(out, settings, sizes, force):
+            return False
+        attributes = {
+            **image_attributes(),
+            "settings": settings,
+            "process": "import",
+            "hpcgan": hpcgan.__version__,
+        }
+        done, left_out = 0, _LeftOut()
+        weights = np.full(total, 1.0 if weight is None else weight) if own is None else own
+        with hdf5.Writer(out, sizes, attributes, force=force) as writer:
+            for towers, n in read_towers(paths):
+                left_out.count(towers)
+                images = bin_towers(*towers, n)
+                for split, where in storage.interleave(done, n).items():
+                    of_split = weights[done : done + n][where]
+                    writer.append_to(split, images[where], self.label, of_split, m_gluino, m_neutralino)
+                done += n
+                if progress is not None:
+                    progress(done, total)
+            writer.note(towers_left_out=left_out.towers, energy_left_out=left_out.share)
+        if left_out.towers:
+            say(str(left_out))
+        return True

@@ -310,9 +310,7 @@ class RpvProblem(Problem):
 
     @property
     def networks(self) -> Mapping[str, str]:
-        module = (
-            "hpcgan.problems.detector_images." + {"dcgan": "dcgan", "detector": "networks"}[self.model.architecture]
-        )
+        module = f"hpcgan.problems.detector_images.networks_{self.model.architecture}"
         return {"generator": f"{module}:Generator", "discriminator": f"{module}:Discriminator"}
 
     @property

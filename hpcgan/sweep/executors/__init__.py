@@ -1,1 +1,17 @@
-"""Who runs the trials of a study: this machine, Slurm, or IPython engines."""
+"""Where trials of a sweep run."""
+
+from hpcgan.plugins import Plugins
+from hpcgan.sweep.executors.base import Executor, command
+
+__all__ = ["EXECUTORS", "Executor", "command"]
+
+EXECUTORS = Plugins(
+    "hpcgan.executors",
+    "executor",
+    {
+        "ipyparallel": "hpcgan.sweep.executors.ipyparallel:IpyparallelExecutor",
+        "local": "hpcgan.sweep.executors.local:LocalExecutor",
+        "slurm": "hpcgan.sweep.executors.slurm:SlurmExecutor",
+    },
+    lambda found: issubclass(found, Executor),
+)

@@ -6,11 +6,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.store import StudyDirectory
 
 #: Seconds for the controller to answer.
@@ -19,18 +21,11 @@ TIMEOUT = 30.0
 LOOK_EVERY = 5.0
 
 
-class IpyparallelExecutor:
+class IpyparallelExecutor(Executor):
     """Each engine runs one trial at a time, as a child process that is no rank of whatever the engine is one of.
 
-    The engines must see the study under the same path and have hpcgan.
-
-    Parameters
-    ----------
-    study : StudyDirectory
-    slots : int or None
-        Trials at a time; None: the number of engines.
-    cluster : Path or None
-        `ipcontroller-client.json` of the cluster; by default that of ipyparallel's default profile.
+    The engines must see the study under the same path and have hpcgan. Their cluster is that of `sweep.cluster`, by
+    default that of ipyparallel's default profile.
 
     Raises
     ------
@@ -38,9 +33,9 @@ class IpyparallelExecutor:
         ipyparallel is not installed, there is no such cluster, or it has no engines.
     """
 
-    every = 0.5
-
-    def __init__(self, study: StudyDirectory, slots: int | None, cluster: Path | None) -> None:
+    def __init__(self, study: StudyDirectory, config: Config, report: Callable[[str], None]) -> None:
+        super().__init__(study, config, report)
+        cluster = config.sweep.cluster
         try:
             import ipyparallel
         except ImportError:
@@ -57,9 +52,7 @@ class IpyparallelExecutor:
         if not engines:
             self._client.close()
             raise InputError("the IPython cluster has no engines (yet)")
-        self.engines = engines
-        self.slots: int | None = min(slots, engines) if slots else engines
-        self._study = study
+        self.concurrency = min(config.sweep.concurrency or engines, engines)
         self._view = self._client.load_balanced_view()
         self._tasks: dict[int, Any] = {}
         self._address, self._look_again, self._refused = _address(cluster), 0.0, 0
@@ -70,7 +63,7 @@ class IpyparallelExecutor:
             raise HpcganError("all engines of the IPython cluster are gone")
         for number in numbers:
             self._tasks[number] = self._view.apply_async(
-                run_child, str(self._study.path.absolute()), number, os.getcwd()
+                run_child, str(self.study.path.absolute()), number, os.getcwd()
             )
 
     def poll(self) -> dict[int, int | None]:
@@ -119,9 +112,6 @@ class IpyparallelExecutor:
         for task in self._tasks.values():
             if not task.ready():
                 task.abort()
-
-    def kill(self) -> None:
-        """Engines cannot be made to end a task; its trial sees the study's stop file."""
 
     def close(self) -> None:
         """Leave the cluster."""

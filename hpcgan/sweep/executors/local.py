@@ -6,35 +6,43 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from hpcgan.config import Config, SweepSection
 from hpcgan.launch.topology import available_cores
-from hpcgan.sweep.executors.base import command
+from hpcgan.sweep.executors.base import Executor, command
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.system.allocation import outside
 
 
-class LocalExecutor:
-    """At most `slots` trials at a time.
+class LocalExecutor(Executor):
+    """Trials end, with a checkpoint, when this process does, however that happens."""
 
-    They end, with a checkpoint, when this process does, however that happens.
-
-    Parameters
-    ----------
-    study : StudyDirectory
-    slots : int
-    env : mapping, optional
-        Environment of the trials, by default this process's.
-    """
-
-    every = 0.5
-
-    def __init__(self, study: StudyDirectory, slots: int, env: Mapping[str, str] | None = None) -> None:
-        self.slots: int | None = slots
-        self._study = study
-        self._env = outside(os.environ if env is None else env)
-        self._cores = share_cores(slots)
+    def __init__(self, study: StudyDirectory, config: Config, report: Callable[[str], None]) -> None:
+        super().__init__(study, config, report)
+        self._cores = share_cores(self.concurrency)
         self._running: dict[int, tuple[subprocess.Popen[bytes], int]] = {}  # number: process, slot
+
+    @classmethod
+    def default_concurrency(cls, sweep: SweepSection) -> int:
+        """As many as there are cores for their ranks."""
+        return max(1, available_cores() // (sweep.ranks or 1))
+
+    @classmethod
+    def default_threads(cls, sweep: SweepSection) -> int:
+        """All cores, shared out to the ranks of the trials that run at a time."""
+        concurrency = sweep.concurrency or cls.default_concurrency(sweep)
+        return max(1, available_cores() // concurrency // (sweep.ranks or 1))
+
+    def warnings(self) -> list[str]:
+        """More threads than cores."""
+        cores, ranks, threads = available_cores(), self.config.sweep.ranks or 1, self.config.job.threads or 1
+        if self.concurrency * ranks * threads <= cores:
+            return []
+        return [
+            f"{self.concurrency} trials x {ranks} ranks x {threads} threads share {cores} cores: this works, but "
+            "slower than one thread a core"
+        ]
 
     def start(self, numbers: Sequence[int]) -> None:
         """Start a process for each."""
@@ -43,10 +51,10 @@ class LocalExecutor:
             slot = next(i for i in range(len(self._cores)) if i not in taken)
             cores = ",".join(str(core) for core in self._cores[slot])
             options = ("--cores", cores, "--parent", str(os.getpid()))
-            with open(self._study.log_file(number), "ab") as log:
+            with open(self.study.log_file(number), "ab") as log:
                 process = subprocess.Popen(
-                    command(sys.executable, str(self._study.path), number, *options),
-                    env=self._env,
+                    command(sys.executable, str(self.study.path), number, *options),
+                    env=outside(os.environ),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -72,9 +80,6 @@ class LocalExecutor:
     def kill(self) -> None:
         """SIGKILL, which takes their ranks along."""
         self._signal(signal.SIGKILL)
-
-    def close(self) -> None:
-        """Nothing is left open."""
 
     def _signal(self, number: signal.Signals) -> None:
         for process, _ in self._running.values():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from hpcgan.config import JobSection
-from hpcgan.errors import HpcganError
+from hpcgan.config import Config, JobSection, flags
+from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.runs import records
+from hpcgan.sweep.executors.base import Executor
 from hpcgan.sweep.store import StudyDirectory
 
 #: Elements of one array: Slurm takes 1000 unless a site has set MaxArraySize.
@@ -17,69 +18,55 @@ MOST = 1000
 PATIENCE = 300.0
 
 
-class SlurmExecutor:
+class SlurmExecutor(Executor):
     """One array for all trials that are handed in together, of which Slurm runs so many at a time.
 
     Trials go on when this process ends; the next coordinator finds them in the queue.
 
-    Parameters
-    ----------
-    study : StudyDirectory
-    job : JobSection
-        Of an element.
-    name : str
-        Of the arrays.
-    concurrency : int
-        Elements that may run at a time.
-    report : callable
-        Takes one line for the user.
-    every : float
-        Seconds between looks at the queue.
+    Raises
+    ------
+    InputError
+        The ranks of a trial cannot be spread over the nodes of its job.
     """
 
-    slots: int | None = None
+    queues = True
 
-    def __init__(
-        self,
-        study: StudyDirectory,
-        job: JobSection,
-        name: str,
-        concurrency: int,
-        report: Callable[[str], None],
-        every: float = 5.0,
-    ) -> None:
-        self._study, self._job, self._name = study, job, name
-        self._concurrency, self._report = concurrency, report
-        self.every = every
+    def __init__(self, study: StudyDirectory, config: Config, report: Callable[[str], None]) -> None:
+        super().__init__(study, config, report)
+        self.every = 5.0
+        ranks, nodes = config.sweep.ranks or 1, config.job.nodes or 1
+        if ranks % nodes:
+            raise InputError(f"--ranks {ranks}: cannot be spread evenly over --nodes {nodes}")
+        self._job = flags.section("job", JobSection, config.job, ranks_per_node=ranks // nodes)
         self._elements: dict[str, int] = {}  # what squeue calls an element: the trial's number
         self._missed: set[str] = set()
         self._silent = ""
 
     def script(self, numbers: Sequence[int]) -> str:
         """The batch script of an array for some trials."""
-        argv = [str(self._study.path.absolute()), "--of", ",".join(str(n) for n in numbers)]
+        argv = [str(self.study.path.absolute()), "--of", ",".join(str(n) for n in numbers)]
         return slurm.render(
             self._job,
-            self._name,
+            f"sweep-{self.config.name}"[:64],
             slurm.Program(argv, "hpcgan.sweep.trial"),
             site=slurm.site_file(self._job),
             ending="requeued",
-            array=f"0-{len(numbers) - 1}%{self._concurrency}",
+            array=f"0-{len(numbers) - 1}%{self.concurrency}",
         )
 
     def start(self, numbers: Sequence[int]) -> None:
         """Submit an array."""
-        folder = self._study.path / "jobs"
+        folder = self.study.path / "jobs"
         folder.mkdir(exist_ok=True)
         for first in range(0, len(numbers), MOST):
             part = list(numbers[first : first + MOST])
             script = self.script(part)
             job = slurm.submit(script, folder, "slurm-%A_%a.out")
-            records.append(self._study.jobs_file, {"job": job, "time": time.time(), "numbers": part, "script": script})
+            records.append(self.study.jobs_file, {"job": job, "time": time.time(), "numbers": part, "script": script})
             self._elements.update({f"{job}_{i}": number for i, number in enumerate(part)})
-            self._report(f"job {job}: {len(part)} trial{'s' * (len(part) > 1)}, {self._concurrency} at a time")
+            self.report(f"job {job}: {len(part)} trial{'s' * (len(part) > 1)}, {self.concurrency} at a time")
             if reason := slurm.obstacle(job):
-                self._report(
+                self.report(
                     f"warning: job {job} waits for {reason}: the cluster as it is may never start it; "
                     f"take it back with 'scancel {job}'"
                 )
@@ -112,7 +99,7 @@ class SlurmExecutor:
         if not self._elements:
             known = {
                 f"{entry['job']}_{i}": number
-                for entry in records.read_lines(self._study.jobs_file)
+                for entry in records.read_lines(self.study.jobs_file)
                 if isinstance(entry.get("numbers"), list) and "job" in entry
                 for i, number in enumerate(entry["numbers"])
             }
@@ -132,14 +119,11 @@ class SlurmExecutor:
         """Cancel all."""
         self._cancel(waiting_only=False)
 
-    def close(self) -> None:
-        """Nothing is left open."""
-
     def _cancel(self, waiting_only: bool) -> None:
         try:
             slurm.cancel(sorted({element.split("_")[0] for element in self._elements}), waiting_only=waiting_only)
         except HpcganError as error:
-            self._report(str(error))
+            self.report(str(error))
 
     def _queue(self, elements: list[str]) -> dict[str, slurm.QueueEntry] | None:
         """What of these is in the queue; None while the controller does not answer."""
@@ -148,7 +132,7 @@ class SlurmExecutor:
         except HpcganError as error:
             if str(error) != self._silent:
                 self._silent = str(error)
-                self._report(f"{error}; waiting for it")
+                self.report(f"{error}; waiting for it")
             return None
         self._silent = ""
         return found

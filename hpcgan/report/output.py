@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes
+    ----------
+    data : dict
+        Content of the JSON file.
+    html, json : Path
+    pictures : list of Path
+        Figures that are files as well.
+    """
+
+    data: dict[str, Any]
+    html: Path
+    json: Path
+    pictures: list[Path] = field(default_factory=list)
 
 
 def stamp() -> dict[str, Any]:
@@ -44,6 +64,11 @@ def embed(name: str, caption: str, figure: Figure, group: str) -> EmbeddedFigure
     return EmbeddedFigure(name, caption, plots.png(figure), group)
 
 
+def listed(figures: Sequence[EmbeddedFigure]) -> list[dict[str, str]]:
+    """Figures as the JSON file has them."""
+    return [{"name": figure.name, "caption": figure.caption, "group": figure.group} for figure in figures]
+
+
 def check_folder(out: Path) -> None:
     """Refuse a folder of a report that cannot be written, before minutes are spent on what would go there.
 
@@ -55,7 +80,7 @@ def check_folder(out: Path) -> None:
         raise InputError(f"{out}: cannot write the report: {reason}; name another folder with --out")
 
 
-def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
+def write(out: Path, files: Mapping[str, bytes | str], results: str) -> None:
     """Write files into a folder, which is made.
 
     Parameters
@@ -63,7 +88,7 @@ def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
     out : Path
     files : mapping
         Content by name.
-    shown : str
+    results : str
         What they say, in short: that is not lost with them.
 
     Raises
@@ -77,7 +102,7 @@ def write(out: Path, files: Mapping[str, bytes | str], shown: str) -> None:
             write_atomic(out / name, content)
     except OSError as error:
         raise Unwritten(
-            f"{out}: cannot write the report: {error.strerror}; name another folder with --out", shown
+            f"{out}: cannot write the report: {error.strerror}; name another folder with --out", results
         ) from None
 
 

@@ -1,86 +1,25 @@
-"""Plot primitives of the reports: real against generated.
-
-Every function returns a `matplotlib.figure.Figure` of its own with the Agg canvas: nothing is registered
-with pyplot, nothing has to be closed. Colours are those of Okabe and Ito (colour universal design).
-"""
+"""Distributions and means of quantities, real and generated, and the ratio of the two."""
 
 from __future__ import annotations
 
-import functools
-import io
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
 
 import matplotlib as mpl
 import mplhep
 import numpy as np
 from hist.intervals import poisson_interval, ratio_uncertainty
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from hpcgan import weights as of_events
 from hpcgan.metrics.distances import bin_edges, histogram
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
+from hpcgan.report.plots.style import BEFORE, FAKE, REAL, new_figure, styled, with_unit
 from hpcgan.weights import counting
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-REAL = "#4d4d4d"
-FAKE = "#D55E00"
-BEFORE = "#0072B2"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-STYLE: Any = {
-    "font.size": 11,
-    "axes.linewidth": 0.9,
-    "axes.titlesize": 11,
-    "legend.frameon": False,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-    "xtick.minor.visible": True,
-    "ytick.minor.visible": True,
-    "mathtext.default": "regular",
-    "savefig.facecolor": "white",
-}
-
-
-def styled(function: Function) -> Function:
-    """Run a function with the style of this module, and leave matplotlib's own as it was."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with mpl.rc_context(STYLE):
-            return function(*args, **kwargs)
-
-    return cast(Function, run)
-
-
-@styled
-def png(figure: Figure, dpi: int = 130) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.set_dpi(dpi)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()  # `Figure.savefig` gives the same bytes, but works out the layout twice
-    nobody: Any = {"Software": None}
-    imsave(buffer, canvas.buffer_rgba(), format="png", dpi=dpi, metadata=nobody)
-    return buffer.getvalue()
-
-
-def with_unit(label: str, unit: str) -> str:
-    """Axis label `label [unit]`."""
-    return f"{label} [{unit}]" if unit else label
-
-
-@styled
 def histogram_ratio(
     real: Observable,
     fake: Observable,
@@ -90,8 +29,21 @@ def histogram_ratio(
     edges: np.ndarray | None = None,
     log_x: bool = False,
     log_y: bool = False,
-    names: tuple[str, str] = ("Real", "Generated"),
-    before: tuple[str, Observable] | None = None,
+) -> Figure:
+    """`named_histogram_ratio` of real and generated events."""
+    sides = {"Real": real, "Generated": fake}
+    return named_histogram_ratio(sides, label, entries=entries, edges=edges, log_x=log_x, log_y=log_y)
+
+
+@styled
+def named_histogram_ratio(
+    sides: Mapping[str, Observable],
+    label: str,
+    *,
+    entries: str = "Events",
+    edges: np.ndarray | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> Figure:
     """Distribution of one quantity, real and generated, over the ratio generated / real.
 
@@ -103,33 +55,30 @@ def histogram_ratio(
 
     Parameters
     ----------
-    real, fake : Observable
+    sides : mapping of str to Observable
+        Real and generated events, as the legend calls them. A third distribution is a dashed line, without errors or
+        ratio.
     label : str
-        Name of the quantity; its unit is that of `real`.
+        Name of the quantity; its unit is that of the first side.
     entries : str
         What is counted, for the axis label.
     edges : (bins + 1,) array, optional
         Default: `bin_edges` of the real values.
     log_x, log_y : bool
-    names : (str, str)
-        What the legend calls the two.
-    before : (str, Observable), optional
-        A third distribution, by its name: a dashed line, without errors or ratio.
     """
+    (real_name, real), (fake_name, fake), *more = sides.items()
     if edges is None:
         edges = bin_edges(real.values) if len(real.values) else np.linspace(0.0, 1.0, 13)
     a, b = _bin(real, edges), _bin(fake, edges)
     centres, filled = _centres(edges, log_x), b.counts > 0
     figure, main, ratio = _ratio_figure()
     mplhep.histplot(a.per_event, edges, ax=main, histtype="fill", color=REAL, alpha=0.18, flow="none")
-    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label=names[0], flow="none")
+    mplhep.histplot(a.per_event, edges, ax=main, histtype="step", color=REAL, label=real_name, flow="none")
     _error_band(main, edges, a.per_event - a.errors[0], a.per_event + a.errors[1])
     heights = [a.per_event, b.per_event]
-    if before is not None:
-        heights.append(_bin(before[1], edges).per_event)
-        mplhep.histplot(
-            heights[-1], edges, ax=main, histtype="step", color=BEFORE, ls="--", label=before[0], flow="none"
-        )
+    for name, before in more:
+        heights.append(_bin(before, edges).per_event)
+        mplhep.histplot(heights[-1], edges, ax=main, histtype="step", color=BEFORE, ls="--", label=name, flow="none")
     main.errorbar(
         centres[filled],
         b.per_event[filled],
@@ -138,7 +87,7 @@ def histogram_ratio(
         ms=3.5,
         lw=1.1,
         color=FAKE,
-        label=names[1],
+        label=fake_name,
     )
     width = edges[1] - edges[0]
     discrete = np.allclose(edges % 1, 0.5) and np.isclose(width, 1)
@@ -288,193 +237,6 @@ def spectrum_ratio(
 
 
 @styled
-def mean_images(
-    real: np.ndarray,
-    fake: np.ndarray,
-    extent: tuple[float, float, float, float],
-    value: str,
-    axes: tuple[str, str],
-    *,
-    log: bool = False,
-    weights: SidesWeights = UNWEIGHTED,
-) -> Figure:
-    """Mean image of real and of generated events, their relative difference and its significance.
-
-    Parameters
-    ----------
-    real, fake : (n, rows, columns), (m, rows, columns) arrays
-        Rows run along the first of `axes` and are drawn horizontally.
-    extent : tuple
-        (first low, first high, second low, second high), the ranges of the axes.
-    value : str
-        Label of the colour scale.
-    axes : (str, str)
-        Labels of the axes.
-    log : bool
-        A logarithmic colour scale for the means, of at most six decades.
-    weights : pair of (n,) arrays or None
-        Of the events.
-    """
-    sides = list(zip((real, fake), weights, strict=True))
-    means = [of_events.mean(images, w) for images, w in sides]
-    variances = [of_events.mean_error(images, w) ** 2 for images, w in sides]
-    difference = means[1] - means[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(means[0] > 0, difference / means[0], np.nan)
-        pull = difference / np.sqrt(variances[0] + variances[1])
-    positive = means[0][means[0] > 0]
-    low, high = np.quantile(positive, [0.0, 1.0]).tolist() if len(positive) else (0.0, 1.0)
-    logarithmic = log and len(positive) > 0
-    scale = LogNorm(max(low, 1e-6 * high), 1.001 * high) if logarithmic else Normalize(low, high)
-    finite = np.abs(relative[np.isfinite(relative)])
-    limit = float(np.clip(np.quantile(finite, 0.95), 0.05, 1.0)) if len(finite) else 1.0
-    figure = new_figure((8.6, 8.0))
-    panels = figure.subplots(2, 2)
-    content = (
-        (means[0], "Real: mean", "viridis", scale, value),
-        (means[1], "Generated: mean", "viridis", scale, value),
-        (relative, "Relative difference", "RdBu_r", Normalize(-limit, limit), "generated / real - 1"),
-        (pull, "Significance of the difference", "RdBu_r", Normalize(-5, 5), "difference / standard error"),
-    )
-    for panel, (image, title, colours, norm, text) in zip(panels.flat, content):
-        drawn = _draw_image(panel, image, extent, colours, norm)
-        panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
-        figure.colorbar(drawn, ax=panel, label=text, extend="neither" if colours == "viridis" else "both")
-    return figure
-
-
-@styled
-def image_grid(
-    real: np.ndarray,
-    fake: np.ndarray,
-    extent: tuple[float, float, float, float],
-    value: str,
-    axes: tuple[str, str],
-    side: int = 3,
-    *,
-    linear: bool = False,
-) -> Figure:
-    """The first images of both samples side by side, on one logarithmic colour scale; zeros are white.
-
-    Parameters
-    ----------
-    real, fake : (n, rows, columns) arrays
-        `side`^2 of each are shown, or as many as there are; of one without any, nothing.
-    extent, value, axes
-        As in `mean_images`.
-    side : int
-        Images along a side of each block.
-    linear : bool
-        Instead a linear scale, from the 1st to the 99.5th percentile of the real images' values, for dense images of
-        either sign.
-    """
-    real, fake = real[: side**2], fake[: side**2]
-    norm: Normalize
-    if linear:
-        low, high = (float(value) for value in np.quantile(real if len(real) else fake, [0.01, 0.995]))
-        norm = Normalize(low, max(high, low + 1e-9))
-    else:
-        lit = np.concatenate([images[images > 0] for images in (real, fake)])
-        low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
-        norm = LogNorm(low, max(high, 1.001 * low))
-    both = [(real, "Real"), (fake, "Generated")]
-    blocks = [block for block in both if len(block[0])] or both
-    between = side if len(blocks) == 2 else -1  # an empty, narrow column
-    columns = len(blocks) * side + (len(blocks) - 1)
-    figure = new_figure((10.4 if len(blocks) == 2 else 5.8, 5.4))
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
-    with mpl.rc_context(
-        {"font.size": 9, "axes.labelsize": 10, "xtick.minor.visible": False, "ytick.minor.visible": False}
-    ):
-        panels = figure.subplots(
-            side,
-            columns,
-            squeeze=False,
-            sharex=True,
-            sharey=True,
-            width_ratios=[0.12 if column == between else 1 for column in range(columns)],
-        )
-        drawn = None
-        for column in range(columns):
-            block, within = divmod(column, side + 1)
-            images, title = blocks[block]
-            if within == side // 2:
-                panels[0, column].set_title(title, fontsize=12)
-            for row in range(side):
-                panel = panels[row, column]
-                i = row * side + within
-                if column == between or i >= len(images):
-                    panel.set_axis_off()
-                    continue
-                shown = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)
-                drawn = _draw_image(panel, shown, extent, "viridis", norm)
-                panel.tick_params(labelleft=column == 0)
-                panel.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
-                if row == side - 1:
-                    panel.set_xlabel(axes[0])
-                if column == 0:
-                    panel.set_ylabel(axes[1])
-        if drawn is not None:
-            figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="both" if linear else "min")
-    return figure
-
-
-@styled
-def image_table(
-    rows: Sequence[tuple[str, Sequence[np.ndarray]]],
-    columns: Sequence[str],
-    extent: tuple[float, float, float, float],
-    value: str,
-    axes: tuple[str, str],
-    *,
-    rule: int | None = None,
-) -> Figure:
-    """Images in a table, each column on a logarithmic colour scale of its own; zeros are white.
-
-    Parameters
-    ----------
-    rows : sequence of (name, images)
-        One image (rows, columns) a column of the table; first axes of images are drawn horizontally. Shapes may differ
-        from column to column.
-    columns : sequence of str
-        Their titles.
-    extent, value, axes
-        As in `mean_images`, the same for all.
-    rule : int, optional
-        Leave a gap after so many rows.
-    """
-    gap = [] if rule is None or not 0 < rule < len(rows) else [rule]
-    lines: list[tuple[str, Sequence[np.ndarray]] | None] = list(rows)
-    for place in gap:
-        lines.insert(place, None)
-    heights = [0.15 if line is None else 1.0 for line in lines]
-    figure = new_figure((3.1 * len(columns) + 0.6, 1.15 * sum(heights) + 1.1))
-    with mpl.rc_context({"font.size": 9, "xtick.minor.visible": False, "ytick.minor.visible": False}):
-        panels = figure.subplots(
-            len(lines), len(columns), squeeze=False, sharex=True, sharey=True, height_ratios=heights
-        )
-        for j, title in enumerate(columns):
-            lit = np.concatenate([image[image > 0] for _, images in rows for image in [images[j]]])
-            low, high = (float(np.quantile(lit, 0.05)), float(lit.max())) if len(lit) else (1.0, 10.0)
-            norm, drawn = LogNorm(low, max(high, 1.001 * low)), None
-            for panel, line in zip(panels[:, j], lines, strict=True):
-                if line is None:
-                    panel.set_axis_off()
-                    continue
-                name, images = line
-                drawn = _draw_image(panel, np.where(images[j] > 0, images[j], np.nan), extent, "viridis", norm)
-                if j == 0:
-                    panel.set_ylabel(name, fontsize=8)
-            panels[0, j].set_title(title)
-            panels[-1, j].set_xlabel(axes[0])
-            if drawn is not None:
-                bar = figure.colorbar(drawn, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
-                bar.ax.xaxis.set_minor_formatter(NullFormatter())
-        figure.supylabel(axes[1], fontsize=9)
-    return figure
-
-
-@styled
 def histogram_grid(
     cells: Sequence[tuple[str, Observable, Observable, str]], columns: int, *, entries: str = "events"
 ) -> Figure:
@@ -582,85 +344,6 @@ def dependence(
 
 
 @styled
-def curves(
-    x: np.ndarray,
-    lines: Mapping[str, Sequence[float | None]],
-    x_label: str,
-    y_label: str,
-    *,
-    log_y: bool = False,
-    mark: tuple[float, str] | None = None,
-    levels: Mapping[str, float] | None = None,
-) -> Figure:
-    """Quantities recorded during a training, against samples seen.
-
-    Parameters
-    ----------
-    x : (n,) array
-    lines : mapping of str to (n,) sequence
-        Label and values of each line; None and NaN where there is nothing.
-    x_label, y_label : str
-    log_y : bool
-    mark : (x, label), optional
-        A vertical line.
-    levels : mapping of str to float, optional
-        Horizontal lines by label.
-    """
-    figure = new_figure((7.2, 4.2))
-    panel = figure.subplots()
-    _draw_lines(panel, x, lines)
-    for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-.")):
-        panel.axhline(level, color=REAL, lw=1, ls=dashes, label=name)
-    if mark:
-        panel.axvline(mark[0], color=REAL, lw=0.8, label=mark[1], zorder=0)
-    if log_y:
-        panel.set_yscale("log")
-    panel.set(xlabel=x_label, ylabel=y_label)
-    panel.margins(x=0.02)
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    longest = max((len(str(label)) for label in panel.get_legend_handles_labels()[1]), default=1)
-    figure.legend(loc="outside upper center", ncols=max(1, min(4, 90 // (longest + 5))), fontsize=9)
-    return figure
-
-
-@styled
-def progress(
-    epochs: Sequence[int],
-    panels: Sequence[tuple[str, Mapping[str, Sequence[float | None]], bool]],
-    marks: Sequence[float] = (),
-) -> Figure:
-    """A training at a glance, panels side by side.
-
-    Parameters
-    ----------
-    epochs : (n,) sequence
-    panels : sequence of (label, lines, logarithmic)
-        Lines as in `curves`.
-    marks : sequence of float
-        Epochs at which learning rates were changed.
-    """
-    figure = new_figure((4.2 * len(panels), 3.4))
-    for panel, (label, lines, log) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_lines(panel, epochs, lines)
-        for mark in marks:
-            panel.axvline(mark, color=REAL, lw=0.8, ls=":", zorder=0)
-        if log:
-            panel.set_yscale("log")
-        panel.set(xlabel="Epoch", ylabel=label)
-        panel.set_xlim(*_around(epochs))  # the same ones, also where some have no value
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        panel.legend(fontsize=8)
-    return figure
-
-
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis that shows all values, with some room; half a unit on each side of a single one."""
-    low, high = min(values), max(values)
-    room = 0.05 * (high - low) or 0.5
-    return low - room, high + room
-
-
-@styled
 def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) -> Figure:
     """Real-against-real scores as a histogram, with the generated samples' scores as lines.
 
@@ -691,20 +374,6 @@ def null_distribution(band: Sequence[float], scores: Sequence[float], n: int) ->
     panel.set(xlabel="Score", ylabel="Fraction of comparisons")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
-
-
-def new_figure(size: tuple[float, float]) -> Figure:
-    """An empty figure of that size in inches, with a canvas of its own."""
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _draw_lines(panel: Axes, x: Sequence[float] | np.ndarray, lines: Mapping[str, Sequence[float | None]]) -> None:
-    """Lines with a point a value; None is a gap."""
-    for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-        y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
 
 
 def _ratio_figure() -> tuple[Figure, Axes, Axes]:
@@ -792,19 +461,3 @@ def _error_band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray
 def _centres(edges: np.ndarray, log: bool) -> np.ndarray:
     centres: np.ndarray = np.sqrt(edges[1:] * edges[:-1]) if log else 0.5 * (edges[1:] + edges[:-1])
     return centres
-
-
-def _draw_image(
-    axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float], colours: str, norm: Normalize
-) -> Any:
-    drawn = axes.imshow(
-        image.T,
-        origin="lower",
-        extent=extent,
-        cmap=colours,
-        norm=norm,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    axes.tick_params(which="both", direction="out", top=False, right=False)
-    return drawn

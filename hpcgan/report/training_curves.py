@@ -1,4 +1,4 @@
-"""Figures of a training in its report: scores, losses, signs of a collapse."""
+"""Curves of a training: scores, losses, signs of a collapse, samples a second."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.config import TrainingSection
-from hpcgan.evaluation.output import embed
-from hpcgan.evaluation.protocols import CheckpointInfo
+from hpcgan.report import plots
+from hpcgan.report.output import embed
 from hpcgan.report.page import EmbeddedFigure
 from hpcgan.runs.records import Epoch
 
@@ -25,29 +24,27 @@ PARTS_SHOWN = 5
 
 def training_figures(
     epochs: Sequence[Epoch],
-    info: CheckpointInfo,
+    selected_epoch: int,
     band: dict[str, Any],
-    loss_label: str = TrainingSection.loss_label,
+    loss_label: str,
 ) -> list[EmbeddedFigure]:
     """Curves of scores, losses and signs of a collapse; none without epochs.
 
     Parameters
     ----------
     epochs : sequence of Epoch
-    info : CheckpointInfo
-        Of the weights that the report is about: its epoch is marked.
+    selected_epoch : int
+        That of the checkpoint that the report is about: it is marked.
     band : dict
         Null band of the report, shown where the scores have its N.
     loss_label : str
         What the losses are.
     """
-    from hpcgan.report import plots
-
     if not epochs:
         return []
     label = "Samples seen by all ranks"
-    selected = next((float(r.samples) for r in epochs if r.epoch == info.epoch), None)
-    mark = None if selected is None else (selected, f"checkpoint (epoch {info.epoch})")
+    selected = next((float(r.samples) for r in epochs if r.epoch == selected_epoch), None)
+    mark = None if selected is None else (selected, f"checkpoint (epoch {selected_epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
     losses = {name: [np.nan if (v := r.losses.get(name)) is None else v for r in epochs] for name in epochs[0].losses}
     x = np.array([r.samples for r in epochs], dtype=np.float64)

@@ -1,0 +1,43 @@
+"""The methods and the comm backends there are, found by name without importing them: nothing here loads TensorFlow.
+
+`method:` and `comm.backend:` of a configuration are names here, of entry points of the groups below, or the place
+`package.module:Class` of somebody's own.
+"""
+
+from __future__ import annotations
+
+from hpcgan.config.training import TrainingSection
+from hpcgan.plugins import Plugins
+
+#: How networks are trained. Each is a schema of the `training:` section, which names the class that trains by it
+#: (`TrainingSection.trainer`).
+METHODS = Plugins(
+    "hpcgan.methods",
+    "method",
+    {"gan": "hpcgan.methods.settings:GanSettings", "nll": "hpcgan.methods.settings:LikelihoodSettings"},
+    lambda cls: issubclass(cls, TrainingSection),
+)
+
+#: Ways to the other ranks: subclasses of `hpcgan.comm.base.Comm` that are made without arguments.
+BACKENDS = Plugins(
+    "hpcgan.backends",
+    "comm.backend",
+    {
+        "horovod": "hpcgan.comm.horovod:HorovodComm",
+        "mpi": "hpcgan.comm.mpi:MpiComm",
+        "serial": "hpcgan.comm.base:SerialComm",
+    },
+    lambda cls: hasattr(cls, "begin_average"),
+)
+
+
+def settings_of(method: str) -> type[TrainingSection]:
+    """The schema of the `training:` section of a method.
+
+    Raises
+    ------
+    InputError
+        There is no such method.
+    """
+    settings: type[TrainingSection] = METHODS.get(method)
+    return settings

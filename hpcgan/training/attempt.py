@@ -1,0 +1,124 @@
+"""One attempt at a training on all ranks: check, assemble, take over the run directory, and loop."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from typing import Any
+
+import numpy as np
+
+from hpcgan.comm.agreement import agreed
+from hpcgan.comm.base import Comm
+from hpcgan.config import Config
+from hpcgan.data.storage import check_space
+from hpcgan.problems import run_data
+from hpcgan.runs import checkpoint as checkpoints
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.training.assembly import Assembly
+from hpcgan.training.inputs import Inputs
+from hpcgan.training.loop import Loop
+from hpcgan.training.output import Output
+from hpcgan.training.requests import StopRequest
+from hpcgan.training.state import TrainState
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    comm: Comm,
+    stop: StopRequest,
+    *,
+    terminal: bool = False,
+    born: float | None = None,
+) -> dict[str, Any] | None:
+    """Train on all ranks of `comm`, resuming if the run directory holds a checkpoint.
+
+    Parameters
+    ----------
+    config : Config
+    run : RunDirectory
+    comm : Comm
+    stop : StopRequest
+    terminal : bool
+        Whether a person reads on a terminal.
+    born : float, optional
+        When this attempt was started, by `time.monotonic`, for the record of what starting takes; by default now.
+
+    Returns
+    -------
+    dict or None
+        `score`, `epoch` and `step` of the best model, None if it was never scored.
+
+    Raises
+    ------
+    InputError
+        Bad data or a run directory of another configuration; on every rank, nothing written.
+    Interrupted
+        Stopped on request, with a checkpoint.
+    HpcganError
+        Any other failure that has a name.
+    """
+    born = time.monotonic() if born is None else born
+    comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
+    inputs, data = checked_inputs(config, run, comm)
+    with inputs:
+        assembly = Assembly.of(config, comm, inputs)
+        started_from = None
+        with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
+            if comm.is_root:
+                check_room(run, assembly.state)
+                run.create(config)
+                run_data.write(run, data)
+                started_from = None if assembly.restore(run) else assembly.begin()
+        assembly.share()
+        with Output(assembly, run, terminal, born) as output:
+            with agreed(comm):
+                output.open(data, started_from)
+            output.announce(started_from)
+            assembly.state.counters.global_batch = assembly.sharding.global_batch
+            output.pruned = Loop(assembly, run, output, stop).run()
+    return assembly.state.counters.best
+
+
+def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:
+    """Open the inputs on all ranks, and check them.
+
+    Raises
+    ------
+    InputError
+        On all ranks: what `Inputs.check` and `Inputs.check_events` refuse, or other data than rank 0's on any.
+    """
+    inputs: Inputs | None = None
+    try:
+        with agreed(comm):
+            inputs = Inputs.open(config)
+            inputs.batch_size(comm.size)
+            data = run_data.identify(config)
+            if comm.is_root:
+                inputs.check(run, data)
+                if not checkpoints.steps(run.checkpoints):
+                    inputs.check_events()
+        first = comm.broadcast_json(data.plain())
+        with agreed(comm):  # each node may have copies of its own
+            run_data.check_same(data, first, config, socket.gethostname())
+    except BaseException:
+        if inputs is not None:
+            inputs.close()
+        raise
+    return inputs, data
+
+
+def check_room(run: RunDirectory, state: TrainState) -> None:
+    """Check that the disk has room for the next checkpoint, and for the one before it at the start.
+
+    Raises
+    ------
+    InputError
+        It has not.
+    """
+    size = sum(np.asarray(variable.numpy()).nbytes for variable in state.variables.values())
+    disk = next(folder for folder in (run.path, *run.path.absolute().parents) if folder.is_dir())
+    needed = size * (1 if checkpoints.steps(run.checkpoints) else 2)
+    check_space(disk, needed, "make room for checkpoints, or choose another disk with --run")

@@ -1,0 +1,83 @@
+"""Classes by name: shipped, from entry points, and at a place."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from hpcgan.errors import InputError
+from hpcgan.plugins import Plugins, load, loadable
+from hpcgan.problems.base import Problem, problem_class
+from hpcgan.problems.cosmo.problem import CosmoProblem
+from hpcgan.problems.discovery import PROBLEMS
+
+SHIPPED = {"one": "collections:OrderedDict"}
+
+
+@pytest.fixture
+def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    """A shipped class, and what packages of other people declare."""
+    (tmp_path / "others").mkdir()
+    modules = {"__init__": "", "good": "class Two:\n    class Inner: ...\nvalue = 3", "bad": "1 / 0",
+               "lacking": "import no_such_module", "odd": "raise AttributeError('x')"}  # fmt: skip
+    for name, text in modules.items():
+        (tmp_path / "others" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = [("two", "others.good:Two"), ("one", "others.good:Two"), ("bad", "others.bad:X")]
+    declared = [EntryPoint(name, value, "group") for name, value in points]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: declared if group == "group" else [])
+    return Plugins("group", "thing", SHIPPED)
+
+
+def test_names_and_classes(things: Plugins) -> None:
+    assert things.names() == ["bad", "one", "two"]
+    assert things.get("one").__name__ == "OrderedDict"  # a shipped name cannot be taken
+    assert things.get("two").__name__ == "Two"
+    assert things.get("others.good:Two") is things.get("two")
+    assert things.get("others.good:Two.Inner").__name__ == "Inner"
+
+
+def test_what_does_not_load_is_warned_of_once(things: Plugins, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [found.__name__ for found in things.all()] == ["OrderedDict", "Two"]
+    assert things.all()
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings == [
+        "warning: thing 'bad' (others.bad:X): importing others.bad failed: ZeroDivisionError: division by zero"
+    ]
+    assert loadable({"a": lambda: 1, "b": lambda: 2}) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("three", "thing 'three' does not exist; choose one of: bad, one, two, or package.module:Class$"),
+        ("tow", "did you mean 'two'"),
+        ("nowhere:A", "there is no module 'nowhere' on Python's path.*the working directory does not count"),
+        ("others.nowhere:A", "there is no module 'others.nowhere'"),
+        ("others.good:A", "module others.good has no 'A'"),
+        ("others.good:value", "is no class of a thing"),
+        ("others.lacking:A", "importing others.lacking failed: No module named 'no_such_module'"),
+        ("others.odd:A", "importing others.odd failed: AttributeError: x"),
+        ("others.good:", "write it as package.module:Class"),
+        ("others/good:Two", "write it as package.module:Class"),
+        (":Two", "write it as package.module:Class"),
+    ],
+)
+def test_what_there_is_not(things: Plugins, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        things.get(name)
+
+
+def test_problems() -> None:
+    assert problem_class("cosmo") is problem_class("hpcgan.problems.cosmo.problem:CosmoProblem") is CosmoProblem
+    assert {problem.name for problem in PROBLEMS.all()} >= {"rpv", "conditional", "pileup", "cosmo", "calogan"}
+    assert all(issubclass(problem, Problem) for problem in PROBLEMS.all())
+    with pytest.raises(InputError, match="is no class of a problem"):
+        problem_class("hpcgan.config:Config")
+    with pytest.raises(InputError, match="x: "):
+        load("sys:no", "x")
+    assert load("sys:version", "x") == sys.version

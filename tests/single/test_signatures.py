@@ -1,0 +1,78 @@
+"""No function and no constructor takes more than seven parameters, those of Python's public interface excepted."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
+MOST = 7
+#: What users call by keyword: module and name.
+PUBLIC = {"hpcgan.api.generate", "hpcgan.api.train"}
+#: Still to be cleared: nothing may be added.
+EXCEPTIONS = {
+    "hpcgan.evaluation.left_out.score_left_out",
+    "hpcgan.evaluation.report.compare_files",
+    "hpcgan.evaluation.report.evaluate_run",
+    "hpcgan.evaluation.report.evaluate_sampler",
+    "hpcgan.evaluation.stream.write_samples",
+    "hpcgan.networks.layers.Conv2D.__init__",
+    "hpcgan.networks.layers.ConvTranspose2D.__init__",
+    "hpcgan.networks.layers.Dense.__init__",
+    "hpcgan.overlay.study.overlay",
+    "hpcgan.physics.detector._muon_towers",
+    "hpcgan.physics.detector.propagate",
+    "hpcgan.problems.calorimeter.local.LocallyConnected2D.__init__",
+    "hpcgan.problems.detector_images.importing.import_files",
+    "hpcgan.report.plots.histogram_ratio",
+}
+
+
+def signatures(source: str, module: str) -> dict[str, int]:
+    """Functions and constructors by name with their numbers of parameters; `self` and `cls` do not count."""
+    counts = {}
+
+    def visit(node: ast.AST, prefix: str, is_class: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                every = child.args
+                names = [a.arg for a in (*every.posonlyargs, *every.args, *every.kwonlyargs)]
+                own = is_class and names[:1] in (["self"], ["cls"])
+                counts[f"{prefix}.{child.name}"] = len(names) - own
+                visit(child, f"{prefix}.{child.name}", False)
+            elif isinstance(child, ast.ClassDef):
+                visit(child, f"{prefix}.{child.name}", True)
+            else:
+                visit(child, prefix, is_class)
+
+    visit(ast.parse(source), module, False)
+    return counts
+
+
+def long_signatures() -> dict[str, int]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        found.update({k: n for k, n in signatures(path.read_text(), module).items() if n > MOST})
+    return found
+
+
+def test_no_function_takes_more_than_seven_parameters():
+    found = {name: count for name, count in long_signatures().items() if name not in PUBLIC | EXCEPTIONS}
+    assert not found, "\n".join(f"{name} takes {count} parameters" for name, count in found.items())
+
+
+def test_nothing_is_excepted_that_needs_it_no_more():
+    assert long_signatures().keys() >= EXCEPTIONS
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("def f(a, b, /, c, *, d): ...", {"m.f": 4}),
+        ("class A:\n    def __init__(self, a, *rest, b=1, **more): ...", {"m.A.__init__": 2}),
+        ("class A:\n    @staticmethod\n    def f(a): ...", {"m.A.f": 1}),
+    ],
+)
+def test_the_count(source, count):
+    assert signatures(source, "m") == count
