@@ -83,10 +83,10 @@ class Plugins:
 
     def _load(self, point: EntryPoint) -> Any:
         what = f"{self.noun} '{point.name}'" + ("" if point.name == point.value else f" ({point.value})")
-        found = load(point.value, what)
-        if not isinstance(found, type) or not self._is_one(found):
+        cls = load(point.value, what)
+        if not isinstance(cls, type) or not self._is_one(cls):
             raise InputError(f"{what}: is no class of a {self.noun}")
-        return found
+        return cls
 
 
 def load(place: str, what: str) -> Any:
@@ -119,15 +119,15 @@ def load(place: str, what: str) -> Any:
 
 def loadable(loaders: Mapping[str, Callable[[], Any]]) -> list[Any]:
     """What loads, in order; what does not is warned of, once in a process: a broken package hides no other."""
-    found = []
+    loaded = []
     for name, loader in loaders.items():
         try:
-            found.append(loader())
+            loaded.append(loader())
         except InputError as error:
             if name not in _warned:
                 _warned.add(name)
                 print(f"warning: {error}", file=sys.stderr)
-    return found
+    return loaded
 
 
 _warned: set[str] = set()

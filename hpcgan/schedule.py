@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hpcgan.config import RateChange, ScheduleSection, TrainingSection
 from hpcgan.config.training import Scaling
 
 
-@dataclass(frozen=True)
 class Rates:
     """The learning rate of each network that is trained, at any time of a training.
 
@@ -18,7 +16,7 @@ class Rates:
     warm-up (no ramp from zero: one rank trains at the base rate from the start, and N ranks begin like one), then
     decays between epochs `decay_start` and `decay_epochs` to `final_fraction` of its value.
 
-    Attributes
+    Parameters
     ----------
     settings : TrainingSection
     global_batch : int
@@ -27,9 +25,12 @@ class Rates:
         Those of a rank: what the rates are for, unless `schedule.reference_batch` says otherwise.
     """
 
-    settings: TrainingSection
-    global_batch: int = 1
-    rank_batch: int = 1
+    def __init__(self, settings: TrainingSection, global_batch: int = 1, rank_batch: int = 1) -> None:
+        self._initial = {name: adam.learning_rate for name, adam in settings.optimizers.items()}
+        self._schedule, self._rate_factor = settings.schedule, settings.rollback.rate_factor
+        times = global_batch / (settings.schedule.reference_batch or rank_batch)
+        self._scale = batch_scale(settings.schedule.scaling, times)
+        self._decay_epochs = settings.schedule.decay_epochs or float(settings.epochs)
 
     def base(self, step: int, changes: Iterable[RateChange] = ()) -> dict[str, float]:
         """Rates before scaling and decay, of several changes of a network the last one that holds.
@@ -41,8 +42,8 @@ class Rates:
         changes : iterable of RateChange
             What commands have set, after the changes of the configuration.
         """
-        rates = {name: adam.learning_rate for name, adam in self.settings.optimizers.items()}
-        for change in (*self.settings.schedule.changes, *changes):
+        rates = dict(self._initial)
+        for change in (*self._schedule.changes, *changes):
             if change.step <= step:
                 rates.update(change.rates)
         return rates
@@ -63,12 +64,11 @@ class Rates:
         changes : iterable of RateChange
             What commands have set.
         """
-        schedule = self.settings.schedule
-        scale = batch_scale(schedule.scaling, self.global_batch / (schedule.reference_batch or self.rank_batch))
-        if schedule.warmup_epochs > 0 and epochs_done < schedule.warmup_epochs:
-            scale = 1.0 + (scale - 1.0) * epochs_done / schedule.warmup_epochs
-        factor = decay(schedule, epochs_done, schedule.decay_epochs or float(self.settings.epochs))
-        reduced = self.settings.rollback.rate_factor**rollbacks
+        scale, warmup_epochs = self._scale, self._schedule.warmup_epochs
+        if warmup_epochs > 0 and epochs_done < warmup_epochs:
+            scale = 1.0 + (scale - 1.0) * epochs_done / warmup_epochs
+        factor = decay(self._schedule, epochs_done, self._decay_epochs)
+        reduced = self._rate_factor**rollbacks
         return {name: reduced * (base * scale * factor) for name, base in self.base(step, changes).items()}
 
 

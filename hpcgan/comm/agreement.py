@@ -20,10 +20,10 @@ def agreed(comm: Comm) -> Iterator[None]:
         yield
     except HpcganError as error:
         failure = error
-    mine = None
+    own = None
     if failure is not None:
-        mine = {"bad_input": isinstance(failure, InputError), "kind": failure.kind, "text": str(failure)}
-    everyone = comm.broadcast_json(comm.gather_json(mine))
+        own = {"bad_input": isinstance(failure, InputError), "kind": failure.kind, "text": str(failure)}
+    everyone = comm.broadcast_json(comm.gather_json(own))
     failed = [(rank, entry) for rank, entry in enumerate(everyone) if entry]
     if failed:
         rank, first = failed[0]

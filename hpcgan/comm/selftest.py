@@ -42,6 +42,8 @@ def describe() -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "horovod"):
+        return "not installed"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 

@@ -69,23 +69,23 @@ def _of_waiting(directory: RunDirectory, action: str, ids: list[str]) -> int:
     if action == "waiting":
         if ids:
             raise InputError("waiting: takes nothing more")
-        found, said = control.Inbox(directory).read(), "waits"
+        commands, state = control.Inbox(directory).read(), "waits"
     else:
-        found, said = control.withdraw(directory, ids), "withdrawn"
-    for command in found:
+        commands, state = control.withdraw(directory, ids), "withdrawn"
+    for command in commands:
         rates = "".join(f" {network}={rate:g}" for network, rate in command["rates"].items())
-        print(f"{command['id']}  {command['name']}{rates}  {said}")
-    if not found:
+        print(f"{command['id']}  {command['name']}{rates}  {state}")
+    if not commands:
         print(f"{directory.path}: no command waits")
     return EXIT_DONE
 
 
 def _rates(items: list[str]) -> dict[str, float]:
-    found = {}
+    rates = {}
     for item in items:
         network, _, text = item.partition("=")
         try:
-            found[network] = float(text)
+            rates[network] = float(text)
         except ValueError:
             raise InputError(f"'{item}': write it as generator=1e-4") from None
-    return found
+    return rates

@@ -12,26 +12,23 @@ import inspect
 import signal
 import sys
 import time
-import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hpcgan.commands import arguments
+from hpcgan.config.flags import add_flags, keywords_of, section
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
 from hpcgan.system.parser import Parser
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
-    from hpcgan.data.options import Options
 
-LARGEST = 1e9
-"""The largest number of an option that says of no limit, and minus it the smallest."""
+OPTIONS = "options"
+"""Under which name the fields of a generator or an importer are parsed."""
 
 EXIT_INTERRUPTED = 130
 """The shell's convention for a program ended by Ctrl-C."""
@@ -78,7 +75,7 @@ class DataParser(Parser):
         kinds = self.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=Parser)
         for name, generator in _generators(place).items():
             kind = kinds.add_parser(name, help=generator.summary, description=inspect.getdoc(generator))
-            _add_options(kind, generator)
+            add_flags(kind, OPTIONS, generator)
             _add_generation_options(kind, generator.noun)
             kind.set_defaults(generator=generator)
         _add_import_parser(kinds)
@@ -111,50 +108,6 @@ def _loaded(places: Iterable[str], what: str) -> list[Any]:
     return loadable({place: functools.partial(load, place, f"{what} ({place})") for place in places})
 
 
-def _add_options(parser: Any, options: type[Options]) -> None:
-    """Add an option for each field of a model."""
-    for name, field in options.model_fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        if flag in parser._option_string_actions:  # of another importer, which takes the same
-            continue
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        text = field.description or ""
-        if field.default and not field.is_required():
-            default = field.default
-            text += f" (default {':'.join(f'{v:g}' for v in default) if isinstance(default, tuple) else default})"
-        settings: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS, "dest": name}
-        if typing.get_origin(field.annotation) is Literal:
-            settings["choices"] = [str(value) for value in typing.get_args(field.annotation) if value != ""]
-        elif field.annotation is bool:
-            parser.add_argument(flag, action="store_true", **settings)
-            continue
-        else:
-            settings["metavar"] = extra.get("metavar", name.upper())
-            settings["type"] = _number(field) or str
-        if typing.get_origin(field.annotation) is tuple and typing.get_args(field.annotation)[-1] is ...:
-            settings["action"] = "append"
-        parser.add_argument(flag, required=field.is_required(), **settings)
-
-
-def _number(field: FieldInfo) -> Callable[[str], float] | None:
-    """The type of a field's option that takes a number, within the field's limits; None if it takes none."""
-    kinds = {field.annotation, *typing.get_args(field.annotation)} - {type(None)}
-    limits = {
-        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
-    }
-    if kinds == {int}:
-        return arguments.whole(limits.get("ge", 0), limits.get("le", arguments.MOST))
-    if kinds == {float}:
-        least = limits.get("ge", limits.get("gt", -LARGEST))
-        return arguments.real(least, limits.get("le", LARGEST), above="gt" in limits)
-    return None
-
-
-def _options_of(args: argparse.Namespace, options: type[Options]) -> dict[str, Any]:
-    """What the command line says of the fields of a model."""
-    return {name: getattr(args, name) for name in options.model_fields if hasattr(args, name)}
-
-
 def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -183,8 +136,10 @@ def _add_import_parser(kinds: Any) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
+    taken: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
-        _add_options(parser.add_argument_group(f"of {importer.title}"), importer)
+        add_flags(parser.add_argument_group(f"of {importer.title}"), OPTIONS, importer, leave_out=taken)
+        taken += importer.model_fields
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
@@ -274,7 +229,7 @@ def _generate(args: argparse.Namespace) -> int:
     from hpcgan.data.generators import make_data_set
     from hpcgan.data.workers import ProgressDisplay
 
-    options: Generator = args.generator(**_options_of(args, args.generator))
+    options: Generator = section(OPTIONS, args.generator, keywords_of(args, OPTIONS))
     data_set = options.data_set(args.samples, args.seed)
     n, noun, start = data_set.n, data_set.noun, time.monotonic()
     with ProgressDisplay(f"generating {args.data_command}", noun=noun) as progress:
@@ -292,16 +247,14 @@ def _import(args: argparse.Namespace) -> int:
 
     paths = [Path(file) for file in args.files]
     importer = _importer_of(paths[0])
+    options = keywords_of(args, OPTIONS)
     for other in importers():
-        for name in _options_of(args, other):
-            if name not in importer.model_fields:
-                flag = name.replace("_", "-")
-                raise InputError(f"{paths[0]}: --{flag} is for {other.title}; this is one of the {importer.title}")
+        for name in options.keys() & other.model_fields.keys() - importer.model_fields.keys():
+            flag = name.replace("_", "-")
+            raise InputError(f"{paths[0]}: --{flag} is for {other.title}; this is one of the {importer.title}")
     notes: list[str] = []
     with ProgressDisplay("importing") as progress:
-        is_new = importer(**_options_of(args, importer)).import_files(
-            paths, args.out, args.force, progress, notes.append
-        )
+        is_new = section(OPTIONS, importer, options).import_files(paths, args.out, args.force, progress, notes.append)
     for note in notes:
         print(f"{args.out}: {note}")
     print(f"{args.out}: {'imported' if is_new else 'holds exactly these events already, nothing to do'}")
@@ -393,5 +346,5 @@ def _fingerprint(file: Path) -> str:
     """What a file is, and whether it is still what was written here."""
     from hpcgan.data import identity
 
-    said = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
-    return identity.fingerprint(file)[:12] + said[identity.is_as_written(file)]
+    note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
+    return identity.fingerprint(file)[:12] + note[identity.is_as_written(file)]

@@ -203,7 +203,8 @@ def describe_training() -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"tensorflow": {"error": "import did not end within 300 s"}}
     if done.returncode < 0:
-        return {"tensorflow": {"error": f"import ended by {signal.Signals(-done.returncode).name}"}}
+        name = signal.Signals(-done.returncode).name
+        return {"tensorflow": {"error": f"import ended by {name}", "signal": name}}
     try:
         described: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
     except (ValueError, IndexError):
@@ -216,12 +217,10 @@ def check_training(described: dict[str, Any]) -> list[Check]:
     """TensorFlow, GPUs, Horovod and what it was built with."""
     tensorflow = described.get("tensorflow", {"error": "not installed"})
     if "error" in tensorflow:
-        error = tensorflow["error"]
-        remedy = "this processor lacks what TensorFlow needs (AVX)" if "SIGILL" in error else INSTALL_TRAIN
-        if "No module named 'tensorflow'" in error:
-            error = "not installed"
+        lacks_avx = tensorflow.get("signal") == "SIGILL"
+        remedy = "this processor lacks what TensorFlow needs (AVX)" if lacks_avx else INSTALL_TRAIN
         return [
-            Check("TensorFlow", FAIL, error, remedy),
+            Check("TensorFlow", FAIL, tensorflow["error"], remedy),
             Check("Horovod", FAIL, "not tried: it needs TensorFlow", INSTALL_TRAIN),
         ]
     checks = [Check("TensorFlow", OK, f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)")]
@@ -239,10 +238,7 @@ def check_training(described: dict[str, Any]) -> list[Check]:
             Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
         )
     if "error" in horovod:
-        error = horovod["error"]
-        if "No module named 'horovod'" in error:
-            error = "not installed"
-        checks.append(Check("Horovod", FAIL, error, INSTALL_TRAIN))
+        checks.append(Check("Horovod", FAIL, horovod["error"], INSTALL_TRAIN))
         return checks
     parts = ", ".join(name.upper() for name, is_built in built.items() if is_built)
     detail = f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"

@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
             option = "--log" if args.log else "--cancel"
             raise InputError(f"{run.path}: is no run; {option} is for one run directory, not for a folder of them")
         return _log(run) if args.log else _cancel(run)
-    found = run_status.list_runs(args.folder)
+    statuses = run_status.list_runs(args.folder)
     if args.json:
-        print(json.dumps([asdict(status) for status in found], indent=2))
-    elif not found:
+        print(json.dumps([asdict(status) for status in statuses], indent=2))
+    elif not statuses:
         print(f"no runs in {args.folder}")
     else:
-        run_status.print_statuses(found)
+        run_status.print_statuses(statuses)
     return EXIT_DONE
 
 

@@ -119,7 +119,7 @@ def section(
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
     default = field.default
-    if default is None or default == () or isinstance(default, bool):
+    if default in (None, (), "") or isinstance(default, bool):
         return text.replace("%", "%%")
     return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
 

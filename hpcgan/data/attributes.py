@@ -62,15 +62,15 @@ def read(holder: h5py.Group | h5py.Dataset) -> dict[str, Any]:
     Exception
         Whatever h5py raises on damaged files: for use within :func:`hpcgan.data.storage.readable`.
     """
-    found = {}
+    values = {}
     for name in list(holder.attrs):
         try:
             value = plain(holder.attrs[name])
         except (TypeError, NotImplementedError):  # no NumPy type stands for it
             value = Unreadable()
         if value is not None:
-            found[plain(str(name))] = value
-    return found
+            values[plain(str(name))] = value
+    return values
 
 
 def show(value: Any) -> str:
@@ -110,9 +110,9 @@ def number(value: Any, whose: str) -> float:
     """A value that must be one finite number; otherwise as :func:`text`."""
     value = single(value)
     try:
-        found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else np.nan
+        number_or_nan = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else np.nan
     except (ValueError, OverflowError):
-        found = np.nan
-    if not np.isfinite(found):
+        number_or_nan = np.nan
+    if not np.isfinite(number_or_nan):
         raise InputError(f"{whose} is {show(value)}, not a number")
-    return found
+    return number_or_nan

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import hpcgan
+from hpcgan.config.base import Section
 from hpcgan.data import storage
 from hpcgan.data.layouts.base import Layout
-from hpcgan.data.options import Options
 from hpcgan.data.storage import SplitWriter
 from hpcgan.data.workers import Progress, check_jobs, in_order
 from hpcgan.errors import InputError
@@ -131,11 +131,13 @@ def make_data_set(
     return True
 
 
-class Generator(Options, ABC):
-    """A kind of data set that `hpcgan data NAME` makes; its fields are the command's options.
+class Generator(Section, ABC):
+    """A kind of data set that `hpcgan data NAME` makes; its fields, which need defaults, are the command's options.
 
-    The class's docstring is the command's description, `summary` its line in the list of commands. The command has
-    besides `--out`, `--seed`, `--jobs`, `--force` and the number of samples, which is called as `noun` says.
+    `pt_hat_min` is `--pt-hat-min`, a tuple is an option that may be repeated, a `Literal` a choice; a validator takes a
+    text of the command line apart. The class's docstring is the command's description, `summary` its line in the list
+    of commands. The command has besides `--out`, `--seed`, `--jobs`, `--force` and the number of samples, which is
+    called as `noun` says.
     """
 
     summary: ClassVar[str]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from hpcgan.data.options import Options
+from hpcgan.config.base import Section
 from hpcgan.data.workers import Progress
 
 
-class Importer(Options, ABC):
-    """Reads files of one kind or of several; its fields are options of `hpcgan data import`.
+class Importer(Section, ABC):
+    """Reads files of one kind or of several; its fields are options of `hpcgan data import`, as those of a `Generator`.
 
     Attributes
     ----------

@@ -167,8 +167,8 @@ class Subset:
 
     def weights(self) -> np.ndarray | None:
         """Of the samples that are kept."""
-        found = self._source.weights() if self._weighted else None
-        return None if found is None else weights.counting(found[self._kept])
+        weights_of_all = self._source.weights() if self._weighted else None
+        return None if weights_of_all is None else weights.counting(weights_of_all[self._kept])
 
     def labels(self) -> list[str]:
         """Those of the source."""
@@ -176,8 +176,8 @@ class Subset:
 
     def label(self, name: str) -> np.ndarray:
         """Of the samples that are kept."""
-        found: np.ndarray = self._source.label(name)[self._kept]
-        return found
+        values: np.ndarray = self._source.label(name)[self._kept]
+        return values
 
     def close(self) -> None:
         """Close the source."""

@@ -87,12 +87,12 @@ def check_points(problem: Problem, points: Sequence[Point], where: str = "--cond
     for point in points:
         for name, value in point.items():
             _numbers(value, where, name, "float64")
-        said = f"{where} {','.join(f'{name}={value:g}' for name, value in point.items())}"
-        _check_names(problem, list(point), said)
+        place = f"{where} {','.join(f'{name}={value:g}' for name, value in point.items())}"
+        _check_names(problem, list(point), place)
         try:
             problem.check_conditions(in_turn([point], problem.schema)(0, 1))
         except InputError as error:
-            raise InputError(f"{said}: {error}") from None
+            raise InputError(f"{place}: {error}") from None
 
 
 def _check_names(problem: Problem, given: Sequence[str], where: str) -> None:
@@ -229,14 +229,14 @@ def warnings(problem: Problem, config: Config, asked: Sample) -> list[str]:
         available = training_conditions(problem, config)
     except InputError as error:
         return [f"no telling whether this is an extrapolation: {error}"]
-    found = []
+    texts = []
     for name in problem.conditions:
         low, high = float(available[name].min()), float(available[name].max())
         least, most = float(asked[name].min()), float(asked[name].max())
         unit = f" {spec.unit}" if (spec := problem.schema[name]).unit else ""
         if least < low or most > high:
             value = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-            found.append(
+            texts.append(
                 f"{name}={value}{unit} is outside the training data's {low:g} to {high:g}{unit}: an extrapolation"
             )
-    return found
+    return texts

@@ -47,7 +47,7 @@ def read_conditions(problem: Problem, path: Path) -> Sample:
 
 
 def _hdf5(problem: Problem, path: Path) -> Sample:
-    found: Sample = {}
+    values: Sample = {}
     with open_file(path) as file:
         for name in problem.conditions:
             with readable(path, name):
@@ -59,9 +59,9 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                     raise InputError(f"{path}: '{name}' is no data set")
                 unit = problem.schema[name].unit
                 conversion = _conversion(path, group, name, Meaning(unit or None), problem.conditions)
-                found[name] = np.asarray(conversion(group[name][()]))
+                values[name] = np.asarray(conversion(group[name][()]))
             claims.announce(path, name, conversion, unit)
-    return of_arrays(problem, found, str(path))
+    return of_arrays(problem, values, str(path))
 
 
 def _conversion(
@@ -76,14 +76,14 @@ def _conversion(
 def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:
     for group in dict.fromkeys([ROOT, *(layout.group for layout in layouts())]):
         if group == ROOT:
-            found = file[group]
+            candidate = file[group]
         elif group in list(file.keys()):
             refuse_foreign(path, file, group, group)
-            found = file[group]
+            candidate = file[group]
         else:
             continue
-        if isinstance(found, h5py.Group) and name in list(found.keys()):
-            return found
+        if isinstance(candidate, h5py.Group) and name in list(candidate.keys()):
+            return candidate
     return None
 
 

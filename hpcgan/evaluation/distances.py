@@ -169,8 +169,8 @@ def _events(side: Observables) -> int:
 
 
 def _split(pool: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    drawn = rng.permutation(len(pool))[: 2 * n]
-    return pool[drawn[:n]], pool[drawn[n:]]
+    events = rng.permutation(len(pool))[: 2 * n]
+    return pool[events[:n]], pool[events[n:]]
 
 
 def _numbers(

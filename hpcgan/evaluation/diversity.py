@@ -67,14 +67,14 @@ class DiversityMeter:
 
     def __call__(self, generate: Generate, epoch: int) -> Diversity | None:
         """The diversity, on every rank; None where it has no meaning (real events that are all alike, say)."""
-        found = None
+        ratios = None
         if self._comm.is_root and self._real is not None:
-            made = concatenate([generate(epoch, index, asks) for index, asks in enumerate(self._asked)])
-            fake = self._means(self._flat(take(made, slice(0, self._events))))
+            sample = concatenate([generate(epoch, index, asks) for index, asks in enumerate(self._asked)])
+            fake = self._means(self._flat(take(sample, slice(0, self._events))))
             if fake is not None:
-                found = [fake.pairs / self._real.pairs, fake.nearest / self._real.nearest]
-        found = self._comm.broadcast_json(found)
-        return None if found is None else Diversity(*found)
+                ratios = [fake.pairs / self._real.pairs, fake.nearest / self._real.nearest]
+        ratios = self._comm.broadcast_json(ratios)
+        return None if ratios is None else Diversity(*ratios)
 
     def _flat(self, sample: Sample) -> dict[str, np.ndarray]:
         """(n, cells) float64 of each tensor that a generator makes, encoded."""

@@ -35,7 +35,7 @@ class Serving(tf.Module):
 
     Parameters
     ----------
-    made : TrainedGenerator
+    generator : TrainedGenerator
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Serving(tf.Module):
         What it has to agree with.
     """
 
-    def __init__(self, made: TrainedGenerator) -> None:
+    def __init__(self, generator: TrainedGenerator) -> None:
         super().__init__("serving")
-        self.network = made.network
-        self._problem, self._symmetries = made.problem, made.symmetries
-        self._training = made.config.scoring.statistics == "batch"
-        self._dtype = made.config.training.dtype
-        depends = made.uses_batch_statistics or made.network.matching is not None  # on the size of a batch
-        self.sampler = RunSampler(made, made.config.training.batch_size if depends else _CHECKED)
+        self.network = generator.network
+        self._problem, self._symmetries = generator.problem, generator.symmetries
+        self._training = generator.config.scoring.statistics == "batch"
+        self._dtype = generator.config.training.dtype
+        depends = generator.uses_batch_statistics or generator.network.matching is not None  # on the size of a batch
+        self.sampler = RunSampler(generator, generator.config.training.batch_size if depends else _CHECKED)
         self._table = self.sampler.table
 
     @property
@@ -61,15 +61,15 @@ class Serving(tf.Module):
         [0, 1)).
         """
         problem = self._problem
-        found = {NOISE: tf.TensorSpec([None, problem.noise_dim], self._dtype, NOISE)}
+        specs = {NOISE: tf.TensorSpec([None, problem.noise_dim], self._dtype, NOISE)}
         for name in problem.conditions:
             if name in (NOISE, SYMMETRIES):
                 raise HpcganError(f"problem '{problem.name}' cannot be exported: a condition is named '{name}'")
             spec = problem.schema[name]
-            found[name] = tf.TensorSpec([None, *spec.shape], spec.dtype, name)
+            specs[name] = tf.TensorSpec([None, *spec.shape], spec.dtype, name)
         if self._symmetries:
-            found[SYMMETRIES] = tf.TensorSpec([None, len(problem.symmetries)], "float64", SYMMETRIES)
-        return found
+            specs[SYMMETRIES] = tf.TensorSpec([None, len(problem.symmetries)], "float64", SYMMETRIES)
+        return specs
 
     def concrete(self) -> Any:
         """The signature's function.
@@ -87,14 +87,14 @@ class Serving(tf.Module):
             raise HpcganError(f"problem '{self._problem.name}' cannot be exported: {error}") from None
 
     def _generate(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """As `hpcgan.methods.gan.Sampler.batch`."""
+        """As `hpcgan.methods.sampler.Sampler.batch`."""
         problem = self._problem
         asked = {name: Traced(inputs[name]) for name in problem.conditions}
         encoded = problem.encode_conditions(cast("Sample", asked))
-        given = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
-        sample = self.network.before_matching(inputs[NOISE], given, training=self._training)
+        conditions = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
+        sample = self.network.before_matching(inputs[NOISE], conditions, training=self._training)
         if self.network.matching is not None:
-            sample = self.network.matching(sample, given, self._table)
+            sample = self.network.matching(sample, conditions, self._table)
         if self._symmetries:
             sample = self._permuted(sample, inputs[SYMMETRIES])
         decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))
@@ -105,8 +105,8 @@ class Serving(tf.Module):
 
         def orders(row: tf.Tensor) -> dict[str, tf.Tensor]:
             # One sample at a time, since NumPy code has to know how many there are.
-            found = self._problem.permutations(self._symmetries, cast("np.ndarray", Traced(row[None])))
-            return {name: untraced(order)[0] for name, order in found.items()}
+            permutations = self._problem.permutations(self._symmetries, cast("np.ndarray", Traced(row[None])))
+            return {name: untraced(order)[0] for name, order in permutations.items()}
 
         changed = dict(sample)
         for name, order in tf.vectorized_map(orders, uniforms).items():
@@ -116,9 +116,9 @@ class Serving(tf.Module):
         return changed
 
 
-def describe(made: TrainedGenerator, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
+def describe(generator: TrainedGenerator, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
     """What a model says of itself: where it comes from, its inputs and outputs with shapes and units."""
-    config, problem = made.config, made.problem
+    config, problem = generator.config, generator.problem
     inputs, outputs = (
         {name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for name, spec in specs.items()}
         for specs in (serving.inputs, function.structured_outputs)
@@ -126,7 +126,7 @@ def describe(made: TrainedGenerator, run: Path, serving: Serving, function: Any)
     inputs[NOISE]["distribution"] = "standard normal"
     if SYMMETRIES in inputs:
         inputs[SYMMETRIES]["distribution"] = "uniform in [0, 1)"
-        inputs[SYMMETRIES]["operations"] = list(made.symmetries)
+        inputs[SYMMETRIES]["operations"] = list(generator.symmetries)
     try:
         trained = training_conditions(problem, config) if problem.conditions else {}
     except InputError:  # the data have gone; the model does not need them
@@ -137,15 +137,15 @@ def describe(made: TrainedGenerator, run: Path, serving: Serving, function: Any)
             inputs[name]["trained_range"] = [float(trained[name].min()), float(trained[name].max())]
     for name, tensor in outputs.items():
         tensor["unit"] = problem.schema[name].unit
-    statistics = "batch" if made.uses_batch_statistics else "moving"
+    statistics = "batch" if generator.uses_batch_statistics else "moving"
     return {
         "format": 1,
         "written_by": f"hpcgan {hpcgan.__version__}",
         "problem": problem.name,
         "run": str(run),
-        "step": made.checkpoint.step,
-        "epoch": made.checkpoint.epoch,
-        "validation_score": made.checkpoint.score,
+        "step": generator.checkpoint.step,
+        "epoch": generator.checkpoint.epoch,
+        "validation_score": generator.checkpoint.score,
         "weights": scored_network(config),
         "statistics": statistics,
         **({"batch_size": config.training.batch_size} if statistics == "batch" else {}),
@@ -168,12 +168,12 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: exists already; give --out a folder that does not")
 
 
-def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
+def export(generator: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
     """Write a SavedModel, which appears under its name when it is complete and gives what the run gives.
 
     Parameters
     ----------
-    made : TrainedGenerator
+    generator : TrainedGenerator
     run : Path
         Run directory, for the description.
     path : Path
@@ -193,9 +193,9 @@ def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
         The problem cannot be exported.
     """
     check_target(path)
-    serving = Serving(made)
+    serving = Serving(generator)
     function = serving.concrete()
-    said = describe(made, run, serving, function)
+    details = describe(generator, run, serving, function)
     absolute = path.absolute()
     temporary = absolute.parent / f".{absolute.name}.{secrets.token_hex(4)}.part"
     try:
@@ -203,8 +203,8 @@ def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
         tf.saved_model.save(serving, str(temporary), signatures={SIGNATURE: function})
         description = temporary / DESCRIPTION
         description.parent.mkdir()
-        description.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        _compare(made, serving, temporary)
+        description.write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
+        _compare(generator, serving, temporary)
         check_target(path)
         os.rename(temporary, absolute)
     except OSError as error:
@@ -213,43 +213,44 @@ def export(made: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return said
+    return details
 
 
-def request(made: TrainedGenerator, n: int, seed: int, conditions: Sample | None = None) -> dict[str, np.ndarray]:
+def request(generator: TrainedGenerator, n: int, seed: int, conditions: Sample | None = None) -> dict[str, np.ndarray]:
     """What a model is sent to give the first n samples of `hpcgan.generate(run, n, seed=seed)`.
 
     Parameters
     ----------
-    made : TrainedGenerator
+    generator : TrainedGenerator
     n, seed : int
     conditions : Sample, optional
         (n, ...) in physical units, for a conditional model.
     """
-    problem = made.problem
+    problem = generator.problem
     noise = rng.normal(seed, "sample", 0, 0, n, problem.noise_dim)
-    sent = {NOISE: noise.astype(made.config.training.dtype), **(conditions or {})}
-    if made.symmetries:
+    sent = {NOISE: noise.astype(generator.config.training.dtype), **(conditions or {})}
+    if generator.symmetries:
         sent[SYMMETRIES] = rng.uniform(seed, "sample/symmetries", 0, 0, n, len(problem.symmetries))
     return sent
 
 
-def _compare(made: TrainedGenerator, serving: Serving, path: Path) -> None:
+def _compare(generator: TrainedGenerator, serving: Serving, path: Path) -> None:
     """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
     n, conditions = serving.sampler.batch_size, None
-    if made.problem.conditions:
+    if generator.problem.conditions:
         try:
-            conditions = drawn(training_conditions(made.problem, made.config), 1)(0, n)
+            conditions = drawn(training_conditions(generator.problem, generator.config), 1)(0, n)
         except InputError:
-            shapes = {name: made.problem.schema[name] for name in made.problem.conditions}
+            shapes = {name: generator.problem.schema[name] for name in generator.problem.conditions}
             conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
     asked = None if conditions is None else each(conditions)
     expected = serving.sampler.sample(n, 1, conditions=asked)
     function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
-    sent = request(made, n, 1, conditions)
-    given = function(**{name: tf.constant(value) for name, value in sent.items()})
-    for name, values in given.items():
-        wanted = expected[name]
+    sent = request(generator, n, 1, conditions)
+    answer = function(**{name: tf.constant(value) for name, value in sent.items()})
+    for name, values in answer.items():
+        exact = expected[name]
         # A pixel at a threshold may fall on either side of it.
-        if not np.allclose(values.numpy(), wanted, rtol=1e-3, atol=1e-3 * float(np.abs(wanted).max())):
-            raise HpcganError(f"problem '{made.problem.name}' cannot be exported: the model gives another '{name}'")
+        if not np.allclose(values.numpy(), exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max())):
+            problem = generator.problem.name
+            raise HpcganError(f"problem '{problem}' cannot be exported: the model gives another '{name}'")

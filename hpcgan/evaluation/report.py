@@ -400,10 +400,10 @@ class _Evaluation:
             figures = [_band_figure(comparison)]
             if problem.conditions:
                 everywhere = (join([real, *apart.real]), join([fakes[0], *apart.fake]))
-                drawn = problem.points_figures(*everywhere, [row["conditions"] for row in apart.rows])
-                figures += [embed(*figure, "points") for figure in drawn]
-            drawn = [*problem.figures(real_sample, fake_sample, sides), *probed.figures]
-            figures += [embed(*figure, "physics") for figure in drawn]
+                left_out = [row["conditions"] for row in apart.rows]
+                figures += [embed(*figure, "points") for figure in problem.points_figures(*everywhere, left_out)]
+            of_problem = [*problem.figures(real_sample, fake_sample, sides), *probed.figures]
+            figures += [embed(*figure, "physics") for figure in of_problem]
         numbers["measurements"] = problem.measurements(real_sample, fake_sample, sides)
         numbers["probes"] = probed.rows
         return {"notices": self.notices, **numbers}, figures

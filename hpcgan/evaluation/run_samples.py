@@ -54,12 +54,12 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     with contextlib.suppress(InputError):  # a picture may be made where the data are not
         data = config.data.model_copy(update={"cache_mb": 0})
         real = _first(lambda: open_split(problem, data, "val"), data.path)
-    drawn = problem.samples_figure(real, fake)
-    if drawn is None:
+    captioned = problem.samples_figure(real, fake)
+    if captioned is None:
         return None
-    caption, made = drawn
+    caption, picture = captioned
     missing = f" Real events are not shown: {config.data.path} does not hold them."
-    return caption + (missing if real is None else ""), made
+    return caption + (missing if real is None else ""), picture
 
 
 def _first(opened: Callable[[], Source], path: Path) -> dict[str, np.ndarray]:

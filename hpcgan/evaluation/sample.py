@@ -75,9 +75,9 @@ class RunSampler:
     checkpoint : CheckpointInfo
     """
 
-    def __init__(self, made: TrainedGenerator, batch_size: int) -> None:
-        self.problem, self.config, self.checkpoint = made.problem, made.config, made.checkpoint
-        self._network = make_sampler(made.config, made.problem, made.network, batch_size)
+    def __init__(self, generator: TrainedGenerator, batch_size: int) -> None:
+        self.problem, self.config, self.checkpoint = generator.problem, generator.config, generator.checkpoint
+        self._network = make_sampler(generator.config, generator.problem, generator.network, batch_size)
         self._available: Sample | None = None
 
     @property
@@ -118,16 +118,16 @@ class RunSampler:
         count = -(-n // self.batch_size)
         if conditions is None and self.problem.conditions:
             conditions = drawn(self.training_conditions(), seed)
-        made: Sample = {}
+        samples: Sample = {}
         for index in range(start, start + count):
             asked = None if conditions is None else conditions(index * self.batch_size, self.batch_size)
             batch = self._network.batch(seed, "sample", 0, index, asked)
             done = (index - start) * self.batch_size
             for name, values in batch.items():
-                if name not in made:
-                    made[name] = np.empty((n, *values.shape[1:]), values.dtype)
-                made[name][done : done + self.batch_size] = values[: n - done]
-        return made
+                if name not in samples:
+                    samples[name] = np.empty((n, *values.shape[1:]), values.dtype)
+                samples[name][done : done + self.batch_size] = values[: n - done]
+        return samples
 
 
 def load_generator(
@@ -146,7 +146,7 @@ def load_generator(
         Every checkpoint is damaged.
     """
     comm = SerialComm() if comm is None else comm
-    said = None
+    origin = None
     with agreed(comm):
         run = RunDirectory(Path(run_dir))
         config = run_data.load(run)
@@ -154,19 +154,20 @@ def load_generator(
         method = method_class(config.method)
         network = build_network(problem, method.sampled, config.seed, config.training.dtype)
         if comm.is_root:
-            found = _find(run, checkpoint, warn)
+            loaded = _find(run, checkpoint, warn)
             prefix = f"network/{scored_network(config)}/"
             for name, variable in network.named.items():
                 try:
-                    variable.assign(found.arrays[prefix + name])
+                    variable.assign(loaded.arrays[prefix + name])
                 except (KeyError, ValueError):
                     raise HpcganError(
-                        f"{found.path}: belongs to another model than {run.config_file} ('{name}')"
+                        f"{loaded.path}: belongs to another model than {run.config_file} ('{name}')"
                     ) from None
-            said = {"path": str(found.path), "step": found.step, "epoch": found.meta["epoch"], "score": found.score}
+            epoch = loaded.meta["epoch"]
+            origin = {"path": str(loaded.path), "step": loaded.step, "epoch": epoch, "score": loaded.score}
     comm.broadcast_variables(list(network.named.values()))
-    said = comm.broadcast_json(said)
-    info = CheckpointInfo(Path(said["path"]), said["step"], said["epoch"], said["score"])
+    origin = comm.broadcast_json(origin)
+    info = CheckpointInfo(Path(origin["path"]), origin["step"], origin["epoch"], origin["score"])
     return TrainedGenerator(problem, config, info, network, method.symmetries(config))
 
 
@@ -206,17 +207,17 @@ def load_sampler(
         Every checkpoint is damaged.
     """
     comm = SerialComm() if comm is None else comm
-    made = load_generator(run_dir, checkpoint, warn, comm)
-    trained = made.config.training.batch_size
+    generator = load_generator(run_dir, checkpoint, warn, comm)
+    trained_size = generator.config.training.batch_size
     with agreed(comm):
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size {batch_size}: give at least 1")
-        if batch_size not in (None, trained) and made.uses_batch_statistics:
+        if batch_size not in (None, trained_size) and generator.uses_batch_statistics:
             raise InputError(
-                f"batch size {batch_size}: the run generates with the statistics of batches of {trained} "
+                f"batch size {batch_size}: the run generates with the statistics of batches of {trained_size} "
                 "(scoring.statistics=batch), so no other size will do"
             )
-    return RunSampler(made, batch_size or trained)
+    return RunSampler(generator, batch_size or trained_size)
 
 
 def scored_network(config: Config) -> str:

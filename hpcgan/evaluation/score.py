@@ -71,9 +71,9 @@ class Scorer:
 
     def _score(self, generate: Generate, epoch: int, first: int, batches: int) -> Score | None:
         """The score of one sample, batches first ... first + batches - 1, on rank 0."""
-        mine = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
+        share = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
-        for index in mine.tolist():
+        for index in share.tolist():
             sample = generate(epoch, first + index, asked(self._conditions, index, self._batch, self.events))
             left = self.events - index * self._batch
             pieces.append(self._problem.observables(take(sample, slice(0, left))))
@@ -103,14 +103,14 @@ def _mean(scores: list[Score]) -> dict[str, Any]:
     return {"total": float(np.mean(details["samples"])), "parts": parts, "n": scores[0].n, "details": details}
 
 
-def gather_observables(mine: Observables, comm: Comm) -> Observables | None:
+def gather_observables(observables: Observables, comm: Comm) -> Observables | None:
     """Observables of all ranks in rank order, on rank 0; None elsewhere."""
     whole: Observables = {}
-    for name in sorted(mine):
-        values = comm.gather_array(np.asarray(mine[name].values, np.float64))
-        counts = mine[name].counts
+    for name in sorted(observables):
+        values = comm.gather_array(np.asarray(observables[name].values, np.float64))
+        counts = observables[name].counts
         all_counts = None if counts is None else comm.gather_array(np.asarray(counts, np.int64))
         if values is not None:
             joined = None if all_counts is None else np.concatenate(all_counts)
-            whole[name] = dataclasses.replace(mine[name], values=np.concatenate(values), counts=joined)
+            whole[name] = dataclasses.replace(observables[name], values=np.concatenate(values), counts=joined)
     return whole if comm.is_root else None

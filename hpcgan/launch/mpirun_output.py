@@ -93,7 +93,7 @@ class Deaths:
         if killed := self._MPIRUN.search(self._end):
             rank, node, reason = (part.decode(errors="replace") for part in killed.groups())
             return f"rank {rank} on {node}: killed by signal {reason}"
-        lines = [tuple(part.decode(errors="replace") for part in found) for found in self._SRUN.findall(self._end)]
+        lines = [tuple(part.decode(errors="replace") for part in parts) for parts in self._SRUN.findall(self._end)]
         if lines:
             # Slurm kills the others of a step as the one was killed whom it ends the step for, and its nodes are not
             # always heard of in the order in which their ranks died.

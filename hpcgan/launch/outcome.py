@@ -75,7 +75,7 @@ def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) 
 def _identity(file: Path) -> tuple[int, int, int] | None:
     """What tells a file from one that replaces it."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

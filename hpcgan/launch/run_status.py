@@ -82,16 +82,16 @@ def jobs_of(run: RunDirectory) -> dict[str, float]:
     """The Slurm jobs that were submitted for a run or trained in it, in order, and when each was first heard of."""
     entries = [(e.get("time"), e.get("job")) for e in records.read_lines(run.jobs_file)]
     entries += [(e.get("time"), e.get("slurm_job")) for e in records.read_lines(run.provenance_file)]
-    found: dict[str, float] = {}
+    first_heard: dict[str, float] = {}
     for when, job in sorted((t, str(job)) for t, job in entries if job and isinstance(t, (int, float))):
-        found.setdefault(job, when)
-    return found
+        first_heard.setdefault(job, when)
+    return first_heard
 
 
 def _newest_living(jobs: dict[str, float], queued: dict[str, slurm.QueueEntry]) -> slurm.QueueEntry | None:
     """Of a run's jobs the one to speak of: one that runs, else one that waits, else one that is just ending."""
-    there = [queued[job] for job in reversed(jobs) if job in queued]
-    return max(there, key=_liveliness, default=None)
+    entries = [queued[job] for job in reversed(jobs) if job in queued]
+    return max(entries, key=_liveliness, default=None)
 
 
 def _liveliness(entry: slurm.QueueEntry) -> int:
@@ -108,11 +108,11 @@ def living(run: RunDirectory) -> list[slurm.QueueEntry]:
     HpcganError
         The scheduler does not answer.
     """
-    found = slurm.queue(list(jobs_of(run)))
-    return [entry for entry in found.values() if entry.state in slurm.UNFINISHED]
+    queued = slurm.queue(list(jobs_of(run)))
+    return [entry for entry in queued.values() if entry.state in slurm.UNFINISHED]
 
 
-def refuse_second(run: RunDirectory, there: list[slurm.QueueEntry]) -> None:
+def refuse_second(run: RunDirectory, entries: list[slurm.QueueEntry]) -> None:
     """Refuse to submit a run of which there are jobs.
 
     Raises
@@ -120,8 +120,8 @@ def refuse_second(run: RunDirectory, there: list[slurm.QueueEntry]) -> None:
     InputError
         One line that names the job.
     """
-    if there:
-        entry = max(there, key=_liveliness)
+    if entries:
+        entry = max(entries, key=_liveliness)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(jobs_of(run)[entry.job]))
         raise InputError(
             f"{run.path}: job {entry.job} of this run is {entry.state.lower()} (there since {since}); wait for it, "
@@ -173,44 +173,44 @@ def cancel(run: RunDirectory) -> list[str]:
     HpcganError
         Slurm does not answer, or refuses.
     """
-    said = []
+    lines = []
     entries = records.read_lines(run.jobs_file)
     submitted = {str(e.get("job")) for e in entries if "script" in e}
-    asked = {str(e.get("job")) for e in entries if "cancelled" in e}
+    asked_before = {str(e.get("job")) for e in entries if "cancelled" in e}
     for entry in sorted(living(run), key=_liveliness):  # those that wait first: they must not start now
         job = entry.job
         if entry.state == "PENDING":
             slurm.cancel([job])
-            said.append(f"job {job} was waiting: it is taken out of the queue")
+            lines.append(f"job {job} was waiting: it is taken out of the queue")
             continue
         if job not in submitted:  # a script of the user's, which may die of SIGUSR1: SIGTERM reaches the ranks
             slurm.cancel([job])
-            said.append(f"job {job} is cancelled: its ranks write a checkpoint if Slurm's KillWait is long enough")
-        elif job in asked:
+            lines.append(f"job {job} is cancelled: its ranks write a checkpoint if Slurm's KillWait is long enough")
+        elif job in asked_before:
             slurm.cancel([job])
-            said.append(f"job {job} was asked before: it is cancelled now")
+            lines.append(f"job {job} was asked before: it is cancelled now")
         else:
             slurm.forbid_requeue(job)
             slurm.ask_to_stop(job)
-            said.append(
+            lines.append(
                 f"job {job} is asked to write a checkpoint and to end, and does not queue again; "
                 "--cancel once more ends it at once"
             )
         records.append(run.jobs_file, {"job": job, "time": time.time(), "cancelled": True})
-    return said
+    return lines
 
 
 def newest_log(run: RunDirectory) -> Path | None:
     """The log that a job of a run has written last."""
-    found = [path for path in run.path.glob("slurm-*.out") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    logs = [path for path in run.path.glob("slurm-*.out") if path.is_file()]
+    return max(logs, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def startup_seconds(run: RunDirectory) -> float | None:
     """Seconds that the last attempt took from its start to the end of its first step; None if none got there."""
     begun = Reader(run.metrics_file, Begun, replaced=True).read().of(Begun)
-    known = [record.startup_s for record in begun if record.startup_s is not None]
-    return known[-1] if known else None
+    seconds = [record.startup_s for record in begun if record.startup_s is not None]
+    return seconds[-1] if seconds else None
 
 
 def trained_seconds(run: RunDirectory, after: int) -> float:
@@ -248,8 +248,8 @@ class Shares:
         with contextlib.suppress(OSError):  # a full disk ends the chain for reasons of its own
             entry = {"job": self.job, "time": time.time(), "spent_s": spent, "trained_s": trained}
             records.append(self.run.jobs_file, entry)
-        mine = [e for e in records.read_lines(self.run.jobs_file) if e.get("job") == self.job and "spent_s" in e]
-        shares = [(float(e["trained_s"]), float(e["spent_s"])) for e in mine[-FRUITLESS:]]
+        starts = [e for e in records.read_lines(self.run.jobs_file) if e.get("job") == self.job and "spent_s" in e]
+        shares = [(float(e["trained_s"]), float(e["spent_s"])) for e in starts[-FRUITLESS:]]
         if len(shares) < FRUITLESS or any(trained >= spent / 2 for trained, spent in shares):
             return None
         each = ", ".join(f"{trained:.0f} s of {spent:.0f} s" for trained, spent in shares)
@@ -262,7 +262,7 @@ class Shares:
 def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.QueueEntry] | None) -> RunStatus:
     epochs = records.read(run.metrics_file, Epoch)
     last = epochs[-1] if epochs else None
-    wanted = wanted_epochs(run)
+    whole = wanted_epochs(run)
     done = 0 if last is None else last.epoch
     entry = _newest_living(jobs, queued or {})
     job = entry.job if entry else next(reversed(jobs), None)
@@ -273,11 +273,11 @@ def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.Q
         job=job,
         reason=reason,
         epoch=done,
-        epochs=wanted,
+        epochs=whole,
         score=None if last is None else last.total,
         best=None if last is None or last.best is None else last.best.score,
         limit_left_s=entry.seconds_left if entry else None,
-        training_left_s=training_left(last, wanted - done) if last is not None and wanted > done else None,
+        training_left_s=training_left(last, whole - done) if last is not None and whole > done else None,
     )
 
 
@@ -290,12 +290,12 @@ def _state_of_no_job(run: RunDirectory, job: str | None, answered: bool) -> tupl
     if not answered:
         return attempt or "submitted", "Slurm does not answer here"
     try:
-        found = slurm.job_state(job)
+        queued = slurm.job_state(job)
     except HpcganError:
-        found = None
-    if found is None:
+        queued = None
+    if queued is None:
         return attempt or "cancelled", f"job {job} was cancelled or ended before its start"
-    return attempt or found.state.lower(), f"job {job}: {found.state.lower()} before the training began"
+    return attempt or queued.state.lower(), f"job {job}: {queued.state.lower()} before the training began"
 
 
 def wanted_epochs(run: RunDirectory) -> int:

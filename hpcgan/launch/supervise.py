@@ -118,14 +118,14 @@ class Supervisor:
         asked = False
         while True:
             try:
-                found = slurm.job_state(job.id)
-                if found is None or found.state not in (*slurm.UNFINISHED, "PREEMPTED"):
+                state = slurm.job_state(job.id)
+                if state is None or state.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
-                if not found.requeue:
+                if not state.requeue:
                     written = "checkpoint written; " * (code == EXIT_INTERRUPTED)
                     self.report(f"{written}job {job.id} ends here, as it was asked to")
                     return EXIT_INTERRUPTED
-                if found.state != "PREEMPTED" and not asked:
+                if state.state != "PREEMPTED" and not asked:
                     asked = True
                     if (reason := self.hopeless()) is not None:
                         self.report(f"error: {reason}")

@@ -25,7 +25,7 @@ from hpcgan.methods.losses import LOSSES
 from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.settings import GanSettings
-from hpcgan.methods.step import Local, Update, UpdateMethod
+from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.layers import Tensors, synchronise
 from hpcgan.problems.base import Problem
 
@@ -102,7 +102,7 @@ class Gan(UpdateMethod):
             self.losses.append(LossCurve("auxiliary", AUXILIARY, "auxiliary"))
             self.metrics += (AUXILIARY,)
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
-        self._noise_is_over = False
+        self._penalty_weight, self._noise_is_over = config.penalty_weight, False
         for name in config.networks:
             synchronise(self.networks[name], comm, "global" if config.batch_norm == "synced" else "local")
 
@@ -125,7 +125,7 @@ class Gan(UpdateMethod):
             for turn in range(self._config.generator_steps):
                 noise = rng.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
                 draws[_noise_of(turn)] = noise.astype(dtype)
-        if self._config.penalty_weight is not None:
+        if self._penalty_weight is not None:
             draws["epsilon"] = rng.uniform(self._seed, "interpolation", step, first, n, 1)[:, 0].astype(dtype)
         if self._config.instance_noise.sigma > 0 and not self._noise_is_over:
             draws.update(instance_noise.draw(self._problem.schema, self._seed, step, first, n, dtype))
@@ -185,12 +185,13 @@ class Gan(UpdateMethod):
         updates: list[Update] = []
         iterate = self.networks["discriminator"].iterate
         for half in HALVES[settings.discriminator_update]:
-            collect = functools.partial(self._in_parts, functools.partial(of_discriminator, half), real, draws)
+            part = functools.partial(of_discriminator, half)
+            collect = functools.partial(in_parts, settings.accumulation, part, real, draws)
             name = f"discriminator_{half}" if half else "discriminator"
             updates.append(Update("discriminator", D_LOSS, collect, name, before=iterate))
         for turn in range(settings.generator_steps if kind.update_generator else 0):
             noise = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
-            collect = functools.partial(self._in_parts, of_generator, real, noise)
+            collect = functools.partial(in_parts, settings.accumulation, of_generator, real, noise)
             name = f"generator_{turn}" if turn else "generator"
             follow = functools.partial(self.follow, kept) if turn == settings.generator_steps - 1 else None
             updates.append(Update("generator", G_LOSS, collect, name, after=follow))
@@ -250,7 +251,7 @@ class Gan(UpdateMethod):
 
         `penalise` is for R1; `epsilon`, (n,), says where between real and fake samples the gradient penalty is taken.
         """
-        network, settings = self.networks["discriminator"], self._config
+        network = self.networks["discriminator"]
         fake = {k: tf.stop_gradient(v) for k, v in fake.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
@@ -258,9 +259,9 @@ class Gan(UpdateMethod):
             loss = objective = self._loss.discriminator(real_logits, fake_logits, flip)
             if penalise:
                 objective = loss + self._r1(real)
-            if settings.penalty_weight is not None and epsilon is not None:
+            if self._penalty_weight is not None and epsilon is not None:
                 data = self._made(real), self._made(fake)
-                objective += gradient_penalty(self._critic_given(real), *data, epsilon, settings.penalty_weight)
+                objective += gradient_penalty(self._critic_given(real), *data, epsilon, self._penalty_weight)
         return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
 
     def half_gradients(

@@ -17,7 +17,7 @@ import tensorflow as tf
 from hpcgan.comm.base import Comm
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
 from hpcgan.methods.settings import LikelihoodSettings
-from hpcgan.methods.step import Local, Update, UpdateMethod
+from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.density import Density
 from hpcgan.networks.layers import Tensors
 from hpcgan.problems.base import Problem
@@ -70,7 +70,7 @@ class Likelihood(UpdateMethod):
 
     def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Hashable) -> list[Update]:
         """One, of the density."""
-        collect = functools.partial(self._in_parts, self._local, real, draws)
+        collect = functools.partial(in_parts, self._training.accumulation, self._local, real, draws)
         return [Update(NAME, LOSS, collect, NAME, after=functools.partial(self.follow, kept))]
 
     def _local(self, real: Tensors, draws: Tensors) -> Local:

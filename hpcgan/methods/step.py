@@ -225,6 +225,7 @@ class UpdateMethod(Method):
         }
         self._runner = Runner(comm, compression, self.networks, self.optimizers)
         self._compiled: dict[Hashable, Any] = {}
+        self._steps_between = config.cadences[1]  # updates of the averaged network
 
     # --- what a method says ------------------------------------------------------------------------
 
@@ -275,9 +276,9 @@ class UpdateMethod(Method):
         attention: bool = False,
         epochs: float = 0.0,
     ) -> StepResult:
-        dtype, between = self._training.dtype, self._training.cadences[1]
+        dtype = self._training.dtype
         step_samples = len(next(iter(real.values()))) * self._comm.size
-        kept = decay(self._training.average_half_life, samples, step_samples * between)
+        kept = decay(self._training.average_half_life, samples, step_samples * self._steps_between)
         metrics, finite_here = self.compiled(self.kind(step))(
             {name: tf.constant(values, dtype) for name, values in real.items()},
             {name: tf.constant(values) for name, values in self.draws_of(draws, epochs).items()},
@@ -304,10 +305,6 @@ class UpdateMethod(Method):
         outcome = self._runner.run(updates, rates, attention, self._training.is_simultaneous)
         metrics = self.summary(outcome.metrics, kind)
         return tf.stack([metrics[name] for name in self.metrics]), outcome.finite_here
-
-    def _in_parts(self, collect: Callable[[Tensors, Tensors], Local], real: Tensors, draws: Tensors) -> Local:
-        """What is collected from the batch, in as many parts as `training.accumulation` says."""
-        return in_parts(self._training.accumulation, collect, real, draws)
 
     def follow(self, kept: tf.Tensor) -> None:
         """Let the averaged network, if there is one, follow: `kept` is the weight that it keeps."""

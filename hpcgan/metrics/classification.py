@@ -72,8 +72,8 @@ class Calibration:
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
         """Probabilities of label 1."""
-        found: np.ndarray = np.interp(outputs, self.outputs, self.probabilities)
-        return found
+        probabilities: np.ndarray = np.interp(outputs, self.outputs, self.probabilities)
+        return probabilities
 
 
 def jensen_shannon(positive: np.ndarray, negative: np.ndarray) -> Estimate:

@@ -63,8 +63,8 @@ def histogram(values: np.ndarray, edges: np.ndarray, weights: np.ndarray | None 
     (bins,) float64 array
     """
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges, weights=weights)
-    found: np.ndarray = counts.astype(np.float64)
-    return found
+    entries: np.ndarray = counts.astype(np.float64)
+    return entries
 
 
 def separation_power(h1: np.ndarray, h2: np.ndarray) -> float:

@@ -41,15 +41,15 @@ def columns(name: str, observable: Observable, leading: int = LEADING) -> dict[s
     some = np.maximum(counts, 1)
     mean = np.bincount(events, values, minlength=len(counts)) / some
     spread = np.bincount(events, (values - mean[events]) ** 2, minlength=len(counts)) / some
-    found = {f"{name}_count": counts.astype(np.float64), f"{name}_mean": mean, f"{name}_std": np.sqrt(spread)}
+    features = {f"{name}_count": counts.astype(np.float64), f"{name}_mean": mean, f"{name}_std": np.sqrt(spread)}
     descending = values[np.lexsort((-values, events))]
     first = np.cumsum(counts) - counts
     for rank in range(leading):
         has = counts > rank
         column = np.zeros(len(counts))
         column[has] = descending[first[has] + rank]
-        found[f"{name}_{rank + 1}"] = column
-    return found
+        features[f"{name}_{rank + 1}"] = column
+    return features
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,23 @@ class Features:
         ValueError
             An observable is missing, or values are not finite; the message names it.
         """
-        found: dict[str, np.ndarray] = {}
+        features: dict[str, np.ndarray] = {}
         for key, observable in observables.items():
-            found.update(columns(key, observable, self.leading))
-        missing = [name for name in self.names if name not in found]
+            features.update(columns(key, observable, self.leading))
+        missing = [name for name in self.names if name not in features]
         if missing:
             raise ValueError(f"these events have no {', '.join(missing)}")
-        return (_stack(self.names, [found[name] for name in self.names]) - self.mean) / self.scale
+        return (_stack(self.names, [features[name] for name in self.names]) - self.mean) / self.scale
 
 
-def _stack(names: list[str] | tuple[str, ...], found: list[np.ndarray]) -> np.ndarray:
-    lengths = {len(column) for column in found}
+def _stack(names: list[str] | tuple[str, ...], columns: list[np.ndarray]) -> np.ndarray:
+    lengths = {len(column) for column in columns}
     if len(lengths) > 1:
         raise ValueError(f"observables of one set of events differ in length: {sorted(lengths)}")
-    for name, column in zip(names, found, strict=True):
+    for name, column in zip(names, columns, strict=True):
         if not np.all(np.isfinite(column)):
             raise ValueError(f"{name}: values that are not finite")
-    return np.stack(found, axis=1)
+    return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ def fpd(
     orders = _orders(n, sizes, batches, seed)
     every = np.ones(n, dtype=bool)
     group = np.arange(n) % groups
-    found = np.array([_extrapolated(real, fake, orders, group != left_out) for left_out in range(groups)])
-    error = np.sqrt((groups - 1) * np.mean((found - found.mean()) ** 2))
+    values = np.array([_extrapolated(real, fake, orders, group != left_out) for left_out in range(groups)])
+    error = np.sqrt((groups - 1) * np.mean((values - values.mean()) ** 2))
     return Estimate(_extrapolated(real, fake, orders, every), float(error))
 
 
@@ -137,10 +137,8 @@ def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, kept: np.n
     counts = np.rint(1.0 / np.linspace(1.0 / (SMALLEST * n), 1.0 / n, len(orders))).astype(int)
     averages = []
     for count, pairs in zip(counts, orders, strict=True):
-        drawn = pairs if count < n else pairs[:1]  # all events are one subsample
-        averages.append(
-            np.mean([sample_distance(real[a[kept[a]][:count]], fake[b[kept[b]][:count]]) for a, b in drawn])
-        )
+        used = pairs if count < n else pairs[:1]  # all events are one subsample
+        averages.append(np.mean([sample_distance(real[a[kept[a]][:count]], fake[b[kept[b]][:count]]) for a, b in used]))
     return extrapolate(counts, np.array(averages)).value
 
 
@@ -152,5 +150,5 @@ def _common_size(real: np.ndarray, fake: np.ndarray) -> int:
 
 def _covariance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
     centred = x - mean
-    found: np.ndarray = centred.T @ centred / (len(x) - 1)
-    return found
+    covariance: np.ndarray = centred.T @ centred / (len(x) - 1)
+    return covariance

@@ -68,9 +68,9 @@ def kpd(real: np.ndarray, fake: np.ndarray, *, batches: int = BATCHES, seed: int
     if size < 2:
         raise ValueError(f"{n} events are too few for a kernel physics distance")
     rng = np.random.default_rng(seed)
-    found = [mmd2(real[rng.permutation(n)[:size]], fake[rng.permutation(n)[:size]]) for _ in range(batches)]
-    low, high = np.quantile(found, [0.16275, 0.83725])
-    return Estimate(float(np.median(found)), float(high - low) / 2)
+    values = [mmd2(real[rng.permutation(n)[:size]], fake[rng.permutation(n)[:size]]) for _ in range(batches)]
+    low, high = np.quantile(values, [0.16275, 0.83725])
+    return Estimate(float(np.median(values)), float(high - low) / 2)
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:

@@ -251,10 +251,10 @@ class Splitter:
             raise ValueError(f"observables of one set of events differ in length: {sorted(lengths)}")
         everything = np.arange(lengths.pop())
         if isinstance(n, Mapping):
-            wanted = list(n.values())
+            requested = list(n.values())
             self._members = [points.events_of(observables, point) for point in n]
         else:
-            wanted, self._members = [n], [everything]
+            requested, self._members = [n], [everything]
         blocks = next((o.blocks for o in observables.values() if o.blocks is not None), None)
         self._block_of, self.blocks = None, None
         if blocks is not None:
@@ -263,13 +263,13 @@ class Splitter:
             if self.blocks < 2:
                 raise ValueError("no null band from a single block of events that depend on one another")
         halves = [self._half(members) for members in self._members]
-        self.pool, self.requested = sum(len(members) for members in self._members), sum(wanted)
-        if min(halves) < 1 or min(wanted) < 1:
+        self.pool, self.requested = sum(len(members) for members in self._members), sum(requested)
+        if min(halves) < 1 or min(requested) < 1:
             raise ValueError(f"no null band from {self.pool} events ({self.requested} asked for)")
         # The scarcest point sets the scale for all, so that their proportions stay.
-        half, most = min(zip(halves, wanted, strict=True), key=lambda pair: min(1.0, pair[0] / pair[1]))
+        half, most = min(zip(halves, requested, strict=True), key=lambda pair: min(1.0, pair[0] / pair[1]))
         scale = (1, 1) if half >= most else (half, most)
-        self.sizes = [max(1, size * scale[0] // scale[1]) for size in wanted]
+        self.sizes = [max(1, size * scale[0] // scale[1]) for size in requested]
         self.n = sum(self.sizes)
 
     def _half(self, members: np.ndarray) -> int:
@@ -285,12 +285,12 @@ class Splitter:
         side = self._sides(rng)
         for members, size in zip(self._members, self.sizes, strict=True):
             if side is None:
-                drawn = rng.permutation(members)[: 2 * size]
-                mine, theirs = drawn[:size], drawn[size:]
+                both = rng.permutation(members)[: 2 * size]
+                one, other = both[:size], both[size:]
             else:
-                mine, theirs = (rng.permutation(members[side[members] == i])[:size] for i in (0, 1))
-            first.append(mine)
-            second.append(theirs)
+                one, other = (rng.permutation(members[side[members] == i])[:size] for i in (0, 1))
+            first.append(one)
+            second.append(other)
         return np.concatenate(first), np.concatenate(second)
 
     def _sides(self, rng: np.random.Generator) -> np.ndarray | None:
@@ -305,11 +305,11 @@ class Splitter:
 
 def _of_points(scores: Sequence[Score]) -> list[PointBand]:
     """Bands of the single points, as `points.score_by_point` has recorded them."""
-    made = []
+    bands = []
     for i, point in enumerate(scores[0].details.get("points", [])):
         totals = np.array([s.details["points"][i]["total"] for s in scores])
-        made.append(PointBand(point["conditions"], point["n"], **_quantiles(totals), samples=totals.tolist()))
-    return made
+        bands.append(PointBand(point["conditions"], point["n"], **_quantiles(totals), samples=totals.tolist()))
+    return bands
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

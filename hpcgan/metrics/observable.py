@@ -110,13 +110,13 @@ def weights_of(observables: Mapping[str, Observable]) -> np.ndarray | None:
 
 def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:
     """Blocks of several sets, with numbers that differ from set to set."""
-    found: list[np.ndarray] = []
+    renumbered: list[np.ndarray] = []
     start = 0
     for blocks in parts:
         numbers, inverse = np.unique(blocks, return_inverse=True)
-        found.append(inverse.reshape(-1) + start)
+        renumbered.append(inverse.reshape(-1) + start)
         start += len(numbers)
-    return np.concatenate(found) if found else None
+    return np.concatenate(renumbered) if renumbered else None
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def find(observables: Mapping[str, Observable]) -> tuple[list[Point], np.ndarray
         n = next(iter(observables.values())).n_events
         return [()], np.zeros(n, np.int64)
     rows = np.stack([np.asarray(observables[name].values, np.float64) for name in names], axis=1)
-    found, which = np.unique(rows, axis=0, return_inverse=True)
-    return [tuple(row) for row in found.tolist()], which.reshape(-1)
+    unique, which = np.unique(rows, axis=0, return_inverse=True)
+    return [tuple(row) for row in unique.tolist()], which.reshape(-1)
 
 
 def sizes(observables: Mapping[str, Observable]) -> dict[Point, int]:
@@ -55,8 +55,8 @@ def events_of(observables: Mapping[str, Observable], point: Point) -> np.ndarray
     return np.flatnonzero(which == points.index(point)) if point in points else np.zeros(0, np.int64)
 
 
-def first_events(observables: Mapping[str, Observable], wanted: Mapping[Point, int], skip: int = 0) -> np.ndarray:
-    """Indices of the first `wanted` events of each point, point by point, after `skip` times as many.
+def first_events(observables: Mapping[str, Observable], numbers: Mapping[Point, int], skip: int = 0) -> np.ndarray:
+    """Indices of the first `numbers` of events of each point, point by point, after `skip` times as many.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def first_events(observables: Mapping[str, Observable], wanted: Mapping[Point, i
         A point has fewer.
     """
     points, which = find(observables)
-    found = []
-    for point, n in wanted.items():
-        mine = np.flatnonzero(which == points.index(point)) if point in points else np.zeros(0, np.int64)
-        if len(mine) < (skip + 1) * n:
-            raise ValueError(f"{len(mine)} events at {point}, {(skip + 1) * n} are needed")
-        found.append(mine[skip * n : (skip + 1) * n])
-    return np.concatenate(found)
+    chosen = []
+    for point, n in numbers.items():
+        at_point = np.flatnonzero(which == points.index(point)) if point in points else np.zeros(0, np.int64)
+        if len(at_point) < (skip + 1) * n:
+            raise ValueError(f"{len(at_point)} events at {point}, {(skip + 1) * n} are needed")
+        chosen.append(at_point[skip * n : (skip + 1) * n])
+    return np.concatenate(chosen)
 
 
 def take(observables: Mapping[str, Observable], events: np.ndarray) -> dict[str, Observable]:
@@ -125,11 +125,11 @@ def score_by_point(real: Mapping[str, Observable], fake: Mapping[str, Observable
     if counts != others or not counts:
         differing = sorted(set(counts.items()) ^ set(others.items()))
         raise ValueError(f"a score compares equal numbers of events at every point; these differ: {differing[:4]}")
-    found: list[tuple[Point, Score]] = []
+    scored: list[tuple[Point, Score]] = []
     for point in counts:
         sides = [take(side, events_of(side, point)) for side in (real, fake)]
-        found.append((point, score(*sides)))
-    scores = [s for _, s in found]
+        scored.append((point, score(*sides)))
+    scores = [s for _, s in scored]
     parts = {part: float(np.mean([s.parts[part] for s in scores])) for part in scores[0].parts}
     points = [
         {
@@ -139,6 +139,6 @@ def score_by_point(real: Mapping[str, Observable], fake: Mapping[str, Observable
             "parts": s.parts,
             "details": s.details,
         }
-        for point, s in found
+        for point, s in scored
     ]
     return Score(float(np.mean([s.total for s in scores])), parts, sum(counts.values()), {"points": points})

@@ -281,8 +281,8 @@ def _mean(observable: Observable) -> dict[str, float | None]:
 def _notices(n: int, requested: int, signals: Images, generated: Images, real: Images, blocks: int | None) -> list[str]:
     notices = list(signals.notices)
     if n < requested:
-        there = [f"{images.path} has {images.n} events" for images in (signals, generated) if images.n is not None]
-        notices.append(f"N = {n} instead of {requested}: {', '.join(there)}. Not comparable with scores at another N.")
+        limits = [f"{images.path} has {images.n} events" for images in (signals, generated) if images.n is not None]
+        notices.append(f"N = {n} instead of {requested}: {', '.join(limits)}. Not comparable with scores at another N.")
     if generated.path.is_file() and real.path.samefile(generated.path):
         notices.append("Real and generated pileup come from the same file.")
     if blocks is not None and blocks < FEW_BLOCKS:

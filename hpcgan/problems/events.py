@@ -98,16 +98,16 @@ def _selected(source: Source, use: Use) -> Source:
     try:
         where, known = f"{source.path}: {use.select_key}", source.labels()
         kept = np.ones(len(source), bool)
-        for name, wanted in use.select.items():
+        for name, value in use.select.items():
             if name not in known:
-                there = f"; there are: {', '.join(known)}" if known else ", nor any other to select by"
-                raise InputError(f"{where}: the file has no column '{name}'{there}")
-            values = np.asarray(wanted, np.float64).reshape(-1)
-            found = source.label(name)
+                known_columns = f"; there are: {', '.join(known)}" if known else ", nor any other to select by"
+                raise InputError(f"{where}: the file has no column '{name}'{known_columns}")
+            values = np.asarray(value, np.float64).reshape(-1)
+            column = source.label(name)
             # Files hold most columns in single precision: 0.1 there is not 0.1.
-            fits = np.isin(found, values) | np.isin(found, values.astype(np.float32).astype(np.float64))
+            fits = np.isin(column, values) | np.isin(column, values.astype(np.float32).astype(np.float64))
             if not fits.any():
-                raise InputError(f"{where}: no event has {_asked(name, values)}; there are: {counted(found)}")
+                raise InputError(f"{where}: no event has {_asked(name, values)}; there are: {counted(column)}")
             kept &= fits
         if not kept.any():
             raise InputError(f"{where} leaves no event: none has all of {', '.join(use.select)} as asked for")
@@ -140,12 +140,12 @@ def weights_used(source: Source) -> str | None:
     weightless = source.weightless if isinstance(source, Subset) else 0
     if weights is None and not weightless:
         return None
-    said = f"the weights of events are used: {len(source)} events of {source.path} "
+    text = f"the weights of events are used: {len(source)} events of {source.path} "
     if weights is None:
-        said += "have equal weights"
+        text += "have equal weights"
     else:
-        said += f"determine as much as {of_events.effective(weights):.1f} of equal weight"
-    return said + (f", {weightless} have the weight 0 and are left out" if weightless else "")
+        text += f"determine as much as {of_events.effective(weights):.1f} of equal weight"
+    return text + (f", {weightless} have the weight 0 and are left out" if weightless else "")
 
 
 def weights_of_first(source: Source, events: int) -> np.ndarray | None:
@@ -176,7 +176,7 @@ def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
     trained : bool
         Whether it is trained on, or compared with.
     """
-    found = []
+    warnings = []
     weights = source.weights()
     if weights is not None and (weights < 0).any():
         share, of_sum = of_events.negative_shares(weights)
@@ -186,28 +186,28 @@ def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
             if trained
             else "distributions subtract them"
         )
-        found.append(
+        warnings.append(
             f"{source.path}: {share:.1%} of the events have a negative weight ({of_sum:.1%} of the sum of |weight|); "
             f"{what}"
         )
     if use.weighted and isinstance(source, Unweighted) and source.unused_weights():
-        found.append(f"{source.path}: the weights of a pool's events are not used; sums draw all events alike")
+        warnings.append(f"{source.path}: the weights of a pool's events are not used; sums draw all events alike")
     if "y" in source.labels() and "y" not in use.select:
         labels = source.label("y")
         if len(np.unique(labels)) > 1:
-            found.append(
+            warnings.append(
                 f"{source.path}: the events are a mixture of y = {counted(labels)}, and all are used; "
                 f"{use.example} selects those of y = 1"
             )
-    return found
+    return warnings
 
 
 def counted(values: np.ndarray, most: int = 12) -> str:
     """The values that there are, and how often, `0 (30 events), 1 (12 events)`."""
     distinct, counts = np.unique(values, return_counts=True)
-    shown = [f"{value:g} ({count} events)" for value, count in zip(distinct[:most], counts[:most], strict=True)]
+    texts = [f"{value:g} ({count} events)" for value, count in zip(distinct[:most], counts[:most], strict=True)]
     more = f" and {len(distinct) - most} other values" if len(distinct) > most else ""
-    return ", ".join(shown) + more
+    return ", ".join(texts) + more
 
 
 def _asked(name: str, values: np.ndarray) -> str:
@@ -216,7 +216,7 @@ def _asked(name: str, values: np.ndarray) -> str:
 
 def _there(problem: Problem, conditions: Sample) -> str:
     """The points of the conditions that there are, for a message."""
-    found = np.unique(np.stack([conditions[name].reshape(-1) for name in problem.conditions], axis=1), axis=0)
-    shown = [points.label(dict(zip(problem.conditions, row.tolist(), strict=True))) for row in found[:12]]
-    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-    return f"there are: {'; '.join(shown)}{more}"
+    rows = np.unique(np.stack([conditions[name].reshape(-1) for name in problem.conditions], axis=1), axis=0)
+    labels = [points.label(dict(zip(problem.conditions, row.tolist(), strict=True))) for row in rows[:12]]
+    more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
+    return f"there are: {'; '.join(labels)}{more}"

@@ -32,8 +32,6 @@ TRAINED_ON = ("train", "val")
 PLACES = 16
 """Folders that are remembered, at most: every job may have had a copy of its own."""
 
-_MISSING = "no such file"
-
 
 @dataclass(frozen=True)
 class RunData:
@@ -56,7 +54,7 @@ class RunData:
     def fingerprints(self, splits: Iterable[str] = TRAINED_ON) -> dict[str, dict[str, str]]:
         """What the splits are, in few characters."""
         return {
-            split: {name: found.fingerprint for name, found in sorted(self.files[split].items())}
+            split: {name: file.fingerprint for name, file in sorted(self.files[split].items())}
             for split in splits
             if split in self.files
         }
@@ -149,7 +147,7 @@ def read(run: RunDirectory) -> RunData | None:
         raise InputError(f"{run.data_file}: cannot be read: {error}") from None
 
 
-def write(run: RunDirectory, found: RunData) -> None:
+def write(run: RunDirectory, current: RunData) -> None:
     """Have a run remember its data, and where they are now besides where they were.
 
     Raises
@@ -157,15 +155,15 @@ def write(run: RunDirectory, found: RunData) -> None:
     EnvironmentFailure
         The disk is full, or cannot be written.
     """
-    there = read(run)
-    files, places = dict(found.files), list(found.places)
+    recorded = read(run)
+    files, places = dict(current.files), list(current.places)
     with_run = [os.path.relpath(place, run.path.absolute()) for place in places]  # for who moves both
-    if there is not None:
-        files = {**files, **there.files}  # a test split that is gone, or another, stays the one it was
-        places = [*places, *with_run, *there.places]
-    origin = found.origin if there is None else there.origin
+    if recorded is not None:
+        files = {**files, **recorded.files}  # a test split that is gone, or another, stays the one it was
+        places = [*places, *with_run, *recorded.places]
+    origin = current.origin if recorded is None else recorded.origin
     kept = RunData(files, tuple(dict.fromkeys([*places, *with_run]))[:PLACES], origin)
-    if kept == there:
+    if kept == recorded:
         return
     try:
         write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
@@ -173,14 +171,14 @@ def write(run: RunDirectory, found: RunData) -> None:
         raise EnvironmentFailure(f"{run.data_file}: cannot write: {error.strerror}") from None
 
 
-def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", option: str = "--run") -> str | None:
+def check(run: RunDirectory, config: Config, current: RunData, noun: str = "run", option: str = "--run") -> str | None:
     """Refuse to go on with other data than a run was trained with, or with the weights of another run.
 
     Parameters
     ----------
     run : RunDirectory
     config : Config
-    found : RunData
+    current : RunData
         The data of this configuration, as they are now.
     noun, option : str
         What messages call the run, and the option that gives another directory.
@@ -195,18 +193,18 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
     InputError
         Naming the file and what differs.
     """
-    there = read(run)
-    if there is None:
+    recorded = read(run)
+    if recorded is None:
         return None
     remedy = f"give the data that it was trained with (data.path=...), or another directory with {option}"
-    other = _different(there, found, config)
+    other = _different(recorded, current, config)
     for difference in other:
         if difference.split in TRAINED_ON:
             raise InputError(
                 f"{difference.path}: holds other data than the {noun} {run.path} was trained with "
                 f"({difference.what}); {remedy}"
             )
-    if not _same_origin(run, there, config, found):
+    if not _same_origin(run, recorded, config, current):
         raise InputError(
             f"{run.path}: the {noun} there did not begin with the weights of {config.training.start_from} "
             f"(training.start_from); give another directory with {option}"
@@ -219,14 +217,14 @@ def check(run: RunDirectory, config: Config, found: RunData, noun: str = "run", 
     return None
 
 
-def _same_origin(run: RunDirectory, there: RunData, config: Config, found: RunData) -> bool:
+def _same_origin(run: RunDirectory, recorded: RunData, config: Config, current: RunData) -> bool:
     asked = config.training.start_from
-    if asked is None or (found.origin is not None and found.origin == there.origin):
+    if asked is None or (current.origin is not None and current.origin == recorded.origin):
         return True  # whether there is one at all is in the identity of the configuration
     return asked == run.load_config().training.start_from  # it is not looked at again
 
 
-def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
+def check_same(own: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
     """Refuse files that are others than those of rank 0, whose `RunData.plain` is `theirs`.
 
     Raises
@@ -234,7 +232,7 @@ def check_same(mine: RunData, theirs: Mapping[str, Any], config: Config, where: 
     InputError
         Naming the file, this machine and what differs.
     """
-    for difference in _different(RunData.of_plain(theirs), mine, config):
+    for difference in _different(RunData.of_plain(theirs), own, config):
         if difference.split in TRAINED_ON:
             raise InputError(
                 f"{difference.path} on {where}: holds other data than rank 0 reads ({difference.what}); all ranks "
@@ -255,19 +253,20 @@ def load(run: RunDirectory) -> Config:
         There is no run, or its configuration is broken.
     """
     config = run.load_config()
-    there = read(run)
-    if there is None:
+    recorded = read(run)
+    if recorded is None:
         return config
     problem = _problem(config)
-    found: list[tuple[int, Path, dict[str, str]]] = []
-    for folder in dict.fromkeys([config.data.path, *(run.path.absolute() / place for place in there.places)]):
-        unusable = {split: why for split in there.files if (why := _why_not(problem, folder, there, split, run))}
+    candidates: list[tuple[int, Path, dict[str, str]]] = []
+    for folder in dict.fromkeys([config.data.path, *(run.path.absolute() / place for place in recorded.places)]):
+        unusable = _unusable(problem, folder, recorded, run)
         if not unusable:
             return config.with_data(_written(folder, config), {})
-        missing = sum(f": {_MISSING}" in why for why in unusable.values())
-        found.append((len(unusable) + missing, folder, unusable))
-    _, folder, unusable = min(found, key=lambda entry: entry[0])
-    return config.with_data(_written(folder, config), unusable)
+        missing = sum(reason.is_missing for reason in unusable.values())
+        texts = {split: reason.text for split, reason in unusable.items()}
+        candidates.append((len(unusable) + missing, folder, texts))
+    _, folder, texts = min(candidates, key=lambda candidate: candidate[0])
+    return config.with_data(_written(folder, config), texts)
 
 
 def _written(folder: Path, config: Config) -> Path:
@@ -278,44 +277,58 @@ def _written(folder: Path, config: Config) -> Path:
 def given(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
     """The configuration of a run with data that somebody has chosen for it, and what to say if these are others."""
     changed = config.with_data(folder, {})
-    there, problem = read(run), _problem(config)
-    if there is None:
+    recorded, problem = read(run), _problem(config)
+    if recorded is None:
         return changed, None
-    unlike = [split for split in there.files if _why_not(problem, folder, there, split, run)]
+    unlike = _unusable(problem, folder, recorded, run)
     if not unlike:
         return changed, None
     return changed, f"The events of {folder} are not the run's own ({', '.join(unlike)}): chosen with --data."
 
 
-def _why_not(problem: Problem, folder: Path, there: RunData, split: str, run: RunDirectory) -> str:
-    """Why a split cannot be taken from a folder; "" if it can."""
+@dataclass(frozen=True)
+class _Unusable:
+    """Why a split cannot be taken from a folder; `is_missing` if a file of it is not there at all."""
+
+    text: str
+    is_missing: bool = False
+
+
+def _unusable(problem: Problem, folder: Path, recorded: RunData, run: RunDirectory) -> dict[str, _Unusable]:
+    """The splits of a run that cannot be taken from a folder."""
+    reasons = {split: _why_not(problem, folder, recorded, split, run) for split in recorded.files}
+    return {split: reason for split, reason in reasons.items() if reason is not None}
+
+
+def _why_not(problem: Problem, folder: Path, recorded: RunData, split: str, run: RunDirectory) -> _Unusable | None:
     try:
         files = problem.files(folder, split)
         missing = [path for path in files.values() if not path.is_file()]
         if missing:
-            places = ", ".join(place for place in there.places if Path(place).is_absolute())
-            return f"{missing[0]}: {_MISSING} (data of the run {run.path}, which lay in {places})"
-        found = _identities(problem, folder, split)
+            places = ", ".join(place for place in recorded.places if Path(place).is_absolute())
+            text = f"{missing[0]}: no such file (data of the run {run.path}, which lay in {places})"
+            return _Unusable(text, is_missing=True)
+        identities = _identities(problem, folder, split)
     except InputError as error:
-        return str(error)
-    for name in there.files[split].keys() | found.keys():
-        what = _what_differs(there.files[split].get(name), found.get(name))
+        return _Unusable(str(error))
+    for name in recorded.files[split].keys() | identities.keys():
+        what = _what_differs(recorded.files[split].get(name), identities.get(name))
         if what:
             path = files.get(name, folder)
-            return f"{path}: holds other data than the run {run.path} was trained with ({what})"
-    return ""
+            return _Unusable(f"{path}: holds other data than the run {run.path} was trained with ({what})")
+    return None
 
 
 def _different(old: RunData, new: RunData, config: Config) -> list[Difference]:
     """Files that are others, of the splits that both have."""
-    problem, found = _problem(config), []
+    problem, differing = _problem(config), list[Difference]()
     for split in sorted(old.files.keys() & new.files.keys(), key=SPLITS.index):
         paths = problem.files(config.data.path, split)
         for name in sorted(old.files[split].keys() | new.files[split].keys()):
             what = _what_differs(old.files[split].get(name), new.files[split].get(name))
             if what:
-                found.append(Difference(paths.get(name, config.data.path), what, split))
-    return found
+                differing.append(Difference(paths.get(name, config.data.path), what, split))
+    return differing
 
 
 def _what_differs(old: Identity | None, new: Identity | None) -> str:
@@ -349,6 +362,6 @@ def _origin(config: Config) -> str | None:
         other, data = run.load_config(), read(run)
     except InputError:
         return None
-    said = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]
+    content = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]
     checkpoint = None if run.path == path else path.name
-    return hashlib.sha256(json.dumps([*said, checkpoint], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*content, checkpoint], sort_keys=True).encode()).hexdigest()

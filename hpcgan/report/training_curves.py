@@ -54,8 +54,8 @@ def training_figures(
         sizes = {score.n for _, score in scored}
         lines = {"total": [score.total for _, score in scored]}
         last = scored[-1][1].parts
-        shown = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
-        for part in shown:
+        parts = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
+        for part in parts:
             lines[part.replace("_", " ")] = [score.parts[part] for _, score in scored]
         levels = None
         if sizes == {band["n"]}:
@@ -71,8 +71,8 @@ def training_figures(
             levels=levels,
         )
         caption = "Score on validation events after each epoch."
-        if len(shown) < len(last):
-            caption += f" Of its {len(last)} parts, the {len(shown)} that are largest at the end."
+        if len(parts) < len(last):
+            caption += f" Of its {len(last)} parts, the {len(parts)} that are largest at the end."
         figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))

@@ -115,8 +115,8 @@ def _entries(folder: Path) -> list[tuple[int, int]]:
     """(step, how often it had been saved before) of all checkpoints, in the order they were made."""
     if not folder.is_dir():
         return []
-    found = [_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir()]
-    return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
+    matches = [_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted((int(match[1]), int(match[2] or 0)) for match in matches if match)
 
 
 def _path(folder: Path, step: int, version: int) -> Path:
@@ -213,8 +213,8 @@ def _first_valid(folder: Path, order: Iterator[tuple[int, int]], warn: Callable[
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
     """Remove all but the checkpoints of the newest `keep` steps and of the best, and what crashes left behind."""
-    wanted = [*steps(folder)[-keep:], *([] if best is None else [best])]
-    kept = {path_of(folder, step) for step in wanted}
+    stay = [*steps(folder)[-keep:], *([] if best is None else [best])]
+    kept = {path_of(folder, step) for step in stay}
     for step, version in _entries(folder):
         path = _path(folder, step, version)
         if path not in kept:

@@ -187,9 +187,9 @@ def withdraw(run: RunDirectory, ids: Sequence[str] = ()) -> list[dict[str, Any]]
             raise InputError(f"{run.path}: command {name} was obeyed at step {record.step}")
         if name not in waits:
             raise InputError(f"{run.path}: no command {name} waits{did_you_mean(name, waits)}")
-    taken = [waits[name] for name in ids or waits if outcome(run, name) is None]
-    inbox.remove(command["id"] for command in taken)
-    return taken
+    withdrawn = [waits[name] for name in ids or waits if outcome(run, name) is None]
+    inbox.remove(command["id"] for command in withdrawn)
+    return withdrawn
 
 
 class Inbox:

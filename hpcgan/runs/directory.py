@@ -83,10 +83,10 @@ class RunDirectory:
         """
         differing = differences(existing.identity(), config.identity())
         if differing:
-            shown = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
+            first = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
             more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
             raise InputError(
-                f"{self.path}: holds a run of another configuration ({shown}{more}); "
+                f"{self.path}: holds a run of another configuration ({first}{more}); "
                 "give another directory with --run, or leave --run out"
             )
 
@@ -118,8 +118,9 @@ def owner_of(path: Path) -> RunDirectory:
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted keys of which two nested mappings have different values, with both."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted({*old, *new}):
-            found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-        return found
+        return [
+            difference
+            for key in sorted({*old, *new})
+            for difference in differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
     return [] if old == new else [(prefix, old, new)]

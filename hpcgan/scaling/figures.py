@@ -34,20 +34,20 @@ def study_figure(report: Mapping[str, Any]) -> Figure:
         kinds = sorted({p["comm"] for p in points}, key=lambda comm: (comm == ISOLATED, comm))
         ranks = sorted({p["ranks"] for p in points})
         for comm, colour, marker in zip(kinds, itertools.cycle(COLOURS), itertools.cycle("osD^v")):
-            mine = sorted((p for p in points if p["comm"] == comm), key=lambda p: p["ranks"])
+            of_backend = sorted((p for p in points if p["comm"] == comm), key=lambda p: p["ranks"])
             style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.3, "capsize": 3}
             if comm == ISOLATED:
                 style.update(color=REAL, ls=":")
-            _errorbar(rate, mine, "rate", label=comm, **style)
+            _errorbar(rate, of_backend, "rate", label=comm, **style)
             if comm == ISOLATED:
                 continue
-            one = next((p["rate"]["value"] for p in mine if p["ranks"] == 1), None)
+            one = next((p["rate"]["value"] for p in of_backend if p["ranks"] == 1), None)
             if one is not None:
                 x = np.array([1, max(ranks)])
                 rate.plot(x, one * x, color=colour, ls="--", lw=1, label=f"{comm}: ideal")
-            _errorbar(efficiency, mine, "efficiency", label=f"{comm}: against 1 rank", **style)
+            _errorbar(efficiency, of_backend, "efficiency", label=f"{comm}: against 1 rank", **style)
             style.update(ls=":", mfc="none")
-            _errorbar(efficiency, mine, "against_isolated", label=f"{comm}: against isolated", **style)
+            _errorbar(efficiency, of_backend, "against_isolated", label=f"{comm}: against isolated", **style)
         for axes in (rate, efficiency):
             axes.set_xlabel("Ranks")
             _rank_axis(axes, ranks)
@@ -71,18 +71,18 @@ def study_figure(report: Mapping[str, Any]) -> Figure:
 
 def _stack(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     """Parts of a step as bars on one another."""
-    shown = sorted(points, key=lambda p: (p["ranks"], p["comm"]))
-    several = len({p["comm"] for p in shown}) > 1
-    x = np.arange(len(shown))
-    bottom = np.zeros(len(shown))
+    ordered = sorted(points, key=lambda p: (p["ranks"], p["comm"]))
+    several = len({p["comm"] for p in ordered}) > 1
+    x = np.arange(len(ordered))
+    bottom = np.zeros(len(ordered))
     for part in PARTS:
-        height = np.array([max(0.0, 1e3 * p["parts"][part]["value"]) for p in shown])
+        height = np.array([max(0.0, 1e3 * p["parts"][part]["value"]) for p in ordered])
         axes.bar(x, height, 0.7, bottom=bottom, color=PART_COLOURS[part], label=part.capitalize())
         bottom += height
-    steps = np.array([1e3 * p["parts"]["step"]["value"] for p in shown])
-    errors = np.array([1e3 * (p["parts"]["step"]["error"] or 0.0) for p in shown])
+    steps = np.array([1e3 * p["parts"]["step"]["value"] for p in ordered])
+    errors = np.array([1e3 * (p["parts"]["step"]["error"] or 0.0) for p in ordered])
     axes.errorbar(x, steps, yerr=errors, fmt="_", color="black", ms=12, lw=1.1, capsize=3, label="Step")
-    names = [f"{p['ranks']}\n{p['comm']}" if several else str(p["ranks"]) for p in shown]
+    names = [f"{p['ranks']}\n{p['comm']}" if several else str(p["ranks"]) for p in ordered]
     axes.set_xticks(x, names)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", top=False, bottom=False)
@@ -153,10 +153,10 @@ def _in_ms(curve: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def _errorbar(axes: Axes, points: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
-    shown = [p for p in points if p[name] is not None]
-    if shown:
-        errors = [p[name]["error"] or 0.0 for p in shown]
-        axes.errorbar([p["ranks"] for p in shown], [p[name]["value"] for p in shown], yerr=errors, **style)
+    measured = [p for p in points if p[name] is not None]
+    if measured:
+        errors = [p[name]["error"] or 0.0 for p in measured]
+        axes.errorbar([p["ranks"] for p in measured], [p[name]["value"] for p in measured], yerr=errors, **style)
 
 
 def _rank_axis(axes: Axes, ranks: Sequence[int]) -> None:

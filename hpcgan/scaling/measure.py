@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,9 +23,9 @@ from pydantic import Field
 from hpcgan.config import Config, Section
 from hpcgan.errors import HpcganError, InputError, Interrupted
 from hpcgan.launch.launcher import Launcher, Place, Watch, launch
-from hpcgan.launch.mpirun_output import BannerFilter
 from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import failure
 from hpcgan.system.files import write_atomic
 
 #: What a point of isolated processes is called in place of a backend.
@@ -408,18 +408,19 @@ def request_of_ranks(
     Interrupted
         The ranks were ended by a signal to this process.
     HpcganError
-        They failed; the last line of their error.
+        They failed; why, as far as one of them has told.
     """
     with _workplace(path / "work" / key) as folder:
         request = {**request, "config": str(path / "config.yaml"), "folder": str(folder)}
-        file, log = folder / "request", folder / "log"
+        file, log, failure_file = folder / "request", folder / "log", folder / "failure"
+        env = {**os.environ, failure.VARIABLE: str(failure_file)}
         file.write_text(json.dumps(request), encoding="utf-8")
         with open(log, "wb") as output:
             code = resources.start(
                 [str(file)],
                 ranks,
                 module=MODULE,
-                place=Place(resources.launcher, resources.nodes_for(ranks), threads),
+                place=Place(resources.launcher, resources.nodes_for(ranks), threads, env),
                 watch=Watch(0.0, resources.limit_s, output, output, report),
             )
         if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -429,7 +430,8 @@ def request_of_ranks(
         if code:
             kept.parent.mkdir(exist_ok=True)
             log.replace(kept)
-            raise HpcganError(last_error(kept.read_bytes()) or f"exit code {code}")
+            cause = failure.read(failure_file)
+            raise HpcganError(f"exit code {code}, see {kept}" if cause is None else str(cause))
         try:
             parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         except (OSError, ValueError) as error:
@@ -471,21 +473,6 @@ class _Once:
         if line not in self._said:
             self._said.add(line)
             self._report(line.removeprefix("hpcgan: "))
-
-
-def last_error(log: bytes) -> str:
-    """The last line of what ranks printed that says why they failed: hpcgan's own, else the last one.
-
-    The launcher's words about a rank that failed are left out.
-    """
-    banner = BannerFilter(range(256))
-    text = (banner.feed(log) + banner.finish()).decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("hpcgan: ")]
-    if ours:
-        return re.sub(r"^hpcgan: (error: )?", "", ours[-1])
-    of_ranks = [line for line in lines if not re.match(r"srun: |slurmstepd: ", line)] or lines
-    return of_ranks[-1] if of_ranks else ""
 
 
 def identity_of(config: Config) -> str:

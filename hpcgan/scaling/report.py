@@ -64,20 +64,20 @@ def write(study: Study, report: Mapping[str, Any]) -> list[Path]:
     list of Path
         What was written; without points there is no figure.
     """
-    made = [study.path / "study.json", study.path / "points.csv"]
-    write_atomic(made[0], json.dumps(report, indent=2) + "\n")
-    write_atomic(made[1], to_csv(report["points"]))
+    paths = [study.path / "study.json", study.path / "points.csv"]
+    write_atomic(paths[0], json.dumps(report, indent=2) + "\n")
+    write_atomic(paths[1], to_csv(report["points"]))
     picture = None
     if report["points"]:
         from hpcgan.report.plots import png
         from hpcgan.scaling.figures import study_figure
 
         picture = png(study_figure(report))
-        made.append(study.path / "scaling.png")
-        write_atomic(made[-1], picture)
-    made.append(study.path / "report.html")
-    write_atomic(made[-1], page(report, picture))
-    return made
+        paths.append(study.path / "scaling.png")
+        write_atomic(paths[-1], picture)
+    paths.append(study.path / "report.html")
+    write_atomic(paths[-1], page(report, picture))
+    return paths
 
 
 def to_csv(points: Sequence[Mapping[str, Any]]) -> str:
@@ -129,10 +129,10 @@ LEFT = ("backend", "algorithm")
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table: one row a backend and number of ranks, times in ms."""
-    made = []
+    cells = []
     for p in sorted(report["points"], key=lambda p: (p["comm"] == ISOLATED, p["comm"], p["ranks"])):
         name = p["comm"] if p["comm"] in (p["backend"], ISOLATED) else f"{p['comm']} ({p['backend']})"
-        made.append(
+        cells.append(
             [
                 str(p["ranks"]) + ("*" if p["oversubscribed"] else ""),
                 name,
@@ -144,7 +144,7 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
                 *(show(p["parts"][part], 1e3, 2) for part in PARTS),
             ]
         )
-    return made
+    return cells
 
 
 def show(value: Mapping[str, Any] | None, scale: float, digits: int) -> str:
@@ -157,24 +157,24 @@ def show(value: Mapping[str, Any] | None, scale: float, digits: int) -> str:
 
 def notes(report: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know besides."""
-    found = []
+    texts = []
     if any(p["oversubscribed"] for p in report["points"]):
-        found.append("* more threads than cores: not a measurement of scaling")
+        texts.append("* more threads than cores: not a measurement of scaling")
     if report["setting"]["synthetic"]:
-        found.append("random samples from memory: no file was read")
+        texts.append("random samples from memory: no file was read")
     if not all(p["finite"] for p in report["points"]):
-        found.append("losses became non-finite while steps were timed: speed is not affected, a training would end")
+        texts.append("losses became non-finite while steps were timed: speed is not affected, a training would end")
     backends = {p["comm"] for p in report["points"]}
-    found += [
+    texts += [
         f"{comm}: no point of one rank, so no efficiency"
         for comm in sorted(backends)
         if not any(p["ranks"] == 1 for p in report["points"] if p["comm"] == comm)
     ]
     for failure in report["failures"]:
-        found.append(f"failed: {failure['ranks']} ranks ({failure['comm']}): {failure['reason']}")
+        texts.append(f"failed: {failure['ranks']} ranks ({failure['comm']}): {failure['reason']}")
     for failure in report["allreduce_failures"]:
-        found.append(f"failed: allreduce on {failure['ranks']} ranks ({failure['comm']}): {failure['reason']}")
-    return list(dict.fromkeys(found))
+        texts.append(f"failed: allreduce on {failure['ranks']} ranks ({failure['comm']}): {failure['reason']}")
+    return list(dict.fromkeys(texts))
 
 
 def title(report: Mapping[str, Any]) -> str:

@@ -35,21 +35,22 @@ def varied(table: Table) -> list[Dimension]:
 @styled
 def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
     """Score against each hyper-parameter; None if no trial has a score or nothing differs."""
-    shown, names = varied(table), short_names([d.key for d in table.dimensions()])
+    dimensions, names = varied(table), short_names([d.key for d in table.dimensions()])
     rows = table.searched()
     scores = [r.score for r in rows if r.score is not None]
-    if not shown or not scores:
+    if not dimensions or not scores:
         return None
-    columns = min(3, len(shown))
-    figure = new_figure((4.3 * columns, 3.3 * math.ceil(len(shown) / columns) + 0.5))
-    panels = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False, sharey=True)
-    for panel in panels.flat[len(shown) :]:
+    columns = min(3, len(dimensions))
+    figure = new_figure((4.3 * columns, 3.3 * math.ceil(len(dimensions) / columns) + 0.5))
+    panels = figure.subplots(math.ceil(len(dimensions) / columns), columns, squeeze=False, sharey=True)
+    for panel in panels.flat[len(dimensions) :]:
         panel.set_axis_off()
-    for panel, domain in zip(panels.flat, shown):
-        _draw_scores(panel, domain, rows, standings)
-        _value_axis(panel, domain, {x for r in rows if (x := domain.place(r.params.get(domain.key))) is not None})
-        panel.set_xlabel(_text(names[domain.key]))
-        without = sum(domain.place(r.params.get(domain.key)) is None for r in rows)
+    for panel, dimension in zip(panels.flat, dimensions):
+        _draw_scores(panel, dimension, rows, standings)
+        places = [dimension.place(r.params.get(dimension.key)) for r in rows]
+        _value_axis(panel, dimension, {place for place in places if place is not None})
+        panel.set_xlabel(_text(names[dimension.key]))
+        without = places.count(None)
         if without:
             panel.set_title(f"{without} trials without it", fontsize=9, color=REAL)
     _score_axis(panels[0, 0], scores)
@@ -60,21 +61,21 @@ def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | No
     return figure
 
 
-def _draw_scores(panel: Axes, domain: Dimension, rows: Sequence[Row], standings: Sequence[Standing]) -> None:
+def _draw_scores(panel: Axes, dimension: Dimension, rows: Sequence[Row], standings: Sequence[Standing]) -> None:
     def x_of(row: Row | Standing) -> float | None:
-        place = domain.place(row.params.get(domain.key))
+        place = dimension.place(row.params.get(dimension.key))
         # Choices lie side by side, so that trials of the same do not hide one another.
-        aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if domain.labels else 0.0
+        aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if dimension.labels else 0.0
         return None if place is None else place + aside
 
     kinds: tuple[tuple[str, list[Row], dict[str, Any]], ...] = (
         ("complete", [r for r in rows if r.state == "complete"], {"marker": "o", "color": DONE, "ms": 5, "alpha": 0.8}),
         ("pruned", [r for r in rows if r.state == "pruned"], {"marker": "v", "color": REAL, "ms": 5, "mfc": "none"}),
     )
-    for label, mine, style in kinds:
-        found = [(x, r.score) for r in mine if (x := x_of(r)) is not None and r.score is not None]
-        if found:
-            panel.plot(*zip(*found), ls="none", label=label, **style)
+    for label, of_kind, style in kinds:
+        points = [(x, r.score) for r in of_kind if (x := x_of(r)) is not None and r.score is not None]
+        if points:
+            panel.plot(*zip(*points), ls="none", label=label, **style)
     failed = [x for r in rows if r.state == "failed" and (x := x_of(r)) is not None]
     if failed:  # at the upper edge: whatever score they had, it is not that of a whole training
         edge = panel.get_xaxis_transform()
@@ -89,11 +90,11 @@ def _draw_scores(panel: Axes, domain: Dimension, rows: Sequence[Row], standings:
         )  # fmt: skip
     if standings and (x := x_of(standings[0])) is not None and math.isfinite(standings[0].value):
         panel.plot(x, standings[0].value, "o", ms=13, mfc="none", mew=1.6, color="black", label="first place", zorder=5)
-    for place in range(len(domain.labels)):
+    for place in range(len(dimension.labels)):
         mine_here = [
             r.score
             for r in rows
-            if r.state == "complete" and r.score is not None and domain.place(r.params.get(domain.key)) == place
+            if r.state == "complete" and r.score is not None and dimension.place(r.params.get(dimension.key)) == place
         ]
         if len(mine_here) > 2:
             middle = float(np.median(mine_here))
@@ -136,9 +137,9 @@ def _draw_numbers(panel: Axes, table: Table) -> None:
     )
     rows, best = table.searched(), list[tuple[int, float]]()
     for label, states, style in kinds:
-        found = [(r.number, r.score) for r in rows if r.state in states and r.score is not None]
-        if found:
-            panel.plot(*zip(*found), ls="none", ms=6, label=label, **style)
+        points = [(r.number, r.score) for r in rows if r.state in states and r.score is not None]
+        if points:
+            panel.plot(*zip(*points), ls="none", ms=6, label=label, **style)
     for row in rows:
         if row.state == "complete" and row.score is not None:
             best.append((row.number, min(row.score, best[-1][1]) if best else row.score))
@@ -163,28 +164,28 @@ def _parallel_width(table: Table) -> float:
 def _draw_parallel(panel: Axes, table: Table) -> None:
     rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
     scores = [r.score for r in rows if r.state == "complete" and r.score is not None]
-    shown, norm = varied(table), _norm(scores)
+    dimensions, norm = varied(table), _norm(scores)
     names = short_names([d.key for d in table.dimensions()])
     palette, absent = colormaps["viridis"], False
     for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
-        y = [_height(d, row.params.get(d.key)) for d in shown]
+        y = [_height(d, row.params.get(d.key)) for d in dimensions]
         if row.state == "complete" and row.score is not None:
             end = float(norm(row.score))
-            panel.plot(range(len(shown) + 1), [*y, end], color=palette(norm(row.score)), lw=1.6, alpha=0.9)
+            panel.plot(range(len(dimensions) + 1), [*y, end], color=palette(norm(row.score)), lw=1.6, alpha=0.9)
         else:
-            panel.plot(range(len(shown)), y, color=FAINT, lw=0.8, ls="--", zorder=1)
-    for x, domain in enumerate(shown):
-        for height, label in _ticks(domain):
+            panel.plot(range(len(dimensions)), y, color=FAINT, lw=0.8, ls="--", zorder=1)
+    for x, dimension in enumerate(dimensions):
+        for height, label in _ticks(dimension):
             _tick(panel, x, height, label)
-        if any(domain.place(r.params.get(domain.key)) is None for r in rows):
+        if any(dimension.place(r.params.get(dimension.key)) is None for r in rows):
             _tick(panel, x, ABSENT, "not set")
             absent = True
     for score in (min(scores), _middle(norm, scores), max(scores)):
-        _tick(panel, len(shown), float(norm(score)), f"{score:.4g}")
-    for x, name in enumerate([*(names[d.key] for d in shown), "score"]):
+        _tick(panel, len(dimensions), float(norm(score)), f"{score:.4g}")
+    for x, name in enumerate([*(names[d.key] for d in dimensions), "score"]):
         panel.plot([x, x], [0.0, 1.0], color=REAL, lw=0.9, zorder=2)
         panel.annotate(_text(name), (x, 1.06), rotation=22, ha="left", va="bottom", fontsize=10, annotation_clip=False)
-    panel.set_xlim(-0.25, len(shown) + 0.6)
+    panel.set_xlim(-0.25, len(dimensions) + 0.6)
     panel.set_ylim(ABSENT - 0.05 if absent else -0.04, 1.03)
     panel.set_axis_off()
 
@@ -193,22 +194,22 @@ ABSENT = -0.12
 """Height of what a trial does not have, below the values."""
 
 
-def _height(domain: Dimension, value: Any) -> float:
-    place = domain.place(value)
+def _height(dimension: Dimension, value: Any) -> float:
+    place = dimension.place(value)
     if place is None:
         return ABSENT
-    low, high = domain.low, domain.high
-    if domain.is_log:
+    low, high = dimension.low, dimension.high
+    if dimension.is_log:
         low, high, place = math.log(low), math.log(high), math.log(place)
     return (place - low) / (high - low) if high > low else 0.5
 
 
-def _ticks(domain: Dimension) -> list[tuple[float, str]]:
-    if domain.labels:
-        step = max(1, math.ceil(len(domain.labels) / 10))
-        return [(i / max(1.0, domain.high), name) for i, name in enumerate(domain.labels) if i % step == 0]
-    middle = math.sqrt(domain.low * domain.high) if domain.is_log else 0.5 * (domain.low + domain.high)
-    return [(_height(domain, v), f"{v:.3g}") for v in (domain.low, middle, domain.high)]
+def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
+    if dimension.labels:
+        step = max(1, math.ceil(len(dimension.labels) / 10))
+        return [(i / max(1.0, dimension.high), name) for i, name in enumerate(dimension.labels) if i % step == 0]
+    middle = math.sqrt(dimension.low * dimension.high) if dimension.is_log else 0.5 * (dimension.low + dimension.high)
+    return [(_height(dimension, v), f"{v:.3g}") for v in (dimension.low, middle, dimension.high)]
 
 
 def _tick(panel: Axes, x: float, height: float, label: str) -> None:
@@ -218,16 +219,16 @@ def _tick(panel: Axes, x: float, height: float, label: str) -> None:
 
 
 @styled
-def importance_figure(found: Importance) -> Figure | None:
+def importance_figure(importance: Importance) -> Figure | None:
     """Bars, with the level of chance."""
-    if not found.weights:
+    if not importance.weights:
         return None
-    names = short_names([w.key for w in found.weights])
-    figure = new_figure((7.2, 1.2 + 0.36 * len(found.weights)))
+    names = short_names([w.key for w in importance.weights])
+    figure = new_figure((7.2, 1.2 + 0.36 * len(importance.weights)))
     panel = figure.subplots()
-    y = np.arange(len(found.weights))[::-1]
-    shares, chances = ([getattr(w, name) for w in found.weights] for name in ("share", "chance"))
-    colours = [DONE if w.share > w.chance else FAINT for w in found.weights]
+    y = np.arange(len(importance.weights))[::-1]
+    shares, chances = ([getattr(w, name) for w in importance.weights] for name in ("share", "chance"))
+    colours = [DONE if w.share > w.chance else FAINT for w in importance.weights]
     panel.barh(y, shares, 0.62, color=colours)
     right = max(1.08 * max(shares), min(1.08 * max(chances), 1.0))
     inside = [(c, at) for c, at in zip(chances, y) if c < right]
@@ -235,7 +236,7 @@ def importance_figure(found: Importance) -> Figure | None:
                label="95% level of chance")  # fmt: skip
     beyond = [at for c, at in zip(chances, y) if c >= right]
     panel.plot([0.985 * right] * len(beyond), beyond, ">", ms=6, mfc="none", color=FAKE)
-    panel.set_yticks(y, [_text(names[w.key]) for w in found.weights])
+    panel.set_yticks(y, [_text(names[w.key]) for w in importance.weights])
     panel.yaxis.set_minor_locator(NullLocator())
     panel.tick_params(axis="y", left=False, right=False)
     panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -270,9 +271,9 @@ def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
         panel.plot(x, y, **style, label=None if row.state in seen else row.state)
         seen.add(row.state)
     for number, colour in zip(leading, itertools.cycle(COLOURS)):
-        found = table.row(number)
-        if found is not None and found.curve:
-            x, y = zip(*found.curve)
+        leader = table.row(number)
+        if leader is not None and leader.curve:
+            x, y = zip(*leader.curve)
             panel.plot(
                 x, y, "o-" if len(x) < 30 else "-", ms=3, lw=1.6, color=colour, label=f"trial {number}", zorder=3
             )
@@ -287,10 +288,10 @@ def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
 @styled
 def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
     """Configurations that were repeated: scores with fresh seeds, their mean, the score that selected them."""
-    shown = [s for s in standings if s.repeats is not None]
-    if not shown:
+    repeated = [s for s in standings if s.repeats is not None]
+    if not repeated:
         return None
-    figure = new_figure((8.6, 1.5 + 0.5 * len(shown)))
+    figure = new_figure((8.6, 1.5 + 0.5 * len(repeated)))
     panel = figure.subplots()
     once: set[str] = set()
 
@@ -300,7 +301,7 @@ def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
         return text if fresh else None
 
     values: list[float] = []
-    for y, s in zip(range(len(shown))[::-1], shown):
+    for y, s in zip(range(len(repeated))[::-1], repeated):
         if s.repeats is None:
             continue
         values += [*s.scores, s.repeats.mean]
@@ -318,10 +319,10 @@ def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
                 s.test.mean, y - 0.22, xerr=s.test.error, fmt="s", ms=5, lw=1.3, capsize=3, color=FAKE,
                 label=label("mean on test events"),
             )  # fmt: skip
-    panel.set_yticks(range(len(shown))[::-1], [f"trial {s.number}" for s in shown])
+    panel.set_yticks(range(len(repeated))[::-1], [f"trial {s.number}" for s in repeated])
     panel.yaxis.set_minor_locator(NullLocator())
     panel.tick_params(axis="y", left=False, right=False)
-    panel.set_ylim(-0.6, len(shown) - 0.4)
+    panel.set_ylim(-0.6, len(repeated) - 0.4)
     _score_axis(panel, values, vertical=False)
     panel.set_xlabel("Score")
     figure.legend(loc="outside upper center", ncols=4, fontsize=9)
@@ -355,21 +356,21 @@ _ROOM = 0.17
 """Of a panel's width, that a label needs."""
 
 
-def _value_axis(panel: Axes, domain: Dimension, values: set[float]) -> None:
-    if domain.labels:
-        long = sum(len(name) for name in domain.labels) > 28
-        labels = [_text(_cut(name, 16)) for name in domain.labels]
+def _value_axis(panel: Axes, dimension: Dimension, values: set[float]) -> None:
+    if dimension.labels:
+        long = sum(len(name) for name in dimension.labels) > 28
+        labels = [_text(_cut(name, 16)) for name in dimension.labels]
         panel.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlim(-0.6, len(labels) - 0.4)
         return
-    if domain.is_log:
+    if dimension.is_log:
         panel.set_xscale("log")
-    if isinstance(domain, Int) and len(values) <= 8:
+    if isinstance(dimension, Int) and len(values) <= 8:
         panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
         panel.xaxis.set_minor_locator(NullLocator())
     panel.margins(x=0.06)
-    if domain.is_log and not (isinstance(domain, Int) and len(values) <= 8):
+    if dimension.is_log and not (isinstance(dimension, Int) and len(values) <= 8):
         ticks = log_ticks(*panel.get_xlim())
         panel.set_xticks(ticks, [f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") for value in ticks])
         panel.xaxis.set_minor_formatter(NullFormatter())

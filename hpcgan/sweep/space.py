@@ -95,12 +95,12 @@ class Space:
             values = {d.key: d.grid() for d in self.dimensions}
         except InputError as error:
             raise InputError(f"{self.where}: {SECTION}.{error}") from None
-        found: list[dict[str, Any]] = []
+        trials: list[dict[str, Any]] = []
         for params in self.combinations(values):
-            found.append(params)
-            if len(found) > 1_000_000:
+            trials.append(params)
+            if len(trials) > 1_000_000:
                 raise InputError(f"{self.where}: {SECTION}: a grid of more than a million trials; take fewer points")
-        return found
+        return trials
 
     def combinations(self, values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
         """Parameters of trials with all of these values of each key, the last key changing fastest."""
@@ -215,15 +215,15 @@ def _coerced(space: Space, key: str, value: Any) -> Any:
         except InputError as error:
             refused = refused or error
             continue
-        return _as_given(value, _value_at(config.dump(), key))
+        return _as_written(value, _value_at(config.dump(), key))
     assert refused is not None
     raise refused
 
 
-def _as_given(given: Any, taken: Any) -> Any:
+def _as_written(written: Any, taken: Any) -> Any:
     """A value that was taken, without the defaults that came with a section."""
-    if isinstance(given, dict) and isinstance(taken, dict):
-        return {key: _as_given(value, taken.get(key, value)) for key, value in given.items()}
+    if isinstance(written, dict) and isinstance(taken, dict):
+        return {key: _as_written(value, taken.get(key, value)) for key, value in written.items()}
     return taken
 
 
@@ -281,14 +281,14 @@ def _check_reachable(space: Space, where: str) -> None:
 
 def _ancestors(d: Dimension, by_key: Mapping[str, Dimension]) -> set[str]:
     """Keys that are searched and on which it depends whether a dimension is."""
-    found: set[str] = set()
+    ancestors: set[str] = set()
     left = [key for key in d.when if key in by_key]
     while left:
         key = left.pop()
-        if key not in found:
-            found.add(key)
+        if key not in ancestors:
+            ancestors.add(key)
             left += [other for other in by_key[key].when if other in by_key]
-    return found
+    return ancestors
 
 
 def _another(d: Dimension, named: Sequence[Any]) -> list[Any]:
@@ -307,7 +307,7 @@ def override(raw: Any, items: Sequence[str]) -> Any:
     """
     if not isinstance(raw, dict) or not items:
         return raw
-    made = dict(_flat(raw))
+    section = dict(_flat(raw))
     for item in items:
         key, equals, text = item.removeprefix(f"{SECTION}.").partition("=")
         try:
@@ -318,10 +318,10 @@ def override(raw: Any, items: Sequence[str]) -> Any:
             raise InputError(
                 f"override '{item}': write it as {SECTION}.key={{uniform: [0, 1]}}, or null to leave it out"
             )
-        made.pop(key, None)
+        section.pop(key, None)
         if value is not None:
-            made[key] = value
-    return made
+            section[key] = value
+    return section
 
 
 def _flat(raw: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

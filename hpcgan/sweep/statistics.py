@@ -129,7 +129,7 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
     for r in rows:
         if r.repeat_of is not None:
             repeats.setdefault(r.repeat_of, []).append(r)
-    found = []
+    standings = []
     for number in sorted({*originals, *repeats}):
         own, again = originals.get(number), repeats.get(number, [])
         done = [r for r in again if r.state == "complete" and r.score is not None]
@@ -137,7 +137,7 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
         if not (done or scored):
             continue
         scores = tuple(r.score for r in done if r.score is not None)
-        found.append(
+        standings.append(
             Standing(
                 place=0,
                 number=number,
@@ -151,8 +151,8 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
                 test_spread=own.test_spread if own is not None else None,
             )
         )
-    found.sort(key=lambda s: (s.repeats is None, s.unfinished, s.value, s.number))
-    return [_placed(standing, place, found[0]) for place, standing in enumerate(found, start=1)]
+    standings.sort(key=lambda s: (s.repeats is None, s.unfinished, s.value, s.number))
+    return [_placed(standing, place, standings[0]) for place, standing in enumerate(standings, start=1)]
 
 
 def _placed(standing: Standing, place: int, first: Standing) -> Standing:
@@ -258,8 +258,8 @@ def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importa
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / len(rows))
 
         def evaluate(dealt: np.ndarray) -> dict[str, float]:
-            found: dict[str, float] = evaluator.evaluate(study, target=lambda trial: float(dealt[trial.number]))
-            return found
+            shares: dict[str, float] = evaluator.evaluate(study, target=lambda trial: float(dealt[trial.number]))
+            return shares
 
         measured = evaluate(scores)
         rng = np.random.default_rng(seed)

@@ -107,33 +107,12 @@ class Assignment:
     lost: Whole = 0
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def result(
-        self,
-        attempt: int,
-        state: State,
-        reason: str | None,
-        *,
-        score: float | None = None,
-        epoch: int | None = None,
-        epochs: int = 0,
-        started: float | None = None,
-    ) -> Result:
-        """What came of it, as of now; by default nothing."""
+    def result(self, attempt: int, state: State, reason: str | None, **fields: Any) -> Result:
+        """What came of it, as of now; without `fields`, nothing."""
         now = time.time()
-        return Result(
-            number=self.number,
-            params=self.params,
-            seed=self.seed,
-            repeat_of=self.repeat_of,
-            attempt=attempt,
-            state=state,
-            score=score,
-            epoch=epoch,
-            epochs=epochs,
-            reason=reason,
-            started=now if started is None else started,
-            ended=now,
-        )
+        nothing = {"score": None, "epoch": None, "epochs": 0, "started": now, "ended": now}
+        trial = {"number": self.number, "params": self.params, "seed": self.seed, "repeat_of": self.repeat_of}
+        return Result(**{**nothing, **trial, "attempt": attempt, "state": state, "reason": reason, **fields})
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -247,16 +226,11 @@ class StudyDirectory:
         InputError
             There is no study here, or its description cannot be read.
         """
-        try:
-            raw = _read_json(self.description_file)
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{self.path}: not a study (no study.json in it)") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.description_file}: cannot be read: {error}") from None
-        version = raw.get("version") if isinstance(raw, dict) else None
-        if version != VERSION:
-            raise InputError(f"{self.description_file}: version {version} of the format; this is version {VERSION}")
-        return _record(Description, raw, f"{self.description_file}: is no description of a study")
+        if not self.exists:
+            raise InputError(f"{self.path}: not a study (no study.json in it)")
+        description = _read(Description, self.description_file, "is no description of a study")
+        assert description is not None  # it was there a moment ago
+        return description
 
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
@@ -270,14 +244,7 @@ class StudyDirectory:
         InputError
             Its file cannot be read.
         """
-        try:
-            return _record(
-                SweepSection, _read_json(self.goal_file), f"{self.goal_file}: does not say how much is to do"
-            )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.goal_file}: cannot be read: {error}") from None
+        return _read(SweepSection, self.goal_file, "does not say how much is to be done")
 
     def write_goal(self, goal: SweepSection) -> None:
         """Write how much is to be done."""
@@ -291,17 +258,10 @@ class StudyDirectory:
         InputError
             Its file cannot be read; the message says which.
         """
-        file = self.assignment_file(number)
-        remedy = f"delete the directory of trial {number} to run it anew"
-        try:
-            raw = _read_json(file)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
-        assignment = _record(Assignment, raw, f"{file}: does not say what the trial is", remedy)
-        if assignment.number != number:
-            raise InputError(f"{file}: says what trial {assignment.number} is; {remedy}")
+        file, remedy = self.assignment_file(number), f"; delete the directory of trial {number} to run it anew"
+        assignment = _read(Assignment, file, "does not say what the trial is", remedy)
+        if assignment is not None and assignment.number != number:
+            raise InputError(f"{file}: says what trial {assignment.number} is{remedy}")
         return assignment
 
     def write_assignment(self, assignment: Assignment) -> None:
@@ -330,16 +290,10 @@ class StudyDirectory:
         InputError
             Its file cannot be read; the message says which.
         """
-        file, remedy = self.result_file(number), f"delete it to run trial {number} again"
-        try:
-            raw = _read_json(file)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read ({error}); {remedy}") from None
-        result = _record(Result, raw, f"{file}: is no result of a trial", remedy)
-        if result.number != number:
-            raise InputError(f"{file}: is the result of trial {result.number}; {remedy}")
+        file, remedy = self.result_file(number), f"; delete it to run trial {number} again"
+        result = _read(Result, file, "is no result of a trial", remedy)
+        if result is not None and result.number != number:
+            raise InputError(f"{file}: is the result of trial {result.number}{remedy}")
         return result
 
     def write_result(self, result: Result) -> None:
@@ -348,27 +302,33 @@ class StudyDirectory:
         write_atomic(self.result_file(result.number), text)
 
 
-def _record(kind: type[_Record], raw: Any, what: str, remedy: str = "") -> _Record:
-    """A record of a file's content; InputError with the first thing that is wrong with it."""
-    if not isinstance(raw, dict):
-        reason = "no section of keys"
-    else:
-        try:
-            return kind(**raw)
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['type']}"
-    raise InputError(f"{what} ({reason})" + f"; {remedy}" * bool(remedy))
+def _read(record: type[_Record], file: Path, otherwise: str, remedy: str = "") -> _Record | None:
+    """The record in a file; None if there is no file.
 
-
-def _read_json(file: Path) -> Any:
-    """Content of a file without NaN or infinities, which JSON lacks; OSError and ValueError say what is wrong."""
+    Raises
+    ------
+    InputError
+        One line with what is wrong first: with the file, or with the content, which is `otherwise` than it should be.
+    """
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        check_json(content)
+    except FileNotFoundError:
+        return None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
-    check_json(raw)
-    return raw
+        raise InputError(f"{file}: cannot be read (nested too deeply){remedy}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error}){remedy}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: {otherwise} (no section of keys){remedy}")
+    if record is Description and content.get("version") != VERSION:
+        raise InputError(f"{file}: version {content.get('version')} of the format; this is version {VERSION}")
+    try:
+        return record(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+    reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['type']}"
+    raise InputError(f"{file}: {otherwise} ({reason}){remedy}")
 
 
 def check_json(value: Any) -> None:

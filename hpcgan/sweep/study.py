@@ -175,15 +175,15 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
         if study.path.exists() and RunDirectory(study.path).exists and not study.trials.is_dir():
             raise InputError(f"{study.path}: holds a run, not a study; give another directory with --out")
         return
-    there = study.description()
-    if there == description:
+    present = study.description()
+    if present == description:
         return
-    found = differences(_compared(study, there), {**asdict(description), "identity": _identity(base)})
-    if not found:
+    differing = differences(_compared(study, present), {**asdict(description), "identity": _identity(base)})
+    if not differing:
         run_data.check(RunDirectory(study.path), base, run_data.identify(base), "study", "--out")
-    shown = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in found[:3])
-    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-    raise InputError(f"{study.path}: holds another study ({shown}{more}); give another directory with --out")
+    listed = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
+    more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+    raise InputError(f"{study.path}: holds another study ({listed}{more}); give another directory with --out")
 
 
 def _follow(study: StudyDirectory, base: Config) -> None:
@@ -199,9 +199,9 @@ def threads_of(study: StudyDirectory) -> int | None:
     return study.description().threads if study.exists else None
 
 
-def _compared(study: StudyDirectory, there: Description) -> dict[str, Any]:
+def _compared(study: StudyDirectory, description: Description) -> dict[str, Any]:
     raw = RunDirectory(study.path).read_config()
-    return {**asdict(there), "identity": _strip(raw)}
+    return {**asdict(description), "identity": _strip(raw)}
 
 
 def _label(key: str) -> str:

@@ -147,8 +147,8 @@ class Table:
 
     def counts(self, rows: Iterable[Row] | None = None) -> dict[str, int]:
         """Number of trials (all, by default) in each state."""
-        found = [r.state for r in (self.rows if rows is None else rows)]
-        return {state: found.count(state) for state in ROW_STATES}
+        states = [r.state for r in (self.rows if rows is None else rows)]
+        return {state: states.count(state) for state in ROW_STATES}
 
 
 class TableReader:

@@ -97,8 +97,8 @@ class Trial:
             with open(self.study.log_file(self.number), "ab") as log:
                 if self._is_done(assignment):  # by whoever had the lease before
                     code = EXIT_DONE
-                elif (found := self.study.result(self.number)) is not None:
-                    code = self._score(found, log)
+                elif (result := self.study.result(self.number)) is not None:
+                    code = self._score(result, log)
                 else:
                     code = self._train(assignment, description.ranks, description.threads, lease, log)
         finally:
@@ -108,8 +108,8 @@ class Trial:
         return EXIT_INTERRUPTED if stopped else code
 
     def _is_done(self, assignment: Assignment) -> bool:
-        found = self.study.result(self.number)
-        return found is not None and (found.test_score is not None or not assignment.test)
+        result = self.study.result(self.number)
+        return result is not None and (result.test_score is not None or not assignment.test)
 
     def _on_lost(self, text: str) -> None:
         """Another process has the trial: end everything here, at once."""

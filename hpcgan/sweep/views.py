@@ -63,13 +63,13 @@ def status(path: Path, *, once: bool) -> int:
         most = max(3, console.height - 10 - len(table.problems))
         return _picture(table, most, console.width), _under_way(table)
 
-    shown, going = picture()
+    content, going = picture()
     try:
-        with Live(shown, console=console, auto_refresh=False) as live:
+        with Live(content, console=console, auto_refresh=False) as live:
             while going:
                 time.sleep(REFRESH_S)
-                shown, going = picture()
-                live.update(shown, refresh=True)
+                content, going = picture()
+                live.update(content, refresh=True)
     except KeyboardInterrupt:
         pass
     return EXIT_DONE

@@ -77,14 +77,14 @@ class Loop:
         comm.beat(f"the data of epoch {counters.epoch + 1}")
         for real, draws in assembly.rest_of_epoch():
             comm.beat(f"step {counters.step}")
-            stop = self._requests.stop_requested
+            stop, attention = self._requests.look()
             result = assembly.method.step(
                 counters.step,
                 real,
                 draws,
                 learning_rates=assembly.learning_rates(),
                 samples=counters.samples + global_batch,
-                attention=stop or self._requests.has_commands,
+                attention=attention,
                 epochs=assembly.epochs_done,
             )
             counters.advance(global_batch)

@@ -96,12 +96,14 @@ class Reporter:
             return
         if not self._stepped:  # building the step is no part of what is left
             self._stepped, self._started, self._first = True, time.monotonic(), done
+        now = time.monotonic()
+        if self._bar is None and now - self._shown <= _LINE_EVERY_S:
+            return
         losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
         text = f"{_rate(rate)}{losses}"
-        now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
-        elif now - self._shown > _LINE_EVERY_S:
+        else:
             self._shown = now
             self.message(f"epoch {done:.2f}/{self._epochs}  {text}  left {self._left(done)}")
 

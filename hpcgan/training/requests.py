@@ -101,15 +101,10 @@ class Requests:
         self._verdict_file = run.verdict_file
         self._inbox = Inbox(run) if assembly.comm.is_root else None
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether a signal has asked this rank to stop."""
-        return self._stop.requested is not None
-
-    @property
-    def has_commands(self) -> bool:
-        """Whether commands wait, on rank 0; looks at the directory seldom."""
-        return self._inbox is not None and self._inbox.waiting()
+    def look(self) -> tuple[bool, bool]:
+        """Whether a signal has asked this rank to stop; whether it has anything to say: that, or commands that wait."""
+        stop = self._stop.requested is not None
+        return stop, stop or (self._inbox is not None and self._inbox.waiting())
 
     def verdict(self) -> str | None:
         """Why the training shall end before its last epoch: rank 0 looks, all ranks hear."""
@@ -148,7 +143,7 @@ class Requests:
                 return time.monotonic() - begun
             self._comm.beat(f"the end of the pause at step {counters.step}")
             time.sleep(PAUSED_S)
-            stop = self.stop_requested
+            stop = self._stop.requested is not None
 
     def _obey(self, commands: Sequence[Mapping[str, Any]]) -> bool:
         """Do what commands say, which are the same on all ranks; True if one of them says to stop.

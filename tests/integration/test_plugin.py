@@ -64,7 +64,7 @@ def run(place: Place) -> Path:
 
 def test_its_data_are_made_and_described(place: Place) -> None:
     assert "jets25    generate 25 x 25 images of jets" in place.hpcgan("data", "--help")
-    assert "--prongs P" in place.hpcgan("data", "jets25", "--help")
+    assert "--prongs N" in place.hpcgan("data", "jets25", "--help")
     described = place.hpcgan("data", "info", "data/jets25")
     assert "120 samples" in described
     assert "25 x 25, GeV" in described
@@ -97,11 +97,21 @@ def test_its_run_generates_exports_and_is_reported(place: Place, run: Path) -> N
     assert {"jet_pt", "lit_pixels", "width"} <= {figure["name"] for figure in report["figures"]}
 
 
-def test_it_is_swept(place: Place) -> None:
+def test_it_is_swept_by_an_executor_of_its_own(place: Place) -> None:
     pytest.importorskip("optuna")
-    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--repeats", "0", "--out", "study")
-    place.hpcgan("sweep", "search.yaml", *SMALL, *options)
+    options = ("--trials", "2", "--concurrency", "2", "--threads", "1", "--out", "study")
+    place.hpcgan("sweep", "search.yaml", *SMALL, *options, "--executor", "jets25.executor:Plain")
     assert len(sweeps.table(place.folder / "study")) == 2
+
+
+def test_a_method_and_a_backend_of_its_own(place: Place) -> None:
+    options = ("method=moments", "comm.backend=jets25.backend:Counting", "training.generator.learning_rate=1e-3")
+    output = place.hpcgan("train", "jets25.yaml", *SMALL, *options, "--run", "moments")
+    assert "1 rank (counting)" in output
+    records = [json.loads(line) for line in (place.folder / "moments" / "metrics.jsonl").read_text().splitlines()]
+    (epoch,) = [record for record in records if record["kind"] == "epoch"]
+    assert set(epoch["losses"]) == {"difference"}
+    place.hpcgan("generate", "moments", "-n", "5", "--out", "moments.h5")
 
 
 def test_a_class_needs_no_entry_point_but_a_place_that_every_rank_finds(place: Place) -> None:

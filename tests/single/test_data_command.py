@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
 from hpcgan.data.storage import SPLITS
-from hpcgan.errors import InputError
 from hpcgan.problems.detector_images import generate
 from hpcgan.problems.detector_images.files import open_images
 
@@ -83,7 +82,7 @@ def test_both_ends_belong_to_an_axis(start: int, step: int, steps: int) -> None:
 
 @given(st.text(alphabet="0123456789:.,-e ", max_size=20))
 def test_any_text_is_a_grid_or_refused(text: str) -> None:
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(ValueError):
         assert 1 <= len(generate.grid(text)) <= (generate.GRID_LIMIT + 1) ** 2
 
 
@@ -149,7 +148,7 @@ def test_info_of_files_of_other_people(tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "message"),
     [
         (["rpv", "--mass", "850,1400", "--events", "10"], "m_neutralino = 1400 GeV"),
-        (["rpv", "--mass", "nan,1", "--events", "10"], "m_gluino = nan GeV"),
+        (["rpv", "--mass", "nan,1", "--events", "10"], "finite number"),
         (["rpv", "--mass", "9000,850", "--events", "10"], "too heavy"),
         (["rpv", "--mass", "1400,850", "--mass", "1400,850.0", "--events", "10"], "named twice"),
         (["rpv", "--mass", "1400,850", "--events", "3"], "at least 5"),

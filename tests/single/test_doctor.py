@@ -43,13 +43,13 @@ def test_a_good_installation():
     ("described", "name", "status", "says"),
     [
         (
-            {"tensorflow": {"error": "ModuleNotFoundError: No module named 'tensorflow'"}},
+            {"tensorflow": {"error": "not installed"}},
             "TensorFlow",
             FAIL,
             "make setup",
         ),
-        ({"tensorflow": {"error": "import ended by SIGILL"}}, "TensorFlow", FAIL, "AVX"),
-        ({"tensorflow": {"error": "import ended by SIGILL"}}, "Horovod", FAIL, "make setup"),
+        ({"tensorflow": {"error": "import ended by SIGILL", "signal": "SIGILL"}}, "TensorFlow", FAIL, "AVX"),
+        ({"tensorflow": {"error": "import ended by SIGILL", "signal": "SIGILL"}}, "Horovod", FAIL, "make setup"),
         ({**GOOD, "horovod": {"error": "ImportError: undefined symbol: _ZN10"}}, "Horovod", FAIL, "make setup"),
         (changed(horovod_tensorflow="2.18.1"), "Horovod", FAIL, "TensorFlow is 2.15.1"),
         (changed(horovod_built_with={"mpi": False, "gloo": True}), "Horovod", FAIL, "cannot use MPI"),
@@ -139,7 +139,7 @@ def test_a_tensorflow_that_kills_its_process_is_an_answer(monkeypatch, tmp_path)
         monkeypatch.setattr(sys, "executable", str(path))
 
     python("kill -ILL $$")
-    assert doctor.describe_training() == {"tensorflow": {"error": "import ended by SIGILL"}}
+    assert doctor.describe_training() == {"tensorflow": {"error": "import ended by SIGILL", "signal": "SIGILL"}}
     python("echo 'No module named hpcgan' >&2; exit 1")
     assert doctor.describe_training() == {"tensorflow": {"error": "No module named hpcgan"}}
     python(f"echo noise; echo '{json.dumps(GOOD)}'")

@@ -48,7 +48,7 @@ class Sampler:
         self.problem = RpvProblem(RpvModel())
         self.config = SimpleNamespace(
             data=DataConfig(path=folder),
-            dump=lambda: {"name": "tiny <run>", "problem": "rpv", "data": {"path": str(folder)}},
+            dump=lambda: {"name": "tiny <run>", "problem": "rpv", "method": "gan", "data": {"path": str(folder)}},
         )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
 

@@ -153,7 +153,9 @@ class Sampler:
 
     def __init__(self, folder, copies=False):
         self.problem, self.copies = RpvProblem(RpvModel()), copies
-        self.config = SimpleNamespace(data=DataConfig(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv"})
+        self.config = SimpleNamespace(
+            data=DataConfig(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"}
+        )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
 
     def sample(self, n, seed, first=0):

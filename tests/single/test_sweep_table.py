@@ -109,8 +109,8 @@ DESCRIPTION = {"name": "x", "seed": 1, "space": {}, "sampler": "random", "pruner
     ("content", "message"),
     [
         ("{", "study.json: cannot be read"),
-        ("[" * 100_000, "study.json: cannot be read: nested too deeply"),
-        ("[]", "version None of the format"),
+        ("[" * 100_000, r"study.json: cannot be read \(nested too deeply"),
+        ("[]", "study.json: is no description of a study"),
         (json.dumps({**DESCRIPTION, "version": 2}), "version 2 of the format; this is version 1"),
         (json.dumps({"version": 1}), "study.json: .*missing"),
         (json.dumps({**DESCRIPTION, "version": 1, "colour": "red"}), "study.json: .*colour"),

@@ -140,14 +140,14 @@ def _save_tensors_picture(
             panels = [*((image, f"sample {i}") for i, image in enumerate(values[:3])), (means[name], "mean of all")]
             for column, (image, text) in enumerate(panels):
                 axes = figure.add_subplot(len(schema), 5, 5 * row + column + 1)
-                shown = values[:3] if column < 3 else image
+                range_of = values[:3] if column < 3 else image
                 norm: Normalize
-                positive = shown[shown > 0]
+                positive = range_of[range_of > 0]
                 if values.min() >= 0 and positive.size:  # intensities, many of them zero
                     norm = LogNorm(float(np.quantile(positive, 0.01)), max(float(positive.max()), 1e-30) * 1.001)
                     image = np.where(image > 0, image, np.nan)
                 else:
-                    low, high = (float(v) for v in np.quantile(shown, [0.005, 0.995]))
+                    low, high = (float(v) for v in np.quantile(range_of, [0.005, 0.995]))
                     norm = Normalize(low, max(high, low + 1e-30))
                 mesh = axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest", norm=norm)
                 axes.set_title(text)

@@ -192,13 +192,13 @@ class TensorFile(DataFile):
         bad = indices[(indices < -self.n) | (indices >= self.n)]
         if bad.size:
             raise IndexError(f"{self.path}: sample {bad[0]} of {self.n}")
-        found = {}
+        sample = {}
         for name, spec in self.schema.items():
             # One read a sample: h5py's fancy indexing needs sorted unique indices and is several times slower.
-            found[name] = np.empty((indices.size, *spec.shape), np.float32)
+            sample[name] = np.empty((indices.size, *spec.shape), np.float32)
             for position, index in enumerate((indices % self.n).tolist()):
-                found[name][position] = self._read(name, index)
-        return found
+                sample[name][position] = self._read(name, index)
+        return sample
 
     def column(self, name: str) -> np.ndarray:
         """One tensor of all samples, (N, *shape) float32."""
@@ -246,16 +246,16 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         with readable(path, group):
-            found = _find_group(path, file, group)
-            wanted = _schema_of(path, found, group) if schema is None else schema
-            data = {name: _find_tensor(path, found, group, name, spec) for name, spec in wanted.items()}
+            held = _find_group(path, file, group)
+            needed = _schema_of(path, held, group) if schema is None else schema
+            data = {name: _find_tensor(path, held, group, name, spec) for name, spec in needed.items()}
             lengths = {name: int(tensor.shape[0]) for name, tensor in data.items()}
             units = {} if schema is None else _conversions(path, data, schema)
         first, n = next(iter(lengths.items()))
         for name, length in lengths.items():
             if length != n:
                 raise InputError(f"{path}: {place(group, name)} has {length} samples but {place(group, first)} has {n}")
-        opened = TensorFile(path, file, data, wanted, n, group, units)
+        opened = TensorFile(path, file, data, needed, n, group, units)
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
@@ -278,21 +278,21 @@ def _find_group(path: Path, file: h5py.File, name: str = GROUP) -> h5py.Group:
 
 
 def _schema_of(path: Path, group: h5py.Group, group_name: str) -> dict[str, TensorSpec]:
-    found = {}
+    schema = {}
     for name in list(group.keys()):
         refuse_foreign(path, group, name, place(group_name, name))
         data = group[name]
         if isinstance(data, h5py.Dataset):
             shape = tuple(int(length) for length in data.shape[1:])
-            found[name] = TensorSpec(shape, _stated_unit(data))
-    if not found:
+            schema[name] = TensorSpec(shape, _stated_unit(data))
+    if not schema:
         raise InputError(f"{path}: {group_name} holds no data sets")
-    return found
+    return schema
 
 
 def _stated_unit(data: h5py.Dataset) -> str:
-    said = attributes.read(data)
-    return str(said.get("units", said.get("unit", "")))
+    attributes_of_data = attributes.read(data)
+    return str(attributes_of_data.get("units", attributes_of_data.get("unit", "")))
 
 
 def _what(group: str) -> str:

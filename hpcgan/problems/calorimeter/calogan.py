@@ -181,9 +181,9 @@ class CaloganProblem(Problem):
     @property
     def schema(self) -> Schema:
         whole = shower_files.schema_of(self.model.cells)
-        found = {name: whole[name] for name in LAYERS}
-        found[ENERGY] = TensorSpec((), "GeV", role="condition")
-        return {**found, **(LABEL if self.model.classes else {})}
+        schema = {name: whole[name] for name in LAYERS}
+        schema[ENERGY] = TensorSpec((), "GeV", role="condition")
+        return {**schema, **(LABEL if self.model.classes else {})}
 
     @property
     def point_conditions(self) -> tuple[str, ...]:
@@ -263,15 +263,15 @@ class CaloganProblem(Problem):
     ) -> Iterator[Callable[[Sample], None]]:
         folder, sizes = target_of(path, n)
         model, more = self.model, LABEL if self.model.classes else {}
-        said = {"overflow_means": "nothing: a generator makes none", **attributes}
+        of_file = {"overflow_means": "nothing: a generator makes none", **attributes}
         particle = model.particles[0] if len(model.particles) == 1 else ""
-        with shower_files.Writer(folder, sizes, model.cells, particle, said, force, more) as writer:
+        with shower_files.Writer(folder, sizes, model.cells, particle, of_file, force, more) as writer:
             yield lambda sample: writer.append({**_in_file(sample), **{name: sample[name] for name in more}})
 
     def encode(self, sample: Sample) -> Sample:
         """Energies in the cells in GeV, as the particle's."""
-        made = {name: sample[name] * sample[name].dtype.type(1.0 / MEV_PER_GEV) for name in LAYERS}
-        return {**made, **self.encode_conditions(sample)}
+        cells = {name: sample[name] * sample[name].dtype.type(1.0 / MEV_PER_GEV) for name in LAYERS}
+        return {**cells, **self.encode_conditions(sample)}
 
     def decode(self, sample: Sample) -> Sample:
         return {name: (sample[name] * MEV_PER_GEV).astype(np.float32) for name in LAYERS}
@@ -297,7 +297,7 @@ class CaloganProblem(Problem):
 
         Particles come in along z on the centre of a cube without a magnetic field: both are exact for any cells.
         """
-        found = {}
+        orders = {}
         for name, (rows, columns) in zip(LAYERS, self.model.shapes, strict=True):
             eta = np.broadcast_to(np.arange(columns, dtype=np.int32), (len(draws), columns))
             phi = np.broadcast_to(np.arange(rows, dtype=np.int32), (len(draws), rows))
@@ -306,8 +306,8 @@ class CaloganProblem(Problem):
             if "phi_reflection" in symmetries:
                 phi = np.where(draws[:, 1:2] < 0.5, rows - 1 - phi, phi)
             cells = columns * phi[:, :, None] + eta[:, None, :]
-            found[name] = cells.reshape(len(draws), rows * columns)
-        return found
+            orders[name] = cells.reshape(len(draws), rows * columns)
+        return orders
 
     # --- networks --------------------------------------------------------------------------------
 
@@ -326,10 +326,10 @@ class CaloganProblem(Problem):
 
     def observables(self, sample: Sample) -> Observables:
         """`QUANTITIES` of each shower; a shower has no width of a layer without energy, say."""
-        found = shower_shapes(shower_files.images(sample), self.model.cells)
-        found["total_energy"] = found.pop("total")  # the total of a score is something else
-        found["response"] = found["total_energy"] / sample[ENERGY]
-        shapes = {name: _observable(name, found[name]) for name in QUANTITIES}
+        shapes_of_showers = shower_shapes(shower_files.images(sample), self.model.cells)
+        shapes_of_showers["total_energy"] = shapes_of_showers.pop("total")  # the total of a score is something else
+        shapes_of_showers["response"] = shapes_of_showers["total_energy"] / sample[ENERGY]
+        shapes = {name: _observable(name, shapes_of_showers[name]) for name in QUANTITIES}
         if self.model.classes:
             shapes[PARTICLE] = Observable(sample[PARTICLE].astype(np.float64), condition=True)
         return shapes
@@ -359,16 +359,16 @@ class CaloganProblem(Problem):
 
         span = (float(trained[ENERGY].min()), float(trained[ENERGY].max()))
         events = weighted(self.observables(real), weights)
-        drawn = []
+        figures = []
         for number, name in zip(self.model.classes or (None,), self.model.particles or ("",), strict=True):
             chosen = np.flatnonzero(real[PARTICLE] == number) if number is not None else np.arange(len(real[ENERGY]))
             if not len(chosen):
                 continue
-            mine = {key: observable.take(chosen) for key, observable in events.items()}
+            observables = {key: observable.take(chosen) for key, observable in events.items()}
             made_of_it = [(at[ENERGY], found) for at, found in made if at.get(PARTICLE) == number]
             which = name if number is not None else ""
-            drawn.append(calogan_figures.response(span, real[ENERGY][chosen], mine, made_of_it, which))
-        return drawn
+            figures.append(calogan_figures.response(span, real[ENERGY][chosen], observables, made_of_it, which))
+        return figures
 
     def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
         from hpcgan.problems.calorimeter import figures as calogan_figures
@@ -400,8 +400,8 @@ def _observable(name: str, values: np.ndarray) -> Observable:
     unit = UNITS.get(kind, "")
     if kind in ALWAYS:
         return Observable(values, unit=unit)
-    there = ~np.isnan(values)
-    return Observable(values[there], there.astype(np.int64), unit)
+    has_value = ~np.isnan(values)
+    return Observable(values[has_value], has_value.astype(np.int64), unit)
 
 
 def _score(real: Observables, fake: Observables) -> Score:

@@ -62,13 +62,13 @@ TITLES = {
 
 def schema_of(segmentation: Segmentation = PUBLISHED) -> Schema:
     """Tensors of a shower."""
-    found = {
+    schema = {
         name: TensorSpec(grid.shape, "MeV", sparse=True, meaning=LAYER_MEANING)
         for name, grid in zip(LAYERS, segmentation.layers, strict=True)
     }
-    found[OVERFLOW] = TensorSpec((N_LAYERS,), "MeV")
-    found[ENERGY] = TensorSpec((1,), "GeV", role="condition")
-    return found
+    schema[OVERFLOW] = TensorSpec((N_LAYERS,), "MeV")
+    schema[ENERGY] = TensorSpec((1,), "GeV", role="condition")
+    return schema
 
 
 def to_sample(showers: Showers, energy: np.ndarray) -> Sample:
@@ -115,7 +115,7 @@ class Writer(tensors.Writer):
         force: bool = False,
         more: Schema | None = None,
     ) -> None:
-        said = {
+        of_file = {
             "contents": f"calorimeter showers of {TITLES.get(particle, 'particles')}",
             "particle": particle,
             "segmentation": str(segmentation),
@@ -124,7 +124,7 @@ class Writer(tensors.Writer):
             "layer_edges_mm": list(LAYER_EDGES),
             **attributes,
         }
-        super().__init__(folder, sizes, {**schema_of(segmentation), **(more or {})}, said, force, ROOT, "showers")
+        super().__init__(folder, sizes, {**schema_of(segmentation), **(more or {})}, of_file, force, ROOT, "showers")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         super()._lay_out(group, size)
@@ -154,19 +154,19 @@ def open_showers(path: str | os.PathLike[str], segmentation: Segmentation | None
         does that.
     """
     path = Path(path)
-    found = _segmentation(path)
-    if segmentation is not None and found != segmentation:
+    cells = _segmentation(path)
+    if segmentation is not None and cells != segmentation:
         raise InputError(
-            f"{path}: the layers are {found} cells (phi x eta), needed are {segmentation}; "
+            f"{path}: the layers are {cells} cells (phi x eta), needed are {segmentation}; "
             "hpcgan data import --segmentation makes coarser ones"
         )
-    opened = tensors.open_tensors(path, schema_of(found), ROOT)
+    opened = tensors.open_tensors(path, schema_of(cells), ROOT)
     try:
         particle_of(opened)
         stated = opened.text("segmentation")
-        if stated and parse_segmentation(stated) != found:
+        if stated and parse_segmentation(stated) != cells:
             raise InputError(
-                f"{path}: attribute segmentation of the file is {stated[:60]!r}, but its layers are {found}"
+                f"{path}: attribute segmentation of the file is {stated[:60]!r}, but its layers are {cells}"
             )
     except BaseException:
         opened.close()
@@ -254,8 +254,8 @@ def validate(path: str | os.PathLike[str], segmentation: Segmentation | None = N
         As :func:`open_showers` and :func:`check_sample`, and for damaged data and values that are not finite.
     """
     with open_showers(path, segmentation) as file:
-        found = segmentation_of(file)
-    tensors.validate(path, schema_of(found), check_sample, ROOT)
+        cells = segmentation_of(file)
+    tensors.validate(path, schema_of(cells), check_sample, ROOT)
 
 
 def source(path: Path, segmentation: Segmentation = PUBLISHED, cache_mb: int = 1024) -> TensorSource:

@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from hpcgan.config.base import Option
 from hpcgan.data import storage
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts.base import Layout
@@ -94,9 +95,9 @@ def make_block(block: Block, advance: Callable[[int], None]) -> Sample:
     """Showers of a unit of work."""
     rng = block.random()
     energy = rng.uniform(*block.beam.energy, block.n).astype(np.float32).astype(np.float64)  # as the file will say
-    made = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
+    simulated = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
     advance(block.n)
-    return files.to_sample(made, energy)
+    return files.to_sample(simulated, energy)
 
 
 _GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}
@@ -177,13 +178,13 @@ class ShowerGenerator(Generator):
 
     summary: ClassVar[str] = "generate parametrised calorimeter showers"
 
-    particle: Literal["gamma", "eplus", "piplus"]
-    energy: tuple[float, float] = Field(
-        ENERGY_RANGE,
-        description="incident energies in GeV, uniform in between, or a single one",
-        json_schema_extra={"metavar": "LOW:HIGH"},
+    particle: Annotated[Literal["gamma", "eplus", "piplus"] | None, Option(metavar="PARTICLE")] = Field(
+        None, description="gamma, eplus or piplus"
     )
-    segmentation: str = Field("published", description=CELLS, json_schema_extra={"metavar": "CELLS"})
+    energy: Annotated[tuple[float, float], Option(metavar="LOW:HIGH")] = Field(
+        ENERGY_RANGE, description="incident energies in GeV, uniform in between, or a single one"
+    )
+    segmentation: Annotated[str, Option(metavar="CELLS")] = Field("published", description=CELLS)
     recorded: Recorded = Field(
         "total",
         description="energy lost in lead and argon (total), or the signal of the argon and its sampling fluctuations",
@@ -198,9 +199,11 @@ class ShowerGenerator(Generator):
             ends = [float(part) for part in value.split(":")]
             low, high = ends if len(ends) == 2 else ends * 2
         except ValueError:
-            raise InputError(f"--energy: '{value}' is not LOW:HIGH or a single energy, for example 1:100") from None
+            raise ValueError("write it as LOW:HIGH or as a single energy, for example 1:100") from None
         return low, high
 
     def data_set(self, n: int, seed: int) -> ShowerSet:
+        if self.particle is None:
+            raise InputError(f"--particle is missing: choose one of {', '.join(showers.PARTICLES)}")
         beam = Beam(self.particle, self.energy, parse_segmentation(self.segmentation), self.recorded)
         return ShowerSet(beam, n, seed)

@@ -19,7 +19,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 import hpcgan
+from hpcgan.config.base import Option
 from hpcgan.data import attributes, claims, storage
 from hpcgan.data.importers import Importer
 from hpcgan.data.layouts import tensors
@@ -480,12 +481,12 @@ class ShowerImporter(Importer):
 
     title: ClassVar[str] = "files of calorimeter showers"
 
-    segmentation: str = Field(
-        "published",
-        description=f"cells to sum those of the files into: {CELLS}",
-        json_schema_extra={"metavar": "CELLS"},
+    segmentation: Annotated[str, Option(metavar="CELLS")] = Field(
+        "published", description=f"cells to sum those of the files into: {CELLS}"
     )
-    particle: Literal["", "gamma", "eplus", "piplus"] = Field("", description="what files hold that do not say it")
+    particle: Annotated[Literal["gamma", "eplus", "piplus"] | None, Option(metavar="PARTICLE")] = Field(
+        None, description="gamma, eplus or piplus: what files hold that do not say it"
+    )
 
     @classmethod
     def recognise(cls, path: Path) -> str:
@@ -510,7 +511,7 @@ class ShowerImporter(Importer):
         with contextlib.ExitStack() as stack:
             for path in paths:
                 readers.append(stack.enter_context(open_reader(path)))
-            held = _same_particle(readers, self.particle)
+            held = _same_particle(readers, self.particle or "")
             for reader in readers:
                 if not reader.segmentation.divides_into(segmentation):
                     raise InputError(

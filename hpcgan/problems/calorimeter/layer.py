@@ -169,11 +169,11 @@ class CaloLayerProblem(FileProblem):
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems.calorimeter import layer_figures
 
-        made = fake[self.model.layer]
-        return layer_figures.images_figure(made[:0] if real is None else real[self.model.layer], made)
+        images = fake[self.model.layer]
+        return layer_figures.images_figure(images[:0] if real is None else real[self.model.layer], images)
 
 
 def _of_some(values: np.ndarray, unit: str = "") -> Observable:
     """A quantity that not every shower has: NaN where it has not."""
-    there = np.isfinite(values)
-    return Observable(values[there], there.astype(np.int64), unit)
+    has_value = np.isfinite(values)
+    return Observable(values[has_value], has_value.astype(np.int64), unit)

@@ -62,15 +62,15 @@ def figures(
     """
     real, fake = samples
     images = (real[layer], fake[layer])
-    made: list[tuple[str, str, Figure]] = []
+    panels: list[tuple[str, str, Figure]] = []
     for name, (label, text) in _TITLES.items():
         a, b = (side[name] for side in sides)
         caption = f"{text} {_distance(a, b)} Values beyond the axis are counted in the outermost bins."
-        made.append((name, caption, plots.histogram_ratio(a, b, label)))
+        panels.append((name, caption, plots.histogram_ratio(a, b, label)))
     if len(np.unique(real[ENERGY])) > INTERVALS:
-        made.append(_by_energy(samples, [side["response"] for side in sides]))
-    made.append(_cells(images, weights))
-    made.append(
+        panels.append(_by_energy(samples, [side["response"] for side in sides]))
+    panels.append(_cells(images, weights))
+    panels.append(
         (
             "mean_image",
             "Mean energy of each cell; the difference relative to real, and in units of its standard error.",
@@ -83,9 +83,9 @@ def figures(
         a, b = (side.sum(axis=axis, dtype=np.float64) for side in images)
         edges = np.linspace(-HALF_SIDE, HALF_SIDE, cells + 1)
         figure = plots.profile_ratio(edges, a, b, AXES[name == "phi"], "Mean energy [MeV]", weights=weights)
-        made.append((f"{name}_profile", f"Mean energy of a shower along {name}.", figure))
-    made.append(("images", *images_figure(*images)))
-    return made
+        panels.append((f"{name}_profile", f"Mean energy of a shower along {name}.", figure))
+    panels.append(("images", *images_figure(*images)))
+    return panels
 
 
 def images_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:

@@ -103,20 +103,20 @@ class ShowerSource:
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Images (n, rows, columns) float32 in MeV, `energy` (n,) in GeV; of several particles `particle` (n,)."""
         of, within = self._of[indices], self._within[indices]
-        found: Sample = {}
+        sample: Sample = {}
         for number, source in enumerate(self._sources):
-            mine = np.flatnonzero(of == number)
-            for name, values in source.read(within[mine]).items():
-                whole = found.setdefault(name, np.empty((len(of), *values.shape[1:]), values.dtype))
-                whole[mine] = values
-        return {**{name: found[name] for name in LAYERS}, **self._asked(found, of)}
+            rows = np.flatnonzero(of == number)
+            for name, values in source.read(within[rows]).items():
+                whole = sample.setdefault(name, np.empty((len(of), *values.shape[1:]), values.dtype))
+                whole[rows] = values
+        return {**{name: sample[name] for name in LAYERS}, **self._asked(sample, of)}
 
     def weights(self) -> np.ndarray | None:
         """Data set `weight` of the files; showers of a file without any have the weight 1."""
-        found = [source.raw_weights() for source in self._sources]
-        if all(values is None for values in found):
+        weights = [source.raw_weights() for source in self._sources]
+        if all(values is None for values in weights):
             return None
-        each = [np.ones(len(s)) if v is None else v for s, v in zip(self._sources, found, strict=True)]
+        each = [np.ones(len(s)) if v is None else v for s, v in zip(self._sources, weights, strict=True)]
         return counting(self._in_turn(each))
 
     def labels(self) -> list[str]:

@@ -117,9 +117,7 @@ class CosmoGenerator(Generator):
     summary: ClassVar[str] = "generate weak-lensing convergence maps"
     noun: ClassVar[str] = "maps"
 
-    side: int = Field(
-        lognormal.SIDE, ge=1, description="pixels along a side, a multiple of 16", json_schema_extra={"metavar": "N"}
-    )
+    side: int = Field(lognormal.SIDE, ge=1, description="pixels along a side, a multiple of 16")
 
     def data_set(self, n: int, seed: int) -> Maps:
         return Maps(n, seed, self.side)

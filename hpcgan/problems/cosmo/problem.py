@@ -78,10 +78,10 @@ class CosmoProblem(FileProblem):
         return {"area_deg2": lognormal.AREA_DEG2, "shift": self.model.shift}
 
     def check_file(self, file: Path) -> None:
-        found = tensors.shape_of(file, "kappa")
-        if found is not None and len(found) == 2 and found != self.schema["kappa"].shape:
-            have, want = " x ".join(map(str, found)), f"{self.model.side} x {self.model.side}"
-            hint = f"set model.side={found[0]}" if found == (found[0],) * 2 and found[0] in SIDES else _NO_SIDE
+        shape = tensors.shape_of(file, "kappa")
+        if shape is not None and len(shape) == 2 and shape != self.schema["kappa"].shape:
+            have, want = " x ".join(map(str, shape)), f"{self.model.side} x {self.model.side}"
+            hint = f"set model.side={shape[0]}" if shape == (shape[0],) * 2 and shape[0] in SIDES else _NO_SIDE
             raise InputError(f"{file}: holds maps of {have} pixels, the model is for {want}; {hint}")
 
     def check_samples(self, sample: Sample, path: str, first: int) -> None:
@@ -152,10 +152,10 @@ class CosmoProblem(FileProblem):
         maps = sample["kappa"]
         rows, columns = lognormal.pixel_sites(self.model.side)
         pixels = maps[:, rows, columns].astype(np.float64)
-        found = {"pixel_intensity": Observable(pixels.ravel(), np.full(len(maps), pixels.shape[1]))}
+        observables = {"pixel_intensity": Observable(pixels.ravel(), np.full(len(maps), pixels.shape[1]))}
         for (low, high), power in lognormal.band_powers(maps).items():
-            found[f"power_l{low}-{high}"] = Observable(power)
-        return found
+            observables[f"power_l{low}-{high}"] = Observable(power)
+        return observables
 
     def score(self, real: Observables, fake: Observables) -> Score:
         """Sum over all observables of -ln p of a two-sample KS test."""
@@ -169,5 +169,5 @@ class CosmoProblem(FileProblem):
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems.cosmo import figures as cosmo_figures
 
-        made = fake["kappa"]
-        return cosmo_figures.maps_figure(made[:0] if real is None else real["kappa"], made)
+        maps = fake["kappa"]
+        return cosmo_figures.maps_figure(maps[:0] if real is None else real["kappa"], maps)

@@ -69,30 +69,30 @@ published images (a tower within 0.01 of an edge may be in the next pixel), and 
 
 def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
     """Attributes that say which part of the detector images show, in all the ways they are called."""
-    found = {}
+    attributes = {}
     ends: tuple[float, ...] = ()
     for number, (axis, span) in enumerate((("eta", ETA_RANGE), ("phi", PHI_RANGE))):
         bins, ends = shape[number], (*ends, *span)
         near = (span[1] - span[0]) / bins * TOLERANCE
         edges = tuple(np.linspace(*span, bins + 1).tolist())
         for word in ("range", "ranges", "lim", "lims", "limit", "limits", "bounds", "extent", "window", "interval"):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((tuple(span), edges), near)
+            attributes[f"{axis}{word}"] = attributes[f"{word}{axis}"] = Numbers((tuple(span), edges), near)
         for word, value in zip(("min", "max", "low", "high", "lo", "hi"), span * 3):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers(((value,),), near)
+            attributes[f"{axis}{word}"] = attributes[f"{word}{axis}"] = Numbers(((value,),), near)
         for word in ("edges", "binedges", "bins", "edge"):
-            found[f"{axis}{word}"] = found[f"{word}{axis}"] = Numbers((edges, (float(bins),)), near)
+            attributes[f"{axis}{word}"] = attributes[f"{word}{axis}"] = Numbers((edges, (float(bins),)), near)
         for name in (f"n{axis}", f"n{axis}bins", f"nbins{axis}", f"{axis}nbins", f"num{axis}"):
-            found[name] = Numbers(((float(bins),),))
+            attributes[name] = Numbers(((float(bins),),))
         for name in (f"{axis}binwidth", f"{axis}width", f"{axis}pixelsize", f"d{axis}", f"delta{axis}", f"{axis}step"):
-            found[name] = Numbers((((span[1] - span[0]) / bins,),), 2 * near / bins)
+            attributes[name] = Numbers((((span[1] - span[0]) / bins,),), 2 * near / bins)
     pixel = TOLERANCE * min((ends[1] - ends[0]) / shape[0], (ends[3] - ends[2]) / shape[1])
     for name in ("range", "ranges", "extent", "histrange", "imagerange", "imageextent", "limits", "bounds"):
-        found[name] = Numbers((ends,), pixel, loose=True)
+        attributes[name] = Numbers((ends,), pixel, loose=True)
     size = (tuple(map(float, shape)),)
-    found["imageshape"] = found["imagesize"] = Numbers(size, last=True)
+    attributes["imageshape"] = attributes["imagesize"] = Numbers(size, last=True)
     for name in ("bins", "nbins", "shape", "histbins", "gridshape"):
-        found[name] = Numbers(size, last=True, loose=True)
-    return found
+        attributes[name] = Numbers(size, last=True, loose=True)
+    return attributes
 
 
 def meaning(shape: tuple[int, int] = (N_ETA, N_PHI)) -> Meaning:
@@ -310,10 +310,10 @@ class ImageFile(DataFile):
     def _in_mev(self, images: NDArray[Any], first: int) -> NDArray[Any]:
         if self.unit.trivial:
             return images
-        found = np.asarray(self.unit(images))
-        energy = found.sum(axis=(-2, -1)).reshape(-1)
+        converted = np.asarray(self.unit(images))
+        energy = converted.sum(axis=(-2, -1)).reshape(-1)
         check_plausible(energy, self.unit, f"{self.path}: {GROUP}/{IMAGES}", first)
-        return found
+        return converted
 
     def announce(self) -> None:
         """Say on standard error, once in a process, what is converted: energies, and masses that were read."""

@@ -15,12 +15,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from hpcgan.config.base import Option
 from hpcgan.data import storage
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts.base import Layout
@@ -234,27 +235,24 @@ class RpvGenerator(Generator):
 
     summary: ClassVar[str] = "generate RPV gluino-pair events (signal)"
 
-    mass: tuple[Masses, ...] = Field(
-        (),
-        description="masses in GeV; repeat the option to mix mass points in equal shares",
-        json_schema_extra={"metavar": "M_GLUINO,M_NEUTRALINO"},
+    mass: Annotated[tuple[Masses, ...], Option(metavar="M_GLUINO,M_NEUTRALINO")] = Field(
+        (), description="masses in GeV; repeat the option to mix mass points in equal shares"
     )
-    mass_grid: tuple[tuple[Masses, ...], ...] = Field(
+    mass_grid: Annotated[tuple[tuple[Masses, ...], ...], Option(metavar="GLUINOS,NEUTRALINOS")] = Field(
         (),
         description="all combinations of masses in GeV, each side a mass or START:STOP:STEP with both ends, e.g. "
         "1400:1800:200,850; beside or instead of --mass",
-        json_schema_extra={"metavar": "GLUINOS,NEUTRALINOS"},
     )
 
     @field_validator("mass", mode="before")
     @classmethod
     def _masses(cls, values: Any) -> Any:
-        return [masses(value) if isinstance(value, str) else value for value in values]
+        return [masses(values)] if isinstance(values, str) else values
 
     @field_validator("mass_grid", mode="before")
     @classmethod
     def _grids(cls, values: Any) -> Any:
-        return [grid(value) if isinstance(value, str) else value for value in values]
+        return [grid(values)] if isinstance(values, str) else values
 
     def data_set(self, n: int, seed: int) -> Events:
         points = mass_points(self.mass, self.mass_grid)
@@ -266,8 +264,8 @@ class QcdGenerator(Generator):
 
     summary: ClassVar[str] = "generate QCD multijet events (background)"
 
-    pt_hat_min: float = Field(
-        400.0, ge=0, description="smallest hard transverse momentum", json_schema_extra={"metavar": "GEV"}
+    pt_hat_min: Annotated[float, Option(metavar="GEV")] = Field(
+        400.0, ge=0, description="smallest hard transverse momentum"
     )
 
     def data_set(self, n: int, seed: int) -> Events:
@@ -279,7 +277,7 @@ def masses(text: str) -> Masses:
     try:
         gluino, neutralino = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--mass: '{text}' is not M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
+        raise ValueError("write it as M_GLUINO,M_NEUTRALINO, for example 1400,850") from None
     return gluino, neutralino
 
 
@@ -290,18 +288,18 @@ def _axis(text: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
-        raise InputError(f"--mass-grid: '{text}' is neither a mass nor START:STOP:STEP, for example 1400:1800:200")
+        raise ValueError(f"'{text}' is neither a mass nor START:STOP:STEP, for example 1400:1800:200")
     if len(numbers) == 1:
         return numbers
     start, stop, step = numbers
     if step <= 0 or stop < start:
-        raise InputError(f"--mass-grid: '{text}': STOP must not be below START, and STEP above zero")
+        raise ValueError(f"'{text}': STOP must not be below START, and STEP above zero")
     steps = (stop - start) / step
     if steps > GRID_LIMIT:
-        raise InputError(f"--mass-grid: '{text}' has more than {GRID_LIMIT} masses; use a larger STEP")
+        raise ValueError(f"'{text}' has more than {GRID_LIMIT} masses; use a larger STEP")
     if abs(steps - round(steps)) > 1e-6:
         ends = [start + step * whole for whole in (math.floor(steps), math.ceil(steps))]
-        raise InputError(f"--mass-grid: '{text}' does not arrive at {stop:g}; let it end at {ends[0]:g} or {ends[1]:g}")
+        raise ValueError(f"'{text}' does not arrive at {stop:g}; let it end at {ends[0]:g} or {ends[1]:g}")
     return [start + step * i for i in range(round(steps) + 1)]
 
 
@@ -309,9 +307,8 @@ def grid(text: str) -> list[tuple[float, float]]:
     """Points of `GLUINOS,NEUTRALINOS`, the neutralino mass running faster."""
     parts = text.split(",")
     if len(parts) != 2:
-        raise InputError(
-            f"--mass-grid: '{text}' is not GLUINOS,NEUTRALINOS, each a mass or START:STOP:STEP, for example "
-            "1400:1800:200,850"
+        raise ValueError(
+            f"'{text}' is not GLUINOS,NEUTRALINOS, each a mass or START:STOP:STEP, for example 1400:1800:200,850"
         )
     gluinos, neutralinos = (_axis(part.strip()) for part in parts)
     return [(gluino, neutralino) for gluino in gluinos for neutralino in neutralinos]
@@ -331,7 +328,7 @@ def mass_points(
         No points, or a grid without a possible one.
     """
     least = pythia.MIN_SPLITTING_GEV
-    found = list(masses)
+    points = list(masses)
     for grid in grids:
         possible = [point for point in grid if point[0] - point[1] >= least]
         skipped = [f"{gluino:g},{neutralino:g}" for gluino, neutralino in grid if (gluino, neutralino) not in possible]
@@ -342,7 +339,7 @@ def mass_points(
             more = f" and {len(skipped) - 6} more" if len(skipped) > 6 else ""
             count = f"{len(skipped)} of {len(grid)} points skipped"
             print(f"warning: --mass-grid: {count} ({reason}): {'; '.join(skipped[:6])}{more}", file=sys.stderr)
-        found += [point for point in possible if point not in found]
-    if not found:
+        points += [point for point in possible if point not in points]
+    if not points:
         raise InputError("give --mass M_GLUINO,M_NEUTRALINO or --mass-grid GLUINOS,NEUTRALINOS")
-    return found
+    return points

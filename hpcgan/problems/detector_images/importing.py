@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
 import hpcgan
+from hpcgan.config.base import Option
 from hpcgan.data import storage
 from hpcgan.data.importers import Importer
 from hpcgan.data.workers import Progress
@@ -236,10 +237,10 @@ class DelphesImporter(Importer):
 
     title: ClassVar[str] = "Delphes files"
 
-    mass: tuple[float, float] | None = Field(
-        None, description="masses to record, GeV", json_schema_extra={"metavar": "M_GLUINO,M_NEUTRALINO"}
+    mass: Annotated[tuple[float, float] | None, Option(metavar="M_GLUINO,M_NEUTRALINO")] = Field(
+        None, description="masses to record, GeV"
     )
-    label: Literal[0, 1] = Field(1, description="1 signal, 0 background")
+    label: int = Field(1, ge=0, le=1, description="1 signal, 0 background")
     weight: float | None = Field(
         None, description="weight of every event (default: what the file says of each, else 1)"
     )
@@ -248,11 +249,6 @@ class DelphesImporter(Importer):
     @classmethod
     def _masses(cls, value: Any) -> Any:
         return masses(value) if isinstance(value, str) else value
-
-    @field_validator("label", mode="before")
-    @classmethod
-    def _label_is_a_number(cls, value: Any) -> Any:
-        return int(value) if value in ("0", "1") else value
 
     @classmethod
     def recognise(cls, path: Path) -> str:
@@ -270,10 +266,10 @@ class DelphesImporter(Importer):
         say: Callable[[str], None] = lambda text: None,
     ) -> bool:
         m_gluino, m_neutralino = self.mass or (0.0, 0.0)
-        weight, given = self.weight, {} if self.weight is None else {"weight": self.weight}
-        for name, value in {"m_gluino": m_gluino, "m_neutralino": m_neutralino, **given}.items():
-            if not np.isfinite(value) or (value < 0 and name != "weight"):
-                raise InputError(f"{name} = {value:g}: must be a number" + ("" if name == "weight" else ", 0 or more"))
+        weight = self.weight
+        for name, mass in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino)):
+            if mass < 0:
+                raise InputError(f"{name} = {mass:g}: must be 0 or more")
         if 0 < m_gluino <= m_neutralino:
             raise InputError(
                 f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"

@@ -124,29 +124,29 @@ class RpvModel(ModelSection):
 
     @property
     def batch_coupling(self) -> dict[str, str]:
-        found = {}
+        settings = {}
         if self.architecture == "dcgan":
             if (self.discriminator_normalisation or self.normalisation) == "batch":
-                mine = self.discriminator_normalisation is not None
-                said = "model.discriminator_normalisation" if mine else "model.normalisation"
-                found[f"{said}=batch"] = "model.discriminator_normalisation=layer (or none)"
+                is_own = self.discriminator_normalisation is not None
+                key = "model.discriminator_normalisation" if is_own else "model.normalisation"
+                settings[f"{key}=batch"] = "model.discriminator_normalisation=layer (or none)"
         elif self.minibatch_stddev:
-            found["model.minibatch_stddev=true"] = "model.minibatch_stddev=false"
-        return found
+            settings["model.minibatch_stddev=true"] = "model.minibatch_stddev=false"
+        return settings
 
     @property
     def noise_intolerance(self) -> dict[str, str]:
         # Logarithms of sums over pixels, or a broken power of each.
         if self.architecture == "dcgan":
             return {}
-        found = {}
+        settings = {}
         if self.pooled_pt:
-            found["model.pooled_pt=true"] = "model.pooled_pt=false"
+            settings["model.pooled_pt=true"] = "model.pooled_pt=false"
         if self.hidden_units:
-            found[f"model.hidden_units={self.hidden_units}"] = "model.hidden_units=0"
+            settings[f"model.hidden_units={self.hidden_units}"] = "model.hidden_units=0"
         if abs(1.0 / self.exponent - round(1.0 / self.exponent)) > 1e-9:
-            found[f"model.exponent={self.exponent:g}"] = "model.exponent to 1 over a whole number"
-        return found
+            settings[f"model.exponent={self.exponent:g}"] = "model.exponent to 1 over a whole number"
+        return settings
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -323,11 +323,11 @@ class RpvProblem(Problem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        found = jets.cluster(sample["hist"])
+        clustered = jets.cluster(sample["hist"])
         return {
-            "jet_multiplicity": Observable(found.counts.astype(np.float64)),
-            "summed_jet_mass": Observable(found.summed_mass, unit="GeV"),
-            "jet_pt": Observable(found.pt, found.counts, unit="GeV"),
+            "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
+            "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),
+            "jet_pt": Observable(clustered.pt, clustered.counts, unit="GeV"),
             **{
                 name: Observable(sample[name].astype(np.float64), unit=self.schema[name].unit, condition=True)
                 for name in self.conditions
@@ -346,8 +346,8 @@ class RpvProblem(Problem):
     def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
         from hpcgan.problems.detector_images import figures as rpv_figures
 
-        made = fake["hist"]
-        return rpv_figures.images_figure(made[:0] if real is None else real["hist"], made)
+        images = fake["hist"]
+        return rpv_figures.images_figure(images[:0] if real is None else real["hist"], images)
 
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:

@@ -144,13 +144,13 @@ class PoolFile(DataFile):
             The file is damaged, or holds what cannot be images: rows that do not follow one another, pixels outside the
             image, energies that are not finite or not positive.
         """
-        found = {}
+        columns = {}
         for name, data in self._columns.items():
             with readable(self.path, f"{GROUP}/{name}"), np.errstate(over="ignore", invalid="ignore"):
-                found[name] = np.asarray(data[:])
-        indptr, pixel = found["indptr"], found["pixel"]
+                columns[name] = np.asarray(data[:])
+        indptr, pixel = columns["indptr"], columns["pixel"]
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite: refused
-            energy = np.asarray(self.unit(found["energy"])).astype(np.float32, copy=False)
+            energy = np.asarray(self.unit(columns["energy"])).astype(np.float32, copy=False)
         where = f"{self.path}: {GROUP}"
         if indptr[0] != 0 or indptr[-1] != len(pixel) or np.any(indptr[1:] < indptr[:-1]):
             raise InputError(f"{where}/indptr does not lead from 0 to the {len(pixel)} entries without going back")
@@ -176,14 +176,14 @@ def stated_mu(file: DataFile) -> int | None:
     InputError
         Something else than a number in range stands there.
     """
-    found = attributes.single(file.attrs.get("mu"))
-    if found is None:
+    mu = attributes.single(file.attrs.get("mu"))
+    if mu is None:
         return None
-    if not isinstance(found, (int, float)) or found not in range(1, MU_MAX + 1):
+    if not isinstance(mu, (int, float)) or mu not in range(1, MU_MAX + 1):
         raise InputError(
-            f"{file.path}: attribute mu of {file.group} is {attributes.show(found)}, not a number from 1 to {MU_MAX}"
+            f"{file.path}: attribute mu of {file.group} is {attributes.show(mu)}, not a number from 1 to {MU_MAX}"
         )
-    return int(found)
+    return int(mu)
 
 
 def open_pool(path: str | os.PathLike[str]) -> PoolFile:
@@ -213,7 +213,7 @@ def _find_columns(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
     if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
         raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
     group = file[GROUP]
-    found: dict[str, h5py.Dataset] = {}
+    columns: dict[str, h5py.Dataset] = {}
     for name in COLUMNS:
         where = f"{GROUP}/{name}"
         if name in list(group.keys()):
@@ -228,12 +228,12 @@ def _find_columns(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
             raise InputError(f"{path}: {where} has shape {data.shape}; needed is one dimension")
         if data.size:
             check_backed(path, data, where)
-        found[name] = data
-    if found["indptr"].shape[0] < 2:
-        raise InputError(f"{path}: {GROUP}/indptr has {found['indptr'].shape[0]} entries: the pool holds no events")
-    if found["pixel"].shape != found["energy"].shape:
+        columns[name] = data
+    if columns["indptr"].shape[0] < 2:
+        raise InputError(f"{path}: {GROUP}/indptr has {columns['indptr'].shape[0]} entries: the pool holds no events")
+    if columns["pixel"].shape != columns["energy"].shape:
         raise InputError(
-            f"{path}: {GROUP}/pixel has {found['pixel'].shape[0]} entries but {GROUP}/energy has "
-            f"{found['energy'].shape[0]}"
+            f"{path}: {GROUP}/pixel has {columns['pixel'].shape[0]} entries but {GROUP}/energy has "
+            f"{columns['energy'].shape[0]}"
         )
-    return found
+    return columns

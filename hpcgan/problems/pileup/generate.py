@@ -106,7 +106,6 @@ class PileupGenerator(Generator):
         ge=1,
         le=files.MU_MAX,
         description="events of a pileup unless a training says otherwise; the pools do not depend on it",
-        json_schema_extra={"metavar": "N"},
     )
 
     def data_set(self, n: int, seed: int) -> Pools:

@@ -116,8 +116,8 @@ class PileupProblem(RpvProblem):
         """The problem with the mu that a pool, or a file of generated events, says it is for."""
         opener = files.open_pool if POOL.holds(path) else image_files.open_images
         with opener(path) as file:
-            found = files.stated_mu(file)
-        return cls(PileupModel() if found is None else PileupModel(mu=found))
+            mu = files.stated_mu(file)
+        return cls(PileupModel() if mu is None else PileupModel(mu=mu))
 
     # --- data ------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class PileupProblem(RpvProblem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        said = {
+        of_file = {
             **image_attributes(),
             **({} if self.conditions else {"mu": self.model.mu}),
             **attributes,
@@ -162,7 +162,7 @@ class PileupProblem(RpvProblem):
         }
         # Five bytes a lit pixel; at any mu half of the pixels are dark, or nearly.
         names = self.conditions
-        with image_files.Writer(*target_of(path, n), said, force, 12_000, names) as writer:
+        with image_files.Writer(*target_of(path, n), of_file, force, 12_000, names) as writer:
             yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0, *(sample[name] for name in names))
 
     def encode_conditions(self, conditions: Sample) -> Sample:
@@ -184,14 +184,14 @@ class PileupProblem(RpvProblem):
         rows, columns = _lattice(images)
         sites = images[np.arange(len(images))[:, None], rows, columns] * sech[rows, columns]
         lit = sites > 0
-        found = jets.cluster(images, JET_PT_MIN_GEV)
+        clustered = jets.cluster(images, JET_PT_MIN_GEV)
         return {
             "total_pt": Observable(total / MEV_PER_GEV, unit="GeV"),
             "occupancy": Observable(np.count_nonzero(images, axis=(1, 2)).astype(np.float64)),
             "pixel_pt": Observable(sites[lit] / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV"),
-            "jet_multiplicity": Observable(found.counts.astype(np.float64)),
-            "summed_jet_mass": Observable(found.summed_mass, unit="GeV"),
-            "jet_pt": Observable(found.pt, found.counts, unit="GeV"),
+            "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
+            "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),
+            "jet_pt": Observable(clustered.pt, clustered.counts, unit="GeV"),
             **{name: Observable(sample[name].astype(np.float64), condition=True) for name in self.conditions},
         }
 
@@ -231,8 +231,8 @@ def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check_images(file: Path) -> None:
     """Refuse images that say that they are no pileup."""
     with image_files.open_images(file) as images:
-        said = {name: images.text(name) for name in ("problem", "process")}
+        stated = {name: images.text(name) for name in ("problem", "process")}
     for name, ours in (("problem", "pileup"), ("process", "minbias")):
-        found = said[name] or ours
-        if found != ours:
-            raise InputError(f"{file}: holds events of {name} {found}, not pileup ('hpcgan data pileup' makes a pool)")
+        value = stated[name] or ours
+        if value != ours:
+            raise InputError(f"{file}: holds events of {name} {value}, not pileup ('hpcgan data pileup' makes a pool)")

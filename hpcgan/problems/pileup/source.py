@@ -96,9 +96,9 @@ class SumSource:
         draws = rng.uniform_at(self._seed, "pileup", 0 if self._held_out else epoch, indices, self._dim)
         counts = np.asarray(self._mu)[kind]
         if self._tables is not None:
-            wanted, draws = draws[:, 0], draws[:, 1:]
+            for_counts, draws = draws[:, 0], draws[:, 1:]
             for which, table in enumerate(self._tables):
-                counts[kind == which] = np.searchsorted(table, wanted[kind == which], side="right")
+                counts[kind == which] = np.searchsorted(table, for_counts[kind == which], side="right")
         low, high = self._edges[self.blocks(indices)], self._edges[self.blocks(indices) + 1]
         members = rng.subsets(draws, counts, high - low)
         sample = {"hist": self._pool().sums(np.where(members >= 0, members + low[:, None], -1))}
@@ -114,8 +114,8 @@ class SumSource:
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         """(n,) block of the pool that each sum takes its events from."""
-        found: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % self.n_blocks
-        return found
+        blocks: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % self.n_blocks
+        return blocks
 
     def weights(self) -> np.ndarray | None:
         """None: a sum of events of several weights has none."""

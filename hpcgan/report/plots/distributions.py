@@ -129,8 +129,8 @@ def families(panels: Sequence[tuple[str, Sequence[tuple[float, str, Observable, 
     edges = bin_edges(values) if len(values) else np.linspace(0.0, 1.0, 13)
     centres = _centres(edges, False)
     figure = new_figure((4.6 * len(panels) + 0.6, 4.4))
-    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
-    for panel, (title, inside) in zip(drawn, panels, strict=True):
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, inside) in zip(axes, panels, strict=True):
         for place, name, real, fake in inside:
             colour = mpl.colormaps["plasma"](0.85 * place)
             a, b = _bin(real, edges), _bin(fake, edges)
@@ -139,9 +139,9 @@ def families(panels: Sequence[tuple[str, Sequence[tuple[float, str, Observable, 
         panel.set_title(title)
         panel.set_xlabel(with_unit(label, curves[0][2].unit))
         panel.legend(fontsize=9, loc="upper right", title="Points real, lines generated", title_fontsize=9)
-    drawn[0].set_xlim(edges[0], edges[-1])
-    drawn[0].set_ylim(0, 1.3 * drawn[0].get_ylim()[1])
-    drawn[0].set_ylabel(f"Fraction of events / {edges[1] - edges[0]:.3g} {curves[0][2].unit}".rstrip())
+    axes[0].set_xlim(edges[0], edges[-1])
+    axes[0].set_ylim(0, 1.3 * axes[0].get_ylim()[1])
+    axes[0].set_ylabel(f"Fraction of events / {edges[1] - edges[0]:.3g} {curves[0][2].unit}".rstrip())
     return figure
 
 
@@ -291,12 +291,12 @@ class Band:
     @classmethod
     def of(cls, groups: Sequence[tuple[float, Observable]]) -> Band:
         """From (coordinate, observable); groups without values, or whose weights sum to none, are left out."""
-        there = [(x, o.values, o.value_weights) for x, o in groups if len(o.values)]
-        there = [(x, values, w) for x, values, w in there if w is None or w.sum() > 0]
-        quantiles = [of_events.quantiles(values, [0.16, 0.84], w) for _, values, w in there]
+        filled = [(x, o.values, o.value_weights) for x, o in groups if len(o.values)]
+        filled = [(x, values, w) for x, values, w in filled if w is None or w.sum() > 0]
+        quantiles = [of_events.quantiles(values, [0.16, 0.84], w) for _, values, w in filled]
         return cls(
-            np.array([x for x, _, _ in there], np.float64),
-            np.array([of_events.mean(values, w) for _, values, w in there]),
+            np.array([x for x, _, _ in filled], np.float64),
+            np.array([of_events.mean(values, w) for _, values, w in filled]),
             np.array([q[0] for q in quantiles]),
             np.array([q[1] for q in quantiles]),
         )
@@ -320,8 +320,8 @@ def dependence(
     log_x : bool
     """
     figure = new_figure((4.4 * len(panels) + 0.4, 3.8))
-    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
-    for panel, (name, real, fake) in zip(drawn, panels, strict=True):
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
+    for panel, (name, real, fake) in zip(axes, panels, strict=True):
         panel.axvspan(*span, color="#009E73", alpha=0.10, lw=0, label=note)
         panel.fill_between(real.x, real.low, real.high, color=REAL, alpha=0.25, lw=0)
         panel.plot(real.x, real.mean, color=REAL, lw=1.3, label="Real: mean, central 68%")
@@ -339,7 +339,7 @@ def dependence(
         if log_x:
             panel.set_xscale("log")
         panel.set(xlabel=label, ylabel=name)
-    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

@@ -67,9 +67,9 @@ def mean_images(
         (pull, "Significance of the difference", "RdBu_r", Normalize(-5, 5), "difference / standard error"),
     )
     for panel, (image, title, colours, norm, text) in zip(panels.flat, content):
-        drawn = _draw_image(panel, image, extent, colours, norm)
+        picture = _draw_image(panel, image, extent, colours, norm)
         panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
-        figure.colorbar(drawn, ax=panel, label=text, extend="neither" if colours == "viridis" else "both")
+        figure.colorbar(picture, ax=panel, label=text, extend="neither" if colours == "viridis" else "both")
     return figure
 
 
@@ -124,7 +124,7 @@ def image_grid(
             sharey=True,
             width_ratios=[0.12 if column == between else 1 for column in range(columns)],
         )
-        drawn = None
+        picture = None
         for column in range(columns):
             block, within = divmod(column, side + 1)
             images, title = blocks[block]
@@ -136,16 +136,16 @@ def image_grid(
                 if column == between or i >= len(images):
                     panel.set_axis_off()
                     continue
-                shown = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)
-                drawn = _draw_image(panel, shown, extent, "viridis", norm)
+                visible = images[i] if linear else np.where(images[i] > 0, images[i], np.nan)
+                picture = _draw_image(panel, visible, extent, "viridis", norm)
                 panel.tick_params(labelleft=column == 0)
                 panel.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
                 if row == side - 1:
                     panel.set_xlabel(axes[0])
                 if column == 0:
                     panel.set_ylabel(axes[1])
-        if drawn is not None:
-            figure.colorbar(drawn, ax=panels, label=value, pad=0.015, extend="both" if linear else "min")
+        if picture is not None:
+            figure.colorbar(picture, ax=panels, label=value, pad=0.015, extend="both" if linear else "min")
     return figure
 
 
@@ -186,19 +186,19 @@ def image_table(
         for j, title in enumerate(columns):
             lit = np.concatenate([image[image > 0] for _, images in rows for image in [images[j]]])
             low, high = (float(np.quantile(lit, 0.05)), float(lit.max())) if len(lit) else (1.0, 10.0)
-            norm, drawn = LogNorm(low, max(high, 1.001 * low)), None
+            norm, picture = LogNorm(low, max(high, 1.001 * low)), None
             for panel, line in zip(panels[:, j], lines, strict=True):
                 if line is None:
                     panel.set_axis_off()
                     continue
                 name, images = line
-                drawn = _draw_image(panel, np.where(images[j] > 0, images[j], np.nan), extent, "viridis", norm)
+                picture = _draw_image(panel, np.where(images[j] > 0, images[j], np.nan), extent, "viridis", norm)
                 if j == 0:
                     panel.set_ylabel(name, fontsize=8)
             panels[0, j].set_title(title)
             panels[-1, j].set_xlabel(axes[0])
-            if drawn is not None:
-                bar = figure.colorbar(drawn, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
+            if picture is not None:
+                bar = figure.colorbar(picture, ax=panels[:, j], label=value, location="bottom", extend="min", pad=0.01)
                 bar.ax.xaxis.set_minor_formatter(NullFormatter())
         figure.supylabel(axes[1], fontsize=9)
     return figure
@@ -207,7 +207,7 @@ def image_table(
 def _draw_image(
     axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float], colours: str, norm: Normalize
 ) -> Any:
-    drawn = axes.imshow(
+    picture = axes.imshow(
         image.T,
         origin="lower",
         extent=extent,
@@ -217,4 +217,4 @@ def _draw_image(
         interpolation="nearest",
     )
     axes.tick_params(which="both", direction="out", top=False, right=False)
-    return drawn
+    return picture

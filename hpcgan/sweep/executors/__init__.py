@@ -13,5 +13,5 @@ EXECUTORS = Plugins(
         "local": "hpcgan.sweep.executors.local:LocalExecutor",
         "slurm": "hpcgan.sweep.executors.slurm:SlurmExecutor",
     },
-    lambda found: issubclass(found, Executor),
+    lambda cls: issubclass(cls, Executor),
 )

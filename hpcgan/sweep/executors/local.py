@@ -96,8 +96,8 @@ def share_cores(slots: int, cores: Sequence[int] | None = None) -> list[list[int
         By default those that this process may use.
     """
     if cores is None:
-        mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        cores = list(mine)[: available_cores()]
+        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        cores = list(allowed)[: available_cores()]
     each = len(cores) // slots
     if each == 0:
         return [[cores[slot % len(cores)]] for slot in range(slots)]

@@ -128,11 +128,11 @@ class SlurmExecutor(Executor):
     def _queue(self, elements: list[str]) -> dict[str, slurm.QueueEntry] | None:
         """What of these is in the queue; None while the controller does not answer."""
         try:
-            found = slurm.queue(elements)
+            queued = slurm.queue(elements)
         except HpcganError as error:
             if str(error) != self._silent:
                 self._silent = str(error)
                 self.report(f"{error}; waiting for it")
             return None
         self._silent = ""
-        return found
+        return queued

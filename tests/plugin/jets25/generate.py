@@ -82,7 +82,7 @@ class Jets25Generator(Generator):
     summary: ClassVar[str] = "generate 25 x 25 images of jets"
     noun: ClassVar[str] = "jets"
 
-    prongs: int = Field(2, ge=1, le=9, description="prongs of a jet", json_schema_extra={"metavar": "P"})
+    prongs: int = Field(2, ge=1, le=9, description="prongs of a jet")
 
     def data_set(self, n: int, seed: int) -> Jets:
         return Jets(n, seed, self.prongs)
