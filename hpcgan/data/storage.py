@@ -2,8 +2,7 @@
 
 A file is HDF5 with everything in one group, whose attributes say how the data were made (``settings``), whether the
 writer came to its end (``complete``), and what all values come to (``digest``). What stands in the group is a matter of
-:mod:`hpcgan.problems.detector_images.files` (detector images in the published layout) and
-:mod:`hpcgan.data.layouts.tensors` (any schema).
+the layout (:mod:`hpcgan.data.layouts`, and those of problems).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import FailureKind, HpcganError, InputError
 from hpcgan.system.files import folder_lock, is_at, sync, sync_folder
 
 SPLITS = ("train", "val", "test")
@@ -540,6 +539,12 @@ def settings_difference(found: Any, wanted: str) -> str:
     return ""
 
 
+class NoRoom(InputError):
+    """The disk has no room for what is to be written: bad input, as another disk would do, but no fault of a trial."""
+
+    kind: FailureKind = "environment"
+
+
 def check_space(
     folder: str | os.PathLike[str], needed_bytes: int, remedy: str = "choose another disk or fewer events"
 ) -> None:
@@ -547,13 +552,13 @@ def check_space(
 
     Raises
     ------
-    InputError
+    NoRoom
         Less than `needed_bytes` free.
     """
     stat = os.statvfs(folder)
     free = stat.f_bavail * stat.f_frsize
     if free < needed_bytes:
-        raise InputError(
+        raise NoRoom(
             f"{folder}: about {needed_bytes / 1e6:.3g} MB are needed and {free / 1e6:.3g} MB are free; {remedy}"
         )
 

@@ -231,7 +231,7 @@ def compare_files(
     options : EvaluationOptions
         How much is compared. What was trained on is not known here, so that memorisation is not looked for.
     problem : str, optional
-        What the files hold; default: what the real one says, and otherwise `rpv`.
+        What the files hold; default: what the real one says, or its layout.
     use : Use
         Which real events are used, and how events count. What is selected of real events is of generated ones as well,
         where these differ in it.

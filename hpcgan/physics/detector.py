@@ -338,7 +338,7 @@ class Calorimeter:
         x, y, z = (1e-3 * particles.x[keep], 1e-3 * particles.y[keep], 1e-3 * particles.z[keep])
         charge = charge[keep] * np.sign(particles.pid[keep])
 
-        x, y, z = propagate(charge, px, py, pz, x, y, z, card.radius, card.half_length, card.bz)
+        x, y, z = propagate(charge, (px, py, pz), (x, y, z), card.radius, card.half_length, card.bz)
         eta = np.arcsinh(z / np.sqrt(x * x + y * y))  # of the position, seen from the origin
         phi = np.arctan2(y, x)
 
@@ -348,19 +348,16 @@ class Calorimeter:
         ]
         if card.muons is not None:
             muon = np.flatnonzero(code == 13)
-            towers.append(_muon_towers(card.muons, event[muon], px[muon], py[muon], pz[muon], e[muon], eta[muon], rng))
+            momenta = (px[muon], py[muon], pz[muon], e[muon])
+            towers.append(_muon_towers(card.muons, event[muon], momenta, eta[muon], rng))
         event, eta, phi, energy = (np.concatenate(column) for column in zip(*towers))
         return Towers(event, eta, phi, energy)
 
 
 def propagate(
     charge: Floats,
-    px: Floats,
-    py: Floats,
-    pz: Floats,
-    x: Floats,
-    y: Floats,
-    z: Floats,
+    momentum: tuple[Floats, Floats, Floats],
+    start: tuple[Floats, Floats, Floats],
     radius: float,
     half_length: float,
     bz: float,
@@ -373,8 +370,8 @@ def propagate(
     Parameters
     ----------
     charge : (M,) float, units of e.
-    px, py, pz : (M,) float, GeV, with non-zero transverse part.
-    x, y, z : (M,) float, start inside the cylinder, m.
+    momentum : px, py, pz, (M,) float each, GeV, with non-zero transverse part.
+    start : x, y, z, (M,) float each, inside the cylinder, m.
     radius, half_length : float, m.
     bz : float, T.
 
@@ -385,13 +382,13 @@ def propagate(
     bends = charge * bz != 0
     straight, helix = np.flatnonzero(~bends), np.flatnonzero(bends)
     turning = 1.0 / (SPEED_OF_LIGHT * charge[helix] * bz)
-    x_out, y_out, z_out = np.empty_like(px), np.empty_like(px), np.empty_like(px)
+    x_out, y_out, z_out = (np.empty_like(component) for component in momentum)
     with np.errstate(divide="ignore", invalid="ignore"):  # particles without longitudinal momentum
         x_out[straight], y_out[straight], z_out[straight] = _fly_straight(
-            [column[straight] for column in (px, py, pz, x, y, z)], radius, half_length
+            [column[straight] for column in (*momentum, *start)], radius, half_length
         )
         x_out[helix], y_out[helix], z_out[helix] = _fly_helix(
-            turning, [column[helix] for column in (px, py, pz, x, y, z)], radius, half_length
+            turning, [column[helix] for column in (*momentum, *start)], radius, half_length
         )
     return x_out, y_out, z_out
 
@@ -536,14 +533,12 @@ def log_normal(mean: Floats, variance: Floats, rng: np.random.Generator) -> Floa
 def _muon_towers(
     muons: MuonTracks,
     event: NDArray[np.int64],
-    px: Floats,
-    py: Floats,
-    pz: Floats,
-    e: Floats,
+    momenta: tuple[Floats, Floats, Floats, Floats],
     position_eta: Floats,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
     """Reconstructed muons: efficiency and resolution depend on where the muon leaves the tracker."""
+    px, py, pz, e = momenta
     pt = np.hypot(px, py)
     abs_eta = np.abs(position_eta)
     efficiency = np.zeros_like(pt)

@@ -43,7 +43,7 @@ def problem_of(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        As `layout_of`, or nothing says it.
+        As `layout_of`, or nothing says it, or it has no name in `PROBLEMS`.
     """
     path = Path(path)
     layout = layout_of(path)
@@ -53,4 +53,6 @@ def problem_of(path: str | os.PathLike[str]) -> str:
             f"{path}: does not say which problem it belongs to (attribute problem of {layout.group}); "
             "name it with --problem"
         )
+    if name not in PROBLEMS.names():  # whatever stands in a file: no code is imported on its word
+        raise InputError(f"{path}: belongs to problem {name[:80]!r}, which has no name here; say it with --problem")
     return name

@@ -182,7 +182,7 @@ def test_a_training_in_a_notebook_is_watched_paused_changed_and_stopped(folder, 
 SWEEP = """
 from hpcgan.interactive import Sweep
 
-sweep = Sweep.start("sweep.yaml", trials=3, concurrency=2, threads=1, out="study")
+sweep = Sweep.start("sweep.yaml", trials=3, concurrency=2, job={"threads": 1}, out="study")
 sweep.dashboard()
 """
 WAIT = """

@@ -627,7 +627,8 @@ def test_a_scaling_study_is_submitted_to_two_nodes(clean, setting, outside):
         sys.executable, "-m", "hpcgan", "scaling", "tiny.yaml", "--ranks", "1,2", "--steps", "20", "--repeats", "1",
         "--no-allreduce", "--executor", "slurm", "--nodes", "2", "--time", "10", "--out", str(study),
     ]  # fmt: skip
-    code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(60)
+    submission = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"})
+    code, output = submission.process.wait(60), submission.output()  # its mark lives on in the job
     assert code == 0, output
     number = re.fullmatch(r"job (\d+): study .*, log .*/slurm-\1\.out", output.strip())[1]
     shown = wait_for_job(clean, number, 240)

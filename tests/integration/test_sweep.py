@@ -253,7 +253,7 @@ def test_started_from_python_it_is_pruned_by_hand_stopped_and_goes_on(setting, r
     path = tmp_path / "study"
 
     def start():
-        return Sweep.start(setting / "sweep.yaml", trials=2, concurrency=2, threads=1, out=path)
+        return Sweep.start(setting / "sweep.yaml", trials=2, concurrency=2, job={"threads": 1}, out=path)
 
     try:
         sweep = start()

@@ -25,6 +25,7 @@ from hpcgan.runs import (  # noqa: E402
     checkpoint,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.runs.lease import attempt_state  # noqa: E402
 from hpcgan.training import assembly, attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
@@ -244,7 +245,9 @@ def test_non_finite_input_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_
         train(data, tmp_path)
     run = RunDirectory(tmp_path)
     assert final_arrays(run).step == 15
-    assert [r["outcome"] for r in recorded(run.metrics_file, "end")] == ["failed"]
+    (end,) = recorded(run.metrics_file, "end")
+    assert (end["outcome"], end["failure"]["kind"], end["step"]) == ("failed", "training", 21)
+    assert "non-finite at step 21 on rank 0" in end["failure"]["text"]
     monkeypatch.undo()
     assert final_arrays(train(data, tmp_path)).step == 30
 
@@ -371,8 +374,20 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_nothing_is_lost(data
         train(data, folder)
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
+    assert error.value.kind == "environment"
     disk.empty()
     assert_same_end(train(data, folder), reference)
+
+
+def test_a_beginning_that_fails_has_an_end_that_says_whose_failure_it_was(data, tmp_path):
+    (tmp_path / "tensorboard").write_text("no folder")
+    with pytest.raises(HpcganError, match="tensorboard: cannot write") as error:
+        train(data, tmp_path)
+    (end,) = recorded(RunDirectory(tmp_path).metrics_file, "end")
+    assert (end["outcome"], end["failure"]) == (
+        "failed", {"kind": "environment", "text": str(error.value), "rank": None}
+    )  # fmt: skip
+    assert attempt_state(RunDirectory(tmp_path)) == "failed"
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused_at_the_start(data, disk):
@@ -406,6 +421,7 @@ def test_a_disk_that_is_full_when_an_epoch_ends(data, reference, disk, monkeypat
         with pytest.raises(HpcganError, match=FULL) as error:
             train(data, folder)
     assert str(folder) in str(error.value)
+    assert error.value.kind == "environment"
     disk.empty()
     assert epochs(train(data, folder)) == epochs(reference)
 

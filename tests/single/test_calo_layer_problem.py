@@ -1,5 +1,7 @@
 """One calorimeter layer by likelihood: the files, the observables, and whole trainings through the engine."""
 
+import contextlib
+
 import h5py
 import needs
 import numpy as np
@@ -32,7 +34,7 @@ from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import assembly, attempt  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
-from hpcgan.training.timing import payload, period  # noqa: E402
+from hpcgan.training.timing import period  # noqa: E402
 
 SHOWERS = 100  # 60 for training, 20 for validation, 20 for the test
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
@@ -152,10 +154,14 @@ def test_a_loss_beyond_the_limit_goes_back_to_the_best_state(data, tmp_path):
 
 def test_what_the_stopwatch_counts(data):
     settings = config(data)
-    method, _ = assembly.make_method(settings, CaloLayerProblem(settings.model), SerialComm())
+    problem = CaloLayerProblem(settings.model)
+    method, _ = assembly.make_method(settings, problem, SerialComm())
     weights = sum(int(np.prod(w.shape)) for w in method.networks["density"].weights)
     assert weights == 2 * 72 * 8 + 8 + 8 + 8 * 72 * 7 + 72 * 7
-    assert payload(method, "float32") == {"density": 4 * (weights + 3)}
+    with contextlib.closing(problem.open(data, "train")) as source:
+        real = problem.encode(source.read(np.arange(4)))
+    method.step(0, real, method.draws(0, 0, 4), learning_rates={"density": 1e-3}, samples=4)
+    assert dict(method.payload_bytes) == {"density": 4 * (weights + 3)}
     assert period(settings.training) == 1
     assert settings.training.cadences == (0, 1)
 

@@ -79,7 +79,7 @@ def test_codes_that_say_nothing_have_no_charge() -> None:
 def fly(charge: float, pt: float, eta: float, phi: float, start: Any = (0, 0, 0), bz: float = B) -> np.ndarray:
     row = (charge, pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), *start)
     q, px, py, pz, x, y, z = (np.array([value], dtype=float) for value in row)
-    return np.array(propagate(q, px, py, pz, x, y, z, R, L, bz))[:, 0]
+    return np.array(propagate(q, (px, py, pz), (x, y, z), R, L, bz))[:, 0]
 
 
 def test_neutral_reaches_the_side() -> None:
@@ -139,7 +139,7 @@ def test_helices_against_step_by_step_integration() -> None:
     start = np.stack([radius * np.cos(angle), radius * np.sin(angle), rng.uniform(-3, 3, n) * (radius > 0)])
     charge = rng.choice([-1.0, 1.0], n)
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    out = np.array(propagate(charge, px, py, pz, start[0], start[1], start[2], R, L, B))
+    out = np.array(propagate(charge, (px, py, pz), tuple(start), R, L, B))
     checked = 0
     for i in range(n):
         s = np.linspace(0, 40, 200_001)  # transverse path, m; steps of 0.2 mm

@@ -67,7 +67,7 @@ def test_what_is_not_given_is_no_override():
         ({"trails": 3}, r"^unknown option 'trails'; did you mean 'trials'\?"),
         ({"xyzzy": 3}, "^unknown option 'xyzzy'; the options here are: out, trials, executor"),
         ({"trials": 0}, "^sweep.trials=0: input should be greater than or equal to 1"),
-        ({"executor": "pbs"}, "^sweep.executor='pbs': input should be 'local', 'slurm'"),
+        ({"pruner": "best"}, "^sweep.pruner='best': input should be 'none', 'median' or 'halving'"),
     ],
 )
 def test_keywords_are_refused_by_name(values, message):

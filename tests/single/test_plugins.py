@@ -7,13 +7,18 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
+from hpcgan.data.layouts import tensors
+from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import InputError
 from hpcgan.plugins import Plugins, load, loadable
 from hpcgan.problems.base import Problem, problem_class
 from hpcgan.problems.cosmo.problem import CosmoProblem
 from hpcgan.problems.discovery import PROBLEMS
+from hpcgan.problems.layouts import problem_of
 
 SHIPPED = {"one": "collections:OrderedDict"}
 
@@ -81,3 +86,20 @@ def test_problems() -> None:
     with pytest.raises(InputError, match="x: "):
         load("sys:no", "x")
     assert load("sys:version", "x") == sys.version
+
+
+def test_no_code_is_imported_on_the_word_of_a_file(tmp_path: Path) -> None:
+    schema = {"x": TensorSpec((2,))}
+    for name, message in (("os.path:join", "has no name here; say it with --problem"), ("", "has no name here")):
+        with tensors.Writer(tmp_path, {"a": 1}, schema, {"problem": name}, force=True) as writer:
+            writer.append({"x": np.zeros((1, 2))})
+        with pytest.raises(InputError, match=message):
+            problem_of(tmp_path / "a.h5")
+    with tensors.Writer(tmp_path, {"a": 1}, schema, {}, force=True) as writer:
+        writer.append({"x": np.zeros((1, 2))})
+    with pytest.raises(InputError, match="does not say which problem it belongs to"):
+        problem_of(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["other"] = [1]
+    with pytest.raises(InputError, match=r"of no known layout \(it holds: other\); known are samples \(samples\), "):
+        problem_of(tmp_path / "b.h5")
