@@ -87,7 +87,9 @@ def shell_commands(script: str, folder: Path) -> list[list[str]]:
     script = re.sub(r"(^\s*|&& *)\S*/bin/(\w+)", r"\1\2", script, flags=re.MULTILINE)
     handler = 'command_not_found_handle() { printf "%s\\0" "$@" >> "$CALLS"; printf "\\n" >> "$CALLS"; }\n'
     env = {"PATH": str(folder / "nothing"), "CALLS": str(calls), "TMPDIR": "/tmp"}
-    done = subprocess.run([BASH, "-c", handler + script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [BASH, "-c", handler + script], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
     assert not done.stderr, f"{done.stderr}\n{script}"
     return [line.rstrip("\0").split("\0") for line in calls.read_text().splitlines()]
 

@@ -1,4 +1,4 @@
-"""Command lines and code in the documents, checked without running them: options, keys, imports, files that are named."""
+"""Command lines and code in the documents, checked without running them: options, keys, imports, files."""
 
 from __future__ import annotations
 
