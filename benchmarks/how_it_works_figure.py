@@ -49,53 +49,25 @@ def draw() -> Figure:
     axes.set_ylim(0, 5.6)
     axes.axis("off")
 
-    box(
-        axes,
-        (0.2, 3.75, 2.3, 1.6),
-        PROBLEM,
-        "Problem (plug-in)",
-        "what the data mean:\ntensors, units, networks,\nphysics score, figures",
-    )
+    meaning = "what the data mean:\ntensors, units, networks,\nphysics score, figures"
+    box(axes, (0.2, 3.75, 2.3, 1.6), PROBLEM, "Problem (plug-in)", meaning)
     box(axes, (0.2, 1.95, 2.3, 1.3), PROBLEM, "Events", "HDF5 files: train, val, test\n(your own, or generated)")
     box(axes, (0.2, 0.2, 2.3, 1.3), PROBLEM, "Configuration", "one YAML file, checked\nbefore anything starts")
 
-    box(axes, (3.3, 0.2, 3.3, 5.15), ENGINE, "Training", "")
+    box(axes, (3.3, 0.2, 3.3, 5.15), ENGINE, "Training")
+    work = "its share of each batch\ngenerator, discriminator\nscores its share of events"
     for number, bottom in ((0, 3.2), (1, 1.3)):
-        place = (3.5, bottom, 2.9, 1.45)
-        box(
-            axes,
-            place,
-            "white",
-            f"rank {number}",
-            "its share of each batch\ngenerator, discriminator\nscores its share of events",
-        )
+        box(axes, (3.5, bottom, 2.9, 1.45), "white", f"rank {number}", work)
     arrow(axes, (4.95, 3.2), (4.95, 2.75), both=True)
-    label(axes, (4.95, 2.975), "gradients, statistics           in one collective   ")
-    axes.text(
-        4.95,
-        0.75,
-        "rank 2, 3, ...  under mpirun or Slurm\nall ranks hold the same bits",
-        ha="center",
-        va="center",
-        fontsize=10,
-        color=INK,
-        linespacing=1.45,
-    )
+    label(axes, (4.2, 2.975), "gradients, statistics")
+    label(axes, (5.65, 2.975), "in one collective")
+    others = "rank 2, 3, ...  under mpirun or Slurm\nall ranks hold the same bits"
+    axes.text(4.95, 0.75, others, ha="center", va="center", fontsize=10, color=INK, linespacing=1.45)
 
-    box(
-        axes,
-        (7.4, 3.05, 2.4, 2.3),
-        RUN,
-        "Run directory",
-        "configuration, provenance,\nrecords of every epoch,\ncheckpoints with checksums\n\nthe same command resumes",
-    )
-    box(
-        axes,
-        (7.4, 0.2, 2.4, 2.2),
-        TOOL,
-        "All other tools",
-        "sweeps, notebooks,\njobs, panels, commands,\nreports with null bands,\ngenerated events",
-    )
+    kept = "configuration, provenance,\nrecords of every epoch,\ncheckpoints with checksums\n\nthe same command resumes"
+    box(axes, (7.4, 3.05, 2.4, 2.3), RUN, "Run directory", kept)
+    tools = "sweeps, notebooks,\njobs, panels, commands,\nreports with null bands,\ngenerated events"
+    box(axes, (7.4, 0.2, 2.4, 2.2), TOOL, "All other tools", tools)
 
     for height in (4.55, 2.6, 0.85):
         arrow(axes, (2.5, height), (3.3, height))

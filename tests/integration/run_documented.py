@@ -20,7 +20,6 @@ from hpcgan.commands import cli
 from hpcgan.evaluation import compare
 from hpcgan.report import plots
 
-
 #: A PNG of one pixel.
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
