@@ -7,6 +7,7 @@ are started (`launchers`, `engines`), that they are checked to be one MPI world,
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 import threading
@@ -18,71 +19,43 @@ from typing import TYPE_CHECKING, Any
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
+from hpcgan.interactive import ranks
+from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
 from hpcgan.interactive.ipyparallel_cluster import (
     Loop,
     connect_client,
-    connection_file,
     need_ipyparallel,
     new_cluster,
     root_cause,
-    within,
 )
 from hpcgan.interactive.rows import Rows
+from hpcgan.interactive.session import Session
 from hpcgan.interactive.training import until
 from hpcgan.launch import slurm
-from hpcgan.system import failure
 
 if TYPE_CHECKING:
-    import ipyparallel
-
     from hpcgan.interactive.launchers import EngineSet
-    from hpcgan.interactive.session import Session
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
-#: Seconds in which everybody has heard that engines have answered, or ended.
-SETTLE = 10.0
-#: Seconds in which the controller must answer.
-ANSWER = 20.0
 #: Seconds in which the controller must be up.
 CONTROLLER_TIMEOUT = 60.0
-#: Seconds between two signs of life of a notebook.
-MARK_EVERY = 2.0
-#: In the folder: why the engines failed.
-FAILURE = "failure.json"
 #: Characters of the engines' output that stay with an error.
 KEPT = 4000
-#: What is shown of ranks, and of clusters.
-RANKS = ("rank", "size", "host", "pid", "threads", "backend", "engine")
+#: What is shown of clusters.
 LIST = ("id", "where", "kind", "ranks", "state", "since", "idle")
 
 
-class Cluster:
-    """Engines that train; made by `start` or `connect`.
-
-    Attributes
-    ----------
-    id : str
-    kind : str
-        `mpi` or `slurm`.
-    ranks : Rows
-        A row a rank: `rank`, `host`, `pid`, `threads`, `engine` (its number for ipyparallel).
-    """
+class Cluster(ClusterClient):
+    """Engines that train; made by `start` or `connect`."""
 
     def __init__(self, folder: Path, about: folders.About, report: Callable[[str], None]) -> None:
-        self._folder, self._about, self._report = folder, about, report
-        self.id, self.kind = folder.name, str(about["kind"])
-        self.ranks = Rows(about.get("ranks", ()), RANKS)
+        super().__init__(folder, about)
+        self._report = report
         self._cluster: Any = None  # ipyparallel's, of one that this kernel has started
-        self._client: ipyparallel.Client | None = None
-        self._occupied: Callable[[], bool] = lambda: False
         self._ending, self._ended = threading.RLock(), False
-        self._closed = threading.Event()
-        self._mark()
-        self._marking = threading.Thread(target=self._keep_marking, name="hpcgan-cluster", daemon=True)
-        self._marking.start()
 
     # --- making one --------------------------------------------------------------------------------
 
@@ -183,8 +156,8 @@ class Cluster:
         need_ipyparallel()
         before = folders.existing()
         folders.tidy(mine=True)
-        there = [folder for folder in before if folder.is_dir()]
-        running = [folder.name for folder in there if _can_be_reached(folders.read(folder))]
+        remaining = [folder for folder in before if folder.is_dir()]
+        running = [folder.name for folder in remaining if _can_be_reached(folders.read(folder))]
         if cluster is not None and cluster not in running:
             names = ", ".join(running) or "none"
             why = _why_not(clusters() / cluster, [folder.name for folder in before])
@@ -192,14 +165,14 @@ class Cluster:
         if not running:
             raise InputError(f"{clusters()}: no cluster of yours runs; Cluster.start() makes one")
         folder = clusters() / (running[-1] if cluster is None else cluster)
-        made = cls(folder, folders.read(folder), report)
+        connected = cls(folder, folders.read(folder), report)
         try:
-            made._client = connect_client(folder, timeout)
-            made._check_alive()
+            connected._client = connect_client(folder, timeout)
+            connected._check_alive()
         except BaseException:
-            made.close()
+            connected.close()
             raise
-        return made
+        return connected
 
     @staticmethod
     def list() -> Rows:
@@ -228,12 +201,12 @@ class Cluster:
             self._report(f"warning: {warning}")
         loop = Loop()
         try:
-            made = self._cluster = new_cluster(self._folder, starter.launcher, address, self.kind, idle)
+            cluster = self._cluster = new_cluster(self._folder, starter.launcher, address, self.kind, idle)
             with guard.hold():
-                loop.run(made.start_controller(), CONTROLLER_TIMEOUT)
-                self._note(controller=folders.describe(made.controller.pid))
+                loop.run(cluster.start_controller(), CONTROLLER_TIMEOUT)
+                self._note(controller=folders.describe(cluster.controller.pid))
             try:
-                loop.run(made.controller.get_connection_info(), CONTROLLER_TIMEOUT)
+                loop.run(cluster.controller.get_connection_info(), CONTROLLER_TIMEOUT)
             except (RuntimeError, TimeoutError):
                 raise HpcganError(f"the controller did not start: {_last_words(self._controller_log())}") from None
             self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
@@ -262,27 +235,29 @@ class Cluster:
 
     def _await_engines(self, n: int, timeout: float, cores: int | None) -> None:
         """Until they have registered, telling how the queue stands."""
-        end, told = clock.monotonic() + timeout, ""
-        what, looked = "started", -1e9
-        while (there := len(self.client.ids)) < n:
+        end, last_look = clock.monotonic() + timeout, -math.inf
+        state, last_report = "started", ""
+        while (registered := len(self.client.ids)) < n:
             now = clock.monotonic()
-            if self.kind == "slurm" and now - looked > 2.0:
-                looked, what = now, self._queue_state()
-                if what != told:
-                    told = what
-                    self._report(f"job {self._job}: {what}")
+            if self.kind == "slurm" and now - last_look > 2.0:
+                last_look, state = now, self._queue_state()
+                if state != last_report:
+                    last_report = state
+                    self._report(f"job {self._job}: {state}")
             self._check_parts()
             if now > end:
-                raise HpcganError(f"{there} of {n} engines came within {timeout:g} s{self._too_slow(n, cores, what)}")
+                raise HpcganError(
+                    f"{registered} of {n} engines came within {timeout:g} s{self._too_slow(n, cores, state)}"
+                )
             clock.sleep(0.1)
 
-    def _too_slow(self, n: int, cores: int | None, what: str) -> str:
+    def _too_slow(self, n: int, cores: int | None, state: str) -> str:
         """What may be done if engines did not come in time."""
         if self.kind == "slurm":
-            return f"; job {self._job} was {what} and is cancelled: give a longer timeout= or ask for less"
-        said = f": {_last_words(self.log())}" if self.log().strip() else ""
+            return f"; job {self._job} was {state} and is cancelled: give a longer timeout= or ask for less"
+        output = f": {_last_words(self.log())}" if self.log().strip() else ""
         few = f" or start fewer: this machine has {cores} core{'s' * (cores != 1)} for {n} engines" if cores else ""
-        return f"; give a longer timeout={few if cores is not None and cores < n else ''}{said}"
+        return f"; give a longer timeout={few if cores is not None and cores < n else ''}{output}"
 
     def _check_parts(self) -> None:
         """Controller and engines, as far as they run on this machine.
@@ -309,25 +284,23 @@ class Cluster:
         """
         job = self._job
         try:
-            found = slurm.job_state(job)
+            status = slurm.job_state(job)
         except HpcganError as error:  # the controller is busy or restarts: asked again
             return str(error)
-        if found is None or found.state not in slurm.PRESENT:
+        if status is None or status.state not in slurm.PRESENT:
             reason = self.cause() or _last_words(self.log())
-            raise HpcganError(f"job {job} ended ({found or 'unknown'}) before its engines came: {reason}")
-        if found.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
+            raise HpcganError(f"job {job} ended ({status or 'unknown'}) before its engines came: {reason}")
+        if status.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
             raise InputError(f"Slurm does not start job {job} as it was asked for ({obstacle}); it is cancelled")
-        return str(found)
+        return str(status)
 
     def _accept(self, n: int, nodes: int | None) -> None:
         """Check that the engines are the ranks of one world, over the nodes that were asked for."""
-        from hpcgan.interactive import ranks
-
         view = self._client[:]  # type: ignore[index]
         view.block = False
         result = view.apply_async(ranks.describe)
-        found = self._answers(result, "the check of the ranks")
-        rows = [{**row, "engine": engine} for row, engine in zip(found, view.targets)]
+        descriptions = self._answers(result, "the check of the ranks")
+        rows = [{**row, "engine": engine} for row, engine in zip(descriptions, view.targets)]
         rows.sort(key=lambda row: row["rank"])
         if [row["rank"] for row in rows] != list(range(n)) or {row["size"] for row in rows} != {n}:
             raise HpcganError(
@@ -363,104 +336,10 @@ class Cluster:
         except ipyparallel.error.IPythonError as error:
             raise HpcganError(f"{what} failed: {self.cause() or root_cause(error)}") from None
 
-    # --- how it stands -----------------------------------------------------------------------------
-
-    @property
-    def size(self) -> int:
-        """Ranks."""
-        return len(self.ranks)
-
-    @property
-    def client(self) -> ipyparallel.Client:
-        """Ipyparallel's view of it.
-
-        Raises
-        ------
-        InputError
-            The cluster was stopped or closed.
-        """
-        if self._client is None:
-            raise InputError(f"cluster {self.id} was stopped; Cluster.start() makes another one")
-        return self._client
-
-    @property
-    def connection_file(self) -> Path:
-        """What other clients of the controller need, e.g. `hpcgan sweep --executor ipyparallel --cluster FILE`."""
-        return connection_file(self._folder, "client")
-
-    @property
-    def engine_file(self) -> Path:
-        """What engines need."""
-        return connection_file(self._folder, "engine")
-
-    @property
-    def state(self) -> str:
-        """`ready`, `busy`, `lost` (engines or the controller have ended) or `stopped`."""
-        if self._client is None or not self._folder.is_dir():
-            return "stopped"
-        if len(self._client.ids) < self.size or folders.controller_lives(self._about) is False:
-            return "lost"
-        try:
-            return "busy" if self.busy() else "ready"
-        except HpcganError:  # the controller does not answer
-            return "lost"
-
-    def busy(self) -> bool:
-        """Whether an engine works or has work waiting, whoever has asked for it.
-
-        Raises
-        ------
-        HpcganError
-            The controller does not answer.
-        """
-        # The controller hears of what this kernel has just asked for a moment later.
-        return self._occupied() or self._has_work()
-
-    def occupy(self, still: Callable[[], bool]) -> None:
-        """Note that this kernel has given the engines something to do, for as long as `still` is true."""
-        self._occupied = still
-
-    def _has_work(self) -> bool:
-        import ipyparallel
-
-        try:
-            status = within(ANSWER, self.client.queue_status)
-        except (TimeoutError, ipyparallel.error.IPythonError) as error:
-            raise HpcganError(f"cluster {self.id}: the controller does not answer ({root_cause(error)})") from None
-        return any(part["queue"] or part["tasks"] for engine, part in status.items() if isinstance(engine, int))
-
-    def settle(self) -> None:
-        """After engines have answered: until the controller knows it, so that they are not taken for busy."""
-        with contextlib.suppress(HpcganError):
-            until(lambda: not self._has_work(), SETTLE, 0.05)
-
-    def log(self) -> str:
-        """What the engines have printed."""
-        return _newest_log(self._folder)
-
-    def cause(self) -> str | None:
-        """Why the engines failed, as they, or who has started them, have told; None as long as nobody has."""
-        return _cause(self._folder)
-
-    def end_of_job(self) -> str | None:
-        """How the engines' Slurm job has ended; None if there is none, or it has not."""
-        if self.kind != "slurm":
-            return None
-        with contextlib.suppress(HpcganError):
-            state = slurm.job_state(self._job)
-            if state is None or state.state not in slurm.PRESENT:
-                return f"job {self._job} has ended ({state or 'unknown'})"
-        return None
-
-    def __repr__(self) -> str:
-        return f"<Cluster {self.id}: {self.size} {self.kind} rank{'s' * (self.size != 1)}, {self.state}>"
-
     # --- using and ending it -----------------------------------------------------------------------
 
     def session(self) -> Session:
         """What trains on it."""
-        from hpcgan.interactive.session import Session
-
         return Session(self)
 
     def stop(self) -> None:
@@ -511,14 +390,6 @@ class Cluster:
         with contextlib.suppress(Exception), guard.hold():
             self._end(lambda: guard.hurry)
 
-    def close(self) -> None:
-        """Leave the cluster as it is; `connect` finds it again, until it has been idle for long."""
-        self._closed.set()
-        self._marking.join(ANSWER)  # the folder may be removed now
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
     def __enter__(self) -> Cluster:
         return self
 
@@ -530,10 +401,6 @@ class Cluster:
     @property
     def _failure_file(self) -> Path:
         return self._folder / FAILURE
-
-    @property
-    def _job(self) -> str:
-        return str(self._about["engines"]["job"])
 
     def _note(self, **what: Any) -> None:
         """Have the folder know it."""
@@ -550,14 +417,6 @@ class Cluster:
         except OSError:
             return ""
 
-    def _mark(self) -> None:
-        with contextlib.suppress(OSError):
-            (self._folder / "mark").touch()
-
-    def _keep_marking(self) -> None:
-        while not self._closed.wait(MARK_EVERY) and self._folder.is_dir():
-            self._mark()
-
 
 def _check_seconds(name: str, value: float) -> None:
     if not value > 0:
@@ -571,19 +430,9 @@ def _last_words(log: str) -> str:
     return (errors or lines or ["it printed nothing"])[-1]
 
 
-def _newest_log(folder: Path) -> str:
-    logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1].read_text(errors="replace") if logs else ""
-
-
-def _cause(folder: Path) -> str | None:
-    told = failure.read(folder / FAILURE)
-    return None if told is None else str(told)
-
-
 def _can_be_reached(about: folders.About) -> bool:
-    there = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
-    return "ranks" in about and there
+    running = folders.life(about) in ("lives", "unknown") and folders.engines_live(about) is not False
+    return "ranks" in about and running
 
 
 def _why_not(folder: Path, known: Sequence[str]) -> str:
@@ -597,7 +446,7 @@ def _why_not(folder: Path, known: Sequence[str]) -> str:
         return ": its controller has ended; its ranks end, too, at the latest when what they train has ended"
     if "ranks" not in about:
         return ": it is still being started"
-    why = _cause(folder) or "nobody has told why"
+    why = cause(folder) or "nobody has told why"
     folders.end_process(about["controller"], folders.CONTROLLER_S)
     folders.remove(folder)
     return f": its ranks have ended ({why}), and what was left of it is removed"

@@ -1,61 +1,62 @@
-"""Pictures of a run, drawn in a process of their own.
+"""Figures drawn in a process of their own.
 
 Drawing takes a good part of a second, holds Python's lock meanwhile, and sets matplotlib's settings for as long, which
 belong to the whole process. In a thread of a notebook's kernel it would hold up the cells and could change the look of
-what they draw. So a second process (`python -m hpcgan.interactive.figure_process`) draws on request,
-a request a line of its standard input, and ends with it: also when the kernel is killed.
+what they draw. So a second process (`python -m hpcgan.interactive.figure_process`) calls the functions that draw, and
+ends with the pipe to the kernel: also when the kernel is killed.
+
+It is no `ProcessPoolExecutor`. Workers of one survive a kernel that is killed, cannot be ended in the middle of a
+drawing before Python 3.14, and begin by running the main module: during `%run script.py`, a script that trains.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation import run_samples
 
-Picture = Literal["curves", "samples", "sweep"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DPI = 110
 
 
-class Painter:
-    """Draws pictures of runs, one at a time; its process starts with the first of them.
+class FigureProcess:
+    """Draws figures, one at a time; the process starts with the first of them.
 
     Attributes
     ----------
     seconds : float
-        Of a core's time, that the last picture took.
+        Of a core's time, that the last figure took.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
         self._lock = threading.Lock()
         self._closed = False
 
-    @property
-    def pid(self) -> int | None:
-        """Of the process; None if there is none."""
-        return None if self._process is None else self._process.pid
-
-    def draw(self, run: Path, what: Picture, epoch: int | None = None) -> tuple[bytes, str]:
-        """A picture.
+    def draw(self, function: Callable[..., Figure | tuple[str, Figure]], *arguments: Any) -> tuple[bytes, str]:
+        """Have a figure drawn.
 
         Parameters
         ----------
-        run : Path
-            Run directory; for "sweep" that of a study.
-        what : "curves", "samples" or "sweep"
-            As `Training.plot`, `Training.samples` of an epoch, or `Sweep.plot`.
-        epoch : int, optional
+        function : callable
+            Of a module, by whose name the process finds it; returns a figure, or its caption and the figure.
+        arguments
+            Of the function; they are pickled.
 
         Returns
         -------
@@ -66,101 +67,75 @@ class Painter:
         InputError
             It cannot be drawn.
         HpcganError
-            The process ended: something killed it, or `close`. The next picture starts another.
+            The process ended: something killed it, or `close`. The next figure starts another.
         """
-        process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
+        pipe = self._start()
         try:
-            process.stdin.write(json.dumps({"run": str(run), "what": what, "epoch": epoch}).encode() + b"\n")
-            process.stdin.flush()
-            head: dict[str, Any] = json.loads(process.stdout.readline())
-            png = process.stdout.read(head["bytes"])
-        except (OSError, ValueError):  # a line that is none: the process is gone
-            code = self._end()
-            raise HpcganError(f"the process that draws has ended (exit code {code})") from None
-        self.seconds = head["seconds"]
-        if "error" in head:
-            raise InputError(head["error"])
-        return png, head["caption"]
+            pipe.send((function, arguments))
+            png, caption, failure, self.seconds = pipe.recv()
+        except (OSError, EOFError):
+            raise HpcganError(f"the process that draws has ended (exit code {self._end()})") from None
+        if failure:
+            raise InputError(failure)
+        return png, caption
 
     def close(self) -> None:
-        """End the process, also in the middle of a picture."""
-        with self._lock:
-            self._closed = True
-            if self._process is not None:
-                self._process.kill()
+        """End the process, also in the middle of a figure."""
+        self._closed = True
         self._end()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Connection:
         with self._lock:
             if self._closed:
                 raise HpcganError("closed: nothing is drawn any more")
-            if self._process is None:
+            if self._pipe is None:
                 package = str(Path(__file__).resolve().parents[2])  # a kernel may have it from anywhere
                 path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "hpcgan.interactive.figure_process"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"},
-                )
-            return self._process
+                self._pipe, theirs = Pipe()
+                with theirs:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", "hpcgan.interactive.figure_process", str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"},
+                    )
+            return self._pipe
 
     def _end(self) -> int | None:
         """Take leave of the process; its exit code."""
         with self._lock:
-            process, self._process = self._process, None
+            process, self._process, self._pipe = self._process, None, None
         if process is None:
             return None
         process.kill()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # it may have a line left that nobody takes
-                if pipe is not None:
-                    pipe.close()
         return process.wait()
 
 
-def _paint(run: str, what: Picture, epoch: int | None) -> tuple[bytes, str]:
-    from hpcgan.interactive.sweep import Sweep
-    from hpcgan.interactive.training import attach
+def serve(pipe: Connection) -> None:
+    """Draw what is asked for, until nobody is left who asks."""
     from hpcgan.report import plots
 
-    if what == "sweep":
-        return plots.png(Sweep.attach(run).plot(), DPI), ""
-    if what == "curves":
-        return plots.png(attach(run).plot(), DPI), ""
-    training = attach(run)
-    drawn = None if epoch is None else run_samples.figure(training.run, epoch)
-    if drawn is None:
-        raise InputError(f"problem '{training.config.problem}' has no picture of single samples")
-    caption, figure = drawn
-    return plots.png(figure, DPI), caption
-
-
-def main() -> None:
-    """Draw what the lines of the standard input ask for, to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is none of its business
-    os.nice(5)  # the training may be on the same cores
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    with open(os.devnull, "wb") as nowhere:  # what a library prints must not get in between
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    for line in sys.stdin.buffer:
-        png, began = b"", time.process_time()
+    while True:
+        began, png, caption, failure = time.process_time(), b"", "", ""
         try:
-            png, caption = _paint(**json.loads(line))
-            head: dict[str, Any] = {"caption": caption}
+            function, arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            result = function(*arguments)
+            caption, figure = result if isinstance(result, tuple) else ("", result)
+            png = plots.png(figure, DPI)
         except HpcganError as error:
-            head = {"error": str(error)}
-        except Exception as error:  # whatever it is, it is said, and the next picture may be drawn
-            head = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(
-            json.dumps({**head, "bytes": len(png), "seconds": time.process_time() - began}).encode() + b"\n" + png
-        )
-        answers.flush()
+            failure = str(error)
+        except Exception as error:  # whatever it is, it is said, and the next figure may be drawn
+            failure = f"{type(error).__name__}: {error}"
+        pipe.send((png, caption, failure, time.process_time() - began))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is none of its business
+    os.nice(5)  # the training may be on the same cores
     with contextlib.suppress(BrokenPipeError):
-        main()
+        serve(Connection(int(sys.argv[1])))

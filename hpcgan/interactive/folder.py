@@ -84,8 +84,8 @@ def lives(process: object) -> bool | None:
     who = Identity.read(process)
     if who is None:
         return False
-    there = who.lives()
-    return False if there is None and who.is_of_earlier_boot() else there
+    alive = who.lives()
+    return False if alive is None and who.is_of_earlier_boot() else alive
 
 
 def write(folder: Path, about: About) -> None:
@@ -105,10 +105,10 @@ def existing() -> list[Path]:
     """Folders of clusters, whether they live or not, the newest one last."""
     root = clusters()
     try:
-        found = list(root.iterdir()) if root.is_dir() else []
+        entries = list(root.iterdir()) if root.is_dir() else []
     except OSError as error:
         raise InputError(f"{root}: cannot be read ({error.strerror})") from None
-    return sorted(f for f in found if re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", f.name) and f.is_dir())
+    return sorted(f for f in entries if re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", f.name) and f.is_dir())
 
 
 def controller_lives(about: Mapping[str, Any]) -> bool | None:
@@ -126,16 +126,16 @@ def engines_live(about: Mapping[str, Any]) -> bool | None:
 
 def life(about: Mapping[str, Any]) -> Life:
     """How a cluster is; `lost` is one whose controller has gone, and whose engines are still there."""
-    there = controller_lives(about)
-    if there is None:
+    alive = controller_lives(about)
+    if alive is None:
         return "unknown"
-    if there:
+    if alive:
         return "lives"
     job = (about.get("engines") or {}).get("job")
     if job is not None:
         with contextlib.suppress(HpcganError):  # Slurm does not answer: it may be there
-            found = slurm.job_state(job)
-            return "lost" if found is not None and found.state in slurm.PRESENT else "dead"
+            status = slurm.job_state(job)
+            return "lost" if status is not None and status.state in slurm.PRESENT else "dead"
         return "lost"
     return "lost" if engines_live(about) else "dead"
 
@@ -200,11 +200,11 @@ def end_process(process: object, grace: float, hurry: Callable[[], bool] = never
 
 def _end_job(job: str, hurry: Callable[[], bool]) -> None:
     def gone() -> bool:
-        found = slurm.job_state(job)
-        return found is None or found.state not in slurm.PRESENT
+        status = slurm.job_state(job)
+        return status is None or status.state not in slurm.PRESENT
 
-    found = slurm.job_state(job)
-    if found is not None and found.state == "RUNNING" and not hurry():
+    status = slurm.job_state(job)
+    if status is not None and status.state == "RUNNING" and not hurry():
         slurm.ask_to_stop(job)
         _until(gone, STOP_S, hurry, every=0.5)
     if not gone():

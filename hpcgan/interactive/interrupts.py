@@ -64,8 +64,8 @@ def interrupts(*, held: bool = False) -> Iterator[Interrupts]:
     KeyboardInterrupt
         There was one.
     """
-    found = Interrupts(held=held)
-    with handling(("SIGINT",), found._take):
-        yield found
-    if found.asked and not found._raised:
+    block = Interrupts(held=held)
+    with handling(("SIGINT",), block._take):
+        yield block
+    if block.asked and not block._raised:
         raise KeyboardInterrupt

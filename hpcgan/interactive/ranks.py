@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from hpcgan import config as configuration
+from hpcgan.comm.rank import run_as_rank
 from hpcgan.errors import HpcganError
+from hpcgan.launch.topology import threads_from_env
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.system import streams
+from hpcgan.training.requests import StopRequest
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
@@ -27,24 +35,19 @@ def describe() -> dict[str, Any]:
     HpcganError
         The ranks do not make one world.
     """
-    import numpy as np
-
-    from hpcgan.comm.rank import run_as_rank
-    from hpcgan.launch.topology import threads_from_env
-
     # Slurm's name of the node, by which its queue and its messages call it.
     host = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
-    found: dict[str, Any] = {"host": host, "pid": os.getpid()}
+    rank: dict[str, Any] = {"host": host, "pid": os.getpid()}
 
     def look(comm: Comm) -> None:
         mean = comm.allreduce(np.array([comm.rank], np.float32), "interactive.mean")
-        found.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
-        found["threads"] = threads_from_env(os.environ)
+        rank.update(rank=comm.rank, size=comm.size, backend=comm.backend, mean=float(np.asarray(mean)[0]))
+        rank["threads"] = threads_from_env(os.environ)
 
     errors: list[HpcganError] = []
     if run_as_rank(look, report=errors.append):
         raise errors[0] if errors else HpcganError("another rank failed")
-    return found
+    return rank
 
 
 def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
@@ -64,12 +67,7 @@ def train(settings: dict[str, Any], run: str, folder: str) -> dict[str, Any]:
     dict
         `code`, the exit code that `hpcgan train` would have, and on rank 0 `error`, what it would say, or None.
     """
-    from hpcgan import config as configuration
-    from hpcgan.comm.rank import run_as_rank
-    from hpcgan.runs.directory import RunDirectory
-    from hpcgan.system import streams
     from hpcgan.training import attempt
-    from hpcgan.training.requests import StopRequest
 
     streams.guard()
     os.chdir(folder)

@@ -1,10 +1,27 @@
-"""A list of rows that a notebook shows as a table, and a terminal in columns."""
+"""Tables: of pandas where it is installed, and a list of rows that a notebook shows as a table without it."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from hpcgan.errors import InputError
+
+
+def import_pandas() -> Any:
+    """The module `pandas`.
+
+    Raises
+    ------
+    InputError
+        It is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
+    return pandas
 
 
 class Rows(list[dict[str, Any]]):

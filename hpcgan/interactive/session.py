@@ -14,7 +14,8 @@ from typing import Any
 from hpcgan import api
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
-from hpcgan.interactive.cluster import SETTLE, Cluster
+from hpcgan.interactive import ranks
+from hpcgan.interactive.cluster_client import SETTLE, ClusterClient
 from hpcgan.interactive.ipyparallel_cluster import root_cause
 from hpcgan.interactive.training import RESTS, Training, attach, until
 from hpcgan.runs.directory import RunDirectory
@@ -29,10 +30,10 @@ class Session:
 
     Parameters
     ----------
-    cluster : Cluster
+    cluster : ClusterClient
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterClient) -> None:
         self.cluster = cluster
 
     #: The training of any run directory, also of a batch job.
@@ -78,9 +79,7 @@ class Session:
 class EngineTraining(Training):
     """A training that this kernel has started on a cluster."""
 
-    def __init__(self, run: RunDirectory, cluster: Cluster, config: Config) -> None:
-        from hpcgan.interactive import ranks
-
+    def __init__(self, run: RunDirectory, cluster: ClusterClient, config: Config) -> None:
         super().__init__(run)
         self._cluster = cluster
         self._attempts = attempts_made(run)

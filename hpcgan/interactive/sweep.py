@@ -18,33 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, HpcganError, InputError
+from hpcgan.interactive import figures
+from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
+from hpcgan.interactive.rows import import_pandas
+from hpcgan.interactive.sweep_dashboard import SweepDashboard
 from hpcgan.interactive.training import Training, until
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.runs.lease import attempt_state, held_by
+from hpcgan.runs.lease import held_by
+from hpcgan.sweep import commands, views
 from hpcgan.sweep import study as studies
-from hpcgan.sweep import views
+from hpcgan.sweep.report import columns
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
-from hpcgan.sweep.table import Row, Table, TableReader
+from hpcgan.sweep.table import TableReader
 from hpcgan.system import failure
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from hpcgan.interactive.sweep_dashboard import SweepDashboard
-
-#: What the coordinator's lease says, and what it is called here.
-STATES: Mapping[str | None, str] = {
-    None: "not started",
-    "running": "running",
-    "done": "done",
-    "interrupted": "stopped",
-    "failed": "failed",
-    "lost": "lost",
-}
-#: Of a row without a result.
-_OPEN = ("running", "queued", "lost")
 #: Seconds between two looks whether a sweep is at work.
 LOOK_S = 0.1
 
@@ -133,8 +125,7 @@ class Sweep:
 
         Of the process that hands out trials. Trials of a batch system and of engines go on without it.
         """
-        state = attempt_state(RunDirectory(self.path))
-        return STATES.get(state, str(state))
+        return commands.state(self.path)
 
     @property
     def log(self) -> Path:
@@ -174,13 +165,8 @@ class Sweep:
         InputError
             pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
-        from hpcgan.sweep.report import columns
-
-        return pandas.DataFrame(columns(self._reader.read()))
+        table: pandas.DataFrame = import_pandas().DataFrame(columns(self._reader.read()))
+        return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
         """Until nobody hands out trials any more; how it stands then.
@@ -202,7 +188,7 @@ class Sweep:
         InputError
             There is no such trial (yet), or its configuration cannot be read.
         """
-        self._row(self._reader.read(), number)
+        commands.trial_row(self._reader, number)
         return Training(self._reader.study.trial(number))
 
     # --- commands ----------------------------------------------------------------------------------
@@ -222,13 +208,7 @@ class Sweep:
         HpcganError
             It has not ended by then; it will, when the trials have written their checkpoints.
         """
-        state = self.state
-        if state != "running" and not any(row.state == "running" for row in self._reader.read().rows):
-            raise InputError(f"{self.path}: there is nothing to stop: the sweep is {state}")
-        try:
-            self._reader.study.stop_file.touch()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot ask it to stop: {error.strerror}") from None
+        commands.stop(self._reader)
         if wait > 0:
             try:
                 self.wait(wait)
@@ -248,16 +228,7 @@ class Sweep:
         InputError
             There is no such trial, it has ended, or that was decided already.
         """
-        row = self._row(self._reader.read(), number)
-        if row.state not in _OPEN:
-            raise InputError(f"trial {number}: is {row.state}; only trials that run or wait can be pruned")
-        reason = f"pruned by hand after epoch {row.epochs}"
-        try:
-            decided = self._reader.study.write_verdict(number, reason, row.epochs)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot prune trial {number}: {error.strerror}") from None
-        if not decided:
-            raise InputError(f"trial {number}: shall end already, before its next epoch")
+        commands.prune(self._reader, number)
 
     # --- pictures and report -----------------------------------------------------------------------
 
@@ -269,18 +240,15 @@ class Sweep:
         InputError
             No trial has a score yet.
         """
-        from hpcgan.sweep.figures import overview_figure
-
-        made = overview_figure(self._reader.read())
-        if made is None:
-            raise InputError(f"{self.path}: no trial has a score yet")
-        return made
+        return figures.trials(self.path)
 
     def dashboard(self) -> SweepDashboard | None:
         """Display a live panel with buttons; where there are no widgets, table, picture and what a panel needs."""
-        from hpcgan.interactive import sweep_dashboard
+        return display_live(lambda: SweepDashboard(self.path), self._display_plainly)
 
-        return sweep_dashboard.show(self)
+    def _display_plainly(self) -> None:
+        display_plain(self.table())
+        display_picture(self.plot())
 
     def report(self) -> Path:
         """Write the report as it stands now; its page.
@@ -291,13 +259,6 @@ class Sweep:
             It cannot be written.
         """
         return views.report(self.path)[-1]
-
-    def _row(self, table: Table, number: int) -> Row:
-        row = table.row(number)
-        if row is None:
-            known = f"the last one is {table.rows[-1].number}" if table.rows else "there is none yet"
-            raise InputError(f"{self.path}: no trial {number}; {known}")
-        return row
 
 
 def _start(command: Sequence[str], study: StudyDirectory) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import run_samples
+from hpcgan.interactive import figures
+from hpcgan.interactive.live_panel import display_live, display_picture
+from hpcgan.interactive.rows import import_pandas
+from hpcgan.interactive.training_dashboard import TrainingDashboard
 from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
 from hpcgan.runs import records
@@ -26,11 +30,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from hpcgan.interactive.dashboard import TrainingDashboard
-
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
-Lines = dict[str, Sequence[float | None]]
 
 
 def until(over: Callable[[], bool], timeout: float | None, every: float) -> bool:
@@ -118,11 +119,9 @@ class Training:
         known = records.KINDS
         if kind not in known:
             raise InputError(f"kind '{kind}': choose one of {', '.join(known)}{did_you_mean(kind, known)}")
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("tables need pandas: pip install 'hpcgan[interactive]'") from None
-        return pandas.json_normalize([records.plain(r) for r in records.read(self.run.metrics_file, known[kind])])
+        rows = [records.plain(record) for record in records.read(self.run.metrics_file, known[kind])]
+        table: pandas.DataFrame = import_pandas().json_normalize(rows)
+        return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
         """Until nobody works on the training any more; how it stands then.
@@ -186,8 +185,8 @@ class Training:
         HpcganError
             No answer; the command stays.
         """
-        given = {**dict.fromkeys(self.config.training.networks, lr), **rates}
-        self._send("set", {k: rate for k, v in given.items() if (rate := lr if v is None else v) is not None}, wait)
+        all_rates = {**dict.fromkeys(self.config.training.networks, lr), **rates}
+        self._send("set", {k: rate for k, v in all_rates.items() if (rate := lr if v is None else v) is not None}, wait)
 
     def checkpoint(self, wait: float = 60.0) -> None:
         """Have one written now."""
@@ -212,26 +211,7 @@ class Training:
         InputError
             No epoch is done yet.
         """
-        from hpcgan.report import plots
-
-        epochs = self._epochs()
-        if not epochs:
-            raise InputError(f"{self.run.path}: no epoch is done yet")
-        x = [record.epoch for record in epochs]
-        losses: Lines = {name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses}
-        rates: Lines = {"all ranks": [record.samples_per_second for record in epochs]}
-        panels: list[tuple[str, Lines, bool]] = [(self.config.training.loss_label, losses, False)]
-        scores = [record.score for record in epochs]
-        if scored := [score for score in scores if score is not None]:
-            sizes = ", ".join(str(n) for n in sorted({score.n for score in scored}))
-            lines: Lines = {"total": [None if score is None else score.total for score in scores]}
-            for part in scored[0].parts:
-                lines[part.replace("_", " ")] = [None if score is None else score.parts[part] for score in scores]
-            panels.append((f"Score (N = {sizes})", lines, True))
-        panels.append(("Samples/s", rates, False))
-        changed_at = [record.step for record in records.read(self.run.metrics_file, Command) if record.rates]
-        per_epoch = epochs[-1].step / epochs[-1].epoch
-        return plots.progress(x, panels, [step / per_epoch for step in changed_at])
+        return figures.curves(self.run, self.config.training.loss_label)
 
     def samples(self, epoch: int | None = None) -> Figure:
         """Generated events of an epoch beside real ones.
@@ -246,19 +226,12 @@ class Training:
         InputError
             There are no samples of it.
         """
-        there = run_samples.epochs(self.run)
-        if not there:
-            raise InputError(f"{self.run.path}: no epoch is done yet")
-        epoch = there[-1] if epoch is None else epoch
-        if epoch not in there:
-            raise InputError(f"{self.run.path}: no samples of epoch {epoch}; there are {there[0]} to {there[-1]}")
-        drawn = run_samples.figure(self.run, epoch)
-        if drawn is None:
-            raise InputError(f"problem '{self.config.problem}' has no picture of single samples")
-        return drawn[1]
+        if epoch is None:
+            epoch = max(run_samples.epochs(self.run), default=0)
+        return figures.samples(self.run, epoch)[1]
 
     def dashboard(self) -> TrainingDashboard | None:
         """Display a live panel with buttons; where there are no widgets, the picture and what a panel needs."""
-        from hpcgan.interactive import dashboard
-
-        return dashboard.show(self)
+        return display_live(
+            lambda: TrainingDashboard(self.run, self.attempt_state), lambda: display_picture(self.plot())
+        )

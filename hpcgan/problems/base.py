@@ -20,8 +20,9 @@ from pydantic import BaseModel
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample, Schema
-from hpcgan.data.source import Source, TensorSource
+from hpcgan.data.source import Source
 from hpcgan.errors import InputError
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
 from hpcgan.problems.discovery import PROBLEMS

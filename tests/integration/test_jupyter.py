@@ -215,7 +215,7 @@ def test_a_sweep_in_a_notebook_is_watched_pruned_and_stopped(folder, jupyter, tm
             page.click("button.hpcgan-stop")
             page.wait_for("document.querySelector('.jp-Notebook').innerText.includes('it ended: stopped')", SECONDS)
             page.wait_for(f"{text('header')}.includes('stopped')")
-            assert page.evaluate("document.querySelector('button.hpcgan-stop').disabled")
+            page.wait_for("document.querySelector('button.hpcgan-stop').disabled")
         finally:
             page.screenshot(tmp_path / "sweep.png")
     assert json.loads((folder / "study/trials/0001/result.json").read_text())["state"] == "pruned"

@@ -28,9 +28,10 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import evaluate as evaluate_command  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.config import DataConfig  # noqa: E402
+from hpcgan.data.layouts.tensor_source import TensorSource  # noqa: E402
 from hpcgan.data.layouts.tensors import Writer as TensorWriter  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
-from hpcgan.data.source import SyntheticSource, TensorSource  # noqa: E402
+from hpcgan.data.source import SyntheticSource  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402

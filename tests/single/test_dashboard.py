@@ -23,8 +23,8 @@ from hpcgan.training.requests import StopRequest
 
 pytest.importorskip("ipywidgets")
 
-from hpcgan.interactive import dashboard, figure_process
-from hpcgan.interactive.dashboard import TrainingDashboard
+from hpcgan.interactive import figure_process, live_panel
+from hpcgan.interactive.training_dashboard import TrainingDashboard
 
 PNG = b"\x89PNG"
 
@@ -56,12 +56,12 @@ def enabled(panel):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Panels, closed in the end, whose painters never rest."""
-    monkeypatch.setattr(dashboard.common, "PAUSE_OF_PAINTER", 0)
+    """Panels, closed in the end, which draw without a rest."""
+    monkeypatch.setattr(live_panel, "REST", 0)
     with contextlib.ExitStack() as stack:
 
         def make(run, every=0.05):
-            panel = TrainingDashboard(attach(run.path), every)
+            panel = TrainingDashboard(run, attach(run.path).attempt_state, every)
             panels.append(panel)
             stack.callback(panel.close)
             return panel
@@ -207,7 +207,7 @@ def test_a_training_that_has_ended_is_drawn_and_then_left_alone(data, run, opene
         poll(lambda: attach(run.path).state == "done")
     panel = opened(run)
     poll(lambda: not panel.alive)
-    assert panel._painter.pid is None
+    assert panel._figure_process._process is None
     best = attach(run.path).best
     for text in (
         "done",
@@ -306,7 +306,7 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_the_next_one_is_drawn(run, p
     played.metrics.write(records.Epoch(step=15, epoch=0, samples_per_second=1.0))
     poll(lambda: "curves: ZeroDivisionError: division by zero" in panel.status.value)
     assert png(panel.curves) == b""
-    os.kill(panel._painter.pid, 9)
+    os.kill(panel._figure_process._process.pid, 9)
     played.epoch(2)
     poll(lambda: "curves: the process that draws has ended (exit code -9)" in panel.status.value)
     run.metrics_file.write_text("")
@@ -319,14 +319,14 @@ def test_closing_it_leaves_nothing_behind(run, played, opened):
     panel = opened(run)
     played.epoch(1)
     poll(lambda: png(panel.curves))
-    drawer = psutil.Process(panel._painter.pid)
+    drawer = psutil.Process(panel._figure_process._process.pid)
     widgets = [panel.box, *panel.box.children]
     assert all(widget.comm is not None for widget in widgets)
     panel.close()
     assert not panel.alive
     assert not drawer.is_running()
     assert all(widget.comm is None for widget in widgets)
-    assert not [t for t in threading.enumerate() if t.name.startswith("hpcgan-dashboard")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("hpcgan-panel")]
     played.epoch(2)
     panel.buttons["stop"].click()  # nobody can; it must not matter
     panel.close()
@@ -338,8 +338,8 @@ def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened
     monkeypatch.setattr(figure_process.sys, "executable", str(tmp_path / "stuck"))
     panel = opened(run)
     played.epoch(1)
-    poll(lambda: panel._painter.pid is not None)
-    stuck = psutil.Process(panel._painter.pid)
+    poll(lambda: panel._figure_process._process is not None)
+    stuck = psutil.Process(panel._figure_process._process.pid)
     played.epoch(2)
     poll(lambda: "epoch <b>2</b>" in panel.header.value)
     panel.close()
@@ -348,20 +348,31 @@ def test_a_drawing_that_never_ends_does_not_hold_up_the_rest(run, played, opened
 
 
 KILLED = """
-import os, pathlib, sys
-from hpcgan.interactive.figure_process import Painter
-drawing = Painter()
-drawing.draw(pathlib.Path(sys.argv[1]), "curves")
-print(drawing.pid, flush=True)
+import os, sys
+from pathlib import Path
+with open(sys.argv[2], "a") as file:
+    print("this script runs", file=file)
+from hpcgan.interactive.figure_process import FigureProcess
+from hpcgan.interactive.figures import curves
+from hpcgan.runs.directory import RunDirectory
+drawing = FigureProcess()
+png, _ = drawing.draw(curves, RunDirectory(Path(sys.argv[1])), "Loss")
+assert png.startswith(b"\\x89PNG")
+assert "matplotlib" not in sys.modules
+print(drawing._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
 
 
-def test_the_process_that_draws_ends_with_a_kernel_that_is_killed(run, played):
+def test_the_process_that_draws_ends_with_a_kernel_that_is_killed_and_runs_nothing_of_it(run, played, tmp_path):
     played.epoch(1)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, timeout=120)
+    script, runs = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), str(run.path), str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == -9, done.stderr
     poll(lambda: not psutil.pid_exists(int(done.stdout)) or psutil.Process(int(done.stdout)).status() == "zombie")
+    assert runs.read_text() == "this script runs\n"
 
 
 class Shell(SimpleNamespace):
@@ -393,7 +404,7 @@ def test_in_a_notebook_it_is_displayed_once_a_cell_and_there_is_one_of_a_run(run
     assert not first.alive
     assert second.alive
     second.close()
-    assert run.path not in dashboard._open
+    assert run.path not in live_panel._open
 
 
 def test_without_ipywidgets_there_is_the_picture_and_what_to_install(run, played, notebook, monkeypatch, capsys):
@@ -413,4 +424,4 @@ def test_outside_a_notebook_it_says_so(run, played, capsys):
     played.epoch(1)
     assert attach(run.path).dashboard() is None
     assert capsys.readouterr().out.startswith("The dashboard needs a notebook: pip install 'hpcgan[interactive]'")
-    assert not [t for t in threading.enumerate() if t.name.startswith("hpcgan-dashboard")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("hpcgan-panel")]

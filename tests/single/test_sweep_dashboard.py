@@ -17,7 +17,7 @@ from hpcgan.runs.lease import Lease
 pytest.importorskip("ipywidgets")
 pytest.importorskip("optuna")
 
-from hpcgan.interactive import sweep_dashboard
+from hpcgan.interactive import figure_process, live_panel
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
 
 PNG = b"\x89PNG"
@@ -56,12 +56,12 @@ def study(tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Panels, closed in the end, whose painters never rest."""
-    monkeypatch.setattr(sweep_dashboard.common, "PAUSE_OF_PAINTER", 0)
+    """Panels, closed in the end, which draw without a rest."""
+    monkeypatch.setattr(live_panel, "REST", 0)
     with contextlib.ExitStack() as stack:
 
         def make(study, every=0.05):
-            panel = SweepDashboard(Sweep.attach(study.path), every)
+            panel = SweepDashboard(study.path, every)
             panels.append(panel)
             stack.callback(panel.close)
             return panel
@@ -90,7 +90,7 @@ def test_it_shows_what_comes_and_ends_with_the_sweep(study, opened):
     assert "done" in panel.header.value
     assert panel.prune.disabled
     assert panel.stop.disabled
-    assert panel._painter.pid is None
+    assert panel._figure_process._process is None
 
 
 def test_trials_are_listed_with_their_parameters_the_leading_one_bold(study, opened):
@@ -152,9 +152,9 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_the_table_goes_on(study, ope
     def broken(*_):
         raise ValueError("no ink")
 
-    monkeypatch.setattr(sweep_dashboard.Painter, "draw", broken)
+    monkeypatch.setattr(figure_process.FigureProcess, "draw", broken)
     panel = opened(study)
-    poll(lambda: "the picture: ValueError: no ink" in panel.status.value)
+    poll(lambda: "picture: ValueError: no ink" in panel.status.value)
     fake_sweeps.finish(study, 2, 3.0)
     poll(lambda: "best so far: trial 2, 3.00" in panel.header.value)
     assert "no ink" in panel.status.value
@@ -168,7 +168,7 @@ def test_there_is_one_panel_of_a_study_and_closing_it_ends_its_thread(study, ope
     assert second.alive
     second.close()
     assert not second.alive
-    assert sweep_dashboard._open == {}
+    assert live_panel._open == {}
     assert not study.stop_file.exists()
 
 
@@ -177,7 +177,8 @@ def test_without_widgets_there_is_a_line_and_the_plain_things(study, capsys, mon
     assert sweep.dashboard() is None  # there is no kernel here
     assert "The dashboard needs a notebook" in capsys.readouterr().out
     shown = []
-    monkeypatch.setattr(sweep_dashboard.common, "display_plain", shown.append)
+    monkeypatch.setattr("IPython.get_ipython", object)
+    monkeypatch.setattr("IPython.display.display", shown.append)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert sweep.dashboard() is None
     assert capsys.readouterr().out == "The dashboard needs ipywidgets: pip install 'hpcgan[interactive]'\n"

@@ -166,6 +166,13 @@ def test_a_study_stopped_between_trials_asks_for_the_same_as_one_that_went_throu
     assert len({str(row[1]) for row in rows}) == 14
 
 
+def test_random_search_and_pruning_need_no_optuna(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert sweeps.coordinate(tmp_path / "s", sweeps.plan(trials=3), pruner="median")[0] == 0
+    with pytest.raises(InputError, match=r"Optuna is not installed: pip install 'hpcgan\[sweep\]'"):
+        optuna_study.check_sampler("tpe")
+
+
 def test_tpe_learns(tmp_path):
     """It ends nearer to the best learning rate (1e-3) than random search began."""
     sweeps.coordinate(

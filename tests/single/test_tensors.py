@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hpcgan.commands.data import describe
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_layout import SAMPLES
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.layouts.tensors import Writer, open_tensors, validate
 from hpcgan.data.schema import Sample, TensorSpec
-from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import HpcganError, InputError
 

@@ -18,9 +18,9 @@ from hpcgan.commands import cli
 from hpcgan.commands import data as info
 from hpcgan.config import DataConfig
 from hpcgan.data.layouts import tensors
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding
-from hpcgan.data.source import TensorSource
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.conditions import training_conditions

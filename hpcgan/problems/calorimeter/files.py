@@ -6,8 +6,8 @@ cells, MeV; ``energy (N, 1)``, that of the incident particle, GeV. Files written
 segmentation in attributes; those of other people need not. Other segmentations of the same three layers have other
 shapes.
 
-Read with :func:`open_showers`, check with :func:`validate`, train from a :class:`hpcgan.data.source.TensorSource` with
-group ``/`` (:func:`source`).
+Read with :func:`open_showers`, check with :func:`validate`, train from a `TensorSource` with group ``/``
+(:func:`source`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 from hpcgan.data import storage
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.layouts.tensors import TensorFile
 from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import (

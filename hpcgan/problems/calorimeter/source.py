@@ -12,8 +12,8 @@ import numpy as np
 
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample, Schema, TensorSpec, concatenate, take
-from hpcgan.data.source import TensorSource
 from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Segmentation
