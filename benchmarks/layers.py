@@ -309,7 +309,7 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     from hpcgan import config as configuration
     from hpcgan.comm.base import SerialComm
     from hpcgan.comm.devices import configure_devices
-    from hpcgan.methods.gan import Gan
+    from hpcgan.methods.gan import Gan, Kind
     from hpcgan.problems.base import problem_class
 
     comm = SerialComm()
@@ -338,7 +338,7 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         tf.constant(0.5),
         tf.constant(0.0),
     )
-    compiled = gan.compiled((False, True))  # without R1, with both updates
+    compiled = gan.compiled(Kind(penalise=False, update_generator=True))  # without R1, with both updates
     works = step_work(compiled.get_concrete_function(*arguments), batch)
     whole = best_of(step, 5.0, 10)
     graph = best_of(lambda: compiled(*arguments)[0].numpy(), 5.0, 10)

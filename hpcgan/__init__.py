@@ -9,7 +9,7 @@ from typing import Any
 if platform.machine() == "x86_64":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _API = ("TrainResult", "generate", "train")
 __all__ = ["TrainResult", "__version__", "generate", "train"]

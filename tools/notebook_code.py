@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What mypy says of the code in notebooks: `python tools/notebook_code.py`.
 
 Each notebook becomes a module in a temporary folder, its cells in their order, without the lines that are IPython's.

@@ -432,8 +432,8 @@ for extra in "${EXTRAS[@]}"; do
     case $extra in
         train) NATIVE=1 ;;
         gpu) NATIVE=1 GPU=1 ;;
-        sweep | interactive | dev) PLAIN+=("$extra") ;;
-        *) die "unknown extra $extra; choose from train, gpu, sweep, interactive, dev" ;;
+        sweep | interactive | dev | docs) PLAIN+=("$extra") ;;
+        *) die "unknown extra $extra; choose from train, gpu, sweep, interactive, dev, docs" ;;
     esac
 done
 if [ $NATIVE = 1 ]; then

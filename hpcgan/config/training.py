@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from hpcgan.config.base import Decrement, Fraction, NonNegative, Positive, Rate, Section
 from hpcgan.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from hpcgan.config.schema import Config
 
 Scaling = Literal["none", "sqrt", "linear"]
 Decay = Literal["constant", "linear", "cosine"]
@@ -124,8 +121,13 @@ class TrainingSection(Section):
         """Whether the updates of a step are all of the same weights."""
         return False
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Any) -> None:
         """Check what these settings ask of the rest of the configuration.
+
+        Parameters
+        ----------
+        config : Config
+            The whole, with these settings in it.
 
         Raises
         ------

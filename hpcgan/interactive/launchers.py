@@ -122,7 +122,7 @@ def engine_set(engines: str, n: int, job: JobSection) -> EngineSet:
     """
     if engines not in ENGINES:
         raise InputError(f"engines '{engines}': choose one of {', '.join(ENGINES)}{did_you_mean(engines, ENGINES)}")
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    if type(n) is not int or n < 1:
         raise InputError(f"n={n!r}: give at least 1 engine")
     if engines == "mpi":
         options = job.model_dump(exclude_defaults=True)

@@ -238,10 +238,10 @@ class TableReader:
     def _wanted(self, number: int, run: RunDirectory) -> int:
         """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
         if number not in self._epochs:
-            wanted = run_status.wanted_epochs(run)
-            if not isinstance(wanted, int) or wanted < 1:
+            epochs = run_status.wanted_epochs(run)
+            if epochs < 1:
                 return 0
-            self._epochs[number] = wanted
+            self._epochs[number] = epochs
         return self._epochs[number]
 
 

@@ -71,12 +71,13 @@ class Identity:
     def read(cls, plain: Any) -> Identity | None:
         """One that `plain` has written; None if this is none."""
         try:
-            found = cls(**plain)
+            identity = cls(**plain)
         except TypeError:
             return None
-        texts = (found.host, found.boot, found.space, found.started, found.machine)
-        sound = all(isinstance(text, str) for text in texts) and isinstance(found.pid, int) and found.pid > 0
-        return found if sound else None
+        texts = identity.plain()
+        pid = texts.pop("pid")
+        sound = all(isinstance(text, str) for text in texts.values()) and isinstance(pid, int) and pid > 0
+        return identity if sound else None
 
     def plain(self) -> dict[str, Any]:
         """For a file."""

@@ -26,6 +26,8 @@ pytest.importorskip("ipyparallel")
 
 from hpcgan.interactive import Cluster, Session, attach
 from hpcgan.interactive import folder as folders
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.system import liveness
 
 #: Instead of none, as in `ENDLESS`: a score of the last epoch.
@@ -121,12 +123,19 @@ def test_bad_input_is_refused_before_the_ranks_begin_and_by_them_in_one_line(ses
     with pytest.raises(InputError, match="absent"):
         session.train(tiny.config(tmp_path / "absent"), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    copy = tiny.write_data(tmp_path / "copy")
-    refused = tiny.config(copy, "training.accumulation=3")  # of a rank's batch of 4
-    training = session.train(refused, run=tmp_path / "refused")
     with pytest.raises(InputError, match=r"^training\.accumulation: 3 parts of a rank's batch of 4"):
-        training.wait(jobs.PATIENCE)
-    assert "training.accumulation: 3 parts" in training.error
+        session.train(tiny.config(data, "training.accumulation=3"), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    busy = RunDirectory(tmp_path / "busy")
+    busy.create(tiny.config(data))
+    lease = Lease(busy)
+    try:
+        training = session.train(tiny.config(data), run=busy.path)
+        with pytest.raises(InputError, match="is at work in it"):
+            training.wait(jobs.PATIENCE)
+    finally:
+        lease.release("interrupted")
+    assert "is at work in it" in training.error
     assert session.cluster.state == "ready"
 
 

@@ -59,14 +59,14 @@ def test_the_whole_step_of_the_reference(layers):
     """The graph has every pass of every layer and nothing else."""
     tf = needs.tensorflow()
     from hpcgan.comm.base import SerialComm
-    from hpcgan.methods.gan import Gan
+    from hpcgan.methods.gan import Gan, Kind
     from hpcgan.methods.settings import GanSettings
     from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
     n, f, latent_dim = 2, 4, 3
     problem = RpvProblem(RpvModel(filters=f, latent_dim=latent_dim))
     gan = Gan(problem, GanSettings(batch_size=n), SerialComm(), 1)
-    function = gan.compiled((False, True)).get_concrete_function(
+    function = gan.compiled(Kind(penalise=False, update_generator=True)).get_concrete_function(
         {"hist": tf.zeros((n, 64, 64))},
         {k: tf.constant(v) for k, v in gan.draws(0, 0, n).items()},
         {"generator": tf.constant(0.0), "discriminator": tf.constant(0.0)},

@@ -83,7 +83,7 @@ def constraints():
     return {name.lower().replace("_", "-"): version for name, version in (pin.split("==") for pin in pins)}
 
 
-@pytest.mark.parametrize("extra", [None, "train", "sweep", "interactive", "filters", "dev", "build"])
+@pytest.mark.parametrize("extra", [None, "train", "sweep", "interactive", "filters", "dev", "docs", "build"])
 def test_every_requirement_is_pinned_within_its_bounds(metadata, extra):
     pins = constraints()
     for name, requirement in required(metadata, extra).items():
