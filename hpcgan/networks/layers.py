@@ -103,9 +103,9 @@ class Batches:
 
 
 class Matching(Protocol):
-    """Brings what a network makes to a distribution of the training events, for which it has to know the network's.
+    """Maps generated values from the network's distribution, which is measured, to that of the training events.
 
-    That is measured at some points of the conditions, of which the first axis of a table has as many entries.
+    Both distributions are measured at some points of the conditions: one entry a point on the first axis of a table.
 
     Attributes
     ----------

@@ -171,7 +171,7 @@ class Requests:
 
 
 def verdict(path: Path) -> str | None:
-    """Why a training shall end before its last epoch, as somebody who watches it has decided; None: it goes on.
+    """The reason why a watcher has decided to end a training before its last epoch; None if the training goes on.
 
     Parameters
     ----------
