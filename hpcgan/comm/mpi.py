@@ -92,7 +92,7 @@ class MpiComm(TensorComm):
 
     def _begin(self, array: np.ndarray, name: str) -> Callable[[], np.ndarray]:
         """Start to average; the result is waited for by the call of what is returned."""
-        contribution = np.ascontiguousarray(array)
+        contribution = np.asarray(array, order="C")  # `ascontiguousarray` would give a scalar an axis
         total = np.empty_like(contribution)
         flat, summed, step = contribution.reshape(-1), total.reshape(-1), max(1, _CHUNK // contribution.itemsize)
         requests = [
