@@ -3,7 +3,7 @@
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
 #   make test            the environment, the linters, all tests but those of the next line
-#   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml; slower
+#   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml: a fifth more time
 #   make docs          the site of the documentation in site/; a warning or a broken link is an error
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
 #   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
