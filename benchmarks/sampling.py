@@ -113,7 +113,7 @@ def time_batches(args: argparse.Namespace) -> None:
     quiet_tensorflow()
     import tensorflow as tf
 
-    from hpcgan.evaluation.conditions import drawn, each
+    from hpcgan.evaluation.conditions import each, from_random_events
     from hpcgan.evaluation.sample import RunSampler, load_generator
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -122,7 +122,9 @@ def time_batches(args: argparse.Namespace) -> None:
     with args.worker.open("w") as out:
         for size in batch_sizes(args.max_batch):
             sampler = RunSampler(made, size)
-            asked = each(drawn(sampler.training_conditions(), 1)(0, size)) if made.problem.conditions else None
+            asked = (
+                each(from_random_events(sampler.training_conditions(), 1)(0, size)) if made.problem.conditions else None
+            )
             done = 0
 
             def batches(count: int) -> float:

@@ -196,8 +196,8 @@ def generate(
         if not points:
             raise InputError("conditions: give at least one point")
         asking.check_points(problem, points, "conditions")
-        asked, n = asking.in_turn(points, problem.schema), len(points) if n is None else n
-        values = asked(0, len(points))
+        conditions_of, n = asking.in_turn(points, problem.schema), len(points) if n is None else n
+        values = conditions_of(0, len(points))
     else:
         if isinstance(conditions, Mapping):
             values = asking.of_arrays(problem, conditions)
@@ -206,7 +206,7 @@ def generate(
         rows = len(next(iter(values.values())))
         if n is not None and rows not in (1, n):
             raise InputError(f"conditions: there are {rows}, n is {n}")
-        asked, n = asking.each(values), rows if n is None else n
+        conditions_of, n = asking.each(values), rows if n is None else n
     for text in asking.warnings(problem, sampler.config, values):
         warnings.warn(text, stacklevel=2)
-    return sampler.sample(n, seed, conditions=asked)
+    return sampler.sample(n, seed, conditions=conditions_of)

@@ -44,13 +44,13 @@ class Unwritten(HpcganError):
     ----------
     text : str
         One line that says which file, and why.
-    shown : str
+    output : str
         What was worked out, as a command would print it.
     """
 
-    def __init__(self, text: str, shown: str) -> None:
+    def __init__(self, text: str, output: str) -> None:
         super().__init__(text)
-        self.shown = shown
+        self.output = output
 
 
 class EnvironmentFailure(HpcganError):

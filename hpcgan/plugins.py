@@ -38,7 +38,7 @@ class Plugins:
     """
 
     def __init__(
-        self, group: str, noun: str, shipped: Mapping[str, str], is_one: Callable[[Any], bool] = lambda found: True
+        self, group: str, noun: str, shipped: Mapping[str, str], is_one: Callable[[Any], bool] = lambda plugin: True
     ) -> None:
         self.group, self.noun = group, noun
         self._shipped = {name: EntryPoint(name, value, group) for name, value in shipped.items()}

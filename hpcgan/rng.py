@@ -120,10 +120,10 @@ def subsets(uniforms: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.n
     n, k = uniforms.shape
     if np.any(counts > sizes) or np.any(counts > k):
         raise ValueError(f"more are drawn than there are, or than the {k} numbers given")
-    drawn = np.full((n, k), -1, np.int64)
+    chosen = np.full((n, k), -1, np.int64)
     for position in range(k):
         last = sizes - counts + position
         candidate = (uniforms[:, position] * (last + 1)).astype(np.int64)
-        taken = (drawn[:, :position] == candidate[:, None]).any(axis=1)
-        drawn[:, position] = np.where(position < counts, np.where(taken, last, candidate), -1)
-    return drawn
+        repeats = (chosen[:, :position] == candidate[:, None]).any(axis=1)
+        chosen[:, position] = np.where(position < counts, np.where(repeats, last, candidate), -1)
+    return chosen

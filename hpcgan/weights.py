@@ -65,7 +65,7 @@ def check(weights: np.ndarray, where: str, remedy: str) -> None:
         )
 
 
-def drawn(weights: np.ndarray, n: int, seed: int, stream: str, step: int = 0) -> np.ndarray:
+def resample(weights: np.ndarray, n: int, seed: int, stream: str, step: int = 0) -> np.ndarray:
     """`n` events drawn by |w|: systematic resampling of the events in random order.
 
     Event i is drawn floor or ceil of n |w_i| / sum |w| times, on average that many times; an event of weight zero never
@@ -90,8 +90,8 @@ def drawn(weights: np.ndarray, n: int, seed: int, stream: str, step: int = 0) ->
     upto = np.cumsum(size)
     places = (np.arange(n) + offset) * (upto[-1] / n)
     last = int(np.flatnonzero(size)[-1])  # a place may be rounded up to the very end
-    found = np.minimum(np.searchsorted(upto, places, side="right"), last)
-    return np.sort(order[found])
+    indices = np.minimum(np.searchsorted(upto, places, side="right"), last)
+    return np.sort(order[indices])
 
 
 def single_events(weights: np.ndarray | None, n: int, seed: int, stream: str = "unweighted") -> np.ndarray:
@@ -107,14 +107,14 @@ def single_events(weights: np.ndarray | None, n: int, seed: int, stream: str = "
         return np.arange(n)
     size = np.abs(np.asarray(weights, np.float64))
     room = max(1, int(np.floor(size.sum() / size.max() * (1.0 + 1e-9))))
-    return np.unique(drawn(size, room, seed, stream))  # unique: what rounding may have drawn twice
+    return np.unique(resample(size, room, seed, stream))  # unique: what rounding may have drawn twice
 
 
 def mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """Mean over the first axis, of any shape, with weights of either sign."""
     if weights is None:
-        found: np.ndarray = values.mean(axis=0, dtype=np.float64)
-        return found
+        average: np.ndarray = values.mean(axis=0, dtype=np.float64)
+        return average
     return np.asarray(np.tensordot(weights, values.astype(np.float64, copy=False), axes=1) / np.sum(weights))
 
 
@@ -133,8 +133,8 @@ def mean_error(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     if weights is None:
         if n < 2:
             return np.full(values.shape[1:], np.nan)
-        found: np.ndarray = values.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
-        return found
+        error: np.ndarray = values.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
+        return error
     squares = (values.astype(np.float64, copy=False) - mean(values, weights)) ** 2
     spread: np.ndarray = np.sqrt(np.tensordot(np.square(weights), squares, axes=1)) / abs(float(np.sum(weights)))
     return spread * np.sqrt(n / max(n - 1, 1))

@@ -118,8 +118,8 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
             return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
         return int(text[2:], 8) if text.startswith("0o") else int(text, 16 if text.startswith("0x") else 10)
     except ValueError:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
-        raise yaml.constructor.ConstructorError(None, None, f"'{shown}' is no number", node.start_mark) from None
+        excerpt = text if len(text) <= 40 else f"{text[:40]}..."
+        raise yaml.constructor.ConstructorError(None, None, f"'{excerpt}' is no number", node.start_mark) from None
 
 
 def _bool(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:

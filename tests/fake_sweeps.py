@@ -122,7 +122,7 @@ def finish(
 def dead(run: RunDirectory, attempt: int = 1) -> None:
     """An attempt whose process was killed."""
     run.attempts.mkdir(parents=True, exist_ok=True)
-    process = {**Identity.mine().plain(), "pid": 2**22 + 1}
+    process = {**Identity.own().plain(), "pid": 2**22 + 1}
     holder = {"process": process, "job": None, "state": "running"}
     (run.attempts / f"{attempt:04d}.json").write_text(json.dumps(holder))
 

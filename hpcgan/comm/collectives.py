@@ -143,16 +143,16 @@ class TensorComm(Comm):
             On all ranks, if the variables of one differ from rank 0's in number, shape or dtype.
         """
         values = [np.asarray(variable.numpy()) for variable in variables]
-        mine = [[list(value.shape), str(value.dtype)] for value in values]
-        everybody = self.gather_json(mine)
+        own_layout = [[list(value.shape), str(value.dtype)] for value in values]
+        everybody = self.gather_json(own_layout)
         problem = None
         for rank, theirs in enumerate(everybody or []):
-            if theirs != mine:
-                index = next((i for i, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]), None)
-                index = min(len(mine), len(theirs)) if index is None else index
+            if theirs != own_layout:
+                index = next((i for i, pair in enumerate(zip(own_layout, theirs)) if pair[0] != pair[1]), None)
+                index = min(len(own_layout), len(theirs)) if index is None else index
                 problem = (
                     f"rank {rank} holds other variables than rank 0, from number {index} on: "
-                    f"{theirs[index : index + 1] or 'none'} instead of {mine[index : index + 1] or 'none'}; "
+                    f"{theirs[index : index + 1] or 'none'} instead of {own_layout[index : index + 1] or 'none'}; "
                     "do all ranks read the same configuration?"
                 )
                 break

@@ -126,8 +126,8 @@ class HorovodComm(TensorComm):
             self._hvd.shutdown()
 
     def _broadcast_length(self, length: int) -> int:
-        mine = self._tf.constant([length], self._tf.int64)
-        return int(self._hvd.broadcast(mine, 0, name="hpcgan.host.length")[0])
+        own_length = self._tf.constant([length], self._tf.int64)
+        return int(self._hvd.broadcast(own_length, 0, name="hpcgan.host.length")[0])
 
     def _broadcast_bytes(self, data: bytes, length: int) -> bytes:
         tf, hvd = self._tf, self._hvd

@@ -92,15 +92,15 @@ class MpiComm(TensorComm):
 
     def _begin(self, array: np.ndarray, name: str) -> Callable[[], np.ndarray]:
         """Start to average; the result is waited for by the call of what is returned."""
-        mine = np.ascontiguousarray(array)
-        total = np.empty_like(mine)
-        flat, summed, step = mine.reshape(-1), total.reshape(-1), max(1, _CHUNK // mine.itemsize)
+        contribution = np.asarray(array, order="C")  # `ascontiguousarray` would give a scalar an axis
+        total = np.empty_like(contribution)
+        flat, summed, step = contribution.reshape(-1), total.reshape(-1), max(1, _CHUNK // contribution.itemsize)
         requests = [
             self._world.Iallreduce(flat[i : i + step], summed[i : i + step], self._mpi.SUM)
             for i in range(0, flat.size, step)
         ]
 
-        def finish(mine: np.ndarray = mine) -> np.ndarray:  # mpi4py does not keep what it sends alive
+        def finish(contribution: np.ndarray = contribution) -> np.ndarray:  # mpi4py does not keep what it sends alive
             with self._on_host(name):
                 for request in requests:
                     request.Wait()

@@ -21,11 +21,11 @@ from hpcgan.launch.topology import threads_from_env
 
 def describe() -> dict[str, Any]:
     """Versions and build of TensorFlow and Horovod, or why they cannot be imported."""
-    found: dict[str, Any] = {}
+    description: dict[str, Any] = {}
     try:
         import tensorflow as tf
 
-        found["tensorflow"] = {
+        description["tensorflow"] = {
             "version": tf.__version__,
             "gpus": [gpu.name for gpu in tf.config.list_physical_devices("GPU")],
             "cuda": bool(tf.test.is_built_with_cuda()),
@@ -35,10 +35,10 @@ def describe() -> dict[str, Any]:
     try:
         from hpcgan.comm.horovod import build_info
 
-        found["horovod"] = build_info()
+        description["horovod"] = build_info()
     except Exception as error:
-        found["horovod"] = {"error": _reason(error)}
-    return found
+        description["horovod"] = {"error": _reason(error)}
+    return description
 
 
 def _reason(error: Exception) -> str:
@@ -81,9 +81,9 @@ def main() -> int:
     return 0
 
 
-def _expect(got: Any, wanted: Any, what: str) -> None:
-    if not np.array_equal(got, wanted):
-        raise HpcganError(f"{what} gave {got}, not {wanted}")
+def _expect(got: Any, expected: Any, what: str) -> None:
+    if not np.array_equal(got, expected):
+        raise HpcganError(f"{what} gave {got}, not {expected}")
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def diagnose(size: int, words: Mapping[int, Words], timeout: float) -> str:
 
 
 def _ranks(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
-    return f"rank{'s' * (len(ranks) > 1)} {shown}"
+    numbers = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+    return f"rank{'s' * (len(ranks) > 1)} {numbers}"
 
 
 def _is(ranks: list[int]) -> str:
@@ -138,13 +138,13 @@ class Watchdog:
 
     def _end(self) -> None:
         """Leave last words, hear the others', say what is the matter, end."""
-        mine = Words(self._rank, self._activity, self._collective())
-        words = {self._rank: mine}
+        own_words = Words(self._rank, self._activity, self._collective())
+        words = {self._rank: own_words}
         with contextlib.suppress(OSError):  # without a common folder: what this rank knows itself
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"rank-{self._rank}.json"
             temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(mine)))
+            temporary.write_text(json.dumps(asdict(own_words)))
             temporary.replace(path)
         # All ranks fall silent at nearly the same time, but look at their clocks at different ones.
         time.sleep(2.5 * min(1.0, self._timeout / 10) + 1.0)

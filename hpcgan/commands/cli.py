@@ -132,7 +132,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return EXIT_INTERRUPTED
     except HpcganError as error:
         if isinstance(error, Unwritten):  # an hour's work, say
-            print(error.shown, flush=True)
+            print(error.output, flush=True)
         failure.tell(Failure.of(error))
         print(f"hpcgan: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -136,10 +136,10 @@ def _add_import_parser(kinds: Any) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    taken: list[str] = []  # what several importers have is one option for all of them
+    shared_options: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
-        add_flags(parser.add_argument_group(f"of {importer.title}"), OPTIONS, importer, leave_out=taken)
-        taken += importer.model_fields
+        add_flags(parser.add_argument_group(f"of {importer.title}"), OPTIONS, importer, leave_out=shared_options)
+        shared_options += importer.model_fields
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 

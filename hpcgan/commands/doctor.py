@@ -199,16 +199,18 @@ def describe_training() -> dict[str, Any]:
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "hpcgan.comm.selftest", "--describe"]
     try:
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
+        process = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
+        )
     except subprocess.TimeoutExpired:
         return {"tensorflow": {"error": "import did not end within 300 s"}}
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
         return {"tensorflow": {"error": f"import ended by {name}", "signal": name}}
     try:
-        described: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+        described: dict[str, Any] = json.loads(process.stdout.decode().splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+        last = (process.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         return {"tensorflow": {"error": last}}
     return described
 

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")
-        for option, given in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
-            if given:
+        for option, is_set in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
+            if is_set:
                 key = "data.select" if option == "select" else "data.weights"
                 raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
         written = report.evaluate_run(

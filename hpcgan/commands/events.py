@@ -36,7 +36,7 @@ def use_of(args: argparse.Namespace) -> Use:
     """
     from hpcgan.problems.events import Use
 
-    found: dict[str, float | list[float]] = {}
+    selection: dict[str, float | list[float]] = {}
     for text in args.select:
         name, _, values = (part.strip() for part in text.partition("="))
         try:
@@ -45,7 +45,7 @@ def use_of(args: argparse.Namespace) -> Use:
             numbers = []
         if not name or not numbers or not all(math.isfinite(number) for number in numbers):
             raise InputError(f"--select {text}: write it as NAME=NUMBER or NAME=NUMBER,NUMBER, such as y=1")
-        if name in found:
+        if name in selection:
             raise InputError(f"--select {text}: '{name}' is given twice; several values are NAME=NUMBER,NUMBER")
-        found[name] = numbers
-    return Use(found, not args.ignore_weights, "--select", "--ignore-weights")
+        selection[name] = numbers
+    return Use(selection, not args.ignore_weights, "--select", "--ignore-weights")

@@ -35,8 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-n", "--events", type=arguments.count, metavar="N", help="number of events (with --conditions: its rows)"
     )
     parser.add_argument("--out", type=arguments.output_file, required=True, metavar="FILE", help="HDF5 file to write")
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--condition",
         action="append",
         default=[],
@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what a conditional model shall make, e.g. mGlu=1600,mNeu=850 or energy=50 (GeV); repeat it "
         "for equal shares of several points, in turn (default: as in random training events)",
     )
-    asked.add_argument(
+    group.add_argument(
         "--conditions",
         type=Path,
         metavar="FILE",
@@ -114,7 +114,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         if comm.is_root:
             check_target(args.out, args.force)
         config, _ = _read_run(args.run)
-        asked, n, warnings = _asked(args)
+        conditions_of, n, warnings = _asked(args)
         for warning in warnings if comm.is_root else ():
             warn(f"warning: {warning}")
 
@@ -145,15 +145,15 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         attributes["conditions"] = of_file or "; ".join(args.condition) or of_data
     started = time.monotonic()
     console = Console(stderr=True)
-    shown = comm.is_root and console.is_terminal and (comm.size == 1 or stdout_is_terminal())
-    with Progress(console=console, disable=not shown) as bar:
+    visible = comm.is_root and console.is_terminal and (comm.size == 1 or stdout_is_terminal())
+    with Progress(console=console, disable=not visible) as bar:
         task = bar.add_task("generating", total=n)
         stream.write_samples(
             sampler,
             stream.SampleFile(args.out, n, args.seed, attributes, args.force),
-            conditions=asked,
+            conditions=conditions_of,
             comm=comm,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda count: bar.update(task, completed=count),
             stopping=lambda: None if stop is None else stop.requested,
         )
     if stop is not None:
@@ -195,8 +195,8 @@ def _asked(args: argparse.Namespace) -> tuple[Conditions | None, int, list[str]]
     if args.conditions is None:
         points = [conditions.parse(text) for text in args.condition]
         conditions.check_points(problem, points)
-        asked = conditions.in_turn(points, problem.schema)
-        return asked, args.events, conditions.warnings(problem, config, asked(0, len(points)))
+        conditions_of = conditions.in_turn(points, problem.schema)
+        return conditions_of, args.events, conditions.warnings(problem, config, conditions_of(0, len(points)))
     from hpcgan.evaluation.conditions_file import read_conditions
 
     values = read_conditions(problem, args.conditions)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
     streams.go_on("the work goes on, see the run directory")
     run = _watched(cli.parse(argv))
-    asked, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
+    options, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
     return Supervisor(
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         lambda: checkpoint.newest_step(run.checkpoints),
         lambda: attempt_state(run) == "stopped",
         Shares(run, job.id).hopeless if job else lambda: None,
-        retries=asked.retries,
-        requeues=asked.requeues,
+        retries=options.retries,
+        requeues=options.requeues,
         job=job,
     ).run()
 

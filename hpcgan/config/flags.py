@@ -68,10 +68,10 @@ def keywords_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def as_overrides(name: str, values: Section) -> list[str]:
     """What was given for a section, as overrides."""
-    return [f"{name}.{key}={json.dumps(value)}" for key, value in given(values, mode="json").items()]
+    return [f"{name}.{key}={json.dumps(value)}" for key, value in explicit_values(values, mode="json").items()]
 
 
-def given(values: Section | Mapping[str, Any] | None, **options: Any) -> dict[str, Any]:
+def explicit_values(values: Section | Mapping[str, Any] | None, **options: Any) -> dict[str, Any]:
     """What a section was given, without its defaults; `options` are those of pydantic's `model_dump`."""
     if isinstance(values, Section):
         return values.model_dump(exclude_unset=True, **options)
@@ -100,7 +100,7 @@ def section(
     InputError
         The section has no such key, or the key no such value: one line that names it.
     """
-    together = {**given(values), **keywords}
+    together = {**explicit_values(values), **keywords}
     for key in together:
         if key not in model.model_fields:
             raise InputError(f"unknown option '{key}'{choose(key, (*others, *model.model_fields), 'options here')}")

@@ -182,9 +182,9 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
     return config
 
 
-def _method(asked: Any, problem: str, of_problem: Sequence[str], where: str) -> tuple[str, type[TrainingSection]]:
+def _method(setting: Any, problem: str, of_problem: Sequence[str], where: str) -> tuple[str, type[TrainingSection]]:
     """The method that is asked for, or the problem's first one, and the schema of its settings."""
-    method = of_problem[0] if asked is None else str(asked)
+    method = of_problem[0] if setting is None else str(setting)
     try:
         settings = settings_of(method)
     except InputError as error:

@@ -31,13 +31,13 @@ class Conversion:
 
     Attributes
     ----------
-    said : str
+    text : str
         What the file says, "" if nothing.
     times, over : float
         Powers of ten, one of them 1.
     """
 
-    said: str = ""
+    text: str = ""
     times: float = 1.0
     over: float = 1.0
 
@@ -83,7 +83,7 @@ def conversions(path: Path, data: Mapping[str, tuple[h5py.Dataset, Meaning]]) ->
         attribute, with the value found and the one needed.
     """
     needed = {meaning.unit for _, meaning in data.values() if meaning.unit and _power(meaning.unit) is not None}
-    found = {}
+    by_name = {}
     for name, (dataset, meaning) in data.items():
         units: list[_Statement] = []
         for level, holder in enumerate(_levels(dataset)):
@@ -106,8 +106,8 @@ def conversions(path: Path, data: Mapping[str, tuple[h5py.Dataset, Meaning]]) ->
                     _check_numbers(statement, meaning.numbers[word])
                 elif level == 0 and word in _ANY:
                     _check_numbers(statement, _ANY[word])
-        found[name] = _conversion(units, meaning.unit)
-    return found
+        by_name[name] = _conversion(units, meaning.unit)
+    return by_name
 
 
 def conversion_of_column(path: Path, dataset: h5py.Dataset, meaning: Meaning) -> Conversion:
@@ -131,7 +131,7 @@ def announce(path: Path, where: str, conversion: Conversion, needed: str) -> Non
     if conversion.trivial or (str(path), where) in _said or sys.stderr is None:
         return
     _said.add((str(path), where))
-    print(f"note: {path}: {where} is in {conversion.said}, converted to {needed}", file=sys.stderr)
+    print(f"note: {path}: {where} is in {conversion.text}, converted to {needed}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -168,37 +168,37 @@ def _levels(dataset: h5py.Dataset) -> list[h5py.Dataset | h5py.Group]:
 def _statements(path: Path, holder: h5py.Dataset | h5py.Group) -> list[_Statement]:
     where = (holder.name or "").strip("/") or "the file"
     with readable(path, f"attributes of {where}"):
-        found = attributes.read(holder)
-    return [_Statement(path, where, name, _word(name), value) for name, value in found.items()]
+        entries = attributes.read(holder)
+    return [_Statement(path, where, name, _word(name), value) for name, value in entries.items()]
 
 
 def _conversion(units: list[_Statement], needed: str | None) -> Conversion:
     """What all statements of a unit agree on."""
-    found = Conversion()
+    conversion = Conversion()
     for number, statement in enumerate(units):
-        said = attributes.text(statement.value, str(statement))
-        other = _converted(said, needed or "")
+        unit = attributes.text(statement.value, str(statement))
+        other = _converted(unit, needed or "")
         if other is None:
-            raise InputError(f"{statement} is {attributes.show(said)}; needed is {needed or 'no unit'}")
-        if number and (other.times, other.over) != (found.times, found.over):
+            raise InputError(f"{statement} is {attributes.show(unit)}; needed is {needed or 'no unit'}")
+        if number and (other.times, other.over) != (conversion.times, conversion.over):
             first = units[0]
             raise InputError(
                 f"{first} is {attributes.show(first.value)}, but attribute {statement.name} of {statement.where} is "
-                f"{attributes.show(said)}; correct the wrong one"
+                f"{attributes.show(unit)}; correct the wrong one"
             )
-        found = found if number else other
-    return found
+        conversion = conversion if number else other
+    return conversion
 
 
-def _converted(said: str, needed: str) -> Conversion | None:
+def _converted(unit: str, needed: str) -> Conversion | None:
     """How to get from a unit to another; None if there is no way."""
-    have, want = _power(said), _power(needed)
+    have, want = _power(unit), _power(needed)
     if want is None:
-        same = said.casefold() == needed.casefold() or (not needed and said.casefold() in _NO_UNIT)
-        return Conversion(said) if same else None
+        same = unit.casefold() == needed.casefold() or (not needed and unit.casefold() in _NO_UNIT)
+        return Conversion(unit) if same else None
     if have is None:
         return None
-    return Conversion(said, 10.0 ** max(have - want, 0), 10.0 ** max(want - have, 0))
+    return Conversion(unit, 10.0 ** max(have - want, 0), 10.0 ** max(want - have, 0))
 
 
 _ELECTRONVOLT = re.compile(
@@ -214,10 +214,10 @@ def _power(text: str) -> int | None:
     labelled = re.fullmatch(r"(?:energy|energies|e)?\s*[\[(]([^\[\]()]*)[\])]", text.strip(), flags=re.IGNORECASE)
     text = (labelled[1] if labelled else text).strip()
     text = re.sub(r"^in\s+", "", text, flags=re.IGNORECASE)
-    found = _ELECTRONVOLT.fullmatch(text.casefold())
-    if found is None or text.startswith("meV"):
+    match = _ELECTRONVOLT.fullmatch(text.casefold())
+    if match is None or text.startswith("meV"):
         return None
-    return _POWERS[(found["prefix"] or "")[:1]]
+    return _POWERS[(match["prefix"] or "")[:1]]
 
 
 _EVENT = {"event", "events", "evt", "n", "nevents", "i", "sample", "samples", "batch", "shower", "showers", "entry",
@@ -278,9 +278,9 @@ def _numbers(value: Any) -> NDArray[np.float64] | None:
         value = ", ".join(value)
     if isinstance(value, str):
         value = re.sub(r"(?<![^\W\d_])(?:pi|π)(?![^\W\d_])", f"{np.pi:.9f}", value.casefold())
-        found = re.findall(_NUMBER, value)
+        digits = re.findall(_NUMBER, value)
         rest = _SEPARATORS.sub("", re.sub(_NUMBER, "", value))
-        return np.array(found, dtype=np.float64) if found and not rest else None
+        return np.array(digits, dtype=np.float64) if digits and not rest else None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return np.array([value], dtype=np.float64)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":

@@ -38,8 +38,8 @@ class Digest:
         self._of(name).update(b"".join(entry[-4:] for entry in entries))
 
     def __str__(self) -> str:
-        found = {name: digest.hexdigest() for name, digest in self._found.items()}
-        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        hashes = {name: digest.hexdigest() for name, digest in self._found.items()}
+        return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
     def _of(self, name: str) -> Any:
         return self._found.setdefault(name, hashlib.sha256())

@@ -70,9 +70,9 @@ class DataSet(ABC):
     def writer(self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool) -> SplitWriter:
         """Writer of the files, not yet entered; arguments as of :class:`hpcgan.data.storage.SplitWriter`."""
 
-    def write(self, writer: Any, made: Iterator[tuple[Any, Any]]) -> None:
+    def write(self, writer: Any, results: Iterator[tuple[Any, Any]]) -> None:
         """Hand all results to the writer; they come in order, each with its task."""
-        for _, result in made:
+        for _, result in results:
             writer.append(result)
 
 

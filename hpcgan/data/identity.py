@@ -97,14 +97,14 @@ def identify(path: Path) -> Identity:
     values: dict[str, str] = {}
     with open_file(path) as file:
         with readable(path, "the list of data sets"):
-            for name, found in _objects(file):
-                for key in sorted(found.attrs.keys()):
+            for name, node in _objects(file):
+                for key in sorted(node.attrs.keys()):
                     if key not in SILENT:
-                        attributes[f"{name}.{key}"] = _attribute(found, key)
-                if isinstance(found, h5py.Dataset):
-                    shapes[name] = [int(n) for n in found.shape or ()]
+                        attributes[f"{name}.{key}"] = _attribute(node, key)
+                if isinstance(node, h5py.Dataset):
+                    shapes[name] = [int(n) for n in node.shape or ()]
                     with readable(path, name):
-                        values[name] = _look(found)
+                        values[name] = _look(node)
         attributes.update(_links(path, file))
     whole = json.dumps([shapes, attributes, values], sort_keys=True, separators=(",", ":"))
     return Identity(hashlib.sha256(whole.encode()).hexdigest(), shapes, attributes, values)
@@ -125,17 +125,17 @@ def is_as_written(path: Path) -> bool | None:
     """
     path = Path(path)
     with open_file(path) as file, readable(path, "the data"):
-        groups = (found for _, found in _objects(file) if isinstance(found, h5py.Group))
-        group = next((found for found in groups if digest.ATTRIBUTE in found.attrs), None)
+        groups = (node for _, node in _objects(file) if isinstance(node, h5py.Group))
+        group = next((node for node in groups if digest.ATTRIBUTE in node.attrs), None)
         if group is None:
             return None
-        made = Digest()
+        actual_digest = Digest()
         for name, data in group.items():
             if isinstance(data, h5py.Dataset):
                 rows = max(1, 4 * WHOLE_BYTES // (8 * max(1, math.prod(data.shape[1:]))))
                 for first in range(0, len(data), rows):
-                    made.add(name, np.asarray(data[first : first + rows]))
-        return bool(_plain(group.attrs[digest.ATTRIBUTE]) == str(made))
+                    actual_digest.add(name, np.asarray(data[first : first + rows]))
+        return bool(_plain(group.attrs[digest.ATTRIBUTE]) == str(actual_digest))
 
 
 def difference(old: Identity, new: Identity) -> str:
@@ -152,9 +152,9 @@ def difference(old: Identity, new: Identity) -> str:
     for name in differing:
         return f"{name} has shape {tuple(old.shapes[name])} there, {tuple(new.shapes[name])} here"
     for key in sorted(old.attributes.keys() | new.attributes.keys()):
-        said = old.attributes.get(key), new.attributes.get(key)
-        if said[0] != said[1] and not key.endswith(f".{digest.ATTRIBUTE}"):
-            return _said_differently(key, *said)
+        values = old.attributes.get(key), new.attributes.get(key)
+        if values[0] != values[1] and not key.endswith(f".{digest.ATTRIBUTE}"):
+            return _said_differently(key, *values)
     for name in sorted(old.values):
         if old.values[name] != new.values.get(name):
             return f"other values of {name}"
@@ -174,10 +174,10 @@ def _said_differently(key: str, old: str | None, new: str | None) -> str:
 def _settings(text: str | None) -> dict[str, Any] | None:
     """The content of an attribute that is a text of JSON with a mapping."""
     try:
-        found = json.loads(json.loads(text or "null"))
+        settings = json.loads(json.loads(text or "null"))
     except (TypeError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return settings if isinstance(settings, dict) else None
 
 
 def _short(value: Any) -> str:
@@ -189,12 +189,12 @@ def _short(value: Any) -> str:
 
 def _objects(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     """All groups and data sets of a file, each once, by their paths in it; links to other files are not followed."""
-    found: list[str] = []
-    group.visit(found.append)  # hard links only, each object once, however many lead there or back
-    if len(found) > MOST_OBJECTS:
-        raise ValueError(f"{len(found)} groups and data sets")
+    names: list[str] = []
+    group.visit(names.append)  # hard links only, each object once, however many lead there or back
+    if len(names) > MOST_OBJECTS:
+        raise ValueError(f"{len(names)} groups and data sets")
     yield "", group
-    for name in sorted(found):
+    for name in sorted(names):
         here = group[name]
         if isinstance(here, (h5py.Group, h5py.Dataset)):
             yield name, here
@@ -202,7 +202,7 @@ def _objects(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset
 
 def _links(path: Path, file: h5py.File) -> dict[str, str]:
     """Where links of a file lead, as attributes of their names."""
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     with readable(path, "the list of data sets"):
         for name, here in _objects(file):
             if not isinstance(here, h5py.Group):
@@ -210,16 +210,16 @@ def _links(path: Path, file: h5py.File) -> dict[str, str]:
             for key in here:
                 link = here.get(key, getlink=True)
                 if isinstance(link, h5py.ExternalLink):
-                    found[f"{name}/{key}.link"] = f"{link.filename}:{link.path}"
+                    targets[f"{name}/{key}.link"] = f"{link.filename}:{link.path}"
                 elif isinstance(link, h5py.SoftLink):
-                    found[f"{name}/{key}.link"] = str(link.path)
-    return found
+                    targets[f"{name}/{key}.link"] = str(link.path)
+    return targets
 
 
-def _attribute(found: h5py.Group | h5py.Dataset, key: str) -> str:
+def _attribute(node: h5py.Group | h5py.Dataset, key: str) -> str:
     """What an attribute says, as JSON: a text is the same as bytes, padded, or as an array of one."""
     try:
-        return json.dumps(_plain(found.attrs[key]), sort_keys=True)
+        return json.dumps(_plain(node.attrs[key]), sort_keys=True)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):  # a type that h5py does not know
         return "?"
 
@@ -245,18 +245,18 @@ def _plain(value: Any) -> Any:
 
 def _look(data: h5py.Dataset) -> str:
     """Kind and digest of some values of a data set, of all where they are few."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     if data.shape is None:
         return "empty"
     if data.external or data.is_virtual:  # in other files, which are not opened for it
         return f"{data.dtype.kind} elsewhere"
     if not data.shape or 0 in data.shape:
         if data.size:
-            found.update(_canonical(np.asarray(data[()])))
-        return f"{data.dtype.kind} {found.hexdigest()[:32]}"
+            sha.update(_canonical(np.asarray(data[()])))
+        return f"{data.dtype.kind} {sha.hexdigest()[:32]}"
     for first, last in _places(data):
-        found.update(_canonical(np.asarray(data[first:last])))
-    return f"{_kind(data.dtype)} {found.hexdigest()[:32]}"
+        sha.update(_canonical(np.asarray(data[first:last])))
+    return f"{_kind(data.dtype)} {sha.hexdigest()[:32]}"
 
 
 def _places(data: h5py.Dataset) -> list[tuple[int, int]]:

@@ -29,19 +29,19 @@ class Numbers:
     last: bool = False
     loose: bool = False
 
-    def accepts(self, found: NDArray[np.float64] | None) -> bool:
+    def accepts(self, numbers: NDArray[np.float64] | None) -> bool:
         """Whether numbers, or what is none, say the same."""
-        for wanted in self.allowed:
-            values = found
+        for choice in self.allowed:
+            values = numbers
             if self.last and values is not None:
-                values = np.repeat(values, len(wanted)) if len(values) == 1 else values[-len(wanted) :]
-            if values is not None and len(values) == len(wanted):
-                return bool((np.abs(values - wanted) <= self.tolerance * (1 + 1e-9)).all())
+                values = np.repeat(values, len(choice)) if len(values) == 1 else values[-len(choice) :]
+            if values is not None and len(values) == len(choice):
+                return bool((np.abs(values - choice) <= self.tolerance * (1 + 1e-9)).all())
         return self.loose
 
     def __str__(self) -> str:
-        wanted = [f"{value:g}" for value in self.allowed[0]]
-        return wanted[0] if len(wanted) == 1 else f"[{', '.join(wanted)}]"
+        texts = [f"{value:g}" for value in self.allowed[0]]
+        return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
 @dataclass(frozen=True)

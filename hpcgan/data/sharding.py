@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcgan import rng
 from hpcgan.errors import InputError
-from hpcgan.weights import drawn
+from hpcgan.weights import resample
 
 
 def rank_batch(path: Path, n: int, batch_size: int, global_batch_size: int | None, ranks: int) -> int:
@@ -89,16 +89,16 @@ class Sharding:
         """Whole global batches left in an epoch of which `position` samples are done."""
         return (self.n - position) // self.global_batch
 
-    def drawn(self, epoch: int) -> np.ndarray:
+    def resampled(self, epoch: int) -> np.ndarray:
         """(n,) the samples of an epoch, ascending, on every rank alike: each once, or as often as its weight says."""
         if self.weights is None:
             return np.arange(self.n)
-        return drawn(self.weights, self.n, self.seed, "epoch-weights", epoch)
+        return resample(self.weights, self.n, self.seed, "epoch-weights", epoch)
 
     def order(self, epoch: int) -> np.ndarray:
         """(n,) the samples of an epoch in the order in which they are seen, the same on every rank."""
         permutation = rng.permutation(self.seed, "epoch-order", epoch, self.n)
-        return permutation if self.weights is None else self.drawn(epoch)[permutation]
+        return permutation if self.weights is None else self.resampled(epoch)[permutation]
 
     def shard(self, order: np.ndarray, position: int) -> np.ndarray:
         """(batch_size,) indices of this rank's share of the global batch that begins at `position`."""

@@ -78,11 +78,11 @@ def interleave(first: int, n: int) -> dict[str, NDArray[np.bool_]]:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file: a name and a count do not tell two samples apart."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            sha.update(block)
+    return sha.hexdigest()
 
 
 class Sink(io.FileIO):
@@ -96,10 +96,10 @@ class Sink(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
-        done = 0
-        while self.failure is None and done < len(view):
+        offset = 0
+        while self.failure is None and offset < len(view):
             try:
-                done += super().write(view[done:]) or 0  # a nearly full disk takes a part
+                offset += super().write(view[offset:]) or 0  # a nearly full disk takes a part
             except OSError as error:
                 self.failure = error
         return len(view)
@@ -232,14 +232,14 @@ class SplitWriter(ABC):
 
     def _pieces(self, n: int) -> Iterator[tuple[str, slice]]:
         """Where the next `n` samples go: (split, which of them), one split after another."""
-        done = 0
-        while done < n:
+        start = 0
+        while start < n:
             split = next((name for name, size in self.sizes.items() if self._filled[name] < size), None)
             if split is None:
                 raise ValueError(f"more {self._noun} appended than announced")
-            end = min(n, done + self.sizes[split] - self._filled[split])
-            yield split, slice(done, end)
-            done = end
+            end = min(n, start + self.sizes[split] - self._filled[split])
+            yield split, slice(start, end)
+            start = end
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -323,8 +323,12 @@ class SplitWriter(ABC):
 
 def what_is_left(files: Iterable[Path]) -> str:
     """What to say of files that were to be written, or replaced, and were not."""
-    there = [path.name for path in files if path.exists()]
-    return f"nothing was written, {' and '.join(there)} of before stay as they were" if there else "nothing was kept"
+    earlier_files = [path.name for path in files if path.exists()]
+    return (
+        f"nothing was written, {' and '.join(earlier_files)} of before stay as they were"
+        if earlier_files
+        else "nothing was kept"
+    )
 
 
 def reason(error: BaseException) -> str:
@@ -382,8 +386,8 @@ class DataFile:
 
     def number(self, name: str) -> float | None:
         """An attribute of the group that is one number, None where there is none; otherwise as `text`."""
-        found = self.attrs.get(name)
-        return None if found is None else attributes.number(found, self._whose(name))
+        value = self.attrs.get(name)
+        return None if value is None else attributes.number(value, self._whose(name))
 
     def _whose(self, name: str) -> str:
         return f"{self.path}: attribute {name} of {self.group.strip('/') or 'the file'}"
@@ -392,21 +396,21 @@ class DataFile:
     def complete(self) -> bool:
         """False for a file whose writer was interrupted; files of other people count as complete."""
         with readable(self.path, f"attributes of {self.group}"):
-            said = attributes.single(attributes.read(self._group).get("complete", True))
-        if not isinstance(said, (bool, int)):
-            raise InputError(f"{self._whose('complete')} is {attributes.show(said)}, neither true nor false")
-        return bool(said)
+            flag = attributes.single(attributes.read(self._group).get("complete", True))
+        if not isinstance(flag, (bool, int)):
+            raise InputError(f"{self._whose('complete')} is {attributes.show(flag)}, neither true nor false")
+        return bool(flag)
 
     def columns(self) -> list[str]:
         """Names of the data sets of the group with one number a sample: weights, labels, masses."""
         with readable(self.path, f"the list of data sets of {self.group}"):
-            found = []
+            columns = []
             for name in list(self._group.keys()):
                 refuse_foreign(self.path, self._group, name, self._place(name))
                 data = self._group[name]
                 if isinstance(data, h5py.Dataset) and data.dtype.kind in "fiub" and self._fits(data):
-                    found.append(name)
-            return found
+                    columns.append(name)
+            return columns
 
     def per_sample(self, name: str) -> NDArray[np.float64] | None:
         """(N,) one number a sample; None if the file has no such data set.
@@ -527,10 +531,10 @@ def _refuse_links(folder: Path, splits: Iterable[str]) -> None:
             )
 
 
-def settings_difference(found: Any, wanted: str) -> str:
+def settings_difference(stored: Any, current: str) -> str:
     """The first setting that differs, for a message."""
     try:
-        old, new = json.loads(found), json.loads(wanted)
+        old, new = json.loads(stored), json.loads(current)
         for key in new:
             if old.get(key) != new[key] and key != "detector":
                 return f" ({key}: {json.dumps(old.get(key))}, asked for {json.dumps(new[key])})"
@@ -577,18 +581,18 @@ def refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None
     link = group.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
         raise InputError(f"{path}: {where} is a link to another file ({link.filename!r}); copy the data into this one")
-    found = group[name]
-    if isinstance(found, h5py.Dataset):
-        _refuse_unknown_filters(path, found, where)
-        if found.external:
-            raise InputError(f"{path}: {where} keeps its data in another file ({found.external[0][0]!r}); copy it in")
-        if found.is_virtual:
+    node = group[name]
+    if isinstance(node, h5py.Dataset):
+        _refuse_unknown_filters(path, node, where)
+        if node.external:
+            raise InputError(f"{path}: {where} keeps its data in another file ({node.external[0][0]!r}); copy it in")
+        if node.is_virtual:
             raise InputError(
                 f"{path}: {where} is a virtual data set, a view of other files; copy the data into this one"
             )
-        if found.chunks is not None and np.prod(found.chunks) * found.dtype.itemsize > CHUNK_LIMIT:
+        if node.chunks is not None and np.prod(node.chunks) * node.dtype.itemsize > CHUNK_LIMIT:
             raise InputError(
-                f"{path}: {where} is stored in chunks of {np.prod(found.chunks) * found.dtype.itemsize >> 20} MiB, "
+                f"{path}: {where} is stored in chunks of {np.prod(node.chunks) * node.dtype.itemsize >> 20} MiB, "
                 f"each read as a whole; store it in chunks below {CHUNK_LIMIT >> 20} MiB"
             )
 

@@ -204,7 +204,7 @@ def _work(connection: Connection, make: Make[Any, Any]) -> None:
         except (EOFError, OSError):
             return
         try:
-            result = make(task, lambda done: send("advance", done))
+            result = make(task, lambda count: send("advance", count))
         except HpcganError as error:
             send("failed", error)
         except Exception:  # whatever it is, the parent reports it
@@ -258,13 +258,13 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, count: int, total: int) -> None:
         now = time.monotonic()
-        rate = done / max(now - self._start, 1e-9)
+        rate = count / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
-        elif done >= total or now - self._last >= self._interval:
+            self._bar.update(self._task, completed=count, total=total, rate=rate)
+        elif count >= total or now - self._last >= self._interval:
             self._last = now
-            left = (total - done) / rate
-            line = f"{self._title}: {done}/{total} {self._noun}, {rate:.0f} {self._noun}/s, {left:.0f} s left"
+            left = (total - count) / rate
+            line = f"{self._title}: {count}/{total} {self._noun}, {rate:.0f} {self._noun}/s, {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from hpcgan.errors import InputError
 from hpcgan.problems.base import Problem
 from hpcgan.problems.events import open_split
 from hpcgan.suggest import choose
-from hpcgan.weights import drawn as drawn_by
+from hpcgan.weights import resample
 
 #: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
 Conditions = Callable[[int, int], Sample]
@@ -36,7 +36,7 @@ def in_turn(points: Sequence[Point], schema: Schema) -> Conditions:
     return each({name: _shaped(values, schema, name) for name, values in rows.items()})
 
 
-def drawn(available: Sample, seed: int) -> Conditions:
+def from_random_events(available: Sample, seed: int) -> Conditions:
     """Event i has the conditions of a random one of the available events."""
     rows = len(next(iter(available.values())))
 
@@ -95,15 +95,15 @@ def check_points(problem: Problem, points: Sequence[Point], where: str = "--cond
             raise InputError(f"{place}: {error}") from None
 
 
-def _check_names(problem: Problem, given: Sequence[str], where: str) -> None:
+def _check_names(problem: Problem, names: Sequence[str], where: str) -> None:
     known = ", ".join(problem.conditions)
     if not known:
         raise InputError(f"{where}: the generator of problem '{problem.name}' takes no conditions")
-    for name in given:
+    for name in names:
         if name not in problem.conditions:
             hint = choose(name, problem.conditions, "conditions")
             raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'{hint}")
-    missing = [name for name in problem.conditions if name not in given]
+    missing = [name for name in problem.conditions if name not in names]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {known}")
 
@@ -218,12 +218,12 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
         conditions, weights = source.conditions(), source.weights()
         if weights is None:
             return conditions
-        return take(conditions, drawn_by(weights, len(weights), config.seed, "conditions"))
+        return take(conditions, resample(weights, len(weights), config.seed, "conditions"))
     finally:
         source.close()
 
 
-def warnings(problem: Problem, config: Config, asked: Sample) -> list[str]:
+def warnings(problem: Problem, config: Config, conditions: Sample) -> list[str]:
     """What to warn of: conditions outside the range of the training data, or that these are not there to tell."""
     try:
         available = training_conditions(problem, config)
@@ -232,7 +232,7 @@ def warnings(problem: Problem, config: Config, asked: Sample) -> list[str]:
     texts = []
     for name in problem.conditions:
         low, high = float(available[name].min()), float(available[name].max())
-        least, most = float(asked[name].min()), float(asked[name].max())
+        least, most = float(conditions[name].min()), float(conditions[name].max())
         unit = f" {spec.unit}" if (spec := problem.schema[name]).unit else ""
         if least < low or most > high:
             value = f"{least:g}" if least == most else f"{least:g} to {most:g}"

@@ -17,7 +17,7 @@ import hpcgan
 from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation.conditions import drawn, each, training_conditions
+from hpcgan.evaluation.conditions import each, from_random_events, training_conditions
 from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 
@@ -89,8 +89,8 @@ class Serving(tf.Module):
     def _generate(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """As `hpcgan.methods.sampler.Sampler.batch`."""
         problem = self._problem
-        asked = {name: Traced(inputs[name]) for name in problem.conditions}
-        encoded = problem.encode_conditions(cast("Sample", asked))
+        values = {name: Traced(inputs[name]) for name in problem.conditions}
+        encoded = problem.encode_conditions(cast("Sample", values))
         conditions = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
         sample = self.network.before_matching(inputs[NOISE], conditions, training=self._training)
         if self.network.matching is not None:
@@ -239,12 +239,12 @@ def _compare(generator: TrainedGenerator, serving: Serving, path: Path) -> None:
     n, conditions = serving.sampler.batch_size, None
     if generator.problem.conditions:
         try:
-            conditions = drawn(training_conditions(generator.problem, generator.config), 1)(0, n)
+            conditions = from_random_events(training_conditions(generator.problem, generator.config), 1)(0, n)
         except InputError:
             shapes = {name: generator.problem.schema[name] for name in generator.problem.conditions}
             conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
-    asked = None if conditions is None else each(conditions)
-    expected = serving.sampler.sample(n, 1, conditions=asked)
+    conditions_of = None if conditions is None else each(conditions)
+    expected = serving.sampler.sample(n, 1, conditions=conditions_of)
     function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
     sent = request(generator, n, 1, conditions)
     answer = function(**{name: tf.constant(value) for name, value in sent.items()})

@@ -102,7 +102,7 @@ def evaluate_run(
     if data is None:
         config = run_data.load(directory)
     else:
-        config, notice = run_data.given(directory.load_config(), directory, data)
+        config, notice = run_data.with_other_data(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()

@@ -14,7 +14,7 @@ from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation.conditions import Conditions, drawn, training_conditions
+from hpcgan.evaluation.conditions import Conditions, from_random_events, training_conditions
 from hpcgan.methods.base import build_network, method_class
 from hpcgan.methods.sampler import make_sampler
 from hpcgan.networks.layers import BatchNorm, Network
@@ -117,16 +117,16 @@ class RunSampler:
         start = first // self.batch_size
         count = -(-n // self.batch_size)
         if conditions is None and self.problem.conditions:
-            conditions = drawn(self.training_conditions(), seed)
+            conditions = from_random_events(self.training_conditions(), seed)
         samples: Sample = {}
         for index in range(start, start + count):
-            asked = None if conditions is None else conditions(index * self.batch_size, self.batch_size)
-            batch = self._network.batch(seed, "sample", 0, index, asked)
-            done = (index - start) * self.batch_size
+            values_of_batch = None if conditions is None else conditions(index * self.batch_size, self.batch_size)
+            batch = self._network.batch(seed, "sample", 0, index, values_of_batch)
+            position = (index - start) * self.batch_size
             for name, values in batch.items():
                 if name not in samples:
                     samples[name] = np.empty((n, *values.shape[1:]), values.dtype)
-                samples[name][done : done + self.batch_size] = values[: n - done]
+                samples[name][position : position + self.batch_size] = values[: n - position]
         return samples
 
 

@@ -52,7 +52,7 @@ def write_samples(
     *,
     conditions: Conditions | None = None,
     comm: Comm | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda n_written: None,
     stopping: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Write a file of samples; to be called on all ranks.
@@ -85,14 +85,14 @@ def write_samples(
     comm = SerialComm() if comm is None else comm
     size = sampler.batch_size
     share = max(1, ROUND_BYTES // (comm.size * size * sample_bytes(sampler.problem.schema))) * size
-    asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
+    arguments: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
     names: list[str] = []
 
     def make_round(start: int) -> dict[str, list[np.ndarray] | None]:
         """What each rank makes from sample `start` on, by tensor: on rank 0, None elsewhere."""
         first = start + comm.rank * share
         count = max(0, min(share, file.n - first))
-        sample = sampler.sample(count, file.seed, first, **asked) if count else {}
+        sample = sampler.sample(count, file.seed, first, **arguments) if count else {}
         if not names:  # of the first round, in which rank 0 has a share
             names.extend(comm.broadcast_json(list(sample)))
         return {name: comm.gather_array(sample.pop(name, np.empty(0))) for name in names}
@@ -101,34 +101,34 @@ def write_samples(
         append: Callable[[Sample], None] | None = None
         if comm.is_root:
             append = stack.enter_context(sampler.problem.writer(file.path, file.n, file.attributes, file.force))
-        done = 0
+        n_written = 0
         for start in range(0, file.n, share * comm.size):
             comm.beat(f"the samples from {start} on")
             _stop_together(comm, stopping(), file.path)
-            done += _append(append, make_round(start), size)
-            progress(done)
+            n_written += _append(append, make_round(start), size)
+            progress(n_written)
 
 
 def _append(append: Callable[[Sample], None] | None, parts: Mapping[str, list[np.ndarray] | None], size: int) -> int:
     """On rank 0, write what the ranks have made, batch by batch; how many samples."""
     if append is None:
         return 0
-    done = 0
+    written = 0
     for arrays in zip(*(part or [] for part in parts.values()), strict=True):
         sample = dict(zip(parts, arrays, strict=True))
         count = len(arrays[0])
         for first in range(0, count, size):
             append(take(sample, slice(first, first + size)))
-        done += count
-    return done
+        written += count
+    return written
 
 
 def _stop_together(comm: Comm, signal: str | None, path: Path) -> None:
     """End on all ranks if one was asked to; without a rank's own message, one would wait for the others for ever."""
     if comm.size == 1:
-        asked = [signal]
+        signals = [signal]
     else:
-        asked = comm.broadcast_json(comm.gather_json(signal))
-    named = next((name for name in asked if name), None)
+        signals = comm.broadcast_json(comm.gather_json(signal))
+    named = next((name for name in signals if name), None)
     if named is not None:
         raise HpcganError(f"{path}: stopped by {named}; {what_is_left([path])}", collective=True)

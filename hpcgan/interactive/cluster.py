@@ -112,24 +112,24 @@ class Cluster(ClusterClient):
         _check_seconds("idle", idle)
         if timeout is not None:
             _check_seconds("timeout", timeout)
-        folders.tidy(mine=False)
+        folders.tidy(own=False)
         limit = (LOCAL_TIMEOUT if engines == "mpi" else QUEUE_TIMEOUT) if timeout is None else timeout
-        made: Cluster | None = None
+        cluster: Cluster | None = None
         try:
             with interrupts() as guard:
                 try:
                     with guard.hold():
-                        made = cls(*folders.make({"kind": engines, "n": n}), report)
-                    made._bring_up(n, starter, address, idle, limit, guard)
+                        cluster = cls(*folders.make({"kind": engines, "n": n}), report)
+                    cluster._bring_up(n, starter, address, idle, limit, guard)
                 except BaseException as error:
-                    if made is not None:
-                        made._give_up(error, guard)
+                    if cluster is not None:
+                        cluster._give_up(error, guard)
                     raise
         except KeyboardInterrupt:  # also one that came when all was up
-            if made is not None:
-                made.stop()
+            if cluster is not None:
+                cluster.stop()
             raise
-        return made
+        return cluster
 
     @classmethod
     def connect(
@@ -155,7 +155,7 @@ class Cluster(ClusterClient):
         """
         need_ipyparallel()
         before = folders.existing()
-        folders.tidy(mine=True)
+        folders.tidy(own=True)
         remaining = [folder for folder in before if folder.is_dir()]
         running = [folder.name for folder in remaining if _can_be_reached(folders.read(folder))]
         if cluster is not None and cluster not in running:
@@ -190,7 +190,7 @@ class Cluster(ClusterClient):
         InputError
             The place of clusters cannot be read.
         """
-        folders.tidy(mine=True)
+        folders.tidy(own=True)
         rows = [_row(folder) for folder in folders.existing()]
         return Rows(rows, LIST, none="no cluster of yours runs; Cluster.start() makes one")
 

@@ -140,17 +140,17 @@ def life(about: Mapping[str, Any]) -> Life:
     return "lost" if engines_live(about) else "dead"
 
 
-def tidy(*, mine: bool) -> None:
+def tidy(*, own: bool) -> None:
     """Remove the folders of clusters of which nothing is left, as far as that can be told from here.
 
     Parameters
     ----------
-    mine : bool
+    own : bool
         Also those that a living process has started, which may still want to read why its cluster has ended.
     """
     for folder in existing():
         about = read(folder)
-        if life(about) == "dead" and (mine or lives(about.get("starter")) is False):
+        if life(about) == "dead" and (own or lives(about.get("starter")) is False):
             remove(folder)
 
 

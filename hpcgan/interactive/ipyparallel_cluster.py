@@ -124,20 +124,20 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     TimeoutError
         It did not return in time.
     """
-    done: list[tuple[bool, Any]] = []
+    outcomes: list[tuple[bool, Any]] = []
 
     def run() -> None:
         try:
-            done.append((True, function()))
+            outcomes.append((True, function()))
         except Exception as error:
-            done.append((False, error))
+            outcomes.append((False, error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not done:
+    if not outcomes:
         raise TimeoutError(f"no answer in {seconds:.0f} s")
-    good, value = done[0]
+    good, value = outcomes[0]
     if not good:
         raise value
     return value

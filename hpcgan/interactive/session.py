@@ -118,12 +118,12 @@ class EngineTraining(Training):
             It failed, with the cause; or it still goes on after `timeout` seconds.
         """
         try:
-            done = self._over.wait(timeout)
+            ended = self._over.wait(timeout)
         except KeyboardInterrupt:
             print("hpcgan: stopping after this step; interrupt again to leave the training alone", file=sys.stderr)
             self.stop(wait=0)
-            done = self._over.wait(timeout)
-        if not done:
+            ended = self._over.wait(timeout)
+        if not ended:
             raise HpcganError(f"{self.run.path}: still {self.state} after {timeout:.0f} s")
         if self._error is not None:
             raise self._error

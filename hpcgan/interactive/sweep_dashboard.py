@@ -8,8 +8,7 @@ from pathlib import Path
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import COLOURS, LivePanel, Picture, badge
 from hpcgan.sweep import commands, views
-from hpcgan.sweep.labels import short_names
-from hpcgan.sweep.labels import show as shown
+from hpcgan.sweep.labels import short_names, show
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.table import Row, Table, TableReader
 
@@ -130,7 +129,7 @@ def _trials(table: Table, standings: list[Standing]) -> str:
 
 
 def _line(row: Row, names: dict[str, str], leads: bool) -> str:
-    cells = [*views.cells(row), *(shown(row.params[key], 3) if key in row.params else "" for key in names)]
+    cells = [*views.cells(row), *(show(row.params[key], 3) if key in row.params else "" for key in names)]
     style = f"color:{COLOURS[row.state]};" if row.state in COLOURS else ""
     style += "font-weight:bold;" if leads else ""
     body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)

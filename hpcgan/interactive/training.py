@@ -149,8 +149,10 @@ class Training:
             raise InputError(f"{self.run.path}: epoch {epoch} is none of its 1 to {self.config.training.epochs}")
 
         def reached() -> bool:
-            done = self.epoch  # recorded before the samples are written
-            return done > epoch or (done == epoch and epoch in run_samples.epochs(self.run)) or self.state in RESTS
+            current = self.epoch  # recorded before the samples are written
+            return (
+                current > epoch or (current == epoch and epoch in run_samples.epochs(self.run)) or self.state in RESTS
+            )
 
         if not until(reached, timeout, every):
             raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")

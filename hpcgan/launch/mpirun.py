@@ -60,7 +60,7 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
     if path is None:
         raise HpcganError("no mpirun found: run `make setup`, load your site's MPI module, or set HPCGAN_MPIRUN")
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [path, "--version"],
             env={**env, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
             stdin=subprocess.DEVNULL,
@@ -71,10 +71,10 @@ def find_mpirun(env: Mapping[str, str] | None = None) -> Mpirun:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HpcganError(f"{path} cannot be run ({error}): run `make setup` or set HPCGAN_MPIRUN") from error
-    text = done.stdout.decode(errors="replace").strip()
+    text = process.stdout.decode(errors="replace").strip()
     first = text.splitlines()[0] if text else ""
-    if done.returncode != 0:
+    if process.returncode != 0:
         raise HpcganError(
-            f"{path} --version failed ({first or done.returncode}): run `make setup` or set HPCGAN_MPIRUN"
+            f"{path} --version failed ({first or process.returncode}): run `make setup` or set HPCGAN_MPIRUN"
         )
     return Mpirun(path, mpi_flavour(text), first)

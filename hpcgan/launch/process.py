@@ -64,7 +64,7 @@ class Requests:
         self.signal = signal.SIGTERM
         self.hurry = False
 
-    def made(self) -> bool:
+    def pending(self) -> bool:
         """Whether there was one."""
         return self.at is not None
 

@@ -208,8 +208,8 @@ def newest_log(run: RunDirectory) -> Path | None:
 
 def startup_seconds(run: RunDirectory) -> float | None:
     """Seconds that the last attempt took from its start to the end of its first step; None if none got there."""
-    begun = Reader(run.metrics_file, Begun, replaced=True).read().of(Begun)
-    seconds = [record.startup_s for record in begun if record.startup_s is not None]
+    starts = Reader(run.metrics_file, Begun, replaced=True).read().of(Begun)
+    seconds = [record.startup_s for record in starts if record.startup_s is not None]
     return seconds[-1] if seconds else None
 
 
@@ -217,8 +217,8 @@ def trained_seconds(run: RunDirectory, after: int) -> float:
     """Seconds that attempts after a number of them spent on steps after their first."""
     entries = [r for r in Reader(run.metrics_file, replaced=True).read().of(Record) if r.attempt > after]
     last = {record.attempt: record.time for record in entries}
-    begun = {record.attempt: record.time for record in entries if isinstance(record, Begun)}
-    return sum(max(0.0, last[attempt] - time) for attempt, time in begun.items())
+    starts = {record.attempt: record.time for record in entries if isinstance(record, Begun)}
+    return sum(max(0.0, last[attempt] - time) for attempt, time in starts.items())
 
 
 @dataclass
@@ -263,7 +263,7 @@ def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.Q
     epochs = records.read(run.metrics_file, Epoch)
     last = epochs[-1] if epochs else None
     whole = wanted_epochs(run)
-    done = 0 if last is None else last.epoch
+    epoch = 0 if last is None else last.epoch
     entry = _newest_living(jobs, queued or {})
     job = entry.job if entry else next(reversed(jobs), None)
     state, reason = (entry.state.lower(), entry.reason) if entry else _state_of_no_job(run, job, queued is not None)
@@ -272,12 +272,12 @@ def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.Q
         state=state,
         job=job,
         reason=reason,
-        epoch=done,
+        epoch=epoch,
         epochs=whole,
         score=None if last is None else last.total,
         best=None if last is None or last.best is None else last.best.score,
         limit_left_s=entry.seconds_left if entry else None,
-        training_left_s=training_left(last, whole - done) if last is not None and whole > done else None,
+        training_left_s=training_left(last, whole - epoch) if last is not None and whole > epoch else None,
     )
 
 

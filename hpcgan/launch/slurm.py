@@ -509,7 +509,7 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mappi
     if path is None:
         raise HpcganError(f"no {command[0]} found: this is not a machine of a Slurm cluster (or load its module)")
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [path, *command[1:]],
             input=stdin,
             capture_output=True,
@@ -524,8 +524,8 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mappi
         raise HpcganError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: is the Slurm controller up?") from None
     except OSError as error:
         raise HpcganError(f"{path} cannot be run: {error.strerror}") from None
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if process.returncode != 0:
+        lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
         text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in lines[:3])
-        raise HpcganError(f"{command[0]}: {text or f'exit code {done.returncode}'}")
-    return done.stdout + (done.stderr if both else "")
+        raise HpcganError(f"{command[0]}: {text or f'exit code {process.returncode}'}")
+    return process.stdout + (process.stderr if both else "")

@@ -83,7 +83,7 @@ class Supervisor:
                 return code
             # What counts is whether this process was asked to stop. An exit code does not tell: when a rank is
             # lost, Slurm ends the others by SIGTERM, and that is what srun reports.
-            if code == EXIT_INTERRUPTED or requests.made():
+            if code == EXIT_INTERRUPTED or requests.pending():
                 return code if requests.hurry else self._later(code)
             failures = 1 if self.progress() > before else failures + 1
             if failures > self.retries:
@@ -99,7 +99,7 @@ class Supervisor:
             )
             end = time.monotonic() + wait
             while time.monotonic() < end:
-                if requests.made():
+                if requests.pending():
                     return self._later(EXIT_INTERRUPTED)
                 time.sleep(0.1)
 
@@ -115,7 +115,7 @@ class Supervisor:
             )
             return EXIT_INTERRUPTED
         end = time.monotonic() + self.patience
-        asked = False
+        requested = False
         while True:
             try:
                 state = slurm.job_state(job.id)
@@ -125,8 +125,8 @@ class Supervisor:
                     written = "checkpoint written; " * (code == EXIT_INTERRUPTED)
                     self.report(f"{written}job {job.id} ends here, as it was asked to")
                     return EXIT_INTERRUPTED
-                if state.state != "PREEMPTED" and not asked:
-                    asked = True
+                if state.state != "PREEMPTED" and not requested:
+                    requested = True
                     if (reason := self.hopeless()) is not None:
                         self.report(f"error: {reason}")
                         return EXIT_FAILED

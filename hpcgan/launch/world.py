@@ -105,12 +105,12 @@ def ranks_of_launcher(env: Mapping[str, str]) -> World | None:
     return None if world is not None and world.launcher == "srun" and world.size == 1 else world
 
 
-def starts_ranks(asked: int | None, env: Mapping[str, str], report: Callable[[str], None] | None = None) -> bool:
+def starts_ranks(ranks: int | None, env: Mapping[str, str], report: Callable[[str], None] | None = None) -> bool:
     """Whether a command with `--ranks` starts ranks itself; else this process is the rank, or one of them.
 
     Parameters
     ----------
-    asked : int or None
+    ranks : int or None
         Of `--ranks`.
     env : mapping
         The environment, usually `os.environ`.
@@ -126,10 +126,10 @@ def starts_ranks(asked: int | None, env: Mapping[str, str], report: Callable[[st
     """
     world = ranks_of_launcher(env)
     if world is not None:
-        if asked not in (None, world.size):
-            raise InputError(f"--ranks {asked}: the launcher has already started {world.size} ranks; leave it out")
+        if ranks not in (None, world.size):
+            raise InputError(f"--ranks {ranks}: the launcher has already started {world.size} ranks; leave it out")
         return False
-    if asked is None:
+    if ranks is None:
         job = None if expected_world(env) else current_job(env)
         if job is not None and job.tasks > 1:
             (report or _print)(
@@ -137,7 +137,7 @@ def starts_ranks(asked: int | None, env: Mapping[str, str], report: Callable[[st
                 f"--ranks {job.tasks}, or 'srun --mpi=pmix hpcgan ...'"
             )
         return False
-    return asked != 1
+    return ranks != 1
 
 
 def _print(line: str) -> None:
@@ -220,9 +220,9 @@ def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
     `HPCGAN_TERMINAL`; under any other launcher the output counts as a log.
     """
     env = os.environ if env is None else env
-    told = env.get("HPCGAN_TERMINAL")
-    if told is not None:
-        return told == "1"
+    setting = env.get("HPCGAN_TERMINAL")
+    if setting is not None:
+        return setting == "1"
     if ranks_of_launcher(env) is not None:
         return False
     return sys.stdout is not None and sys.stdout.isatty()

@@ -35,10 +35,10 @@ class Average:
 
     def reset(self) -> None:
         """Take over all values of the source as they are."""
-        for mine, theirs in self._pairs:
-            mine.assign(theirs)
+        for average, theirs in self._pairs:
+            average.assign(theirs)
 
     def update(self, kept: tf.Tensor) -> None:
         """Average = kept * average + (1 - kept) * current."""
-        for mine, theirs in self._pairs:
-            mine.assign(theirs + kept * (mine - theirs))
+        for average, theirs in self._pairs:
+            average.assign(theirs + kept * (average - theirs))

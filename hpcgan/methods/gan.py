@@ -282,12 +282,12 @@ class Gan(UpdateMethod):
         """R1 in the discriminator's own coordinates, for all the steps until it is due again."""
         r1, critic = self._config.r1, self._critic_given(real)
         seen, back = self.networks["discriminator"].coordinates(self._made(real))
-        return r1.every * r1_penalty(lambda there: critic(back(there)), seen, r1.weight)
+        return r1.every * r1_penalty(lambda point: critic(back(point)), seen, r1.weight)
 
     def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:
         """The discriminator as a function of the tensors that a generator makes, under the conditions of `real`."""
         conditions = self._conditions(real)
-        return lambda made: self._critic({**conditions, **made})
+        return lambda tensors: self._critic({**conditions, **tensors})
 
     def _critic(self, sample: Tensors) -> tf.Tensor:
         return self.networks["discriminator"](sample, training=True, update=False)
@@ -300,14 +300,14 @@ class Gan(UpdateMethod):
         self, fake: Tensors, tape: tf.GradientTape, draws: Tensors | None = None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Local gradients and losses of the generator, whose forward pass `tape` has recorded."""
-        made = self._made(fake)
+        tensors = self._made(fake)
         with tf.GradientTape(watch_accessed_variables=False) as upstream:
-            upstream.watch(list(made.values()))
+            upstream.watch(list(tensors.values()))
             # Its statistics follow the discriminator's own update only.
-            logits = self._critic(instance_noise.add({**fake, **made}, draws or {}, "fake"))
-            losses = self._generator_losses(logits, {**fake, **made})
-        gradient = upstream.gradient(losses[G_LOSS], made)
-        return tape.gradient(made, self.networks["generator"].weights, output_gradients=gradient), losses
+            logits = self._critic(instance_noise.add({**fake, **tensors}, draws or {}, "fake"))
+            losses = self._generator_losses(logits, {**fake, **tensors})
+        gradient = upstream.gradient(losses[G_LOSS], tensors)
+        return tape.gradient(tensors, self.networks["generator"].weights, output_gradients=gradient), losses
 
     def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> dict[str, tf.Tensor]:
         """The generator's loss; with an auxiliary one, their sum and the auxiliary one."""

@@ -32,14 +32,14 @@ def draw(schema: Schema, seed: int, step: int, first: int, n: int, dtype: str) -
     seed, step, first, n : int
         See `hpcgan.rng`.
     """
-    made = {}
+    tensors = {}
     for kind in ("real", "fake"):
         for name, spec in schema.items():
             if spec.role == "data":
                 stream = f"instance-noise/{kind}/{name}"
                 noise = rng.normal(seed, stream, step, first, n, math.prod(spec.shape))
-                made[f"{PREFIX}{kind}/{name}"] = noise.astype(dtype).reshape(n, *spec.shape)
-    return made
+                tensors[f"{PREFIX}{kind}/{name}"] = noise.astype(dtype).reshape(n, *spec.shape)
+    return tensors
 
 
 def add(sample: Tensors, draws: Tensors, kind: str) -> dict[str, tf.Tensor]:

@@ -84,18 +84,18 @@ class Sampler:
             network = self._compiled_to_measure
         tables = []
         for point in range(matching.points):
-            mine = np.zeros(1, np.int64)  # of a rank without a batch
+            own_counts = np.zeros(1, np.int64)  # of a rank without a batch
             for index in batches:
                 # Batches of all points are dealt out in turn.
                 if (point * len(batches) + index) % comm.size != comm.rank:
                     continue
-                asked = matching.conditions(point, index * n, n)
-                given = {name: tf.constant(values, self._dtype) for name, values in asked.items()}
-                made = network(self._noise(self._seed, "spectrum", point, index, n), given)
-                wanted = matching.samples - index * n  # the same samples whatever the size of a batch
-                sample = {name: tensor.numpy()[:wanted] for name, tensor in {**made, **given}.items()}
-                mine = mine + matching.counts(sample, point)
-            shares = comm.gather_array(mine)
+                conditions = matching.conditions(point, index * n, n)
+                inputs = {name: tf.constant(values, self._dtype) for name, values in conditions.items()}
+                outputs = network(self._noise(self._seed, "spectrum", point, index, n), inputs)
+                rest = matching.samples - index * n  # the same samples whatever the size of a batch
+                sample = {name: tensor.numpy()[:rest] for name, tensor in {**outputs, **inputs}.items()}
+                own_counts = own_counts + matching.counts(sample, point)
+            shares = comm.gather_array(own_counts)
             if shares is not None:
                 tables.append(matching.table(sum(shares, start=np.zeros(1, np.int64))))
         shape = comm.broadcast_json(np.shape(tables))
@@ -123,17 +123,17 @@ class Sampler:
             Of each of the `batch_size` samples, in physical units, where the problem has any; they are part of the
             result.
         """
-        n, asked = self.batch_size, conditions or {}
-        given = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(asked).items()}
-        encoded = self._compiled(self._noise(seed, stream, step, index), given)
+        n, values_by_name = self.batch_size, conditions or {}
+        inputs = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(values_by_name).items()}
+        encoded = self._compiled(self._noise(seed, stream, step, index), inputs)
         if self._matched is not None:
-            encoded = self._matched(encoded, given, self.table)
+            encoded = self._matched(encoded, inputs, self.table)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
             columns = len(self._problem.symmetries)
             draws = rng.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
             sample = self._problem.augment(sample, self._symmetries, draws)
-        return {**self._problem.decode(sample), **asked}
+        return {**self._problem.decode(sample), **values_by_name}
 
     def _noise(self, seed: int, stream: str, step: int, index: int, n: int | None = None) -> tf.Tensor:
         n = n or self.batch_size

@@ -147,12 +147,12 @@ class Runner:
             if not simultaneous:
                 averages.append(self._apply(under_way[-1], rates))
         if simultaneous:
-            averages = [self._apply(begun, rates) for begun in under_way]
+            averages = [self._apply(reduction, rates) for reduction in under_way]
         totals: dict[str, tf.Tensor] = {}
         for metrics in averages:
             for name, value in metrics.items():
                 totals[name] = totals[name] + value if name in totals else value
-        finite = [begun.finite for begun in under_way]
+        finite = [reduction.finite for reduction in under_way]
         return Outcome(totals, is_finite_here(finite, [metrics[NONFINITE] for metrics in averages]))
 
     def _begin(self, update: Update, flags: Mapping[str, tf.Tensor]) -> _UnderWay:
@@ -176,22 +176,22 @@ class Runner:
         finish = [self._comm.begin_average(buffer, update.collective) for buffer in buffers]
         return _UnderWay(update, finish, tuple(metrics), finite)
 
-    def _apply(self, begun: _UnderWay, rates: Tensors) -> dict[str, tf.Tensor]:
+    def _apply(self, reduction: _UnderWay, rates: Tensors) -> dict[str, tf.Tensor]:
         """Update a network by the averages over all ranks, its moving statistics included; the averaged metrics."""
-        name = begun.update.network
+        name = reduction.update.network
         weights, statistics = self._networks[name].weights, self._networks[name].statistics
         count = sum(weight.shape.num_elements() for weight in weights)
         start = sum(statistic.shape.num_elements() for statistic in statistics)
-        buffers = [finish() for finish in begun.finish]
+        buffers = [finish() for finish in reduction.finish]
         gradients, rest = buffers if self._half else (buffers[0][:count], buffers[0][count:])
         for statistic, value in zip(statistics, like(rest[:start], statistics), strict=True):
             statistic.assign(value)
-        metrics = dict(zip(begun.names, tf.unstack(rest[start:], num=len(begun.names)), strict=True))
+        metrics = dict(zip(reduction.names, tf.unstack(rest[start:], num=len(reduction.names)), strict=True))
         if self._half:  # which ends at 65504: a sum beyond is not finite
             metrics[NONFINITE] += 1.0 - tf.cast(tf.reduce_all(tf.math.is_finite(gradients)), rest.dtype)
         self._optimizers[name].apply(like(tf.cast(gradients, rest.dtype), weights), rates[name])
-        if begun.update.after is not None:
-            begun.update.after()
+        if reduction.update.after is not None:
+            reduction.update.after()
         return metrics
 
 

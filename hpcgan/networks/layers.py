@@ -128,7 +128,7 @@ class Matching(Protocol):
     def table(self, counts: np.ndarray) -> np.ndarray:
         """What of the network's own distribution at a point has to be known, out of histograms of what it makes."""
 
-    def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
+    def __call__(self, sample: Tensors, conditions: Tensors, generated_table: tf.Tensor) -> Tensors:
         """Encoded samples of a network with these tables, for their encoded conditions."""
 
 
@@ -195,17 +195,17 @@ class Network(tf.Module):
         """Whether a generator is trained on an `auxiliary_loss` besides what the discriminator says."""
         return False
 
-    def auxiliary_loss(self, made: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def auxiliary_loss(self, tensors: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """What is added to the generator's loss: a mean over the samples, with its weight.
 
         Parameters
         ----------
-        made : mapping of str to tensor
+        tensors : mapping of str to tensor
             Generated samples as the discriminator sees them, without noise, and their conditions.
         """
         raise NotImplementedError(f"{self.name} has no auxiliary loss")
 
-    def coordinates(self, made: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
+    def coordinates(self, tensors: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
         """Samples where R1 takes a discriminator's gradient, and the way back; here they are taken as they are.
 
         A squared norm of gradients adds up what must be alike: a network that looks at logarithms of numbers over five
@@ -213,10 +213,10 @@ class Network(tf.Module):
 
         Parameters
         ----------
-        made : mapping of str to tensor
+        tensors : mapping of str to tensor
             Real samples without their conditions.
         """
-        return made, lambda there: there
+        return tensors, lambda point: point
 
     @property
     def named(self) -> dict[str, tf.Variable]:
@@ -227,13 +227,13 @@ class Network(tf.Module):
         ValueError
             Two variables share a name: the checkpoint could not tell them apart.
         """
-        found: dict[str, tf.Variable] = {}
+        variables: dict[str, tf.Variable] = {}
         for variable in self.variables:
             name = variable.name.removesuffix(":0")
-            if name in found:
+            if name in variables:
                 raise ValueError(f"two variables are named '{name}'")
-            found[name] = variable
-        return found
+            variables[name] = variable
+        return variables
 
 
 def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:

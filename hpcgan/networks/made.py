@@ -79,9 +79,9 @@ def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     cells every degree occurs. The first one is 0, so that the first cell knows of the conditions.
     """
     u = rng.uniform(seed, "made/degrees", 0, 0, 1, units)[0]
-    found = np.minimum((cells * (np.arange(units) + u) / units).astype(np.int64), cells - 1)
-    found[0] = 0
-    return found
+    numbers = np.minimum((cells * (np.arange(units) + u) / units).astype(np.int64), cells - 1)
+    numbers[0] = 0
+    return numbers
 
 
 class Made(Density):
@@ -199,11 +199,11 @@ class Made(Density):
             return d + 1, hidden, cells.write(d, x)
 
         begin = self._from_conditions(conditions, n)
-        made = tf.TensorArray(noise.dtype, self.cells, element_shape=[None])
-        _, _, made = tf.while_loop(
-            lambda d, *_: d < self.cells, draw, (tf.constant(0), begin, made), parallel_iterations=1
+        values = tf.TensorArray(noise.dtype, self.cells, element_shape=[None])
+        _, _, values = tf.while_loop(
+            lambda d, *_: d < self.cells, draw, (tf.constant(0), begin, values), parallel_iterations=1
         )
-        return {self.tensor: tf.reshape(tf.transpose(made.stack()), [n, *self.shape])}
+        return {self.tensor: tf.reshape(tf.transpose(values.stack()), [n, *self.shape])}
 
     # --- parts -------------------------------------------------------------------------------------
 
@@ -225,8 +225,8 @@ class Made(Density):
         """What the hidden layer has before it sees any cell: (n, units)."""
         if self.by_condition is None:
             return tf.tile(self.hidden_bias[None], [n, 1])
-        given = tf.concat([tf.reshape(conditions[name], [n, 1]) for name in self.conditions], axis=1)
-        return tf.matmul(given, self.by_condition) + self.hidden_bias
+        inputs = tf.concat([tf.reshape(conditions[name], [n, 1]) for name in self.conditions], axis=1)
+        return tf.matmul(inputs, self.by_condition) + self.hidden_bias
 
     def _split(self, parameters: tf.Tensor, lit_logit: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Logit of q_d, logits of the weights, means, and widths."""

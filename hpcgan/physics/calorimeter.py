@@ -250,7 +250,7 @@ class Segmentation:
 
     def divides_into(self, coarser: Segmentation) -> bool:
         """Whether the cells of a coarser segmentation are sums of cells of this one."""
-        return all(mine.divides_into(other) for mine, other in zip(self.layers, coarser.layers, strict=True))
+        return all(own.divides_into(other) for own, other in zip(self.layers, coarser.layers, strict=True))
 
     def coarsen(self, images: Sequence[NDArray[Any]], to: Segmentation) -> list[NDArray[Any]]:
         """Sum the cells of images into those of a coarser segmentation.
@@ -273,14 +273,14 @@ class Segmentation:
         """
         if not self.divides_into(to):
             raise InputError(f"segmentation {to}: its cells are not sums of those of {self}")
-        found = []
-        for image, mine, other in zip(images, self.layers, to.layers, strict=True):
+        coarse = []
+        for image, own, other in zip(images, self.layers, to.layers, strict=True):
             blocks = image.reshape(
-                len(image), other.n_phi, mine.n_phi // other.n_phi, other.n_eta, mine.n_eta // other.n_eta
+                len(image), other.n_phi, own.n_phi // other.n_phi, other.n_eta, own.n_eta // other.n_eta
             )
             with np.errstate(over="ignore"):  # infinite then, as whoever sums beyond a type's range must expect
-                found.append(blocks.sum(axis=(2, 4), dtype=np.float64).astype(image.dtype))
-        return found
+                coarse.append(blocks.sum(axis=(2, 4), dtype=np.float64).astype(image.dtype))
+        return coarse
 
     def flatten(self, images: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Cells of all layers in a row, layer after layer, row after row: (n, n_cells)."""
@@ -317,11 +317,11 @@ def parse_segmentation(text: str) -> Segmentation:
         return NAMED[text]
     grids = []
     for part in text.split(","):
-        found = _GRID.fullmatch(part.strip())
-        if found is None:
+        match = _GRID.fullmatch(part.strip())
+        if match is None:
             raise InputError(
                 f"segmentation '{text}': use {', '.join(NAMED)}, or rows x columns (phi x eta) of each layer, "
                 f"for example {PUBLISHED}"
             )
-        grids.append(Grid(int(found[1]), int(found[2])))
+        grids.append(Grid(int(match[1]), int(match[2])))
     return Segmentation(tuple(grids))

@@ -545,7 +545,7 @@ def _muon_towers(
     for eta_max, low, high in reversed(muons.efficiency):
         efficiency = np.where(abs_eta <= eta_max, np.where(pt > muons.pt_plateau, high, low), efficiency)
     efficiency[pt <= muons.pt_min] = 0.0
-    found = rng.random(pt.size) < efficiency
+    detected = rng.random(pt.size) < efficiency
     sigma = np.zeros_like(pt)
     for eta_max, constant, slope in reversed(muons.resolution):
         sigma = np.where(abs_eta <= eta_max, np.sqrt(constant**2 + (slope * pt) ** 2), sigma)
@@ -555,4 +555,4 @@ def _muon_towers(
     mass2 = np.maximum(e * e - p2, 0.0)
     energy = np.sqrt(scale2 * p2 + mass2)  # direction and mass are kept
     columns = (event, np.arcsinh(pz / np.where(pt > 0, pt, 1.0)), np.arctan2(py, px), energy)
-    return columns[0][found], columns[1][found], columns[2][found], columns[3][found]
+    return columns[0][detected], columns[1][detected], columns[2][detected], columns[3][detected]

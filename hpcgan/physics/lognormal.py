@@ -129,12 +129,12 @@ class LognormalMaps:
         (n, side, side) float32, dimensionless.
         """
         amplitudes = _amplitudes(self.side, self.shift)
-        made = np.empty((n, self.side, self.side), np.float32)
+        maps = np.empty((n, self.side, self.side), np.float32)
         for i in range(n):  # one by one: what stands beside a map in an array must not change its last bit
             white = rng.normal(seed, STREAM, 0, first + i, 1, self.side**2).reshape(self.side, self.side)
             gaussian = np.fft.irfft2(np.fft.rfft2(white) * amplitudes, s=white.shape)
-            made[i] = self.shift * np.expm1(gaussian - 0.5 * self.sigma**2)
-        return made
+            maps[i] = self.shift * np.expm1(gaussian - 0.5 * self.sigma**2)
+        return maps
 
 
 @lru_cache(8)
@@ -224,12 +224,12 @@ def band_powers(maps: NDArray[np.floating]) -> dict[tuple[int, int], NDArray[np.
     ell, power = power_spectrum(maps)
     weights = _rings(side)[1]
     scaled = power * (ell * (ell + 1.0) / (2.0 * np.pi))
-    found = {}
+    powers = {}
     for first, last in bands(side):
         rings = slice(first - 1, last)
         key = (round(first * FUNDAMENTAL), round(last * FUNDAMENTAL))
-        found[key] = scaled[:, rings] @ weights[rings] / weights[rings].sum()
-    return found
+        powers[key] = scaled[:, rings] @ weights[rings] / weights[rings].sum()
+    return powers
 
 
 SITES = 4

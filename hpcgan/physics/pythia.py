@@ -413,16 +413,16 @@ def events(
     if n <= 0:
         return
     generator = initialise(process, seed, tables)
-    made = 0
+    total = 0
     failures = 0
-    while made < n:
-        records = generator.nextBatch(min(batch, n - made))  # failed events are skipped: fewer may come back
+    while total < n:
+        records = generator.nextBatch(min(batch, n - total))  # failed events are skipped: fewer may come back
         count = len(records)
         failures = failures + 1 if count == 0 else 0
         if failures > 10:
-            raise HpcganError(f"PYTHIA {version()} stopped producing {process.name} events after {made} of {n}")
+            raise HpcganError(f"PYTHIA {version()} stopped producing {process.name} events after {total} of {n}")
         if count:
-            made += count
+            total += count
             yield _stable(records.prt.layout, count)
 
 

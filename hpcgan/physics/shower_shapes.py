@@ -105,17 +105,17 @@ def shower_shapes(images: Images, segmentation: Segmentation) -> dict[str, Array
     """
     energies = layer_energies(images)
     fractions = layer_fractions(energies)
-    found = {"total": energies.sum(axis=1) / 1000.0, "depth_weighted": depth_weighted_energy(energies) / 1000.0}
-    found |= {f"fraction_{i}": fractions[:, i] for i in range(energies.shape[1])}
-    found["depth"] = depth(energies)
-    found["shower_depth"] = shower_depth(energies)
-    found["shower_depth_width"] = shower_depth_width(energies)
+    shapes = {"total": energies.sum(axis=1) / 1000.0, "depth_weighted": depth_weighted_energy(energies) / 1000.0}
+    shapes |= {f"fraction_{i}": fractions[:, i] for i in range(energies.shape[1])}
+    shapes["depth"] = depth(energies)
+    shapes["shower_depth"] = shower_depth(energies)
+    shapes["shower_depth_width"] = shower_depth_width(energies)
     for i, (image, grid) in enumerate(zip(images, segmentation.layers, strict=True)):
-        found[f"width_eta_{i}"] = lateral_width(image, grid.eta_centres, "eta")
-        found[f"width_phi_{i}"] = lateral_width(image, grid.phi_centres, "phi")
-        found[f"ratio_{i}"] = energy_ratio(image)
-        found[f"occupancy_{i}"] = occupancy(image)
-    return found
+        shapes[f"width_eta_{i}"] = lateral_width(image, grid.eta_centres, "eta")
+        shapes[f"width_phi_{i}"] = lateral_width(image, grid.phi_centres, "phi")
+        shapes[f"ratio_{i}"] = energy_ratio(image)
+        shapes[f"occupancy_{i}"] = occupancy(image)
+    return shapes
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -181,13 +181,13 @@ def check_recorded(particle: str, recorded: str) -> None:
 
 def _batches(energy: Array) -> list[slice]:
     """Consecutive showers that are made together; one batch of none where there are none."""
-    found, start = [], 0
+    slices, start = [], 0
     while start < len(energy):
         together = np.cumsum(energy[start : start + BATCH_SHOWERS])
         end = start + max(1, int(np.searchsorted(together, BATCH_ENERGY, side="right")))
-        found.append(slice(start, end))
+        slices.append(slice(start, end))
         start = end
-    return found or [slice(0, 0)]
+    return slices or [slice(0, 0)]
 
 
 def _batch(
@@ -223,8 +223,8 @@ def _electron(
     if recorded == "active":
         deposit = _fluctuate(deposit, rng)
     total = electromagnetic.spots(energy, recorded, medium)
-    wanted = _increments(shape.alpha_spot, shape.beta_spot, t) * total[:, None]
-    number = np.where(deposit >= THRESHOLD, np.maximum(wanted, 1.0), 0.0).astype(np.int64)
+    mean_spots = _increments(shape.alpha_spot, shape.beta_spot, t) * total[:, None]
+    number = np.where(deposit >= THRESHOLD, np.maximum(mean_spots, 1.0), 0.0).astype(np.int64)
 
     profile = electromagnetic.radial(energy, shape.tau(0.5 * (t[:, 1:] + t[:, :-1])), recorded, medium)
     in_core = rng.binomial(number, profile.p)

@@ -275,7 +275,7 @@ class Problem(ABC):
         self,
         trained: Sample,
         real: Sample,
-        made: Sequence[tuple[Mapping[str, float], Observables]],
+        probes: Sequence[tuple[Mapping[str, float], Observables]],
         weights: np.ndarray | None = None,
     ) -> list[tuple[str, str, Figure]]:
         """Plots of what the generator made of the `probes`, as `figures`.
@@ -286,7 +286,7 @@ class Problem(ABC):
             Conditions of the training events.
         real : Sample
             Real events, in physical units.
-        made : sequence of (point, observables)
+        probes : sequence of (point, observables)
         weights : (n,) array or None
             Of the real events.
         """

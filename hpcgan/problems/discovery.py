@@ -10,9 +10,9 @@ from typing import Any
 from hpcgan.plugins import Plugins
 
 
-def _is_problem(found: type[Any]) -> bool:
+def _is_problem(plugin: type[Any]) -> bool:
     # By name: the configuration looks problems up, and problems describe a section of it.
-    return any((base.__module__, base.__name__) == ("hpcgan.problems.base", "Problem") for base in found.__mro__)
+    return any((base.__module__, base.__name__) == ("hpcgan.problems.base", "Problem") for base in plugin.__mro__)
 
 
 PROBLEMS = Plugins(

@@ -218,10 +218,10 @@ def check(run: RunDirectory, config: Config, current: RunData, noun: str = "run"
 
 
 def _same_origin(run: RunDirectory, recorded: RunData, config: Config, current: RunData) -> bool:
-    asked = config.training.start_from
-    if asked is None or (current.origin is not None and current.origin == recorded.origin):
+    start_from = config.training.start_from
+    if start_from is None or (current.origin is not None and current.origin == recorded.origin):
         return True  # whether there is one at all is in the identity of the configuration
-    return asked == run.load_config().training.start_from  # it is not looked at again
+    return start_from == run.load_config().training.start_from  # it is not looked at again
 
 
 def check_same(own: RunData, theirs: Mapping[str, Any], config: Config, where: str) -> None:
@@ -274,7 +274,7 @@ def _written(folder: Path, config: Config) -> Path:
     return folder if folder == config.data.path else Path(os.path.normpath(folder))
 
 
-def given(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
+def with_other_data(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
     """The configuration of a run with data that somebody has chosen for it, and what to say if these are others."""
     changed = config.with_data(folder, {})
     recorded, problem = read(run), _problem(config)

@@ -76,7 +76,7 @@ class Lease:
             _refuse_if_held(run, last, job, say)
         self.attempt = last + 1
         self._file = _attempt_file(run, self.attempt)
-        self._me = {"process": Identity.mine().plain(), "job": job}
+        self._me = {"process": Identity.own().plain(), "job": job}
         if not write_once(self._file, json.dumps({**self._me, "state": "running"})):
             raise FencedError(f"{run.path}: another process has just started on this run")
         _held_here.add(self._file.resolve())

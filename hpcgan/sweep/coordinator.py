@@ -120,15 +120,15 @@ class Coordinator:
             The study's directory cannot be written, or belongs to another coordinator by now.
         """
         self._read()
-        done = sum(1 for n in self._results if self._assignments[n].repeat_of is None)
+        count = sum(1 for n in self._results if self._assignments[n].repeat_of is None)
         if self._assignments:
-            self.report(f"{done} of {self._wanted} trials have ended before")
-        while not self.requests.made():
+            self.report(f"{count} of {self._wanted} trials have ended before")
+        while not self.requests.pending():
             self.check()
             self._heed()
             self._harvest()
             self._observe()
-            if self.requests.made():
+            if self.requests.pending():
                 break
             self._hand_in()
             if not self._open and not self._next_phase():
@@ -211,7 +211,7 @@ class Coordinator:
         trial.elsewhere = False
         self._flying.discard(number)
         self._heed()
-        if self.requests.made():  # that is why
+        if self.requests.pending():  # that is why
             return
         if code == EXIT_INTERRUPTED or (code is None and state == "interrupted"):
             step = checkpoints.newest_step(self.study.trial(number).checkpoints)
@@ -280,7 +280,7 @@ class Coordinator:
             indices.add(index)
             if assignment.number in self._open:
                 waiting.append(assignment.number)
-            if not own and self.requests.made():
+            if not own and self.requests.pending():
                 break
         now = time.monotonic()
         ready = [n for n in waiting if self._open[n].not_before <= now]
@@ -323,8 +323,8 @@ class Coordinator:
         if not self.plan.repeats:
             return False
         chosen = self._best()[: self.plan.top]
-        if begun := [number for number in chosen if self._repeat(number)]:
-            which = ", ".join(str(number) for number in begun)
+        if repeated := [number for number in chosen if self._repeat(number)]:
+            which = ", ".join(str(number) for number in repeated)
             self.report(f"trained again with {self.plan.repeats} fresh seeds each: trial {which}")
             return True
         first = next(iter(self.ranking()), None)
@@ -345,8 +345,8 @@ class Coordinator:
     def _repeat(self, number: int) -> bool:
         """Begin the repetitions that a trial still lacks; False if it lacks none."""
         seeds = {a.seed for a in self._assignments.values() if a.repeat_of == number}
-        wanted = [repeat_seed(self.description.seed, number, i) for i in range(self.plan.repeats)]
-        missing = [seed for seed in wanted if seed not in seeds]
+        planned_seeds = [repeat_seed(self.description.seed, number, i) for i in range(self.plan.repeats)]
+        missing = [seed for seed in planned_seeds if seed not in seeds]
         for seed in missing:
             self._begin(self._results[number].params, seed, index=None, repeat_of=number)
         return bool(missing)
@@ -385,23 +385,23 @@ class Coordinator:
 
     def _heed(self) -> None:
         """Take the stop file, which was not there when this coordinator began, for a request to it."""
-        if self.study.stop_file.exists() and not self.requests.made():
+        if self.study.stop_file.exists() and not self.requests.pending():
             self.report(f"{self.study.stop_file} is there: somebody asks all trials to stop")
             self.requests.at = time.monotonic()
 
     def _pause(self, seconds: float, stopping: bool = False) -> None:
         end = time.monotonic() + seconds
-        while time.monotonic() < end and (stopping or not self.requests.made()):
+        while time.monotonic() < end and (stopping or not self.requests.pending()):
             time.sleep(min(0.1, seconds))
 
     def _line(self, result: Result) -> str:
-        done = sum(1 for r in self._results.values() if r.repeat_of is None)
+        count = sum(1 for r in self._results.values() if r.repeat_of is None)
         what = f"trial {result.number}"
         if result.repeat_of is not None:
             what += f" (repeats {result.repeat_of})"
         score = "" if result.score is None else f" score {result.score:.2f} in epoch {result.epoch},"
         reason = f" ({result.reason})" if result.reason else ""
-        return f"{what} {result.state}:{score} {done} of {self._wanted} done{reason}"
+        return f"{what} {result.state}:{score} {count} of {self._wanted} done{reason}"
 
 
 def _numbers(numbers: set[int]) -> str:
@@ -411,9 +411,9 @@ def _numbers(numbers: set[int]) -> str:
     return f"trial{'s' * (len(listed) > 1)} " + ", ".join(str(n) for n in listed)
 
 
-def _free(taken: Container[int | None]) -> int:
+def _free(busy_slots: Container[int | None]) -> int:
     """The first whole number that is not taken."""
-    return next(number for number in itertools.count() if number not in taken)
+    return next(number for number in itertools.count() if number not in busy_slots)
 
 
 def _size(file: Path) -> int:

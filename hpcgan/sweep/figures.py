@@ -386,10 +386,10 @@ def log_ticks(low: float, high: float) -> list[float]:
         *(MaxNLocator(n).tick_values(low, high) for n in (4, 3, 2, 1)),
     ]
     for values in tried:
-        found = [float(value) for value in values if low <= value <= high]
-        gaps = [math.log(second / first) for first, second in itertools.pairwise(found)]
+        ticks = [float(value) for value in values if low <= value <= high]
+        gaps = [math.log(second / first) for first, second in itertools.pairwise(ticks)]
         if gaps and min(gaps) > _ROOM * math.log(high / low):
-            return found
+            return ticks
     return [low, high]
 
 

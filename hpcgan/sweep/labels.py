@@ -27,7 +27,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     for key in keys:
         parts = key.split(".")
         tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-        taken = [other for other in keys if other != key]
-        name = next((t for t in tails if not any(f".{o}".endswith(f".{t}") for o in taken)), key)
+        others = [other for other in keys if other != key]
+        name = next((t for t in tails if not any(f".{o}".endswith(f".{t}") for o in others)), key)
         names[key] = one_line(name)
     return names

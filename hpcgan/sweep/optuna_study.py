@@ -183,8 +183,8 @@ def write_journal(table: Table, file: Path) -> None:
     trials = []
     for row in table.rows:
         facts = {name: getattr(row, name) for name in ("seed", "repeat_of", "score", "epoch", "epochs", "reason")}
-        told = {name: fact for name, fact in facts.items() if fact is not None}
-        trial = as_trial(optuna, row, dimensions, user_attrs={**told, "state": row.state})
+        attrs = {name: fact for name, fact in facts.items() if fact is not None}
+        trial = as_trial(optuna, row, dimensions, user_attrs={**attrs, "state": row.state})
         if row.started is not None:
             trial.datetime_start = datetime.fromtimestamp(row.started)
             trial.datetime_complete = datetime.fromtimestamp(row.started + (row.seconds or 0.0))

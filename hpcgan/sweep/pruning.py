@@ -51,10 +51,10 @@ def _is_worse_than_median(best: float, epoch: int, complete: Sequence[Mapping[in
     return len(complete) >= LEAST_COMPLETE and bool(scores) and best > statistics.median(scores)
 
 
-def _looks(wanted: int, curve: Mapping[int, float], epoch: int) -> list[int]:
+def _looks(epochs: int, curve: Mapping[int, float], epoch: int) -> list[int]:
     """The looks that halving takes at a trial after this epoch: the epochs from which on the next score counts."""
-    first = max(1, wanted // REDUCTION**2)
-    return [look for look in (first, first * REDUCTION) if look < wanted and _score_at(curve, look)[0] == epoch]
+    first = max(1, epochs // REDUCTION**2)
+    return [look for look in (first, first * REDUCTION) if look < epochs and _score_at(curve, look)[0] == epoch]
 
 
 def _is_among_the_worst(curve: Mapping[int, float], look: int, others: Sequence[Mapping[int, float]]) -> bool:

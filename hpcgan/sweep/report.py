@@ -96,13 +96,15 @@ def write(table: Table, shuffles: int = 200) -> list[Path]:
     from hpcgan.report.plots import png
 
     report, figures = build(table, shuffles)
-    shown = [EmbeddedFigure(name, caption, png(figure), section) for name, caption, section, figure in figures]
+    embedded_figures = [
+        EmbeddedFigure(name, caption, png(figure), section) for name, caption, section, figure in figures
+    ]
     folder = table.study.report
     content: dict[str, bytes | str] = {
         "trials.csv": to_csv(table),
         "sweep.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
-        **{f"{figure.name}.png": figure.png for figure in shown},
-        "report.html": page.render(report, shown),
+        **{f"{figure.name}.png": figure.png for figure in embedded_figures},
+        "report.html": page.render(report, embedded_figures),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,13 +153,13 @@ def reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
     list of dict
         `state`, `reason` (of the first such trial) and `trials`; the most frequent first.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    by_reason: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if row.state in ("pruned", "failed", "lost", "broken"):
             reason = row.reason or "no reason given"
             key = (row.state, re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", reason))
-            found.setdefault(key, {"state": row.state, "reason": reason, "trials": []})["trials"].append(row.number)
-    return sorted(found.values(), key=lambda entry: -len(entry["trials"]))
+            by_reason.setdefault(key, {"state": row.state, "reason": reason, "trials": []})["trials"].append(row.number)
+    return sorted(by_reason.values(), key=lambda entry: -len(entry["trials"]))
 
 
 def winner_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
@@ -272,7 +274,7 @@ def _figures(
     from hpcgan.sweep import figures
 
     complete = sum(r.state == "complete" and r.score is not None for r in table.searched())
-    made = [
+    captioned_figures = [
         (
             "repeats",
             "Repeated configurations, best mean first. The circle is the score by which a trial was selected, and has "
@@ -310,7 +312,9 @@ def _figures(
         ),
         *_samples(table, standings, problems),
     ]
-    return [(name, caption, section, figure) for name, caption, section, figure in made if figure is not None]
+    return [
+        (name, caption, section, figure) for name, caption, section, figure in captioned_figures if figure is not None
+    ]
 
 
 def _samples(
@@ -324,12 +328,12 @@ def _samples(
     if row.epoch not in run_samples.epochs(run):
         return []
     try:
-        drawn = run_samples.figure(run, row.epoch)
+        captioned_figure = run_samples.figure(run, row.epoch)
     except InputError as error:
         problems.append(one_line(str(error)))
         return []
-    if drawn is None:
+    if captioned_figure is None:
         return []
-    caption, figure = drawn
+    caption, figure = captioned_figure
     whose = f"Trial {row.number} after epoch {row.epoch}, its best."
     return [("samples", f"{whose} {caption}", "samples", figure)]

@@ -187,13 +187,13 @@ def _checked(space: Space, d: Dimension) -> Dimension:
         It does not take one of them, or two of them are the same for it.
     """
     label = f"{space.where}: {SECTION}.{d.key}"
-    taken = [_coerced(space, d.key, value) for value in d.values]
+    values = [_coerced(space, d.key, value) for value in d.values]
     if isinstance(d, Choice):
-        for i, value in enumerate(taken):
-            if any(is_same(value, other) for other in taken[:i]):
+        for i, value in enumerate(values):
+            if any(is_same(value, other) for other in values[:i]):
                 raise InputError(f"{label}.choice: {value!r} is given twice")
-        return d.model_copy(update={"values": tuple(taken)})
-    if not isinstance(d, Int) and any(isinstance(value, int) for value in taken):
+        return d.model_copy(update={"values": tuple(values)})
+    if not isinstance(d, Int) and any(isinstance(value, int) for value in values):
         raise InputError(
             f"{label}.{d.kind}: the configuration takes whole numbers here; write int: [..], with log: true"
         )
@@ -220,11 +220,11 @@ def _coerced(space: Space, key: str, value: Any) -> Any:
     raise refused
 
 
-def _as_written(written: Any, taken: Any) -> Any:
+def _as_written(written: Any, parsed: Any) -> Any:
     """A value that was taken, without the defaults that came with a section."""
-    if isinstance(written, dict) and isinstance(taken, dict):
-        return {key: _as_written(value, taken.get(key, value)) for key, value in written.items()}
-    return taken
+    if isinstance(written, dict) and isinstance(parsed, dict):
+        return {key: _as_written(value, parsed.get(key, value)) for key, value in written.items()}
+    return parsed
 
 
 def _when_values(space: Space, key: str, other: str, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -237,27 +237,27 @@ def _when_values(space: Space, key: str, other: str, values: Sequence[Any]) -> t
     """
     label = f"{space.where}: {SECTION}.{key}.when.{other}"
     try:
-        taken = tuple(_coerced(space, other, value) for value in values)
+        allowed_values = tuple(_coerced(space, other, value) for value in values)
     except InputError as error:
         reason = str(error).removeprefix(f"{space.where}: {SECTION}: ")
         raise InputError(f"{label}: is never true: {reason}") from None
     parent = next((d for d in space.dimensions if d.key == other), None)
     if parent is None:
         fixed = _value_at(space.plain, other)
-        if fixed not in taken:
+        if fixed not in allowed_values:
             raise InputError(
                 f"{label}: is never true: '{other}' is {json.dumps(fixed)} and is not searched; search it as well, or "
                 f"leave the dimension out ({SECTION}.{key}=null on the command line)"
             )
-        return taken
+        return allowed_values
     parent = _checked(space, parent)
-    for value in taken:
+    for value in allowed_values:
         if not parent.can_be(value) and not (parent.when and value == _value_at(space.plain, other)):
             raise InputError(
                 f"{label}: is never true: '{other}' is never {json.dumps(value)}, it is searched in "
                 f"{parent.range_text()}"
             )
-    return taken
+    return allowed_values
 
 
 def _check_reachable(space: Space, where: str) -> None:
@@ -347,16 +347,16 @@ def _read(key: str, entry: Any, label: str, plain: Mapping[str, Any]) -> Dimensi
 
 def _in_order(dimensions: Sequence[Dimension], where: str) -> list[Dimension]:
     """As given, but what others depend on before them."""
-    left, done = list(dimensions), list[Dimension]()
+    left, ordered = list(dimensions), list[Dimension]()
     searched = {d.key for d in dimensions}
     while left:
-        placed = {d.key for d in done}
+        placed = {d.key for d in ordered}
         ready = next((d for d in left if all(k in placed or k not in searched for k in d.when)), None)
         if ready is None:
             raise InputError(f"{where}: {SECTION}.{left[0].key}.when: the conditions go round in a circle")
         left.remove(ready)
-        done.append(ready)
-    return done
+        ordered.append(ready)
+    return ordered
 
 
 def _check_key(plain: Mapping[str, Any], key: str, label: str) -> None:

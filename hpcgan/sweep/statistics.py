@@ -132,11 +132,11 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
     standings = []
     for number in sorted({*originals, *repeats}):
         own, again = originals.get(number), repeats.get(number, [])
-        done = [r for r in again if r.state == "complete" and r.score is not None]
+        complete_rows = [r for r in again if r.state == "complete" and r.score is not None]
         scored = own is not None and own.state == "complete" and own.score is not None
-        if not (done or scored):
+        if not (complete_rows or scored):
             continue
-        scores = tuple(r.score for r in done if r.score is not None)
+        scores = tuple(r.score for r in complete_rows if r.score is not None)
         standings.append(
             Standing(
                 place=0,
@@ -145,8 +145,8 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
                 score=own.score if own is not None and scored else None,
                 repeats=mean_of(scores),
                 scores=scores,
-                unfinished=sum(r.state not in ("running", "queued") for r in again) - len(done),
-                test=mean_of([r.test_score for r in done if r.test_score is not None]),
+                unfinished=sum(r.state not in ("running", "queued") for r in again) - len(complete_rows),
+                test=mean_of([r.test_score for r in complete_rows if r.test_score is not None]),
                 test_score=own.test_score if own is not None else None,
                 test_spread=own.test_spread if own is not None else None,
             )
@@ -288,7 +288,7 @@ def time_left(table: Table) -> float | None:
     end as they did. Each goes to where it can begin first; without a goal, as many run at a time as run now.
     """
     running = [r for r in table.rows if r.state == "running"]
-    to_come = max(0, (table.wanted or 0) - len(table.rows))
+    to_come = max(0, (table.planned_trials or 0) - len(table.rows))
     waiting = sum(r.state in ("queued", "lost") for r in table.rows) + to_come
     if not running and not waiting:
         return 0.0

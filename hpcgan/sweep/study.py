@@ -99,8 +99,8 @@ def describe(base: Config, space: Space, threads: int) -> Description:
 
 def default_directory(description: Description) -> Path:
     """`runs/sweep-NAME-HASH`."""
-    told = {k: v for k, v in asdict(description).items() if k != "threads"}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    facts = {k: v for k, v in asdict(description).items() if k != "threads"}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return Path("runs") / f"sweep-{description.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -123,7 +123,7 @@ class Table:
         return [r for r in self.rows if r.repeat_of is None]
 
     @property
-    def wanted(self) -> int | None:
+    def planned_trials(self) -> int | None:
         """Trials that there shall be, repetitions included; None if nobody has said so."""
         goal = self.goal
         return None if goal is None or goal.trials is None else goal.trials + goal.top * goal.repeats
@@ -229,11 +229,11 @@ class TableReader:
             repeat_of = assignment.repeat_of if assignment else None
             return Row(number, "broken", params, repeat_of=repeat_of, reason=broken), problems
         epochs, starts = _records(run, problems)
-        wanted = self._wanted(number, run)
+        planned_epochs = self._wanted(number, run)
         if result is not None:
             to_test = assignment is not None and assignment.test
-            return _ended(result, wanted, _curve(epochs), to_test), problems
-        return _open(number, self.study, assignment, wanted, epochs, starts), problems
+            return _ended(result, planned_epochs, _curve(epochs), to_test), problems
+        return _open(number, self.study, assignment, planned_epochs, epochs, starts), problems
 
     def _wanted(self, number: int, run: RunDirectory) -> int:
         """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
@@ -277,7 +277,7 @@ def _open(
     number: int,
     study: StudyDirectory,
     assignment: Assignment | None,
-    wanted: int,
+    planned_epochs: int,
     epochs: list[Epoch],
     starts: list[float],
 ) -> Row:
@@ -285,8 +285,8 @@ def _open(
     state, reason = _standing(study, number)
     curve, now, left = _curve(epochs), time.time(), None
     best = min(curve, key=lambda point: point[1]) if curve else None
-    if state == "running" and epochs and epochs[-1].epoch < wanted:
-        whole = run_status.training_left(epochs[-1], wanted - epochs[-1].epoch)
+    if state == "running" and epochs and epochs[-1].epoch < planned_epochs:
+        whole = run_status.training_left(epochs[-1], planned_epochs - epochs[-1].epoch)
         left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
     return Row(
         number,
@@ -298,7 +298,7 @@ def _open(
         epoch=best[0] if best else None,
         current=curve[-1][1] if curve else None,
         epochs=epochs[-1].epoch if epochs else 0,
-        wanted=wanted,
+        wanted=planned_epochs,
         curve=curve,
         attempts=attempts_made(study.runner(number)) or attempts_made(study.trial(number)),
         seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
@@ -324,7 +324,7 @@ def _version(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
+def _ended(result: Result, planned_epochs: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
     reason = result.reason
     if result.test_score is None and (failed := result.extra.get("test_failed")) is not None:
         reason = f"no score on test events: {failed}"
@@ -342,7 +342,7 @@ def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to
         epoch=result.epoch,
         current=curve[-1][1] if curve else None,
         epochs=result.epochs,
-        wanted=max(wanted, result.epochs),
+        wanted=max(planned_epochs, result.epochs),
         curve=curve,
         attempts=result.attempt,
         started=result.started,

@@ -102,7 +102,7 @@ class Trial:
                 else:
                     code = self._train(assignment, description.ranks, description.threads, lease, log)
         finally:
-            stopped = code == EXIT_INTERRUPTED or (code != EXIT_DONE and self.requests.made())
+            stopped = code == EXIT_INTERRUPTED or (code != EXIT_DONE and self.requests.pending())
             with contextlib.suppress(OSError):
                 lease.release("done" if code == EXIT_DONE else "interrupted" if stopped else "failed")
         return EXIT_INTERRUPTED if stopped else code
@@ -121,7 +121,7 @@ class Trial:
     def _train(self, assignment: Assignment, ranks: int, threads: int, lease: Lease, log: IO[bytes]) -> int:
         run = self.study.trial(self.number)
         self._wait_for_others(run)
-        if self.requests.made():
+        if self.requests.pending():
             return EXIT_INTERRUPTED
         started, before = time.time(), attempts_made(run)
         argv = ["train", str(run.config_file), *self._place_of_data(assignment), "--run", str(run.path)]
@@ -165,7 +165,7 @@ class Trial:
             They have not.
         """
         end = time.monotonic() + PATIENCE
-        while attempt_state(run) == "running" and not self.requests.made():
+        while attempt_state(run) == "running" and not self.requests.pending():
             if time.monotonic() > end:
                 raise HpcganError(f"{run.path}: the ranks of an earlier attempt are still there")
             time.sleep(0.2)

@@ -203,8 +203,8 @@ def _picture(table: Table, most: int, width: int | None) -> Group:
     if width is None:
         listing = make_table([*COLUMNS, *TEXTS], ("state", *TEXTS))
     else:
-        taken = sum(2 + max(len(line[i]) for line in [COLUMNS, *lines]) for i in range(len(COLUMNS)))
-        texts = [[(reason or params)[: max(0, width - taken)]] for params, reason in texts]
+        used_width = sum(2 + max(len(line[i]) for line in [COLUMNS, *lines]) for i in range(len(COLUMNS)))
+        texts = [[(reason or params)[: max(0, width - used_width)]] for params, reason in texts]
         listing = make_table([*COLUMNS, ""], ("state", ""))
     for row, line, text in zip(rows, lines, texts):
         leads = bool(standings) and row.number == standings[0].number
@@ -256,11 +256,11 @@ def head_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
 
 
 def _of(table: Table) -> str:
-    return "" if table.wanted is None else f" of {table.wanted}"
+    return "" if table.planned_trials is None else f" of {table.planned_trials}"
 
 
 def _time_line(table: Table) -> str:
-    missing = len(table.rows) < (table.wanted or 0)
+    missing = len(table.rows) < (table.planned_trials or 0)
     if not missing and not any(r.state in ("running", "queued", "lost") for r in table.rows):
         if any(r.to_test for r in table.rows):
             return "time left: trained, scores on test events are to come"
@@ -270,7 +270,9 @@ def _time_line(table: Table) -> str:
     left = time_left(table)
     if left is None:
         return "time left: not known before an epoch is done"
-    return f"time left: {clock(left)}" + ("" if table.wanted is not None else " for the trials that run or wait")
+    return f"time left: {clock(left)}" + (
+        "" if table.planned_trials is not None else " for the trials that run or wait"
+    )
 
 
 def cells(row: Row) -> list[str]:

@@ -181,8 +181,8 @@ def refusal(folder: Path) -> str | None:
 
     A file is made and taken away: neither its permissions nor the user's number say it of every file system.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    probe = there / f".hpcgan-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    probe = parent / f".hpcgan-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:

@@ -67,8 +67,8 @@ def stand_in() -> Path:
         folder = Path(tempfile.gettempdir()) / f"hpcgan-{os.getuid()}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        found = folder.lstat()
-        private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        status = folder.lstat()
+        private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
         return folder if private and os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="hpcgan-"))
     except OSError as error:
         raise HpcganError(

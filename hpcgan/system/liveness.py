@@ -58,7 +58,7 @@ class Identity:
     machine: str = ""
 
     @classmethod
-    def mine(cls) -> Identity:
+    def own(cls) -> Identity:
         """That of this process."""
         return cls(socket.gethostname(), _boot(), _space(), os.getpid(), _started("self") or "", _machine())
 
@@ -91,9 +91,9 @@ class Identity:
         """Whether the process is there; None if that cannot be told from here."""
         if not self.comparable():
             return None
-        found = _started(str(self.pid))
-        if found is not None:
-            return found == self.started
+        start = _started(str(self.pid))
+        if start is not None:
+            return start == self.started
         try:  # /proc may hide the processes of others
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -242,22 +242,22 @@ class Watcher:
         worst by two hosts, whose clocks differ by less. Where no file can be made, it is believed to beat until it is
         known better: nobody acts upon a belief without a `watch` of its own.
         """
-        now, found = time.monotonic(), sign(path)
+        now, current_sign = time.monotonic(), sign(path)
         with self._lock:
             before = self._seen.get(path)
-            if before is not None and before[0] == found:
+            if before is not None and before[0] == current_sign:
                 _, since, impression = before
                 if now - since < WATCH_S:
                     return impression
-                self._seen[path] = (found, since, False)
+                self._seen[path] = (current_sign, since, False)
                 return False
-            impression = True if before is not None else _first_impression(path, found)
-            self._seen[path] = (found, now, impression)
+            impression = True if before is not None else _first_impression(path, current_sign)
+            self._seen[path] = (current_sign, now, impression)
             return impression
 
 
-def _first_impression(path: Path, found: Sign | None) -> bool:
-    if found is None:  # not yet begun, perhaps
+def _first_impression(path: Path, current_sign: Sign | None) -> bool:
+    if current_sign is None:  # not yet begun, perhaps
         return True
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -268,4 +268,4 @@ def _first_impression(path: Path, found: Sign | None) -> bool:
             probe.unlink()
     except OSError:
         return True
-    return now - found[1] < LOST_S * 1e9
+    return now - current_sign[1] < LOST_S * 1e9

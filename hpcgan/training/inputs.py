@@ -111,7 +111,7 @@ class Inputs:
 
     def encoded(self, sharding: Sharding | None = None, at_once: int = ENCODED_AT_ONCE) -> Iterator[Sample]:
         """All training events as the networks see them, in order; with a sharding, those of its first epoch."""
-        events = np.arange(len(self.training)) if sharding is None else sharding.drawn(0)
+        events = np.arange(len(self.training)) if sharding is None else sharding.resampled(0)
         for first in range(0, len(events), at_once):
             yield self.problem.encode(self.training.read(events[first : first + at_once]))
 

@@ -178,11 +178,11 @@ class Output:
     def step(self, metrics: Mapping[str, float], clock: Clock) -> None:
         """A step is done."""
         counters, epochs = self._assembly.state.counters, self._assembly.epochs_done
-        shown = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
-        self._reporter.step(epochs, clock.rate(counters.samples), shown)
+        values = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
+        self._reporter.step(epochs, clock.rate(counters.samples), values)
         if counters.step % RECORD_EVERY == 0:
-            self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(shown)))
-            self._tensorboard({f"step/{k}": v for k, v in shown.items()})
+            self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(values)))
+            self._tensorboard({f"step/{k}": v for k, v in values.items()})
 
     def epoch(self, record: records.Epoch) -> None:
         """An epoch is done: its record, and some generated events to look at."""

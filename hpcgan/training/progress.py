@@ -32,8 +32,8 @@ class Clock:
 
     def rate(self, samples: int) -> float | None:
         """Samples/s since the start; None if there were none."""
-        elapsed, done = time.monotonic() - self._start, samples - self._samples
-        return done / max(elapsed, 1e-9) if done else None
+        elapsed, count = time.monotonic() - self._start, samples - self._samples
+        return count / max(elapsed, 1e-9) if count else None
 
 
 class Reporter:
@@ -49,16 +49,16 @@ class Reporter:
         Epochs of the whole training.
     losses : sequence of LossCurve
         What is shown beside the rate.
-    done : float
+    epochs_done : float
         Epochs done before this attempt.
     """
 
     def __init__(
-        self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], done: float = 0.0
+        self, active: bool, terminal: bool, epochs: int, losses: Sequence[LossCurve], epochs_done: float = 0.0
     ) -> None:
         self._active, self._epochs, self._losses = active, epochs, losses
         self._console = Console(force_terminal=terminal, force_interactive=terminal)
-        self._started, self._first = time.monotonic(), done
+        self._started, self._first = time.monotonic(), epochs_done
         self._shown = self._started
         self._stepped = False
         self._bar: Progress | None = None
@@ -72,7 +72,7 @@ class Reporter:
                 console=self._console,
             )
             self._task = self._bar.add_task("train", total=float(epochs), text="")
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=epochs_done)
             self._bar.start()
 
     def message(self, text: str) -> None:
@@ -80,12 +80,12 @@ class Reporter:
         if self._active:
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    def step(self, done: float, rate: float | None, metrics: Mapping[str, float]) -> None:
+    def step(self, epochs_done: float, rate: float | None, metrics: Mapping[str, float]) -> None:
         """After every step; what is shown is up to the display.
 
         Parameters
         ----------
-        done : float
+        epochs_done : float
             Epochs done, fractional.
         rate : float or None
             Samples a second over all ranks, once it is known.
@@ -95,17 +95,17 @@ class Reporter:
         if not self._active:
             return
         if not self._stepped:  # building the step is no part of what is left
-            self._stepped, self._started, self._first = True, time.monotonic(), done
+            self._stepped, self._started, self._first = True, time.monotonic(), epochs_done
         now = time.monotonic()
         if self._bar is None and now - self._shown <= _LINE_EVERY_S:
             return
         losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
         text = f"{_rate(rate)}{losses}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, text=text)
+            self._bar.update(self._task, completed=epochs_done, text=text)
         else:
             self._shown = now
-            self.message(f"epoch {done:.2f}/{self._epochs}  {text}  left {self._left(done)}")
+            self.message(f"epoch {epochs_done:.2f}/{self._epochs}  {text}  left {self._left(epochs_done)}")
 
     def epoch(self, record: Epoch) -> None:
         """After every epoch, with its record."""
@@ -125,18 +125,20 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
 
-    def _left(self, done: float) -> str:
-        elapsed, progressed = time.monotonic() - self._started, done - self._first
+    def _left(self, epochs_done: float) -> str:
+        elapsed, progressed = time.monotonic() - self._started, epochs_done - self._first
         if progressed <= 0:
             return "?"
-        return str(timedelta(seconds=round(elapsed / progressed * (self._epochs - done))))
+        return str(timedelta(seconds=round(elapsed / progressed * (self._epochs - epochs_done))))
 
 
 def _parts(parts: Mapping[str, float]) -> str:
     """The parts of a score; the largest ones of many."""
-    shown = parts if len(parts) <= _PARTS_SHOWN else dict(sorted(parts.items(), key=lambda p: -p[1])[:_PARTS_SHOWN])
-    text = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
-    return text + (f" and {len(parts) - len(shown)} smaller ones" if len(shown) < len(parts) else "")
+    largest_parts = (
+        parts if len(parts) <= _PARTS_SHOWN else dict(sorted(parts.items(), key=lambda p: -p[1])[:_PARTS_SHOWN])
+    )
+    text = ", ".join(f"{name} {value:.2f}" for name, value in largest_parts.items())
+    return text + (f" and {len(parts) - len(largest_parts)} smaller ones" if len(largest_parts) < len(parts) else "")
 
 
 def _rate(value: float | None) -> str:

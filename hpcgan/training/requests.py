@@ -130,7 +130,7 @@ class Requests:
         Interrupted
             A signal, or a command, asks for the end.
         """
-        counters, begun = self._state.counters, time.monotonic()
+        counters, start = self._state.counters, time.monotonic()
         while True:
             stop = any(self._comm.broadcast_json(self._comm.gather_json(stop)))
             commands = self._comm.broadcast_json(self._inbox.read() if self._inbox is not None else None)
@@ -140,7 +140,7 @@ class Requests:
                 self._checkpoint()
                 raise Interrupted(self._goodbye("on request"), collective=True)
             if not counters.paused:
-                return time.monotonic() - begun
+                return time.monotonic() - start
             self._comm.beat(f"the end of the pause at step {counters.step}")
             time.sleep(PAUSED_S)
             stop = self._stop.requested is not None
@@ -151,9 +151,9 @@ class Requests:
         Their files go only when a checkpoint holds what they did: a training that is killed before finds them again.
         """
         counters = self._state.counters
-        done = {change.id for change in counters.changes}
+        obeyed_ids = {change.id for change in counters.changes}
         for command in commands:
-            if command["refused"] or command["id"] in done:
+            if command["refused"] or command["id"] in obeyed_ids:
                 continue
             if command["name"] in ("pause", "resume"):
                 counters.paused = command["name"] == "pause"

@@ -170,7 +170,7 @@ def _block(comm: Comm, batches: Iterator[Batch], training: _Timed, steps: int) -
     """Take some steps, beginning together with the other ranks."""
     comm.barrier()
     waits, times = [], []
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
         comm.beat("a timed step")
         before = time.perf_counter()
@@ -179,7 +179,7 @@ def _block(comm: Comm, batches: Iterator[Batch], training: _Timed, steps: int) -
         training(real, draws)
         times.append(round(time.perf_counter() - fetched, 7))
         waits.append(round(fetched - before, 7))
-    return {"seconds": round(time.perf_counter() - begun, 7), "wait_s": waits, "step_s": times}
+    return {"seconds": round(time.perf_counter() - start, 7), "wait_s": waits, "step_s": times}
 
 
 def _wait_for_all(folder: Path, processes: int) -> None:

@@ -35,8 +35,8 @@ def check(config: Config) -> None:
         raise InputError(f"{KEY}: {path} is a run of problem {other.problem}, not {config.problem}")
     differing = differences(_architecture(other), _architecture(config), "model")
     if differing:
-        shown = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in differing[:3])
-        raise InputError(f"{KEY}: the weights of {path} are of another model ({shown})")
+        examples = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in differing[:3])
+        raise InputError(f"{KEY}: the weights of {path} are of another model ({examples})")
     if run.path == path and not checkpoints.steps(run.checkpoints):
         raise InputError(f"{KEY}: {path} has no checkpoint yet")
 

@@ -39,21 +39,21 @@ def install(phase: str, step: int) -> None:
 
         setattr(cls, name, wrapper)
 
-    original = Gan.steps
+    original = Gan.step
 
-    def counted(self: Any, inputs: Any, **kwargs: Any) -> Any:
-        reached[0] = inputs[0].step
-        return original(self, inputs, **kwargs)
+    def counted(self: Any, number: int, *args: Any, **kwargs: Any) -> Any:
+        reached[0] = number
+        return original(self, number, *args, **kwargs)
 
-    Gan.steps = counted  # type: ignore[method-assign]
+    Gan.step = counted  # type: ignore[method-assign]
     if phase == "data":
         failing(Pipeline, "_batch", lambda self, order, epoch, position, number: number >= step)
     elif phase == "discriminator":  # while the step is being traced, between collectives of the others
         failing(Gan, "_discriminator_local")
     elif phase == "generator":
-        failing(Gan, "_generator_local")
+        failing(Gan, "generator_gradients")
     elif phase == "step":
-        failing(Gan, "steps", lambda self, inputs: inputs[-1].step >= step)
+        failing(Gan, "step", lambda self, number, *args: number >= step)
     elif phase == "scoring":
         failing(Scorer, "_score")
     elif phase == "samples":
@@ -68,14 +68,14 @@ def stop_after(steps: int) -> None:
     """Ask for a stop so that the training ends with this number of steps, at least two."""
     from hpcgan.methods.gan import Gan
 
-    whole = Gan.steps
+    whole = Gan.step
 
-    def one(self: Any, inputs: Any, **kwargs: Any) -> Any:
-        if inputs[0].step + 2 == steps:  # what comes during a step is said in the next one
+    def one(self: Any, number: int, *args: Any, **kwargs: Any) -> Any:
+        if number + 2 == steps:  # what comes during a step is said in the next one
             os.kill(os.getpid(), signal.SIGUSR1)
-        return whole(self, inputs[:1], **kwargs)
+        return whole(self, number, *args, **kwargs)
 
-    Gan.steps = one  # type: ignore[method-assign]
+    Gan.step = one  # type: ignore[method-assign]
 
 
 def shorten(factor: float) -> None:

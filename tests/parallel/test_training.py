@@ -267,15 +267,15 @@ def test_a_nan_on_one_rank_stops_all_and_is_named(comm, data, tmp_path_factory, 
 @pytest.mark.world_size(2)
 def test_a_rank_that_went_astray_is_noticed_before_a_checkpoint(comm, data, tmp_path_factory, monkeypatch):
     folder = shared_folder(comm, tmp_path_factory, "astray")
-    steps = Gan.steps
+    step = Gan.step
 
     def astray(self, *args, **kwargs):
-        result = steps(self, *args, **kwargs)
+        result = step(self, *args, **kwargs)
         if comm.rank == 1:
             self.networks["generator"].weights[0].assign_add(1e-7 * tf.ones_like(self.networks["generator"].weights[0]))
         return result
 
-    monkeypatch.setattr(Gan, "steps", astray)
+    monkeypatch.setattr(Gan, "step", astray)
     with pytest.raises(HpcganError, match=r"ranks \[1\] hold other weights than rank 0 at step 7"):
         _train(comm, data, folder)
     if comm.is_root:

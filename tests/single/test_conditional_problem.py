@@ -443,11 +443,11 @@ def test_requests_as_functions_of_the_number():
     assert turns(3, 2)["mNeu"].tolist() == [250, 850]
     assert turns(0, 1)["mGlu"].dtype == np.float32
     available = masses(*[(1400, 850)] * 3, (1800, 850))
-    drawn = asking.drawn(available, seed=5)
+    drawn = asking.from_random_events(available, seed=5)
     np.testing.assert_array_equal(np.concatenate([drawn(0, 7)["mGlu"], drawn(7, 993)["mGlu"]]), drawn(0, 1000)["mGlu"])
     share = np.mean(drawn(0, 4000)["mGlu"] == 1800)
     assert share == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 4000))
-    assert not np.array_equal(drawn(0, 100)["mGlu"], asking.drawn(available, seed=6)(0, 100)["mGlu"])
+    assert not np.array_equal(drawn(0, 100)["mGlu"], asking.from_random_events(available, seed=6)(0, 100)["mGlu"])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_keywords_are_refused_by_name(values, message):
 
 def test_a_keyword_goes_before_what_was_given_together():
     section = flags.section("sweep", SweepSection, SweepSection(trials=3, seed=4), seed=5)
-    assert flags.given(section) == {"trials": 3, "seed": 5}
+    assert flags.explicit_values(section) == {"trials": 3, "seed": 5}
 
 
 @pytest.fixture

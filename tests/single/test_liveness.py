@@ -11,7 +11,7 @@ from hpcgan.system.liveness import Heart, Identity, Watcher, sign, watch
 
 
 def changed(**fields):
-    return Identity(**{**Identity.mine().plain(), **fields})
+    return Identity(**{**Identity.own().plain(), **fields})
 
 
 def child(*command):
@@ -23,7 +23,7 @@ def identity_of(pid):
 
 
 def test_this_process_lives():
-    mine = Identity.mine()
+    mine = Identity.own()
     assert mine.lives() is True
     assert Identity.read(mine.plain()) == mine
     assert str(mine) == f"process {os.getpid()} on {mine.host}"
@@ -64,16 +64,16 @@ def test_numbers_mean_nothing_in_another_kernel_or_namespace(field, value):
 
 
 def test_nothing_is_compared_where_the_own_place_is_not_known(monkeypatch):
-    mine = Identity.mine()
+    mine = Identity.own()
     for unknown in ("_boot", "_space"):
         with monkeypatch.context() as patched:
             patched.setattr(liveness, unknown, lambda: "")
-            assert Identity.mine().lives() is None
+            assert Identity.own().lives() is None
             assert mine.lives() is None
 
 
 def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
-    mine = Identity.mine()
+    mine = Identity.own()
     monkeypatch.setattr(liveness, "_started", lambda pid: None)
 
     def refuse(pid, number):
@@ -92,13 +92,13 @@ def test_what_names_no_process(plain):
 
 @pytest.mark.parametrize("pid", [0, -1, "1", None, 1.0])
 def test_what_is_no_number_of_a_process(pid):
-    assert Identity.read({**Identity.mine().plain(), "pid": pid}) is None
+    assert Identity.read({**Identity.own().plain(), "pid": pid}) is None
 
 
 IN_ITS_OWN = """
 import json, sys
 from hpcgan.system.liveness import Identity
-print(json.dumps([Identity(**json.loads(sys.argv[1])).lives(), Identity.mine().plain(), Identity.mine().lives()]))
+print(json.dumps([Identity(**json.loads(sys.argv[1])).lives(), Identity.own().plain(), Identity.own().lives()]))
 """
 
 
@@ -109,7 +109,7 @@ print(json.dumps([Identity(**json.loads(sys.argv[1])).lives(), Identity.mine().p
 )
 def test_in_another_namespace_of_the_same_kernel(options, seen):
     """With the same host name. Neither sees the other; without a /proc of its own one knows nothing at all."""
-    mine = json.dumps(Identity.mine().plain())
+    mine = json.dumps(Identity.own().plain())
     done = subprocess.run(
         ["unshare", *options, sys.executable, "-c", IN_ITS_OWN, mine], capture_output=True, text=True, timeout=120
     )

@@ -300,9 +300,9 @@ def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> Non
     run = begun(place / "run", config("data"))
     shutil.copytree("data", "copy")
     written = run.load_config()
-    chosen, notice = run_data.given(written, run, Path("copy"))
+    chosen, notice = run_data.with_other_data(written, run, Path("copy"))
     assert (chosen.data.path, notice) == (Path("copy"), None)
-    chosen, notice = run_data.given(written, run, others(place / "other"))
+    chosen, notice = run_data.with_other_data(written, run, others(place / "other"))
     assert notice == f"The events of {place}/other are not the run's own (train, val, test): chosen with --data."
     chosen.data.require("test")
 

@@ -193,7 +193,7 @@ def test_the_state_of_one_that_cannot_be_looked_up(tmp_path, monkeypatch):
 @pytest.mark.parametrize("lacking", ["nothing", "links"])
 def test_of_many_that_start_at_once_one_wins(tmp_path, lacking):
     """After an attempt that was killed, whose number all of them find."""
-    hold(RunDirectory(tmp_path), {**Identity.mine().plain(), "started": "1"})
+    hold(RunDirectory(tmp_path), {**Identity.own().plain(), "started": "1"})
     code = """
 import os, sys
 from pathlib import Path
@@ -346,7 +346,7 @@ def test_a_job_takes_over_from_its_earlier_self_only(tmp_path, theirs, mine, ref
     run = RunDirectory(tmp_path)
     job = theirs and {"id": theirs[0], "restart": theirs[1]}
     started = liveness._started(str(os.getppid()))
-    parent = Identity(**{**Identity.mine().plain(), "pid": os.getppid(), "started": started})
+    parent = Identity(**{**Identity.own().plain(), "pid": os.getppid(), "started": started})
     hold(run, parent.plain(), job=job)  # it lives
     env = {"SLURM_JOB_ID": mine[0], "SLURM_RESTART_COUNT": str(mine[1])} if mine else {}
     if refused:

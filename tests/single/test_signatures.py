@@ -65,3 +65,43 @@ def test_nothing_is_excepted_that_needs_it_no_more():
 )
 def test_the_count(source, count):
     assert signatures(source, "m") == count
+
+
+#: Participles and pointers, which say nothing of a value: what it is called in the field says more.
+NAMELESS = {"found", "made", "given", "said", "there", "shown", "wanted", "mine", "drawn"}
+
+
+def nameless(tree: ast.Module) -> list[int]:
+    """Lines that bind such a word to a variable, an argument or a function; fields of classes are what files say."""
+    fields = {
+        id(line.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for line in node.body
+        if isinstance(line, ast.AnnAssign)
+    }
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+            and id(node) not in fields
+            and node.id in NAMELESS
+        )
+        or (isinstance(node, ast.arg) and node.arg in NAMELESS)
+        or (isinstance(node, ast.FunctionDef) and node.name in NAMELESS)
+    ]
+
+
+def test_variables_say_what_they_hold():
+    lines = [f"{path}:{n}" for path in sorted(PACKAGE.rglob("*.py")) for n in nameless(ast.parse(path.read_text()))]
+    assert not lines, "name what the value is:\n" + "\n".join(lines)
+
+
+def test_nameless_variables_are_seen():
+    source = (
+        "class A:\n    wanted: int\ndef f(given, n):\n    found = n\n    return [x for made in found for x in made]\n"
+    )
+    assert sorted(nameless(ast.parse(source))) == [3, 4, 5]
+    assert nameless(ast.parse("def said():\n    for there, n in ():\n        n = lambda mine: there\n")) == [1, 2, 3]

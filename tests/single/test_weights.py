@@ -215,7 +215,7 @@ WEIGHTS = st.lists(st.integers(-6, 9), min_size=1, max_size=40).filter(any)
 @given(WEIGHTS, st.integers(1, 60), st.integers(0, 2**63 - 1), st.integers(0, 9))
 def test_events_are_drawn_as_often_as_their_weight_says(w, n, seed, step):
     w = np.array(w)
-    found = weights.drawn(w, n, seed, "test", step)
+    found = weights.resample(w, n, seed, "test", step)
     counts, expected = np.bincount(found, minlength=len(w)), n * np.abs(w) / np.abs(w).sum()
     assert len(found) == n
     assert (np.diff(found) >= 0).all()
@@ -240,7 +240,7 @@ def test_an_epoch_of_weighted_events_is_the_same_on_any_number_of_ranks(w, ranks
     one = Sharding(n, batch * ranks, 0, 1, 5, w)
     several = [Sharding(n, batch, rank, ranks, 5, w) for rank in range(ranks)]
     order = one.order(epoch)
-    assert sorted(order.tolist()) == one.drawn(epoch).tolist()
+    assert sorted(order.tolist()) == one.resampled(epoch).tolist()
     counts = np.bincount(order, minlength=n)
     assert (np.abs(counts - n * np.abs(w) / np.abs(w).sum()) < 1 + 1e-9).all()
     for position in range(0, n - one.global_batch + 1, one.global_batch):
@@ -488,7 +488,7 @@ def test_conditions_that_are_drawn_follow_the_weights(tmp_path):
 
 def test_kinds_of_events_that_take_turns_are_drawn_alike():
     w = np.tile([4.0, 1.0, 1.0], 300)  # equal steps of 2 through the file would only meet every other event of weight 1
-    counts = np.bincount(weights.drawn(w, 900, 1, "test") % 3)
+    counts = np.bincount(weights.resample(w, 900, 1, "test") % 3)
     assert counts[0] == pytest.approx(600, abs=5)
     np.testing.assert_allclose(counts[1:], 150, atol=45)
 

@@ -157,6 +157,6 @@ def test_what_networks_measure_is_weighted(tmp_path):
     with Inputs.open(made, ["train"]) as inputs:
         sharding = inputs.sharding(0, 1)
         encoded = np.concatenate([sample["hist"] for sample in inputs.encoded(sharding, at_once=7)])
-        expected = inputs.problem.encode(inputs.training.read(sharding.drawn(0)))["hist"]
+        expected = inputs.problem.encode(inputs.training.read(sharding.resampled(0)))["hist"]
         np.testing.assert_array_equal(encoded, expected)
-        assert np.count_nonzero(sharding.drawn(0) < 30) == pytest.approx(54, abs=5)
+        assert np.count_nonzero(sharding.resampled(0) < 30) == pytest.approx(54, abs=5)

@@ -199,8 +199,8 @@ class CaloganProblem(Problem):
             files = {name: path / name / f"{split}.h5" for name in self.model.particles}
         for particle, file in files.items():
             if not file.is_file():
-                made = f"hpcgan data calo --particle {particle or 'gamma'} --out {file.parent} ..."
-                raise InputError(f"{file}: no such file; make it with '{made}'")
+                command = f"hpcgan data calo --particle {particle or 'gamma'} --out {file.parent} ..."
+                raise InputError(f"{file}: no such file; make it with '{command}'")
         return files
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
@@ -352,7 +352,7 @@ class CaloganProblem(Problem):
         self,
         trained: Sample,
         real: Sample,
-        made: Sequence[tuple[Mapping[str, float], Observables]],
+        probes: Sequence[tuple[Mapping[str, float], Observables]],
         weights: np.ndarray | None = None,
     ) -> list[tuple[str, str, Figure]]:
         from hpcgan.problems.calorimeter import figures as calogan_figures
@@ -365,7 +365,7 @@ class CaloganProblem(Problem):
             if not len(chosen):
                 continue
             observables = {key: observable.take(chosen) for key, observable in events.items()}
-            made_of_it = [(at[ENERGY], found) for at, found in made if at.get(PARTICLE) == number]
+            made_of_it = [(at[ENERGY], of_probe) for at, of_probe in probes if at.get(PARTICLE) == number]
             which = name if number is not None else ""
             figures.append(calogan_figures.response(span, real[ENERGY][chosen], observables, made_of_it, which))
         return figures

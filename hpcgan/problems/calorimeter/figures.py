@@ -93,7 +93,7 @@ def discrepancies(real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED
         two real samples of this size would have, from the two halves of the real one; `energy`: relative difference of
         the layers' mean energies, with a sign. None where the real layer is dark.
     """
-    found = {}
+    results = {}
     for name in LAYERS:
         a, b = (mean(side[name], w) for side, w in zip((real, fake), weights, strict=True))
         half = len(real[name]) // 2
@@ -106,8 +106,8 @@ def discrepancies(real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED
             numbers["energy"] = float(b.sum() / whole - 1.0)
             if len(halves) == 2:  # differences go with sqrt(1/n + 1/m)
                 numbers["real_cells"] = float(np.abs(halves[1] - halves[0]).sum() / whole / np.sqrt(2.0))
-        found[name] = numbers
-    return found
+        results[name] = numbers
+    return results
 
 
 def _halves(half: int) -> tuple[slice, slice]:
@@ -131,7 +131,7 @@ def response(
     span: tuple[float, float],
     energy: np.ndarray,
     real: Mapping[str, Observable],
-    made: Sequence[tuple[float, Mapping[str, Observable]]],
+    probes: Sequence[tuple[float, Mapping[str, Observable]]],
     particle: str = "",
 ) -> tuple[str, str, Figure]:
     """How showers follow the energy that is asked for.
@@ -143,7 +143,7 @@ def response(
     energy : (n,) array
         Of real showers, GeV.
     real : mapping of str to Observable
-    made : sequence of (energy, shower shapes)
+    probes : sequence of (energy, shower shapes)
         Generated at single energies.
     particle : str
         Which it is, if there are several.
@@ -154,7 +154,7 @@ def response(
     panels = []
     for name in ("response", "fraction_0", "width_eta_1"):
         of_real = [(float(energy[which].mean()), real[name].take(which)) for which in groups if len(which)]
-        of_fake = [(at, observables[name]) for at, observables in made]
+        of_fake = [(at, observables[name]) for at, observables in probes]
         panels.append((plots.with_unit(label(name), real[name].unit), Band.of(of_real), Band.of(of_fake)))
     of = f" of {TITLES_OF[particle]}" if particle else ""
     caption = (
@@ -203,11 +203,11 @@ def _mean_image(
 def _shapes(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> tuple[str, Figure]:
     cells = []
     for name in names:
-        found = distances(real[name], fake[name], bootstrap=0)
+        distance = distances(real[name], fake[name], bootstrap=0)
         note = "no values to compare"
-        if found.ks is not None and found.wasserstein is not None and found.separation is not None:
+        if distance.ks is not None and distance.wasserstein is not None and distance.separation is not None:
             unit = f" {real[name].unit}".rstrip()
-            note = f"KS {found.ks:.3f}, W$_1$ {found.wasserstein:.3g}{unit}, separation {found.separation:.3f}"
+            note = f"KS {distance.ks:.3f}, W$_1$ {distance.wasserstein:.3g}{unit}, separation {distance.separation:.3f}"
         cells.append((label(name), real[name], fake[name], note))
     caption = (
         "Shower shapes, with Kolmogorov-Smirnov distance, Wasserstein distance and separation power (0: equal, 1: "

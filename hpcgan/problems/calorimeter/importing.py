@@ -142,8 +142,8 @@ def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
 def _text(path: Path, file: h5py.File, name: str) -> str:
     """An attribute at the top of a file that is text, "" where there is none."""
     with readable(path, "attributes of the file"):
-        found = attributes.read(file)
-    return attributes.text(found.get(name, ""), f"{path}: attribute {name} of the file")
+        entries = attributes.read(file)
+    return attributes.text(entries.get(name, ""), f"{path}: attribute {name} of the file")
 
 
 class Geant4File(Reader):
@@ -185,15 +185,15 @@ class Geant4File(Reader):
                     raise InputError(
                         f"{path}: {name} has {data.shape[0]} entries but counts adds up to {self._ends[-1]}"
                     )
-            said = _text(path, self._file, "grids") or ", ".join(self.GRIDS)
+            grids = _text(path, self._file, "grids") or ", ".join(self.GRIDS)
             self.particle = calo.check_particle(path, _text(path, self._file, "particle"))
             held = {"energy": self._energy, "deposit": self._deposit}
             with readable(path, "attributes"):
                 self._units = claims.conversions(
                     path, {name: (data, Meaning(GEANT4_UNITS[name])) for name, data in held.items()}
                 )
-            if not all(grid in said for grid in self.GRIDS):
-                raise InputError(f"{path}: has another segmentation ({said[:80]!r}); known is {', '.join(self.GRIDS)}")
+            if not all(grid in grids for grid in self.GRIDS):
+                raise InputError(f"{path}: has another segmentation ({grids[:80]!r}); known is {', '.join(self.GRIDS)}")
             stack.pop_all()
 
     def pieces(self) -> Iterator[Sample]:
@@ -301,11 +301,11 @@ class ChallengeFile(Reader):
             voxels = int(_dataset(path, file, "showers", 2).shape[1])
             _dataset(path, file, "incident_energies", 2)
             self.particle = calo.check_particle(path, _text(path, file, "particle"))
-            said = _text(path, file, "segmentation")
+            text = _text(path, file, "segmentation")
         known = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
-        if said:
+        if text:
             try:
-                stated = parse_segmentation(" ".join(said.split())[:80])
+                stated = parse_segmentation(" ".join(text.split())[:80])
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
             known = {stated.n_cells: stated}
@@ -388,11 +388,11 @@ def _checked(reader: Reader) -> Iterator[Sample]:
         first += len(sample[calo.ENERGY])
 
 
-def _same_particle(readers: Sequence[Reader], asked: str) -> str:
-    held = asked
+def _same_particle(readers: Sequence[Reader], option: str) -> str:
+    held = option
     for reader in readers:
         if reader.particle and held and reader.particle != held:
-            other = "--particle" if held == asked else "another file"
+            other = "--particle" if held == option else "another file"
             raise InputError(f"{reader.path}: holds showers of '{reader.particle}', {other} says '{held}'")
         held = held or reader.particle
     return held
@@ -454,19 +454,19 @@ def export(
             "hpcgan": hpcgan.__version__,
             "settings": settings,
         }
-        done, total = 0, sum(sizes.values())
+        count, total = 0, sum(sizes.values())
         with tensors.Writer(out, sizes, schema, attributes, force, ROOT, "events") as writer:
             for reader in readers:
                 for sample in _checked(reader):
                     with np.errstate(over="ignore"):
                         energy = sample[calo.ENERGY] * np.float32(MEV_PER_GEV)
                     voxels = segmentation.flatten(calo.images(sample))
-                    made = {"incident_energies": energy, "showers": voxels}
-                    _check_finite(made, reader.path, done)
-                    writer.append(made)
-                    done += len(sample[calo.ENERGY])
+                    rows = {"incident_energies": energy, "showers": voxels}
+                    _check_finite(rows, reader.path, count)
+                    writer.append(rows)
+                    count += len(sample[calo.ENERGY])
                     if progress is not None:
-                        progress(done, total)
+                        progress(count, total)
     return True
 
 
@@ -539,7 +539,7 @@ class ShowerImporter(Importer):
                 "hpcgan": hpcgan.__version__,
                 "settings": settings,
             }
-            done = 0
+            count = 0
             with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
                 for reader in readers:
                     done_of_file = 0
@@ -549,9 +549,9 @@ class ShowerImporter(Importer):
                         sample.update(zip(calo.LAYERS, coarse, strict=True))
                         _check_finite(sample, reader.path, done_of_file)
                         done_of_file += n
-                        for split, where in storage.interleave(done, n).items():
+                        for split, where in storage.interleave(count, n).items():
                             writer.append_to(split, {name: values[where] for name, values in sample.items()})
-                        done += n
+                        count += n
                         if progress is not None:
-                            progress(done, total)
+                            progress(count, total)
         return True

@@ -114,10 +114,10 @@ def _cells_of(x: tf.Tensor, stride: Pair) -> list[tf.Tensor]:
     height, width = (-(-x.shape[axis] // stride[axis]) for axis in (0, 1))
     x = pad_cells(x, (0, 0), (height * stride[0] - x.shape[0], width * stride[1] - x.shape[1]))
     x = tf.reshape(x, [height, stride[0], width * stride[1], tf.shape(x)[2], x.shape[3]])
-    found = []
+    cells = []
     for row in tf.unstack(x, axis=1):
-        found += tf.unstack(tf.reshape(row, [height, width, stride[1], tf.shape(x)[3], x.shape[4]]), axis=2)
-    return found
+        cells += tf.unstack(tf.reshape(row, [height, width, stride[1], tf.shape(x)[3], x.shape[4]]), axis=2)
+    return cells
 
 
 def _whole(parts: Sequence[tf.Tensor], stride: Pair) -> tf.Tensor:

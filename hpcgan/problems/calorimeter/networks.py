@@ -268,12 +268,12 @@ class Generator(Network):
         self.energy_mismatch = config.energy_mismatch
         self.classes, self.embedding = tuple(config.classes), None
         self.is_joined = config.conditioning == "joined"
-        drawn = config.total_energy == "drawn"
+        has_response = config.total_energy == "drawn"
         if self.classes:
             shape = (len(self.classes), config.latent_dim)
             self.embedding = init.normal("generator/embedding", shape, EMBEDDING_SPREAD)
             self.embedding.assign_add(tf.ones_like(self.embedding))
-        self.response = Response(init, "generator/response", max(1, len(self.classes))) if drawn else None
+        self.response = Response(init, "generator/response", max(1, len(self.classes))) if has_response else None
         log = config.cell_encoding == "log"
         self.cells = CellEncoding(init, "generator/cells", len(self.shapes)) if log else None
         matched = config.cell_energies == "matched"
@@ -320,9 +320,9 @@ class Generator(Network):
         if self.response is not None:
             energy = _column(conditions[ENERGY])[:, 0]
             which = class_numbers(conditions[PARTICLE], self.classes) if self.classes else None
-            wanted = energy * self.response(noise[:, 0], energy, which)
+            total = energy * self.response(noise[:, 0], energy, which)
             # A shower without any energy stays without. What others have may be MeV: only shares are trained.
-            factor = wanted / tf.maximum(tf.reduce_sum(layer_energies(showers), axis=1), LEAST_ENERGY)
+            factor = total / tf.maximum(tf.reduce_sum(layer_energies(showers), axis=1), LEAST_ENERGY)
             showers = [shower * factor[:, None, None] for shower in showers]
         return {layer_name(i): shower for i, shower in enumerate(showers)}
 
@@ -352,7 +352,7 @@ class Generator(Network):
             n = len(totals[-1])
             which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         if self.response is not None:
-            self.response.fit(*(np.concatenate(found) for found in (totals, energies, which)))
+            self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
         if self.shares is not None:
             self.shares.fit(batches)
 
@@ -360,9 +360,9 @@ class Generator(Network):
     def has_auxiliary_loss(self) -> bool:
         return self.energy_mismatch > 0
 
-    def auxiliary_loss(self, made: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def auxiliary_loss(self, tensors: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The weighted `energy_mismatch`."""
-        return self.energy_mismatch * energy_mismatch(made)
+        return self.energy_mismatch * energy_mismatch(tensors)
 
 
 # --- discriminator -------------------------------------------------------------------------------------
@@ -445,30 +445,30 @@ class Discriminator(Network):
         for _ in self.cells.fit(batches) if self.cells is not None else ():
             pass
 
-    def coordinates(self, made: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
+    def coordinates(self, tensors: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
         """The cells as the convolutions see them."""
         cells = self.cells
         if cells is None:
-            return made, lambda there: there
+            return tensors, lambda point: point
         numbers = {layer_name(i): i for i in range(len(self.towers))}
-        seen = {name: cells.encode(image, numbers[name]) for name, image in made.items()}
-        return seen, lambda there: {name: cells.energies(image, numbers[name]) for name, image in there.items()}
+        seen = {name: cells.encode(image, numbers[name]) for name, image in tensors.items()}
+        return seen, lambda point: {name: cells.energies(image, numbers[name]) for name, image in point.items()}
 
     def features(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         """What the logit is linear in, (n, features), in the order of the class's description."""
         images = [sample[layer_name(i)] for i in range(len(self.towers))]
-        shown = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
-        seen = [tower(image, training, update) for tower, image in zip(self.towers, shown, strict=True)]
-        lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in shown]
+        inputs = images if self.cells is None else [self.cells.encode(image, i) for i, image in enumerate(images)]
+        seen = [tower(image, training, update) for tower, image in zip(self.towers, inputs, strict=True)]
+        lit = [occupancy(image) for image in images] if self.cells is None else [near_occupancy(x) for x in inputs]
         energies = layer_energies(images)
         near = [tf.tanh(o) for o in self.minibatch([*seen, *lit, energies])]
         layers = len(images)
-        found = []
+        features = []
         for i in range(layers):
-            found += [seen[i], near[i], lit[i], near[layers + i]]
+            features += [seen[i], near[i], lit[i], near[layers + i]]
         energy = _column(sample[ENERGY])
         shares = share_features(energies, energy) if self.tells_shares else []
-        return tf.concat([*found, energy_features(energies, energy), near[-1], *shares], axis=1)
+        return tf.concat([*features, energy_features(energies, energy), near[-1], *shares], axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both: separate passes, since neither batch norm nor the nearness may mix them."""

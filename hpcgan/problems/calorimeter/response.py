@@ -47,8 +47,8 @@ class Response(tf.Module):
         response = np.log(np.maximum(totals / energies, LEAST))
         table, centres = np.zeros(self.table.shape), np.zeros(self.log_energy.shape)
         for i in range(len(table)):
-            mine = np.flatnonzero(classes == i)
-            order = mine[np.argsort(energies[mine], kind="stable")]
+            of_class = np.flatnonzero(classes == i)
+            order = of_class[np.argsort(energies[of_class], kind="stable")]
             for j in range(BINS if len(order) else 0):
                 # Of few showers, bins share some.
                 part = order[j * len(order) // BINS : -(-(j + 1) * len(order) // BINS)]

@@ -106,10 +106,10 @@ class Shares(tf.Module):
     def conditions(self, point: int, first: int, n: int) -> dict[str, np.ndarray]:
         """Energies all over a bin, and the class."""
         energies = self.energies.numpy()[point][np.arange(first, first + n) % ENERGIES]
-        given = {ENERGY: energies}
+        point_conditions = {ENERGY: energies}
         if self._classes:
-            given[PARTICLE] = np.full(n, self._classes[point // BINS])
-        return given
+            point_conditions[PARTICLE] = np.full(n, self._classes[point // BINS])
+        return point_conditions
 
     def split(self, images: Sequence[tf.Tensor], energy: tf.Tensor) -> tf.Tensor:
         """Shares of the layers in the particle's energy (n,), then of lit cells in their layer: (n, layers + cells)."""
@@ -122,8 +122,8 @@ class Shares(tf.Module):
 
     def _measured_by(self, energies: np.ndarray, particles: np.ndarray | None, point: int) -> np.ndarray:
         """Which showers a bin is measured by."""
-        mine = self.energies.numpy()[point]
-        chosen = (energies >= mine[0]) & (energies <= mine[-1])
+        grid = self.energies.numpy()[point]
+        chosen = (energies >= grid[0]) & (energies <= grid[-1])
         return chosen if particles is None else chosen & (particles == self._classes[point // BINS])
 
     def counts(self, sample: Mapping[str, np.ndarray], point: int) -> np.ndarray:
@@ -146,8 +146,8 @@ class Shares(tf.Module):
             [np.broadcast_to(np.arange(self._sizes[0]), layers.shape), self._cell_rows(stage)], axis=1
         )
         # Cells tell nothing of their share in a layer that has nothing.
-        there = np.concatenate([np.ones_like(layers), layers[:, self._layer]], axis=1) > 0
-        return np.bincount((rows * _SIZE + bins)[there], minlength=self.rows * _SIZE)
+        valid = np.concatenate([np.ones_like(layers), layers[:, self._layer]], axis=1) > 0
+        return np.bincount((rows * _SIZE + bins)[valid], minlength=self.rows * _SIZE)
 
     def _cell_rows(self, stage: Any) -> Any:
         """Rows of a table for the cells of layers at these stages, (n, layers) -> (n, cells)."""
@@ -159,22 +159,22 @@ class Shares(tf.Module):
         """Of the histograms of a bin: how often each is dark, and quantiles of what it then is and else: (rows, 1 +
         `KNOTS`).
         """
-        found = np.zeros((self.rows, 1 + KNOTS))
+        quantiles = np.zeros((self.rows, 1 + KNOTS))
         dark, middle = DARK + 1, 1 + len(DARK_LEVELS)
-        for row, histogram in zip(found, counts.reshape(self.rows, _SIZE), strict=True):
+        for row, histogram in zip(quantiles, counts.reshape(self.rows, _SIZE), strict=True):
             row[0] = histogram[:dark].sum() / max(1, histogram.sum())
             row[1:middle] = of_histogram(histogram[:dark], _FROM[:dark], _TO[:dark], DARK_LEVELS)
             row[middle:] = of_histogram(histogram[dark:], _FROM[dark:], _TO[dark:], LEVELS)
-        return found
+        return quantiles
 
     def fit(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set what is to be matched to training showers, which are gone through twice."""
-        found: list[tuple[np.ndarray, ...]] = []
+        columns: list[tuple[np.ndarray, ...]] = []
         for batch in batches:
             energy = batch[ENERGY].numpy().reshape(-1)
             which = batch[PARTICLE].numpy() if self._classes else np.zeros_like(energy)
-            found.append((energy, which, layer_energies(images_of(batch)).numpy() / energy[:, None]))
-        energies, particles, layers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            columns.append((energy, which, layer_energies(images_of(batch)).numpy() / energy[:, None]))
+        energies, particles, layers = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         self._choose(energies, particles, layers)
         counts = np.zeros((self.points, self.rows * _SIZE), np.int32)
         for batch in batches:
@@ -185,19 +185,19 @@ class Shares(tf.Module):
 
     def _choose(self, energies: np.ndarray, particles: np.ndarray, layers: np.ndarray) -> None:
         """Bins with as many training showers in each, those by which each is measured, and the stages in it."""
-        edges, found = np.ones(self.edges.shape), np.ones(self.energies.shape)
+        edges, grid = np.ones(self.edges.shape), np.ones(self.energies.shape)
         for number, particle in enumerate(self._classes or (0.0,)):
-            mine = np.sort(energies[particles == particle])
-            n = len(mine)
+            of_particle = np.sort(energies[particles == particle])
+            n = len(of_particle)
             if not n:
                 continue
-            edges[number] = mine[np.arange(1, BINS) * n // BINS]
+            edges[number] = of_particle[np.arange(1, BINS) * n // BINS]
             width = min(n, max(LEAST_SHOWERS, -(-n // BINS)))
             for i in range(BINS):
                 start = min(max(0, (2 * i + 1) * n // (2 * BINS) - width // 2), n - width)
-                found[number * BINS + i] = mine[start + np.linspace(0, width - 1, ENERGIES).astype(np.int64)]
+                grid[number * BINS + i] = of_particle[start + np.linspace(0, width - 1, ENERGIES).astype(np.int64)]
         self.edges.assign(edges)
-        self.energies.assign(found)
+        self.energies.assign(grid)
         stages = np.full(self.stages.shape, _NEVER)
         for point in range(self.points):
             chosen = layers[self._measured_by(energies, particles if self._classes else None, point)]
@@ -210,24 +210,26 @@ class Shares(tf.Module):
 
     # --- what is done about it -------------------------------------------------------------------
 
-    def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
-        """Showers of a network whose shares have the tables `made`, (points, rows, 1 + `KNOTS`), in GeV."""
+    def __call__(self, sample: Tensors, conditions: Tensors, generated_table: tf.Tensor) -> Tensors:
+        """Showers of a network whose shares have the tables `generated_table`, (points, rows, 1 + `KNOTS`), in GeV."""
         images = images_of(sample)
         energy = tf.reshape(conditions[ENERGY], [-1])
         point = self._point(energy, conditions)[:, None]
         shares, *cells = tf.split(self.split(images, energy), self._sizes, axis=1)
         rows = point * self.rows + tf.range(self._sizes[0])
-        layers = tf.where(shares > 0, self._mapped(shares, rows, rows, made), 0.0)
+        layers = tf.where(shares > 0, self._mapped(shares, rows, rows, generated_table), 0.0)
         before, after = (point * self.rows + self._cell_rows(self._stage(x, point)) for x in (shares, layers))
-        cells = tf.split(self._mapped(tf.concat(cells, axis=1), before, after, made), self._sizes[1:], axis=1)
+        cells = tf.split(
+            self._mapped(tf.concat(cells, axis=1), before, after, generated_table), self._sizes[1:], axis=1
+        )
         # Where nothing would be left, everything stays as it is.
         total = tf.reduce_sum(shares, axis=1, keepdims=True) * energy[:, None]
         layers = _parts(layers, shares) * total
-        found = dict(sample)
+        result = dict(sample)
         for i, (image, mapped) in enumerate(zip(images, cells, strict=True)):
             part = _parts(mapped, tf.reshape(tf.nn.relu(image), [-1, self._sizes[1 + i]]))
-            found[layer_name(i)] = tf.reshape(part * layers[:, i : i + 1], [-1, *self.shapes[i]])
-        return found
+            result[layer_name(i)] = tf.reshape(part * layers[:, i : i + 1], [-1, *self.shapes[i]])
+        return result
 
     def _stage(self, layers: tf.Tensor, point: tf.Tensor) -> tf.Tensor:
         """At which stages layers with these shares are, (n, layers)."""
@@ -242,11 +244,11 @@ class Shares(tf.Module):
         above = energy[:, None] >= tf.gather(self.edges, number)
         return number * BINS + tf.reduce_sum(tf.cast(above, tf.int32), axis=1)
 
-    def _mapped(self, x: tf.Tensor, before: tf.Tensor, after: tf.Tensor, made: tf.Tensor) -> tf.Tensor:
-        """Shares (n, k) by the quantiles in these rows (n, k) of `made` and of the training showers' tables."""
+    def _mapped(self, x: tf.Tensor, before: tf.Tensor, after: tf.Tensor, generated_table: tf.Tensor) -> tf.Tensor:
+        """Shares (n, k) by the quantiles in these rows (n, k) of the generated and of the training showers' tables."""
         shape = tf.shape(x)
         x, before, after = (tf.reshape(tensor, [-1]) for tensor in (x, before, after))
-        old, new = (tf.reshape(table, [-1]) for table in (made, self.real))
+        old, new = (tf.reshape(table, [-1]) for table in (generated_table, self.real))
         before, after = before * (1 + KNOTS), after * (1 + KNOTS)
         dark, to_dark = tf.gather(old, before), tf.gather(new, after)
         last, to_last = tf.gather(old, before + KNOTS), tf.gather(new, after + KNOTS)
@@ -289,8 +291,8 @@ def _last_below(table: tf.Tensor, start: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
     By bisection: `tf.searchsorted` needs a copy of the numbers for each x.
     """
-    found = tf.zeros_like(start)
+    index = tf.zeros_like(start)
     for bit in range(KNOTS.bit_length() - 1, -1, -1):
-        tried = tf.minimum(found + (1 << bit), KNOTS - 1)
-        found = tf.where(tf.gather(table, start + tried) <= x, tried, found)
-    return found
+        tried = tf.minimum(index + (1 << bit), KNOTS - 1)
+        index = tf.where(tf.gather(table, start + tried) <= x, tried, index)
+    return index

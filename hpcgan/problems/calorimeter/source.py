@@ -138,13 +138,13 @@ class ShowerSource:
         starts = np.cumsum([0, *(len(source) for source in self._sources)])
         return self._asked(take(whole, starts[self._of] + self._within), self._of)
 
-    def _asked(self, found: Sample, of: np.ndarray) -> Sample:
-        asked = {ENERGY: found[ENERGY][:, 0]}
+    def _asked(self, sample: Sample, of: np.ndarray) -> Sample:
+        conditions = {ENERGY: sample[ENERGY][:, 0]}
         if self._pdg is not None:
-            asked[PARTICLE] = self._pdg[of]
-        elif PARTICLE in found:
-            asked[PARTICLE] = found[PARTICLE]
-        return asked
+            conditions[PARTICLE] = self._pdg[of]
+        elif PARTICLE in sample:
+            conditions[PARTICLE] = sample[PARTICLE]
+        return conditions
 
     def close(self) -> None:
         """Close the files and drop the caches."""

@@ -55,9 +55,9 @@ def maps_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:
 
 
 def _spectrum(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tuple[str, str, Figure]:
-    found = [power_spectrum(maps) for maps in (real, fake)]
-    ell = found[0][0]
-    scaled = [power * (ell * (ell + 1) / (2 * np.pi)) for _, power in found]
+    spectra = [power_spectrum(maps) for maps in (real, fake)]
+    ell = spectra[0][0]
+    scaled = [power * (ell * (ell + 1) / (2 * np.pi)) for _, power in spectra]
     rings = _joined(len(ell))
     joined = [np.stack([side[:, low:high].mean(axis=1) for low, high in rings], axis=1) for side in scaled]
     centres = np.array([ell[low:high].mean() for low, high in rings])
@@ -72,12 +72,12 @@ def _spectrum(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tupl
 
 def _joined(n: int) -> list[tuple[int, int]]:
     """Groups of rings, single ones first and then a tenth of their number wide."""
-    found, low = [], 0
+    bands, low = [], 0
     while low < n:
         high = min(n, max(low + 1, round(1.1 * low)))
-        found.append((low, high))
+        bands.append((low, high))
         low = high
-    return found
+    return bands
 
 
 def _pixels(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tuple[str, str, Figure]:

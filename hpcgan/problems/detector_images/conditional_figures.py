@@ -34,8 +34,8 @@ def figures(
     -------
     list of (identifier, caption, Figure)
     """
-    made = points.sizes(fake)
-    here = [point for point in points.sizes(real) if point in made]
+    sizes = points.sizes(fake)
+    here = [point for point in points.sizes(real) if point in sizes]
     lightest, heaviest = min(m_glu for m_glu, _ in here), max(m_glu for m_glu, _ in here)
     panels = []
     for m_neu in _spread_out(sorted({m_neu for _, m_neu in here}), PANELS):

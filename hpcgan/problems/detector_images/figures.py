@@ -55,12 +55,12 @@ def jet_observables(images: np.ndarray, pt_min_gev: float = JET_PT_MIN_GEV) -> d
         `leading_jet_pt` (GeV), one an event with a jet.
     """
     jets = cluster(images, pt_min_gev)
-    found = jets.counts > 0
+    has_jet = jets.counts > 0
     return {
         "jet_multiplicity": Observable(jets.counts),
         "summed_jet_mass": Observable(jets.summed_mass, unit="GeV"),
         "jet_pt": Observable(jets.pt, jets.counts, "GeV"),
-        "leading_jet_pt": Observable(jets.leading_pt()[found], found.astype(np.int64), "GeV"),
+        "leading_jet_pt": Observable(jets.leading_pt()[has_jet], has_jet.astype(np.int64), "GeV"),
     }
 
 
@@ -86,7 +86,7 @@ def figures(
     sides = list(zip(images, weights, strict=True))
     jets = [weighted(jet_observables(side, pt_min_gev), w) for side, w in sides]
     pixels = [weighted(image_quantities(side), w) for side, w in sides]
-    made: list[tuple[str, str, Figure]] = []
+    captioned_figures: list[tuple[str, str, Figure]] = []
 
     def compare(
         name: str,
@@ -98,7 +98,7 @@ def figures(
     ) -> None:
         a, b = sides[0][name], sides[1][name]
         figure = plots.histogram_ratio(a, b, label, entries=entries, log_y=log_y)
-        made.append((name, f"{caption} {_distance(a, b)} {_FOLDED}", figure))
+        captioned_figures.append((name, f"{caption} {_distance(a, b)} {_FOLDED}", figure))
 
     compare("jet_multiplicity", jets, "Jet multiplicity", "Number of jets in an event.")
     compare("summed_jet_mass", jets, "Summed jet mass", "Sum of the masses of an event's jets.")
@@ -106,8 +106,8 @@ def figures(
     compare("leading_jet_pt", jets, "Leading jet $p_T$", "Transverse momentum of an event's hardest jet.")
     compare("total_energy", pixels, "Total energy", "Energy summed over the pixels of an image.")
     compare("occupancy", pixels, "Non-zero pixels", "Number of pixels with energy in an image.")
-    made.append(_pixel_spectrum(pixels))
-    made.append(
+    captioned_figures.append(_pixel_spectrum(pixels))
+    captioned_figures.append(
         (
             "mean_image",
             "Mean energy of each pixel; the difference relative to real, and in units of its standard error.",
@@ -119,9 +119,9 @@ def figures(
         edges = np.linspace(low, high, a.shape[1] + 1)
         figure = plots.profile_ratio(edges, a, b, rf"$\{name}$", "Mean energy [GeV]", zoom=zoom, weights=weights)
         note = " The outermost bins reach beyond the circle." if name == "phi" else ""
-        made.append((f"{name}_profile", f"Mean energy of an event in bins of {name}.{note}", figure))
-    made.append(("images", *images_figure(*images)))
-    return made
+        captioned_figures.append((f"{name}_profile", f"Mean energy of an event in bins of {name}.{note}", figure))
+    captioned_figures.append(("images", *images_figure(*images)))
+    return captioned_figures
 
 
 def images_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:

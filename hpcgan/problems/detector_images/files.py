@@ -125,7 +125,7 @@ def check_plausible(energy_mev: NDArray[np.floating[Any]], conversion: Conversio
     bad = np.flatnonzero(energy_mev > MOST_TEV * 1e6)
     if bad.size and conversion.times > 1:
         raise InputError(
-            f"{where}: attribute units says {conversion.said}, but event {first + bad[0]} would have "
+            f"{where}: attribute units says {conversion.text}, but event {first + bad[0]} would have "
             f"{energy_mev[bad[0]] / 1e6:.4g} TeV, more than any collision; correct the attribute"
         )
 

@@ -177,8 +177,8 @@ class Events(DataSet):
     ) -> files.Writer:
         return files.Writer(folder, sizes, attributes, force)
 
-    def write(self, writer: files.Writer, made: Iterator[tuple[Block, list[bytes]]]) -> None:
-        for _, blocks in itertools.groupby(made, key=lambda task_and_result: task_and_result[0].index):
+    def write(self, writer: files.Writer, results: Iterator[tuple[Block, list[bytes]]]) -> None:
+        for _, blocks in itertools.groupby(results, key=lambda task_and_result: task_and_result[0].index):
             _write_round(writer, [(block.process, images) for block, images in blocks])
 
 

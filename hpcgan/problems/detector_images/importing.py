@@ -181,10 +181,10 @@ def read_weights(path: str | os.PathLike[str]) -> np.ndarray | None:
         name = next((name for name in WEIGHTS if name in held), None)
         if name is None:
             return None
-        found = tree[name].array(library="ak")
-        if found.ndim > 1:
-            found = awkward.fill_none(awkward.firsts(found), np.nan)
-        weights: np.ndarray = awkward.to_numpy(found).astype(np.float64)
+        column = tree[name].array(library="ak")
+        if column.ndim > 1:
+            column = awkward.fill_none(awkward.firsts(column), np.nan)
+        weights: np.ndarray = awkward.to_numpy(column).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(weights))
     if bad.size:
         raise InputError(f"{path}: event {bad[0]} has no weight, or one that is not finite ('{name}'); give --weight")
@@ -195,11 +195,11 @@ def read_weights(path: str | os.PathLike[str]) -> np.ndarray | None:
 
 def _own_weights(paths: Sequence[Path], counts: Sequence[int]) -> np.ndarray | None:
     """Weights of the events of all files, 1 in those that have none; None if no file has any."""
-    found = [read_weights(path) for path in paths]
-    if all(weights is None for weights in found):
+    by_file = [read_weights(path) for path in paths]
+    if all(weights is None for weights in by_file):
         return None
     return np.concatenate(
-        [np.ones(n) if weights is None else weights for weights, n in zip(found, counts, strict=True)]
+        [np.ones(n) if weights is None else weights for weights, n in zip(by_file, counts, strict=True)]
     )
 
 
@@ -299,18 +299,18 @@ class DelphesImporter(Importer):
             "process": "import",
             "hpcgan": hpcgan.__version__,
         }
-        done, left_out = 0, _LeftOut()
+        count, left_out = 0, _LeftOut()
         weights = np.full(total, 1.0 if weight is None else weight) if own is None else own
         with hdf5.Writer(out, sizes, attributes, force=force) as writer:
             for towers, n in read_towers(paths):
                 left_out.count(towers)
                 images = bin_towers(*towers, n)
-                for split, where in storage.interleave(done, n).items():
-                    of_split = weights[done : done + n][where]
+                for split, where in storage.interleave(count, n).items():
+                    of_split = weights[count : count + n][where]
                     writer.append_to(split, images[where], self.label, of_split, m_gluino, m_neutralino)
-                done += n
+                count += n
                 if progress is not None:
-                    progress(done, total)
+                    progress(count, total)
             writer.note(towers_left_out=left_out.towers, energy_left_out=left_out.share)
         if left_out.towers:
             say(str(left_out))

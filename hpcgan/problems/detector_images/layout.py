@@ -54,8 +54,8 @@ def _described(file: files.ImageFile, picture: str | os.PathLike[str] | None) ->
         brightest = max(brightest, float(images.max()))
     lines = [lines_of.headline(file.path, f"{file.n} events")]
     rows, columns = total.shape
-    units = "MeV" if file.unit.said else "units not stated (MeV?)"
-    converted = "" if file.unit.trivial else f" ({file.unit.said} in the file)"
+    units = "MeV" if file.unit.text else "units not stated (MeV?)"
+    converted = "" if file.unit.trivial else f" ({file.unit.text} in the file)"
     lines.append(f"  images            {rows} x {columns} [eta, phi], {units}{converted}")
     lines.append(line("energy", np.concatenate(energy) / 1e6, "TeV an event"))
     lines.append(line("occupancy", np.concatenate(lit), f"pixels of {total.size}"))
@@ -89,9 +89,9 @@ def _columns(file: files.ImageFile) -> list[str]:
     m_glu, m_neu = file.mGlu, file.mNeu
     if m_glu is not None and m_neu is not None and m_glu.any() and np.isfinite([m_glu, m_neu]).all():
         points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
-        shown = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]
+        cells = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]
         more = f" and {points.shape[1] - 12} more" if points.shape[1] > 12 else ""
-        lines.append(f"  masses            (mGlu, mNeu): events  {'; '.join(shown)}{more}")
+        lines.append(f"  masses            (mGlu, mNeu): events  {'; '.join(cells)}{more}")
     return lines
 
 

@@ -106,10 +106,10 @@ class Generator(Network):
             if matched
             else None
         )
-        drawn, k = config.total_pt == "drawn", len(self.conditions)
+        has_total, k = config.total_pt == "drawn", len(self.conditions)
         shape = (terms(np.zeros((1, k))).shape[1], config.total_pt_knots) if k else (config.total_pt_knots,)
-        self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if drawn else None
-        self.centre = init.constant("generator/centre", (k,), 0.0, trainable=False) if drawn and k else None
+        self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if has_total else None
+        self.centre = init.constant("generator/centre", (k,), 0.0, trainable=False) if has_total and k else None
 
     @property
     def constants(self) -> list[tf.Variable]:
@@ -126,14 +126,14 @@ class Generator(Network):
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
-        found, conditions = [], []
+        sums, conditions = [], []
         for batch in batches if self.spectrum is None else self.spectrum.fit(batches):
-            found.append(self._total(batch["hist"]).numpy())
+            sums.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
         if self.log_total_pt is None:
             return  # the spectrum is measured as events go by
-        totals = np.concatenate(found).astype(np.float64)
+        totals = np.concatenate(sums).astype(np.float64)
         knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
         if self.centre is None:
             self.log_total_pt.assign(np.log(np.maximum(np.quantile(totals, knots), 1e-6)))
@@ -146,8 +146,8 @@ class Generator(Network):
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
     ) -> dict[str, tf.Tensor]:
         latent = noise[:, : self.latent_dim]
-        given = stacked(conditions, self.conditions) if self.conditions else None
-        x = tf.matmul(latent if given is None else tf.concat([latent, given], axis=1), self.project)
+        inputs = stacked(conditions, self.conditions) if self.conditions else None
+        x = tf.matmul(latent if inputs is None else tf.concat([latent, inputs], axis=1), self.project)
         x = tf.reshape(x, [-1, 4, 4, x.shape[1] // 16])
         start = self.latent_dim
         for i, norm in enumerate(self.norms):
@@ -158,10 +158,10 @@ class Generator(Network):
                 start += size * size
             x = tf.nn.relu(norm(x, training, update))
             x = self.ups[i](x) if i < len(self.ups) else x
-        log_total = self._log_total(noise[:, 0], given)
+        log_total = self._log_total(noise[:, 0], inputs)
         if self.pixels is not None:
-            drawn = tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]])
-            return {"hist": self.pixels(x, drawn, None if log_total is None else tf.exp(log_total))}
+            planes = tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]])
+            return {"hist": self.pixels(x, planes, None if log_total is None else tf.exp(log_total))}
         t = tf.nn.relu(x[..., 0] + self.bias)
         if log_total is None:
             return {"hist": self._cut(t)}
@@ -169,15 +169,15 @@ class Generator(Network):
         # threshold stays above it.
         return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
 
-    def _log_total(self, normal: tf.Tensor, given: tf.Tensor | None) -> tf.Tensor | None:
+    def _log_total(self, normal: tf.Tensor, inputs: tf.Tensor | None) -> tf.Tensor | None:
         """The ln(summed pT / 100 GeV) that standard normal numbers stand for, (n,); None if it is not drawn."""
         if self.log_total_pt is None:
             return None
         log_total = _quantile(self.log_total_pt, normal)
-        if given is None:
+        if inputs is None:
             return log_total
         # (terms, n): a quantile is a sum over the terms in the conditions
-        return tf.reduce_sum(log_total * tf.transpose(_terms(given - self.centre)), axis=0)
+        return tf.reduce_sum(log_total * tf.transpose(_terms(inputs - self.centre)), axis=0)
 
     def _cut(self, t: tf.Tensor) -> tf.Tensor:
         """Zero under the threshold, but with the gradient of the identity: a pixel can come back."""
@@ -305,7 +305,7 @@ class Discriminator(Network):
     def _sums(self, t: tf.Tensor, pt: tf.Tensor, windows: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
         bands = tf.reshape(tf.reduce_sum(pt, axis=2), [-1, 8, 8])
         bands = tf.reduce_sum(bands + tf.reverse(bands, [1, 2]), axis=2)[:, :4]
-        found = [
+        features = [
             tf.reduce_mean(t, axis=[1, 2]),
             tf.reduce_mean(tf.minimum(t, 0.5), axis=[1, 2]),
             _log(tf.reduce_sum(pt, axis=[1, 2])),
@@ -313,13 +313,13 @@ class Discriminator(Network):
         ]
         for window in windows:
             momentum, mass = window[0], _mass(window[1:])
-            found += [
+            features += [
                 _log(tf.reduce_sum(tf.square(momentum), axis=[1, 2])),
                 _log(tf.reduce_sum(mass, axis=[1, 2])),
                 _log(tf.reduce_sum(tf.square(mass), axis=[1, 2])),
                 tf.reduce_sum(momentum / (momentum + 1.0), axis=[1, 2]),
             ]
-        return tf.stack(found, axis=1)
+        return tf.stack(features, axis=1)
 
     def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits of both, in one pass, which is faster than two and the same."""
@@ -357,8 +357,8 @@ class Discriminator(Network):
             kernel, bias, kernel2, bias2, out = self.hidden
             mean, deviation = self.sums_scale
             sums = (self._sums(t, pt, windows) - mean) / deviation
-            given = [level[:, None] for level in levels]
-            y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums, *given], axis=1)
+            columns = [level[:, None] for level in levels]
+            y = tf.concat([tf.reduce_mean(x, axis=[1, 2]) * 4.0, sums, *columns], axis=1)
             y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel)) + bias, 0.2)
             y = tf.nn.leaky_relu(tf.matmul(y, self._kernel(kernel2)) + bias2, 0.2)
             logits += tf.matmul(y, self._kernel(out))[:, 0]
@@ -420,13 +420,13 @@ class Windows:
 
     def __call__(self, pt: tf.Tensor) -> list[list[tf.Tensor]]:
         """(n, 64, 64) -> for 32, 16, 8, 4 windows a side: pT and the light cone, each (n, windows, windows)."""
-        found: list[list[tf.Tensor]] = []
+        levels: list[list[tf.Tensor]] = []
         x = pt
         for matrix in self._matrices:
-            side = 32 >> len(found)
+            side = 32 >> len(levels)
             x = tf.matmul(tf.reshape(x, [-1, matrix.shape[0]]), matrix)
             x = tf.reshape(x, [-1, side, self._components, side])
-            if not found:
+            if not levels:
                 x = x * self._factors
-            found.append(tf.unstack(x, axis=2))
-        return found
+            levels.append(tf.unstack(x, axis=2))
+        return levels

@@ -75,12 +75,12 @@ class Pixels(tf.Module):
         """Which pixels are lit in either calorimeter, 0 or 1, and how far above the threshold they are, encoded."""
         planes, lit, above = tf.unstack(self.last(x), axis=-1), [], []
         for i in range(PARTS):
-            logit, drawn = planes[i] + _mirrored(self.lit_bias[i]), logistic(noise[:, i])
-            relaxed = tf.sigmoid((logit + drawn) / _TEMPERATURE)
-            lit.append(relaxed + tf.stop_gradient(tf.cast(logit + drawn > 0, x.dtype) - relaxed))
+            logit, draw = planes[i] + _mirrored(self.lit_bias[i]), logistic(noise[:, i])
+            relaxed = tf.sigmoid((logit + draw) / _TEMPERATURE)
+            lit.append(relaxed + tf.stop_gradient(tf.cast(logit + draw > 0, x.dtype) - relaxed))
             # How far the draw went beyond what it took is a random number of its own: -ln of the share of the draws
             # that would have lit the pixel and go further, so exponential of mean 1 whatever the logit is.
-            beyond = tf.nn.relu(tf.nn.softplus(drawn) - tf.nn.softplus(-logit))
+            beyond = tf.nn.relu(tf.nn.softplus(draw) - tf.nn.softplus(-logit))
             above.append(tf.nn.softplus(planes[PARTS + i] + _mirrored(self.spread_bias[i])) * beyond)
         return lit, above
 
@@ -109,8 +109,8 @@ class Pixels(tf.Module):
         first, second = (tf.pow(low + x, 1.0 / self.power) for low, x in zip(least, more, strict=True))
         both = tf.pow(least[0] + least[1] + more[0] + more[1], 1.0 / self.power)
         # Linear in whether the one is lit and in whether the other is: the gradient of either is what it would change.
-        made = lit[0] * first + lit[1] * second + lit[0] * lit[1] * (both - first - second)
-        return made if total is None else _times(made, tf.pow(rest, 1.0 / self.power))
+        image = lit[0] * first + lit[1] * second + lit[0] * lit[1] * (both - first - second)
+        return image if total is None else _times(image, tf.pow(rest, 1.0 / self.power))
 
 
 def _mirrored(rows: tf.Tensor) -> tf.Tensor:

@@ -98,24 +98,24 @@ class Spectrum(tf.Module):
             for point in range(self.points):
                 counts[point] += self.counts(arrays, point)
             yield batch
-        self.real.assign(np.stack([self.table(found) for found in counts]).reshape(self.real.shape))
+        self.real.assign(np.stack([self.table(histogram) for histogram in counts]).reshape(self.real.shape))
 
-    def __call__(self, sample: Tensors, conditions: Tensors, made: tf.Tensor) -> Tensors:
-        """Encoded samples of a network whose lit pixels have the quantiles `made`, (points, 32, levels)."""
+    def __call__(self, sample: Tensors, conditions: Tensors, generated_table: tf.Tensor) -> Tensors:
+        """Encoded samples of a network whose lit pixels have the quantiles `generated_table`, (points, 32, levels)."""
         images = sample["hist"]
         n = tf.shape(images)[0]
-        made, real = (self._of_each(table, conditions, n) for table in (made, self.real))
+        generated_table, real = (self._of_each(table, conditions, n) for table in (generated_table, self.real))
         sides = tf.stack([images[:, ROWS:], tf.reverse(images[:, :ROWS], [1])], axis=2)
         x = tf.reshape(sides, [n * ROWS, 2 * images.shape[2]])
         last = len(LEVELS) - 1
-        knot = tf.clip_by_value(tf.searchsorted(made, x, side="right") - 1, 0, last - 1)
-        low, high = tf.gather(made, knot, batch_dims=1), tf.gather(made, knot + 1, batch_dims=1)
+        knot = tf.clip_by_value(tf.searchsorted(generated_table, x, side="right") - 1, 0, last - 1)
+        low, high = tf.gather(generated_table, knot, batch_dims=1), tf.gather(generated_table, knot + 1, batch_dims=1)
         to_low, to_high = tf.gather(real, knot, batch_dims=1), tf.gather(real, knot + 1, batch_dims=1)
         share = (x - low) / tf.maximum(high - low, 1e-12)
         y = to_low + share * (to_high - to_low)
-        y = tf.where(x < made[:, :1], x + real[:, :1] - made[:, :1], y)
-        y = tf.where(x >= made[:, last:], x + real[:, last:] - made[:, last:], y)
-        known = (made[:, last:] > 0) & (real[:, last:] > 0)  # else no pixel was lit when they were measured
+        y = tf.where(x < generated_table[:, :1], x + real[:, :1] - generated_table[:, :1], y)
+        y = tf.where(x >= generated_table[:, last:], x + real[:, last:] - generated_table[:, last:], y)
+        known = (generated_table[:, last:] > 0) & (real[:, last:] > 0)  # else no pixel was lit when they were measured
         y = tf.where(known, tf.maximum(y, tf.tile(self._least, [n, 1])), x)
         y = tf.where(x > 0, y, tf.zeros_like(x))
         sides = tf.reshape(y, [n, ROWS, 2, images.shape[2]])
@@ -127,10 +127,10 @@ class Spectrum(tf.Module):
         if self._condition is None:
             return tf.tile(tf.reshape(table, [ROWS, len(LEVELS)]), [n, 1])
         values = tf.constant(self._values, table.dtype)
-        given = tf.clip_by_value(conditions[self._condition], values[0], values[-1])
-        low = tf.clip_by_value(tf.searchsorted(values, given, side="right") - 1, 0, len(self._values) - 2)
+        condition = tf.clip_by_value(conditions[self._condition], values[0], values[-1])
+        low = tf.clip_by_value(tf.searchsorted(values, condition, side="right") - 1, 0, len(self._values) - 2)
         start, end = tf.gather(values, low), tf.gather(values, low + 1)
-        share = ((given - start) / (end - start))[:, None, None]
+        share = ((condition - start) / (end - start))[:, None, None]
         # A row that is dark at one of the two is not known between them.
         low, high = tf.gather(table, low), tf.gather(table, low + 1)
         lit = (low[..., -1:] > 0) & (high[..., -1:] > 0)

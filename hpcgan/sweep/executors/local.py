@@ -47,8 +47,8 @@ class LocalExecutor(Executor):
     def start(self, numbers: Sequence[int]) -> None:
         """Start a process for each."""
         for number in numbers:
-            taken = {slot for _, slot in self._running.values()}
-            slot = next(i for i in range(len(self._cores)) if i not in taken)
+            busy_slots = {slot for _, slot in self._running.values()}
+            slot = next(i for i in range(len(self._cores)) if i not in busy_slots)
             cores = ",".join(str(core) for core in self._cores[slot])
             options = ("--cores", cores, "--parent", str(os.getpid()))
             with open(self.study.log_file(number), "ab") as log:
