@@ -114,7 +114,7 @@ def time_batches(args: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from hpcgan.evaluation.conditions import each, from_random_events
-    from hpcgan.evaluation.sample import RunSampler, load_generator
+    from hpcgan.evaluation.trained_generator import RunSampler, load_generator
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(args.cores)

@@ -185,7 +185,7 @@ def generate(
         raise InputError(f"n={n}: give at least 1")
     quiet_tensorflow()
     from hpcgan.evaluation import conditions as asking
-    from hpcgan.evaluation.sample import load_sampler
+    from hpcgan.evaluation.trained_generator import load_sampler
 
     sampler = load_sampler(Path(run), checkpoint, batch_size=batch_size)
     if conditions is None:

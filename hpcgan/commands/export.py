@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
     streams.go_on(f"the work goes on, into {args.out}")
     from hpcgan.evaluation.export import SIGNATURE, export
-    from hpcgan.evaluation.sample import load_generator
+    from hpcgan.evaluation.trained_generator import load_generator
 
     generator = load_generator(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
     contents = export(generator, args.run, args.out)

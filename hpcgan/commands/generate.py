@@ -122,8 +122,8 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     from rich.progress import Progress
 
     import hpcgan
-    from hpcgan.evaluation import stream
-    from hpcgan.evaluation.sample import load_sampler
+    from hpcgan.evaluation import sample_file
+    from hpcgan.evaluation.trained_generator import load_sampler
     from hpcgan.launch.world import stdout_is_terminal
 
     token = comm.broadcast_json(secrets.token_hex(8))
@@ -148,9 +148,9 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     visible = comm.is_root and console.is_terminal and (comm.size == 1 or stdout_is_terminal())
     with Progress(console=console, disable=not visible) as bar:
         task = bar.add_task("generating", total=n)
-        stream.write_samples(
+        sample_file.write_samples(
             sampler,
-            stream.SampleFile(args.out, n, args.seed, attributes, args.force),
+            sample_file.SampleFile(args.out, n, args.seed, attributes, args.force),
             conditions=conditions_of,
             comm=comm,
             progress=lambda count: bar.update(task, completed=count),

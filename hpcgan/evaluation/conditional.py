@@ -25,7 +25,7 @@ from hpcgan.problems.base import Observables, Problem
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hpcgan.evaluation.sample import RunSampler
+    from hpcgan.evaluation.trained_generator import RunSampler
 
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256

@@ -9,7 +9,7 @@ import numpy as np
 from hpcgan.comm.base import Comm
 from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.data.source import Source
-from hpcgan.evaluation.score import Generate, asked
+from hpcgan.evaluation.score import Generate, conditions_of_batch
 from hpcgan.problems.base import Problem
 from hpcgan.weights import single_events
 
@@ -56,7 +56,8 @@ class DiversityMeter:
         self._events = len(chosen)
         conditions = take(source.conditions(), chosen) if problem.conditions else {}
         self._asked = [
-            asked(conditions, index, batch_size, self._events) for index in range(-(-self._events // batch_size))
+            conditions_of_batch(conditions, index, batch_size, self._events)
+            for index in range(-(-self._events // batch_size))
         ]
         self._units: dict[str, float] = {}
         self._real: Diversity | None = None

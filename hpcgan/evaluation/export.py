@@ -18,7 +18,7 @@ from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import each, from_random_events, training_conditions
-from hpcgan.evaluation.sample import RunSampler, TrainedGenerator, scored_network
+from hpcgan.evaluation.trained_generator import RunSampler, TrainedGenerator, scored_network
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 
 SIGNATURE = "serving_default"

@@ -38,7 +38,7 @@ from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
 if TYPE_CHECKING:
-    from hpcgan.evaluation.sample import CheckpointInfo, RunSampler
+    from hpcgan.evaluation.trained_generator import CheckpointInfo, RunSampler
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -106,7 +106,7 @@ def evaluate_run(
         notices += [] if notice is None else [notice]
     _check_real(config, split)
     quiet_tensorflow()
-    from hpcgan.evaluation.sample import load_sampler
+    from hpcgan.evaluation.trained_generator import load_sampler
 
     sampler = load_sampler(run, checkpoint, warn=log)
     sampler.config = config

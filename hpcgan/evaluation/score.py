@@ -74,7 +74,9 @@ class Scorer:
         share = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
         for index in share.tolist():
-            sample = generate(epoch, first + index, asked(self._conditions, index, self._batch, self.events))
+            sample = generate(
+                epoch, first + index, conditions_of_batch(self._conditions, index, self._batch, self.events)
+            )
             left = self.events - index * self._batch
             pieces.append(self._problem.observables(take(sample, slice(0, left))))
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
@@ -87,7 +89,7 @@ class Scorer:
         return self._problem.observables(shapes)
 
 
-def asked(conditions: Sample, index: int, batch_size: int, events: int) -> Sample:
+def conditions_of_batch(conditions: Sample, index: int, batch_size: int, events: int) -> Sample:
     """Conditions of the whole batch number `index` out of those of `events`; what is beyond the last starts over."""
     return take(conditions, (index * batch_size + np.arange(batch_size)) % events)
 

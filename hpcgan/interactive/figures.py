@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.errors import InputError
-from hpcgan.evaluation import run_samples
+from hpcgan.evaluation import epoch_samples
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Command, Epoch
@@ -61,12 +61,12 @@ def samples(run: RunDirectory, epoch: int) -> tuple[str, Figure]:
     InputError
         There are no samples of it, or the problem's samples are no images.
     """
-    epochs = run_samples.epochs(run)
+    epochs = epoch_samples.epochs(run)
     if not epochs:
         raise InputError(f"{run.path}: no epoch is done yet")
     if epoch not in epochs:
         raise InputError(f"{run.path}: no samples of epoch {epoch}; there are {epochs[0]} to {epochs[-1]}")
-    caption_and_figure = run_samples.figure(run, epoch)
+    caption_and_figure = epoch_samples.figure(run, epoch)
     if caption_and_figure is None:
         raise InputError(f"{run.path}: its problem has no picture of single samples")
     return caption_and_figure

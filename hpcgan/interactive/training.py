@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation import run_samples
+from hpcgan.evaluation import epoch_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture
 from hpcgan.interactive.rows import import_pandas
@@ -151,7 +151,7 @@ class Training:
         def reached() -> bool:
             current = self.epoch  # recorded before the samples are written
             return (
-                current > epoch or (current == epoch and epoch in run_samples.epochs(self.run)) or self.state in RESTS
+                current > epoch or (current == epoch and epoch in epoch_samples.epochs(self.run)) or self.state in RESTS
             )
 
         if not until(reached, timeout, every):
@@ -229,7 +229,7 @@ class Training:
             There are no samples of it.
         """
         if epoch is None:
-            epoch = max(run_samples.epochs(self.run), default=0)
+            epoch = max(epoch_samples.epochs(self.run), default=0)
         return figures.samples(self.run, epoch)[1]
 
     def dashboard(self) -> TrainingDashboard | None:

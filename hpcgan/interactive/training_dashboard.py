@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpcgan.config import RateChange
-from hpcgan.evaluation import run_samples
+from hpcgan.evaluation import epoch_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import LivePanel, Picture, badge, text
 from hpcgan.runs import commands
@@ -164,7 +164,7 @@ class TrainingDashboard(LivePanel):
         self._due("curves", (epoch, attempt, changes), figures.curves, self._run, self._config.training.loss_label)
         if self._pictures["samples"].version != (epoch, attempt):
             # They come after the record.
-            sampled = [number for number in run_samples.epochs(self._run) if number <= epoch]
+            sampled = [number for number in epoch_samples.epochs(self._run) if number <= epoch]
             if sampled:
                 self._due("samples", (sampled[-1], attempt), figures.samples, self._run, sampled[-1])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import hpcgan
 from hpcgan.errors import InputError
-from hpcgan.evaluation import run_samples
+from hpcgan.evaluation import epoch_samples
 from hpcgan.report.page import EmbeddedFigure
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.sweep import page
@@ -325,10 +325,10 @@ def _samples(
     if row is None or row.epoch is None:
         return []
     run = table.study.trial(row.number)
-    if row.epoch not in run_samples.epochs(run):
+    if row.epoch not in epoch_samples.epochs(run):
         return []
     try:
-        captioned_figure = run_samples.figure(run, row.epoch)
+        captioned_figure = epoch_samples.figure(run, row.epoch)
     except InputError as error:
         problems.append(one_line(str(error)))
         return []

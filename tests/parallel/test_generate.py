@@ -14,9 +14,9 @@ pytest.importorskip("horovod")
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
-from hpcgan.evaluation import stream  # noqa: E402
+from hpcgan.evaluation import sample_file  # noqa: E402
 from hpcgan.evaluation.conditions import each, of_rows  # noqa: E402
-from hpcgan.evaluation.sample import load_sampler  # noqa: E402
+from hpcgan.evaluation.trained_generator import load_sampler  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.runs import checkpoint  # noqa: E402
 
@@ -44,7 +44,7 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
     else:  # another checkpoint may be there by the time it looks: it must not look
         monkeypatch.setattr(checkpoint, "load_best", lambda *_: pytest.fail("a rank reads for itself"))
     comm.barrier()
-    monkeypatch.setattr(stream, "ROUND_BYTES", 2 * 8 * 64 * 64 * 4)  # two batches of each of two ranks
+    monkeypatch.setattr(sample_file, "ROUND_BYTES", 2 * 8 * 64 * 64 * 4)  # two batches of each of two ranks
     sampler = load_sampler(folder / "run", comm=comm)
     for n in (3, 16, 37):  # the second rank has nothing to do; one full round; a last batch that is cut
         rows = np.stack([np.linspace(1400, 1800, n), np.full(n, 850.0)], axis=1)
@@ -53,9 +53,11 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
         if comm.is_root:
             together.parent.mkdir(exist_ok=True)
             alone.parent.mkdir(exist_ok=True)
-        stream.write_samples(sampler, stream.SampleFile(together, n, 1, {"seed": 1}), comm=comm, **asked)
+        sample_file.write_samples(sampler, sample_file.SampleFile(together, n, 1, {"seed": 1}), comm=comm, **asked)
         if comm.is_root:
-            stream.write_samples(sampler, stream.SampleFile(alone, n, 1, {"seed": 1}), comm=SerialComm(), **asked)
+            sample_file.write_samples(
+                sampler, sample_file.SampleFile(alone, n, 1, {"seed": 1}), comm=SerialComm(), **asked
+            )
             assert together.read_bytes() == alone.read_bytes()
             with hdf5.open_images(together) as file:
                 assert len({image.tobytes() for image in file.read()}) == n

@@ -38,7 +38,7 @@ from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.evaluation.conditional import score_left_out  # noqa: E402
 from hpcgan.evaluation.loading import Loaded  # noqa: E402
-from hpcgan.evaluation.sample import load_sampler  # noqa: E402
+from hpcgan.evaluation.trained_generator import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402

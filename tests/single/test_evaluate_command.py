@@ -13,7 +13,7 @@ import tiny
 
 from hpcgan.commands import evaluate, generate
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation import stream
+from hpcgan.evaluation import sample_file
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.evaluation.distances import Options
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -48,10 +48,10 @@ def sampler(monkeypatch):
     made = Sampler()
     monkeypatch.setattr(RunDirectory, "exists", True)
     monkeypatch.setattr(generate, "_read_run", lambda run: (tiny.config(Path("data")), made.problem))
-    module = ModuleType("hpcgan.evaluation.sample")
+    module = ModuleType("hpcgan.evaluation.trained_generator")
     module.load_sampler = lambda run, checkpoint, warn, comm, batch_size: made
-    monkeypatch.setitem(sys.modules, "hpcgan.evaluation.sample", module)
-    monkeypatch.setattr(stream, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
+    monkeypatch.setitem(sys.modules, "hpcgan.evaluation.trained_generator", module)
+    monkeypatch.setattr(sample_file, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
     return made
 
 

@@ -21,7 +21,7 @@ from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
-from hpcgan.evaluation.sample import RunSampler, load_generator, load_sampler  # noqa: E402
+from hpcgan.evaluation.trained_generator import RunSampler, load_generator, load_sampler  # noqa: E402
 from hpcgan.problems.base import problem_class  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402

@@ -30,7 +30,7 @@ MAY_IMPORT = {
                         "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.base",
                         "hpcgan.problems.discovery", "hpcgan.problems.events", "hpcgan.problems.layouts",
                         "hpcgan.problems.run_data", "hpcgan.data", "hpcgan.config"},
-    "hpcgan.interactive": {"hpcgan.api", "hpcgan.sweep", "hpcgan.launch", "hpcgan.evaluation.run_samples",
+    "hpcgan.interactive": {"hpcgan.api", "hpcgan.sweep", "hpcgan.launch", "hpcgan.evaluation.epoch_samples",
                            "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config",
                            "hpcgan.schedule"},
     # What engines run is a rank of a job, as `hpcgan train` is one.
@@ -38,7 +38,7 @@ MAY_IMPORT = {
                                  "hpcgan.config"},
     "hpcgan.api": {"hpcgan.training", "hpcgan.evaluation", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data",
                    "hpcgan.config"},
-    "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.run_samples", "hpcgan.runs", "hpcgan.problems.run_data",
+    "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.epoch_samples", "hpcgan.runs", "hpcgan.problems.run_data",
                      "hpcgan.report", "hpcgan.config", "hpcgan.rng"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config"},
     # Generated pileup laid over generated signals: about these two families.
@@ -109,7 +109,7 @@ TENSORFLOW = (
     "hpcgan.methods",
     "hpcgan.training",
     "hpcgan.data.pipeline",
-    "hpcgan.evaluation.sample",
+    "hpcgan.evaluation.trained_generator",
     "hpcgan.evaluation.export",
     "hpcgan.evaluation.classifier",
     "hpcgan.comm.horovod",

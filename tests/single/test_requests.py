@@ -22,9 +22,9 @@ from hpcgan.commands import generate as command
 from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions as asking
-from hpcgan.evaluation import stream
+from hpcgan.evaluation import sample_file
 from hpcgan.evaluation.conditions_file import read_conditions
-from hpcgan.evaluation.stream import SampleFile, write_samples
+from hpcgan.evaluation.sample_file import SampleFile, write_samples
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.files import open_images
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
@@ -284,7 +284,7 @@ def contents(path):
 
 @pytest.mark.parametrize("n", [1, 6, 7, 18, 19, 100])
 def test_several_ranks_write_the_bytes_of_one(tmp_path, monkeypatch, n):
-    monkeypatch.setattr(stream, "ROUND_BYTES", 3 * 12 * 64 * 64 * 4)  # two batches of each of three ranks
+    monkeypatch.setattr(sample_file, "ROUND_BYTES", 3 * 12 * 64 * 64 * 4)  # two batches of each of three ranks
     one, three = (tmp_path / name / "x.h5" for name in ("one", "three"))
     one.parent.mkdir()
     three.parent.mkdir()
@@ -299,7 +299,7 @@ def test_several_ranks_write_the_bytes_of_one(tmp_path, monkeypatch, n):
 
 def test_what_is_held_does_not_grow_with_the_number_of_samples(tmp_path, monkeypatch):
     """Samples alive at any time, counted; and the bytes that Python and NumPy have at their most."""
-    monkeypatch.setattr(stream, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
+    monkeypatch.setattr(sample_file, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
     peaks, most = {}, {}
     for n in (90, 900):
         sampler = Sampler()
@@ -314,7 +314,7 @@ def test_what_is_held_does_not_grow_with_the_number_of_samples(tmp_path, monkeyp
 
 
 def test_a_request_to_stop_ends_it_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "ROUND_BYTES", 1)
+    monkeypatch.setattr(sample_file, "ROUND_BYTES", 1)
     signals = iter([None, None, "SIGTERM"])
     with pytest.raises(HpcganError, match=r"x.h5: stopped by SIGTERM; nothing was kept") as error:
         write_samples(Sampler(), SampleFile(tmp_path / "x.h5", 100, 1), stopping=lambda: next(signals))

@@ -20,7 +20,7 @@ from hpcgan.config import Config
 from hpcgan.data import storage
 from hpcgan.data.generators import make_data_set
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation import conditions, report, run_samples
+from hpcgan.evaluation import conditions, epoch_samples, report
 from hpcgan.interactive.training import Training
 from hpcgan.launch.process import Requests
 from hpcgan.overlay import study as overlay
@@ -312,11 +312,11 @@ def test_pictures_show_the_real_events_of_the_run_only(place: Path, monkeypatch:
     with hdf5.Writer(run.samples, {"epoch-0001": 4}, {"settings": "{}"}) as writer:
         writer.append(tiny.images(4), 1.0, 1.0, 0.0, 0.0)
     monkeypatch.chdir("/")
-    drawn = run_samples.figure(run, 1)
+    drawn = epoch_samples.figure(run, 1)
     assert drawn is not None
     assert "not shown" not in drawn[0]
     others(place / "data")
-    drawn = run_samples.figure(run, 1)
+    drawn = epoch_samples.figure(run, 1)
     assert drawn is not None
     assert "Real events are not shown" in drawn[0]
 

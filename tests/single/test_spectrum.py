@@ -15,7 +15,7 @@ from recorded import recorded  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import Interrupted  # noqa: E402
-from hpcgan.evaluation.sample import RunSampler, load_generator  # noqa: E402
+from hpcgan.evaluation.trained_generator import RunSampler, load_generator  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
