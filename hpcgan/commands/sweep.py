@@ -128,7 +128,8 @@ def _print_into(log: Path) -> None:
     """From here on."""
     try:
         with open(log, "ab") as file:
-            _say(f"at work; what it says from here on is in {log}")
+            if sys.stderr.isatty():  # a program that has given the log knows it
+                _say(f"at work; what it says from here on is in {log}")
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())

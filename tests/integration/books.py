@@ -105,7 +105,9 @@ def drawn(png):
 
 def check(book, expected):
     """Each cell has shown what is expected, pictures are not empty, and tables have numbers."""
-    assert effects(book) == expected
+    seen = effects(book)
+    others = {name: cell(book, f"code-{name}") for name in seen if seen[name] != expected.get(name)}
+    assert seen == expected, f"cells that show something else: {others}"
     for png in shown(book, "image/png"):
         assert drawn(png) > 10
     for table in shown(book, "text/html"):
