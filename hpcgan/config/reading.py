@@ -90,7 +90,7 @@ def schema(problem: str, method: str | None = None) -> dict[str, Any]:
 def keys() -> list[str]:
     """Dotted keys of a training but for `model:`, those of each method's training among them."""
     of_training = [key for key in _keys_of(Config, "") if key.partition(".")[0] not in STARTING]
-    return [*of_training, *(key for name in METHODS.names() for key in _keys_of(settings_of(name), "training."))]
+    return [*of_training, *(key for settings in METHODS.all() for key in _keys_of(settings, "training."))]
 
 
 def _keys_of(model: type[BaseModel], prefix: str) -> list[str]:

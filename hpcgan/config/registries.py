@@ -15,7 +15,7 @@ METHODS = Plugins(
     "hpcgan.methods",
     "method",
     {"gan": "hpcgan.methods.settings:GanSettings", "nll": "hpcgan.methods.settings:LikelihoodSettings"},
-    lambda cls: issubclass(cls, TrainingSection),
+    lambda cls: issubclass(cls, TrainingSection) and hasattr(cls, "trainer") and hasattr(cls, "networks"),
 )
 
 #: Ways to the other ranks: subclasses of `hpcgan.comm.base.Comm` that are made without arguments.

@@ -40,11 +40,6 @@ class Pipeline:
         Symmetries that are switched on.
     draws : Draws
         The method's random numbers, drawn along with the data.
-
-    Attributes
-    ----------
-    ahead : int
-        Batches that are prepared before they are asked for, while others are worked on; may change at any time.
     """
 
     def __init__(
@@ -52,7 +47,6 @@ class Pipeline:
     ) -> None:
         self._source, self._encoder, self._sharding = source, encoder, sharding
         self._augment, self._draws = tuple(augment), draws
-        self.ahead = 1
 
     def rest_of_epoch(self, epoch: int, position: int, step: int) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
         """Batches of an epoch from `position` (in samples) on, whose first is used in step `step`."""
@@ -61,7 +55,8 @@ class Pipeline:
         with ThreadPoolExecutor(1, thread_name_prefix="pipeline") as pool:
             waiting: deque[Future[tuple[Sample, dict[str, np.ndarray]]]] = deque()
             for i in range(count):
-                for j in range(i + len(waiting), min(i + 1 + max(1, self.ahead), count)):
+                # The next one is prepared while this one is worked on.
+                for j in range(i + len(waiting), min(i + 2, count)):
                     waiting.append(pool.submit(self._batch, order, epoch, position + j * size, step + j))
                 yield waiting.popleft().result()
 

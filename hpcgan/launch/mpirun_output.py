@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from typing import IO
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
@@ -23,8 +22,7 @@ class BannerFilter:
     _CODE = re.compile(rb"Exit code:\s*(\d+)")
     _LIMIT = 40  # lines; no banner is longer, so a lone rule cannot hold back a log
 
-    def __init__(self, codes: Sequence[int] = (EXIT_BAD_INPUT, EXIT_INTERRUPTED)) -> None:
-        self._codes = set(codes)
+    def __init__(self) -> None:
         self._partial = b""
         self._block: list[bytes] = []
 
@@ -56,7 +54,7 @@ class BannerFilter:
             return b""
         block, self._block = b"".join(self._block), []
         code = self._CODE.search(block)
-        hide = is_rule and b"non-zero" in block and (code is None or int(code[1]) in self._codes)
+        hide = is_rule and b"non-zero" in block and (code is None or int(code[1]) in (EXIT_BAD_INPUT, EXIT_INTERRUPTED))
         return b"" if hide else block
 
 

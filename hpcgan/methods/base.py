@@ -8,7 +8,6 @@ subclass of :class:`Method`, most likely of :class:`hpcgan.methods.step.UpdateMe
 
 from __future__ import annotations
 
-import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from hpcgan import plugins
 from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
@@ -198,8 +198,8 @@ class Method(ABC):
 
 def build_network(problem: Problem, name: str, seed: int, dtype: str) -> Network:
     """Build one of the problem's networks; the weights are a function of seed and variable name."""
-    module, _, builder = problem.networks[name].partition(":")
-    network: Network = getattr(importlib.import_module(module), builder)(problem.model, seed, dtype)
+    build = plugins.load(problem.networks[name], f"the {name} of problem '{problem.name}'")
+    network: Network = build(problem.model, seed, dtype)
     return network
 
 
@@ -209,8 +209,7 @@ def method_class(name: str) -> type[Method]:
     Raises
     ------
     InputError
-        There is no such method.
+        There is no such method, or what it names cannot be imported.
     """
-    module, _, attribute = settings_of(name).trainer.partition(":")
-    cls: type[Method] = getattr(importlib.import_module(module), attribute)
+    cls: type[Method] = plugins.load(settings_of(name).trainer, f"the trainer of method '{name}'")
     return cls

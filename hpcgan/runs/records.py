@@ -112,7 +112,7 @@ class EpochScore:
 class Best:
     """The best epoch so far."""
 
-    score: float
+    score: Number
     epoch: int
     step: int = 0
 

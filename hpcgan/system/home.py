@@ -47,14 +47,6 @@ def expand(path: str) -> Path:
     return Path(expanded)
 
 
-def user_name() -> str:
-    """Name of the user, or the number of one without a name."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return os.environ.get("USER") or str(os.getuid())
-
-
 def stand_in() -> Path:
     """A folder of this user alone among the temporary files, the same one each time where that is safe.
 

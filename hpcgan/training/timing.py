@@ -38,6 +38,8 @@ from hpcgan.config import Config, TrainingSection
 from hpcgan.errors import EXIT_BAD_INPUT, HpcganError
 from hpcgan.launch.topology import threads_from_env
 from hpcgan.launch.world import expected_world
+from hpcgan.system import failure
+from hpcgan.system.failure import Failure
 from hpcgan.system.files import write_atomic
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
     comm : Comm
     request : mapping
         `steps` and `warm_up`, numbers of steps; `synthetic`, whether data are made up; `processes` and `folder`,
-        for isolated processes that begin together; `local`, whether local steps are wanted.
+        for isolated processes that begin together.
 
     Returns
     -------
@@ -99,7 +101,7 @@ def time_steps(config: Config, comm: Comm, request: Mapping[str, Any]) -> dict[s
             real.calibrate()
     real.share()
     timed = {"real": _Timed(real)}
-    if comm.backend != "serial" and request.get("local", True):
+    if comm.backend != "serial":
         timed["local"] = _Timed(real.without_ranks())
     method, sharding = real.method, real.sharding
     penalty_every, turns = config.training.cadences
@@ -256,6 +258,7 @@ def main() -> int:
 
         return run_as_rank(work, SerialComm() if isolated else config.comm.backend)
     except HpcganError as error:
+        failure.tell(Failure.of(error))
         print(f"hpcgan: error: {error}", file=sys.stderr, flush=True)
         # Other ranks may be waiting in MPI already: only an abrupt end takes them along.
         os._exit(error.exit_code or EXIT_BAD_INPUT)

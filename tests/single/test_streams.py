@@ -149,8 +149,6 @@ def test_a_home_is_what_the_environment_or_the_system_says(tmp_path, monkeypatch
     monkeypatch.setattr("pwd.getpwuid", lambda number: (_ for _ in ()).throw(KeyError(number)))
     assert home.find({}) is None
     assert home.find({"HOME": ""}) is None
-    monkeypatch.setenv("USER", "")
-    assert home.user_name() == str(os.getuid())
 
 
 def test_without_a_home_there_is_a_private_stand_in(tmp_path, monkeypatch):
