@@ -19,7 +19,6 @@ from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
-from hpcgan.training.inputs import Inputs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -132,6 +131,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
     """
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
+    from hpcgan.training.inputs import Inputs
+
     with Inputs.open(config) as inputs:
         inputs.batch_size(ranks)
         inputs.check(directory)

@@ -73,7 +73,8 @@ def run_as_rank(
         return error.exit_code
     except BaseException as error:
         if comm.size == 1:
-            failure.tell(Failure.of(error))
+            if report is _report:  # else the process lives on, as an engine of a notebook does
+                failure.tell(Failure.of(error))
             raise
         reason = Failure.of(error)
         comm.abort(reason.text, details=traceback.format_exc(), kind=reason.kind)

@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": "physics score and report (HTML, JSON) of a run or of files",
     "overlay": "generated and real pileup on signal events: shift of the jets",
     "scaling": "measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
-    "sweep": "search hyper-parameters; 'sweep status|report|best DIR' show a search",
+    "sweep": "search hyper-parameters; 'sweep status|report|best|journal DIR' show a search",
     "submit": "train in a Slurm job, or in as many as it takes",
     "jobs": "list runs with queue state, epoch, score and time left",
     "control": "pause, resume, change, checkpoint or stop a training",

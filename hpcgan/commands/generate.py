@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,17 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch.outcome import launch_writing
 
     _asked(args)
-    return launch_writing(args.words, args.out, args.ranks)  # each of which is a rank by what the launcher says
+    return launch_writing(_words_of_ranks(args.words), args.out, args.ranks)
+
+
+def _words_of_ranks(words: Sequence[str]) -> list[str]:
+    """The command line without `--ranks N`: a rank must not start ranks, whatever its launcher tells it."""
+    rest, skip = [], False
+    for word in words:
+        if not skip and not word.startswith("--ranks"):
+            rest.append(word)
+        skip = word == "--ranks"
+    return rest
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _trials(base: Config) -> int:
-    assert base.sweep.trials is not None  # `_resolved`
+    assert base.sweep.trials is not None  # `study.with_trials`
     return base.sweep.trials
 
 

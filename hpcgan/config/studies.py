@@ -57,7 +57,7 @@ class ScalingSection(Section):
     synthetic_data: bool = Field(False, description="random samples: needs no data")
     isolated: bool = Field(False, description="also as many processes at once without communication: the ceiling")
     allreduce: Annotated[bool, Option("no-allreduce")] = Field(
-        True, description="time bare collectives, which the model needs"
+        True, description="false: leave out the timing of bare collectives, which the model needs"
     )
     limit_s: Annotated[Positive, Option("limit", "S")] = Field(1800.0, le=1e9, description="seconds for a point")
     executor: Literal["local", "slurm"] = Field(

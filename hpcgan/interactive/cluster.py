@@ -105,9 +105,11 @@ class Cluster(ClusterClient):
             It was interrupted. As after an error, neither a process nor a folder is left.
         """
         need_ipyparallel()
-        from hpcgan.interactive.launchers import engine_set
+        from hpcgan.interactive.launchers import UNHEEDED, engine_set
 
         others = ("engines", "n", "job", "address", "timeout", "idle", "report")
+        if engines == "slurm" and (unheeded := [key for key in UNHEEDED if key in options]):
+            raise InputError(f"{', '.join(unheeded)}: a job of engines has no such option")
         starter = engine_set(engines, n, flags.section("job", JobSection, job, others, **options))
         _check_seconds("idle", idle)
         if timeout is not None:

@@ -46,7 +46,7 @@ class TrainingDashboard(LivePanel):
     ----------
     run : RunDirectory
     attempt_state : callable
-        How the newest attempt stands, as `hpcgan.runs.directory.attempt_state`, or `starting`.
+        How the newest attempt stands, as `hpcgan.runs.lease.attempt_state`, or `starting`.
     every : float
         Seconds between two looks.
 

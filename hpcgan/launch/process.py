@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
@@ -114,6 +115,10 @@ class Job:
         )
         self._copying: list[threading.Thread] = []
         self._deaths = Deaths()
+        # A file that the output goes to is read when the job has ended, from here on.
+        name = getattr(stderr, "name", None)
+        self._log = Path(name) if isinstance(name, str) else None
+        self._log_start = 0 if self._log is None else self._log.stat().st_size
         for stream, copying, arguments in (
             (self.process.stdout if stdout is None else None, copy, (1,)),
             (self.process.stderr if stderr is None else None, copy_without_banner, (2, self._deaths)),
@@ -124,7 +129,11 @@ class Job:
 
     @property
     def death(self) -> str | None:
-        """What the launcher has told of ranks that were killed, where its output is seen here."""
+        """What the launcher has told of ranks that were killed, to this process or into a file."""
+        if self._log is not None:
+            with contextlib.suppress(OSError), open(self._log, "rb") as log:
+                log.seek(self._log_start)
+                self._deaths.feed(log.read())
         return self._deaths.told()
 
     def wait(self, requests: Requests, grace: float, timeout: float | None) -> int:

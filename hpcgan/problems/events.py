@@ -67,7 +67,7 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     Raises
     ------
     InputError
-        As `open_events`; a file that is not that of the run (`hpcgan.runs.data.load`); a point that no event of the
+        As `open_events`; a file that is not that of the run (`run_data.load`); a point that no event of the
         training split has, or no event that is left.
     """
     data.require(split)

@@ -59,8 +59,9 @@ def networks_of(run: RunDirectory) -> tuple[str, ...]:
     InputError
         There is no run here, or one of a method that this version does not know.
     """
+    method = str(run.read_config().get("method"))
     try:
-        return settings_of(str(run.read_config().get("method"))).networks
+        return settings_of(method).networks
     except InputError as error:
         raise InputError(f"{run.config_file}: {error}") from None
 

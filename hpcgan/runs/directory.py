@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,16 @@ class RunDirectory:
         Raises
         ------
         EnvironmentFailure
-            The disk is full.
+            The disk is full, or the file system fails.
         InputError
-            It cannot be written for another reason.
+            It cannot be written because of its path or its rights.
         """
         try:
             for folder in (self.path, self.checkpoints, self.samples, self.report, self.attempts):
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config_file, config.to_yaml())
         except OSError as error:
-            kind = EnvironmentFailure if error.errno in FULL else InputError
+            kind = EnvironmentFailure if error.errno in (*FULL, errno.EIO, errno.ESTALE) else InputError
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 

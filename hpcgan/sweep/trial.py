@@ -93,6 +93,7 @@ class Trial:
             return EXIT_DONE
         lease = Lease(self.study.runner(self.number), self._on_lost)
         code = EXIT_FAILED
+        failure_file(self.study, self.number).unlink(missing_ok=True)  # of an earlier attempt
         try:
             with open(self.study.log_file(self.number), "ab") as log:
                 if self._is_done(assignment):  # by whoever had the lease before
@@ -144,7 +145,6 @@ class Trial:
     def _options(self, ranks: int, threads: int | None, log: IO[bytes]) -> dict[str, Any]:
         """Of `launch`."""
         file = failure_file(self.study, self.number)
-        file.unlink(missing_ok=True)
         job, nodes = current_job(os.environ), 1
         launcher: Launcher | None = None  # this environment's mpirun
         if ranks == 1:
