@@ -308,7 +308,7 @@ def test_an_unwritable_folder(folder, tmp_path):
         report.compare_files(
             *files, options=EvaluationOptions(repetitions=2), out=taken, log=lambda text: taken.touch()
         )
-    assert found.value.shown.startswith("score ")
+    assert found.value.output.startswith("score ")
 
 
 class Identity:

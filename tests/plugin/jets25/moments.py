@@ -11,7 +11,7 @@ import tensorflow as tf
 from hpcgan import rng
 from hpcgan.comm.base import Comm
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
-from hpcgan.methods.step import Local, Update, UpdateMethod
+from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.layers import Tensors
 from hpcgan.problems.base import Problem
 from jets25.settings import MomentsSettings
@@ -42,7 +42,7 @@ class Moments(UpdateMethod):
         return {"noise": noise.astype(self._training.dtype)}
 
     def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Hashable) -> list[Update]:
-        collect = functools.partial(self._in_parts, self._local, real, draws)
+        collect = functools.partial(in_parts, self._training.accumulation, self._local, real, draws)
         return [Update("generator", LOSS, collect, "generator", after=functools.partial(self.follow, kept))]
 
     def _local(self, real: Tensors, draws: Tensors) -> Local:
