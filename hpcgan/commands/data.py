@@ -12,14 +12,15 @@ import inspect
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.commands import arguments
 from hpcgan.config.base import option_of
-from hpcgan.config.flags import add_flags, keywords_of, section
+from hpcgan.config.flags import add_flags, keywords_of, reader, section
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
 from hpcgan.system.parser import Parser
@@ -158,11 +159,18 @@ def _add_import_parser(kinds: Any) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    shared_options: list[str] = []  # what several importers have is one option for all of them
+    added: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
-        add_flags(parser.add_argument_group(f"of {importer.title}"), OPTIONS, importer, leave_out=shared_options)
-        shared_options += importer.model_fields
+        group = parser.add_argument_group(f"of {importer.title}")
+        add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(known))
+        added += importer.model_fields
     parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def _shared(importers: Iterable[type[Importer]]) -> set[str]:
+    """The options of several importers: which one reads their values, only the file says."""
+    numbers = Counter(key for importer in importers for key in importer.model_fields)
+    return {key for key, number in numbers.items() if number > 1}
 
 
 def _add_export_parser(kinds: Any) -> None:
@@ -275,6 +283,12 @@ def _import(args: argparse.Namespace) -> int:
         for name in options.keys() & other.model_fields.keys() - importer.model_fields.keys():
             flag = name.replace("_", "-")
             raise InputError(f"{paths[0]}: --{flag} is for {other.title}; this is one of the {importer.title}")
+    for name in options.keys() & _shared(importers()):
+        if isinstance(options[name], str):
+            try:
+                options[name] = reader(importer, name)(options[name])
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"argument --{name.replace('_', '-')}: {error}") from None
     notes: list[str] = []
     with ProgressDisplay("importing") as progress:
         is_new = section(OPTIONS, importer, options).import_files(paths, args.out, args.force, progress, notes.append)

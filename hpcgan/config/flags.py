@@ -25,7 +25,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def add_flags(
-    parser: argparse._ActionsContainer, name: str, model: type[Section], leave_out: Collection[str] = ()
+    parser: argparse._ActionsContainer,
+    name: str,
+    model: type[Section],
+    leave_out: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> None:
     """Add an option for each key of a section.
 
@@ -38,6 +42,8 @@ def add_flags(
         The section.
     leave_out : collection of str
         Keys that the command does not heed.
+    as_text : collection of str
+        Keys whose values are not read yet, since it is not known of which section they are.
     """
     for key, field in model.model_fields.items():
         if key in leave_out:
@@ -46,10 +52,12 @@ def add_flags(
         settings: dict[str, Any] = {"dest": f"{name}.{key}", "help": _help(field, option.metavar)}
         if isinstance(field.default, bool):
             settings.update(action="store_const", const=not field.default)
+        elif key in as_text:
+            settings.update(metavar=option.metavar or "N")
         elif typing.get_origin(kind) is typing.Literal:
             settings.update(choices=typing.get_args(kind), metavar=option.metavar or None)
         else:
-            settings.update(type=_reader(model, key), metavar=option.metavar or "N")
+            settings.update(type=reader(model, key), metavar=option.metavar or "N")
             if typing.get_origin(kind) is tuple and ... in typing.get_args(kind):  # of any length: options add up
                 settings.update(action="extend")
         parser.add_argument(f"--{option.flag}", **settings)
@@ -134,8 +142,8 @@ def _help(field: FieldInfo, metavar: str) -> str:
     return text.replace("%", "%%")
 
 
-def _reader(model: type[Section], key: str) -> Callable[[str], Any]:
-    """A type of argument: what the section takes for a key, as a plain value."""
+def reader(model: type[Section], key: str) -> Callable[[str], Any]:
+    """A type of argument: what the section takes for a key, as a plain value; it raises `ArgumentTypeError`."""
 
     def read(text: str) -> Any:
         try:

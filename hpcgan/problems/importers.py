@@ -14,14 +14,17 @@ from hpcgan.problems.discovery import PROBLEMS
 def importers() -> list[type[Importer]]:
     """Every importer that a problem declares, those of hpcgan first; what is none is warned of and left out."""
     places = dict.fromkeys(place for problem in PROBLEMS.all() for place in problem.importers)
-    return loadable({place: functools.partial(_importer, place) for place in places})
+    keys = dict.fromkeys(("help", "out", "force"), "")
+    return loadable({place: functools.partial(_importer, place, keys) for place in places})
 
 
-def _importer(place: str) -> type[Importer]:
+def _importer(place: str, keys: dict[str, str]) -> type[Importer]:
+    """The importer at a place; `keys` are the fields by their options, to which its own are added."""
     what = f"importer ({place})"
     importer: type[Importer] = load_class(place, what, Importer, ("title", "needs"))
-    for key, field in importer.model_fields.items():
-        flag = option_of(key, field).flag
-        if flag in ("help", "out", "force"):
+    own = {option_of(key, field).flag: key for key, field in importer.model_fields.items()}
+    for flag, key in own.items():
+        if keys.get(flag, key) != key:
             raise InputError(f"{what}: 'hpcgan data import' has --{flag} already; give its field another name")
+    keys.update(own)
     return importer

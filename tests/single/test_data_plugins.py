@@ -14,7 +14,8 @@ from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.problems.importers import importers
 
 HEAD = """
-from typing import ClassVar
+from typing import Annotated, ClassVar
+from hpcgan.config.base import Option
 from hpcgan.data.generators import Generator
 from hpcgan.data.importers import Importer
 from hpcgan.problems.cosmo.problem import CosmoProblem
@@ -69,6 +70,7 @@ BROKEN = {
     "no title": (of_importer("title: ClassVar[str] = None"), "has no text as its title"),
     "no importer": (of_importer("pass", "Whole"), "is no subclass of hpcgan.data.importers.Importer"),
     "out": (of_importer("out: int = 1"), "has --out already"),
+    "flag": (of_importer("w: Annotated[int, Option(flag='weight')] = 1"), "has --weight already"),
     "layouts": (problem("layouts = CosmoProblem.layouts[0]"), "its layouts are no tuple"),
     "generators": (problem("generators = ('HERE:Whole',)"), "its generators are no mapping"),
     "importers": (problem("importers = 'HERE:Reader'"), "its importers are no tuple"),
@@ -89,6 +91,18 @@ def test_what_is_broken_is_warned_of_and_left_out(
     assert message in warnings[0]
     assert package in warnings[0]
     assert "absent.h5: no such file" in error
+
+
+@pytest.mark.parametrize("package", [of_importer("weight: str = ''\n    label: bool = False")], indirect=True)
+@pytest.mark.parametrize(("weight", "message"), [("1e300", "give at most 1e+09"), ("a", "is not a number")])
+def test_the_importer_of_a_file_reads_options_that_others_have_too(
+    package: str, weight: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    towers = Path(__file__).parents[1] / "data" / "rpv_1400_850_towers.root"
+    assert main(["data", "import", str(towers), "--weight", weight, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "argument --weight: " in error
+    assert message in error
 
 
 @pytest.mark.parametrize("package", [of_generator("jobs: int = 1"), of_importer("pass")], indirect=True)
