@@ -13,7 +13,7 @@ import functools
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -35,18 +35,28 @@ class Plugins:
         checkout on `PYTHONPATH`, which has no metadata, has them as well.
     is_one : callable(class) -> bool
         Whether something is a class of this kind.
+    fault : callable(class) -> str
+        What is wrong with a class of this kind, "" where nothing is.
     """
 
     def __init__(
-        self, group: str, noun: str, shipped: Mapping[str, str], is_one: Callable[[Any], bool] = lambda plugin: True
+        self,
+        group: str,
+        noun: str,
+        shipped: Mapping[str, str],
+        is_one: Callable[[Any], bool] = lambda plugin: True,
+        fault: Callable[[Any], str] = lambda plugin: "",
     ) -> None:
         self.group, self.noun = group, noun
         self._shipped = {name: EntryPoint(name, value, group) for name, value in shipped.items()}
-        self._is_one = is_one
+        self._is_one, self._fault = is_one, fault
 
     def entry_points(self) -> dict[str, EntryPoint]:
-        """All entry points by name, those of hpcgan first; no other package may take one of its names."""
+        """All entry points by name, those of hpcgan first; of another package that takes one of its names is warned."""
         installed = {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+        for name in sorted(installed.keys() & self._shipped.keys()):
+            if installed[name].value != self._shipped[name].value:
+                warn_once(f"{self.noun} '{name}' ({installed[name].value}): hpcgan has one of this name; left out")
         return {**self._shipped, **{name: installed[name] for name in sorted(installed.keys() - self._shipped.keys())}}
 
     def names(self) -> list[str]:
@@ -86,6 +96,9 @@ class Plugins:
         cls = load(point.value, what)
         if not isinstance(cls, type) or not self._is_one(cls):
             raise InputError(f"{what}: is no class of a {self.noun}")
+        fault = undefined(cls) or self._fault(cls)
+        if fault:
+            raise InputError(f"{what}: {fault}")
         return cls
 
 
@@ -117,17 +130,46 @@ def load(place: str, what: str) -> Any:
         raise InputError(f"{what}: module {module} has no '{attribute}'") from None
 
 
+def load_class(place: str, what: str, base: type[Any], texts: Collection[str]) -> Any:
+    """The subclass of `base` at a place; it has the attributes `texts`.
+
+    Raises
+    ------
+    InputError
+        As `load`; or it is something else, or something of it is not defined.
+    """
+    cls = load(place, what)
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        raise InputError(f"{what}: is no subclass of {base.__module__}.{base.__name__}")
+    missing = ", ".join(name for name in texts if not isinstance(getattr(cls, name, None), str))
+    fault = undefined(cls) or (missing and f"has no text as its {missing}")
+    if fault:
+        raise InputError(f"{what}: {fault}")
+    return cls
+
+
+def undefined(cls: type[Any]) -> str:
+    """Which abstract methods a class leaves out, for a message; "" where it has all."""
+    names = sorted(getattr(cls, "__abstractmethods__", ()))
+    return f"does not define {', '.join(names)}" if names else ""
+
+
 def loadable(loaders: Mapping[str, Callable[[], Any]]) -> list[Any]:
     """What loads, in order; what does not is warned of, once in a process: a broken package hides no other."""
     loaded = []
-    for name, loader in loaders.items():
+    for loader in loaders.values():
         try:
             loaded.append(loader())
         except InputError as error:
-            if name not in _warned:
-                _warned.add(name)
-                print(f"warning: {error}", file=sys.stderr)
+            warn_once(str(error))
     return loaded
+
+
+def warn_once(text: str) -> None:
+    """Warn on standard error, once in a process."""
+    if text not in _warned:
+        _warned.add(text)
+        print(f"warning: {text}", file=sys.stderr)
 
 
 _warned: set[str] = set()

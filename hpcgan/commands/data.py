@@ -12,13 +12,15 @@ import inspect
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.commands import arguments
-from hpcgan.config.flags import add_flags, keywords_of, section
+from hpcgan.config.base import option_of
+from hpcgan.config.flags import add_flags, keywords_of, reader, section
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
 from hpcgan.system.parser import Parser
@@ -26,6 +28,9 @@ from hpcgan.system.parser import Parser
 if TYPE_CHECKING:
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
+
+OTHER_COMMANDS = ("import", "export", "info")
+"""Names that no generator may have."""
 
 OPTIONS = "options"
 """Under which name the fields of a generator or an importer are parsed."""
@@ -74,7 +79,8 @@ class DataParser(Parser):
     def _add_subcommands(self, place: str | None) -> None:
         kinds = self.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=Parser)
         for name, generator in _generators(place).items():
-            kind = kinds.add_parser(name, help=generator.summary, description=inspect.getdoc(generator))
+            summary = generator.summary.replace("%", "%%")
+            kind = kinds.add_parser(name, help=summary, description=inspect.getdoc(generator))
             add_flags(kind, OPTIONS, generator)
             _add_generation_options(kind, generator.noun)
             kind.set_defaults(generator=generator)
@@ -85,27 +91,42 @@ class DataParser(Parser):
 
 def _generators(place: str | None) -> dict[str, type[Generator]]:
     """Generators by name: of all problems, and of the one at `package.module:Class`, if one is given."""
+    from hpcgan.plugins import loadable, warn_once
     from hpcgan.problems.discovery import PROBLEMS
 
-    places: dict[str, str] = {}
+    places = dict.fromkeys(OTHER_COMMANDS, "")
     for problem in PROBLEMS.all():
-        places |= {name: generator for name, generator in problem.generators.items() if name not in places}
-    known = {name: generator for name, where in places.items() for generator in _loaded([where], f"generator '{name}'")}
+        for name, where in problem.generators.items():
+            if places.setdefault(name, where) != where:
+                warn_once(f"generator '{name}' ({where}): there is another 'hpcgan data {name}'; left out")
+    known = {
+        name: generator
+        for name, where in places.items()
+        if where
+        for generator in loadable({name: functools.partial(_generator, where, f"generator '{name}' ({where})")})
+    }
     own = [] if place is None else list(PROBLEMS.get(place).generators.values())
-    return {**known, **{str(place): generator for generator in _loaded(own[:1], f"generator of '{place}'")}}
+    return {**known, **{str(place): _generator(where, f"generator of '{place}' ({where})") for where in own[:1]}}
 
 
-def importers() -> list[type[Importer]]:
-    """The importers of all problems."""
-    from hpcgan.problems.discovery import PROBLEMS
+def _generator(place: str, what: str) -> type[Generator]:
+    """The generator at a place.
 
-    return _loaded(dict.fromkeys(place for problem in PROBLEMS.all() for place in problem.importers), "importer")
+    Raises
+    ------
+    InputError
+        It is none, or one of its options is there already.
+    """
+    from hpcgan.data.generators import Generator
+    from hpcgan.plugins import load_class
 
-
-def _loaded(places: Iterable[str], what: str) -> list[Any]:
-    from hpcgan.plugins import load, loadable
-
-    return loadable({place: functools.partial(load, place, f"{what} ({place})") for place in places})
+    generator: type[Generator] = load_class(place, what, Generator, ("summary", "noun"))
+    flags = ["help", "out", "seed", "jobs", "force", generator.noun]
+    flags += [option_of(key, field).flag for key, field in generator.model_fields.items()]
+    twice = [flag for number, flag in enumerate(flags) if flag in flags[:number]]
+    if twice:
+        raise InputError(f"{what}: 'hpcgan data' has an option --{twice[0]} already; give its field another name")
+    return generator
 
 
 def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
@@ -126,8 +147,10 @@ def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
 
 
 def _add_import_parser(kinds: Any) -> None:
+    from hpcgan.problems.importers import importers
+
     known = importers()
-    titles = ", ".join(importer.title for importer in known)
+    titles = ", ".join(importer.title for importer in known).replace("%", "%%")
     parser = kinds.add_parser(
         "import",
         help=f"import {titles}",
@@ -136,11 +159,18 @@ def _add_import_parser(kinds: Any) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    shared_options: list[str] = []  # what several importers have is one option for all of them
+    added: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
-        add_flags(parser.add_argument_group(f"of {importer.title}"), OPTIONS, importer, leave_out=shared_options)
-        shared_options += importer.model_fields
+        group = parser.add_argument_group(f"of {importer.title}")
+        add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(known))
+        added += importer.model_fields
     parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def _shared(importers: Iterable[type[Importer]]) -> set[str]:
+    """The options of several importers: which one reads their values, only the file says."""
+    numbers = Counter(key for importer in importers for key in importer.model_fields)
+    return {key for key, number in numbers.items() if number > 1}
 
 
 def _add_export_parser(kinds: Any) -> None:
@@ -244,6 +274,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from hpcgan.data.workers import ProgressDisplay
+    from hpcgan.problems.importers import importers
 
     paths = [Path(file) for file in args.files]
     importer = _importer_of(paths[0])
@@ -252,6 +283,12 @@ def _import(args: argparse.Namespace) -> int:
         for name in options.keys() & other.model_fields.keys() - importer.model_fields.keys():
             flag = name.replace("_", "-")
             raise InputError(f"{paths[0]}: --{flag} is for {other.title}; this is one of the {importer.title}")
+    for name in options.keys() & _shared(importers()):
+        if isinstance(options[name], str):
+            try:
+                options[name] = reader(importer, name)(options[name])
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"argument --{name.replace('_', '-')}: {error}") from None
     notes: list[str] = []
     with ProgressDisplay("importing") as progress:
         is_new = section(OPTIONS, importer, options).import_files(paths, args.out, args.force, progress, notes.append)
@@ -271,12 +308,20 @@ def _importer_of(path: Path) -> type[Importer]:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    import h5py
+
+    from hpcgan.data.storage import names, open_file
+    from hpcgan.problems.importers import importers
+
     known = importers()
     importer = next((importer for importer in known if importer.recognise(path)), None)
     if importer is None:
-        titles = ", ".join(importer.title for importer in known)
+        kinds = ", ".join(importer.title + (f" ({importer.needs})" if importer.needs else "") for importer in known)
         what = "is a folder" if path.is_dir() else "is of no known kind"
-        raise InputError(f"{path}: {what}; known are {titles}")
+        if path.is_file() and h5py.is_hdf5(path):
+            with open_file(path) as file:
+                what += f" (it holds: {names(file)})"
+        raise InputError(f"{path}: {what}; known are {kinds}")
     return importer
 
 
@@ -327,19 +372,11 @@ def describe(path: Path, picture: Path | None = None) -> str:
     Raises
     ------
     InputError
-        The file cannot be used; one that can be imported is said to be that.
+        As `layout_of`, or the file cannot be used.
     """
     from hpcgan.problems.layouts import layout_of
 
-    try:
-        layout = layout_of(path)
-    except InputError:
-        kinds = (importer.recognise(path) for importer in importers())
-        kind = next((kind for kind in kinds if kind), None)
-        if kind is None:
-            raise
-        raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it") from None
-    return layout.describe(path, picture)
+    return layout_of(path).describe(path, picture)
 
 
 def _fingerprint(file: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -24,7 +25,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def add_flags(
-    parser: argparse._ActionsContainer, name: str, model: type[Section], leave_out: Collection[str] = ()
+    parser: argparse._ActionsContainer,
+    name: str,
+    model: type[Section],
+    leave_out: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> None:
     """Add an option for each key of a section.
 
@@ -37,19 +42,23 @@ def add_flags(
         The section.
     leave_out : collection of str
         Keys that the command does not heed.
+    as_text : collection of str
+        Keys whose values are not read yet, since it is not known of which section they are.
     """
     for key, field in model.model_fields.items():
         if key in leave_out:
             continue
-        option = option_of(key, field)
-        settings: dict[str, Any] = {"dest": f"{name}.{key}", "help": _help(field)}
+        option, kind = option_of(key, field), _without_none(field.annotation)
+        settings: dict[str, Any] = {"dest": f"{name}.{key}", "help": _help(field, option.metavar)}
         if isinstance(field.default, bool):
             settings.update(action="store_const", const=not field.default)
-        elif typing.get_origin(field.annotation) is typing.Literal:
-            settings.update(choices=typing.get_args(field.annotation))
+        elif key in as_text:
+            settings.update(metavar=option.metavar or "N")
+        elif typing.get_origin(kind) is typing.Literal:
+            settings.update(choices=typing.get_args(kind), metavar=option.metavar or None)
         else:
-            settings.update(type=_reader(model, key), metavar=option.metavar or "N")
-            if isinstance(field.default, tuple):
+            settings.update(type=reader(model, key), metavar=option.metavar or "N")
+            if typing.get_origin(kind) is tuple and ... in typing.get_args(kind):  # of any length: options add up
                 settings.update(action="extend")
         parser.add_argument(f"--{option.flag}", **settings)
 
@@ -116,16 +125,25 @@ def section(
         raise InputError(reason) from None
 
 
-def _help(field: FieldInfo) -> str:
-    text = field.description or ""
-    default = field.default
-    if default in (None, (), "") or isinstance(default, bool):
-        return text.replace("%", "%%")
-    return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
+def _without_none(annotation: Any) -> Any:
+    """The type of a value that is given: X of `X | None`."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+    return kinds[0] if len(kinds) == 1 else annotation
 
 
-def _reader(model: type[Section], key: str) -> Callable[[str], Any]:
-    """A type of argument: what the section takes for a key, as a plain value."""
+def _help(field: FieldInfo, metavar: str) -> str:
+    text, default = field.description or "", field.default
+    if default not in (None, (), "") and not isinstance(default, bool):
+        values = default if isinstance(default, tuple) else (default,)
+        texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        text += f" (default: {(':' if ':' in metavar else ',').join(texts)})"
+    return text.replace("%", "%%")
+
+
+def reader(model: type[Section], key: str) -> Callable[[str], Any]:
+    """A type of argument: what the section takes for a key, as a plain value; it raises `ArgumentTypeError`."""
 
     def read(text: str) -> Any:
         try:
@@ -147,6 +165,10 @@ def _reason(text: str, error: ValidationError) -> str:
         return f"'{text}' is not a whole number"
     if first["type"] == "float_parsing":
         return f"'{text}' is not a number"
+    if first["type"] == "finite_number":
+        return f"'{text}' is not a finite number"
+    if first["type"] == "literal_error":
+        return f"'{text}': give {limits['expected']}"
     for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if bound in limits:
             return f"{text}: give {words} {limits[bound]:g}"

@@ -134,10 +134,10 @@ def make_data_set(
 class Generator(Section, ABC):
     """A kind of data set that `hpcgan data NAME` makes; its fields, which need defaults, are the command's options.
 
-    `pt_hat_min` is `--pt-hat-min`, a tuple is an option that may be repeated, a `Literal` a choice; a validator takes a
-    text of the command line apart. The class's docstring is the command's description, `summary` its line in the list
-    of commands. The command has besides `--out`, `--seed`, `--jobs`, `--force` and the number of samples, which is
-    called as `noun` says.
+    `pt_hat_min` is `--pt-hat-min`, a tuple of any length is an option that may be repeated, a `Literal` a choice; a
+    validator takes a text of the command line apart. The class's docstring is the command's description, `summary` its
+    line in the list of commands. The command has besides `--out`, `--seed`, `--jobs`, `--force` and the number of
+    samples, which is called as `noun` says.
     """
 
     summary: ClassVar[str]

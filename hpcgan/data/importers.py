@@ -18,9 +18,12 @@ class Importer(Section, ABC):
     ----------
     title : str
         What it reads, for messages, such as `Delphes files`.
+    needs : str
+        What files of its kinds hold, such as `CaloChallenge: incident_energies, showers`; "" for nothing to say.
     """
 
     title: ClassVar[str]
+    needs: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod

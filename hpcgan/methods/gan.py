@@ -19,6 +19,7 @@ import tensorflow as tf
 from hpcgan import rng
 from hpcgan.comm.base import Comm
 from hpcgan.config import Config
+from hpcgan.errors import InputError
 from hpcgan.methods import instance_noise
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve, StepResult
 from hpcgan.methods.losses import LOSSES
@@ -318,7 +319,11 @@ class Gan(UpdateMethod):
         return {G_LOSS: loss + auxiliary, AUXILIARY: auxiliary}
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
-        return {k: sample[k] for k, spec in self._problem.schema.items() if spec.role == "condition"}
+        names = [name for name, spec in self._problem.schema.items() if spec.role == "condition"]
+        missing = ", ".join(name for name in names if name not in sample)
+        if missing:
+            raise InputError(f"problem '{self._problem.name}': its encode has to return the conditions, too: {missing}")
+        return {name: sample[name] for name in names}
 
 
 def _noise_of(turn: int) -> str:

@@ -112,6 +112,9 @@ class Problem(ABC):
         file = file_of(path, split)
         if not file.is_file():
             maker = next(iter(self.generators), None)
+            place = f"{type(self).__module__}:{type(self).__qualname__}"
+            if all(place != point.value for point in PROBLEMS.entry_points().values()):
+                maker = maker and place  # its generators have no names
             hint = "" if maker is None else f"; make it with 'hpcgan data {maker} --out {path} ...'"
             raise InputError(f"{file}: no such file{hint}")
         return file
@@ -170,7 +173,10 @@ class Problem(ABC):
     def encode_conditions(self, conditions: Sample) -> Sample:
         """`encode` for the conditions alone, which a generator is given."""
         if self.conditions:
-            raise NotImplementedError(f"problem '{self.name}' does not encode its conditions")
+            raise InputError(
+                f"problem '{self.name}' has conditions ({', '.join(self.conditions)}), so its class has to define "
+                "encode_conditions"
+            )
         return {}
 
     def check_conditions(self, conditions: Sample) -> None:

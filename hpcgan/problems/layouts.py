@@ -10,6 +10,7 @@ from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.storage import names, open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.problems.discovery import PROBLEMS
+from hpcgan.problems.importers import importers
 
 
 def layouts() -> list[Layout]:
@@ -26,15 +27,19 @@ def layout_of(path: str | os.PathLike[str]) -> Layout:
         No such file, not HDF5, or of no layout; one of another program is said to be that.
     """
     path = Path(path)
-    with open_file(path) as file, readable(path, "the list of data sets"):
-        for layout in layouts():
-            if layout.recognises(file):
-                return layout
-        held = names(file)
-    raise InputError(
-        f"{path}: of no known layout (it holds: {held}); known are "
-        + ", ".join(f"{layout.title} ({'top' if layout.group == '/' else layout.group})" for layout in layouts())
-    )
+    known = layouts()
+    try:
+        with open_file(path) as file, readable(path, "the list of data sets"):
+            for layout in known:
+                if layout.recognises(file):
+                    return layout
+            groups = ", ".join(f"{layout.title} ({'top' if layout.group == '/' else layout.group})" for layout in known)
+            raise InputError(f"{path}: of no known layout (it holds: {names(file)}); known are {groups}")
+    except InputError:
+        kind = next(filter(None, (importer.recognise(path) for importer in importers())), None)
+        if kind is None:
+            raise
+        raise InputError(f"{path}: {kind}; hpcgan data import makes a data set of it") from None
 
 
 def problem_of(path: str | os.PathLike[str]) -> str:

@@ -77,7 +77,7 @@ class Numbers:
     Parameters
     ----------
     report : dict
-        Content of the JSON file. A path is its keys and indices, joined by dots.
+        Content of the JSON file. A path is its keys and indices, joined by dots; keys may have dots themselves.
     """
 
     def __init__(self, report: dict[str, Any]) -> None:
@@ -86,8 +86,14 @@ class Numbers:
     def get(self, key: str) -> Any:
         """What stands at a path."""
         value: Any = self.report
-        for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list) else value[part]
+        while key:
+            if isinstance(value, list):
+                part = key.partition(".")[0]
+                value = value[int(part)]
+            else:
+                part = max((name for name in value if f"{key}.".startswith(f"{name}.")), key=len, default=key)
+                value = value[part]
+            key = key[len(part) + 1 :]
         return value
 
     def number(self, key: str, spec: str = ".3g") -> Markup:

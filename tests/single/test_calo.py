@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.commands.data import describe
+from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
@@ -103,13 +104,13 @@ def test_showers_go_to_the_splits_in_order(folder: Path) -> None:
 
 @pytest.mark.parametrize("cache_mb", [0, 100])
 def test_the_source_reads_at_random(folder: Path, cache_mb: int) -> None:
-    source = calo.source(folder / "train.h5", PUBLISHED, cache_mb)
+    source = TensorSource(folder / "train.h5", calo.schema_of(PUBLISHED), cache_mb, calo.ROOT)
     indices = np.array([7, 0, 7, 11])
     assert len(source) == 12
     assert equal(source.read(indices), {name: values[:12][indices] for name, values in some(20).items()})
     source.close()
     with pytest.raises(InputError, match=r"needed are 48x192,48x48,24x24; hpcgan data import --segmentation"):
-        calo.source(folder / "train.h5", FINE)
+        open_showers(folder / "train.h5", FINE)
 
 
 def test_any_segmentation(tmp_path: Path) -> None:

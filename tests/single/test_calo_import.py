@@ -364,7 +364,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["import", str(DATA / "rpv_1400_850_towers.root"), "--particle", "gamma"], "--particle is for files of"),
         (["import", str(GAMMA), "--segmentation", "7x7,7x7,7x7"], "cannot be summed"),
         (["import", str(GAMMA), "--segmentation", "coarse"], "segmentation 'coarse': use published"),
-        (["export", str(GAMMA)], "of no known layout (it holds: cell, counts"),
+        (["export", str(GAMMA)], "holds Geant4 showers; hpcgan data import makes a data set of it"),
         (["export", str(DATA)], "holds none of train.h5"),
     ],
 )

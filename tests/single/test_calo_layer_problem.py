@@ -175,7 +175,7 @@ def test_generate_writes_showers_for_given_energies(reference, tmp_path, capsys)
     with tensors.open_tensors(out) as file:
         made = file.read()
         assert (file.attrs["problem"], file.attrs["segmentation"]) == ("calo_layer", "12x6")
-        assert [file.unit(name) for name in ("layer_2", "energy")] == ["MeV", "GeV"]
+        assert [spec.unit for spec in map(file.schema.get, ("layer_2", "energy"))] == ["MeV", "GeV"]
     np.testing.assert_array_equal(made["energy"], np.full((10, 1), 3.0, np.float32))
     assert made["layer_2"].shape == (10, 12, 6)
     assert made["layer_2"].min() == 0.0

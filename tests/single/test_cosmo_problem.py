@@ -269,6 +269,12 @@ def test_info(folder, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+class Nameless(CosmoProblem):
+    """A problem that is given by its place."""
+
+    conditions = ("side",)
+
+
 def test_maps_that_do_not_fit_are_refused(folder, tmp_path):
     other = CosmoProblem(CosmoModel(side=64))
     message = r"train\.h5: holds maps of 32 x 32 pixels, the model is for 64 x 64; set model\.side=32"
@@ -276,6 +282,10 @@ def test_maps_that_do_not_fit_are_refused(folder, tmp_path):
         other.open(folder, "train")
     with pytest.raises(InputError, match=message):
         other.validate(folder, "train")
+    with pytest.raises(InputError, match=r"make it with 'hpcgan data \S*test_cosmo_problem:Nameless --out"):
+        Nameless(CosmoModel()).existing(tmp_path, "train")
+    with pytest.raises(InputError, match=r"'cosmo' has conditions \(side\), so its class has to define encode_cond"):
+        Nameless(CosmoModel()).encode_conditions({})
     with pytest.raises(InputError, match=r"no such file; make it with 'hpcgan data cosmo"):
         SMALL.open(tmp_path, "train")
     for name, values, message in (

@@ -158,6 +158,8 @@ def test_info_of_files_of_other_people(tmp_path: Path, capsys: pytest.CaptureFix
         (["rpv", "--mass-grid", "5000:9000:500,850", "--events", "1000"], "too heavy"),
         (["import", str(SAMPLE), "--mass", "850,1400"], "a gluino of 850 GeV cannot decay to it"),
         (["qcd", "--pt-hat-min", "1e9", "--events", "10"], "pt_hat_min"),
+        (["import", str(SAMPLE), "--weight", "1e300"], "give at most 1e+09"),
+        (["import", str(SAMPLE), "--weight", "-1e10"], "give at least -1e+09"),
         (["import", "none.root"], r"none.root: no such file"),
         (["import", str(SAMPLE), str(SAMPLE)], "named twice"),
     ],
@@ -181,6 +183,21 @@ def test_bad_info(tmp_path: Path, rpv: Path, capsys: pytest.CaptureFixture[str])
         assert main(["data", "info", str(tmp_path / target)]) == 2
         assert message in capsys.readouterr().err
     assert main(["data", "info", str(rpv), "--picture", "p.png"]) == 2
+
+
+def test_files_of_other_programs_are_told_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, geant4 = tmp_path / "other.h5", tmp_path / "geant4.h5"
+    with h5py.File(other, "w") as file:
+        file["mine"] = [1]
+    with h5py.File(geant4, "w") as file:
+        file["cell"] = [1]
+    assert main(["data", "import", str(other), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "other.h5: is of no known kind (it holds: mine); known are " in message
+    assert "CaloChallenge: incident_energies, showers" in message
+    for path, kind in ((geant4, "holds Geant4 showers"), (SAMPLE, "is a ROOT file")):
+        assert main(["evaluate", "--real", str(path), "--fake", str(other), "--out", str(tmp_path / "report")]) == 2
+        assert f"{path}: {kind}; hpcgan data import makes a data set of it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from typing import Annotated, Any, Literal
 
 import pytest
 import tiny
+from pydantic import Field, field_validator
 
 from hpcgan import config, yamlio
 from hpcgan.commands import cli
 from hpcgan.config import JobSection, ScalingSection, SweepSection, flags
-from hpcgan.config.base import option_of
+from hpcgan.config.base import Option, Section, option_of
 from hpcgan.errors import InputError
 from hpcgan.interactive.sweep import Sweep
+from hpcgan.system.parser import Parser
 
 SECTIONS = {"job": JobSection, "sweep": SweepSection, "scaling": ScalingSection}
 #: A value of each key that has not a number: as on the command line, and what it is.
@@ -54,6 +57,41 @@ def test_an_option_an_override_and_a_keyword_are_the_same(name, key):
     assert by_flag.model_dump(mode="json")[key] == value
     assert flags.as_overrides(name, by_keyword) == [override]
     assert by_flag.model_copy(update={key: field.default}) == model()
+
+
+class Kinds(Section):
+    """Kinds of fields that the sections of hpcgan have few of."""
+
+    window: Annotated[tuple[float, float], Option(metavar="LOW:HIGH")] = Field((1.0, 100.0), description="100% of it")
+    points: tuple[float, ...] = ()
+    particle: Annotated[Literal["gamma", "eplus"] | None, Option(metavar="PARTICLE")] = None
+    parts: tuple[Literal["a", "b"], ...] = ("a", "b")
+    minimum: float = 0.5
+
+    @field_validator("window", "points", "parts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.replace(":", ",").split(",") if isinstance(value, str) else value
+
+
+def test_kinds_of_fields(capsys):
+    parser = Parser(prog="x")
+    flags.add_flags(parser, "kinds", Kinds)
+    words = "--window 1:2 --window 3:4 --points 1 --points 2,3 --particle gamma"
+    values = flags.keywords_of(parser.parse_args(words.split()), "kinds")
+    assert values == {"window": [3, 4], "points": [1, 2, 3], "particle": "gamma"}
+    shown = " ".join(parser.format_help().split())
+    for text in ("100% of it (default: 1:100)", "(default: a,b)", "(default: 0.5)", "--particle PARTICLE"):
+        assert text in shown
+    for line, message in (
+        ("--minimum nan", "argument --minimum: 'nan' is not a finite number"),
+        ("--window 1:inf", "argument --window: 'inf' is not a finite number"),
+        ("--particle muon", "argument --particle: 'muon' does not exist; choose one of: gamma, eplus"),
+        ("--parts a,c", "argument --parts: 'c': give 'a' or 'b'"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(line.split())
+        assert message in capsys.readouterr().err
 
 
 def test_what_is_not_given_is_no_override():

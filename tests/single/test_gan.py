@@ -8,11 +8,13 @@ tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.config import AdamConfig  # noqa: E402
+from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods import average  # noqa: E402
 from hpcgan.methods.adam import Adam  # noqa: E402
 from hpcgan.methods.gan import METRICS, SATURATION, Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402
+from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
 RATES = {"generator": 2e-4, "discriminator": 1e-4}
@@ -21,6 +23,12 @@ RATES = {"generator": 2e-4, "discriminator": 1e-4}
 def _gan(seed=1, comm=None, model=None, **training):
     problem = RpvProblem(RpvModel(filters=2, latent_dim=3, **(model or {})))
     return Gan(problem, GanSettings(batch_size=4, **training), comm or SerialComm(), seed)
+
+
+def test_a_problem_that_does_not_encode_its_conditions_is_told_so():
+    gan = Gan(ConditionalProblem(ConditionalModel(filters=2, latent_dim=3)), GanSettings(batch_size=4), SerialComm(), 1)
+    with pytest.raises(InputError, match="'conditional': its encode has to return the conditions, too: mGlu, mNeu"):
+        _step(gan)
 
 
 def _real(n=4, dtype="float32"):

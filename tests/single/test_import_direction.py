@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "hpcgan.__main__": {"hpcgan.commands"},
     "hpcgan.commands": {"hpcgan.api", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay", "hpcgan.training",
                         "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.base",
-                        "hpcgan.problems.discovery", "hpcgan.problems.events", "hpcgan.problems.layouts",
-                        "hpcgan.problems.run_data", "hpcgan.data", "hpcgan.config"},
+                        "hpcgan.problems.discovery", "hpcgan.problems.events", "hpcgan.problems.importers",
+                        "hpcgan.problems.layouts", "hpcgan.problems.run_data", "hpcgan.data", "hpcgan.config"},
     "hpcgan.interactive": {"hpcgan.api", "hpcgan.sweep", "hpcgan.launch", "hpcgan.evaluation.epoch_samples",
                            "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config",
                            "hpcgan.schedule"},
@@ -68,7 +68,8 @@ MAY_IMPORT = {
     # Which files a run was trained with: what only its problem and its directory together know.
     "hpcgan.problems.run_data": {"hpcgan.problems.base", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     "hpcgan.problems.events": {"hpcgan.problems.base", "hpcgan.metrics", "hpcgan.data"},
-    "hpcgan.problems.layouts": {"hpcgan.problems.discovery", "hpcgan.data"},
+    "hpcgan.problems.layouts": {"hpcgan.problems.discovery", "hpcgan.problems.importers", "hpcgan.data"},
+    "hpcgan.problems.importers": {"hpcgan.problems.discovery", "hpcgan.data.importers", "hpcgan.config.base"},
     "hpcgan.problems.base": {"hpcgan.problems.discovery", "hpcgan.metrics", "hpcgan.data"},
     "hpcgan.problems.discovery": set(),  # finds problems by their names
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.runs.records"},

@@ -31,6 +31,13 @@ def test_numbers_carry_their_value_and_their_path():
     assert numbers.spread("rows.1").endswith('± <data value="0.25" data-key="rows.1.std">0.25</data>')
 
 
+def test_names_may_have_dots():
+    numbers = Numbers({"parts": {"pt": {"mean": 1}, "pt.0.5": {"mean": 2}}, "rows": [{"a.b": 3}]})
+    assert [numbers.get(key) for key in ("parts.pt.mean", "parts.pt.0.5.mean", "rows.0.a.b")] == [1, 2, 3]
+    with pytest.raises(KeyError):
+        numbers.get("parts.eta.mean")
+
+
 def test_a_name_that_a_template_spells_wrongly_is_an_error():
     with pytest.raises(jinja2.UndefinedError, match="no attribute 'mu'"):
         render("overlay.html.j2", {"created": "2026-01-01T00:00:00"}, [], [])

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcgan import plugins
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import InputError
@@ -20,6 +21,14 @@ from hpcgan.problems.cosmo.problem import CosmoProblem
 from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.problems.layouts import problem_of
 
+ABSTRACT = """
+import abc
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def a(self): ...
+    @abc.abstractmethod
+    def b(self): ...
+"""
 SHIPPED = {"one": "collections:OrderedDict"}
 
 
@@ -27,13 +36,14 @@ SHIPPED = {"one": "collections:OrderedDict"}
 def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     """A shipped class, and what packages of other people declare."""
     (tmp_path / "others").mkdir()
-    modules = {"__init__": "", "good": "class Two:\n    class Inner: ...\nvalue = 3", "bad": "1 / 0",
+    modules = {"__init__": "", "good": "class Two:\n    class Inner: ...\nvalue = 3\n" + ABSTRACT, "bad": "1 / 0",
                "lacking": "import no_such_module", "odd": "raise AttributeError('x')"}  # fmt: skip
     for name, text in modules.items():
         (tmp_path / "others" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     points = [("two", "others.good:Two"), ("one", "others.good:Two"), ("bad", "others.bad:X")]
     declared = [EntryPoint(name, value, "group") for name, value in points]
+    monkeypatch.setattr(plugins, "_warned", set())
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: declared if group == "group" else [])
     return Plugins("group", "thing", SHIPPED)
 
@@ -51,7 +61,8 @@ def test_what_does_not_load_is_warned_of_once(things: Plugins, capsys: pytest.Ca
     assert things.all()
     warnings = capsys.readouterr().err.splitlines()
     assert warnings == [
-        "warning: thing 'bad' (others.bad:X): importing others.bad failed: ZeroDivisionError: division by zero"
+        "warning: thing 'one' (others.good:Two): hpcgan has one of this name; left out",
+        "warning: thing 'bad' (others.bad:X): importing others.bad failed: ZeroDivisionError: division by zero",
     ]
     assert loadable({"a": lambda: 1, "b": lambda: 2}) == [1, 2]
 
@@ -64,6 +75,7 @@ def test_what_does_not_load_is_warned_of_once(things: Plugins, capsys: pytest.Ca
         ("nowhere:A", "there is no module 'nowhere' on Python's path.*the working directory does not count"),
         ("others.nowhere:A", "there is no module 'others.nowhere'"),
         ("others.good:A", "module others.good has no 'A'"),
+        ("others.good:Abstract", "does not define a, b"),
         ("others.good:value", "is no class of a thing"),
         ("others.lacking:A", "importing others.lacking failed: No module named 'no_such_module'"),
         ("others.odd:A", "importing others.odd failed: AttributeError: x"),

@@ -153,11 +153,6 @@ class TensorFile(DataFile):
         self.units = {name: unit for name, unit in (units or {}).items() if not unit.trivial}
         self._data = data
 
-    def unit(self, name: str) -> str:
-        """Unit that the file states for a data set, "" where it does not."""
-        with readable(self.path, place(self.group, name)):
-            return _stated_unit(self._data[name])
-
     def announce(self) -> None:
         """Say on standard error, once in a process, which data sets are converted."""
         for name, unit in self.units.items():

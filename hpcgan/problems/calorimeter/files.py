@@ -6,8 +6,7 @@ cells, MeV; ``energy (N, 1)``, that of the incident particle, GeV. Files written
 segmentation in attributes; those of other people need not. Other segmentations of the same three layers have other
 shapes.
 
-Read with :func:`open_showers`, check with :func:`validate`, train from a `TensorSource` with group ``/``
-(:func:`source`).
+Read with :func:`open_showers`, check with :func:`validate`, train from a `TensorSource` with group ``/``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import numpy as np
 from hpcgan.data import storage
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
-from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.layouts.tensors import TensorFile
 from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
@@ -256,15 +254,3 @@ def validate(path: str | os.PathLike[str], segmentation: Segmentation | None = N
     with open_showers(path, segmentation) as file:
         cells = segmentation_of(file)
     tensors.validate(path, schema_of(cells), check_sample, ROOT)
-
-
-def source(path: Path, segmentation: Segmentation = PUBLISHED, cache_mb: int = 1024) -> TensorSource:
-    """Random access to the showers of a file, with bounded memory.
-
-    Raises
-    ------
-    InputError
-        As :func:`open_showers`.
-    """
-    open_showers(path, segmentation).close()
-    return TensorSource(path, schema_of(segmentation), cache_mb, ROOT)

@@ -480,6 +480,10 @@ class ShowerImporter(Importer):
     """HDF5 files with calorimeter showers: Geant4 on the fine grid, CaloGAN, CaloChallenge."""
 
     title: ClassVar[str] = "files of calorimeter showers"
+    needs: ClassVar[str] = (
+        "HDF5 with the data sets of Geant4: energy, counts, cell, deposit; CaloGAN: "
+        f"{', '.join(calo.LAYERS)}, energy, overflow; or CaloChallenge: {', '.join(CHALLENGE)}"
+    )
 
     segmentation: Annotated[str, Option(metavar="CELLS")] = Field(
         "published", description=f"cells to sum those of the files into: {CELLS}"

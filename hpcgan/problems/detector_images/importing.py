@@ -228,6 +228,10 @@ class _LeftOut:
         return f"{self.towers} of {self._all} towers, with {self.share:.1%} of the energy, are at {edge} and left out"
 
 
+LARGEST_WEIGHT = 1e9
+"""Files hold weights in single precision."""
+
+
 class DelphesImporter(Importer):
     """ROOT files of Delphes, of whose towers images are made.
 
@@ -236,13 +240,17 @@ class DelphesImporter(Importer):
     """
 
     title: ClassVar[str] = "Delphes files"
+    needs: ClassVar[str] = "ROOT"
 
     mass: Annotated[tuple[float, float] | None, Option(metavar="M_GLUINO,M_NEUTRALINO")] = Field(
         None, description="masses to record, GeV"
     )
     label: int = Field(1, ge=0, le=1, description="1 signal, 0 background")
     weight: float | None = Field(
-        None, description="weight of every event (default: what the file says of each, else 1)"
+        None,
+        ge=-LARGEST_WEIGHT,
+        le=LARGEST_WEIGHT,
+        description="weight of every event (default: what the file says of each, else 1)",
     )
 
     @field_validator("mass", mode="before")
