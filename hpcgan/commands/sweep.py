@@ -16,7 +16,6 @@ from hpcgan.system import streams
 
 if TYPE_CHECKING:
     from hpcgan.config import Config
-    from hpcgan.launch.process import Requests
     from hpcgan.sweep.space import Space
     from hpcgan.sweep.store import Description, StudyDirectory
 
@@ -108,7 +107,7 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
     with handling(STOP_SIGNALS, requests.ask):
         executor = EXECUTORS.get(sweep.executor)(out, base, _say)
         try:
-            with study.opened(out, description, base, lambda text: _fenced(text, requests)) as lease:
+            with study.opened(out, description, base, _fenced) as lease:
                 if log is not None:
                     _print_into(log)
                 _say(f"study {_short(out.path)}: {sweep.trials} trials, {sweep.sampler} search, {sweep.executor}")
@@ -176,7 +175,7 @@ def _view(view: str, path: Path, once: bool) -> int:
     return EXIT_DONE
 
 
-def _fenced(text: str, requests: Requests) -> None:
+def _fenced(text: str) -> None:
     """Another coordinator has the study: this one must not touch it any more."""
     print(f"hpcgan: error: {text}", file=sys.stderr, flush=True)
     os._exit(HpcganError.exit_code)

@@ -464,9 +464,9 @@ def _row(folder: Path) -> dict[str, Any]:
     going = "starting" if not ranks else "busy" if status.get("busy") else "ready"
     return {
         "id": folder.name, "where": where, "kind": about.get("kind"), "ranks": len(ranks) or about.get("n"),
-        "state": going if life == "lives" else life, "since": about.get("since"), "idle": _idle(folder, status),
+        "state": going if life == "lives" else life, "since": about.get("since"), "idle": _idle(status),
     }  # fmt: skip
 
 
-def _idle(folder: Path, status: dict[str, Any]) -> str | None:
+def _idle(status: dict[str, Any]) -> str | None:
     return f"{status['idle']} s" if "idle" in status else None

@@ -178,8 +178,8 @@ def launch(
         job = Job(launcher.command(topology, argv, module), full, watch.stdout, watch.stderr)
         try:
             code = job.wait(requests, watch.grace, watch.timeout)
-            if code not in (EXIT_DONE, EXIT_INTERRUPTED) and job.death is not None:
-                failure.tell(Failure("environment", job.death), full)  # unless the rank itself has said why
+            if code not in (EXIT_DONE, EXIT_INTERRUPTED) and (death := job.death()) is not None:
+                failure.tell(Failure("environment", death), full)  # unless the rank itself has said why
             if note is not None:
                 watch.report(f"hpcgan: note: {note}")
         finally:

@@ -73,7 +73,7 @@ def copy_without_banner(source: IO[bytes], target: int, deaths: Deaths) -> None:
 class Deaths:
     """Which ranks were killed, as mpirun or srun tell the people: there is no other way to hear it from them."""
 
-    _LIMIT = 65536  # bytes of the end of the output, which is where it is told
+    LIMIT = 65536  # bytes of the end of the output, which is where it is told
     _MPIRUN = re.compile(rb"process rank (\d+) .*\bon node (\S+) exited\s+on\s+signal (.+?)\.?$", re.MULTILINE)
     _SRUN = re.compile(rb"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
     _STEP = re.compile(rb"^(?:srun|slurmstepd\S*): error: (.+)$", re.MULTILINE)
@@ -84,7 +84,7 @@ class Deaths:
 
     def feed(self, data: bytes) -> None:
         """Hear what was printed."""
-        self._end = (self._end + data)[-self._LIMIT :]
+        self._end = (self._end + data)[-self.LIMIT :]
 
     def told(self) -> str | None:
         """One line; None if nothing was said of a death."""

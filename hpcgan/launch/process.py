@@ -103,6 +103,10 @@ class Job:
             if os.getppid() != parent:  # the launcher ended in between
                 os._exit(1)
 
+        # A file that the output goes to is read when the job has ended, from here on.
+        name = getattr(stderr, "name", None)
+        self._log = Path(name) if isinstance(name, str) else None
+        self._log_start = 0 if self._log is None else self._log.stat().st_size
         self.process = subprocess.Popen(
             args,
             env=env,
@@ -115,10 +119,6 @@ class Job:
         )
         self._copying: list[threading.Thread] = []
         self._deaths = Deaths()
-        # A file that the output goes to is read when the job has ended, from here on.
-        name = getattr(stderr, "name", None)
-        self._log = Path(name) if isinstance(name, str) else None
-        self._log_start = 0 if self._log is None else self._log.stat().st_size
         for stream, copying, arguments in (
             (self.process.stdout if stdout is None else None, copy, (1,)),
             (self.process.stderr if stderr is None else None, copy_without_banner, (2, self._deaths)),
@@ -127,12 +127,11 @@ class Job:
                 self._copying.append(threading.Thread(target=copying, args=(stream, *arguments), daemon=True))
                 self._copying[-1].start()
 
-    @property
     def death(self) -> str | None:
         """What the launcher has told of ranks that were killed, to this process or into a file."""
         if self._log is not None:
             with contextlib.suppress(OSError), open(self._log, "rb") as log:
-                log.seek(self._log_start)
+                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - Deaths.LIMIT))
                 self._deaths.feed(log.read())
         return self._deaths.told()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from hpcgan import config as configuration
 from hpcgan import yamlio
 from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
-from hpcgan.system.files import FULL, write_atomic
+from hpcgan.system.files import NOT_THE_USERS, write_atomic
 
 
 class RunDirectory:
@@ -106,7 +105,7 @@ class RunDirectory:
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config_file, config.to_yaml())
         except OSError as error:
-            kind = EnvironmentFailure if error.errno in (*FULL, errno.EIO, errno.ESTALE) else InputError
+            kind = EnvironmentFailure if error.errno in NOT_THE_USERS else InputError
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 

@@ -25,8 +25,8 @@ _UNKNOWN = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.E
 _LINKS = _UNKNOWN | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
 _SYNC = _UNKNOWN | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
 _LOCKS = _UNKNOWN | {errno.ENOLCK, errno.EBADF}
-#: A disk or a quota that is full.
-FULL = (errno.ENOSPC, errno.EDQUOT)
+#: A full disk or quota, or a file system that fails: not the fault of who asked, and it can pass.
+NOT_THE_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 LOCK_FILE = ".hpcgan.lock"
 

@@ -45,10 +45,9 @@ from hpcgan.system.files import write_atomic
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
     from hpcgan.data.schema import Sample
-    from hpcgan.training.assembly import Assembly
+    from hpcgan.training.assembly import Assembly, Batch
 
 SHORTEST_BLOCK = 10  # steps
-Batch = tuple["Sample", dict[str, np.ndarray]]
 
 
 def block_length(steps: int, every: int) -> int:
