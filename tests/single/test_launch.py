@@ -524,3 +524,16 @@ def test_the_launcher_of_ranks_here(tmp_path, monkeypatch, env, ranks, name, nod
     env = {**env, "PATH": os.environ["PATH"], "HPCGAN_MPIRUN": str(path)}
     launcher, width = srun.here(env, ranks)
     assert (launcher.name, width) == (name, min(nodes, ranks))
+
+
+def test_a_death_is_read_from_the_log_of_this_job_only(tmp_path):
+    said = "prterun noticed that process rank {} with PID 7 on node n1 exited on signal 9 (Killed)."
+    log = tmp_path / "log"
+    log.write_text(said.format(5) + "\n")  # by an earlier job
+    with open(log, "ab") as stream:
+        running = job.Job(["sh", "-c", f"echo '{said.format(1)}' >&2; exit 137"], dict(os.environ), stream, stream)
+        try:
+            assert running.wait(job.Requests(print), 0.0, 60.0) == 137
+            assert running.death() == running.death() == "rank 1 on n1: killed by signal 9 (Killed)"
+        finally:
+            running.end()
