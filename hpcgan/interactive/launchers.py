@@ -19,8 +19,10 @@ from hpcgan.suggest import did_you_mean
 
 #: What engines can be: ranks of an mpirun here, or of a Slurm job.
 ENGINES = ("mpi", "slurm")
-#: Keys of `job:` that the number of engines decides, or that jobs of engines do not heed.
-UNHEEDED = ("ranks_per_node", "requeues", "retries")
+#: The key of `job:` that follows from the number of engines and nodes: another value is refused.
+DECIDED = "ranks_per_node"
+#: Keys of `job:` that jobs of engines do not heed.
+UNHEEDED = ("requeues", "retries")
 
 
 class _KeepsOutput(LocalProcessLauncher):

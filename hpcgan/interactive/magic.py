@@ -28,7 +28,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
-from hpcgan.interactive.launchers import ENGINES, UNHEEDED
+from hpcgan.interactive.launchers import DECIDED, ENGINES, UNHEEDED
 from hpcgan.interactive.training import attach
 from hpcgan.system.parser import Parser
 
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("-n", type=int, default=2, help="ranks (2)")
     start.add_argument("--address", metavar="NAME", help="of this machine, as compute nodes reach it")
     start.add_argument("--timeout", type=float, metavar="S", help="seconds for which the engines are waited for")
-    flags.add_flags(start, "job", JobSection, leave_out=UNHEEDED)
+    flags.add_flags(start, "job", JobSection, leave_out=(DECIDED, *UNHEEDED))
     connect = commands.add_parser("connect", help="to a cluster that runs")
     connect.add_argument("id", nargs="?")
     train = commands.add_parser("train", help="on the cluster")

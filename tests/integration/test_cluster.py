@@ -241,6 +241,7 @@ def test_a_training_ends_in_order_though_its_controller_is_killed(home, data, tm
     ({"engines": "slurm", "colour": "red"}, "unknown option 'colour'; the options here are: engines, n, job"),
     ({"engines": "slurm", "job": {"qos": "a b"}}, "job.qos='a b': not a name that Slurm knows"),
     ({"engines": "slurm", "n": 4, "nodes": 2, "ranks_per_node": 1}, "ranks_per_node=1: is not n=4 over nodes=2"),
+    ({"engines": "slurm", "retries": 2}, "retries: a job of engines has no such option"),
     ({"theads": 2}, r"unknown option 'theads'; did you mean 'threads'\?"),
     ({"engines": "slurm", "partitoin": "gpu"}, r"unknown option 'partitoin'; did you mean 'partition'\?"),
     ({"n": "two"}, "n='two': give at least 1 engine"),
