@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import socket
 import time
@@ -49,7 +50,7 @@ def train(
     Returns
     -------
     dict or None
-        `score`, `epoch` and `step` of the best model, None if it was never scored.
+        `score`, `epoch`, `step` and `diversity` of the best model, None if it was never scored.
 
     Raises
     ------
@@ -77,9 +78,9 @@ def train(
             with agreed(comm):
                 output.open(data, started_from)
             output.announce(started_from)
-            assembly.state.counters.global_batch = assembly.sharding.global_batch
             output.pruned = Loop(assembly, run, output, stop).run()
-    return assembly.state.counters.best
+    best = assembly.state.counters.best
+    return None if best is None else dataclasses.asdict(best)
 
 
 def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:

@@ -146,9 +146,9 @@ class Output:
         if counters.step:
             epochs = config.training.epochs
             self.message(f"resuming at step {counters.step}, in epoch {min(counters.epoch + 1, epochs)} of {epochs}")
-        if counters.global_batch not in (0, sharding.global_batch):
+        if (before := counters.under_way.global_batch) not in (0, sharding.global_batch):
             self.message(
-                f"the global batch was {counters.global_batch} and is {sharding.global_batch} on this number of "
+                f"the global batch was {before} and is {sharding.global_batch} on this number of "
                 "ranks: the training goes on, but not as it would have (training.global_batch_size keeps it the same)"
             )
         if config.scoring.every_epochs and validation_events < config.scoring.events:
@@ -201,7 +201,7 @@ class Output:
         counters = self._assembly.state.counters
         for command in commands:
             record = records.Command(
-                step=counters.step, **command, paused=counters.paused, learning_rates=learning_rates
+                step=counters.step, **command, paused=counters.commanded.paused, learning_rates=learning_rates
             )
             self._write(record)
             self.message(f"step {counters.step}: {_spoken(command)}")
@@ -221,7 +221,7 @@ class Output:
         state, keep = self._assembly.state, self._assembly.config.checkpoint.keep
         checkpoints.save(self._run.checkpoints, state.counters.step, state.arrays(), state.meta(), score)
         best = state.counters.best
-        checkpoints.prune(self._run.checkpoints, keep, best["step"] if best else None)
+        checkpoints.prune(self._run.checkpoints, keep, best.step if best else None)
 
     def _write(self, record: records.Record) -> None:
         if self._records is not None:

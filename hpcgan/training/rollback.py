@@ -57,12 +57,12 @@ class Rollback:
         if score is None or best is None:
             return False
         reason = None
-        if factor is not None and score.total > factor * best["score"]:
+        if factor is not None and score.total > factor * best.score:
             reason = (
-                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best['score']:.3g} "
+                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best.score:.3g} "
                 f"times the best (training.rollback.score_factor: {factor:g})"
             )
-        elif least is not None and diversity is not None and diversity.pairs < least <= (counters.best_diversity or 0):
+        elif least is not None and diversity is not None and diversity.pairs < least <= (best.diversity or 0):
             # A best state that is no better is no place to go back to: all trainings begin with little diversity.
             reason = (
                 f"a diversity of {diversity.pairs:.3g} of generated samples after epoch {counters.epoch} "
