@@ -25,8 +25,9 @@ from hpcgan.problems.base import Problem
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.schedule import Rates
+from hpcgan.system.files import warn
 from hpcgan.training import warm_start
-from hpcgan.training.inputs import Inputs, warn
+from hpcgan.training.inputs import Inputs
 from hpcgan.training.state import TrainState
 
 #: Samples of this rank, encoded, and the method's random numbers.

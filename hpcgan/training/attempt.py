@@ -17,6 +17,7 @@ from hpcgan.data.storage import check_space
 from hpcgan.problems import run_data
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import Inputs
 from hpcgan.training.loop import Loop
@@ -98,7 +99,8 @@ def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Input
             inputs.batch_size(comm.size)
             data = run_data.identify(config)
             if comm.is_root:
-                inputs.check(run, data)
+                if warning := inputs.check(run, data):
+                    warn(warning)
                 if not checkpoints.steps(run.checkpoints):
                     inputs.check_events()
         first = comm.broadcast_json(data.plain())

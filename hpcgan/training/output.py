@@ -31,8 +31,8 @@ from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
+from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
-from hpcgan.training.inputs import warn
 from hpcgan.training.progress import Clock, Reporter
 
 RECORD_EVERY = 50  # steps between `step` records

@@ -26,6 +26,7 @@ from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.data.generators import make_data_set  # noqa: E402
+from hpcgan.data.importers import Order  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import conditional, report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
@@ -140,7 +141,7 @@ def test_a_source_has_one_energy_a_shower_and_no_overflow(folder, cache):
 
 
 def test_geant4_showers_are_data_like_parametrised_ones(tmp_path):
-    ShowerImporter().import_files([GEANT4], tmp_path / "g4")
+    ShowerImporter().import_files(Order([GEANT4], tmp_path / "g4"))
     problem = CaloganProblem(CaloganModel(particles=["gamma"]))
     for split in ("train", "val"):
         problem.validate(tmp_path / "g4", split)
