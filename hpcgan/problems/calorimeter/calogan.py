@@ -62,14 +62,6 @@ class CaloganModel(ModelSection):
         "cell_energies",
     )
 
-    later: ClassVar[tuple[str, ...]] = (
-        "total_energy",
-        "cell_encoding",
-        "cell_energies",
-        "conditioning",
-        "discriminator_hidden",
-    )
-
     particles: tuple[str, ...] = Field(
         (),
         description="gamma, eplus or piplus: files of others are refused; none: whatever the files hold; several: a "

@@ -51,7 +51,6 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_pt")
     indifferent: ClassVar[tuple[str, ...]] = ("pixel_pt",)
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
