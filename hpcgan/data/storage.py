@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import importlib
 import io
 import json
@@ -75,15 +74,6 @@ def interleave(first: int, n: int) -> dict[str, NDArray[np.bool_]]:
     """Which of the samples first ... first + n - 1 go to each split, as `interleaved_sizes` counts them."""
     place = np.arange(first, first + n) % _CYCLE
     return {"train": place < 3, "val": place == 3, "test": place == 4}
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file: a name and a count do not tell two samples apart."""
-    sha = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 class Sink(io.FileIO):

@@ -179,7 +179,7 @@ class Output:
         """A step is done."""
         counters, epochs = self._assembly.state.counters, self._assembly.epochs_done
         values = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
-        self._reporter.step(epochs, clock.rate(counters.samples), values)
+        self._reporter.step(epochs, lambda: clock.rate(counters.samples), values)
         if counters.step % RECORD_EVERY == 0:
             self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(values)))
             self._tensorboard({f"step/{k}": v for k, v in values.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -14,13 +14,6 @@ from hpcgan.comm.base import Comm
 from hpcgan.config import RateChange
 from hpcgan.errors import HpcganError
 from hpcgan.runs.records import Best
-
-
-class Variable(Protocol):
-    """What a tf.Variable offers here."""
-
-    def numpy(self) -> np.ndarray: ...
-    def assign(self, value: Any) -> Any: ...
 
 
 @dataclass
@@ -121,11 +114,11 @@ class TrainState:
 
     Parameters
     ----------
-    networks, optimizers : mapping of str to object with `.named` (variables by name)
+    networks, optimizers : mapping of str to object with `.named` (tf.Variables by name)
     """
 
     def __init__(self, networks: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
-        self.variables: dict[str, Variable] = {}
+        self.variables: dict[str, Any] = {}
         for group, members in (("network", networks), ("optimizer", optimizers)):
             for owner, member in members.items():
                 for name, variable in member.named.items():

@@ -38,6 +38,7 @@ from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreig
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.problems.calorimeter import files as calo
+from hpcgan.system.files import sha256
 
 Format = Literal["geant4", "calogan", "challenge"]
 
@@ -441,7 +442,7 @@ def export(
             if reader.path.resolve().parent == Path(out).resolve():
                 raise InputError(f"{reader.path}: would be replaced; choose another folder than {out}")
         sizes = {path.stem: reader.n for path, reader in zip(paths, readers)}
-        settings = json.dumps({"source": [{"name": path.name, "sha256": storage.digest(path)} for path in paths]})
+        settings = json.dumps({"source": [{"name": path.name, "sha256": sha256(path)} for path in paths]})
         schema = challenge_schema(segmentation.n_cells)
         attributes = {
             "contents": "calorimeter showers in the format of the CaloChallenge",
@@ -520,7 +521,7 @@ class ShowerImporter(Importer):
                 {
                     "source": kinds[0],
                     "files": [
-                        {"name": path.name, "showers": reader.n, "sha256": storage.digest(path)}
+                        {"name": path.name, "showers": reader.n, "sha256": sha256(path)}
                         for path, reader in zip(paths, readers)
                     ],
                     "particle": held,

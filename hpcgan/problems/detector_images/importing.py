@@ -22,6 +22,7 @@ from hpcgan.physics.images import ETA_RANGE, bin_towers, image_attributes, wrap
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.generate import masses
 from hpcgan.problems.detector_images.layout import IMAGES
+from hpcgan.system.files import sha256
 
 TREE = "Delphes"
 BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
@@ -281,9 +282,7 @@ class DelphesImporter(Importer):
         settings = json.dumps(
             {
                 "source": "Delphes",
-                "files": [
-                    {"name": path.name, "events": n, "sha256": storage.digest(path)} for path, n in zip(paths, counts)
-                ],
+                "files": [{"name": path.name, "events": n, "sha256": sha256(path)} for path, n in zip(paths, counts)],
                 "m_gluino": float(m_gluino),
                 "m_neutralino": float(m_neutralino),
                 "label": self.label,
