@@ -28,7 +28,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def choose(word: str, choices: Iterable[str], what: str = "choices") -> str:
     """`; did you mean 'X'?`, else `; the WHAT are: ...`; empty without choices."""
-    known = list(choices)
-    if close := did_you_mean(word, known):
+    words = list(choices)
+    if close := did_you_mean(word, words):
         return close
-    return f"; the {what} are: {', '.join(known)}" if known else ""
+    return f"; the {what} are: {', '.join(words)}" if words else ""

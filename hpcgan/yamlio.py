@@ -164,10 +164,10 @@ def _check(node: yaml.Node, loader: _Loader) -> None:
             return 1
         key = id(node)
         if key in sizes:
-            known = sizes[key]
-            if known is None:
+            number = sizes[key]
+            if number is None:
                 raise yaml.constructor.ConstructorError(None, None, "a value holds itself", node.start_mark)
-            return known
+            return number
         sizes[key] = None
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, loader)

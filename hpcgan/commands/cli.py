@@ -68,17 +68,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     words = _joined(sys.argv[1:] if argv is None else argv)
     parser = build_parser(next((word for word in words if not word.startswith("-")), ""))
-    args, left = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(words)
     args.words = words
     if not hasattr(args, "overrides"):
-        if left:
-            parser.unknown(left, args)
+        if rest:
+            parser.unknown(rest, args)
         return args
     from hpcgan.config import flags, keys
 
-    if stray := [item for item in left if item.startswith("-")]:
+    if stray := [item for item in rest if item.startswith("-")]:
         parser.unknown(stray, args, keys())
-    args.overrides = [*args.overrides, *left, *flags.overrides_of(args)]
+    args.overrides = [*args.overrides, *rest, *flags.overrides_of(args)]
     return args
 
 

@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     if args.action in _OWN:
         return _of_waiting(directory, args.action, args.rates)
     if args.action not in control.COMMANDS:
-        known = (*control.COMMANDS, *_OWN)
-        hint = did_you_mean(args.action, known)
-        raise InputError(f"command '{args.action}': choose one of {', '.join(known)}{hint}")
+        choices = (*control.COMMANDS, *_OWN)
+        hint = did_you_mean(args.action, choices)
+        raise InputError(f"command '{args.action}': choose one of {', '.join(choices)}{hint}")
     sent = control.send(directory, args.action, _rates(args.rates))
     streams.go_on("the command was sent")
     if args.wait <= 0:

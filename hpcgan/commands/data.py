@@ -99,14 +99,14 @@ def _generators(place: str | None) -> dict[str, type[Generator]]:
         for name, where in problem.generators.items():
             if places.setdefault(name, where) != where:
                 warn_once(f"generator '{name}' ({where}): there is another 'hpcgan data {name}'; left out")
-    known = {
+    classes = {
         name: generator
         for name, where in places.items()
         if where
         for generator in loadable({name: functools.partial(_generator, where, f"generator '{name}' ({where})")})
     }
     own = [] if place is None else list(PROBLEMS.get(place).generators.values())
-    return {**known, **{str(place): _generator(where, f"generator of '{place}' ({where})") for where in own[:1]}}
+    return {**classes, **{str(place): _generator(where, f"generator of '{place}' ({where})") for where in own[:1]}}
 
 
 def _generator(place: str, what: str) -> type[Generator]:
@@ -149,8 +149,8 @@ def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
 def _add_import_parser(kinds: Any) -> None:
     from hpcgan.problems.importers import importers
 
-    known = importers()
-    titles = ", ".join(importer.title for importer in known).replace("%", "%%")
+    classes = importers()
+    titles = ", ".join(importer.title for importer in classes).replace("%", "%%")
     parser = kinds.add_parser(
         "import",
         help=f"import {titles}",
@@ -160,9 +160,9 @@ def _add_import_parser(kinds: Any) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     added: list[str] = []  # what several importers have is one option for all of them
-    for importer in known:
+    for importer in classes:
         group = parser.add_argument_group(f"of {importer.title}")
-        add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(known))
+        add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(classes))
         added += importer.model_fields
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
@@ -315,10 +315,10 @@ def _importer_of(path: Path) -> type[Importer]:
     from hpcgan.data.storage import names, open_file
     from hpcgan.problems.importers import importers
 
-    known = importers()
-    importer = next((importer for importer in known if importer.recognise(path)), None)
+    classes = importers()
+    importer = next((importer for importer in classes if importer.recognise(path)), None)
     if importer is None:
-        kinds = ", ".join(importer.title + (f" ({importer.needs})" if importer.needs else "") for importer in known)
+        kinds = ", ".join(importer.title + (f" ({importer.needs})" if importer.needs else "") for importer in classes)
         what = "is a folder" if path.is_dir() else "is of no known kind"
         if path.is_file() and h5py.is_hdf5(path):
             with open_file(path) as file:

@@ -169,15 +169,15 @@ def check_pythia() -> Check:
 def _silence() -> Iterator[None]:
     """Nothing that C or C++ code prints gets through."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     try:
         yield
         ctypes.CDLL(None).fflush(None)
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
         os.close(null)
 
 
@@ -266,8 +266,8 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
     detail = f"{mpirun.version} ({mpirun.path}); library: {library}"
     if horovod.get("mpi_library"):
         detail += f" ({horovod['mpi_library']})"
-    known = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
-    if horovod.get("mpi_version") and known != mpirun.flavour:
+    flavour = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
+    if horovod.get("mpi_version") and flavour != mpirun.flavour:
         remedy = "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
         return Check("MPI", WARN, detail, remedy)
     return Check("MPI", OK, detail)

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             if is_set:
                 key = "data.select" if option == "select" else "data.weights"
                 raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
-        written = report.evaluate_run(
+        page = report.evaluate_run(
             args.run,
             options,
             checkpoint=args.checkpoint or "best",
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         for option in ("checkpoint", "split", "data"):
             if getattr(args, option) is not None:
                 raise InputError(f"--{option} goes with a run directory, not with --real and --fake")
-        written = report.compare_files(
+        page = report.compare_files(
             args.real,
             args.fake,
             options,
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             log=log,
         )
-    print(report.summary(written))
+    print(report.summary(page))
     return EXIT_DONE
 
 

@@ -101,7 +101,7 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
     summary = report.build(study)
     files = report.write(study, summary)
     print(report.title(summary))
-    print_table(report.COLUMNS, report.rows(summary), report.notes(summary), left=report.LEFT)
+    print_table(report.COLUMNS, report.rows(summary), report.notes(summary), texts=report.TEXTS)
     print(f"report: {_short(files[-1])}", flush=True)
     keys = {point.key for point in points}
     failed = [f for f in summary["failures"] if measure.Point(f["ranks"], f["comm"], f["repeat"]).key in keys]
@@ -177,7 +177,7 @@ def _model(args: argparse.Namespace) -> int:
     from hpcgan.scaling.measure import Study
 
     if args.interconnect == "list":
-        print_table(model.NETWORK_COLUMNS, model.network_rows(), left=report.LEFT)
+        print_table(model.NETWORK_COLUMNS, model.network_rows(), texts=report.TEXTS)
         return EXIT_DONE
     if args.study is None:
         raise InputError("name one study: hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME")
@@ -189,7 +189,7 @@ def _model(args: argparse.Namespace) -> int:
     files = model.write(study, prediction)
     streams.go_on(f"see {_short(files[-1])}")
     print(f"A model, not a measurement. {prediction['title']}")
-    print_table(model.COLUMNS, model.rows(prediction), prediction["notes"], left=report.LEFT)
+    print_table(model.COLUMNS, model.rows(prediction), prediction["notes"], texts=report.TEXTS)
     print(f"model: {', '.join(_short(file) for file in files)}", flush=True)
     return EXIT_DONE
 

@@ -171,9 +171,9 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
         raise InputError(f"{where}: {_first(error, Config, ())}") from None
     for symmetry in config.data.augment:
         if symmetry not in problem.symmetries:
-            known = ", ".join(problem.symmetries) or "none"
+            choices = ", ".join(problem.symmetries) or "none"
             raise InputError(
-                f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {known}"
+                f"{where}: data.augment: '{symmetry}' is not a symmetry of '{name}'; choices: {choices}"
                 f"{did_you_mean(symmetry, problem.symmetries)}"
             )
     with_model = problem(model_config)
@@ -209,7 +209,7 @@ def _of_other_networks(method: str, problem: str, of_problem: Sequence[str], whe
 
 def _check_conditions(config: Config, problem: Any, where: str) -> None:
     conditions, with_points = problem.conditions, problem.point_conditions
-    known = ", ".join(with_points) or "none"
+    choices = ", ".join(with_points) or "none"
     for i, point in enumerate(config.data.leave_out):
         for condition in point:
             if condition not in with_points:
@@ -217,10 +217,10 @@ def _check_conditions(config: Config, problem: Any, where: str) -> None:
                 if condition in conditions:
                     kind = "has another value in every event"
                 raise InputError(
-                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {known}"
+                    f"{where}: data.leave_out.{i}: '{condition}' {kind} of '{config.problem}'; choices: {choices}"
                 )
         if not point:
-            raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {known}")
+            raise InputError(f"{where}: data.leave_out.{i}: name at least one of: {choices}")
     if conditions and config.scoring.statistics == "batch" and getattr(config.model, "normalisation", "") != "none":
         raise InputError(
             f"{where}: scoring.statistics=batch: batch normalisation over events of one condition takes out what the "

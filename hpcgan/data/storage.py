@@ -360,8 +360,8 @@ class SplitWriter(ABC):
                 raise self._failed(self._part(split), sink.failure)
 
     def _failed(self, path: Path, error: OSError) -> HpcganError:
-        left = what_is_left(map(self._target.file, self.sizes))
-        return HpcganError(f"{path}: writing failed ({reason(error)}); {left}")
+        state = what_is_left(map(self._target.file, self.sizes))
+        return HpcganError(f"{path}: writing failed ({reason(error)}); {state}")
 
     def _discard(self) -> None:
         """Close and remove what was not published."""

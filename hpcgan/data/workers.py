@@ -258,6 +258,6 @@ class ProgressDisplay:
             self._bar.update(self._task, completed=count, total=total, rate=rate)
         elif count >= total or now - self._last >= self._interval:
             self._last = now
-            left = (total - count) / rate
-            line = f"{self._title}: {count}/{total} {self._noun}, {rate:.0f} {self._noun}/s, {left:.0f} s left"
+            rest_s = (total - count) / rate
+            line = f"{self._title}: {count}/{total} {self._noun}, {rate:.0f} {self._noun}/s, {rest_s:.0f} s left"
             print(line, file=sys.stderr, flush=True)

@@ -142,7 +142,7 @@ def train(
 
     size = settings.batch(len(inputs))
     best, best_epoch, epoch = np.inf, 0, 0
-    kept = [variable.numpy() for variable in network.weights]
+    best_weights = [variable.numpy() for variable in network.weights]
     spoke = time.monotonic()
     while epoch < settings.epochs and epoch - best_epoch < settings.patience:
         order = rng.permutation(settings.seed, "classifier/order", epoch, len(inputs))
@@ -153,11 +153,11 @@ def train(
         loss = _cross_entropy(_logits(logits, held), held_labels)
         if loss < best:
             best, best_epoch = loss, epoch
-            kept = [variable.numpy() for variable in network.weights]
+            best_weights = [variable.numpy() for variable in network.weights]
         if time.monotonic() - spoke > SPEAK_EVERY_S:
             spoke = time.monotonic()
             log(f"{label}: epoch {epoch} of at most {settings.epochs}, lowest loss {best:.4f} in epoch {best_epoch}")
-    for variable, value in zip(network.weights, kept, strict=True):
+    for variable, value in zip(network.weights, best_weights, strict=True):
         variable.assign(value)
     return Classifier(network, best_epoch, epoch, float(best))
 

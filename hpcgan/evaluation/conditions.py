@@ -96,8 +96,8 @@ def check_points(problem: Problem, points: Sequence[Point], where: str = "--cond
 
 
 def _check_names(problem: Problem, names: Sequence[str], where: str) -> None:
-    known = ", ".join(problem.conditions)
-    if not known:
+    choices = ", ".join(problem.conditions)
+    if not choices:
         raise InputError(f"{where}: the generator of problem '{problem.name}' takes no conditions")
     for name in names:
         if name not in problem.conditions:
@@ -105,7 +105,7 @@ def _check_names(problem: Problem, names: Sequence[str], where: str) -> None:
             raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'{hint}")
     missing = [name for name in problem.conditions if name not in names]
     if missing:
-        raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {known}")
+        raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {choices}")
 
 
 def of_arrays(problem: Problem, values: Mapping[str, ArrayLike], where: str = "conditions") -> Sample:

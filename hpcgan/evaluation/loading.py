@@ -34,8 +34,8 @@ class Loaded:
 
     def without(self, left_out: Sequence[Mapping[str, float]]) -> Loaded:
         """The events of other points than these."""
-        kept = np.flatnonzero(~is_left_out(self.observables, left_out))
-        return Loaded(self.source, self.order[kept], points.take(self.observables, kept), len(kept))
+        numbers = np.flatnonzero(~is_left_out(self.observables, left_out))
+        return Loaded(self.source, self.order[numbers], points.take(self.observables, numbers), len(numbers))
 
 
 def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Loaded:

@@ -113,14 +113,14 @@ def _append(append: Callable[[Sample], None] | None, parts: Mapping[str, list[np
     """On rank 0, write what the ranks have made, batch by batch; how many samples."""
     if append is None:
         return 0
-    written = 0
+    total = 0
     for arrays in zip(*(part or [] for part in parts.values()), strict=True):
         sample = dict(zip(parts, arrays, strict=True))
         count = len(arrays[0])
         for first in range(0, count, size):
             append(take(sample, slice(first, first + size)))
-        written += count
-    return written
+        total += count
+    return total
 
 
 def _stop_together(comm: Comm, signal: str | None, path: Path) -> None:

@@ -77,8 +77,8 @@ class Scorer:
             sample = generate(
                 epoch, first + index, conditions_of_batch(self._conditions, index, self._batch, self.events)
             )
-            left = self.events - index * self._batch
-            pieces.append(self._problem.observables(take(sample, slice(0, left))))
+            rest = self.events - index * self._batch
+            pieces.append(self._problem.observables(take(sample, slice(0, rest))))
         fake = gather_observables(_join(pieces) if pieces else self._empty(), self._comm)
         if self._real is None or fake is None:
             return None

@@ -437,9 +437,9 @@ def _can_be_reached(about: folders.About) -> bool:
     return "ranks" in about and running
 
 
-def _why_not(folder: Path, known: Sequence[str]) -> str:
+def _why_not(folder: Path, ids: Sequence[str]) -> str:
     """What has become of a cluster that somebody asks for."""
-    if folder.name not in known:
+    if folder.name not in ids:
         return ""
     about = folders.read(folder)
     if not folder.is_dir():

@@ -116,10 +116,10 @@ class Training:
         InputError
             Another kind, or pandas is not installed.
         """
-        known = records.KINDS
-        if kind not in known:
-            raise InputError(f"kind '{kind}': choose one of {', '.join(known)}{did_you_mean(kind, known)}")
-        rows = [records.plain(record) for record in records.read(self.run.metrics_file, known[kind])]
+        kinds = records.KINDS
+        if kind not in kinds:
+            raise InputError(f"kind '{kind}': choose one of {', '.join(kinds)}{did_you_mean(kind, kinds)}")
+        rows = [records.plain(record) for record in records.read(self.run.metrics_file, kinds[kind])]
         table: pandas.DataFrame = import_pandas().json_normalize(rows)
         return table
 

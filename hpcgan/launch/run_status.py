@@ -332,7 +332,7 @@ def print_statuses(statuses: list[RunStatus]) -> None:
         ]
         for s in statuses
     ]
-    print_table(COLUMNS, cells, left=("run", "state", "where or why"))
+    print_table(COLUMNS, cells, texts=("run", "state", "where or why"))
 
 
 def _number(value: float | None) -> str:

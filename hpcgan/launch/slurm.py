@@ -321,10 +321,10 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
         fields = line.strip().split("|", 3)
         if len(fields) == 4 and fields[0] in jobs:
             try:
-                left: float | None = seconds(fields[2])
+                rest_s: float | None = seconds(fields[2])
             except ValueError:
-                left = None
-            entries[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], left)
+                rest_s = None
+            entries[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], rest_s)
     return entries
 
 

@@ -122,8 +122,8 @@ class Supervisor:
                 if state is None or state.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
                 if not state.requeue:
-                    written = "checkpoint written; " * (code == EXIT_INTERRUPTED)
-                    self.report(f"{written}job {job.id} ends here, as it was asked to")
+                    news = "checkpoint written; " * (code == EXIT_INTERRUPTED)
+                    self.report(f"{news}job {job.id} ends here, as it was asked to")
                     return EXIT_INTERRUPTED
                 if state.state != "PREEMPTED" and not requested:
                     requested = True

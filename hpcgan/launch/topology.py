@@ -239,16 +239,16 @@ def _cgroup_quota(root: Path) -> float | None:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            top, read = root / "sys/fs/cgroup", _quota_v2
+            top, quota_of = root / "sys/fs/cgroup", _quota_v2
         elif "cpu" in controllers.split(","):
-            top, read = root / "sys/fs/cgroup" / controllers, _quota_v1
+            top, quota_of = root / "sys/fs/cgroup" / controllers, _quota_v1
             if not top.is_dir():
                 top = root / "sys/fs/cgroup/cpu"
         else:
             continue
         group = top / path.strip("/")
         while True:
-            quota = read(group)
+            quota = quota_of(group)
             if quota is not None:
                 quotas.append(quota)
             if group == top or top not in group.parents:

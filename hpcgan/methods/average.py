@@ -12,7 +12,7 @@ _RAMP = 0.05  # the half-life grows with the samples seen up to its final value 
 
 
 def decay(half_life: float, samples: int, step_samples: int) -> float:
-    """Weight kept of the average in a step that brings the samples seen to `samples`."""
+    """Weight of the old average in a step that brings the samples seen to `samples`."""
     half_life = min(half_life, samples * _RAMP)
     return 0.0 if half_life <= 0 else math.exp(-math.log(2.0) * step_samples / half_life)
 
@@ -38,7 +38,7 @@ class Average:
         for average, theirs in self._pairs:
             average.assign(theirs)
 
-    def update(self, kept: tf.Tensor) -> None:
-        """Average = kept * average + (1 - kept) * current."""
+    def update(self, momentum: tf.Tensor) -> None:
+        """Average = momentum * average + (1 - momentum) * current."""
         for average, theirs in self._pairs:
-            average.assign(theirs + kept * (average - theirs))
+            average.assign(theirs + momentum * (average - theirs))

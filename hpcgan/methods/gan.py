@@ -156,7 +156,7 @@ class Gan(UpdateMethod):
 
     # --- the updates of a step ---------------------------------------------------------------------
 
-    def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Kind) -> list[Update]:
+    def updates(self, real: Tensors, draws: Tensors, momentum: tf.Tensor, kind: Kind) -> list[Update]:
         """The discriminator's, and the generator's if it is its turn."""
         settings = self._config
         # Whether the generator is updated on the samples that the discriminator is shown.
@@ -186,7 +186,7 @@ class Gan(UpdateMethod):
             noise = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
             collect = functools.partial(in_parts, settings.accumulation, of_generator, real, noise)
             name = f"generator_{turn}" if turn else "generator"
-            follow = functools.partial(self.follow, kept) if turn == settings.generator_steps - 1 else None
+            follow = functools.partial(self.follow, momentum) if turn == settings.generator_steps - 1 else None
             updates.append(Update("generator", G_LOSS, collect, name, after=follow))
         return updates
 

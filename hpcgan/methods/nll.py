@@ -42,10 +42,10 @@ class Likelihood(UpdateMethod):
         """None: a step takes no random numbers."""
         return {}
 
-    def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Hashable) -> list[Update]:
+    def updates(self, real: Tensors, draws: Tensors, momentum: tf.Tensor, kind: Hashable) -> list[Update]:
         """One, of the density."""
         collect = functools.partial(in_parts, self._training.accumulation, self._local, real, draws)
-        return [Update(NAME, LOSS, collect, NAME, after=functools.partial(self.follow, kept))]
+        return [Update(NAME, LOSS, collect, NAME, after=functools.partial(self.follow, momentum))]
 
     def _local(self, real: Tensors, draws: Tensors) -> Local:
         gradients, nll = self.gradients(real)

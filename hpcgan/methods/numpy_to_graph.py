@@ -128,10 +128,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Sequence[Any], options: dict[str, Any]
     ) -> Traced:
-        known = {np.where: _where, np.clip: _clip}.get(function)
-        if known is None:
+        counterpart = {np.where: _where, np.clip: _clip}.get(function)
+        if counterpart is None:
             raise UntraceableError(f"np.{function.__name__} is not known")
-        return known(*args, **options)
+        return counterpart(*args, **options)
 
 
 def _stand_in(value: Any) -> Any:
@@ -151,8 +151,8 @@ def _where(condition: Any, yes: Any, no: Any) -> Traced:
 
 
 def _clip(values: Any, low: Any, high: Any) -> Traced:
-    kept = values if low is None else np.maximum(values, low)
-    return kept if high is None else np.minimum(kept, high)
+    clipped = values if low is None else np.maximum(values, low)
+    return clipped if high is None else np.minimum(clipped, high)
 
 
 def untraced(value: Traced | np.ndarray) -> tf.Tensor:

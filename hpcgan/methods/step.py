@@ -241,7 +241,7 @@ class UpdateMethod(Method):
     metrics: Sequence[str]
 
     @abstractmethod
-    def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Any) -> list[Update]:
+    def updates(self, real: Tensors, draws: Tensors, momentum: tf.Tensor, kind: Any) -> list[Update]:
         """The updates of a step, as it is compiled.
 
         Parameters
@@ -249,7 +249,7 @@ class UpdateMethod(Method):
         real : mapping of str to tensor
             Encoded samples of this rank.
         draws : mapping of str to tensor
-        kept : scalar tensor
+        momentum : scalar tensor
             For `follow`.
         kind : hashable
             Of the step.
@@ -286,19 +286,19 @@ class UpdateMethod(Method):
     ) -> StepResult:
         dtype = self._training.dtype
         step_samples = len(next(iter(real.values()))) * self._comm.size
-        kept = decay(self._training.average_half_life, samples, step_samples * self._steps_between)
+        momentum = decay(self._training.average_half_life, samples, step_samples * self._steps_between)
         metrics, finite_here = self.compiled(self.kind(step))(
             {name: tf.constant(values, dtype) for name, values in real.items()},
             {name: tf.constant(values) for name, values in self.draws_of(draws, epochs).items()},
             {name: tf.constant(rate, dtype) for name, rate in learning_rates.items()},
-            tf.constant(kept, dtype),
+            tf.constant(momentum, dtype),
             tf.constant(float(attention), dtype),
         )
         named = dict(zip(self.metrics, metrics.numpy().tolist(), strict=True))
         return self.result(named, bool(finite_here.numpy()))
 
     def compiled(self, kind: Hashable) -> Any:
-        """The compiled step of a kind: (real, draws, rates, kept, attention) to (metrics in one row, finite here)."""
+        """The compiled step of a kind: (real, draws, rates, momentum, attention) to (row of metrics, finite here)."""
         if kind not in self._compiled:
             # Without autograph, which would take seconds of each start to translate what has no branches on tensors.
             self._compiled[kind] = tf.function(
@@ -307,17 +307,17 @@ class UpdateMethod(Method):
         return self._compiled[kind]
 
     def _step(
-        self, real: Tensors, draws: Tensors, rates: Tensors, kept: tf.Tensor, attention: tf.Tensor, kind: Hashable
+        self, real: Tensors, draws: Tensors, rates: Tensors, momentum: tf.Tensor, attention: tf.Tensor, kind: Hashable
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        updates = self.updates(real, draws, kept, kind)
+        updates = self.updates(real, draws, momentum, kind)
         outcome = self._runner.run(updates, rates, attention, self._training.is_simultaneous)
         metrics = self.summary(outcome.metrics, kind)
         return tf.stack([metrics[name] for name in self.metrics]), outcome.finite_here
 
-    def follow(self, kept: tf.Tensor) -> None:
-        """Let the averaged network, if there is one, follow: `kept` is the weight that it keeps."""
+    def follow(self, momentum: tf.Tensor) -> None:
+        """Let the averaged network, if there is one, follow: `momentum` is the weight of its old values."""
         if self._average is not None:
-            self._average.update(kept)
+            self._average.update(momentum)
 
     @property
     def payload_bytes(self) -> Mapping[str, int]:

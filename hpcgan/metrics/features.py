@@ -86,18 +86,18 @@ class Features:
             Fewer than two events, no observables, values that are not finite.
         """
         names: list[str] = []
-        kept: list[np.ndarray] = []
+        features: list[np.ndarray] = []
         for key, observable in reference.items():
             for name, column in columns(key, observable, leading).items():
                 varies = len(column) > 0 and bool(np.any(column != column[0]))
-                if varies and any(np.array_equal(column, other) for other in kept):
+                if varies and any(np.array_equal(column, other) for other in features):
                     continue
                 if varies or observable.counts is None:
                     names.append(name)
-                    kept.append(column)
-        if not kept:
+                    features.append(column)
+        if not features:
             raise ValueError("no observable of these events makes a feature")
-        matrix = _stack(names, kept)
+        matrix = _stack(names, features)
         if len(matrix) < 2:
             raise ValueError(f"{len(matrix)} events are too few for features")
         constant = np.all(matrix == matrix[0], axis=0)  # rounded, their standard deviation need not be 0

@@ -128,17 +128,17 @@ def _orders(n: int, sizes: int, batches: int, seed: int) -> Orders:
     return [[(rng.permutation(n), rng.permutation(n)) for _ in range(batches)] for _ in range(sizes)]
 
 
-def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, kept: np.ndarray) -> float:
+def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, mask: np.ndarray) -> float:
     """The value at 1/N = 0 from some of the events.
 
     The jackknife keeps the orders, so that values differ by the events left out and not by other subsamples.
     """
-    n = int(kept.sum())
+    n = int(mask.sum())
     counts = np.rint(1.0 / np.linspace(1.0 / (SMALLEST * n), 1.0 / n, len(orders))).astype(int)
     averages = []
     for count, pairs in zip(counts, orders, strict=True):
         used = pairs if count < n else pairs[:1]  # all events are one subsample
-        averages.append(np.mean([sample_distance(real[a[kept[a]][:count]], fake[b[kept[b]][:count]]) for a, b in used]))
+        averages.append(np.mean([sample_distance(real[a[mask[a]][:count]], fake[b[mask[b]][:count]]) for a, b in used]))
     return extrapolate(counts, np.array(averages)).value
 
 

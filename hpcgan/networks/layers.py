@@ -94,8 +94,8 @@ class Batches:
     dtype : str
     """
 
-    def __init__(self, read: Callable[[], Iterable[Mapping[str, np.ndarray]]], dtype: str) -> None:
-        self._read, self._dtype = read, dtype
+    def __init__(self, batches: Callable[[], Iterable[Mapping[str, np.ndarray]]], dtype: str) -> None:
+        self._read, self._dtype = batches, dtype
 
     def __iter__(self) -> Iterator[Mapping[str, tf.Tensor]]:
         for batch in self._read():

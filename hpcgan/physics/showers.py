@@ -173,8 +173,8 @@ def check_recorded(particle: str, recorded: str) -> None:
     if particle not in PARTICLES:
         raise InputError(f"particle '{particle}': use one of {', '.join(PARTICLES)}{did_you_mean(particle, PARTICLES)}")
     if recorded not in electromagnetic.RECORDED:
-        known = electromagnetic.RECORDED
-        raise InputError(f"recorded '{recorded}': use one of {', '.join(known)}{did_you_mean(recorded, known)}")
+        choices = electromagnetic.RECORDED
+        raise InputError(f"recorded '{recorded}': use one of {', '.join(choices)}{did_you_mean(recorded, choices)}")
     if particle == "piplus" and recorded != "total":
         raise InputError("recorded 'active': the signal of pions in the argon is not parametrised; use 'total'")
 
@@ -296,23 +296,23 @@ def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.ran
         canvas.add(layer, shower, x, y, lost[:, layer] * MEV_PER_GEV)
 
     inside = start < edges[-1]
-    left = np.where(inside, energy - lost.sum(axis=1), 0.0)
-    share = hadronic.draw_em_fraction(left, rng)
-    some = inside & (share * left * MEV_PER_GEV > THRESHOLD)
+    rest = np.where(inside, energy - lost.sum(axis=1), 0.0)
+    share = hadronic.draw_em_fraction(rest, rng)
+    some = inside & (share * rest * MEV_PER_GEV > THRESHOLD)
     _electron(
         canvas,
         shower[some],
-        (share * left)[some],
+        (share * rest)[some],
         start[some] / medium.radiation_length,
         rng,
         "total",
     )
-    hadrons = (1.0 - share) * left * (1.0 - hadronic.INVISIBLE_SHARE)
+    hadrons = (1.0 - share) * rest * (1.0 - hadronic.INVISIBLE_SHARE)
     hadrons[hadrons * MEV_PER_GEV < THRESHOLD] = 0.0
     number = np.ceil(hadrons / hadronic.SPOT_ENERGY).astype(np.int64)
     each = np.repeat(hadrons / np.maximum(number, 1) * MEV_PER_GEV, number).astype(np.float32)
     owner = np.repeat(np.arange(n), number)
-    alpha = hadronic.longitudinal_shape(left)
+    alpha = hadronic.longitudinal_shape(rest)
     scale = medium.interaction_length
     depth = start[owner] + rng.standard_gamma(alpha[owner]) / hadronic.LONGITUDINAL_RATE * scale
     radius = np.full(len(owner), hadronic.HALF_RADIUS * scale, np.float32)

@@ -76,7 +76,7 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
     if not data.leave_out:
         return _counted(source, use)
     conditions = source.conditions()
-    kept = np.ones(len(source), bool)
+    mask = np.ones(len(source), bool)
     for point in data.leave_out:
         fits = matching(conditions, point)
         if split == "train" and not fits.any():
@@ -84,11 +84,11 @@ def open_split(problem: Problem, data: DataConfig, split: str) -> Source:
             raise InputError(
                 f"{source.path}: data.leave_out: no event has {points.label(point)}; {_there(problem, conditions)}"
             )
-        kept &= ~fits
-    if not kept.any():
+        mask &= ~fits
+    if not mask.any():
         source.close()
         raise InputError(f"{source.path}: data.leave_out leaves no event")
-    return _counted(Subset(source, np.flatnonzero(kept)), use)
+    return _counted(Subset(source, np.flatnonzero(mask)), use)
 
 
 def _selected(source: Source, use: Use) -> Source:
@@ -96,11 +96,11 @@ def _selected(source: Source, use: Use) -> Source:
     if not use.select:
         return source
     try:
-        where, known = f"{source.path}: {use.select_key}", source.labels()
-        kept = np.ones(len(source), bool)
+        where, columns = f"{source.path}: {use.select_key}", source.labels()
+        mask = np.ones(len(source), bool)
         for name, value in use.select.items():
-            if name not in known:
-                known_columns = f"; there are: {', '.join(known)}" if known else ", nor any other to select by"
+            if name not in columns:
+                known_columns = f"; there are: {', '.join(columns)}" if columns else ", nor any other to select by"
                 raise InputError(f"{where}: the file has no column '{name}'{known_columns}")
             values = np.asarray(value, np.float64).reshape(-1)
             column = source.label(name)
@@ -108,13 +108,13 @@ def _selected(source: Source, use: Use) -> Source:
             fits = np.isin(column, values) | np.isin(column, values.astype(np.float32).astype(np.float64))
             if not fits.any():
                 raise InputError(f"{where}: no event has {_asked(name, values)}; there are: {counted(column)}")
-            kept &= fits
-        if not kept.any():
+            mask &= fits
+        if not mask.any():
             raise InputError(f"{where} leaves no event: none has all of {', '.join(use.select)} as asked for")
     except BaseException:
         source.close()
         raise
-    return Subset(source, np.flatnonzero(kept))
+    return Subset(source, np.flatnonzero(mask))
 
 
 def _counted(source: Source, use: Use) -> Source:

@@ -27,13 +27,15 @@ def layout_of(path: str | os.PathLike[str]) -> Layout:
         No such file, not HDF5, or of no layout; one of another program is said to be that.
     """
     path = Path(path)
-    known = layouts()
+    choices = layouts()
     try:
         with open_file(path) as file, readable(path, "the list of data sets"):
-            for layout in known:
+            for layout in choices:
                 if layout.recognises(file):
                     return layout
-            groups = ", ".join(f"{layout.title} ({'top' if layout.group == '/' else layout.group})" for layout in known)
+            groups = ", ".join(
+                f"{layout.title} ({'top' if layout.group == '/' else layout.group})" for layout in choices
+            )
             raise InputError(f"{path}: of no known layout (it holds: {names(file)}); known are {groups}")
     except InputError:
         kind = next(filter(None, (importer.recognise(path) for importer in importers())), None)

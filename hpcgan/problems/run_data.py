@@ -162,11 +162,11 @@ def write(run: RunDirectory, current: RunData) -> None:
         files = {**files, **recorded.files}  # a test split that is gone, or another, stays the one it was
         places = [*places, *with_run, *recorded.places]
     origin = current.origin if recorded is None else recorded.origin
-    kept = RunData(files, tuple(dict.fromkeys([*places, *with_run]))[:PLACES], origin)
-    if kept == recorded:
+    data = RunData(files, tuple(dict.fromkeys([*places, *with_run]))[:PLACES], origin)
+    if data == recorded:
         return
     try:
-        write_atomic(run.data_file, json.dumps(kept.plain(), indent=1) + "\n")
+        write_atomic(run.data_file, json.dumps(data.plain(), indent=1) + "\n")
     except OSError as error:
         raise EnvironmentFailure(f"{run.data_file}: cannot write: {error.strerror}") from None
 

@@ -214,10 +214,10 @@ def _first_valid(folder: Path, order: Iterator[tuple[int, int]], warn: Callable[
 def prune(folder: Path, keep: int, best: int | None) -> None:
     """Remove all but the checkpoints of the newest `keep` steps and of the best, and what crashes left behind."""
     stay = [*steps(folder)[-keep:], *([] if best is None else [best])]
-    kept = {path_of(folder, step) for step in stay}
+    paths = {path_of(folder, step) for step in stay}
     for step, version in _entries(folder):
         path = _path(folder, step, version)
-        if path not in kept:
+        if path not in paths:
             # Renamed first: a half-removed checkpoint must not look like one.
             os.rename(path, folder / f".step-{step}.{secrets.token_hex(4)}.tmp")
     for entry in folder.iterdir():

@@ -425,13 +425,13 @@ def request_of_ranks(
             )
         if code > 128 and code - 128 in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             raise Interrupted(f"{path}: stopped; the same command measures what is missing")
-        kept = path / "logs" / f"{key}.log"
-        kept.unlink(missing_ok=True)
+        log_file = path / "logs" / f"{key}.log"
+        log_file.unlink(missing_ok=True)
         if code:
-            kept.parent.mkdir(exist_ok=True)
-            log.replace(kept)
+            log_file.parent.mkdir(exist_ok=True)
+            log.replace(log_file)
             cause = failure.read(failure_file)
-            raise HpcganError(f"exit code {code}, see {kept}" if cause is None else str(cause))
+            raise HpcganError(f"exit code {code}, see {log_file}" if cause is None else str(cause))
         try:
             parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         except (OSError, ValueError) as error:

@@ -127,7 +127,7 @@ def network(name: str) -> Network:
     InputError
         Unknown.
     """
-    by_lower = {known.lower(): network for known, network in NETWORKS.items()}
+    by_lower = {name_of.lower(): network for name_of, network in NETWORKS.items()}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
     match = re.fullmatch(r"(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", name)

@@ -123,7 +123,7 @@ COLUMNS = (
     "step ms",
     *PARTS,
 )
-LEFT = ("backend", "algorithm")
+TEXTS = ("backend", "algorithm")
 """Columns of this and of the model's tables that hold no numbers."""
 
 
@@ -180,8 +180,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 def title(report: Mapping[str, Any]) -> str:
     """One line about a study."""
     s = report["setting"]
-    kept = f"{s['batch']} samples a rank" if s["mode"] == "weak" else f"{s['batch']} samples over all ranks"
-    return f"{report['name']}: {s['mode']} scaling, {kept}, {s['threads']} thread{'s' * (s['threads'] > 1)} a rank"
+    batch = f"{s['batch']} samples a rank" if s["mode"] == "weak" else f"{s['batch']} samples over all ranks"
+    return f"{report['name']}: {s['mode']} scaling, {batch}, {s['threads']} thread{'s' * (s['threads'] > 1)} a rank"
 
 
 def page(report: Mapping[str, Any], picture: bytes | None) -> str:

@@ -72,6 +72,6 @@ def trial_row(reader: TableReader, number: int) -> Row:
     table = reader.read()
     row = table.row(number)
     if row is None:
-        known = f"the last one is {table.rows[-1].number}" if table.rows else "there is none yet"
-        raise InputError(f"{reader.study.path}: no trial {number}; {known}")
+        hint = f"the last one is {table.rows[-1].number}" if table.rows else "there is none yet"
+        raise InputError(f"{reader.study.path}: no trial {number}; {hint}")
     return row

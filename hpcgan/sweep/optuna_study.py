@@ -69,13 +69,13 @@ def make_sampler(name: str, seed: int) -> Any:
         There is none of that name, or it needs what is not installed.
     """
     optuna = load_optuna()
-    known = {
+    classes = {
         n.removesuffix("Sampler").lower(): n
         for n in optuna.samplers.__all__
         if n.endswith("Sampler") and not n.startswith(_NOT_OFFERED)
     }
-    if name not in known:
-        names = [*OWN_SAMPLERS, *sorted(known)]
+    if name not in classes:
+        names = [*OWN_SAMPLERS, *sorted(classes)]
         raise InputError(f"--sampler {name}: choose one of {', '.join(names)}{did_you_mean(name, names)}")
     for package in _NEEDED.get(name, ()):
         if importlib.util.find_spec(package) is None:
@@ -86,7 +86,7 @@ def make_sampler(name: str, seed: int) -> Any:
     if name == "qmc":  # one sequence, in which the marks keep the place, but for what it cannot choose
         options = {"seed": 0, "independent_sampler": optuna.samplers.RandomSampler(seed=seed)}
     with quiet(optuna):
-        return getattr(optuna.samplers, known[name])(**options)
+        return getattr(optuna.samplers, classes[name])(**options)
 
 
 def check_sampler(name: str) -> None:

@@ -220,10 +220,10 @@ def _coerced(space: Space, key: str, value: Any) -> Any:
     raise refused
 
 
-def _as_written(written: Any, parsed: Any) -> Any:
+def _as_written(raw: Any, parsed: Any) -> Any:
     """A value that was taken, without the defaults that came with a section."""
-    if isinstance(written, dict) and isinstance(parsed, dict):
-        return {key: _as_written(value, parsed.get(key, value)) for key, value in written.items()}
+    if isinstance(raw, dict) and isinstance(parsed, dict):
+        return {key: _as_written(value, parsed.get(key, value)) for key, value in raw.items()}
     return parsed
 
 
@@ -282,12 +282,12 @@ def _check_reachable(space: Space, where: str) -> None:
 def _ancestors(d: Dimension, by_key: Mapping[str, Dimension]) -> set[str]:
     """Keys that are searched and on which it depends whether a dimension is."""
     ancestors: set[str] = set()
-    left = [key for key in d.when if key in by_key]
-    while left:
-        key = left.pop()
+    stack = [key for key in d.when if key in by_key]
+    while stack:
+        key = stack.pop()
         if key not in ancestors:
             ancestors.add(key)
-            left += [other for other in by_key[key].when if other in by_key]
+            stack += [other for other in by_key[key].when if other in by_key]
     return ancestors
 
 
@@ -347,14 +347,14 @@ def _read(key: str, entry: Any, label: str, plain: Mapping[str, Any]) -> Dimensi
 
 def _in_order(dimensions: Sequence[Dimension], where: str) -> list[Dimension]:
     """As given, but what others depend on before them."""
-    left, ordered = list(dimensions), list[Dimension]()
+    rest, ordered = list(dimensions), list[Dimension]()
     searched = {d.key for d in dimensions}
-    while left:
+    while rest:
         placed = {d.key for d in ordered}
-        ready = next((d for d in left if all(k in placed or k not in searched for k in d.when)), None)
+        ready = next((d for d in rest if all(k in placed or k not in searched for k in d.when)), None)
         if ready is None:
-            raise InputError(f"{where}: {SECTION}.{left[0].key}.when: the conditions go round in a circle")
-        left.remove(ready)
+            raise InputError(f"{where}: {SECTION}.{rest[0].key}.when: the conditions go round in a circle")
+        rest.remove(ready)
         ordered.append(ready)
     return ordered
 

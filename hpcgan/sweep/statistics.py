@@ -295,11 +295,11 @@ def time_left(table: Table) -> float | None:
     ended = [r.seconds for r in table.rows if r.state in ENDED and r.seconds is not None]
     usual = statistics.fmean(ended) if ended else _whole(running)
     lefts = [r.left_s if r.left_s is not None else _rest(r, usual) for r in running]
-    if any(left is None for left in lefts) or (waiting and usual is None):
+    if any(seconds is None for seconds in lefts) or (waiting and usual is None):
         return None
     concurrency = table.goal.concurrency if table.goal is not None else None
     places = max(concurrency or 0, len(running), 1)
-    free = [left for left in lefts if left is not None] + [0.0] * (places - len(running))
+    free = [seconds for seconds in lefts if seconds is not None] + [0.0] * (places - len(running))
     heapq.heapify(free)
     for _ in range(waiting):
         heapq.heappush(free, heapq.heappop(free) + (usual or 0.0))
@@ -308,8 +308,8 @@ def time_left(table: Table) -> float | None:
 
 def _whole(running: Sequence[Row]) -> float | None:
     """Mean time of trainings that run, as they look now."""
-    known = [r.seconds + r.left_s for r in running if r.seconds is not None and r.left_s is not None]
-    return statistics.fmean(known) if known else None
+    totals = [r.seconds + r.left_s for r in running if r.seconds is not None and r.left_s is not None]
+    return statistics.fmean(totals) if totals else None
 
 
 def _rest(row: Row, usual: float | None) -> float | None:

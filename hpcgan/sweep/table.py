@@ -178,11 +178,11 @@ class TableReader:
             row, wrong = self._row(number)
             rows.append(row)
             problems += wrong
-        known = {r.number for r in rows}
+        numbers = {r.number for r in rows}
         problems += [
             f"{self.study.result_file(r.number)}: repeats trial {r.repeat_of}, which is not there"
             for r in rows
-            if r.repeat_of is not None and r.repeat_of not in known
+            if r.repeat_of is not None and r.repeat_of not in numbers
         ]
         goal = None
         try:
@@ -199,14 +199,14 @@ class TableReader:
 
     def _row(self, number: int) -> tuple[Row, list[str]]:
         try:
-            written = _version(self.study.result_file(number).stat())
+            version = _version(self.study.result_file(number).stat())
         except OSError:
-            written = None
-        if written is not None and number in self._ended and self._ended[number][0] == written:
+            version = None
+        if version is not None and number in self._ended and self._ended[number][0] == version:
             return self._ended[number][1:]
         row, problems = self._read(number)
-        if written is not None and row.state in ENDED:
-            self._ended[number] = (written, row, problems)
+        if version is not None and row.state in ENDED:
+            self._ended[number] = (version, row, problems)
         return row, problems
 
     def _read(self, number: int) -> tuple[Row, list[str]]:
@@ -283,11 +283,11 @@ def _open(
 ) -> Row:
     """A trial without a result."""
     state, reason = _standing(study, number)
-    curve, now, left = _curve(epochs), time.time(), None
+    curve, now, rest_s = _curve(epochs), time.time(), None
     best = min(curve, key=lambda point: point[1]) if curve else None
     if state == "running" and epochs and epochs[-1].epoch < planned_epochs:
         whole = run_status.training_left(epochs[-1], planned_epochs - epochs[-1].epoch)
-        left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
+        rest_s = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
     return Row(
         number,
         state,
@@ -302,7 +302,7 @@ def _open(
         curve=curve,
         attempts=attempts_made(study.runner(number)) or attempts_made(study.trial(number)),
         seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
-        left_s=left,
+        left_s=rest_s,
         reason=reason,
     )
 

@@ -267,10 +267,10 @@ def _time_line(table: Table) -> str:
         return "time left: none, all trials have ended" if table.rows else "time left: not known"
     if not _under_way(table):
         return "time left: nobody works on it; the sweep's command goes on with it"
-    left = time_left(table)
-    if left is None:
+    rest_s = time_left(table)
+    if rest_s is None:
         return "time left: not known before an epoch is done"
-    return f"time left: {clock(left)}" + (
+    return f"time left: {clock(rest_s)}" + (
         "" if table.planned_trials is not None else " for the trials that run or wait"
     )
 

@@ -103,8 +103,8 @@ def between_steps(env: Mapping[str, str]) -> dict[str, str]:
     """
     if not in_step(env):
         return {k: v for k, v in env.items() if k != "SLURM_EXPORT_ENV"}  # of `sbatch --export`: mpirun's srun obeys it
-    kept = {k: v for k, v in env.items() if not (_OF_STEP.match(k) or _OF_LAUNCHERS.match(k))}
-    return {**kept, "SLURM_OVERLAP": "1"}
+    variables = {k: v for k, v in env.items() if not (_OF_STEP.match(k) or _OF_LAUNCHERS.match(k))}
+    return {**variables, "SLURM_OVERLAP": "1"}
 
 
 def _number(name: str, text: str) -> int:

@@ -27,18 +27,18 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(markup=False, highlight=False, width=PIPE_WIDTH)
 
 
-def make_table(head: Sequence[str], left: Collection[str] = ()) -> Table:
-    """An empty table without lines; columns named in `left` are left-justified, others right."""
+def make_table(head: Sequence[str], texts: Collection[str] = ()) -> Table:
+    """An empty table without lines; columns named in `texts` are left-justified, others right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in head:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in texts else "right", no_wrap=True)
     return table
 
 
 def print_table(
-    head: Sequence[str], cells: Sequence[Sequence[str]], after: Sequence[str] = (), left: Collection[str] = ()
+    head: Sequence[str], cells: Sequence[Sequence[str]], after: Sequence[str] = (), texts: Collection[str] = ()
 ) -> None:
     """Print a table, then lines.
 
@@ -49,10 +49,10 @@ def print_table(
     cells : sequence of rows
     after : sequence of str
         Lines below the table.
-    left : collection of str
+    texts : collection of str
         Columns that are left-justified; the others are numbers.
     """
-    table = make_table(head, left)
+    table = make_table(head, texts)
     for row in cells:
         table.add_row(*row)
     console = open_console()

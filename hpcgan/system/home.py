@@ -98,8 +98,8 @@ def provide(env: MutableMapping[str, str]) -> str | None:
     if folder == _stand_in:
         return f"HOME is not set, and this user has no folder: {folder} was used instead; set HOME to choose another"
     if not _writable(folder):
-        for name, kept in (("MPLCONFIGDIR", ".config/matplotlib"), ("XDG_CACHE_HOME", ".cache")):
-            if name not in env and not (folder / kept).exists():
+        for name, folder_name in (("MPLCONFIGDIR", ".config/matplotlib"), ("XDG_CACHE_HOME", ".cache")):
+            if name not in env and not (folder / folder_name).exists():
                 env[name] = str(stand_in())
     return None
 

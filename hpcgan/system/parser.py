@@ -37,17 +37,17 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; words that no command takes are an error."""
-        parsed, left = self.parse_known_args(args, namespace)
-        if left:
-            self.unknown(left, parsed)
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.unknown(rest, parsed)
         return parsed
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        known = [str(choice) for choice in action.choices]
+        choices = [str(choice) for choice in action.choices]
         raise argparse.ArgumentError(
-            action, f"'{value}' does not exist; choose one of: {', '.join(known)}{did_you_mean(str(value), known)}"
+            action, f"'{value}' does not exist; choose one of: {', '.join(choices)}{did_you_mean(str(value), choices)}"
         )
 
     def unknown(self, stray: Sequence[str], namespace: argparse.Namespace, keys: Iterable[str] = ()) -> NoReturn:

@@ -86,8 +86,9 @@ class Rollback:
         if "step" not in loaded:
             why = f" ({loaded['failure']})" if loaded else ""
             is_saved = bool(checkpoints.steps(self._folder)) if self._comm.is_root else None
-            kept = f"the last checkpoint is intact{why}" if self._comm.broadcast_json(is_saved) else "no checkpoint yet"
-            raise HpcganError(f"{reason}; all ranks stopped, {kept}. {remedy}", collective=True)
+            is_saved = self._comm.broadcast_json(is_saved)
+            state = f"the last checkpoint is intact{why}" if is_saved else "no checkpoint yet"
+            raise HpcganError(f"{reason}; all ranks stopped, {state}. {remedy}", collective=True)
         counters.rollbacks += 1
         self._output.rollback(reason, loaded["step"])
         self._output.message(

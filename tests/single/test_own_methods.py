@@ -47,7 +47,7 @@ class Alternating(UpdateMethod):
     def draws(self, step, first, n):
         return {"noise": rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim).astype("float32")}
 
-    def updates(self, real, draws, kept, kind):
+    def updates(self, real, draws, momentum, kind):
         return [Update("generator", "brightness", functools.partial(self.collect, draws), "generator")]
 
     def collect(self, draws):

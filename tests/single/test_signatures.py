@@ -159,6 +159,7 @@ def test_the_count_of_fields(source, count):
 
 #: Participles and pointers, which say nothing of a value: what it is called in the field says more.
 NAMELESS = {"found", "made", "given", "said", "there", "shown", "wanted", "mine", "drawn"}
+NAMELESS |= {"kept", "known", "left", "written", "read"}
 
 
 def nameless(tree: ast.Module) -> list[int]:
@@ -180,7 +181,7 @@ def nameless(tree: ast.Module) -> list[int]:
             and node.id in NAMELESS
         )
         or (isinstance(node, ast.arg) and node.arg in NAMELESS)
-        or (isinstance(node, ast.FunctionDef) and node.name in NAMELESS)
+        or (isinstance(node, ast.FunctionDef) and node.name in NAMELESS - {"read"})  # which says what it does
     ]
 
 

@@ -280,8 +280,8 @@ class CaloganProblem(Problem):
         if self.model.classes:
             for number in np.unique(conditions[PARTICLE]).tolist():
                 if number not in self.model.classes:
-                    known = ", ".join(f"{PDG[name]:g} ({name})" for name in self.model.particles)
-                    raise InputError(f"particle = {number:g}: there are {known}")
+                    choices = ", ".join(f"{PDG[name]:g} ({name})" for name in self.model.particles)
+                    raise InputError(f"particle = {number:g}: there are {choices}")
 
     def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
         """Reflections of eta (x) and of phi (y), independent, the same in all layers.

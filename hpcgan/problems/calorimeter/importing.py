@@ -302,20 +302,20 @@ class ChallengeFile(Reader):
             _dataset(path, file, "incident_energies", 2)
             self.particle = calo.check_particle(path, _text(path, file, "particle"))
             text = _text(path, file, "segmentation")
-        known = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
+        segmentations = {segmentation.n_cells: segmentation for segmentation in (PUBLISHED, FINE)}
         if text:
             try:
                 stated = parse_segmentation(" ".join(text.split())[:80])
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
-            known = {stated.n_cells: stated}
-        if voxels not in known:
+            segmentations = {stated.n_cells: stated}
+        if voxels not in segmentations:
             what = f" (CaloChallenge {KNOWN_VOXELS[voxels]})" if voxels in KNOWN_VOXELS else ""
             raise InputError(
                 f"{path}: showers has {voxels} voxels{what}, another segmentation; known are "
-                + ", ".join(f"{n} ({segmentation})" for n, segmentation in known.items())
+                + ", ".join(f"{n} ({segmentation})" for n, segmentation in segmentations.items())
             )
-        self.segmentation = known[voxels]
+        self.segmentation = segmentations[voxels]
         self._opened = tensors.open_tensors(path, challenge_schema(voxels), ROOT)
         self._opened.announce()
         self.n = self._opened.n

@@ -45,8 +45,8 @@ def particles_in(path: Path) -> tuple[str, ...]:
         numbers = opened.column(PARTICLE)
     bad = np.flatnonzero(~np.isin(numbers, list(PDG.values())))
     if bad.size:
-        known = ", ".join(f"{number:g} ({name})" for name, number in PDG.items())
-        raise InputError(f"{path}: {PARTICLE} of shower {bad[0]} is {numbers[bad[0]]:g}; known are {known}")
+        choices = ", ".join(f"{number:g} ({name})" for name, number in PDG.items())
+        raise InputError(f"{path}: {PARTICLE} of shower {bad[0]} is {numbers[bad[0]]:g}; known are {choices}")
     return tuple(name for name, number in PDG.items() if number in numbers)
 
 

@@ -115,8 +115,8 @@ class Spectrum(tf.Module):
         y = to_low + share * (to_high - to_low)
         y = tf.where(x < generated_table[:, :1], x + real[:, :1] - generated_table[:, :1], y)
         y = tf.where(x >= generated_table[:, last:], x + real[:, last:] - generated_table[:, last:], y)
-        known = (generated_table[:, last:] > 0) & (real[:, last:] > 0)  # else no pixel was lit when they were measured
-        y = tf.where(known, tf.maximum(y, tf.tile(self._least, [n, 1])), x)
+        is_lit = (generated_table[:, last:] > 0) & (real[:, last:] > 0)  # else no pixel was lit when they were measured
+        y = tf.where(is_lit, tf.maximum(y, tf.tile(self._least, [n, 1])), x)
         y = tf.where(x > 0, y, tf.zeros_like(x))
         sides = tf.reshape(y, [n, ROWS, 2, images.shape[2]])
         mapped = tf.concat([tf.reverse(sides[:, :, 1], [1]), sides[:, :, 0]], axis=1)

@@ -97,18 +97,18 @@ class SlurmExecutor(Executor):
             trials that wait in the queue would be handed in again.
         """
         if not self._elements:
-            known = {
+            numbers = {
                 f"{entry['job']}_{i}": number
                 for entry in records.read_lines(self.study.jobs_file)
                 if isinstance(entry.get("numbers"), list) and "job" in entry
                 for i, number in enumerate(entry["numbers"])
             }
             end = time.monotonic() + PATIENCE
-            while (queued := self._queue(list(known))) is None:
+            while (queued := self._queue(list(numbers))) is None:
                 if time.monotonic() > end:
                     raise HpcganError(f"which trials are in the queue cannot be found out: {self._silent}")
                 time.sleep(self.every)
-            self._elements = {element: known[element] for element in queued}
+            self._elements = {element: numbers[element] for element in queued}
         return set(self._elements.values())
 
     def stop(self) -> None:

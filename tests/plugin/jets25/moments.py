@@ -27,9 +27,9 @@ class Moments(UpdateMethod):
         noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
         return {"noise": noise.astype(self._training.dtype)}
 
-    def updates(self, real: Tensors, draws: Tensors, kept: tf.Tensor, kind: Hashable) -> list[Update]:
+    def updates(self, real: Tensors, draws: Tensors, momentum: tf.Tensor, kind: Hashable) -> list[Update]:
         collect = functools.partial(in_parts, self._training.accumulation, self._local, real, draws)
-        return [Update("generator", LOSS, collect, "generator", after=functools.partial(self.follow, kept))]
+        return [Update("generator", LOSS, collect, "generator", after=functools.partial(self.follow, momentum))]
 
     def _local(self, real: Tensors, draws: Tensors) -> Local:
         generator = self.networks["generator"]
