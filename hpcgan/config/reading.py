@@ -7,18 +7,19 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hpcgan import yamlio
-from hpcgan.config.base import Section
 from hpcgan.config.registries import METHODS, settings_of
 from hpcgan.config.schema import STARTING, Config
 from hpcgan.config.training import TrainingSection
 from hpcgan.errors import InputError
 from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.suggest import choose, did_you_mean
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 def load(
@@ -142,7 +143,7 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
         if key == "search":
             raise InputError(f"{where}: '{key}' is for 'hpcgan sweep'; a single training has nothing to search")
         if key not in Config.model_fields:
-            raise InputError(f"{where}: unknown key '{key}'{_nearest(str(key), Config.model_fields)}")
+            raise InputError(f"{where}: unknown key '{key}'{choose(str(key), Config.model_fields, 'keys here')}")
     name = raw.get("problem")
     if name is None:
         raise InputError(f"{where}: 'problem' is missing; choose one of: {', '.join(PROBLEMS.names())}")
@@ -150,25 +151,19 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
         problem = PROBLEMS.get(str(name))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    model_schema = problem.Model
     method, training_schema = _method(raw.get("method"), str(name), problem.methods, where)
-    for section, model in (("model", model_schema), *_sections()):
-        if section in raw and raw[section] is None:
+    sections = {key: _model_of(field.annotation) for key, field in Config.model_fields.items()}
+    for section, model in {**sections, "model": problem.Model}.items():
+        if model is None or section not in raw:
+            continue
+        if raw[section] is None:
             raw[section] = {}
-        if section in raw and not isinstance(raw[section], dict):
-            raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {_example(section, model)}")
-    try:
-        model_config = model_schema.model_validate(raw.get("model") or {})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, model_schema, ('model',))}") from None
-    try:
-        training = training_schema.model_validate(raw.get("training") or {})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, training_schema, ('training',))}") from None
-    try:
-        config = Config.model_validate({**raw, "method": method, "model": model_config, "training": training})
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, Config, ())}") from None
+        if not isinstance(raw[section], dict):
+            example = f"{section}.{next(iter(model.model_fields), 'key')}"
+            raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {example}")
+    model_config = _valid(problem.Model, raw.get("model", {}), where, "model")
+    training = _valid(training_schema, raw.get("training", {}), where, "training")
+    config = _valid(Config, {**raw, "method": method, "model": model_config, "training": training}, where)
     for symmetry in config.data.augment:
         if symmetry not in problem.symmetries:
             choices = ", ".join(problem.symmetries) or "none"
@@ -177,7 +172,9 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
                 f"{did_you_mean(symmetry, problem.symmetries)}"
             )
     with_model = problem(model_config)
-    _check_networks(config, with_model, problem.methods, where)
+    # Somebody's own method trains the networks of each problem that has those it names.
+    if method not in problem.methods and not set(training.networks) <= set(with_model.networks):
+        raise InputError(_of_other_networks(method, str(name), problem.methods, where))
     _check_conditions(config, with_model, where)
     return config
 
@@ -192,12 +189,6 @@ def _method(setting: Any, problem: str, of_problem: Sequence[str], where: str) -
     if METHODS.ships(method) and method not in of_problem:
         raise InputError(_of_other_networks(method, problem, of_problem, where))
     return method, settings
-
-
-def _check_networks(config: Config, problem: Any, of_problem: Sequence[str], where: str) -> None:
-    """Somebody's own method trains the networks of each problem that has those it names."""
-    if config.method not in of_problem and not set(config.training.networks) <= set(problem.networks):
-        raise InputError(_of_other_networks(config.method, config.problem, of_problem, where))
 
 
 def _of_other_networks(method: str, problem: str, of_problem: Sequence[str], where: str) -> str:
@@ -228,19 +219,15 @@ def _check_conditions(config: Config, problem: Any, where: str) -> None:
         )
 
 
-def _sections() -> list[tuple[str, type[BaseModel]]]:
-    return [
-        (key, field.annotation)
-        for key, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    ]
+def _valid(model: type[AnyModel], values: Mapping[str, Any], where: str, *prefix: str) -> AnyModel:
+    """The whole, or the section at `prefix`, as its schema has it."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, model, prefix)}") from None
 
 
-def _example(section: str, model: type[BaseModel]) -> str:
-    return f"{section}.{next(iter(model.model_fields), 'key')}"
-
-
-def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
+def _first(error: ValidationError, model: type[BaseModel], prefix: Sequence[str]) -> str:
     """The first error as one line: path, what is wrong, what would be right."""
     first = error.errors()[0]
     path = (*prefix, *(str(part) for part in first["loc"]))
@@ -248,7 +235,7 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ..
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         keys = _keys_at(model, [str(part) for part in first["loc"][:-1]])
-        return f"unknown key '{dotted}'{_nearest(path[-1], keys)}{more}"
+        return f"unknown key '{dotted}'{choose(path[-1], keys, 'keys here')}{more}"
     if first["type"] == "missing":
         return f"'{dotted}' is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
@@ -276,7 +263,3 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
         return next((m for m in map(_model_of, typing.get_args(annotation)) if m), None)
     return None
-
-
-def _nearest(key: str, keys: Sequence[str] | Mapping[str, Any], what: str = "keys") -> str:
-    return choose(key, keys, f"{what} here")

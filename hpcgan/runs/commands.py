@@ -141,7 +141,7 @@ def wait(run: RunDirectory, command_id: str, timeout: float = 60.0) -> records.C
         if state in records.OVER and answer() is None:  # which may have come in between
             Inbox(run).remove([command_id])
             raise HpcganError(f"{run.path}: the training has ended ({state}) before it could obey")
-        if not _may_answer(state) and answer() is None:
+        if state not in ("running", "not started") and answer() is None:
             raise HpcganError(f"{run.path}: {stays(run, command_id)}")
         if time.monotonic() > end:
             raise HpcganError(f"{run.path}: no answer in {timeout:.0f} s; {stays(run, command_id)}")
@@ -161,11 +161,6 @@ def stays(run: RunDirectory, command_id: str) -> str:
     else:
         when = f"the training does not run ({state}), and obeys when it is started again"
     return f"{when}; to take the command back: hpcgan control {shlex.quote(str(run.path))} withdraw {command_id}"
-
-
-def _may_answer(state: str) -> bool:
-    """Whether a training is at work, or may be about to be."""
-    return state in ("running", "not started")
 
 
 def withdraw(run: RunDirectory, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
