@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command != "scaling":
         return _model(args)
     from hpcgan import config as configuration
+    from hpcgan.comm import select
     from hpcgan.scaling import measure
 
     config = configuration.load(args.config, args.overrides)
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
     for backend in scaling.comm:  # refuses unknown names
         configuration.load(args.config, [*args.overrides, f"comm.backend={backend}"])
+    for backend in measure.backends_of(config):
+        select.check(backend)
     batch = measure.study_batch(config)
     if not scaling.synthetic_data:
         _check_data(config, batch)

@@ -21,6 +21,12 @@ class Variable(Protocol):
     def assign(self, value: Any) -> Any: ...
 
 
+class CommandedChange(RateChange):
+    """Learning rates that a command has set; `id` is the command's, by which it is known when it is found again."""
+
+    id: str
+
+
 @dataclass
 class Counters:
     """Where the training stands; all the rest of its progress derives from it.
@@ -45,7 +51,7 @@ class Counters:
         How often the training went back to its best state.
     global_batch : int
         Samples of the last step, over all ranks.
-    changes : list of RateChange
+    changes : list of CommandedChange
         Learning rates that commands have set.
     paused : bool
         A command has paused the training.
@@ -61,13 +67,13 @@ class Counters:
     best_diversity: float | None = None
     rollbacks: int = 0
     global_batch: int = 0
-    changes: list[RateChange] = field(default_factory=list)
+    changes: list[CommandedChange] = field(default_factory=list)
     paused: bool = False
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Counters:
         """Those that `plain` gave."""
-        return cls(**{**plain, "changes": [RateChange(**change) for change in plain["changes"]]})
+        return cls(**{**plain, "changes": [CommandedChange(**change) for change in plain["changes"]]})
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""

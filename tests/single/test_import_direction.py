@@ -36,8 +36,8 @@ MAY_IMPORT = {
     # What engines run is a rank of a job, as `hpcgan train` is one.
     "hpcgan.interactive.ranks": {"hpcgan.training", "hpcgan.comm", "hpcgan.launch.topology", "hpcgan.runs",
                                  "hpcgan.config"},
-    "hpcgan.api": {"hpcgan.training", "hpcgan.evaluation", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data",
-                   "hpcgan.config"},
+    "hpcgan.api": {"hpcgan.training", "hpcgan.evaluation", "hpcgan.comm.select", "hpcgan.launch", "hpcgan.runs",
+                   "hpcgan.problems.run_data", "hpcgan.config"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.epoch_samples", "hpcgan.runs", "hpcgan.problems.run_data",
                      "hpcgan.report", "hpcgan.config", "hpcgan.rng"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config"},
