@@ -12,7 +12,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive.ipyparallel_cluster import connection_file, root_cause, within
 from hpcgan.interactive.rows import Rows
-from hpcgan.interactive.training import until
+from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 from hpcgan.system import failure
 

@@ -22,7 +22,8 @@ from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
-from hpcgan.interactive.training import Training, until
+from hpcgan.interactive.training import Training
+from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import held_by
 from hpcgan.sweep import commands, views
