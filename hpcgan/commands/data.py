@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +38,7 @@ EXIT_INTERRUPTED = 130
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add ``data`` and its subcommands to the program's parser.
-
-    Parameters
-    ----------
-    subparsers : the object ``ArgumentParser.add_subparsers`` returns
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        The parser of ``data``; it sets ``run`` as the default of ``run``.
-    """
+    """Add the command, and its subcommands once it has a line to parse."""
     text = "generate, import or inspect data sets"
     subparsers._parser_class, before = DataParser, subparsers._parser_class
     try:
@@ -205,27 +193,14 @@ def _add_info_parser(kinds: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``hpcgan data ...``.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        From the parser of :func:`add_parser`.
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    HpcganError
-        Failures and bad input, for the program to print.
-    """
+    """Generate, import, export or show."""
     if args.data_command == "info":
         return _info(args)
+    from hpcgan.launch.process import handling
+
     streams.go_on(f"the work goes on, into {args.out}")
-    with _terminable():
+    # Unfinished files are removed and workers ended, as after Ctrl-C.
+    with handling(("SIGTERM", "SIGHUP"), _interrupt):
         try:
             return {"import": _import, "export": _export}.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
@@ -233,26 +208,8 @@ def run(args: argparse.Namespace) -> int:
             return EXIT_INTERRUPTED
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C: unfinished files are removed and workers ended."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-    except ValueError:  # called outside the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -355,33 +312,16 @@ def _splits(folder: Path) -> list[Path]:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from hpcgan.data import identity
+    from hpcgan.problems.layouts import layout_of
+
     target = Path(args.file)
     files = _splits(target) if target.is_dir() else [target]
     if args.picture is not None and len(files) > 1:
         raise InputError("--picture names one file but a folder was given; name a single data file")
     for file in files:
         picture = None if args.no_picture else args.picture or file.with_suffix(".info.png")
-        print(describe(file, picture))
-        print(f"  fingerprint       {_fingerprint(file)}")
+        print(layout_of(file).describe(file, picture))
+        note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}[identity.is_as_written(file)]
+        print(f"  fingerprint       {identity.fingerprint(file)[:12]}{note}")
     return EXIT_DONE
-
-
-def describe(path: Path, picture: Path | None = None) -> str:
-    """What a data file holds, on several lines, after reading all of it: `Layout.describe` of its layout.
-
-    Raises
-    ------
-    InputError
-        As `layout_of`, or the file cannot be used.
-    """
-    from hpcgan.problems.layouts import layout_of
-
-    return layout_of(path).describe(path, picture)
-
-
-def _fingerprint(file: Path) -> str:
-    """What a file is, and whether it is still what was written here."""
-    from hpcgan.data import identity
-
-    note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
-    return identity.fingerprint(file)[:12] + note[identity.is_as_written(file)]
