@@ -33,6 +33,7 @@ from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import TableReader
 from hpcgan.system import failure
+from hpcgan.system.files import version
 
 if TYPE_CHECKING:
     import pandas
@@ -270,11 +271,11 @@ def _start(command: Sequence[str], study: StudyDirectory) -> None:
     InputError, HpcganError
         It has ended before that, and has told why.
     """
-    run, goal_before = RunDirectory(study.path), _version(study.goal_file)
+    run, goal_before = RunDirectory(study.path), version(study.goal_file)
 
     def at_work() -> bool:
         """It has the study, and has written how much is to be done: from here on nothing is refused any more."""
-        return _version(study.goal_file) != goal_before and held_by(run, process.pid)
+        return version(study.goal_file) != goal_before and held_by(run, process.pid)
 
     with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:
         failure_file, output = Path(folder) / "failure.json", Path(folder) / "output"
@@ -303,12 +304,3 @@ def _start(command: Sequence[str], study: StudyDirectory) -> None:
     if process.returncode == EXIT_BAD_INPUT:
         raise InputError(text)
     raise HpcganError(f"{text} (exit code {process.returncode})")
-
-
-def _version(file: Path) -> tuple[int, int] | None:
-    """What tells a file from one that replaces it; None if there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

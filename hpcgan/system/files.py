@@ -168,6 +168,15 @@ def _lock(descriptor: int, folder: Path) -> int | None:
     return None
 
 
+def version(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that replaces it, and from itself when it was changed; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file is the one of this name, and not one that somebody has put there since."""
     try:
