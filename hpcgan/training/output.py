@@ -141,6 +141,8 @@ class Output:
             f"batch {sharding.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
             f"events, run {self._run.path}"
         )
+        if comm.advice:
+            self.message(comm.advice)
         if comm.is_root:
             self._announce_events()
         if counters.step:
