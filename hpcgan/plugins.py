@@ -13,7 +13,7 @@ import functools
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -53,7 +53,7 @@ class Plugins:
 
     def entry_points(self) -> dict[str, EntryPoint]:
         """All entry points by name, those of hpcgan first; of another package that takes one of its names is warned."""
-        installed = {point.name: point for point in self._installed()}
+        installed = {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
         for name in sorted(installed.keys() & self._shipped.keys()):
             if installed[name].value != self._shipped[name].value:
                 warn_once(f"{self.noun} '{name}' ({installed[name].value}): hpcgan has one of this name; left out")
@@ -76,7 +76,8 @@ class Plugins:
             There is none, several packages have one of this name, it cannot be imported, or it is something else; the
             message says where it was looked for.
         """
-        point = self._shipped.get(name) or self._at_place(name) or self._declared(name)
+        at_place = EntryPoint(name, name, self.group) if ":" in name else None
+        point = self._shipped.get(name) or at_place or self._declared(name)
         if point is None:
             names = self.names()
             raise InputError(
@@ -89,12 +90,11 @@ class Plugins:
         """All classes that have a name; a package whose class cannot be loaded is warned of, once, and left out."""
         return loadable({name: functools.partial(self.get, name) for name in self.entry_points()})
 
-    def _installed(self) -> Iterable[EntryPoint]:
-        return importlib.metadata.entry_points(group=self.group)
-
     def _declared(self, name: str) -> EntryPoint | None:
         """What an installed package declares by this name."""
-        points = {point.value: point for point in self._installed() if point.name == name}
+        points = {
+            point.value: point for point in importlib.metadata.entry_points(group=self.group) if point.name == name
+        }
         if len(points) > 1:
             both = " and ".join(
                 sorted(f"{point.dist.name if point.dist else '?'} ({point.value})" for point in points.values())
@@ -104,9 +104,6 @@ class Plugins:
                 "package.module:Class"
             )
         return next(iter(points.values()), None)
-
-    def _at_place(self, name: str) -> EntryPoint | None:
-        return EntryPoint(name, name, self.group) if ":" in name else None
 
     def _load(self, point: EntryPoint) -> Any:
         what = f"{self.noun} '{point.name}'" + ("" if point.name == point.value else f" ({point.value})")

@@ -1,7 +1,7 @@
 """A cluster of IPython engines that are the ranks of one MPI job, on this machine or in a Slurm job.
 
 Controller and engines are ipyparallel's; its controller runs here, encrypted and with a random key. Its own cluster is
-not used: engines are started otherwise (`launchers`, `engines`), and nothing of them is left behind.
+not used: engines are started otherwise (`engine_set`, `engines`), and nothing of them is left behind.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive import ranks
 from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause
+from hpcgan.interactive.engine_set import UNHEEDED, EngineSet, engine_set
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
 from hpcgan.interactive.ipyparallel_cluster import connect_client, controller_arguments, need_ipyparallel, root_cause
-from hpcgan.interactive.launchers import UNHEEDED, EngineSet, engine_set
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
 from hpcgan.interactive.waiting import until
@@ -159,7 +159,9 @@ class Cluster(ClusterClient):
         connected = cls(folder, folders.read(folder), report)
         try:
             connected._client = connect_client(folder, timeout)
-            connected._check_alive()
+            if len(connected.client.ids) < connected.size:
+                cause_of_end = connected.cause() or "no cause in its log"
+                raise HpcganError(f"cluster {connected.id}: its engines have ended ({cause_of_end})")
         except BaseException:
             connected.close()
             raise
@@ -388,10 +390,6 @@ class Cluster(ClusterClient):
         self._about.update(what)
         folders.write(self._folder, self._about)
 
-    def _check_alive(self) -> None:
-        if len(self.client.ids) < self.size:
-            raise HpcganError(f"cluster {self.id}: its engines have ended ({self.cause() or 'no cause in its log'})")
-
     @property
     def _controller_log(self) -> Path:
         return self._folder / "controller.log"
@@ -444,9 +442,6 @@ def _row(folder: Path) -> dict[str, Any]:
     going = "starting" if not ranks else "busy" if status.get("busy") else "ready"
     return {
         "id": folder.name, "where": where, "kind": about.get("kind"), "ranks": len(ranks) or about.get("n"),
-        "state": going if life == "lives" else life, "since": about.get("since"), "idle": _idle(status),
+        "state": going if life == "lives" else life, "since": about.get("since"),
+        "idle": f"{status['idle']} s" if "idle" in status else None,
     }  # fmt: skip
-
-
-def _idle(status: dict[str, Any]) -> str | None:
-    return f"{status['idle']} s" if "idle" in status else None

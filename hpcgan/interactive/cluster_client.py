@@ -127,7 +127,8 @@ class ClusterClient:
 
     def log(self) -> str:
         """What the engines have printed."""
-        return newest_log(self._folder)
+        logs = sorted(self._folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
+        return logs[-1].read_text(errors="replace") if logs else ""
 
     def cause(self) -> str | None:
         """Why the engines failed, as they, or who has started them, have told; None as long as nobody has."""
@@ -167,11 +168,6 @@ class ClusterClient:
     def _keep_marking(self) -> None:
         while not self._closed.wait(MARK_EVERY) and self._folder.is_dir():
             self._mark()
-
-
-def newest_log(folder: Path) -> str:
-    logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1].read_text(errors="replace") if logs else ""
 
 
 def cause(folder: Path) -> str | None:
