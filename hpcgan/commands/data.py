@@ -118,7 +118,6 @@ def _generator(place: str, what: str) -> type[Generator]:
 
 
 def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         f"--{noun}",
         type=arguments.count,
@@ -131,6 +130,11 @@ def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
         "--seed", type=arguments.seed, default=1, metavar="S", help="the same seed gives the same files (default 1)"
     )
     parser.add_argument("--jobs", type=arguments.processes, default=1, metavar="J", help="processes to use (default 1)")
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
@@ -146,13 +150,12 @@ def _add_import_parser(kinds: Any) -> None:
         "three go to train, one to val and one to test.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     added: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
         group = parser.add_argument_group(f"of {importer.title}")
         add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(known))
         added += importer.model_fields
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    _add_output(parser)
 
 
 def _shared(importers: Iterable[type[Importer]]) -> set[str]:
@@ -171,8 +174,7 @@ def _add_export_parser(kinds: Any) -> None:
         description=f"Write files in the format of another program: {formats}.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files, or a folder with train.h5, val.h5, test.h5")
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    _add_output(parser)
 
 
 def _add_info_parser(kinds: Any) -> None:
