@@ -147,12 +147,13 @@ def _preflight(base: Config) -> None:
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
     from hpcgan import yamlio
-    from hpcgan.sweep.search import OWN_SAMPLERS, known_params
+    from hpcgan.sweep.space import OWN_SAMPLERS
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
     for index in range(trials):
-        print(f"{index}: {yamlio.dump(known_params(space, description, index), flow=True)}", end="")
+        params = space.known(description.sampler, description.seed, index)
+        print(f"{index}: {yamlio.dump(params, flow=True)}", end="")
     return EXIT_DONE
 
 

@@ -20,8 +20,7 @@ from hpcgan import rng
 from hpcgan.errors import InputError
 from hpcgan.suggest import did_you_mean
 from hpcgan.sweep.dimension import Choice, Dimension, Int
-from hpcgan.sweep.search import OWN_SAMPLERS
-from hpcgan.sweep.space import Space
+from hpcgan.sweep.space import OWN_SAMPLERS, Space
 from hpcgan.sweep.table import Row, Table
 from hpcgan.system.files import write_atomic
 

@@ -19,7 +19,7 @@ from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.lease import Lease
-from hpcgan.sweep import figures, page, report, views
+from hpcgan.sweep import figures, report, views
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.table import read_table
 
@@ -81,7 +81,7 @@ def test_numbers_of_the_page_are_those_of_the_json(files):
 
 
 def test_texts_of_a_report_are_no_markup(files):
-    pages.check_escaped(lambda data: page.render(data, []), json.loads(files["sweep.json"].read_text()))
+    pages.check_escaped(lambda data: report.page(data, []), json.loads(files["sweep.json"].read_text()))
 
 
 def test_what_the_json_holds(files):
@@ -192,7 +192,7 @@ def test_a_study_without_repeats_says_that_its_best_is_biased(tmp_path):
     )
     assert made["notices"] == ["The sweep has not ended: 1 queued. This is how it stands."]
     assert "say nothing yet" in made["importance"]["reason"]
-    assert [name for name, *_ in figures] == ["parameters", "parallel", "curves"]
+    assert [figure.name for figure in figures] == ["parameters", "parallel", "curves"]
 
 
 def test_a_study_without_anything(tmp_path):
