@@ -18,7 +18,7 @@ from hpcgan.launch.process import GRACE, Requests
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep import optuna_study, pruning
-from hpcgan.sweep.executors.base import Executor
+from hpcgan.sweep.executors import Executor
 from hpcgan.sweep.space import OWN_SAMPLERS, Space
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.store import Assignment, Result, StudyDirectory

@@ -196,8 +196,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if dimension.labels:
         step = max(1, math.ceil(len(dimension.labels) / 10))
         return [(i / max(1.0, dimension.high), name) for i, name in enumerate(dimension.labels) if i % step == 0]
-    middle = math.sqrt(dimension.low * dimension.high) if dimension.is_log else 0.5 * (dimension.low + dimension.high)
-    return [(_height(dimension, v), f"{v:.3g}") for v in (dimension.low, middle, dimension.high)]
+    return [(_height(dimension, value), f"{value:.3g}") for value in _ends_and_middle(dimension)]
 
 
 def _tick(panel: Axes, x: float, height: float, label: str) -> None:
@@ -334,45 +333,31 @@ def _sparse(value: float, _: Any) -> str:
     return f"{value:g}" if digit in (2, 5) else ""
 
 
-_ROOM = 0.17
-"""Of a panel's width, that a label needs."""
-
-
 def _value_axis(panel: Axes, dimension: Dimension, values: set[float]) -> None:
     if dimension.labels:
         long = sum(len(name) for name in dimension.labels) > 28
         labels = [_text(_cut(name, 16)) for name in dimension.labels]
         panel.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
-        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlim(-0.6, len(labels) - 0.4)
-        return
-    if dimension.is_log:
-        panel.set_xscale("log")
-    if isinstance(dimension, Int) and len(values) <= 8:
+    elif isinstance(dimension, Int) and len(values) <= 8:
+        panel.set_xscale("log" if dimension.is_log else "linear")
         panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
-        panel.xaxis.set_minor_locator(NullLocator())
-    panel.margins(x=0.06)
-    if dimension.is_log and not (isinstance(dimension, Int) and len(values) <= 8):
-        ticks = log_ticks(*panel.get_xlim())
+        panel.margins(x=0.06)
+    elif dimension.is_log:  # the whole range: a part of a decade may have no round number that is labelled
+        panel.set_xscale("log")
+        ticks = _ends_and_middle(dimension)
         panel.set_xticks(ticks, [f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") for value in ticks])
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        room = (dimension.high / dimension.low) ** 0.06
+        panel.set_xlim(dimension.low / room, dimension.high * room)
+    else:
+        panel.margins(x=0.06)
+        return
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two limits, as many as there is room for labels on a logarithmic axis; at least two."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    decades = [10.0**e for e in exponents if low <= 10.0**e <= high]
-    tried = [
-        *([d * 10.0**e for e in exponents for d in digits] for digits in (range(1, 10), (1, 2, 5), (1, 3))),
-        *(decades[::step] for step in range(1, len(decades))),
-        *(MaxNLocator(n).tick_values(low, high) for n in (4, 3, 2, 1)),
-    ]
-    for values in tried:
-        ticks = [float(value) for value in values if low <= value <= high]
-        gaps = [math.log(second / first) for first, second in itertools.pairwise(ticks)]
-        if gaps and min(gaps) > _ROOM * math.log(high / low):
-            return ticks
-    return [low, high]
+def _ends_and_middle(dimension: Dimension) -> tuple[float, float, float]:
+    low, high = dimension.low, dimension.high
+    return low, math.sqrt(low * high) if dimension.is_log else 0.5 * (low + high), high
 
 
 def _norm(scores: Sequence[float]) -> Normalize:

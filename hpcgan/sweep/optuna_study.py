@@ -170,15 +170,15 @@ def as_trial(
     )
 
 
-def write_journal(table: Table, file: Path) -> None:
-    """Write all trials as a journal of Optuna's, for optuna-dashboard and whoever else reads one.
+def write_journal(table: Table) -> Path:
+    """Write all trials as a journal of Optuna's, for optuna-dashboard and others: the study's `report/journal.log`.
 
     Raises
     ------
     InputError
         Optuna is not installed, or the file cannot be written.
     """
-    optuna, dimensions = load_optuna(), table.dimensions()
+    optuna, dimensions, file = load_optuna(), table.dimensions(), table.study.report / "journal.log"
     trials = []
     for row in table.rows:
         facts = {name: getattr(row, name) for name in ("seed", "repeat_of", "score", "epoch", "epochs", "reason")}
@@ -198,6 +198,7 @@ def write_journal(table: Table, file: Path) -> None:
             write_atomic(file, journal.read_bytes())
     except OSError as error:
         raise InputError(f"{file}: cannot write the journal: {error.strerror}") from None
+    return file
 
 
 # --- values -----------------------------------------------------------------------------------------

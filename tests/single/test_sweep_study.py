@@ -25,7 +25,7 @@ from hpcgan.sweep import optuna_study, pruning, study, views
 from hpcgan.sweep.coordinator import FRUITLESS
 from hpcgan.sweep.executors.local import share_cores
 from hpcgan.sweep.store import StudyDirectory
-from hpcgan.sweep.table import Row
+from hpcgan.sweep.table import Row, read_table
 from hpcgan.system.allocation import outside
 
 optuna = pytest.importorskip("optuna")
@@ -46,7 +46,7 @@ def whole(tmp_path_factory):
 
 def load(path):
     """The study as optuna-dashboard reads it."""
-    journal = str(views.journal(path))
+    journal = str(optuna_study.write_journal(read_table(path)))
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(journal))
     (summary,) = optuna.get_all_study_summaries(storage)
     return optuna.load_study(study_name=summary.study_name, storage=storage)
@@ -423,7 +423,7 @@ def test_optunas_journal_is_written_on_request_and_nothing_goes_by_it(damaged, w
     shutil.rmtree(damaged / "report", ignore_errors=True)
     sweeps.coordinate(damaged, sweeps.plan(trials=6, top=2, repeats=3))
     assert not list(damaged.rglob("*journal*"))
-    journal = views.journal(damaged)
+    journal = optuna_study.write_journal(read_table(damaged))
     before = load(damaged).trials
     journal.write_text("damaged")
     executor = sweeps.FakeExecutor(StudyDirectory(damaged))
