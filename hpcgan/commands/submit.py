@@ -67,7 +67,7 @@ def announce(job: str, what: str, path: Path) -> None:
     """Say that a job is submitted, and why it may never start."""
     from hpcgan.launch import slurm
 
-    print(f"job {job}: {what} {_short(path)}, log {_short(path)}/slurm-{job}.out")
+    print(f"job {job}: {what} {short(path)}, log {short(path)}/slurm-{job}.out")
     if reason := slurm.obstacle(job):
         print(
             f"hpcgan: warning: job {job} waits for {reason}: the cluster as it is may never start it; see "
@@ -116,7 +116,8 @@ def enter(path: Path) -> Iterator[None]:
         raise
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path for messages: from here, if that leads down."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 

@@ -26,9 +26,9 @@ from hpcgan.interactive.training import Training
 from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import held_by
-from hpcgan.sweep import commands, views
+from hpcgan.sweep import commands
+from hpcgan.sweep import report as reports
 from hpcgan.sweep import study as studies
-from hpcgan.sweep.report import columns
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import TableReader
@@ -167,7 +167,7 @@ class Sweep:
         InputError
             pandas is not installed.
         """
-        table: pandas.DataFrame = import_pandas().DataFrame(columns(self._reader.read()))
+        table: pandas.DataFrame = import_pandas().DataFrame(reports.columns(self._reader.read()))
         return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
@@ -260,7 +260,7 @@ class Sweep:
         InputError
             It cannot be written.
         """
-        return views.report(self.path)[-1]
+        return reports.write(self._reader.read())[-1]
 
 
 def _start(command: Sequence[str], study: StudyDirectory) -> None:

@@ -338,7 +338,7 @@ def test_metrics_are_numbers_only():
 def test_the_check_finds_what_it_looks_for():
     assert forbidden("hpcgan.training.loop", "horovod.tensorflow")
     assert forbidden("hpcgan.comm.base", "mpi4py.MPI")
-    assert forbidden("hpcgan.sweep.page", "jinja2")
+    assert forbidden("hpcgan.sweep.report", "jinja2")
     assert forbidden("hpcgan.problems.detector_images.rpv", "tensorflow")
     assert forbidden("hpcgan.launch.mpirun", "hpcgan.training.loop")
     assert forbidden("hpcgan.metrics.ks", "hpcgan.physics.jets")

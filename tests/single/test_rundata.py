@@ -385,8 +385,8 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
     with studies.opened(study, *described("moved"), print):
         assert RunDirectory(study.path).read_config()["data"]["path"] == "moved"
     trial = Trial(study, 0, Requests(print))  # one that was begun before goes on with the data where they are now
-    assert trial._place_of_data(Assignment(0, {}, 1, 0)) == ['data.path="moved"']
-    assert trial._place_of_data(Assignment(0, {"data.path": "a"}, 1, 0)) == []
+    assert trial._place_of_data(Assignment(number=0, params={}, seed=1, index=0)) == ['data.path="moved"']
+    assert trial._place_of_data(Assignment(number=0, params={"data.path": "a"}, seed=1, index=0)) == []
     others(place / "moved", 30)
     assert studies.default_directory(described("moved")[0]) != before
     with pytest.raises(InputError) as error:
