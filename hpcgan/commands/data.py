@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
 
-OTHER_COMMANDS = ("import", "export", "info")
+OTHER_COMMANDS = ("import", "export", "info", "unstage")
 """Names that no generator may have."""
 
 OPTIONS = "options"
@@ -87,6 +87,7 @@ class DataParser(Parser):
         _add_import_parser(kinds)
         _add_export_parser(kinds)
         _add_info_parser(kinds)
+        _add_unstage_parser(kinds)
 
 
 def _generators(place: str | None) -> dict[str, type[Generator]]:
@@ -204,6 +205,15 @@ def _add_info_parser(kinds: Any) -> None:
     pictures.add_argument("--no-picture", action="store_true", help="print only")
 
 
+def _add_unstage_parser(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "unstage",
+        help="remove copies of data on this node's own storage",
+        description="Remove the copies of data that trainings made on this node (data.stage) and that nobody reads.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="as data.stage has it; $VARIABLES count as on this node")
+
+
 def run(args: argparse.Namespace) -> int:
     """Carry out ``hpcgan data ...``.
 
@@ -224,6 +234,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.data_command == "info":
         return _info(args)
+    if args.data_command == "unstage":
+        return _unstage(args)
     streams.go_on(f"the work goes on, into {args.out}")
     with _terminable():
         try:
@@ -385,3 +397,12 @@ def _fingerprint(file: Path) -> str:
 
     note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
     return identity.fingerprint(file)[:12] + note[identity.is_as_written(file)]
+
+
+def _unstage(args: argparse.Namespace) -> int:
+    from hpcgan.data.staging import size_text, unstage
+
+    store, removal = unstage(args.folder)
+    left = f", {removal.in_use} left that are being read" if removal.in_use else ""
+    print(f"{store.path}: {removal.removed} data sets removed ({size_text(removal.size)}){left}")
+    return EXIT_DONE
