@@ -404,5 +404,6 @@ def _unstage(args: argparse.Namespace) -> int:
 
     store, removal = unstage(args.folder)
     left = f", {removal.in_use} left that are being read" if removal.in_use else ""
-    print(f"{store.path}: {removal.removed} data sets removed ({size_text(removal.size)}){left}")
+    sets = f"{removal.removed} data set{'s' * (removal.removed != 1)}"
+    print(f"{store.path}: {sets} removed ({size_text(removal.size)}){left}")
     return EXIT_DONE
