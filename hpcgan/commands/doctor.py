@@ -215,6 +215,13 @@ def describe_training() -> dict[str, Any]:
     return described
 
 
+#: What an ordinary Horovod costs on processors.
+POLLS = (
+    "its thread looks for work every millisecond, on the cores that compute: `make setup` builds one that does not; "
+    "comm.backend=mpi is as fast"
+)
+
+
 def check_training(described: dict[str, Any]) -> list[Check]:
     """TensorFlow, GPUs, Horovod and what it was built with."""
     tensorflow = described.get("tensorflow", {"error": "not installed"})
@@ -248,6 +255,8 @@ def check_training(described: dict[str, Any]) -> list[Check]:
         checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
     elif horovod["tensorflow"] not in (None, tensorflow["version"]):
         checks.append(Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`"))
+    elif not horovod.get("wakes", True) and not built.get("nccl"):
+        checks.append(Check("Horovod", WARN, detail, POLLS))
     else:
         checks.append(Check("Horovod", OK, detail))
     return checks

@@ -146,6 +146,8 @@ class Output:
         )
         if copies := assembly.inputs.staged.copies:
             self.message(summary(copies))
+        if comm.advice:
+            self.message(comm.advice)
         if comm.is_root:
             self._announce_events()
         if counters.step:
