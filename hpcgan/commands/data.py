@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
 
-OTHER_COMMANDS = ("import", "export", "info")
+OTHER_COMMANDS = ("import", "export", "info", "unstage")
 """Names that no generator may have."""
 
 OPTIONS = "options"
@@ -75,6 +75,7 @@ class DataParser(Parser):
         _add_import_parser(kinds)
         _add_export_parser(kinds)
         _add_info_parser(kinds)
+        _add_unstage_parser(kinds)
 
 
 def _generators(place: str | None) -> dict[str, type[Generator]]:
@@ -194,10 +195,21 @@ def _add_info_parser(kinds: Any) -> None:
     pictures.add_argument("--no-picture", action="store_true", help="print only")
 
 
+def _add_unstage_parser(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "unstage",
+        help="remove copies of data on this node's own storage",
+        description="Remove the copies of data that trainings made on this node (data.stage) and that nobody reads.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="as data.stage has it; $VARIABLES count as on this node")
+
+
 def run(args: argparse.Namespace) -> int:
     """Generate, import, export or show."""
     if args.data_command == "info":
         return _info(args)
+    if args.data_command == "unstage":
+        return _unstage(args)
     from hpcgan.launch.process import handling
 
     streams.go_on(f"the work goes on, into {args.out}")
@@ -328,4 +340,14 @@ def _info(args: argparse.Namespace) -> int:
         print(layout_of(file).describe(file, picture))
         note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}[identity.is_as_written(file)]
         print(f"  fingerprint       {identity.fingerprint(file)[:12]}{note}")
+    return EXIT_DONE
+
+
+def _unstage(args: argparse.Namespace) -> int:
+    from hpcgan.data.staging import size_text, unstage
+
+    store, removal = unstage(args.folder)
+    left = f", {removal.in_use} left that are being read" if removal.in_use else ""
+    sets = f"{removal.removed} data set{'s' * (removal.removed != 1)}"
+    print(f"{store.path}: {sets} removed ({size_text(removal.size)}){left}")
     return EXIT_DONE

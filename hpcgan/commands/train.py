@@ -39,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, args.overrides)
     if args.dry_run:
         print(config.to_yaml(*configuration.STARTING), end="")
+        if config.data.stage is not None:
+            from hpcgan.training.staged import forecast
+
+            print(f"# {forecast(config)}")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")

@@ -225,7 +225,7 @@ def _identity_hash(base: Config) -> str:
 def _strip(plain: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
     if isinstance(kept.get("data"), dict):
-        kept["data"] = {k: v for k, v in kept["data"].items() if k not in ("cache_mb", "path")}
+        kept["data"] = {k: v for k, v in kept["data"].items() if k not in ("cache_mb", "path", "stage", "stage_keep")}
     if isinstance(kept.get("training"), dict) and kept["training"].get("start_from") is not None:
         kept["training"] = {**kept["training"], "start_from": "the weights of a run"}
     return kept
