@@ -264,13 +264,7 @@ class Sweep:
 
 
 def _start(command: Sequence[str], study: StudyDirectory) -> None:
-    """Start the command in a session of its own, until it is at work on the study and prints into its log (`--log`).
-
-    Raises
-    ------
-    InputError, HpcganError
-        It has ended before that, and has told why.
-    """
+    """Start the command in a session of its own, until it is at work; what it has told if it ends before is raised."""
     run, goal_before = RunDirectory(study.path), version(study.goal_file)
 
     def at_work() -> bool:

@@ -150,13 +150,7 @@ def folder_lock(folder: Path, warning: Callable[[str], None] = warn) -> Iterator
 
 
 def _lock(descriptor: int, folder: Path) -> int | None:
-    """Take a lock; the error that says that there are none, or None.
-
-    Raises
-    ------
-    InputError
-        Another process has it.
-    """
+    """Take a lock; the error that says that there are none, or None. An `InputError` if another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
