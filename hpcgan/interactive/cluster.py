@@ -20,14 +20,14 @@ from typing import Any
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive import ranks
+from hpcgan.interactive import processes, ranks
 from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause, connect_client, root_cause
 from hpcgan.interactive.engine_set import UNHEEDED, EngineSet, engine_set
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
-from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
@@ -219,8 +219,8 @@ class Cluster(ClusterClient):
             f"--Controller.folder={self._folder}",
             "--log-level=WARN",
         ]
-        process = folders.start_process("hpcgan.interactive.controller", arguments, self._controller_log)
-        self._note(controller=process)
+        process = processes.start("hpcgan.interactive.controller", arguments, self._controller_log)
+        self._note(controller=folders.describe(process.pid))
 
     def _can_connect(self) -> bool:
         """Whether the controller has written where clients and engines reach it."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
-from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 from hpcgan.system import failure
 
