@@ -180,8 +180,8 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
     present = study.description()
     if present == description:
         return
-    there = {**asdict(present), "identity": _identity(RunDirectory(study.path).read_config())}
-    differing = differences(there, {**asdict(description), "identity": _identity(base.dump())})
+    earlier = {**asdict(present), "identity": _identity(RunDirectory(study.path).read_config())}
+    differing = differences(earlier, {**asdict(description), "identity": _identity(base.dump())})
     if not differing:
         run_data.check(RunDirectory(study.path), base, run_data.identify(base), "study", "--out")
     listed = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
