@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
+from hpcgan.comm import select
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
@@ -120,22 +121,28 @@ def train(
     return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
-def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
+def preflight(config: Config, directory: RunDirectory, ranks: int) -> str | None:
     """Refuse once, before ranks start, what each of them would refuse.
+
+    Returns
+    -------
+    str or None
+        What rank 0 is going to warn of, for whoever does not see what it prints.
 
     Raises
     ------
     InputError
         Missing or broken data, fewer events than a global batch, a run directory of another configuration or with other
-        data.
+        data, a `comm.backend` of somebody's own that cannot be loaded.
     """
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
     from hpcgan.training.inputs import Inputs
 
+    select.check(config.comm.backend)
     with Inputs.open(config) as inputs:
         inputs.batch_size(ranks)
-        inputs.check(directory)
+        return inputs.check(directory)
 
 
 def generate(

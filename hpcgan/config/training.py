@@ -28,7 +28,6 @@ class RateChange(Section):
 
     step: int = Field(ge=0, description="number of the first step, from 0, with these rates")
     rates: dict[str, Rate] = Field(min_length=1, description="learning rate by network; the others keep theirs")
-    id: str = Field("", description="of the command that made the change; none for one of the configuration")
 
 
 class ScheduleSection(Section):
@@ -79,7 +78,6 @@ class TrainingSection(Section):
     networks: ClassVar[tuple[str, ...]]
     #: What plots call the losses.
     loss_label: ClassVar[str] = "Mean loss of an epoch"
-    later: ClassVar[tuple[str, ...]] = ("start_from",)
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")

@@ -17,9 +17,11 @@ from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganErr
 from hpcgan.interactive import ranks
 from hpcgan.interactive.cluster_client import SETTLE, ClusterClient
 from hpcgan.interactive.ipyparallel_cluster import root_cause
-from hpcgan.interactive.training import RESTS, Training, attach, until
+from hpcgan.interactive.training import RESTS, Training, attach
+from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state, attempts_made
+from hpcgan.system.files import warn
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")
@@ -71,7 +73,8 @@ class Session:
         if state == "busy":
             raise InputError(f"the ranks of cluster {cluster.id} are busy: stop what they train, or wait for it")
         directory = RunDirectory(Path(run if run is not None else api.default_directory(config)).absolute())
-        api.preflight(config, directory, cluster.size)
+        if doubt := api.preflight(config, directory, cluster.size):
+            warn(doubt)
         directory.create(config)  # so that there is something to see and to command from now on
         return EngineTraining(directory, cluster, config)
 

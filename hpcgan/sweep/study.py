@@ -18,8 +18,7 @@ from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory, differences
 from hpcgan.runs.lease import FencedError, Lease
 from hpcgan.sweep import space as spaces
-from hpcgan.sweep.search import OWN_SAMPLERS, known_params, trial_seed
-from hpcgan.sweep.space import SECTION, Space
+from hpcgan.sweep.space import OWN_SAMPLERS, SECTION, Space
 from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
 
@@ -114,7 +113,8 @@ def check_draws(space: Space, description: Description, trials: int) -> None:
     """
     if description.sampler in OWN_SAMPLERS:
         for index in range(trials):
-            space.config(known_params(space, description, index), trial_seed(description.seed, index))
+            params = space.known(description.sampler, description.seed, index)
+            space.config(params, description.trial_seed(index))
 
 
 @contextlib.contextmanager

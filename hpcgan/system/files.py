@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import sys
@@ -37,6 +38,15 @@ _told: set[Path] = set()
 def warn(text: str) -> None:
     """One line on standard error."""
     print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex digits."""
+    whole = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
 
 
 def sync(descriptor: int) -> None:
@@ -196,6 +206,15 @@ def _lock(descriptor: int, folder: Path, operation: int = fcntl.LOCK_EX) -> int 
             raise
         return error.errno
     return None
+
+
+def version(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that replaces it, and from itself when it was changed; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def is_at(descriptor: int, path: Path) -> bool:

@@ -13,15 +13,15 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import describe
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample
-from hpcgan.data.storage import SPLITS, split_sizes
+from hpcgan.data.storage import SPLITS, Target, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter.files import Writer, open_showers, validate
 from hpcgan.problems.calorimeter.layout import SHOWERS
+from hpcgan.problems.layouts import layout_of
 
 
 def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sample:
@@ -37,7 +37,7 @@ def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sampl
 
 def write(folder: Path, n: int = 20, segmentation: Segmentation = PUBLISHED, particle: str = "gamma") -> Sample:
     sample = some(n, segmentation)
-    with Writer(folder, split_sizes(n), segmentation, particle, {"settings": '{"a": 1}'}) as writer:
+    with Writer(Target(folder, split_sizes(n), {"settings": '{"a": 1}'}), segmentation, particle) as writer:
         for start in range(0, n, 7):
             writer.append({name: values[start : start + 7] for name, values in sample.items()})
     return sample
@@ -123,7 +123,7 @@ def test_any_segmentation(tmp_path: Path) -> None:
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with Writer(tmp_path, split_sizes(20), PUBLISHED, "gamma", {}) as writer:
+        with Writer(Target(tmp_path, split_sizes(20), {}), PUBLISHED, "gamma") as writer:
             writer.append(some(15))
             assert list(tmp_path.glob("*.part"))
             raise KeyboardInterrupt
@@ -134,10 +134,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_check_target(folder: Path, tmp_path: Path) -> None:
-    assert SHOWERS.check_target(folder, '{"a": 1}', split_sizes(20), force=False) is True
+    assert Target(folder, split_sizes(20), {"settings": '{"a": 1}'}).is_there(SHOWERS.open) is True
     with pytest.raises(InputError, match=r"a: 1, asked for 2"):
-        SHOWERS.check_target(folder, '{"a": 2}', split_sizes(20), force=False)
-    assert SHOWERS.check_target(tmp_path / "new", "{}", split_sizes(20), force=False) is False
+        Target(folder, split_sizes(20), {"settings": '{"a": 2}'}).is_there(SHOWERS.open)
+    assert Target(tmp_path / "new", split_sizes(20), {"settings": "{}"}).is_there(SHOWERS.open) is False
 
 
 GOOD = some(6)
@@ -266,9 +266,10 @@ def test_any_value_that_cannot_be_is_found(name: str, data: st.DataObject) -> No
 
 
 def test_info(folder: Path, tmp_path: Path) -> None:
-    text = describe(folder / "train.h5", tmp_path / "p.png")
+    text = layout_of(folder / "train.h5").describe(folder / "train.h5", tmp_path / "p.png")
     for said in ("12 samples", "readable and valid", "3 x 96, MeV", "12 x 6, MeV", "phi (y), eta (x)", "photons"):
         assert said in text
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    bad = other_file(tmp_path / "bad.h5", **spoilt("energy", (5, 0), 0.0))
     with pytest.raises(InputError, match="energy of shower 5 is 0 GeV"):
-        describe(other_file(tmp_path / "bad.h5", **spoilt("energy", (5, 0), 0.0)))
+        layout_of(bad).describe(bad)

@@ -14,6 +14,7 @@ import pytest
 from hpcgan import plugins
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.plugins import Plugins, load, loadable
 from hpcgan.problems.base import Problem, problem_class
@@ -89,6 +90,33 @@ def test_what_there_is_not(things: Plugins, name: str, message: str) -> None:
         things.get(name)
 
 
+def test_of_two_packages_that_take_one_name_neither_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package, value in (("first", "collections:Counter"), ("second", "collections:deque"), ("copy", "sys:x")):
+        folder = tmp_path / f"{package}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        name = "alone" if package == "copy" else "thing"
+        (folder / "entry_points.txt").write_text(f"[test.things]\n{name} = {value}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_warned", set())
+    things = Plugins("test.things", "thing", SHIPPED)
+    message = (
+        "thing 'thing': first (collections:Counter) and second (collections:deque) both have one of this name; "
+        "uninstall one of them, or write package.module:Class"
+    )
+    with pytest.raises(InputError) as error:
+        things.get("thing")
+    assert str(error.value) == message
+    assert things.get("collections:deque").__name__ == "deque"
+    (tmp_path / "second-1.0.dist-info" / "entry_points.txt").write_text("[test.things]\nthing = collections:Counter\n")
+    assert things.get("thing").__name__ == "Counter"  # both mean the same one
+    (tmp_path / "second-1.0.dist-info" / "entry_points.txt").write_text("[test.things]\nthing = collections:deque\n")
+    assert [cls.__name__ for cls in things.all()] == ["OrderedDict"]  # all others are there
+    assert f"warning: {message}" in capsys.readouterr().err.splitlines()
+
+
 def test_problems() -> None:
     assert problem_class("cosmo") is problem_class("hpcgan.problems.cosmo.problem:CosmoProblem") is CosmoProblem
     assert {problem.name for problem in PROBLEMS.all()} >= {"rpv", "conditional", "pileup", "cosmo", "calogan"}
@@ -103,11 +131,11 @@ def test_problems() -> None:
 def test_no_code_is_imported_on_the_word_of_a_file(tmp_path: Path) -> None:
     schema = {"x": TensorSpec((2,))}
     for name, message in (("os.path:join", "has no name here; say it with --problem"), ("", "has no name here")):
-        with tensors.Writer(tmp_path, {"a": 1}, schema, {"problem": name}, force=True) as writer:
+        with tensors.Writer(Target(tmp_path, {"a": 1}, {"problem": name}, force=True), schema) as writer:
             writer.append({"x": np.zeros((1, 2))})
         with pytest.raises(InputError, match=message):
             problem_of(tmp_path / "a.h5")
-    with tensors.Writer(tmp_path, {"a": 1}, schema, {}, force=True) as writer:
+    with tensors.Writer(Target(tmp_path, {"a": 1}, {}, force=True), schema) as writer:
         writer.append({"x": np.zeros((1, 2))})
     with pytest.raises(InputError, match="does not say which problem it belongs to"):
         problem_of(tmp_path / "a.h5")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -19,6 +21,7 @@ from hpcgan.commands.cli import main
 from hpcgan.config import Config
 from hpcgan.data import storage
 from hpcgan.data.generators import make_data_set
+from hpcgan.data.storage import Target
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, epoch_samples, report
 from hpcgan.interactive.training import Training
@@ -59,7 +62,7 @@ def begun(folder: Path, settings: Config) -> RunDirectory:
 def others(folder: Path, n: int = 20, seed: int = 9) -> Path:
     """Other events in the place of those that are there."""
     shutil.rmtree(folder, ignore_errors=True)
-    with hdf5.Writer(folder, storage.split_sizes(n), {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(folder, storage.split_sizes(n), {"settings": "{}"})) as writer:
         writer.append(tiny.images(n, seed), 1.0, 1.0, 1400.0, 850.0)
     return folder
 
@@ -99,6 +102,34 @@ def test_preflight_takes_the_same_data_from_anywhere(place: Path) -> None:
     api.preflight(config(place / "staged"), run, 1)
 
 
+BACKENDS = """
+import os
+import hpcgan.comm.base
+class Whole(hpcgan.comm.base.SerialComm): ...
+class Other: ...
+"""
+
+
+def test_preflight_refuses_a_backend_that_no_rank_could_load_and_imports_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "site_comm.py").write_text(BACKENDS)
+    (place / "dying_comm.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{place}:{os.environ.get('PYTHONPATH', '')}")
+    run = RunDirectory(place / "run")
+    for name, message in (
+        ("site_comm:Other", r"comm.backend 'site_comm:Other': is no class of a comm.backend"),
+        ("site_comm:Lost", r"comm.backend 'site_comm:Lost': module site_comm has no 'Lost'"),
+        ("no_comm:Lost", r"comm.backend 'no_comm:Lost': there is no module 'no_comm' on Python's path"),
+        ("dying_comm:Lost", r"comm.backend 'dying_comm:Lost': its import ended Python: exit code 7"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            api.preflight(config("data", f"comm.backend={name}"), run, 2)
+        assert "\n" not in str(error.value)
+    api.preflight(config("data", "comm.backend=site_comm:Whole"), run, 2)
+    assert not {"site_comm", "dying_comm"} & set(sys.modules)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_other_data_under_the_same_path_are_refused_and_nothing_is_written(place: Path, split: str) -> None:
     run = begun(place / "run", config("data"))
@@ -117,7 +148,9 @@ def test_other_data_under_the_same_path_are_refused_and_nothing_is_written(place
         api.preflight(config("data"), run, 1)
 
 
-def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -> None:
+def test_another_test_split_is_warned_of_and_remembered_as_it_was(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = begun(place / "run", config("data"))
     known = run_data.read(run)
     with h5py.File("data/test.h5", "r+") as file:
@@ -126,6 +159,8 @@ def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -
     warning = run_data.check(run, config("data"), found)
     assert warning is not None
     assert warning.startswith("data/test.h5: holds other data than when the run began (other values of all_events/y)")
+    assert api.preflight(config("data"), run, 1) == warning
+    assert "holds other data" not in capsys.readouterr().err  # rank 0 is going to print it
     Path("data/test.h5").unlink()
     missing = run_data.identify(config("data"))
     assert list(missing.files) == ["train", "val"]
@@ -309,7 +344,7 @@ def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> Non
 
 def test_pictures_show_the_real_events_of_the_run_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(place / "run", config("data"))
-    with hdf5.Writer(run.samples, {"epoch-0001": 4}, {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(run.samples, {"epoch-0001": 4}, {"settings": "{}"})) as writer:
         writer.append(tiny.images(4), 1.0, 1.0, 0.0, 0.0)
     monkeypatch.chdir("/")
     drawn = epoch_samples.figure(run, 1)
@@ -350,8 +385,8 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
     with studies.opened(study, *described("moved"), print):
         assert RunDirectory(study.path).read_config()["data"]["path"] == "moved"
     trial = Trial(study, 0, Requests(print))  # one that was begun before goes on with the data where they are now
-    assert trial._place_of_data(Assignment(0, {}, 1, 0)) == ['data.path="moved"']
-    assert trial._place_of_data(Assignment(0, {"data.path": "a"}, 1, 0)) == []
+    assert trial._place_of_data(Assignment(number=0, params={}, seed=1, index=0)) == ['data.path="moved"']
+    assert trial._place_of_data(Assignment(number=0, params={"data.path": "a"}, seed=1, index=0)) == []
     others(place / "moved", 30)
     assert studies.default_directory(described("moved")[0]) != before
     with pytest.raises(InputError) as error:

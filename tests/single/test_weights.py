@@ -15,12 +15,12 @@ from scipy import stats
 
 from hpcgan import weights
 from hpcgan.commands import cli
-from hpcgan.commands import data as info
 from hpcgan.config import DataConfig
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.conditions import training_conditions
@@ -36,6 +36,7 @@ from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
+from hpcgan.problems.layouts import layout_of
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
 from hpcgan.report.plots.distributions import _bin
@@ -416,7 +417,7 @@ def test_selection_and_weights_are_part_of_a_run(tmp_path):
 def test_weights_of_other_layouts(tmp_path):
     schema = {"kappa": TensorSpec((16, 16))}
     maps = np.random.default_rng(0).normal(0, 0.002, (20, 16, 16)).astype(np.float32)
-    with tensors.Writer(tmp_path, {"train": 20}, schema, {"problem": "cosmo"}) as writer:
+    with tensors.Writer(Target(tmp_path, {"train": 20}, {"problem": "cosmo"}), schema) as writer:
         writer.append({"kappa": maps})
     with h5py.File(tmp_path / "train.h5", "a") as file:
         file["samples/weight"] = np.where(np.arange(20) % 4, 1.0, 0.0)[:, None]
@@ -427,15 +428,15 @@ def test_weights_of_other_layouts(tmp_path):
     problem = CosmoProblem(CosmoModel.model_construct(side=16, shift=0.5))
     with contextlib.closing(open_events(problem, tmp_path / "train.h5", "", Use())) as source:
         assert len(source) == 15
-    assert "20, all equal" not in info.describe(tmp_path / "train.h5")
-    assert "effective events 15.0 of 20" in info.describe(tmp_path / "train.h5")
+    assert "20, all equal" not in layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
+    assert "effective events 15.0 of 20" in layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
 
 
 def test_weights_of_showers_of_several_particles(tmp_path):
     sample = {name: np.ones((3, *spec.shape), np.float32) for name, spec in calo.schema_of(PUBLISHED).items()}
     files = {}
     for particle in ("gamma", "eplus"):
-        with calo.Writer(tmp_path, {particle: 3}, PUBLISHED, particle, {}) as writer:
+        with calo.Writer(Target(tmp_path, {particle: 3}, {}), PUBLISHED, particle) as writer:
             writer.append(sample)
         files[particle] = tmp_path / f"{particle}.h5"
     source = ShowerSource(files, PUBLISHED)
@@ -467,7 +468,7 @@ def test_weights_of_a_pool_are_not_used_and_that_is_said(tmp_path):
 
 def test_information_about_weights(tmp_path):
     folder_with(tmp_path, weight=lambda i: np.where(i % 10, 1.0, -0.5), y=lambda i: i % 4 > 0)
-    text = info.describe(tmp_path / "train.h5")
+    text = layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
     assert "-0.5 to 1, sum 51, effective events 46.9 of 60, negative in 10.0% of events" in text
     assert "0 (15), 1 (45)" in text
 
@@ -509,7 +510,7 @@ def weighted_file(folder, n=60, **columns):
     """A file of n events with columns, and its images."""
     images = tiny.images(n)
     values = {name: np.asarray(of(np.arange(n)), float) for name, of in {"y": lambda i: 0 * i + 1, **columns}.items()}
-    with hdf5.Writer(folder, {"weighted": n}, {}) as writer:
+    with hdf5.Writer(Target(folder, {"weighted": n}, {})) as writer:
         writer.append(images, values["y"], values["weight"], 0.0, 0.0)
     return folder / "weighted.h5", images
 
@@ -519,7 +520,7 @@ def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
     path, images = weighted_file(tmp_path, weight=lambda i: np.where(i % 2, 2.0, 0.001))
     with h5py.File(path, "a") as file:
         file["all_events/hist"][::2] = images[::2] * np.float32(0.2)
-    with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
+    with hdf5.Writer(Target(tmp_path, {"fake": 60}, {})) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)
     with_weights = tmp_path / "a"
     assert evaluate("--real", path, "--fake", tmp_path / "fake.h5", "--out", with_weights) == 0
@@ -535,7 +536,7 @@ def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
 
 def test_files_of_a_mixture(tmp_path, quick, capsys):
     path, _ = weighted_file(tmp_path, y=lambda i: i % 3 > 0, weight=lambda i: 0 * i + 1)
-    with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
+    with hdf5.Writer(Target(tmp_path, {"fake": 60}, {})) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)
     fake = tmp_path / "fake.h5"
     assert evaluate("--real", path, "--fake", fake, "--out", tmp_path / "a") == 0

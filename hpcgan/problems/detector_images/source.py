@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan import weights
 from hpcgan.data.schema import Sample
-from hpcgan.data.source import WEIGHT, label, labels
+from hpcgan.data.source import FileSource
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images import files
 
 
-class ImageSource:
+class ImageSource(FileSource):
     """Images of an HDF5 file in the published layout.
 
     Parameters
@@ -33,9 +32,10 @@ class ImageSource:
         Missing or broken file, or one without these columns.
     """
 
+    _file: files.ImageFile
+
     def __init__(self, path: Path, cache_mb: int = 1024, columns: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        self._file = files.open_images(self.path)
+        super().__init__(files.open_images(path), files.IMAGE_BYTES, cache_mb)
         self._columns: Sample = {}
         for name in columns:
             values = self._file.column(name)
@@ -46,11 +46,6 @@ class ImageSource:
                     "conditioned on; 'hpcgan data' writes it"
                 )
             self._columns[name] = values
-        self._cacheable = self._file.n * files.IMAGE_BYTES <= cache_mb << 20
-        self._cache: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return self._file.n
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Images (n, 64, 64) float32 in MeV as `hist`, and the columns (n,) float32."""
@@ -60,22 +55,4 @@ class ImageSource:
         return {"hist": images, **{name: values[indices] for name, values in self._columns.items()}}
 
     def conditions(self) -> Sample:
-        """The columns, (N,) float32 each."""
         return dict(self._columns)
-
-    def weights(self) -> np.ndarray | None:
-        """The column `weight`."""
-        return weights.counting(self._file.per_sample(WEIGHT))
-
-    def labels(self) -> list[str]:
-        """Columns of the file: `y`, masses ..."""
-        return labels(self._file)
-
-    def label(self, name: str) -> np.ndarray:
-        """One of them, (N,)."""
-        return label(self._file, name)
-
-    def close(self) -> None:
-        """Close the file and drop the cache."""
-        self._cache = None
-        self._file.close()
