@@ -114,9 +114,14 @@ path_without() {
 # --- running things with a log --------------------------------------------------------------------------
 explain() { # LOG: one line on why pip or a build failed
     local log=$1
-    if grep -qiE 'No space left on device|Disk quota exceeded' "$log"; then
+    # A log on the same disk is cut short before it says so.
+    if grep -qiE 'No space left on device|Disk quota exceeded' "$log" || ! head -c 1000000 /dev/zero >"$log.room" 2>/dev/null; then
+        rm -f "$log.room"
         echo "the disk is full (pip also needs room in ${TMPDIR:-/tmp}; set TMPDIR to move it)"
-    elif grep -qiE 'Temporary failure in name resolution|Name or service not known|Failed to establish a new connection|Network is unreachable|Connection (refused|reset|broken|aborted)|ConnectTimeout|Read timed out|ProxyError|No route to host|CERTIFICATE_VERIFY_FAILED' "$log"; then
+        return
+    fi
+    rm -f "$log.room"
+    if grep -qiE 'Temporary failure in name resolution|Name or service not known|Failed to establish a new connection|Network is unreachable|Connection (refused|reset|broken|aborted)|ConnectTimeout|Read timed out|ProxyError|No route to host|CERTIFICATE_VERIFY_FAILED' "$log"; then
         echo "the package index cannot be reached; check the network, https_proxy, or PIP_INDEX_URL"
     elif grep -qE 'No matching distribution found|Could not find a version' "$log"; then
         echo "$(grep -hE 'No matching distribution found' "$log" | tail -n 1 | sed 's/^ERROR: //'); the package index lacks it, or cannot be reached"
@@ -182,7 +187,7 @@ make_venv() {
         mkdir -p "$LOGS"
         return 0
     fi
-    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ ! -e "$VENV.making" ] && [ -n "$(ls -A "$VENV")" ]; then
         die "$VENV exists and is not a virtual environment; move it away, or set HPCGAN_VENV"
     fi
     "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
@@ -426,7 +431,7 @@ if command -v flock >/dev/null && ! flock -n 9; then die "another set-up of this
 
 [ "$PYVER" = 3.11 ] || [ "$SITE" = 1 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here (untested)"
 case $(uname -s) in Linux) ;; *) die "this set-up is for Linux; on $(uname -s) use a container or a virtual machine" ;; esac
-need_space "$VENV" "$([ "$SITE" = 1 ] && echo 1500 || echo 3500)" "the environment" HPCGAN_VENV
+need_space "$VENV" "$(still_needed "$([ "$SITE" = 1 ] && echo 1500 || echo 3500)")" "the environment" HPCGAN_VENV
 need_space "${TMPDIR:-/tmp}" 1000 "pip" TMPDIR
 NATIVE=0 KEPT=0 PLAIN=()
 for extra in "${EXTRAS[@]}"; do

@@ -4,17 +4,19 @@
 
 COMPILER_MB=1200    # of one process that compiles Horovod (measured: 980)
 
-need_space() { # DIR MEGABYTES WHAT VARIABLE: room for it, less what an earlier set-up has put there
+need_space() { # DIR MEGABYTES WHAT VARIABLE
     local dir=$1 free needed=$2
-    if [ -d "$dir" ]; then
-        needed=$((needed - $(du -sm "$dir" 2>/dev/null | cut -f 1)))
-        [ "$needed" -ge 100 ] || needed=100
-    fi
     while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
     [ -w "$dir" ] || die "$dir is not writable; $3 needs it: choose another folder with $4"
     free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] ||
         die "no disk space: $dir has $free MB free, $3 needs $needed MB; free some, or move it ($4)"
+}
+
+still_needed() { # MEGABYTES: of the environment, less what an earlier set-up has installed
+    local used=0
+    if [ -d "$VENV" ]; then used=$(du -sm "$VENV" 2>/dev/null | cut -f 1) || used=0; fi
+    if [ $(($1 - used)) -ge 100 ]; then echo $(($1 - used)); else echo 100; fi
 }
 
 free_memory() { # MB that may still be taken: of the machine, and of the control groups that a job is in
@@ -49,10 +51,10 @@ check_memory() { # sets MAKEFLAGS to as many compilers as there is memory for, w
     export MAKEFLAGS=-j$jobs
 }
 
-check_network() { # whether what pip is set to install from answers: a small package is fetched, without trying again
+check_network() { # whether what pip is set to install from answers: a small package is fetched
     local dir log=$LOGS/network.log
     dir=$(mktemp -d)
-    if ! pip download --quiet --no-deps --no-cache-dir --retries 0 --timeout 30 -d "$dir" wheel >"$log" 2>&1 </dev/null; then
+    if ! pip download --no-deps --no-cache-dir --retries 1 --timeout 20 -d "$dir" wheel >"$log" 2>&1 </dev/null; then
         rm -rf "$dir"
         die "no package index: $(explain "$log") [log: $log]"
     fi

@@ -71,7 +71,9 @@ def main(folder: Path) -> int:
             "or set HPCGAN_PYTHON to the Python that has it)"
         )
     elif version(tensorflow) < TENSORFLOW:
-        missing.append(f"TensorFlow {dotted(TENSORFLOW)} or newer ({tensorflow['version']} is loaded: load a newer one)")
+        missing.append(
+            f"TensorFlow {dotted(TENSORFLOW)} or newer ({tensorflow['version']} is loaded: load a newer one)"
+        )
     else:
         parts["tensorflow"] = tensorflow
     horovod = ask(ASK_HOROVOD) if "tensorflow" in parts else {"error": "not looked for without TensorFlow"}
@@ -146,9 +148,7 @@ def dotted(numbers: Iterable[int]) -> str:
 def describe(part: dict[str, Any]) -> str:
     """A part in one line."""
     if "missing" in part:
-        return (
-            f"{part['missing']}: trainings take comm.backend=mpi. For Horovod, load the site's, or run make setup without SITE=1"
-        )
+        return f"{part['missing']}: trainings take comm.backend=mpi. For Horovod, load the site's, or run make setup without SITE=1"
     return f"{part['version']} ({part['path']})"
 
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     described = describe_training()
     add(*check_training(described))
     mpirun = check_mpirun(described.get("horovod", {}))
-    add(mpirun)
+    add(mpirun, *check_site())
     if mpirun.status == FAIL or any(check.status == FAIL for check in checks if check.name == "Horovod"):
         add(Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above"))
     else:
@@ -271,6 +271,21 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
         remedy = "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
         return Check("MPI", WARN, detail, remedy)
     return Check("MPI", OK, detail)
+
+
+def check_site() -> list[Check]:
+    """Libraries of the site (modules, conda), where there are any."""
+    from hpcgan.launch.mpirun import find_mpirun
+    from hpcgan.system import site
+
+    try:
+        mpirun = find_mpirun().path
+    except HpcganError:
+        mpirun = None
+    report = site.report(mpirun)
+    if report is None:
+        return []
+    return [Check("site", WARN if report.remedy else OK, report.detail, report.remedy)]
 
 
 def check_allreduce(ranks: int, timeout: float) -> Check:

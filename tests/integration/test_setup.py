@@ -7,9 +7,13 @@ already, by whoever made the environment these tests run in.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,7 @@ TOOLS = [
     "awk",
     "cut",
     "df",
+    "du",
     "id",
     "uname",
     "date",
@@ -63,8 +68,10 @@ class Machine:
         self.bin = folder / "bin"
         self.bin.mkdir()
         (self.tree / "tools").mkdir(parents=True)
-        for name in ("tools/setup.sh", "tools/horovod-cmake.sh", "setup.py", "constraints.txt", "pyproject.toml"):
+        for name in ("setup.py", "constraints.txt", "pyproject.toml", "tools/horovod-cmake.sh"):
             shutil.copy(ROOT / name, self.tree / name)
+        for path in (ROOT / "tools").glob("setup*"):
+            shutil.copy(path, self.tree / "tools")
         (self.tree / "hpcgan").mkdir()
         shutil.copy(ROOT / "hpcgan/__init__.py", self.tree / "hpcgan")
         for tool in TOOLS:
@@ -89,7 +96,8 @@ case "$*" in
     *"-m venv"*) mkdir -p "${{@: -1}}/bin" && touch "${{@: -1}}/pyvenv.cfg" && cp "$0" "${{@: -1}}/bin/python" ;;
     *"import pip"*) exit 0 ;;
     *"-m pip"*) {pip} ;;
-    *extras_require*) exec {sys.executable} "$@" ;;
+    *sysconfig*include*) echo "{self.folder}/include" ;;
+    *extras_require* | *setup_damage.py* | *setup_site.py* | *sysconfig*) exec {sys.executable} "$@" ;;
     *importlib.metadata*) echo 2.15.1 ;;
     --version) echo Python {version}.0 ;;
     *) exit 1 ;;
@@ -98,7 +106,13 @@ esac""",
 
     def compiler(self) -> None:
         # -o FILE: make FILE.
-        self.add("g++", 'while [ $# -gt 0 ]; do [ "$1" = -o ] && touch "$2"; shift; done')
+        self.add("g++", 'while [ $# -gt 0 ]; do [ "$1" = -o ] && touch "$2"; shift; done; exit 0')
+
+    def memory(self, megabytes: int) -> None:
+        """So much is free."""
+        (self.folder / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {megabytes * 1024} kB\n")
+        script = self.tree / "tools/setup_checks.sh"
+        script.write_text(script.read_text().replace("/proc/meminfo", f'"{self.folder}/meminfo"'))
 
     def run(self, *extras: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -107,7 +121,7 @@ esac""",
             env={"PATH": str(self.bin), "HOME": str(self.folder), "LC_ALL": "C", **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def refuses(self, *extras: str, **env: str) -> str:
@@ -160,11 +174,29 @@ def test_no_compiler(machine):
 
 
 def test_a_compiler_that_does_not_work(machine):
-    machine.add("g++", "echo 'fatal error: optional: No such file or directory' >&2; exit 1")
-    done = machine.run()
-    assert done.returncode == 1
-    assert "optional: No such file" in done.stderr
-    assert "cannot build a C++17 program" in done.stderr
+    machine.add("g++", "echo 'a.cc: In function'; echo 'fatal error: optional: No such file or directory' >&2; exit 1")
+    message = machine.refuses()
+    assert "cannot build a C++17 program (fatal error: optional: No such file or directory); install g++" in message
+
+
+def test_no_memory_for_the_compiler(machine):
+    machine.memory(800)
+    assert "800 MB of memory are free, and compiling Horovod needs 1200; close programs" in machine.refuses()
+    assert not (machine.tree / ".venv").exists()  # before anything is downloaded
+    assert machine.run("dev").returncode == 0  # which compiles nothing
+
+
+def test_no_more_compilers_than_there_is_memory_for(machine):
+    machine.add("nproc", "echo 8")
+    machine.python(pip='case "$*" in *wheel*horovod==*) echo "$MAKEFLAGS" >"$HOME/flags"; exit 1 ;; esac')
+    machine.memory(2600)
+    assert "2600 MB of memory are free: 2 compilers at a time, not 8" in machine.run().stdout
+    assert (machine.folder / "flags").read_text() == "-j2\n"
+    machine.memory(99000)
+    # What make hands down of its own command line is no number of compilers.
+    for handed_down, used in (("", "-j8"), (" -- GPU=0", "-j8"), (" -j3 --jobserver-auth=3,4", "-j3"), ("-j1", "-j1")):
+        machine.run(MAKEFLAGS=handed_down)
+        assert (machine.folder / "flags").read_text() == f"{used}\n"
 
 
 def test_no_disk_space(machine):
@@ -172,6 +204,39 @@ def test_no_disk_space(machine):
     message = machine.refuses()
     assert "has 12 MB free" in message
     assert "HPCGAN_VENV" in message
+
+
+def test_what_is_installed_already_needs_no_room(machine):
+    (machine.tree / ".venv").mkdir()
+    machine.add("df", "echo h; echo '/dev/vda 100 90 1500 99% /'")
+    machine.add("du", "printf '3000\\tx\\n'")
+    assert machine.run("dev", HPCGAN_VENV=str(machine.tree / ".venv")).returncode == 0
+
+
+def test_a_full_disk(machine, disk):
+    """What pip says in the middle, on a real one: the room was there when it was looked at."""
+    machine.add("df", "echo h; echo '/dev/vda 1 1 99999 1% /'")
+    disk.fill(left=40)
+    machine.python(
+        pip=f'case "$*" in *install*) {shutil.which("dd")} if=/dev/zero of={disk.path}/x bs=4096 count=99 ;; esac'
+    )
+    message = machine.refuses("dev", HPCGAN_VENV=f"{disk.path}/venv", TMPDIR=str(machine.folder))
+    assert "installing setuptools failed: the disk is full" in message
+
+
+def test_no_package_index(machine):
+    """pip itself, which is told to use a port that nobody listens on."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        index = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
+        machine.python(pip=f'exec {sys.executable} "$@"')
+        settings = {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull}
+        message = machine.refuses("dev", **settings)
+    assert (
+        "no package index: the package index cannot be reached; check the network, https_proxy, or PIP_INDEX_URL"
+        in message
+    )
+    assert not (machine.tree / ".venv/setup.steps").exists()
 
 
 def test_mpicc_that_is_not_there(machine):
@@ -185,10 +250,32 @@ def test_a_broken_site_mpi(machine):
     machine.add("mpicxx", "exit 0")
     assert "has no mpirun" in machine.refuses()
     machine.add("mpirun", "exit 0")
-    done = machine.run()
-    assert done.returncode == 1
-    assert "ld: cannot find -lmpi" in done.stderr
-    assert "HPCGAN_MPI=pypi" in done.stderr
+    message = machine.refuses()
+    assert "is broken (ld: cannot find -lmpi): it cannot compile" in message
+    assert "HPCGAN_MPI=pypi" in message
+
+
+def site_mpi(machine):
+    """A site's MPI that is all right, and Python's headers."""
+    for name in ("mpicc", "mpicxx", "mpirun"):
+        machine.add(name, "exit 0")
+    (machine.folder / "include").mkdir(exist_ok=True)
+    (machine.folder / "include/Python.h").touch()
+
+
+def test_a_site_mpi_without_cxx_headers(machine):
+    site_mpi(machine)
+    machine.add("mpicxx", "echo 'a.cc:1:10: fatal error: mpi.h: No such file or directory' >&2; exit 1")
+    message = machine.refuses()
+    assert "mpicxx cannot compile a five-line program (a.cc:1:10: fatal error: mpi.h: No such file" in message
+    assert "apt install libopenmpi-dev g++" in message
+
+
+def test_a_site_mpi_without_python_s_headers(machine):
+    site_mpi(machine)
+    (machine.folder / "include/Python.h").unlink()
+    assert "Python's headers are missing" in (message := machine.refuses())
+    assert "apt install python3.11-dev" in message
 
 
 @pytest.mark.parametrize(
@@ -244,10 +331,10 @@ def test_what_the_build_does_not_need_is_installed_beside_it(machine):
     needed = (machine.tree / ".venv/setup-logs/needed.txt").read_text().splitlines()
     assert "cmake>=3.18" in needed
     assert "tensorflow-cpu==2.15.1; python_version < '3.12'" in needed
-    calls = (machine.folder / "calls").read_text().splitlines()[1:]  # but for the tools
+    calls = (machine.folder / "calls").read_text().splitlines()
     ours = ["/needed.txt", "pip wheel", "-e .[dev,build]", "--force-reinstall"]
-    found = [next(word for word in ours if word in call) for call in calls]
-    assert found in (ours, [ours[0], ours[2], ours[1], ours[3]])  # those beside one another in any order
+    order = [word for call in calls for word in ours if word in call]
+    assert order in (ours, [ours[0], ours[2], ours[1], ours[3]])  # those beside one another in any order
 
 
 @pytest.mark.parametrize(
@@ -313,6 +400,80 @@ def test_done_is_done_and_a_change_or_an_interruption_is_not(machine):
     assert done.returncode == 0
     assert "up to date" not in done.stdout
     assert "up to date" in machine.run("dev").stdout
+
+
+#: pip that goes on until it is killed in the step of WORDS, then does all.
+STOPS = """echo "$*" >>"$HOME/calls"
+case "$*" in {words})
+    if [ ! -e "$HOME/started" ]; then : >"$HOME/started"; exec sleep 300; fi ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [('*"install -c"*wheel', ["wheel", "-e .[dev]"]), ('*"-e .[dev]"', ["-e .[dev]"])],
+    ids=["tools", "packages"],
+)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_set_up_goes_on_where_it_was(machine, words, again, number):
+    machine.python(pip=STOPS.format(words=words))
+    environment = {"PATH": str(machine.bin), "HOME": str(machine.folder), "LC_ALL": "C"}
+    first = subprocess.Popen(
+        ["bash", "tools/setup.sh", "dev"], cwd=machine.tree, env=environment, stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (machine.folder / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(first.pid, number)
+    first.wait(60)
+    (machine.folder / "calls").unlink()
+    done = machine.run("dev")
+    assert done.returncode == 0, done.stderr
+    calls = [call for call in (machine.folder / "calls").read_text().splitlines() if " install " in call]
+    assert [call.endswith(end) for call, end in zip(calls, again, strict=True)] == [True] * len(again)
+    assert "up to date" in machine.run("dev").stdout
+
+
+def test_a_set_up_that_was_stopped_installs_again_what_is_half_there(machine):
+    assert machine.run("dev").returncode == 0
+    venv = machine.tree / ".venv"
+    packages = Path(
+        subprocess.run(
+            [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib', vars={'base': '.'}))"],
+            capture_output=True, text=True, check=True, cwd=venv,
+        ).stdout.strip()
+    )  # fmt: skip
+    assert not packages.is_absolute()
+    folder = venv / packages
+    folder.mkdir(parents=True, exist_ok=True)
+    damage = runpy.run_path(str(ROOT / "tools/setup_damage.py"))
+    for name, files in {"whole": "whole/a.py,,3\n", "torn": "torn/a.py,,4\n", "listless": None}.items():
+        (folder / f"{name}-1.dist-info").mkdir()
+        (folder / f"{name}-1.dist-info/METADATA").touch()
+        if files is not None:
+            (folder / f"{name}-1.dist-info/RECORD").write_text(files + f"{name}/__pycache__/a.cpython-311.pyc,,77\n")
+            (folder / name).mkdir()
+            (folder / name / "a.py").write_text("1+1")
+    (folder / "~orn").mkdir()
+    assert damage["forget"](folder) == ["listless-1", "torn-1"]
+    assert sorted(path.name for path in folder.iterdir()) == ["torn", "whole", "whole-1.dist-info"]
+
+
+def test_an_environment_that_was_half_made_is_made_anew(machine):
+    machine.python(venv="exit 0")
+    script = machine.bin / "python3.11"
+    text = script.read_text()
+    script.write_text(
+        text.replace('*"-m venv"*) ', '*"-m venv"*) mkdir -p "${@: -1}/bin"; kill -KILL $PPID; exit 1 ;; nothing) ')
+    )
+    assert machine.run("dev").returncode != 0
+    script.write_text(text)
+    done = machine.run("dev")
+    assert done.returncode == 0
+    assert "is half made" in done.stdout
+    assert not (machine.tree / ".venv.making").exists()
 
 
 def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
