@@ -6,7 +6,8 @@
 #   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml: a fifth more time
 #   make docs          the site of the documentation in site/; a warning or a broken link is an error
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
-#   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
+#   make test-matrix     the tests without those of whole jobs, on each TensorFlow that is supported; or on those of
+#                        TENSORFLOW="2.18.1 2.21.0"
 #   make test-faults     all tests of faults, all variants of all others, ten times as many examples: some hours
 SHELL := /bin/bash
 # Paths may have spaces, which make's own functions take for several words: the shell is given them in quotes.
@@ -18,7 +19,7 @@ export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$
 export HPCGAN_GPU := $(GPU)
 unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
-.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 coverage docs lint format clean
+.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-matrix coverage docs lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -55,10 +56,9 @@ test-faults: setup-dev
 	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
 		tests/integration/test_sweep.py tests/integration/test_train_command.py tests/parallel tests/single
 
-# TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.
-test-tf218:
-	@HPCGAN_VENV="$(CURDIR)/.venv-tf218" HPCGAN_TF=2.18.1 tools/setup.sh train dev
-	.venv-tf218/bin/python -m pytest tests/single tests/parallel
+# Each in an environment of its own, in .venvs.
+test-matrix:
+	@tools/matrix.sh $(TENSORFLOW)
 
 lint: setup-dev
 	@tools/lint.sh
@@ -69,4 +69,4 @@ format: setup-dev
 
 clean:
 	rm -rf build dist site coverage.xml .coverage* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	find . -path "./.venv*" -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
