@@ -31,7 +31,7 @@ environment() {
     local extras
     read -r -a extras <<<"${HPCGAN_EXTRAS:-train sweep}"
     # The MPI is Debian's, which a site's can take the place of: no path to it is built in.
-    HPCGAN_MPI=site HPCGAN_PYTHON=/usr/bin/python3 HPCGAN_VENV=$PREFIX/venv $PREFIX/source/tools/setup.sh "${extras[@]}"
+    HPCGAN_HOROVOD=1 HPCGAN_MPI=site HPCGAN_PYTHON=/usr/bin/python3 HPCGAN_VENV=$PREFIX/venv $PREFIX/source/tools/setup.sh "${extras[@]}"
 }
 
 clean() {

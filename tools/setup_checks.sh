@@ -6,17 +6,15 @@ COMPILER_MB=1200    # of one process that compiles Horovod (measured: 980)
 
 need_space() { # DIR MEGABYTES WHAT VARIABLE
     local dir=$1 free needed=$2
+    if [ -e "$dir/pyvenv.cfg" ]; then # not where others write meanwhile: du would fail
+        needed=$((needed - $({ du -sm "$dir" 2>/dev/null || echo 0; } | tail -n 1 | cut -f 1)))
+        [ "$needed" -ge 100 ] || needed=100
+    fi
     while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
     [ -w "$dir" ] || die "$dir is not writable; $3 needs it: choose another folder with $4"
     free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] ||
         die "no disk space: $dir has $free MB free, $3 needs $needed MB; free some, or move it ($4)"
-}
-
-still_needed() { # MEGABYTES: of the environment, less what an earlier set-up has installed
-    local used=0
-    if [ -d "$VENV" ]; then used=$(du -sm "$VENV" 2>/dev/null | cut -f 1) || used=0; fi
-    if [ $(($1 - used)) -ge 100 ]; then echo $(($1 - used)); else echo 100; fi
 }
 
 free_memory() { # MB that may still be taken: of the machine, and of the control groups that a job is in
@@ -91,17 +89,22 @@ check_headers() { # Python's, for mpi4py where it is compiled
         die "Python's headers are missing ($dir/Python.h), which mpi4py is compiled with; install them (Debian/Ubuntu: apt install python$PYVER-dev), or set HPCGAN_PYTHON"
 }
 
+MPI_PROGRAM='#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n'
+
 check_site_mpi() { # what both builds need of a site's MPI
-    local text='#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n'
-    command -v "$MPI_DIR/mpicxx" >/dev/null ||
-        die "$MPICC has no mpicxx beside it, which Horovod needs; install the C++ part of your MPI (apt install libopenmpi-dev), or HPCGAN_MPI=pypi"
     command -v "$MPI_DIR/mpirun" >/dev/null || command -v mpirun >/dev/null ||
         die "$MPICC has no mpirun beside it or on PATH; install it (apt install openmpi-bin), or HPCGAN_MPI=pypi"
-    compiles "$MPICC" a.c "$text" ||
+    compiles "$MPICC" a.c "$MPI_PROGRAM" ||
         die "the MPI of $MPICC is broken ($WHY): it cannot compile and link a five-line program; mend it, set MPICC to another, or HPCGAN_MPI=pypi"
-    compiles "$MPI_DIR/mpicxx" a.cc "$text" ||
-        die "$MPI_DIR/mpicxx cannot compile a five-line program ($WHY); install the MPI's C++ headers and a g++ (apt install libopenmpi-dev g++), or HPCGAN_MPI=pypi"
     check_headers
+}
+
+check_mpicxx() { # what Horovod needs of a site's MPI besides
+    [ "$MPI_KIND" = site ] || return 0
+    command -v "$MPI_DIR/mpicxx" >/dev/null ||
+        die "$MPICC has no mpicxx beside it, which Horovod needs; install the C++ part of your MPI (apt install libopenmpi-dev), or HPCGAN_MPI=pypi"
+    compiles "$MPI_DIR/mpicxx" a.cc "$MPI_PROGRAM" ||
+        die "$MPI_DIR/mpicxx cannot compile a five-line program ($WHY); install the MPI's C++ headers and a g++ (apt install libopenmpi-dev g++), or HPCGAN_MPI=pypi"
 }
 
 check_gpu() {

@@ -50,7 +50,8 @@ print(json.dumps({"version": horovod.__version__, "path": horovod.__file__, "mpi
 ASK_MPI4PY = """
 import json, mpi4py
 from mpi4py import MPI
-print(json.dumps({"version": mpi4py.__version__, "path": mpi4py.__file__, "library": MPI.Get_library_version().split(",")[0]}))
+library = MPI.Get_library_version().split(",")[0]
+print(json.dumps({"version": mpi4py.__version__, "path": mpi4py.__file__, "library": library}))
 """
 
 
@@ -111,8 +112,8 @@ def check_python() -> None:
     oldest, beyond = int(bounds[1]), int(bounds[2])
     if not oldest <= sys.version_info[1] < beyond:
         sys.exit(
-            f"setup: the site's Python ({sys.executable}) is {sys.version.split()[0]}, and 3.{oldest} to 3.{beyond - 1} "
-            "is needed: load another module, or set HPCGAN_PYTHON"
+            f"setup: the site's Python ({sys.executable}) is {sys.version.split()[0]}, and 3.{oldest} to "
+            f"3.{beyond - 1} is needed: load another module, or set HPCGAN_PYTHON"
         )
 
 
@@ -148,7 +149,10 @@ def dotted(numbers: Iterable[int]) -> str:
 def describe(part: dict[str, Any]) -> str:
     """A part in one line."""
     if "missing" in part:
-        return f"{part['missing']}: trainings take comm.backend=mpi. For Horovod, load the site's, or run make setup without SITE=1"
+        return (
+            f"{part['missing']}: ranks average over mpi4py (comm.backend=mpi). For Horovod load the site's, or run "
+            "make setup without SITE=1"
+        )
     return f"{part['version']} ({part['path']})"
 
 

@@ -29,7 +29,7 @@ look_at_site() { # DIR: ends where something is missing; CONSTRAINTS are then th
     CONSTRAINTS=$1/constraints.txt
     [ -e "$1/build" ] || return 0
     HPCGAN_MPI=site find_mpi
-    compiles "$MPICC" a.c '#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n' ||
+    compiles "$MPICC" a.c "$MPI_PROGRAM" ||
         die "$MPICC cannot compile and link a five-line program ($WHY), and mpi4py is not there; load the MPI's module and its compiler, or a module with mpi4py 4"
     check_headers
     grep '^mpi4py==' constraints.txt >>"$CONSTRAINTS"

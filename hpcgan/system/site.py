@@ -1,4 +1,4 @@
-"""Which of the libraries that a training stands on are a site's own (modules, conda), and whether they still are there."""
+"""Which of the libraries of a training are a site's own (modules, conda), and whether they are still there."""
 
 from __future__ import annotations
 

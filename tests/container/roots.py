@@ -74,8 +74,7 @@ class RootFileSystem:
 
     def copy(self, sources: list[str], target: str) -> None:
         """As COPY of a recipe does."""
-        for name in sources:
-            source = ROOT / name
+        for source in [path for name in sources for path in sorted(ROOT.glob(name))]:
             destination = self.folder / target.lstrip("/")
             if source.is_dir():
                 shutil.copytree(source, destination, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
