@@ -6,6 +6,7 @@ already, by whoever made the environment these tests run in.
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
@@ -209,12 +210,12 @@ def test_no_more_compilers_than_there_is_memory_for(machine):
     machine.add("nproc", "echo 8")
     machine.python(pip='case "$*" in *wheel*horovod==*) echo "$MAKEFLAGS" >"$HOME/flags"; exit 1 ;; esac')
     machine.memory(2600)
-    assert "2600 MB of memory are free: 2 compilers at a time, not 8" in machine.run().stdout
+    assert "2600 MB of memory are free: 2 compilers at a time, not 8" in machine.run(HPCGAN_HOROVOD="1").stdout
     assert (machine.folder / "flags").read_text() == "-j2\n"
     machine.memory(99000)
     # What make hands down of its own command line is no number of compilers.
     for handed_down, used in (("", "-j8"), (" -- GPU=0", "-j8"), (" -j3 --jobserver-auth=3,4", "-j3"), ("-j1", "-j1")):
-        machine.run(MAKEFLAGS=handed_down)
+        machine.run(MAKEFLAGS=handed_down, HPCGAN_HOROVOD="1")
         assert (machine.folder / "flags").read_text() == f"{used}\n"
 
 
@@ -227,6 +228,7 @@ def test_no_disk_space(machine):
 
 def test_what_is_installed_already_needs_no_room(machine):
     (machine.tree / ".venv").mkdir()
+    (machine.tree / ".venv/pyvenv.cfg").touch()
     machine.add("df", "echo h; echo '/dev/vda 100 90 1500 99% /'")
     machine.add("du", "printf '3000\\tx\\n'")
     assert machine.run("dev", HPCGAN_VENV=str(machine.tree / ".venv")).returncode == 0
@@ -499,6 +501,136 @@ def test_an_environment_that_was_half_made_is_made_anew(machine):
     assert done.returncode == 0
     assert "is half made" in done.stdout
     assert not (machine.tree / ".venv.making").exists()
+
+
+class Site:
+    """Packages of a site, made of a few lines, which the Python of these tests finds.
+
+    Parameters
+    ----------
+    machine : Machine
+        Gets the site's Python, as `python3`.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.folder = machine.folder / "site"
+        self.folder.mkdir()
+        (machine.bin / "python3.11").unlink()
+        # -I -S: nothing that is installed beside it.
+        machine.add(
+            "python3",
+            f"""
+case "$*" in
+    *version_info*) echo 3.11 ;;
+    *setup_site.py*) PYTHONPATH={self.folder}:$PYTHONPATH exec {sys.executable} "$@" ;;
+    *) exit 1 ;;
+esac""",
+        )
+
+    def package(self, name: str, text: str) -> None:
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / name / "__init__.py").write_text(text)
+
+    def without(self, name: str) -> None:
+        """As if it were not installed, wherever it is."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.package(name, f"raise ModuleNotFoundError('{name}')")
+
+    def whole(self) -> None:
+        """MPI, TensorFlow, Horovod and mpi4py that belong together."""
+        self.machine.add("mpirun", "echo 'mpirun (Open MPI) 5.0.3'")
+        self.package("tensorflow", "__version__ = '2.16.1'")
+        self.package("horovod", "__version__ = '0.28.1'")
+        self.package("horovod/tensorflow", "mpi_built = lambda: True")
+        self.package("mpi4py", "__version__ = '4.0.0'")
+        (self.folder / "mpi4py/MPI.py").write_text("Get_library_version = lambda: 'Open MPI v5.0.3, of the site'")
+
+    def look(self, **env: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        """What the site's Python answers, and the folder that it writes to."""
+        folder = self.machine.folder / "answers"
+        folder.mkdir(exist_ok=True)
+        environment = {"PATH": str(self.machine.bin), "PYTHONPATH": str(self.folder), **env}
+        done = subprocess.run(
+            [sys.executable, "-S", str(self.machine.tree / "tools/setup_site.py"), str(folder)],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        return done, folder
+
+
+@pytest.fixture
+def site(machine):
+    return Site(machine)
+
+
+def test_a_site_that_has_all_is_taken_as_it_is(site):
+    site.whole()
+    done, folder = site.look(LOADEDMODULES="gcc/13:openmpi/5.0.3")
+    assert done.returncode == 0, done.stderr
+    assert "mpi: mpirun (Open MPI) 5.0.3" in done.stdout
+    assert f"tensorflow: 2.16.1 ({site.folder}/tensorflow/__init__.py)" in done.stdout
+    recorded = json.loads((folder / "site.json").read_text())
+    assert recorded["modules"] == ["gcc/13", "openmpi/5.0.3"]
+    assert recorded["horovod"]["version"] == "0.28.1"
+    assert f"site.addsitedir('{site.folder}')" in (folder / "zz_hpcgan_site.pth").read_text()
+    assert not (folder / "build").exists()  # nothing to compile
+
+
+def test_what_a_site_lacks_is_named_in_one_line(site):
+    for name in ("tensorflow", "horovod", "mpi4py"):
+        site.without(name)
+    done, folder = site.look()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("setup: the site lacks mpirun (load the MPI's module")
+    assert "TensorFlow (not installed: load its module" in line
+    assert "mpicc, which mpi4py is compiled with" in line
+    assert list(folder.iterdir()) == []
+    (line,) = site.machine.run(HPCGAN_SITE="1").stderr.splitlines()  # and nothing is made
+    assert line.startswith("setup: the site lacks mpirun")
+    assert not (site.machine.tree / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "says"),
+    [
+        ("tensorflow", "__version__ = '2.11.0'", "TensorFlow 2.15 or newer (2.11.0 is loaded"),
+        ("tensorflow", "import os; os.kill(os.getpid(), 4)", "TensorFlow (its import ended by SIGILL"),
+        ("horovod", "__version__ = '0.21.0'", "Horovod 0.28 or newer (0.21.0 is loaded"),
+        ("horovod/tensorflow", "mpi_built = lambda: False", "a Horovod with MPI"),
+    ],
+)
+def test_a_site_s_versions_are_checked(site, package, text, says):
+    site.whole()
+    site.package(package, text)
+    done, _ = site.look()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("setup: the site lacks ")
+    assert says in line
+
+
+def test_a_site_s_horovod_of_another_tensorflow(site):
+    site.whole()
+    (site.folder / "horovod/metadata.json").write_text('{"tensorflow": "2.15.1"}')
+    done, _ = site.look()
+    assert "a Horovod for TensorFlow 2.16.1 (the one that is loaded was built for 2.15.1" in done.stderr
+
+
+def test_a_site_without_horovod_and_with_an_old_mpi4py(site):
+    site.whole()
+    site.without("horovod")
+    site.package("mpi4py", "__version__ = '3.1.5'")
+    site.machine.add("mpicc", "exit 0")
+    done, folder = site.look()
+    assert done.returncode == 0, done.stderr
+    assert "horovod: not installed: ranks average over mpi4py (comm.backend=mpi)" in done.stdout
+    assert (folder / "build").exists()
+
+
+def test_a_site_s_tensorflow_is_not_replaced(machine):
+    assert "SITE=1 takes the site's TensorFlow as it is" in machine.refuses(HPCGAN_SITE="1", HPCGAN_TF="2.16.1",
+                                                                           HPCGAN_PYTHON="python3.11")  # fmt: skip
 
 
 def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
