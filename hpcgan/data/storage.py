@@ -104,6 +104,25 @@ class Sink(io.FileIO):
         return size or 0
 
 
+def _new_file(sink: Sink) -> h5py.File:
+    """An HDF5 file whose bytes say nothing of when it was written, whatever the version of HDF5.
+
+    The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, sink)
+    return h5py.File(h5py.h5f.create(b"sink", fcpl=_without_time(h5py.h5p.FILE_CREATE), fapl=access))
+
+
+def _without_time(kind: Any) -> Any:
+    """How to create a group: HDF5 before 2.0 notes when, if it may."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait: no handler may run in the middle of a call HDF5 makes to a :class:`Sink`."""
@@ -263,11 +282,12 @@ class SplitWriter(ABC):
         return self.folder / f"{split}.h5{_PART}"
 
     def _create(self, split: str, size: int) -> h5py.File:
-        # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
         self._part(split).unlink(missing_ok=True)  # of a process that was killed
         self._sinks[split] = Sink(self._part(split), "x+b")
-        file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
-        group = file.require_group(self._group)
+        file = _new_file(self._sinks[split])
+        if self._group not in file:
+            h5py.h5g.create(file.id, self._group.encode(), gcpl=_without_time(h5py.h5p.GROUP_CREATE))
+        group = file[self._group]
         self._lay_out(group, size)
         which = {"split": split} if split in SPLITS else {}  # else the name of a file that somebody chose
         for name, value in {**self._target.attributes, **which, self._noun: size}.items():
