@@ -18,7 +18,10 @@ from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
 _CHUNK = 1 << 28  # bytes in one collective: MPI counts elements in 32 bits
-MISSING = "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
+MISSING = (
+    "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'; "
+    "comm.backend=mpi does without Horovod"
+)
 
 
 class HorovodComm(TensorComm):
@@ -45,6 +48,8 @@ class HorovodComm(TensorComm):
             super().__init__()
             with import_tensorflow.for_horovod(self._tf):
                 import horovod.tensorflow as hvd
+        except HpcganError:
+            raise  # of TensorFlow
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
