@@ -50,6 +50,8 @@ class HorovodComm(TensorComm):
             super().__init__()
             with import_tensorflow.for_horovod(self._tf):
                 import horovod.tensorflow as hvd
+        except HpcganError:
+            raise  # of TensorFlow
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
