@@ -183,8 +183,8 @@ def _collisions(config: Config, problem: Problem, index: int) -> Make:
 def _showers(config: Config, problem: Problem, index: int) -> Make:
     from hpcgan.evaluation.conditions import training_conditions
     from hpcgan.physics.showers import simulate
-    from hpcgan.problems.base import file_of
     from hpcgan.problems.calorimeter import files as calo
+    from hpcgan.problems.files import file_of
 
     energies = training_conditions(problem, config)[calo.ENERGY].reshape(-1)
     with calo.open_showers(file_of(config.data.path, "train")) as file:

@@ -37,6 +37,7 @@ from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, Caloga
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.importing import ShowerImporter  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
+from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import attempt  # noqa: E402
@@ -244,12 +245,12 @@ def test_discrepancies_of_mean_images_by_hand():
 
 
 def test_probes_cover_the_range_and_go_beyond_it():
-    energies = [point["energy"] for point in PROBLEM.probes({"energy": np.array([1.0, 100.0, 7.0])})]
+    energies = [point["energy"] for point in figures_of(PROBLEM).probes({"energy": np.array([1.0, 100.0, 7.0])})]
     assert energies == sorted(set(energies))
     assert {1.0, 100.0} < set(energies)
     assert min(energies) == 0.5
     assert max(energies) == 200.0
-    limited = [point["energy"] for point in PROBLEM.probes({"energy": np.array([0.15, 900.0])})]
+    limited = [point["energy"] for point in figures_of(PROBLEM).probes({"energy": np.array([0.15, 900.0])})]
     assert min(limited) >= 0.1
     assert max(limited) <= 1000.0
 

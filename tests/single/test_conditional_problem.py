@@ -52,6 +52,7 @@ from hpcgan.problems.detector_images import networks_detector as detector  # noq
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.problems.events import open_split  # noqa: E402
+from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training.inputs import Inputs  # noqa: E402
@@ -517,7 +518,7 @@ def test_the_figure_has_a_panel_for_each_neutralino_and_a_colour_for_each_gluino
         "mGlu": Observable(np.array(points)[which, 0], condition=True),
         "mNeu": Observable(np.array(points)[which, 1], condition=True),
     }
-    ((name, caption, figure),) = PROBLEM.points_figures(observed, observed, [{"mGlu": 1400.0, "mNeu": 250.0}])
+    ((name, caption, figure),) = figures_of(PROBLEM).points(observed, observed, [{"mGlu": 1400.0, "mNeu": 250.0}])
     assert name == "mass_dependence"
     assert "real events as points" in caption
     light, heavy = figure.axes
@@ -530,7 +531,7 @@ def test_the_figure_has_a_panel_for_each_neutralino_and_a_colour_for_each_gluino
     assert len({tuple(line.get_color()) for line in points_drawn[heavy]}) == 5
     assert points_drawn[light][0].get_ydata().sum() == pytest.approx(1.0)  # fractions of events
     assert light.get_xlabel() == "Summed jet mass [GeV]"
-    few = PROBLEM.points_figures(observed, {k: o.take(np.arange(80)[which == 7]) for k, o in observed.items()}, [])
+    few = figures_of(PROBLEM).points(observed, {k: o.take(np.arange(80)[which == 7]) for k, o in observed.items()}, [])
     assert len(few[0][2].axes) == 1  # only what both sides have
 
 
@@ -678,7 +679,7 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(RpvProblem, "figures", "")
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())
     files = ["--real", str(folder / "test.h5"), "--fake", str(tmp_path / "fake.h5"), "--problem", "conditional"]

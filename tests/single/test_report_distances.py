@@ -171,7 +171,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(RpvProblem, "figures", "")
 
 
 def evaluate(sampler, out, **options):

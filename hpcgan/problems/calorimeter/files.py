@@ -42,6 +42,9 @@ from hpcgan.physics.showers import PARTICLES, Showers
 LAYERS = tuple(f"layer_{layer}" for layer in range(N_LAYERS))
 OVERFLOW = "overflow"
 ENERGY = "energy"
+ENERGY_LIMITS = (0.1, 1000.0)
+"""Energies of the particle that are taken, GeV. The constants of the parametrisation behind `hpcgan data calo` were
+fitted to showers of 0.4 to 400 GeV (hep-ex/0001020)."""
 
 PLACES = {
     "windowmm": Numbers(((-HALF_SIDE, HALF_SIDE),), 0.01),

@@ -26,6 +26,7 @@ from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import CALORIMETER, PLANES, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.electromagnetic import Recorded
 from hpcgan.problems.calorimeter import files
+from hpcgan.problems.calorimeter.files import ENERGY_LIMITS
 from hpcgan.problems.calorimeter.importing import CELLS
 from hpcgan.problems.calorimeter.layout import SHOWERS
 
@@ -34,9 +35,6 @@ BLOCK_SHOWERS = 512
 
 ENERGY_RANGE = (1.0, 100.0)
 """Incident energies, GeV."""
-
-ENERGY_LIMITS = (0.1, 1000.0)
-"""Energies that are accepted, GeV. The constants were fitted to showers of 0.4 to 400 GeV (hep-ex/0001020)."""
 
 
 @dataclass(frozen=True)
