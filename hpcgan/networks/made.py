@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan import rng
+from hpcgan.networks.capabilities import Calibrated
 from hpcgan.networks.density import Density
 from hpcgan.networks.layers import Initializer, Tensors
 
@@ -84,7 +85,7 @@ def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     return numbers
 
 
-class Made(Density):
+class Made(Density, Calibrated):
     """The density of one image of sparse positive deposits under conditions.
 
     Parameters
