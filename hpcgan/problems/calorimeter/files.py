@@ -19,13 +19,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpcgan.data import storage
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.layouts.tensors import TensorFile
 from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.storage import open_file, readable, refuse_foreign
+from hpcgan.data.storage import find_data, open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import (
     AXES,
@@ -178,13 +177,8 @@ def open_showers(path: str | os.PathLike[str], segmentation: Segmentation | None
 def _segmentation(path: Path) -> Segmentation:
     grids = []
     with open_file(path) as file, readable(path, "the shapes of the layers"):
-        present = list(file.keys())
         for name in LAYERS:
-            if name not in present:
-                raise InputError(f"{path}: has no data set '{name}' (the file holds: {storage.names(file)})")
-            refuse_foreign(path, file, name, name)
-            data = file[name]
-            shape = data.shape if isinstance(data, h5py.Dataset) else None
+            shape = find_data(path, file[ROOT], name).shape
             if shape is None or len(shape) != 3 or not (0 < shape[1] <= 100_000 and 0 < shape[2] <= 100_000):
                 raise InputError(f"{path}: {name} has shape {shape}; needed is (N, phi, eta), published {PUBLISHED}")
             grids.append(Grid(int(shape[1]), int(shape[2])))

@@ -34,7 +34,7 @@ from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
+from hpcgan.data.storage import check_backed, find_data, open_file, readable
 from hpcgan.data.workers import Progress
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
@@ -127,12 +127,7 @@ class Reader(ABC):
 
 def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
     with readable(path, name):
-        if name not in list(file.keys()):
-            raise InputError(f"{path}: has no data set '{name}' (the file holds: {storage.names(file)})")
-        refuse_foreign(path, file, name, name)
-        data = file[name]
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {name} does not hold numbers")
+        data = find_data(path, file[ROOT], name)
         if data.shape is None or data.ndim != ndim:
             raise InputError(f"{path}: {name} has shape {data.shape}; needed are {ndim} dimensions")
         check_backed(path, data, name)

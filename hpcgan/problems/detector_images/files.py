@@ -26,7 +26,8 @@ from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.storage import (
     DataFile,
     check_backed,
-    names,
+    find_data,
+    find_group,
     open_file,
     readable,
     refuse_foreign,
@@ -401,21 +402,11 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
 
 
 def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h5py.Dataset:
-    # `get` would hide damage as absence; membership tests read only the links.
-    if GROUP in list(file.keys()):
-        refuse_foreign(path, file, GROUP, GROUP)
-    if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
-        raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
-    group = file[GROUP]
-    present = list(group.keys())
-    for name in (IMAGES, *COLUMN_UNITS):
-        if name in present:
+    group = find_group(path, file, GROUP)
+    for name in COLUMN_UNITS:
+        if name in list(group.keys()):
             refuse_foreign(path, group, name, f"{GROUP}/{name}")
-    if IMAGES not in group or not isinstance(group[IMAGES], h5py.Dataset):
-        raise InputError(f"{path}: has no data set '{GROUP}/{IMAGES}' (the group holds: {names(group)})")
-    images = group[IMAGES]
-    if images.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {GROUP}/{IMAGES} does not hold numbers (type {images.dtype})")
+    images = find_data(path, group, IMAGES)
     if images.ndim != 3 or images.shape[1:] != image_shape:
         raise InputError(
             f"{path}: {GROUP}/{IMAGES} has shape {images.shape}; needed are images of "
