@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,45 +10,90 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hpcgan import rng, weights
-from hpcgan.data.schema import Sample, Schema, conditions_of
+from hpcgan.data.schema import Sample, Schema, conditions_of, take
 from hpcgan.data.storage import DataFile
 
 WEIGHT = "weight"
 """Data set with the weights of events, in every layout."""
 
 
-class Source(Protocol):
-    """What the engine needs of a data set."""
+class Source(ABC):
+    """What the engine needs of a data set; by default without conditions, weights and other numbers."""
 
     path: Path
 
+    @abstractmethod
     def __len__(self) -> int:
         """Number of samples."""
-        ...
 
+    @abstractmethod
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Samples in physical units, in the order of `indices`; `epoch` matters to sources that draw."""
-        ...
 
     def conditions(self) -> Sample:
         """Conditions of all samples, in physical units, without the data; empty where there are none."""
-        ...
+        return {}
 
     def weights(self) -> np.ndarray | None:
         """(N,) float64: how much each sample counts, with its sign; None where all count alike."""
-        ...
+        return None
 
     def labels(self) -> list[str]:
         """Names of the numbers that samples have besides, by which some may be selected."""
-        ...
+        return []
 
     def label(self, name: str) -> np.ndarray:
-        """(N,) one of these numbers, of all samples."""
-        ...
+        """(N,) one of these numbers, of all samples; KeyError if there is none."""
+        raise KeyError(name)
 
+    @abstractmethod
     def close(self) -> None:
         """Release files; nothing can be read afterwards."""
-        ...
+
+
+class FileSource(Source):
+    """Samples of one file.
+
+    Parameters
+    ----------
+    file : DataFile
+        Open; is closed with the source.
+    sample_bytes : int
+        Of a sample in memory.
+    cache_mb : int
+        Files that fit are read into memory at the first access; larger ones are read from disk every time.
+    """
+
+    def __init__(self, file: DataFile, sample_bytes: int, cache_mb: int) -> None:
+        self.path, self._data_file = file.path, file
+        self._cacheable = file.n * sample_bytes <= cache_mb << 20
+        self._cache: Sample | None = None
+
+    def __len__(self) -> int:
+        return self._data_file.n
+
+    @abstractmethod
+    def _from_file(self, which: slice | np.ndarray) -> Sample:
+        """Some samples, as they stand in the file."""
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        if self._cacheable and self._cache is None:
+            self._cache = self._from_file(slice(None))
+        return self._from_file(indices) if self._cache is None else take(self._cache, indices)
+
+    def weights(self) -> np.ndarray | None:
+        return weights.counting(self._data_file.per_sample(WEIGHT))
+
+    def labels(self) -> list[str]:
+        return [name for name in self._data_file.columns() if name != WEIGHT]
+
+    def label(self, name: str) -> np.ndarray:
+        values = self._data_file.per_sample(name)
+        return super().label(name) if values is None else values
+
+    def close(self) -> None:
+        self._cache = None
+        self._data_file.close()
 
 
 @runtime_checkable
@@ -68,7 +114,7 @@ class Unweighted(Protocol):
         ...
 
 
-class SyntheticSource:
+class SyntheticSource(Source):
     """Random samples of a schema, for measuring speed without data: made once, kept in memory.
 
     Every entry is drawn from an exponential distribution of mean 1 (in the tensor's unit), so that it suits
@@ -107,37 +153,12 @@ class SyntheticSource:
         """Of all samples."""
         return conditions_of(self.read(np.arange(self._n)), self._schema)
 
-    def weights(self) -> np.ndarray | None:
-        """None."""
-        return None
-
-    def labels(self) -> list[str]:
-        """None."""
-        return []
-
-    def label(self, name: str) -> np.ndarray:
-        """There is none."""
-        raise KeyError(name)
-
     def close(self) -> None:
         """Drop the samples."""
         self._samples = {}
 
 
-def labels(file: DataFile) -> list[str]:
-    """Data sets of a file with one number a sample, without the weights."""
-    return [name for name in file.columns() if name != WEIGHT]
-
-
-def label(file: DataFile, name: str) -> np.ndarray:
-    """One of these, (N,) float64; KeyError if there is none."""
-    values = file.per_sample(name)
-    if values is None:
-        raise KeyError(name)
-    return values
-
-
-class Subset:
+class Subset(Source):
     """Some samples of a source, in their order.
 
     Parameters

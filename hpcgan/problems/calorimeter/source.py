@@ -14,6 +14,7 @@ from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample, Schema, TensorSpec, concatenate, take
+from hpcgan.data.source import Source
 from hpcgan.data.storage import open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Segmentation
@@ -49,7 +50,7 @@ def particles_in(path: Path) -> tuple[str, ...]:
     return tuple(name for name, number in PDG.items() if number in numbers)
 
 
-class ShowerSource:
+class ShowerSource(Source):
     """Showers of one file, or of one file for each of several particles.
 
     Of several, showers take turns as long as there are any of a particle, so that the first ones of the source are a

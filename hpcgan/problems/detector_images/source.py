@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan import weights
-from hpcgan.data.schema import Sample
-from hpcgan.data.source import WEIGHT, label, labels
+from hpcgan.data.schema import Sample, take
+from hpcgan.data.source import FileSource
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images import files
 
 
-class ImageSource:
+class ImageSource(FileSource):
     """Images of an HDF5 file in the published layout.
 
     Parameters
@@ -22,8 +21,7 @@ class ImageSource:
     path : Path
         File with group `all_events`.
     cache_mb : int
-        Files that fit are read into memory at the first access (decompressing each image once instead of
-        once an epoch); larger ones are read from disk every time.
+        As of `FileSource`: each image is then decompressed once, instead of once an epoch.
     columns : sequence of str
         What is read of an event besides, out of `files.COLUMN_UNITS`: its conditions.
 
@@ -34,48 +32,26 @@ class ImageSource:
     """
 
     def __init__(self, path: Path, cache_mb: int = 1024, columns: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        self._file = files.open_images(self.path)
+        self._file = files.open_images(path)
+        super().__init__(self._file, files.IMAGE_BYTES, cache_mb)
         self._columns: Sample = {}
         for name in columns:
             values = self._file.column(name)
             if values is None:
-                self._file.close()
+                self.close()
                 raise InputError(
-                    f"{self.path}: has no data set '{files.GROUP}/{name}' (one number an event), which the model is "
+                    f"{path}: has no data set '{files.GROUP}/{name}' (one number an event), which the model is "
                     "conditioned on; 'hpcgan data' writes it"
                 )
             self._columns[name] = values
-        self._cacheable = self._file.n * files.IMAGE_BYTES <= cache_mb << 20
-        self._cache: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return self._file.n
+    def _from_file(self, which: slice | np.ndarray) -> Sample:
+        return {"hist": self._file.read(which)}
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
         """Images (n, 64, 64) float32 in MeV as `hist`, and the columns (n,) float32."""
-        if self._cacheable and self._cache is None:
-            self._cache = self._file.read(slice(0, self._file.n))
-        images = self._file.read(indices) if self._cache is None else self._cache[indices]
-        return {"hist": images, **{name: values[indices] for name, values in self._columns.items()}}
+        return {**super().read(indices), **take(self._columns, indices)}
 
     def conditions(self) -> Sample:
         """The columns, (N,) float32 each."""
         return dict(self._columns)
-
-    def weights(self) -> np.ndarray | None:
-        """The column `weight`."""
-        return weights.counting(self._file.per_sample(WEIGHT))
-
-    def labels(self) -> list[str]:
-        """Columns of the file: `y`, masses ..."""
-        return labels(self._file)
-
-    def label(self, name: str) -> np.ndarray:
-        """One of them, (N,)."""
-        return label(self._file, name)
-
-    def close(self) -> None:
-        """Close the file and drop the cache."""
-        self._cache = None
-        self._file.close()

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpcgan import rng
 from hpcgan.data.schema import Sample
-from hpcgan.data.source import WEIGHT
+from hpcgan.data.source import WEIGHT, Source
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.pileup import files
@@ -30,7 +30,7 @@ LEAST_EVENTS = 2
 """The same, if it is not: with fewer, sums would hardly differ."""
 
 
-class SumSource:
+class SumSource(Source):
     """Sums of mu events of a pool, each a function of (seed, epoch, index).
 
     The events of one sum differ (drawing without replacement); different sums share events, as a pool has far fewer
@@ -116,18 +116,6 @@ class SumSource:
         """(n,) block of the pool that each sum takes its events from."""
         blocks: np.ndarray = np.asarray(indices, dtype=np.int64) // len(self._mu) % self.n_blocks
         return blocks
-
-    def weights(self) -> np.ndarray | None:
-        """None: a sum of events of several weights has none."""
-        return None
-
-    def labels(self) -> list[str]:
-        """None."""
-        return []
-
-    def label(self, name: str) -> np.ndarray:
-        """There is none."""
-        raise KeyError(name)
 
     def unused_weights(self) -> bool:
         """Whether the events of the pool have weights that are not all the same."""
