@@ -556,7 +556,7 @@ def test_the_record_of_a_training_has_scores_by_point(run):
     assert [p["n"] for p in found] == [10, 10]
     assert record["score"]["total"] == pytest.approx(np.mean([p["total"] for p in found]))
     with hdf5.open_images(run.samples / "epoch-0001.h5") as file:
-        assert file.mGlu.tolist() == [1400.0, 1800.0] * 5
+        assert file.column("mGlu").tolist() == [1400.0, 1800.0] * 5
 
 
 def generate(run, out, *options):
@@ -571,7 +571,7 @@ def test_generate_at_given_points(run, tmp_path, capsys):
     assert generate(run, tmp_path / "b.h5", "-n", 12, *points) == 0
     assert "warning" not in capsys.readouterr().err
     with hdf5.open_images(tmp_path / "a.h5") as a, hdf5.open_images(tmp_path / "b.h5") as b:
-        assert a.mGlu.tolist() == [1400.0, 1500.0] * 12 + [1400.0]
+        assert a.column("mGlu").tolist() == [1400.0, 1500.0] * 12 + [1400.0]
         assert a.attrs["conditions"] == "mGlu=1400,mNeu=850; mGlu=1500,mNeu=850"
         np.testing.assert_array_equal(a.read(slice(0, 12)), b.read())
     PROBLEM.validate(tmp_path / "a.h5", "test")
@@ -585,11 +585,11 @@ def test_generate_at_given_points(run, tmp_path, capsys):
 def test_generate_as_in_the_training_data(run, folder, tmp_path):
     assert generate(run, tmp_path / "a.h5", "-n", 40) == 0
     with hdf5.open_images(tmp_path / "a.h5") as a:
-        assert set(a.mGlu.tolist()) == {1400.0, 1800.0}  # not the point that was left out
+        assert set(a.column("mGlu").tolist()) == {1400.0, 1800.0}  # not the point that was left out
         assert a.attrs["conditions"] == f"those of random training events of {folder}"
         expected = load_sampler(run.path).sample(23, 1)
         np.testing.assert_array_equal(a.read(slice(0, 23)), expected["hist"])
-        np.testing.assert_array_equal(a.mGlu[:23], expected["mGlu"])
+        np.testing.assert_array_equal(a.column("mGlu")[:23], expected["mGlu"])
 
 
 def test_generate_from_python(run):

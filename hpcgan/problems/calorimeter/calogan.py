@@ -21,7 +21,7 @@ from hpcgan.physics.calorimeter import N_LAYERS, Segmentation, parse_segmentatio
 from hpcgan.physics.shower_shapes import shower_shapes
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.calorimeter import files as shower_files
-from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS, OVERFLOW
+from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS
 from hpcgan.problems.calorimeter.layout import SHOWERS
 from hpcgan.problems.calorimeter.source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
 from hpcgan.problems.files import file_of, target_of
@@ -262,7 +262,12 @@ class CaloganProblem(Problem):
         of_file = {"overflow_means": "nothing: a generator makes none", **attributes}
         particle = model.particles[0] if len(model.particles) == 1 else ""
         with shower_files.Writer(folder, sizes, model.cells, particle, of_file, force, more) as writer:
-            yield lambda sample: writer.append({**_in_file(sample), **{name: sample[name] for name in more}})
+            yield lambda sample: writer.append(
+                {
+                    **shower_files.to_sample(shower_files.images(sample), sample[ENERGY]),
+                    **{name: sample[name] for name in more},
+                }
+            )
 
     def encode(self, sample: Sample) -> Sample:
         """Energies in the cells in GeV, as the particle's."""
@@ -318,13 +323,6 @@ class CaloganProblem(Problem):
         if self.model.classes:
             shapes[PARTICLE] = Observable(sample[PARTICLE].astype(np.float64), condition=True)
         return shapes
-
-
-def _in_file(sample: Sample) -> Sample:
-    """Generated showers in the layout of the files, which has a place for what is outside the cells."""
-    n = len(sample[ENERGY])
-    images = {name: sample[name] for name in LAYERS}
-    return {**images, OVERFLOW: np.zeros((n, N_LAYERS), np.float32), ENERGY: sample[ENERGY].reshape(n, 1)}
 
 
 def _observable(name: str, values: np.ndarray) -> Observable:

@@ -12,7 +12,7 @@ Read with :func:`open_showers`, check with :func:`validate`, train from a `Tenso
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from hpcgan.physics.calorimeter import (
     Segmentation,
     parse_segmentation,
 )
-from hpcgan.physics.showers import PARTICLES, Showers
+from hpcgan.physics.showers import PARTICLES
 
 LAYERS = tuple(f"layer_{layer}" for layer in range(N_LAYERS))
 OVERFLOW = "overflow"
@@ -71,10 +71,10 @@ def schema_of(segmentation: Segmentation = PUBLISHED) -> Schema:
     return schema
 
 
-def to_sample(showers: Showers, energy: np.ndarray) -> Sample:
-    """Tensors of simulated showers; `energy` (n,) in GeV."""
-    sample = dict(zip(LAYERS, showers.layers, strict=True))
-    sample[OVERFLOW] = showers.overflow
+def to_sample(layers: Sequence[np.ndarray], energy: np.ndarray, overflow: np.ndarray | None = None) -> Sample:
+    """Tensors of showers: images of the layers in MeV, `energy` (n,) in GeV; without an overflow there is none."""
+    sample = dict(zip(LAYERS, layers, strict=True))
+    sample[OVERFLOW] = np.zeros((len(energy), N_LAYERS), np.float32) if overflow is None else overflow
     sample[ENERGY] = np.asarray(energy, np.float32).reshape(-1, 1)
     return sample
 

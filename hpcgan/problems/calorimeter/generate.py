@@ -95,7 +95,7 @@ def make_block(block: Block, advance: Callable[[int], None]) -> Sample:
     energy = rng.uniform(*block.beam.energy, block.n).astype(np.float32).astype(np.float64)  # as the file will say
     simulated = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
     advance(block.n)
-    return files.to_sample(simulated, energy)
+    return files.to_sample(simulated.layers, energy, simulated.overflow)
 
 
 _GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}

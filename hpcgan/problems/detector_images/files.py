@@ -68,9 +68,9 @@ TOLERANCE = 1 / 8
 published images (a tower within 0.01 of an edge may be in the next pixel), and +-3.2 is not."""
 
 
-def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
+def _grid() -> dict[str, Numbers]:
     """Attributes that say which part of the detector images show, in all the ways they are called."""
-    attributes = {}
+    attributes, shape = {}, (N_ETA, N_PHI)
     ends: tuple[float, ...] = ()
     for number, (axis, span) in enumerate((("eta", ETA_RANGE), ("phi", PHI_RANGE))):
         bins, ends = shape[number], (*ends, *span)
@@ -96,10 +96,8 @@ def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
     return attributes
 
 
-def meaning(shape: tuple[int, int] = (N_ETA, N_PHI)) -> Meaning:
-    """Of detector images of a size."""
-    return Meaning("MeV", ("eta", "phi"), numbers=_grid(shape))
-
+MEANING = Meaning("MeV", ("eta", "phi"), numbers=_grid())
+"""Of detector images."""
 
 MOST_TEV = 100.0
 """Energy of an event of detector images at most, where a file's unit is converted: that of the largest collider that
@@ -340,40 +338,18 @@ class ImageFile(DataFile):
             with np.errstate(over="ignore"):
                 return unit(dataset[:]).astype(np.float32).reshape(-1)
 
-    @property
-    def y(self) -> NDArray[np.float32] | None:
-        """(N,) label: 1 signal, 0 background; None if the file has none."""
-        return self.column("y")
-
-    @property
-    def weight(self) -> NDArray[np.float32] | None:
-        """(N,) event weight; None if the file has none."""
-        return self.column("weight")
-
-    @property
-    def mGlu(self) -> NDArray[np.float32] | None:
-        """(N,) gluino mass, GeV; None if the file has none."""
-        return self.column("mGlu")
-
-    @property
-    def mNeu(self) -> NDArray[np.float32] | None:
-        """(N,) neutralino mass, GeV; None if the file has none."""
-        return self.column("mNeu")
-
     def chunks(self, size: int = SCAN_IMAGES) -> Iterator[NDArray[np.float32]]:
         """All images, some at a time."""
         for start in range(0, self.n, size):
             yield self.read(slice(start, start + size))
 
 
-def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA, N_PHI)) -> ImageFile:
+def open_images(path: str | os.PathLike[str]) -> ImageFile:
     """Open an image file; use it in a ``with`` statement.
 
     Parameters
     ----------
     path : path
-    image_shape : (int, int)
-        The size the images must have.
 
     Returns
     -------
@@ -391,26 +367,24 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         with readable(path, f"{GROUP}/{IMAGES}"):
-            images = _find_images(path, file, image_shape)
-            opened = ImageFile(
-                path, file, images, claims.conversions(path, {IMAGES: (images, meaning(image_shape))})[IMAGES]
-            )
+            images = _find_images(path, file)
+            opened = ImageFile(path, file, images, claims.conversions(path, {IMAGES: (images, MEANING)})[IMAGES])
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
     return opened
 
 
-def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h5py.Dataset:
+def _find_images(path: Path, file: h5py.File) -> h5py.Dataset:
     group = find_group(path, file, GROUP)
     for name in COLUMN_UNITS:
         if name in list(group.keys()):
             refuse_foreign(path, group, name, f"{GROUP}/{name}")
     images = find_data(path, group, IMAGES)
-    if images.ndim != 3 or images.shape[1:] != image_shape:
+    if images.ndim != 3 or images.shape[1:] != (N_ETA, N_PHI):
         raise InputError(
             f"{path}: {GROUP}/{IMAGES} has shape {images.shape}; needed are images of "
-            f"{image_shape[0]} x {image_shape[1]}, (N, {image_shape[0]}, {image_shape[1]})"
+            f"{N_ETA} x {N_PHI}, (N, {N_ETA}, {N_PHI})"
         )
     if images.shape[0] == 0:
         raise InputError(f"{path}: {GROUP}/{IMAGES} holds no events")
@@ -418,7 +392,7 @@ def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h
     return images
 
 
-def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA, N_PHI)) -> None:
+def validate(path: str | os.PathLike[str]) -> None:
     """Read a whole file, some images at a time, and refuse it if anything in it is wrong.
 
     Raises
@@ -427,7 +401,7 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
         As :func:`open_images`, and for damaged data, values that are not finite, negative energies, columns
         of another length or with values that are not finite. The message names file, data set and event.
     """
-    with open_images(path, image_shape) as file:
+    with open_images(path) as file:
         for name in COLUMN_UNITS:
             values = file.column(name)
             if name in UNKNOWN_AS_NAN and values is not None and np.isnan(values).all():

@@ -247,7 +247,7 @@ class RpvProblem(Problem):
     }
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
     figures: ClassVar[str] = "hpcgan.problems.detector_images.figures:ImageFigures"
-    #: Jets below are in no figure.
+    #: Jets below do not count.
     jet_pt_min_gev: ClassVar[float] = jets.JET_PT_MIN_GEV
     model: RpvModel
 
@@ -320,7 +320,7 @@ class RpvProblem(Problem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        clustered = jets.cluster(sample["hist"])
+        clustered = jets.cluster(sample["hist"], self.jet_pt_min_gev)
         return {
             "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
             "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),

@@ -183,15 +183,11 @@ class PileupProblem(RpvProblem):
         rows, columns = _lattice(images)
         sites = images[np.arange(len(images))[:, None], rows, columns] * sech[rows, columns]
         lit = sites > 0
-        clustered = jets.cluster(images, JET_PT_MIN_GEV)
         return {
             "total_pt": Observable(total / MEV_PER_GEV, unit="GeV"),
             "occupancy": Observable(np.count_nonzero(images, axis=(1, 2)).astype(np.float64)),
             "pixel_pt": Observable(sites[lit] / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV"),
-            "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
-            "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),
-            "jet_pt": Observable(clustered.pt, clustered.counts, unit="GeV"),
-            **{name: Observable(sample[name].astype(np.float64), condition=True) for name in self.conditions},
+            **super().observables(sample),
         }
 
 
