@@ -26,6 +26,7 @@ from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.layer_figures import LayerFigures  # noqa: E402
 from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.report import plots  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
@@ -196,7 +197,7 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
         return curves(x, lines, x_label, y_label, **more)
 
     monkeypatch.setattr(plots, "curves", spy)
-    monkeypatch.setattr(CaloLayerProblem, "figures", "")  # drawn below
+    monkeypatch.setattr(LayerFigures, "compare", lambda self, real, fake, weights: [])  # drawn below
     made = report.evaluate_run(
         reference.path,
         EvaluationOptions(1, repetitions=20, distances=Options(False)),

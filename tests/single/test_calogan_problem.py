@@ -421,7 +421,7 @@ def test_evaluate(run, folder, tmp_path, monkeypatch):
 
 
 def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(calogan_figures.CaloganFigures, "compare", lambda self, real, fake, weights: [])
     generate(run, tmp_path / "fake.h5", "-n", "20").close()
     made = report.compare_files(
         folder / "test.h5", tmp_path / "fake.h5", EvaluationOptions(repetitions=5), log=lambda text: None
@@ -579,7 +579,7 @@ def test_networks_heed_the_particle():
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(calogan_figures.CaloganFigures, "compare", lambda self, real, fake, weights: [])
     monkeypatch.setattr(conditional, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")

@@ -50,6 +50,7 @@ from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images import networks_dcgan as dcgan  # noqa: E402
 from hpcgan.problems.detector_images import networks_detector as detector  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
+from hpcgan.problems.detector_images.figures import ImageFigures  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.problems.events import open_split  # noqa: E402
 from hpcgan.problems.figures import figures_of  # noqa: E402
@@ -679,7 +680,7 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
-    monkeypatch.setattr(RpvProblem, "figures", "")
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())
     files = ["--real", str(folder / "test.h5"), "--fake", str(tmp_path / "fake.h5"), "--problem", "conditional"]
