@@ -114,6 +114,24 @@ class Auxiliary(Network):
         """
 
 
+class Density(Network):
+    """Knows how probable a sample is, given its conditions, and makes samples as probable as it says.
+
+    This is what training by likelihood asks for. Weights are trained with :meth:`log_prob`; with a call it is a
+    generator like any other.
+    """
+
+    @abstractmethod
+    def log_prob(self, sample: Tensors) -> tf.Tensor:
+        """Log of the density of each sample under its conditions, both encoded: (n,), in nats."""
+
+    @abstractmethod
+    def __call__(
+        self, noise: tf.Tensor, conditions: Tensors, training: bool = False, update: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Encoded samples from standard normal noise (n, noise_dim) and encoded conditions."""
+
+
 class OwnCoordinates(Network):
     """A discriminator whose gradient R1 takes with respect to other numbers than a sample's.
 

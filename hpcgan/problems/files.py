@@ -54,20 +54,10 @@ class ProblemFiles(ABC):
         return SAMPLES.group
 
     def check_samples(self, sample: Sample, path: str, first: int) -> None:
-        """Refuse samples that cannot be; those of file `path` from number `first` on.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse samples that cannot be; those of file `path` from number `first` on (`InputError`)."""
 
     def check_events(self, source: Source) -> None:
-        """Refuse events that are readable, but none of this problem's; of those that are used, not of all of a file.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse events (`InputError`) that are readable, but none of this problem's: those used, not all of a file."""
 
     def files(self, path: Path, split: str) -> dict[str, Path]:
         """The files that a split of the data folder consists of, by name; "" where it is one.

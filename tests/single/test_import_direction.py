@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.runs": {"hpcgan.config"},
     "hpcgan.problems": set(),
-    "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
+    "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.rng"},
     "hpcgan.problems.cosmo": {*FAMILY, "hpcgan.networks"},
     "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
     "hpcgan.problems.pileup": {"hpcgan.problems.base", "hpcgan.problems.files", "hpcgan.problems.detector_images",
@@ -99,6 +99,7 @@ NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
         "calorimeter.local",
+        "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.response",
         "calorimeter.shares",

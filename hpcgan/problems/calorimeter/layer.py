@@ -24,7 +24,7 @@ from hpcgan.problems.calorimeter.layout import SHOWERS
 
 MEV_PER_GEV = 1000.0
 NOISE_A_CELL = 3
-"""Standard normal numbers that `hpcgan.networks.made` takes for a cell."""
+"""Standard normal numbers that `hpcgan.problems.calorimeter.made` takes for a cell."""
 
 CENTRE_GEV = 10.0
 """The network sees log10(E / 10 GeV): from -1 to 1 for the 1 to 100 GeV of the published showers."""
@@ -70,7 +70,7 @@ class CaloLayerProblem(Problem):
     layouts: ClassVar[Sequence[Layout]] = (SAMPLES, SHOWERS)
     generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
-    networks: ClassVar[Mapping[str, str]] = {"density": "hpcgan.networks.made:Made"}
+    networks: ClassVar[Mapping[str, str]] = {"density": "hpcgan.problems.calorimeter.made:Made"}
     figures: ClassVar[str] = "hpcgan.problems.calorimeter.layer_figures:LayerFigures"
     noun: ClassVar[str] = "showers"
     model: CaloLayerModel

@@ -183,12 +183,7 @@ class Events(DataSet):
 
 
 def check_processes(processes: Sequence[pythia.Process]) -> None:
-    """Refuse processes that make no data set.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse processes that make no data set (`InputError`)."""
     if not processes:
         raise InputError("no process to generate")
     if len({process.name for process in processes}) > 1:

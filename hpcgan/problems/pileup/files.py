@@ -38,12 +38,7 @@ MU_MAX = 1000
 
 
 def check_mu(mu: int, what: str = "mu") -> None:
-    """Refuse a number of events of a pileup that is out of range.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a number of events of a pileup that is out of range (`InputError`)."""
     if not 1 <= mu <= MU_MAX:
         raise InputError(f"{what} = {mu}: events of a pileup, use 1 to {MU_MAX}")
 
