@@ -51,8 +51,7 @@ def load_particles(path: Path = PARTICLES) -> Particles:
         offsets, pid, p4 = file["offsets"][:], file["pid"][:], file["p4"][:].astype(np.float64)
     event = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     zero = np.zeros(len(pid))
-    px, py, pz, e = np.ascontiguousarray(p4.T)
-    return Particles(event, pid, px, py, pz, e, zero, zero, zero, len(offsets) - 1)
+    return Particles(event, pid, np.ascontiguousarray(p4.T), (zero, zero, zero), len(offsets) - 1)
 
 
 def load_towers(path: Path = TOWERS) -> tuple[Towers, int]:

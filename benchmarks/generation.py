@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hpcgan.data import storage
+from hpcgan.data.storage import Target
 from hpcgan.physics import detector, pythia
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images import generate
@@ -34,7 +35,7 @@ def bare(block: generate.Block) -> None:
 def chain(block: generate.Block, folder: str) -> None:
     """Everything between two mass points and three files."""
     sizes = storage.split_sizes(block.n_events)
-    with hdf5.Writer(os.path.join(folder, str(block.index)), sizes, {"settings": "benchmark"}) as writer:
+    with hdf5.Writer(Target(os.path.join(folder, str(block.index)), sizes, {"settings": "benchmark"})) as writer:
         images = generate.make_block(block)
         generate._write_round(writer, [(block.process, images)])
 

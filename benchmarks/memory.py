@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hpcgan.data.storage import Target
 from hpcgan.errors import HpcganError
 from hpcgan.problems.detector_images import files as hdf5
 
@@ -26,7 +27,7 @@ def repeated(source: Path, folder: Path, events: int) -> None:
     with hdf5.open_images(source / "train.h5") as file:
         chunks = hdf5.pack(file.read(slice(0, min(file.n, 4000))))
     sizes = {"train": events, "val": 100, "test": 100}
-    with hdf5.Writer(folder, sizes, {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(folder, sizes, {"settings": "{}"})) as writer:
         left = sum(sizes.values())
         while left > 0:
             part = chunks[: min(left, len(chunks))]

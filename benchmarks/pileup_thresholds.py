@@ -31,8 +31,10 @@ def groups(mu: int, sums: int, seed: int) -> Iterator[Particles]:
         if n == mu:
             starts = np.cumsum([0, *(part.n_events for part in collected)])
             event = np.concatenate([part.event + start for part, start in zip(collected, starts)])
-            columns = [np.concatenate([getattr(part, name) for part in collected]) for name in Particles._fields[1:-1]]
-            yield Particles(event, *columns, mu)
+            pid = np.concatenate([part.pid for part in collected])
+            momentum = np.concatenate([part.momentum for part in collected], axis=1)
+            vertex = np.concatenate([part.vertex for part in collected], axis=1)
+            yield Particles(event, pid, momentum, vertex, mu)
             collected = []
 
 

@@ -120,8 +120,13 @@ def train(
     return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
-def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
+def preflight(config: Config, directory: RunDirectory, ranks: int) -> str | None:
     """Refuse once, before ranks start, what each of them would refuse.
+
+    Returns
+    -------
+    str or None
+        What rank 0 is going to warn of, for whoever does not see what it prints.
 
     Raises
     ------
@@ -135,7 +140,7 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> None:
 
     with Inputs.open(config) as inputs:
         inputs.batch_size(ranks)
-        inputs.check(directory)
+        return inputs.check(directory)
 
 
 def generate(

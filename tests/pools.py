@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.data.storage import split_sizes
+from hpcgan.data.storage import Target, split_sizes
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.pileup import files as pool
 
@@ -26,7 +26,7 @@ def write_pool(folder: Path, n: int = 400, mu: Any = 3, seed: int = 0, **attribu
     """Pools of 60, 20 and 20 percent of the events; what is in them."""
     events = sparse_events(n, seed)
     said = {"settings": "{}", "problem": "pileup", "mu": mu, **attributes}
-    with pool.Writer(folder, split_sizes(n), said) as writer:
+    with pool.Writer(Target(folder, split_sizes(n), said)) as writer:
         for start in range(0, n, 70):
             writer.append(events.part(slice(start, start + 70)))
     return events

@@ -13,6 +13,7 @@ from hpcgan import config as configuration
 from hpcgan.config import Config
 from hpcgan.data import storage
 from hpcgan.data.pipeline import Pipeline
+from hpcgan.data.storage import Target
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.training.requests import StopRequest
 
@@ -33,7 +34,7 @@ def images(n: int, seed: int = 0) -> np.ndarray:
 
 def write_data(folder: Path, n: int = EVENTS) -> Path:
     """Train, validation and test files."""
-    with hdf5.Writer(folder, storage.split_sizes(n), {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(folder, storage.split_sizes(n), {"settings": "{}"})) as writer:
         writer.append(images(n), 1.0, 1.0, 1400.0, 850.0)
     return folder
 
@@ -44,7 +45,7 @@ POINTS = ((1400.0, 850.0), (1600.0, 850.0), (1800.0, 850.0))  # mGlu, mNeu in Ge
 def write_conditional_data(folder: Path, n: int = 150, points: Sequence[tuple[float, float]] = POINTS) -> Path:
     """The same with mass points in turn, and energies in proportion to the gluino mass."""
     m_glu, m_neu = np.array([points[i % len(points)] for i in range(n)]).T
-    with hdf5.Writer(folder, storage.split_sizes(n), {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(folder, storage.split_sizes(n), {"settings": "{}"})) as writer:
         writer.append(images(n) * (m_glu / 1400.0).astype(np.float32)[:, None, None], 1.0, 1.0, m_glu, m_neu)
     return folder
 

@@ -28,7 +28,7 @@ def run_as_rank(
     work: Callable[[Comm], None],
     backend: str | Comm = "auto",
     at_end: Callable[[], None] = lambda: None,
-    report: Callable[[HpcganError], None] = _report,
+    report: Callable[[HpcganError], None] | None = None,
 ) -> int:
     """Do work as the rank this process is; the exit code.
 
@@ -40,9 +40,9 @@ def run_as_rank(
         `comm.backend`, of which a communicator is made when the environment is as MPI and TensorFlow want it.
     at_end : callable
         Called once the work has ended, however it did.
-    report : callable
-        Takes an error that all ranks raise together, on rank 0; by default prints it to stderr, and tells whoever has
-        started the job.
+    report : callable, optional
+        Of a process that lives on, as an engine of a notebook does: takes an error that all ranks raise together, on
+        rank 0. By default it is printed to stderr, and whoever has started the job is told.
 
     Raises
     ------
@@ -68,12 +68,12 @@ def run_as_rank(
         if comm.size > 1 and not error.collective:
             comm.abort(str(error), error.exit_code, kind=error.kind)
         if comm.is_root:
-            report(error)
+            (report or _report)(error)
         comm.close()
         return error.exit_code
     except BaseException as error:
         if comm.size == 1:
-            if report is _report:  # else the process lives on, as an engine of a notebook does
+            if report is None:
                 failure.tell(Failure.of(error))
             raise
         reason = Failure.of(error)

@@ -273,6 +273,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
+    from hpcgan.data.importers import Order
     from hpcgan.data.workers import ProgressDisplay
     from hpcgan.problems.importers import importers
 
@@ -291,7 +292,8 @@ def _import(args: argparse.Namespace) -> int:
                 raise InputError(f"argument --{name.replace('_', '-')}: {error}") from None
     notes: list[str] = []
     with ProgressDisplay("importing") as progress:
-        is_new = section(OPTIONS, importer, options).import_files(paths, args.out, args.force, progress, notes.append)
+        order = Order(paths, args.out, args.force, progress, notes.append)
+        is_new = section(OPTIONS, importer, options).import_files(order)
     for note in notes:
         print(f"{args.out}: {note}")
     print(f"{args.out}: {'imported' if is_new else 'holds exactly these events already, nothing to do'}")

@@ -50,10 +50,11 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         print(script, end="")
         return EXIT_DONE
-    api.preflight(config, directory, config.job.ranks)
+    doubt = api.preflight(config, directory, config.job.ranks)
     streams.go_on("'hpcgan jobs' shows the job")
-    if warning := slurm.check_room(config.job, run_status.startup_seconds(directory)):
-        print(f"hpcgan: warning: {warning}", file=sys.stderr)
+    for warning in (doubt, slurm.check_room(config.job, run_status.startup_seconds(directory))):
+        if warning:
+            print(f"hpcgan: warning: {warning}", file=sys.stderr)
     with enter(directory.path), run_status.submitting(directory):
         living = run_status.living(directory)
         if not args.again:

@@ -18,15 +18,7 @@ Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only.
-
-    Attributes
-    ----------
-    later : tuple of str
-        Keys that are no part of a run's identity while they have their default: runs from before them keep their names.
-    """
-
-    later: ClassVar[tuple[str, ...]] = ()
+    """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 

@@ -168,14 +168,6 @@ class Config(Section):
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
         del plain["data"]["path"]
-        # Runs from before a key keep their names.
-        if not plain["data"]["leave_out"]:
-            del plain["data"]["leave_out"]
-        for name in ("model", "training"):
-            section = getattr(self, name)
-            for key in section.later if isinstance(section, Section) else ():
-                if getattr(section, key) == type(section).model_fields[key].default:
-                    del plain[name][key]
         if self.training.start_from is not None:
             plain["training"]["start_from"] = "the weights of a run"
         return plain

@@ -79,7 +79,6 @@ class TrainingSection(Section):
     networks: ClassVar[tuple[str, ...]]
     #: What plots call the losses.
     loss_label: ClassVar[str] = "Mean loss of an epoch"
-    later: ClassVar[tuple[str, ...]] = ("start_from",)
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")

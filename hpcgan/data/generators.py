@@ -7,14 +7,12 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import hpcgan
 from hpcgan.config.base import Section
-from hpcgan.data import storage
 from hpcgan.data.layouts.base import Layout
-from hpcgan.data.storage import SplitWriter
+from hpcgan.data.storage import SplitWriter, Target, split_sizes
 from hpcgan.data.workers import Progress, check_jobs, in_order
 from hpcgan.errors import InputError
 
@@ -67,8 +65,8 @@ class DataSet(ABC):
         """Function of a module that does a task; it calls its second argument with each number of samples made."""
 
     @abstractmethod
-    def writer(self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool) -> SplitWriter:
-        """Writer of the files, not yet entered; arguments as of :class:`hpcgan.data.storage.SplitWriter`."""
+    def writer(self, target: Target) -> SplitWriter:
+        """Writer of the files, not yet entered."""
 
     def write(self, writer: Any, results: Iterator[tuple[Any, Any]]) -> None:
         """Hand all results to the writer; they come in order, each with its task."""
@@ -114,17 +112,16 @@ def make_data_set(
     """
     check_jobs(data_set.seed, jobs)
     data_set.check()
-    settings = json.dumps(data_set.settings())
-    sizes = storage.split_sizes(data_set.n)
-    if data_set.layout.check_target(out, settings, sizes, force):
-        return False
     attributes = {
         **data_set.attributes(),
         "seed": data_set.seed,
         "hpcgan": hpcgan.__version__,
-        "settings": settings,
+        "settings": json.dumps(data_set.settings()),
     }
-    with data_set.writer(Path(out), sizes, attributes, force) as writer:  # refuses what no disk could hold
+    target = Target(out, split_sizes(data_set.n), attributes, force)
+    if target.is_there(data_set.layout.open):
+        return False
+    with data_set.writer(target) as writer:  # refuses what no disk could hold
         tasks = data_set.tasks()
         with contextlib.closing(in_order(data_set.make, tasks, jobs, data_set.n, progress)) as results:
             data_set.write(writer, zip(tasks, results, strict=True))

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from hpcgan.config.base import Section
 from hpcgan.data.workers import Progress
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be imported, and where to.
+
+    Attributes
+    ----------
+    files : sequence of paths
+        All of them recognised.
+    out : path
+        Folder of the new files.
+    force : bool
+        Replace existing files.
+    progress : callable(done, total)
+    say : callable(text)
+        Hears what was left out.
+    """
+
+    files: Sequence[Path]
+    out: Path
+    force: bool = False
+    progress: Progress = lambda done, total: None
+    say: Callable[[str], None] = lambda text: None
 
 
 class Importer(Section, ABC):
@@ -37,35 +62,16 @@ class Importer(Section, ABC):
         """
 
     @abstractmethod
-    def import_files(
-        self,
-        files: Sequence[Path],
-        out: Path,
-        force: bool = False,
-        progress: Progress | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> bool:
+    def import_files(self, order: Order) -> bool:
         """Make ``train.h5``, ``val.h5`` and ``test.h5``: of five samples in a row three go to train, one to each other.
-
-        Parameters
-        ----------
-        files : sequence of paths
-            All of them recognised.
-        out : path
-            Folder of the files.
-        force : bool
-            Replace existing files.
-        progress : callable(done, total), optional
-        say : callable(text), optional
-            Hears what was left out.
 
         Returns
         -------
         bool
-            False if `out` already held exactly this data and nothing was done.
+            False if `order.out` already held exactly this data and nothing was done.
 
         Raises
         ------
         InputError
-            Files that cannot be used, or an `out` that holds other data.
+            Files that cannot be used, or an `order.out` that holds other data.
         """

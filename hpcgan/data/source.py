@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ WEIGHT = "weight"
 
 
 class Source(ABC):
-    """What the engine needs of a data set; by default without conditions, weights and other numbers."""
+    """What the engine needs of a data set; by default samples have neither conditions nor weights nor labels."""
 
     path: Path
 
@@ -38,6 +38,10 @@ class Source(ABC):
         """(N,) float64: how much each sample counts, with its sign; None where all count alike."""
         return None
 
+    def unused_weights(self) -> bool:
+        """Whether the file has weights that its samples cannot have."""
+        return False
+
     def labels(self) -> list[str]:
         """Names of the numbers that samples have besides, by which some may be selected."""
         return []
@@ -48,52 +52,7 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release files; nothing can be read afterwards."""
-
-
-class FileSource(Source):
-    """Samples of one file.
-
-    Parameters
-    ----------
-    file : DataFile
-        Open; is closed with the source.
-    sample_bytes : int
-        Of a sample in memory.
-    cache_mb : int
-        Files that fit are read into memory at the first access; larger ones are read from disk every time.
-    """
-
-    def __init__(self, file: DataFile, sample_bytes: int, cache_mb: int) -> None:
-        self.path, self._data_file = file.path, file
-        self._cacheable = file.n * sample_bytes <= cache_mb << 20
-        self._cache: Sample | None = None
-
-    def __len__(self) -> int:
-        return self._data_file.n
-
-    @abstractmethod
-    def _from_file(self, which: slice | np.ndarray) -> Sample:
-        """Some samples, as they stand in the file."""
-
-    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        if self._cacheable and self._cache is None:
-            self._cache = self._from_file(slice(None))
-        return self._from_file(indices) if self._cache is None else take(self._cache, indices)
-
-    def weights(self) -> np.ndarray | None:
-        return weights.counting(self._data_file.per_sample(WEIGHT))
-
-    def labels(self) -> list[str]:
-        return [name for name in self._data_file.columns() if name != WEIGHT]
-
-    def label(self, name: str) -> np.ndarray:
-        values = self._data_file.per_sample(name)
-        return super().label(name) if values is None else values
-
-    def close(self) -> None:
-        self._cache = None
-        self._data_file.close()
+        """Release files and memory; nothing can be read afterwards."""
 
 
 @runtime_checkable
@@ -102,15 +61,6 @@ class Dependent(Protocol):
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         """(n,) a number for each sample; those with different numbers are independent."""
-        ...
-
-
-@runtime_checkable
-class Unweighted(Protocol):
-    """What a source has besides, if its file has weights that its samples cannot have."""
-
-    def unused_weights(self) -> bool:
-        """Whether there are such."""
         ...
 
 
@@ -150,12 +100,49 @@ class SyntheticSource(Source):
         return {name: values[indices % len(values)] for name, values in self._samples.items()}
 
     def conditions(self) -> Sample:
-        """Of all samples."""
         return conditions_of(self.read(np.arange(self._n)), self._schema)
 
     def close(self) -> None:
-        """Drop the samples."""
         self._samples = {}
+
+
+class FileSource(Source):
+    """Samples of one open file, whose columns are weights and labels.
+
+    Parameters
+    ----------
+    file : DataFile
+    sample_bytes : int
+        Of a sample in memory.
+    cache_mb : int
+        Files that fit are read into memory at the first access; larger ones are read from disk every time.
+    """
+
+    def __init__(self, file: DataFile, sample_bytes: int, cache_mb: int) -> None:
+        self.path, self._file = file.path, file
+        self._cacheable = file.n * sample_bytes <= cache_mb << 20
+        self._cache: Any = None
+
+    def __len__(self) -> int:
+        return self._file.n
+
+    def weights(self) -> np.ndarray | None:
+        return weights.counting(self.raw_weights())
+
+    def raw_weights(self) -> np.ndarray | None:
+        """The weights as they stand in the file, (N,) float64, even if all are equal; None where there are none."""
+        return self._file.per_sample(WEIGHT)
+
+    def labels(self) -> list[str]:
+        return [name for name in self._file.columns() if name != WEIGHT]
+
+    def label(self, name: str) -> np.ndarray:
+        values = self._file.per_sample(name)
+        return super().label(name) if values is None else values
+
+    def close(self) -> None:
+        self._cache = None
+        self._file.close()
 
 
 class Subset(Source):
@@ -164,44 +151,39 @@ class Subset(Source):
     Parameters
     ----------
     source : Source
-    kept : (k,) int array
+    numbers : (k,) int array
+        Of the samples, in the source.
     weighted : bool
         Whether they have the weights of the source, or all count alike.
     weightless : int
         How many were left out because their weight is zero.
     """
 
-    def __init__(self, source: Source, kept: np.ndarray, weighted: bool = True, weightless: int = 0) -> None:
-        self.path, self._source, self._kept, self._weighted = source.path, source, kept, weighted
+    def __init__(self, source: Source, numbers: np.ndarray, weighted: bool = True, weightless: int = 0) -> None:
+        self.path, self._source, self._numbers, self._weighted = source.path, source, numbers, weighted
         self.weightless = weightless
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._numbers)
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
-        """Samples by their place among those that are kept."""
-        return self._source.read(self._kept[indices], epoch)
+        return self._source.read(self._numbers[indices], epoch)
 
     def conditions(self) -> Sample:
-        """Of the samples that are kept."""
-        return {name: values[self._kept] for name, values in self._source.conditions().items()}
+        return take(self._source.conditions(), self._numbers)
 
     def weights(self) -> np.ndarray | None:
-        """Of the samples that are kept."""
         weights_of_all = self._source.weights() if self._weighted else None
-        return None if weights_of_all is None else weights.counting(weights_of_all[self._kept])
+        return None if weights_of_all is None else weights.counting(weights_of_all[self._numbers])
 
     def labels(self) -> list[str]:
-        """Those of the source."""
         return self._source.labels()
 
     def label(self, name: str) -> np.ndarray:
-        """Of the samples that are kept."""
-        values: np.ndarray = self._source.label(name)[self._kept]
+        values: np.ndarray = self._source.label(name)[self._numbers]
         return values
 
     def close(self) -> None:
-        """Close the source."""
         self._source.close()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import importlib
 import io
 import json
@@ -18,6 +17,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -76,15 +76,6 @@ def interleave(first: int, n: int) -> dict[str, NDArray[np.bool_]]:
     return {"train": place < 3, "val": place == 3, "test": place == 4}
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file: a name and a count do not tell two samples apart."""
-    sha = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
-
-
 class Sink(io.FileIO):
     """A file that takes everything HDF5 writes and remembers the first failure instead of reporting it.
 
@@ -130,6 +121,91 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(held[0])
 
 
+@dataclass(frozen=True)
+class Target:
+    """Files that are to be written: one a split, in one folder.
+
+    Attributes
+    ----------
+    folder : path
+        Made if missing.
+    sizes : mapping of str to int
+        Number of samples of each split, in the order they will be appended.
+    attributes : mapping
+        What the files say of themselves. ``settings`` (a JSON string) identifies the data.
+    force : bool
+        Replace existing files.
+    """
+
+    folder: str | os.PathLike[str]
+    sizes: Mapping[str, int]
+    attributes: Mapping[str, Any]
+    force: bool = False
+
+    def file(self, split: str) -> Path:
+        """The file of a split."""
+        return Path(self.folder) / f"{split}.h5"
+
+    def is_there(self, opener: Callable[[Path], DataFile]) -> bool:
+        """Whether the folder already holds the data that is about to be made.
+
+        Parameters
+        ----------
+        opener : callable
+            Opens a file of the kind that is about to be made.
+
+        Returns
+        -------
+        bool
+            True: every split is there, complete and made with these settings. False: the folder is free.
+
+        Raises
+        ------
+        InputError
+            The folder holds other data.
+        """
+        folder, settings = Path(self.folder), self.attributes["settings"]
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder")
+        present = [path for path in map(self.file, self.sizes) if path.exists()]
+        if self.force or not present:
+            self._refuse_links()
+            return False
+        for split, size in self.sizes.items():
+            path = self.file(split)
+            if not path.exists():
+                raise InputError(
+                    f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there"
+                )
+            try:
+                with contextlib.closing(opener(path)) as file:
+                    same = file.attrs.get("settings") == settings and file.n == size
+                    difference = "" if same else settings_difference(file.attrs.get("settings"), settings)
+            except InputError as error:
+                raise InputError(f"{error}; --force replaces it") from error
+            if not same:
+                raise InputError(
+                    f"{path}: holds data made with other settings{difference}; choose another folder, or "
+                    "--force to replace it"
+                )
+        return True
+
+    def refuse_existing(self) -> None:
+        """Refuse a folder that holds one of the files, unless they are to be replaced."""
+        for path in map(self.file, self.sizes):
+            if path.exists() and not self.force:
+                raise InputError(f"{path}: exists already; choose another folder, or --force to replace it")
+
+    def _refuse_links(self) -> None:
+        """Refuse to put files in the place of symbolic links: who has made one wants the data elsewhere."""
+        for path in map(self.file, self.sizes):
+            if path.is_symlink():
+                raise InputError(
+                    f"{path}: is a symbolic link to {os.readlink(path)}, and would be replaced by a file; remove it, "
+                    "or choose another folder"
+                )
+
+
 Writing = TypeVar("Writing", bound="SplitWriter")
 Reading = TypeVar("Reading", bound="DataFile")
 
@@ -142,16 +218,9 @@ class SplitWriter(ABC):
 
     Parameters
     ----------
-    folder : path
-        Made if missing.
-    sizes : mapping of str to int
-        Number of samples of each split, in the order they will be appended.
+    target : Target
     group : str
-        Group that holds everything.
-    attributes : mapping
-        Attributes of the group. ``settings`` (a JSON string) identifies the data.
-    force : bool
-        Replace existing files.
+        Group that holds everything, and has the attributes.
     sample_bytes : int
         Expected bytes of a sample in a file, for the check of free space.
     noun : str
@@ -160,24 +229,12 @@ class SplitWriter(ABC):
     Raises
     ------
     InputError
-        Existing files (see :func:`check_target`), no room on the disk, a folder that cannot be written.
+        Existing files, no room on the disk, a folder that cannot be written.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        sizes: Mapping[str, int],
-        group: str,
-        attributes: Mapping[str, Any],
-        force: bool,
-        sample_bytes: int,
-        noun: str,
-    ) -> None:
-        self.folder = Path(folder)
-        self.sizes = dict(sizes)
+    def __init__(self, target: Target, group: str, sample_bytes: int, noun: str) -> None:
+        self._target, self.folder, self.sizes = target, Path(target.folder), dict(target.sizes)
         self._group = group
-        self._attributes = dict(attributes)
-        self._force = force
         self._bytes = sample_bytes
         self._noun = noun
         self._stack = contextlib.ExitStack()
@@ -191,8 +248,7 @@ class SplitWriter(ABC):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(folder_lock(self.folder))
-                if not self._force:
-                    refuse_existing(self.folder, self.sizes)
+                self._target.refuse_existing()
                 check_space(self.folder, sum(self.sizes.values()) * self._bytes)
                 stack.callback(self._discard)
                 with signals_held():
@@ -214,7 +270,7 @@ class SplitWriter(ABC):
         group = file.require_group(self._group)
         self._lay_out(group, size)
         which = {"split": split} if split in SPLITS else {}  # else the name of a file that somebody chose
-        for name, value in {**self._attributes, **which, self._noun: size}.items():
+        for name, value in {**self._target.attributes, **which, self._noun: size}.items():
             group.attrs[name] = value
         group.attrs["complete"] = False
         return file
@@ -264,10 +320,10 @@ class SplitWriter(ABC):
                 # The first split goes first and comes last: whoever finds train.h5 finds the others of its kind too,
                 # even if the machine stops between two of these lines.
                 for split in self.sizes:
-                    (self.folder / f"{split}.h5").unlink(missing_ok=True)
+                    self._target.file(split).unlink(missing_ok=True)
                 for split in reversed(self.sizes):
-                    os.replace(self._part(split), self.folder / f"{split}.h5")
-                    published.append(self.folder / f"{split}.h5")
+                    os.replace(self._part(split), self._target.file(split))
+                    published.append(self._target.file(split))
             except OSError as error:
                 for path in published:  # which are of no use without the others
                     with contextlib.suppress(OSError):
@@ -304,7 +360,7 @@ class SplitWriter(ABC):
                 raise self._failed(self._part(split), sink.failure)
 
     def _failed(self, path: Path, error: OSError) -> HpcganError:
-        left = what_is_left(self.folder / f"{split}.h5" for split in self.sizes)
+        left = what_is_left(map(self._target.file, self.sizes))
         return HpcganError(f"{path}: writing failed ({reason(error)}); {left}")
 
     def _discard(self) -> None:
@@ -339,14 +395,6 @@ def reason(error: BaseException) -> str:
     if "No space left" in text or "errno = 28" in text:
         return os.strerror(errno.ENOSPC)
     return text if len(text) <= 160 else text[:157] + "..."
-
-
-def refuse_existing(folder: Path, splits: Mapping[str, int]) -> None:
-    """Refuse a folder that holds one of the files."""
-    for split in splits:
-        path = folder / f"{split}.h5"
-        if path.exists():
-            raise InputError(f"{path}: exists already; choose another folder, or --force to replace it")
 
 
 class DataFile:
@@ -463,72 +511,6 @@ def to_import(files: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if path in resolved[:i]:
             raise InputError(f"{paths[i]}: named twice")
     return paths
-
-
-def check_target(
-    folder: str | os.PathLike[str],
-    settings: str,
-    sizes: Mapping[str, int],
-    force: bool,
-    opener: Callable[[Path], DataFile],
-) -> bool:
-    """Whether a folder already holds the data that is about to be made.
-
-    Parameters
-    ----------
-    folder : path
-    settings : str
-        The ``settings`` attribute of the data to be made.
-    sizes : mapping of str to int
-        Samples by split.
-    force : bool
-        Existing files do not matter.
-    opener : callable
-        Opens a file of the kind that is about to be made.
-
-    Returns
-    -------
-    bool
-        True: every split is there, complete and made with these settings. False: the folder is free.
-
-    Raises
-    ------
-    InputError
-        The folder holds other data.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder")
-    present = [folder / f"{split}.h5" for split in sizes if (folder / f"{split}.h5").exists()]
-    if force or not present:
-        _refuse_links(folder, sizes)
-        return False
-    for split, size in sizes.items():
-        path = folder / f"{split}.h5"
-        if not path.exists():
-            raise InputError(f"{folder}: holds {present[0].name} but not {path.name}; --force replaces what is there")
-        try:
-            with contextlib.closing(opener(path)) as file:
-                same = file.attrs.get("settings") == settings and file.n == size
-                difference = "" if same else settings_difference(file.attrs.get("settings"), settings)
-        except InputError as error:
-            raise InputError(f"{error}; --force replaces it") from error
-        if not same:
-            raise InputError(
-                f"{path}: holds data made with other settings{difference}; choose another folder, or "
-                "--force to replace it"
-            )
-    return True
-
-
-def _refuse_links(folder: Path, splits: Iterable[str]) -> None:
-    """Refuse to put files in the place of symbolic links: who has made one wants the data elsewhere."""
-    for path in (folder / f"{split}.h5" for split in splits):
-        if path.is_symlink():
-            raise InputError(
-                f"{path}: is a symbolic link to {os.readlink(path)}, and would be replaced by a file; remove it, or "
-                "choose another folder"
-            )
 
 
 def settings_difference(stored: Any, current: str) -> str:

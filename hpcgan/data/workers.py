@@ -49,14 +49,21 @@ def in_order(
     HpcganError
         What a task raised, or a worker process died.
     """
-    counter = _Counter(total, progress)
+    done = 0
+
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        if progress is not None:
+            progress(done, total)
+
     if jobs == 1 or len(tasks) == 1:
         for task in tasks:
-            yield make(task, counter.add)
+            yield make(task, advance)
         return
     pool = _Pool(make, min(jobs, len(tasks)))
     try:
-        yield from pool.map(tasks, counter)
+        yield from pool.map(tasks, advance)
     finally:
         pool.close()
 
@@ -72,20 +79,6 @@ def check_jobs(seed: int, jobs: int) -> None:
         raise InputError(f"seed = {seed}: use 0 to 2^63 - 1")
     if not 1 <= jobs <= MAX_JOBS:
         raise InputError(f"jobs = {jobs}: use 1 to {MAX_JOBS}")
-
-
-class _Counter:
-    """Adds up the samples of all workers for the progress display."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done = 0
-        self._total = total
-        self._progress = progress
-
-    def add(self, samples: int) -> None:
-        self._done += samples
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 class _Pool(Generic[Task, Result]):
@@ -110,7 +103,7 @@ class _Pool(Generic[Task, Result]):
             self.close()
             raise
 
-    def map(self, tasks: Sequence[Task], counter: _Counter) -> Iterator[Result]:
+    def map(self, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Result]:
         waiting = deque(enumerate(tasks))
         busy: dict[Connection, int] = {}
         finished: dict[int, Result] = {}
@@ -126,7 +119,7 @@ class _Pool(Generic[Task, Result]):
                 assert isinstance(ready, Connection)
                 kind, value = self._receive(ready)
                 if kind == "advance":
-                    counter.add(value)
+                    advance(value)
                 elif kind == "done":
                     finished[busy.pop(ready)] = value
                 elif kind == "failed":

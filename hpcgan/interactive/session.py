@@ -20,6 +20,7 @@ from hpcgan.interactive.ipyparallel_cluster import root_cause
 from hpcgan.interactive.training import RESTS, Training, attach, until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state, attempts_made
+from hpcgan.system.files import warn
 
 #: How a training ends in order.
 GOOD = ("done", "pruned", "stopped", "interrupted")
@@ -71,7 +72,8 @@ class Session:
         if state == "busy":
             raise InputError(f"the ranks of cluster {cluster.id} are busy: stop what they train, or wait for it")
         directory = RunDirectory(Path(run if run is not None else api.default_directory(config)).absolute())
-        api.preflight(config, directory, cluster.size)
+        if doubt := api.preflight(config, directory, cluster.size):
+            warn(doubt)
         directory.create(config)  # so that there is something to see and to command from now on
         return EngineTraining(directory, cluster, config)
 

@@ -71,10 +71,6 @@ class StepResult:
         """Whether losses and gradients of all ranks were finite."""
         return self.metrics[NONFINITE] <= 0 and all(math.isfinite(value) for value in self.metrics.values())
 
-    def worst(self, losses: Iterable[LossCurve]) -> float:
-        """The largest of the losses."""
-        return max(self.metrics[loss.metric] for loss in losses)
-
 
 class Method(ABC):
     """Networks and optimizers of a training, and its step.

@@ -95,7 +95,7 @@ class Gan(UpdateMethod):
         symmetries: Sequence[str] = (),
         compression: str = "none",
     ) -> None:
-        super().__init__(problem, config, comm, seed, compression)
+        super().__init__(problem, config, comm, seed, symmetries, compression)
         self._config = config
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
         self.losses = [LossCurve("discriminator", D_LOSS, "D"), LossCurve("generator", G_LOSS, "G")]
@@ -113,14 +113,6 @@ class Gan(UpdateMethod):
     # --- random draws: functions of seed, step and global sample index -----------------------------
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
-        """Random numbers of this rank's share of a step.
-
-        Parameters
-        ----------
-        step : int
-        first, n : int
-            Position of the share in the global batch, and its size.
-        """
         noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
         flip = rng.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype

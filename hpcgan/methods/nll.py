@@ -8,19 +8,16 @@ so the average over equally large ranks is that of one rank with all of them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import cast
 
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.comm.base import Comm
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
-from hpcgan.methods.settings import LikelihoodSettings
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.capabilities import Density
 from hpcgan.networks.layers import Tensors
-from hpcgan.problems.base import Problem
 
 NAME, LOSS = "density", "nll"
 #: Averaged over all ranks in every step, in this order; the first is in nats an event, for the units of the encoding.
@@ -29,17 +26,6 @@ METRICS = (LOSS, NONFINITE, ATTENTION)
 
 class Likelihood(UpdateMethod):
     """A density, its optimizer, and the step.
-
-    Parameters
-    ----------
-    problem : Problem
-    config : LikelihoodSettings
-    comm : Comm
-    seed : int
-    symmetries : sequence of str
-        Symmetries under which samples are shown; nothing here depends on them.
-    compression : "none" or "fp16"
-        How gradients travel between ranks.
 
     Attributes
     ----------
@@ -51,18 +37,6 @@ class Likelihood(UpdateMethod):
     sampled = NAME
     losses = (LossCurve(LOSS, LOSS, "NLL"),)
     metrics = METRICS
-
-    def __init__(
-        self,
-        problem: Problem,
-        config: LikelihoodSettings,
-        comm: Comm,
-        seed: int,
-        symmetries: Sequence[str] = (),
-        compression: str = "none",
-    ) -> None:
-        super().__init__(problem, config, comm, seed, compression)
-        self._density = cast(Density, self.networks[NAME])
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
         """None: a step takes no random numbers."""
@@ -79,8 +53,8 @@ class Likelihood(UpdateMethod):
 
     def gradients(self, real: Tensors) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients on this rank, and the mean negative log-likelihood of its samples."""
-        weights = self._density.weights
+        density = cast(Density, self.networks[NAME])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            nll = -tf.reduce_mean(self._density.log_prob(real))
-        return tape.gradient(nll, weights), nll
+            tape.watch(density.weights)
+            nll = -tf.reduce_mean(density.log_prob(real))
+        return tape.gradient(nll, density.weights), nll

@@ -48,7 +48,6 @@ class GanSettings(TrainingSection):
 
     trainer: ClassVar[str] = "hpcgan.methods.gan:Gan"
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
-    later: ClassVar[tuple[str, ...]] = (*TrainingSection.later, "generator_steps", "discriminator_update")
 
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig(learning_rate=1.0e-4)

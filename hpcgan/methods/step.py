@@ -206,12 +206,20 @@ class UpdateMethod(Method):
         Of the method's own schema.
     comm : Comm
     seed : int
+    symmetries : sequence of str
+        Symmetries under which real samples are shown.
     compression : "none" or "fp16"
         How gradients travel between ranks.
     """
 
     def __init__(
-        self, problem: Problem, config: TrainingSection, comm: Comm, seed: int, compression: str = "none"
+        self,
+        problem: Problem,
+        config: TrainingSection,
+        comm: Comm,
+        seed: int,
+        symmetries: Sequence[str] = (),
+        compression: str = "none",
     ) -> None:
         self._problem, self._comm, self._seed, self._training = problem, comm, seed, config
         self.networks = {name: build_network(problem, name, seed, config.dtype) for name in config.networks}

@@ -320,22 +320,22 @@ class Calorimeter:
             visible[i] = self._is_visible(int(code[i]))
             charge[i] = charge_from_pid(int(code[i]))
 
-        px, py, pz = particles.px, particles.py, particles.pz
+        (px, py, pz, e), (x, y, z) = particles.momentum, particles.vertex
         pt2 = px * px + py * py
-        radius2 = particles.x**2 + particles.y**2
+        radius2 = x**2 + y**2
         limit = self._sinh_eta_max**2
-        inside = (pz * pz <= limit * pt2) | (radius2 + particles.z**2 > 1e-4)  # 1e-4 mm^2: 10 micrometres
+        inside = (pz * pz <= limit * pt2) | (radius2 + z**2 > 1e-4)  # 1e-4 mm^2: 10 micrometres
         card = self.card
         keep = np.flatnonzero(
             visible
             & inside
             & (pt2 >= 1e-9)  # Delphes drops what has no transverse momentum
             & (radius2 <= (1e3 * card.radius) ** 2)
-            & (np.abs(particles.z) <= 1e3 * card.half_length)
+            & (np.abs(z) <= 1e3 * card.half_length)
         )
         event, code = particles.event[keep], code[keep]
-        px, py, pz, e = px[keep], py[keep], pz[keep], particles.e[keep]
-        x, y, z = (1e-3 * particles.x[keep], 1e-3 * particles.y[keep], 1e-3 * particles.z[keep])
+        px, py, pz, e = px[keep], py[keep], pz[keep], e[keep]
+        x, y, z = (1e-3 * x[keep], 1e-3 * y[keep], 1e-3 * z[keep])
         charge = charge[keep] * np.sign(particles.pid[keep])
 
         x, y, z = propagate(charge, (px, py, pz), (x, y, z), card.radius, card.half_length, card.bz)

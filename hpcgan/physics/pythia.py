@@ -15,7 +15,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -54,20 +54,15 @@ class Particles(NamedTuple):
     ----------
     event : (M,) int64, index of the event within the batch, ascending.
     pid : (M,) int, PDG code.
-    px, py, pz, e : (M,) float64, GeV.
-    x, y, z : (M,) float64, production vertex, mm.
+    momentum : px, py, pz, e, each (M,) float64, GeV.
+    vertex : x, y, z of the production vertex, each (M,) float64, mm.
     n_events : number of events in the batch (some may hold no particle).
     """
 
     event: NDArray[np.int64]
     pid: NDArray[np.integer[Any]]
-    px: NDArray[np.float64]
-    py: NDArray[np.float64]
-    pz: NDArray[np.float64]
-    e: NDArray[np.float64]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    z: NDArray[np.float64]
+    momentum: Sequence[NDArray[np.float64]]
+    vertex: Sequence[NDArray[np.float64]]
     n_events: int
 
 
@@ -440,11 +435,11 @@ def _stable(records: Any, n_events: int) -> Particles:
     event = np.searchsorted(offsets[1:] - first, keep, side="right")
     keep += first
     pid = np.asarray(content["id"].data)[keep]
-    px, py, pz, e = (np.asarray(content["p"][name].data)[keep] for name in ("px", "py", "pz", "e"))
+    momentum = [np.asarray(content["p"][name].data)[keep] for name in ("px", "py", "pz", "e")]
     # The vertex is an option type: index -1 means "at the origin", which is also what the added last row
     # holds.
-    vertex = content["vProd"]
-    index = np.asarray(vertex.index.data)[keep]
+    origin = content["vProd"]
+    index = np.asarray(origin.index.data)[keep]
     # PYTHIA reuses its four-vector names for x, y, z, t.
-    x, y, z = (np.append(np.asarray(vertex.content[name].data), 0.0)[index] for name in ("px", "py", "pz"))
-    return Particles(event, pid, px, py, pz, e, x, y, z, n_events)
+    vertex = [np.append(np.asarray(origin.content[name].data), 0.0)[index] for name in ("px", "py", "pz")]
+    return Particles(event, pid, momentum, vertex, n_events)

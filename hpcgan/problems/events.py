@@ -11,7 +11,7 @@ import numpy as np
 
 from hpcgan import weights as of_events
 from hpcgan.data.schema import Sample
-from hpcgan.data.source import WEIGHT, Source, Subset, Unweighted, matching
+from hpcgan.data.source import WEIGHT, Source, Subset, matching
 from hpcgan.errors import InputError
 from hpcgan.metrics import points
 from hpcgan.problems.base import Problem
@@ -190,7 +190,7 @@ def doubts(source: Source, use: Use, *, trained: bool = True) -> list[str]:
             f"{source.path}: {share:.1%} of the events have a negative weight ({of_sum:.1%} of the sum of |weight|); "
             f"{what}"
         )
-    if use.weighted and isinstance(source, Unweighted) and source.unused_weights():
+    if use.weighted and source.unused_weights():
         warnings.append(f"{source.path}: the weights of a pool's events are not used; sums draw all events alike")
     if "y" in source.labels() and "y" not in use.select:
         labels = source.label("y")

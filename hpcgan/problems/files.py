@@ -14,6 +14,7 @@ from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample, Schema
 from hpcgan.data.source import Source
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.problems.discovery import PROBLEMS
 
@@ -123,14 +124,13 @@ class ProblemFiles(ABC):
         InputError
             The file exists (and `force` is not set), or cannot be written.
         """
-        folder, sizes = target_of(path, n)
-        of_file = {"problem": self.name, **self.file_attributes, **attributes}
-        with tensors.Writer(folder, sizes, self.schema, of_file, force, noun=self.noun) as writer:
+        target = target_of(path, n, {"problem": self.name, **self.file_attributes, **attributes}, force)
+        with tensors.Writer(target, self.schema, noun=self.noun) as writer:
             yield writer.append
 
 
-def target_of(path: Path, n: int) -> tuple[Path, dict[str, int]]:
-    """Folder and sizes that a `SplitWriter` takes, for a single file of generated samples.
+def target_of(path: Path, n: int, attributes: Mapping[str, Any], force: bool) -> Target:
+    """A single file of generated samples, as a `SplitWriter` takes it.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def target_of(path: Path, n: int) -> tuple[Path, dict[str, int]]:
     """
     if path.suffix != ".h5":
         raise InputError(f"{path}: give a name that ends in .h5")
-    return path.absolute().parent, {path.stem: n}
+    return Target(path.absolute().parent, {path.stem: n}, attributes, force)
 
 
 def file_of(path: Path, split: str) -> Path:

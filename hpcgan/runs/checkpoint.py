@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
-from hpcgan.system.files import sync, sync_folder
+from hpcgan.system.files import sha256, sync, sync_folder
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")
@@ -152,7 +152,7 @@ def load(path: Path) -> Checkpoint:
     manifest = read_manifest(path)
     file = path / "arrays.npz"
     try:
-        if file.stat().st_size != manifest["bytes"] or _sha256(file) != manifest["sha256"]:
+        if file.stat().st_size != manifest["bytes"] or sha256(file) != manifest["sha256"]:
             raise BrokenCheckpoint(f"{file}: damaged, it does not match its checksum")
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -223,14 +223,6 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     for entry in folder.iterdir():
         if _TEMPORARY.fullmatch(entry.name):
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    whole = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            whole.update(block)
-    return whole.hexdigest()
 
 
 def _self_hash(content: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import sys
@@ -37,6 +38,15 @@ _told: set[Path] = set()
 def warn(text: str) -> None:
     """One line on standard error."""
     print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex digits."""
+    whole = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
 
 
 def sync(descriptor: int) -> None:

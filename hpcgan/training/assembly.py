@@ -25,9 +25,10 @@ from hpcgan.problems.base import Problem
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.schedule import Rates
+from hpcgan.system.files import warn
 from hpcgan.training import warm_start
-from hpcgan.training.inputs import Inputs, warn
-from hpcgan.training.state import Counters, TrainState
+from hpcgan.training.inputs import Inputs
+from hpcgan.training.state import TrainState
 
 #: Samples of this rank, encoded, and the method's random numbers.
 Batch = tuple[Sample, dict[str, np.ndarray]]
@@ -114,7 +115,7 @@ class Assembly:
     def share(self) -> None:
         """Put rank 0's variables and counters in place of those of the others."""
         self.comm.broadcast_variables(list(self.state.variables.values()))
-        self.state.counters = Counters.of(self.comm.broadcast_json(self.state.meta()))
+        self.state.load_counters(self.comm.broadcast_json(self.state.meta()))
         self.state.check_equal(self.comm)
 
     # --- what a step takes ---------------------------------------------------------------------------
@@ -132,17 +133,18 @@ class Assembly:
     @property
     def epochs_done(self) -> float:
         """Epochs, fractional."""
-        return self.state.counters.epoch + self.state.counters.position / self.sharding.n
+        counters = self.state.counters
+        return counters.epoch + counters.under_way.position / self.sharding.n
 
     def rest_of_epoch(self) -> Iterator[Batch]:
         """The batches of this epoch that are left."""
         counters = self.state.counters
-        return self.pipeline.rest_of_epoch(counters.epoch, counters.position, counters.step)
+        return self.pipeline.rest_of_epoch(counters.epoch, counters.under_way.position, counters.step)
 
     def learning_rates(self) -> dict[str, float]:
         """Of the next step."""
         counters = self.state.counters
-        return self.rates.at(counters.step, self.epochs_done, counters.rollbacks, counters.changes)
+        return self.rates.at(counters.step, self.epochs_done, counters.rollbacks, counters.commanded.changes)
 
     # --- what is made of it --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import socket
 import time
@@ -16,6 +17,7 @@ from hpcgan.data.storage import check_space
 from hpcgan.problems import run_data
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import Inputs
 from hpcgan.training.loop import Loop
@@ -49,7 +51,7 @@ def train(
     Returns
     -------
     dict or None
-        `score`, `epoch` and `step` of the best model, None if it was never scored.
+        `score`, `epoch`, `step` and `diversity` of the best model, None if it was never scored.
 
     Raises
     ------
@@ -77,9 +79,9 @@ def train(
             with agreed(comm):
                 output.open(data, started_from)
             output.announce(started_from)
-            assembly.state.counters.global_batch = assembly.sharding.global_batch
             output.pruned = Loop(assembly, run, output, stop).run()
-    return assembly.state.counters.best
+    best = assembly.state.counters.best
+    return None if best is None else dataclasses.asdict(best)
 
 
 def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:
@@ -97,7 +99,8 @@ def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Input
             inputs.batch_size(comm.size)
             data = run_data.identify(config)
             if comm.is_root:
-                inputs.check(run, data)
+                if warning := inputs.check(run, data):
+                    warn(warning)
                 if not checkpoints.steps(run.checkpoints):
                     inputs.check_events()
         first = comm.broadcast_json(data.plain())

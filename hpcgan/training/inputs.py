@@ -6,7 +6,6 @@ The same checks refuse a training before its ranks start (`hpcgan.api.preflight`
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from hpcgan.problems.base import Problem, problem_class
 from hpcgan.problems.events import open_split, weights_of_first
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.system.files import warn
 from hpcgan.training import warm_start
 
 ENCODED_AT_ONCE = 512  # events
@@ -115,8 +115,13 @@ class Inputs:
         for first in range(0, len(events), at_once):
             yield self.problem.encode(self.training.read(events[first : first + at_once]))
 
-    def check(self, run: RunDirectory, data: run_data.RunData | None = None) -> None:
+    def check(self, run: RunDirectory, data: run_data.RunData | None = None) -> str | None:
         """Check the run directory against the configuration and the data, before anything is written.
+
+        Returns
+        -------
+        str or None
+            What to warn of: another test split than that of the run.
 
         Raises
         ------
@@ -124,14 +129,15 @@ class Inputs:
             A run of another configuration or with other data is there, validation events have no weight, or
             `training.start_from` is of no use.
         """
+        warning = None
         if run.exists:
             run.check_config(self.config, run.load_config())
-            if warning := run_data.check(run, self.config, data or run_data.identify(self.config)):
-                warn(warning)
+            warning = run_data.check(run, self.config, data or run_data.identify(self.config))
         if self.config.scoring.every_epochs:
             weights_of_first(self.validation, self.config.scoring.events)
         if not checkpoints.steps(run.checkpoints):  # a run that goes on needs it no more
             warm_start.check(self.config)
+        return warning
 
     def check_events(self) -> None:
         """Read the files through: for a new run, whose data nobody has read before.
@@ -148,8 +154,3 @@ class Inputs:
             open_split(self.problem, self.config.data, "test").close()
         except InputError as error:
             warn(f"{error} ('hpcgan evaluate' will need it)")
-
-
-def warn(text: str) -> None:
-    """A warning in one line on stderr."""
-    print(f"hpcgan: warning: {text}", file=sys.stderr, flush=True)

@@ -58,12 +58,12 @@ class Loop:
             Non-finite loss, ranks that differ, or a checkpoint that cannot be written.
         """
         config, counters = self._assembly.config, self._assembly.state.counters
-        if counters.paused:
+        if counters.commanded.paused:
             self._requests.attend(stop=False)
         if config.scoring.every_epochs and counters.epoch < config.training.epochs:
             self._assembly.prepare_scoring()
         while counters.epoch < config.training.epochs:
-            if counters.position == 0 and (reason := self._requests.verdict()) is not None:
+            if counters.under_way.position == 0 and (reason := self._requests.verdict()) is not None:
                 return reason
             self._train_epoch()
             self._finish_epoch()
@@ -110,6 +110,7 @@ class Loop:
         score, diversity = self._score()
         pairs = None if diversity is None else diversity.pairs
         is_best = counters.is_best(None if score is None else score.total, pairs)
+        best = counters.best
         self._comm.beat(f"the records of epoch {counters.epoch}")
         record = records.Epoch(
             step=counters.step,
@@ -124,7 +125,7 @@ class Loop:
             },
             score=None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
             is_best=is_best,
-            best=None if counters.best is None else records.Best(**counters.best),
+            best=None if best is None else records.Best(best.score, best.epoch, best.step),
             learning_rates=dict(learning_rates),
             samples_per_second=rate,
             scoring_seconds=time.monotonic() - started,

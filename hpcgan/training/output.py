@@ -31,8 +31,8 @@ from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
+from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
-from hpcgan.training.inputs import warn
 from hpcgan.training.progress import Clock, Reporter
 
 RECORD_EVERY = 50  # steps between `step` records
@@ -146,9 +146,9 @@ class Output:
         if counters.step:
             epochs = config.training.epochs
             self.message(f"resuming at step {counters.step}, in epoch {min(counters.epoch + 1, epochs)} of {epochs}")
-        if counters.global_batch not in (0, sharding.global_batch):
+        if (before := counters.under_way.global_batch) not in (0, sharding.global_batch):
             self.message(
-                f"the global batch was {counters.global_batch} and is {sharding.global_batch} on this number of "
+                f"the global batch was {before} and is {sharding.global_batch} on this number of "
                 "ranks: the training goes on, but not as it would have (training.global_batch_size keeps it the same)"
             )
         if config.scoring.every_epochs and validation_events < config.scoring.events:
@@ -179,7 +179,7 @@ class Output:
         """A step is done."""
         counters, epochs = self._assembly.state.counters, self._assembly.epochs_done
         values = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
-        self._reporter.step(epochs, clock.rate(counters.samples), values)
+        self._reporter.step(epochs, lambda: clock.rate(counters.samples), values)
         if counters.step % RECORD_EVERY == 0:
             self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(values)))
             self._tensorboard({f"step/{k}": v for k, v in values.items()})
@@ -201,7 +201,7 @@ class Output:
         counters = self._assembly.state.counters
         for command in commands:
             record = records.Command(
-                step=counters.step, **command, paused=counters.paused, learning_rates=learning_rates
+                step=counters.step, **command, paused=counters.commanded.paused, learning_rates=learning_rates
             )
             self._write(record)
             self.message(f"step {counters.step}: {_spoken(command)}")
@@ -221,7 +221,7 @@ class Output:
         state, keep = self._assembly.state, self._assembly.config.checkpoint.keep
         checkpoints.save(self._run.checkpoints, state.counters.step, state.arrays(), state.meta(), score)
         best = state.counters.best
-        checkpoints.prune(self._run.checkpoints, keep, best["step"] if best else None)
+        checkpoints.prune(self._run.checkpoints, keep, best.step if best else None)
 
     def _write(self, record: records.Record) -> None:
         if self._records is not None:

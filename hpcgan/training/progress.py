@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from rich.console import Console
@@ -80,15 +80,15 @@ class Reporter:
         if self._active:
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    def step(self, epochs_done: float, rate: float | None, metrics: Mapping[str, float]) -> None:
+    def step(self, epochs_done: float, rate: Callable[[], float | None], metrics: Mapping[str, float]) -> None:
         """After every step; what is shown is up to the display.
 
         Parameters
         ----------
         epochs_done : float
             Epochs done, fractional.
-        rate : float or None
-            Samples a second over all ranks, once it is known.
+        rate : callable
+            Gives the samples a second over all ranks, None as long as it is not known.
         metrics : mapping
             Averaged metrics of the step.
         """
@@ -100,7 +100,7 @@ class Reporter:
         if self._bar is None and now - self._shown <= _LINE_EVERY_S:
             return
         losses = "  ".join(f"{loss.short} {metrics[loss.metric]:.3f}" for loss in self._losses)
-        text = f"{_rate(rate)}{losses}"
+        text = f"{_rate(rate())}{losses}"
         if self._bar is not None:
             self._bar.update(self._task, completed=epochs_done, text=text)
         else:
@@ -134,11 +134,10 @@ class Reporter:
 
 def _parts(parts: Mapping[str, float]) -> str:
     """The parts of a score; the largest ones of many."""
-    largest_parts = (
-        parts if len(parts) <= _PARTS_SHOWN else dict(sorted(parts.items(), key=lambda p: -p[1])[:_PARTS_SHOWN])
-    )
-    text = ", ".join(f"{name} {value:.2f}" for name, value in largest_parts.items())
-    return text + (f" and {len(parts) - len(largest_parts)} smaller ones" if len(largest_parts) < len(parts) else "")
+    rest = len(parts) - _PARTS_SHOWN
+    names = list(parts) if rest <= 0 else sorted(parts, key=lambda name: -parts[name])[:_PARTS_SHOWN]
+    text = ", ".join(f"{name} {parts[name]:.2f}" for name in names)
+    return text if rest <= 0 else f"{text} and {rest} smaller ones"
 
 
 def _rate(value: float | None) -> str:

@@ -139,7 +139,7 @@ class Requests:
             if stop:
                 self._checkpoint()
                 raise Interrupted(self._goodbye("on request"), collective=True)
-            if not counters.paused:
+            if not counters.commanded.paused:
                 return time.monotonic() - start
             self._comm.beat(f"the end of the pause at step {counters.step}")
             time.sleep(PAUSED_S)
@@ -150,16 +150,16 @@ class Requests:
 
         Their files go only when a checkpoint holds what they did: a training that is killed before finds them again.
         """
-        counters = self._state.counters
-        obeyed_ids = {change.id for change in counters.changes}
+        commanded = self._state.counters.commanded
+        obeyed_ids = {change.id for change in commanded.changes}
         for command in commands:
             if command["refused"] or command["id"] in obeyed_ids:
                 continue
             if command["name"] in ("pause", "resume"):
-                counters.paused = command["name"] == "pause"
+                commanded.paused = command["name"] == "pause"
             elif command["name"] == "set":
-                change = RateChange(step=counters.step, rates=command["rates"], id=command["id"])
-                counters.changes = [*counters.changes, change]
+                change = RateChange(step=self._state.counters.step, rates=command["rates"], id=command["id"])
+                commanded.changes.append(change)
         self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()) or [])
         self._checkpoint()
         if self._inbox is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ class Rollback:
     def __init__(self, assembly: Assembly, folder: Path, output: Output) -> None:
         self._state, self._comm, self._losses = assembly.state, assembly.comm, assembly.method.losses
         self._settings, self._folder, self._output = assembly.config.training.rollback, folder, output
-        above = self._settings.loss_above
-        self._loss_above = math.inf if above is None else above
 
     def after_step(self, result: StepResult) -> bool:
         """True if the step was bad and the training has gone back."""
@@ -43,10 +40,10 @@ class Rollback:
                 "Lower the learning rates, or look for faulty input with 'hpcgan data info'",
             )
             return True
-        worst = result.worst(self._losses)
-        if worst > self._loss_above:
-            limit = f"training.rollback.loss_above: {self._loss_above:g}"
-            self._go_back(f"a loss of {worst:.4g} at step {step} ({limit})", "Lower the learning rates")
+        limit = self._settings.loss_above
+        if limit is not None and (worst := max(result.metrics[loss.metric] for loss in self._losses)) > limit:
+            key = f"training.rollback.loss_above: {limit:g}"
+            self._go_back(f"a loss of {worst:.4g} at step {step} ({key})", "Lower the learning rates")
             return True
         return False
 
@@ -57,12 +54,12 @@ class Rollback:
         if score is None or best is None:
             return False
         reason = None
-        if factor is not None and score.total > factor * best["score"]:
+        if factor is not None and score.total > factor * best.score:
             reason = (
-                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best['score']:.3g} "
+                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best.score:.3g} "
                 f"times the best (training.rollback.score_factor: {factor:g})"
             )
-        elif least is not None and diversity is not None and diversity.pairs < least <= (counters.best_diversity or 0):
+        elif least is not None and diversity is not None and diversity.pairs < least <= (best.diversity or 0):
             # A best state that is no better is no place to go back to: all trainings begin with little diversity.
             reason = (
                 f"a diversity of {diversity.pairs:.3g} of generated samples after epoch {counters.epoch} "

@@ -5,20 +5,50 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import pydantic
 
 from hpcgan.comm.base import Comm
 from hpcgan.config import RateChange
 from hpcgan.errors import HpcganError
+from hpcgan.runs.records import Best
 
 
-class Variable(Protocol):
-    """What a tf.Variable offers here."""
+@dataclass
+class EpochUnderWay:
+    """The epoch that is not done yet.
 
-    def numpy(self) -> np.ndarray: ...
-    def assign(self, value: Any) -> Any: ...
+    Attributes
+    ----------
+    position : int
+        Samples of it that are done.
+    global_batch : int
+        Samples of its last step, over all ranks.
+    count, sums : int, dict of str to float
+        Sums of the step metrics over so many steps.
+    """
+
+    position: int = 0
+    global_batch: int = 0
+    count: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Commanded:
+    """What commands have changed: learning rates, and whether the training pauses."""
+
+    changes: list[RateChange] = field(default_factory=list)
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class BestEpoch(Best):
+    """The best epoch so far, with the diversity of its samples, if it was measured."""
+
+    diversity: float | None = None
 
 
 @dataclass
@@ -33,71 +63,50 @@ class Counters:
         Samples seen by all ranks.
     epoch : int
         Epochs completed.
-    position : int
-        Samples of the current epoch that are done.
-    sums : dict of str to float
-        Sums of the step metrics over the current epoch's `count` steps.
-    best : dict or None
-        Step, epoch and score of the best model so far.
-    best_diversity : float or None
-        Diversity of its samples, if it was measured.
+    under_way : EpochUnderWay
+    best : BestEpoch or None
     rollbacks : int
         How often the training went back to its best state.
-    global_batch : int
-        Samples of the last step, over all ranks.
-    changes : list of RateChange
-        Learning rates that commands have set.
-    paused : bool
-        A command has paused the training.
+    commanded : Commanded
     """
 
     step: int = 0
     samples: int = 0
     epoch: int = 0
-    position: int = 0
-    count: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
-    best_diversity: float | None = None
+    under_way: EpochUnderWay = field(default_factory=EpochUnderWay)
+    best: BestEpoch | None = None
     rollbacks: int = 0
-    global_batch: int = 0
-    changes: list[RateChange] = field(default_factory=list)
-    paused: bool = False
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Counters:
-        """Those that `plain` gave."""
-        return cls(**{**plain, "changes": [RateChange(**change) for change in plain["changes"]]})
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return {**vars(self), "changes": [change.model_dump() for change in self.changes]}
+    commanded: Commanded = field(default_factory=Commanded)
 
     def advance(self, samples: int) -> None:
         """A step is done, of so many samples over all ranks."""
         self.step += 1
         self.samples += samples
-        self.position += samples
+        self.under_way.position += samples
+        self.under_way.global_batch = samples
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """The metrics of a step count in the means of its epoch."""
-        self.count += 1
+        epoch = self.under_way
+        epoch.count += 1
         for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            epoch.sums[name] = epoch.sums.get(name, 0.0) + value
 
     def finish_epoch(self) -> dict[str, float]:
         """An epoch is done: the means of its metrics; none, if every step was bad."""
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.epoch, self.position, self.count, self.sums = self.epoch + 1, 0, 0, {}
-        return means
+        epoch = self.under_way
+        self.epoch, self.under_way = self.epoch + 1, EpochUnderWay(global_batch=epoch.global_batch)
+        return {name: total / epoch.count for name, total in epoch.sums.items()}
 
     def is_best(self, score: float | None, diversity: float | None) -> bool:
         """Whether the epoch that is done is the best one so far by its score, which is then remembered."""
-        if score is None or not (self.best is None or score < self.best["score"]):
+        if score is None or not (self.best is None or score < self.best.score):
             return False
-        self.best = {"score": score, "epoch": self.epoch, "step": self.step}
-        self.best_diversity = diversity
+        self.best = BestEpoch(score, self.epoch, self.step, diversity)
         return True
+
+
+_PLAIN = pydantic.TypeAdapter(Counters)
 
 
 class TrainState:
@@ -105,11 +114,11 @@ class TrainState:
 
     Parameters
     ----------
-    networks, optimizers : mapping of str to object with `.named` (variables by name)
+    networks, optimizers : mapping of str to object with `.named` (tf.Variables by name)
     """
 
     def __init__(self, networks: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
-        self.variables: dict[str, Variable] = {}
+        self.variables: dict[str, Any] = {}
         for group, members in (("network", networks), ("optimizer", optimizers)):
             for owner, member in members.items():
                 for name, variable in member.named.items():
@@ -122,7 +131,8 @@ class TrainState:
 
     def meta(self) -> dict[str, Any]:
         """The counters as plain values."""
-        return self.counters.plain()
+        values: dict[str, Any] = _PLAIN.dump_python(self.counters, mode="json")
+        return values
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Overwrite everything by what a checkpoint holds.
@@ -133,7 +143,11 @@ class TrainState:
             The checkpoint has other variables or shapes than this model.
         """
         self.load_variables(arrays)
-        self.counters = Counters.of(meta)
+        self.load_counters(meta)
+
+    def load_counters(self, meta: Mapping[str, Any]) -> None:
+        """Overwrite the counters by what `meta` gave."""
+        self.counters = _PLAIN.validate_python(meta)
 
     def load_variables(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Overwrite the variables, but not the counters.

@@ -67,7 +67,7 @@ def last_step(run):
 
 def assert_same(one, other):
     # Rates that were set on the way are kept beside those of the configuration.
-    jobs.assert_same_state(one, other, but=["changes"])
+    jobs.assert_same_state(one, other, but=["commanded"])
 
 
 def command_line_run(data, run, *overrides):

@@ -332,7 +332,7 @@ def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path,
         in (record["reason"])
     )
     assert [e["collapse"]["diversity"] for e in epochs(run)] == [0.1, 0.2, 0.9, 0.2]
-    assert final_arrays(run).meta["best_diversity"] == 0.9
+    assert final_arrays(run).meta["best"]["diversity"] == 0.9
 
 
 def test_an_epoch_of_bad_steps_alone_has_no_losses(data, tmp_path, monkeypatch):
@@ -345,7 +345,7 @@ def test_an_epoch_of_bad_steps_alone_has_no_losses(data, tmp_path, monkeypatch):
 def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, tmp_path, capsys):
     train(data, tmp_path / "1", "training.epochs=1", "training.global_batch_size=6")
     run = RunDirectory(tmp_path / "1")
-    assert final_arrays(run).meta["global_batch"] == 6
+    assert final_arrays(run).meta["under_way"]["global_batch"] == 6
     assert final_arrays(run).step == 10
     assert "global batch" not in capsys.readouterr().out
     train(data, tmp_path / "2", "training.epochs=1")
@@ -353,7 +353,7 @@ def test_another_global_batch_is_announced_and_one_that_is_fixed_is_kept(data, t
     for folder, before, now in (("2", 8, 4), ("3", 4, 4)):
         path = checkpoint.path_of(RunDirectory(tmp_path / folder).checkpoints, 15)
         stored = checkpoint.load(path)
-        meta = {**stored.meta, "global_batch": before}
+        meta = {**stored.meta, "under_way": {**stored.meta["under_way"], "global_batch": before}}
         checkpoint.save(path.parent, stored.step, stored.arrays, meta, stored.score)
         train(data, tmp_path / folder)
         said = f"the global batch was {before} and is {now}" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hpcgan.commands.data import describe
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample
-from hpcgan.data.storage import SPLITS, split_sizes
+from hpcgan.data.storage import SPLITS, Target, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation
 from hpcgan.problems.calorimeter import files as calo
@@ -37,7 +37,7 @@ def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sampl
 
 def write(folder: Path, n: int = 20, segmentation: Segmentation = PUBLISHED, particle: str = "gamma") -> Sample:
     sample = some(n, segmentation)
-    with Writer(folder, split_sizes(n), segmentation, particle, {"settings": '{"a": 1}'}) as writer:
+    with Writer(Target(folder, split_sizes(n), {"settings": '{"a": 1}'}), segmentation, particle) as writer:
         for start in range(0, n, 7):
             writer.append({name: values[start : start + 7] for name, values in sample.items()})
     return sample
@@ -123,7 +123,7 @@ def test_any_segmentation(tmp_path: Path) -> None:
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with Writer(tmp_path, split_sizes(20), PUBLISHED, "gamma", {}) as writer:
+        with Writer(Target(tmp_path, split_sizes(20), {}), PUBLISHED, "gamma") as writer:
             writer.append(some(15))
             assert list(tmp_path.glob("*.part"))
             raise KeyboardInterrupt
@@ -134,10 +134,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_check_target(folder: Path, tmp_path: Path) -> None:
-    assert SHOWERS.check_target(folder, '{"a": 1}', split_sizes(20), force=False) is True
+    assert Target(folder, split_sizes(20), {"settings": '{"a": 1}'}).is_there(SHOWERS.open) is True
     with pytest.raises(InputError, match=r"a: 1, asked for 2"):
-        SHOWERS.check_target(folder, '{"a": 2}', split_sizes(20), force=False)
-    assert SHOWERS.check_target(tmp_path / "new", "{}", split_sizes(20), force=False) is False
+        Target(folder, split_sizes(20), {"settings": '{"a": 2}'}).is_there(SHOWERS.open)
+    assert Target(tmp_path / "new", split_sizes(20), {"settings": "{}"}).is_there(SHOWERS.open) is False
 
 
 GOOD = some(6)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
+from hpcgan.data.importers import Order
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
@@ -29,7 +30,7 @@ GAMMA = DATA / "geant4_gamma.h5"
 
 def import_files(files: Sequence[Path], out: Path, segmentation: Segmentation = PUBLISHED, particle: str = "") -> bool:
     """Import with the options of the command."""
-    return ShowerImporter(segmentation=str(segmentation), particle=particle or None).import_files(files, out)
+    return ShowerImporter(segmentation=str(segmentation), particle=particle or None).import_files(Order(files, out))
 
 
 #: Two showers: three cells, and one. 5 * 48 + 7: eta 5, phi 7 of the inner grid; 9216 + 3 * 48 + 40; 11520 + 23 * 24.

@@ -26,6 +26,7 @@ from hpcgan.api import preflight  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.data.generators import make_data_set  # noqa: E402
+from hpcgan.data.importers import Order  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import conditional, report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
@@ -141,7 +142,7 @@ def test_a_source_has_one_energy_a_shower_and_no_overflow(folder, cache):
 
 
 def test_geant4_showers_are_data_like_parametrised_ones(tmp_path):
-    ShowerImporter().import_files([GEANT4], tmp_path / "g4")
+    ShowerImporter().import_files(Order([GEANT4], tmp_path / "g4"))
     problem = CaloganProblem(CaloganModel(particles=["gamma"]))
     for split in ("train", "val"):
         problem.validate(tmp_path / "g4", split)
@@ -324,9 +325,8 @@ def test_a_critic_needs_samples_by_themselves(folder):
         configuration(folder, "training.loss=wgan_gp", "training.discriminator_update=joint")
 
 
-def test_runs_from_before_the_new_keys_keep_their_names(tmp_path):
+def test_steps_and_first_weights_make_another_run(tmp_path):
     plain = tiny.config(tmp_path)
-    assert not {"generator_steps", "discriminator_update", "start_from"} & plain.identity()["training"].keys()
     for key in ("generator_steps=2", "discriminator_update=apart", "start_from=elsewhere"):
         assert tiny.config(tmp_path, f"training.{key}").identity_hash() != plain.identity_hash()
 

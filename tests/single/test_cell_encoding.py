@@ -10,7 +10,6 @@ tf = needs.tensorflow()
 
 from calogan_settings import CaloGan  # noqa: E402
 
-from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402
@@ -108,7 +107,5 @@ def test_the_discriminator_sees_a_layer_with_a_millionth_of_the_energy():
         assert 0.01 < np.abs(gradient * showers[f"layer_{i}"].numpy()).mean() < 100.0
 
 
-def test_the_published_model_has_none_and_keeps_its_name():
-    raw = {"problem": "calogan", "data": {"path": "data"}}
-    assert "cell_encoding" not in config.load(raw).identity()["model"]
+def test_the_published_model_has_none():
     assert Discriminator(CaloGan(latent_dim=3, shapes=SHAPES), 1).constants == []

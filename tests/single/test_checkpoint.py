@@ -106,7 +106,7 @@ def test_an_array_file_that_needs_pickle_is_refused(tmp_path):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest.pop("self")
     manifest["bytes"] = (path / "arrays.npz").stat().st_size
-    manifest["sha256"] = checkpoint._sha256(path / "arrays.npz")
+    manifest["sha256"] = checkpoint.sha256(path / "arrays.npz")
     manifest["self"] = checkpoint._self_hash(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(checkpoint.BrokenCheckpoint, match="unreadable"):

@@ -174,7 +174,7 @@ def test_a_command_is_obeyed_once_though_the_training_was_killed_before_its_file
             train(data, run, At(look_5=sending(run, "set", generator=0.01)))
     assert len(list(run.commands.iterdir())) == 1
     train(data, run)
-    (change,) = checkpoint.load_latest(run.checkpoints, pytest.fail).meta["changes"]
+    (change,) = checkpoint.load_latest(run.checkpoints, pytest.fail).meta["commanded"]["changes"]
     assert (change["step"], change["rates"]) == (5, {"generator": 0.01})
     assert not list(run.commands.iterdir())
 

@@ -28,7 +28,7 @@ class Reader(Importer):
     title: ClassVar[str] = "files of others"
     @classmethod
     def recognise(cls, path): return ""
-    def import_files(self, files, out, force=False, progress=None, say=print): ...
+    def import_files(self, order): ...
 """
 
 

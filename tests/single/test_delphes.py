@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hpcgan.commands.cli import main
 from hpcgan.config.flags import section
+from hpcgan.data.importers import Order
 from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.physics.images import bin_towers
@@ -217,7 +218,7 @@ def import_files(
     """Import with the options of the command."""
     how = {name: options.pop(name) for name in ("force", "progress", "say") if name in options}
     given = {"mass": (m_gluino, m_neutralino), **options}
-    return section("options", DelphesImporter, given).import_files(files, out, **how)
+    return section("options", DelphesImporter, given).import_files(Order(files, out, **how))
 
 
 def test_import_makes_the_published_layout(small: Path, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def particles(
     pt = pt.astype(float)
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     e = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
-    x, y, z = (np.broadcast_to(np.asarray(value, dtype=float), pt.shape) for value in vertex)
-    return Particles(event, pid, px, py, pz, e, x, y, z, n or int(event.max()) + 1)
+    origin = [np.broadcast_to(np.asarray(value, dtype=float), pt.shape) for value in vertex]
+    return Particles(event, pid, (px, py, pz, e), origin, n or int(event.max()) + 1)
 
 
 def exact(card: Card = ATLAS, **changes: Any) -> Card:
@@ -220,7 +220,7 @@ def test_visible_energy_is_conserved_without_smearing() -> None:
     sample = particles(*sorted(rows), mass=0.1)
     towers = simulate(sample, exact(muons=None))
     seen = np.bincount(towers.event, weights=towers.energy, minlength=5)
-    np.testing.assert_allclose(seen, np.bincount(sample.event, weights=sample.e, minlength=5), rtol=1e-9)
+    np.testing.assert_allclose(seen, np.bincount(sample.event, weights=sample.momentum[3], minlength=5), rtol=1e-9)
 
 
 def test_events_do_not_mix() -> None:
@@ -352,7 +352,7 @@ def test_muons_can_be_left_out() -> None:
 
 
 def test_empty_batch() -> None:
-    nothing = Particles(*(np.zeros(0, dtype=int),) * 2, *(np.zeros(0),) * 7, n_events=3)
+    nothing = Particles(*(np.zeros(0, dtype=int),) * 2, (np.zeros(0),) * 4, (np.zeros(0),) * 3, n_events=3)
     assert [len(column) for column in simulate(nothing)] == [0, 0, 0, 0]
 
 
@@ -460,7 +460,8 @@ def test_delphes_muons_are_in_its_towers(comparison: ModuleType) -> None:
     with uproot.open(comparison.TOWERS) as file:
         arrays = file["Delphes"].arrays(["Tower.Eta", "Tower.Phi", "Tower.E", "Tower.Eem", "Tower.Ehad"], library="np")
     muon = np.flatnonzero(np.abs(sample.pid) == 13)
-    eta = np.arcsinh(sample.pz / np.hypot(sample.px, sample.py))
+    px, py, pz, e = sample.momentum
+    eta = np.arcsinh(pz / np.hypot(px, py))
     pulls = []
     for event in range(sample.n_events):
         track = (arrays["Tower.Eem"][event] == 0) & (arrays["Tower.Ehad"][event] == 0)
@@ -468,9 +469,9 @@ def test_delphes_muons_are_in_its_towers(comparison: ModuleType) -> None:
             own = muon[sample.event[muon] == event]
             match = own[np.argmin(np.abs(eta[own] - at))]
             assert eta[match] == pytest.approx(at, abs=1e-5)
-            pt = np.hypot(sample.px[match], sample.py[match])
+            pt = np.hypot(px[match], py[match])
             row = next(row for row in ATLAS.muons.resolution if abs(at) <= row[0])  # type: ignore[union-attr]
-            pulls.append(np.log(energy / sample.e[match]) / np.hypot(row[1], row[2] * pt))
+            pulls.append(np.log(energy / e[match]) / np.hypot(row[1], row[2] * pt))
     assert len(pulls) > 40
     assert np.std(pulls) == pytest.approx(1, abs=4 / (2 * len(pulls)) ** 0.5)
     assert np.mean(pulls) == pytest.approx(0, abs=4 / len(pulls) ** 0.5)

@@ -9,6 +9,7 @@ import pytest
 tf = needs.tensorflow()
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.data.storage import Target  # noqa: E402
 from hpcgan.methods import permute  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402
@@ -281,7 +282,7 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
     images = np.zeros((600, 64, 64), np.float32)  # more than one reading of 512
     images[:, 10, 20] = np.linspace(1e5, 7e5, 600)
     images[0] = 0.0  # an event without energy
-    with hdf5.Writer(tmp_path, {"train": 600}, {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(tmp_path, {"train": 600}, {"settings": "{}"})) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
     network = Generator(problem.model, 1)
     with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}) as inputs:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from hpcgan.commands.data import describe
 from hpcgan.data import storage
-from hpcgan.data.storage import split_sizes
+from hpcgan.data.storage import Target, split_sizes
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.files import Writer, open_images, validate
@@ -37,7 +37,7 @@ def some_images(n: int, seed: int = 0) -> np.ndarray:
 
 def write(folder: Path, n: int = 20, settings: str = '{"events": 20}', force: bool = False) -> np.ndarray:
     images = some_images(n)
-    with Writer(folder, split_sizes(n), {"settings": settings, "units": "MeV"}, force=force) as writer:
+    with Writer(Target(folder, split_sizes(n), {"settings": settings, "units": "MeV"}, force=force)) as writer:
         for start in range(0, n, 7):
             part = images[start : start + 7]
             writer.append(part, 1, 1.0, 1400.0, np.arange(start, start + len(part)))
@@ -116,14 +116,14 @@ def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 
 def interrupted(folder: Path, announced: int, appended: int, force: bool = False) -> None:
-    with Writer(folder, split_sizes(announced), {}, force=force) as writer:
+    with Writer(Target(folder, split_sizes(announced), {}, force=force)) as writer:
         writer.append(some_images(appended), 1, 1, 0, 0)
         assert list(folder.glob("*.part"))
         raise KeyboardInterrupt
 
 
 def miscounted(folder: Path, announced: int, appended: int) -> None:
-    with Writer(folder, split_sizes(announced), {}) as writer:
+    with Writer(Target(folder, split_sizes(announced), {})) as writer:
         writer.append(some_images(appended), 1, 1, 0, 0)
 
 
@@ -180,7 +180,7 @@ def test_failed_force_keeps_the_old_files(tmp_path: Path) -> None:
 
 
 def test_two_writers_in_one_folder(tmp_path: Path) -> None:
-    with Writer(tmp_path, split_sizes(20), {}) as writer:
+    with Writer(Target(tmp_path, split_sizes(20), {})) as writer:
         with pytest.raises(InputError, match="another process"):
             miscounted(tmp_path, 20, 20)
         writer.append(some_images(20), 1, 1, 0, 0)
@@ -194,9 +194,9 @@ def test_two_writers_in_one_folder_without_locks(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    first = Writer(tmp_path, split_sizes(20), {}).__enter__()
+    first = Writer(Target(tmp_path, split_sizes(20), {})).__enter__()
     first.append(some_images(20), 1, 1, 0, 0)
-    with Writer(tmp_path, split_sizes(20), {"settings": "second"}) as second:
+    with Writer(Target(tmp_path, split_sizes(20), {"settings": "second"})) as second:
         second.append(some_images(20), 1, 1, 0, 0)
     with pytest.raises(HpcganError, match="another process has written it at the same time"):
         first.__exit__(None, None, None)
@@ -282,33 +282,33 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_no_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="MB are needed"), Writer(tmp_path / "a", split_sizes(10**13), {}):
+    with pytest.raises(InputError, match="MB are needed"), Writer(Target(tmp_path / "a", split_sizes(10**13), {})):
         pass
     assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file"), Writer(tmp_path / "file", split_sizes(10), {}):
+    with pytest.raises(InputError, match="file"), Writer(Target(tmp_path / "file", split_sizes(10), {})):
         pass
     with pytest.raises(InputError, match="not a folder"):
-        IMAGES.check_target(tmp_path / "file", "", split_sizes(10), force=False)
+        Target(tmp_path / "file", split_sizes(10), {"settings": ""}).is_there(IMAGES.open)
 
 
 def test_check_target(tmp_path: Path) -> None:
     sizes = split_sizes(20)
-    assert IMAGES.check_target(tmp_path / "none", "{}", sizes, force=False) is False
+    assert Target(tmp_path / "none", sizes, {"settings": "{}"}).is_there(IMAGES.open) is False
     write(tmp_path, settings='{"seed": 1}')
-    assert IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
+    assert Target(tmp_path, sizes, {"settings": '{"seed": 1}'}).is_there(IMAGES.open) is True
     with pytest.raises(InputError, match=r"seed: 1, asked for 2.*--force"):
-        IMAGES.check_target(tmp_path, '{"seed": 2}', sizes, force=False)
-    assert IMAGES.check_target(tmp_path, '{"seed": 2}', sizes, force=True) is False
+        Target(tmp_path, sizes, {"settings": '{"seed": 2}'}).is_there(IMAGES.open)
+    assert Target(tmp_path, sizes, {"settings": '{"seed": 2}'}, force=True).is_there(IMAGES.open) is False
     (tmp_path / "val.h5").unlink()
     with pytest.raises(InputError, match=r"holds train\.h5 but not val\.h5"):
-        IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        Target(tmp_path, sizes, {"settings": '{"seed": 1}'}).is_there(IMAGES.open)
     (tmp_path / "val.h5").write_bytes((tmp_path / "train.h5").read_bytes()[:1000])
     with pytest.raises(InputError, match=r"val\.h5.*--force"):
-        IMAGES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        Target(tmp_path, sizes, {"settings": '{"seed": 1}'}).is_there(IMAGES.open)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

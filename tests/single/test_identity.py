@@ -23,6 +23,7 @@ from hpcgan.data.generators import make_data_set
 from hpcgan.data.identity import Identity, difference, fingerprint, identify, is_as_written
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Grid, Segmentation
 from hpcgan.problems.calorimeter import generate as calo_generate
@@ -226,12 +227,12 @@ def test_what_is_looked_at_does_not_grow_with_the_file(tmp_path: Path, n: int, l
 
 def test_all_writers_say_what_they_wrote(tmp_path: Path) -> None:
     hist = tiny.images(20)
-    with hdf5.Writer(tmp_path / "images", storage.split_sizes(20), {"settings": "{}"}, extra=("mu",)) as writer:
+    with hdf5.Writer(Target(tmp_path / "images", storage.split_sizes(20), {"settings": "{}"}), extra=("mu",)) as writer:
         for part in np.array_split(np.arange(20), 7):  # in whatever pieces
             writer.append(hist[part], 1.0, np.float64(0.1), 1400.0, 850.0, part)
     schema = {"wide": TensorSpec((3, 4), "MeV", sparse=True), "one": TensorSpec((1,)), "none": TensorSpec(())}
     sample = {name: np.random.default_rng(2).random((20, *spec.shape)) for name, spec in schema.items()}
-    with tensors.Writer(tmp_path / "tensors", storage.split_sizes(20), schema, {"settings": "{}"}) as more:
+    with tensors.Writer(Target(tmp_path / "tensors", storage.split_sizes(20), {"settings": "{}"}), schema) as more:
         more.append({name: values[:3] for name, values in sample.items()})
         more.append({name: values[3:] for name, values in sample.items()})
     pools.write_pool(tmp_path / "pool", 160)

@@ -18,6 +18,7 @@ from hpcgan import config
 from hpcgan.comm.base import SerialComm
 from hpcgan.commands import cli
 from hpcgan.data.generators import make_data_set
+from hpcgan.data.storage import Target
 from hpcgan.overlay import study
 from hpcgan.overlay.study import FILES, OverlayOptions, overlay
 from hpcgan.physics.images import image_attributes
@@ -45,13 +46,13 @@ def signal_file(path: Path, n: int = 40, **attributes: Any) -> Path:
     """Events of one jet of 500 GeV, of a single pixel far from the pileup's: no mass."""
     images = np.zeros((n, 64, 64), np.float32)
     images[:, 32, 50] = 500e3 * COSH[32]
-    with hdf5.Writer(path.parent, {path.stem: n}, {**image_attributes(), **attributes}) as writer:
+    with hdf5.Writer(Target(path.parent, {path.stem: n}, {**image_attributes(), **attributes})) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
     return path
 
 
 def pileup_file(path: Path, images: np.ndarray, **attributes: Any) -> Path:
-    with hdf5.Writer(path.parent, {path.stem: len(images)}, {"problem": "pileup", **attributes}) as writer:
+    with hdf5.Writer(Target(path.parent, {path.stem: len(images)}, {"problem": "pileup", **attributes})) as writer:
         writer.append(images, 0.0, 1.0, 0.0, 0.0)
     return path
 
@@ -76,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     path = tmp_path_factory.mktemp("overlay")
     event = SparseImages.of(two_pixels(1, PT_OF_EVENT))
-    with pool.Writer(path / "pool", {"train": 160, "val": 160, "test": 170}, {"mu": MU}) as writer:
+    with pool.Writer(Target(path / "pool", {"train": 160, "val": 160, "test": 170}, {"mu": MU})) as writer:
         writer.append(SparseImages.join([event] * 490))
     signal_file(path / "signal.h5")
     made = two_pixels(40, 300.0)
@@ -194,7 +195,7 @@ def test_the_band_is_wide_where_pools_differ(folder: Path, tmp_path: Path):
     """A test pool of twice the energy: real against real differs, so the band must allow for as much."""
     event = SparseImages.of(two_pixels(1, PT_OF_EVENT))
     double = SparseImages(event.indptr, event.pixel, 2 * event.energy)
-    with pool.Writer(tmp_path / "pool", {"val": 160, "test": 160}, {}) as writer:
+    with pool.Writer(Target(tmp_path / "pool", {"val": 160, "test": 160}, {})) as writer:
         writer.append(SparseImages.join([*[event] * 160, *[double] * 160]))
     found = overlay(
         folder / "made.h5",

@@ -44,9 +44,6 @@ class Alternating(UpdateMethod):
     losses = (LossCurve("brightness", "brightness", "B"),)
     metrics = ("brightness", NONFINITE, ATTENTION)
 
-    def __init__(self, problem, config, comm, seed, symmetries=(), compression="none"):
-        super().__init__(problem, config, comm, seed, compression)
-
     def draws(self, step, first, n):
         return {"noise": rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim).astype("float32")}
 

@@ -11,6 +11,7 @@ import pytest
 from pools import sparse_events, write_pool
 
 from hpcgan import config
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.evaluation import compare, report
 from hpcgan.evaluation.compare import EvaluationOptions
@@ -119,7 +120,7 @@ def test_generated_files_can_be_read_again(folder: Path, tmp_path: Path):
 
 
 def images_file(path: Path, n: int = 3, **attributes: Any) -> Path:
-    with hdf5.Writer(path.parent, {path.stem: n}, attributes) as writer:
+    with hdf5.Writer(Target(path.parent, {path.stem: n}, attributes)) as writer:
         writer.append(np.full((n, 64, 64), 600.0), 1.0, 1.0, 0.0, 0.0)
     return path
 

@@ -14,6 +14,7 @@ import pytest
 from hpcgan import plugins
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import TensorSpec
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.plugins import Plugins, load, loadable
 from hpcgan.problems.base import Problem, problem_class
@@ -103,11 +104,11 @@ def test_problems() -> None:
 def test_no_code_is_imported_on_the_word_of_a_file(tmp_path: Path) -> None:
     schema = {"x": TensorSpec((2,))}
     for name, message in (("os.path:join", "has no name here; say it with --problem"), ("", "has no name here")):
-        with tensors.Writer(tmp_path, {"a": 1}, schema, {"problem": name}, force=True) as writer:
+        with tensors.Writer(Target(tmp_path, {"a": 1}, {"problem": name}, force=True), schema) as writer:
             writer.append({"x": np.zeros((1, 2))})
         with pytest.raises(InputError, match=message):
             problem_of(tmp_path / "a.h5")
-    with tensors.Writer(tmp_path, {"a": 1}, schema, {}, force=True) as writer:
+    with tensors.Writer(Target(tmp_path, {"a": 1}, {}, force=True), schema) as writer:
         writer.append({"x": np.zeros((1, 2))})
     with pytest.raises(InputError, match="does not say which problem it belongs to"):
         problem_of(tmp_path / "a.h5")

@@ -16,7 +16,7 @@ from pools import dense, sparse_events, write_pool
 
 from hpcgan.commands.cli import main
 from hpcgan.data.generators import make_data_set
-from hpcgan.data.storage import SPLITS, split_sizes
+from hpcgan.data.storage import SPLITS, Target, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.detector_images import generate as generation
@@ -111,7 +111,7 @@ def test_same_input_same_bytes(folder: Path, tmp_path: Path):
 
 def test_an_interruption_leaves_nothing(tmp_path: Path):
     def interrupted() -> None:
-        with pool.Writer(tmp_path, split_sizes(100), {}) as writer:
+        with pool.Writer(Target(tmp_path, split_sizes(100), {})) as writer:
             writer.append(sparse_events(80))
             raise KeyboardInterrupt
 

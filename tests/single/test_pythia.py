@@ -105,7 +105,8 @@ def together(batches: list[Particles]) -> tuple[np.ndarray, ...]:
     """All columns of several batches; the event counts through."""
     shift = np.cumsum([0, *(batch.n_events for batch in batches)])
     events = np.concatenate([batch.event + start for batch, start in zip(batches, shift, strict=False)])
-    return events, *(np.concatenate(column) for column in zip(*(batch[1:9] for batch in batches), strict=True))
+    columns = zip(*((batch.pid, *batch.momentum, *batch.vertex) for batch in batches), strict=True)
+    return events, *(np.concatenate(column) for column in columns)
 
 
 @pytest.fixture(scope="module")

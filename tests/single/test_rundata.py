@@ -19,6 +19,7 @@ from hpcgan.commands.cli import main
 from hpcgan.config import Config
 from hpcgan.data import storage
 from hpcgan.data.generators import make_data_set
+from hpcgan.data.storage import Target
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions, epoch_samples, report
 from hpcgan.interactive.training import Training
@@ -59,7 +60,7 @@ def begun(folder: Path, settings: Config) -> RunDirectory:
 def others(folder: Path, n: int = 20, seed: int = 9) -> Path:
     """Other events in the place of those that are there."""
     shutil.rmtree(folder, ignore_errors=True)
-    with hdf5.Writer(folder, storage.split_sizes(n), {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(folder, storage.split_sizes(n), {"settings": "{}"})) as writer:
         writer.append(tiny.images(n, seed), 1.0, 1.0, 1400.0, 850.0)
     return folder
 
@@ -117,7 +118,9 @@ def test_other_data_under_the_same_path_are_refused_and_nothing_is_written(place
         api.preflight(config("data"), run, 1)
 
 
-def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -> None:
+def test_another_test_split_is_warned_of_and_remembered_as_it_was(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = begun(place / "run", config("data"))
     known = run_data.read(run)
     with h5py.File("data/test.h5", "r+") as file:
@@ -126,6 +129,8 @@ def test_another_test_split_is_warned_of_and_remembered_as_it_was(place: Path) -
     warning = run_data.check(run, config("data"), found)
     assert warning is not None
     assert warning.startswith("data/test.h5: holds other data than when the run began (other values of all_events/y)")
+    assert api.preflight(config("data"), run, 1) == warning
+    assert "holds other data" not in capsys.readouterr().err  # rank 0 is going to print it
     Path("data/test.h5").unlink()
     missing = run_data.identify(config("data"))
     assert list(missing.files) == ["train", "val"]
@@ -309,7 +314,7 @@ def test_other_data_can_be_chosen_and_the_report_will_say_so(place: Path) -> Non
 
 def test_pictures_show_the_real_events_of_the_run_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(place / "run", config("data"))
-    with hdf5.Writer(run.samples, {"epoch-0001": 4}, {"settings": "{}"}) as writer:
+    with hdf5.Writer(Target(run.samples, {"epoch-0001": 4}, {"settings": "{}"})) as writer:
         writer.append(tiny.images(4), 1.0, 1.0, 0.0, 0.0)
     monkeypatch.chdir("/")
     drawn = epoch_samples.figure(run, 1)

@@ -1,4 +1,8 @@
-"""No function and no constructor takes more than seven parameters, those of Python's public interface excepted."""
+"""No function and no constructor takes more than seven parameters, and variables are called what they hold.
+
+Constructors that are generated count, too: those of dataclasses and of named tuples, inherited fields included.
+Sections of the configuration do not: users write them by key, and each key is documented by itself.
+"""
 
 import ast
 from pathlib import Path
@@ -10,9 +14,37 @@ MOST = 7
 #: Layers, of which packages of other people build networks, too: what comes after the sizes is given by keyword.
 PUBLIC = {f"hpcgan.networks.layers.{layer}.__init__" for layer in ("Conv2D", "ConvTranspose2D", "Dense")}
 PUBLIC |= {"hpcgan.problems.calorimeter.local.LocallyConnected2D.__init__"}
+#: Rows of a file or a table. A field is a column there, so a row is as wide as what is recorded; parts would nest the
+#: file for the sake of a constructor that nobody calls by position. A row is made by name (`kw_only`), by who records
+#: it and by its reader, and it does nothing but hold its columns. The list may only get shorter.
+ROWS = {
+    "hpcgan.runs.records.Command",
+    "hpcgan.runs.records.Epoch",
+}
+#: To be cut into parts, or made rows. The list may only get shorter.
+TO_CUT = {
+    "hpcgan.evaluation.classifier.ClassifierTest",
+    "hpcgan.evaluation.classifier.Settings",
+    "hpcgan.launch.run_status.RunStatus",
+    "hpcgan.launch.supervise.Supervisor",
+    "hpcgan.metrics.distances.Distances",
+    "hpcgan.metrics.memorisation.Memorisation",
+    "hpcgan.metrics.null_band.NullBand",
+    "hpcgan.overlay.inputs.Images",
+    "hpcgan.sweep.statistics.Standing",
+    "hpcgan.sweep.store.Assignment",
+    "hpcgan.sweep.store.Description",
+    "hpcgan.sweep.store.Result",
+    "hpcgan.sweep.table.Row",
+}
 
 
-def signatures(source: str, module: str) -> dict[str, int]:
+def modules() -> dict[str, ast.Module]:
+    names = {path: path.relative_to(PACKAGE.parent).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))}
+    return {".".join(name.parts).removesuffix(".__init__"): ast.parse(path.read_text()) for path, name in names.items()}
+
+
+def signatures(tree: ast.Module, module: str) -> dict[str, int]:
     """Functions and constructors by name with their numbers of parameters; `self` and `cls` do not count."""
     counts = {}
 
@@ -29,25 +61,71 @@ def signatures(source: str, module: str) -> dict[str, int]:
             else:
                 visit(child, prefix, is_class)
 
-    visit(ast.parse(source), module, False)
+    visit(tree, module, False)
     return counts
 
 
-def long_signatures() -> dict[str, int]:
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        found.update({k: n for k, n in signatures(path.read_text(), module).items() if n > MOST})
-    return found
+def fields(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
+    """Fields of a dataclass or a named tuple that its constructor takes, with those of its bases among `classes`."""
+    bases = [classes[base.id] for base in cls.bases if isinstance(base, ast.Name) and base.id in classes]
+    names = [name for base in bases if is_generated(base) for name in fields(base, classes)]
+    for line in cls.body:
+        if not isinstance(line, ast.AnnAssign) or "ClassVar" in ast.unparse(line.annotation):
+            continue
+        if line.value is None or "init=False" not in ast.unparse(line.value):
+            names.append(ast.unparse(line.target))
+    return list(dict.fromkeys(names))
+
+
+def is_generated(cls: ast.ClassDef) -> bool:
+    """Whether Python writes the constructor of a class."""
+    marks = [ast.unparse(mark) for mark in cls.decorator_list] + [f"base {ast.unparse(base)}" for base in cls.bases]
+    return any("dataclass" in mark or mark.endswith("NamedTuple") for mark in marks)
+
+
+def constructors(trees: dict[str, ast.Module]) -> dict[str, tuple[ast.ClassDef, int]]:
+    """Classes whose constructors are generated, with the numbers of their parameters."""
+    by_module = {
+        module: {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        for module, tree in trees.items()
+    }
+    generated = {}
+    for module, tree in trees.items():
+        classes = dict(by_module[module])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                others = by_module.get(node.module or "", {})
+                classes |= {name.asname or name.name: others[name.name] for name in node.names if name.name in others}
+        for name, cls in by_module[module].items():
+            if is_generated(cls):
+                generated[f"{module}.{name}"] = cls, len(fields(cls, classes))
+    return generated
 
 
 def test_no_function_takes_more_than_seven_parameters():
-    signatures_to_cut = {name: count for name, count in long_signatures().items() if name not in PUBLIC}
-    assert not signatures_to_cut, "\n".join(f"{name} takes {n} parameters" for name, n in signatures_to_cut.items())
+    counts = [signatures(tree, module) for module, tree in modules().items()]
+    long = {name: n for of_module in counts for name, n in of_module.items() if n > MOST}
+    assert long.keys() == PUBLIC, "\n".join(f"{name} takes {n} parameters" for name, n in long.items())
 
 
-def test_only_what_is_there_is_public():
-    assert long_signatures().keys() >= PUBLIC
+def test_no_generated_constructor_takes_more_than_seven_parameters():
+    long = {name: n for name, (_, n) in constructors(modules()).items() if n > MOST}
+    assert long.keys() == ROWS | TO_CUT, (
+        f"cut: {sorted(long.keys() - ROWS - TO_CUT)}; no longer too long, so to be taken off the list: "
+        f"{sorted((ROWS | TO_CUT) - long.keys())}"
+    )
+    assert not ROWS & TO_CUT
+
+
+def test_rows_are_made_by_name_and_only_hold_their_columns():
+    generated = constructors(modules())
+    for name in ROWS:
+        cls, _ = generated[name]
+        assert any("kw_only=True" in ast.unparse(mark) for mark in cls.decorator_list), name
+        methods = [line for line in cls.body if isinstance(line, ast.FunctionDef)]
+        marks = {ast.unparse(mark) for method in methods for mark in method.decorator_list}
+        assert marks <= {"property", "classmethod"}, name
+        assert all(method.decorator_list for method in methods), name
 
 
 @pytest.mark.parametrize(
@@ -59,7 +137,24 @@ def test_only_what_is_there_is_public():
     ],
 )
 def test_the_count(source, count):
-    assert signatures(source, "m") == count
+    assert signatures(ast.parse(source), "m") == count
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        (
+            "@dataclass\nclass A:\n    a: int\n    b: ClassVar[int]\n    c: int = field(init=False)\n    d: int = 0",
+            1 + 1,
+        ),
+        ("@dataclasses.dataclass(frozen=True)\nclass A(B):\n    b: int\n    c: int\n", 3),
+        ("class A(NamedTuple):\n    a: int\n    b: int = 0", 2),
+    ],
+)
+def test_the_count_of_fields(source, count):
+    base = ast.parse("@dataclass\nclass B:\n    a: int\n    b: int\n")
+    trees = {"n": base, "m": ast.parse(f"from n import B\n{source}")}
+    assert {name: n for name, (_, n) in constructors(trees).items() if name != "n.B"} == {"m.A": count}
 
 
 #: Participles and pointers, which say nothing of a value: what it is called in the field says more.

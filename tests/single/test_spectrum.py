@@ -214,9 +214,8 @@ def test_conditions_of_the_data_are_refused_and_so_is_the_authors_network():
         config.load(raw)
 
 
-def test_runs_from_before_it_keep_their_names():
+def test_runs_with_it_have_other_names():
     raw = {"problem": "rpv", "data": {"path": "data"}, "model": {**DETECTOR, "pixel_pt": "free"}}
-    assert "pixel_pt" not in config.load(raw).identity()["model"]
     assert config.load(raw, ["model.pixel_pt=matched"]).identity()["model"]["pixel_pt"] == "matched"
 
 

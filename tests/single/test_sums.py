@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pools import dense, write_pool
 
 from hpcgan.data.source import Dependent
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.problems.detector_images.source import ImageSource
@@ -30,7 +31,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pools whose event i has the energy 2^(i % 20) MeV in pixel i // 20: a sum says which events are in it."""
     path = tmp_path_factory.mktemp("tagged")
     events = np.arange(400)
-    with module.files.Writer(path, {"train": 400, "test": 400}, {}) as writer:
+    with module.files.Writer(Target(path, {"train": 400, "test": 400}, {})) as writer:
         for _ in range(2):
             writer.append(
                 SparseImages(

@@ -20,7 +20,7 @@ from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.layouts.tensors import Writer, open_tensors, validate
 from hpcgan.data.schema import Sample, TensorSpec
-from hpcgan.data.storage import SPLITS, split_sizes
+from hpcgan.data.storage import SPLITS, Target, split_sizes
 from hpcgan.errors import HpcganError, InputError
 
 #: A calorimeter shower with its conditions: all kinds of tensors.
@@ -41,7 +41,7 @@ def samples(n: int, seed: int = 0) -> Sample:
 
 def write(folder: Path, n: int = 20, said: str = '{"samples": 20}', force: bool = False) -> Sample:
     made = samples(n)
-    with Writer(folder, split_sizes(n), SCHEMA, {"settings": said, "problem": "shower"}, force) as writer:
+    with Writer(Target(folder, split_sizes(n), {"settings": said, "problem": "shower"}, force=force), SCHEMA) as writer:
         for start in range(0, n, 7):
             writer.append({name: values[start : start + 7] for name, values in made.items()})
     return made
@@ -98,7 +98,7 @@ def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 
 def append(folder: Path, announced: int, appended: int, force: bool = False, interrupt: bool = False) -> None:
-    with Writer(folder, split_sizes(announced), SCHEMA, {}, force) as writer:
+    with Writer(Target(folder, split_sizes(announced), {}, force=force), SCHEMA) as writer:
         writer.append(samples(appended))
         assert list(folder.glob("*.part"))
         if interrupt:
@@ -124,13 +124,13 @@ def test_mistakes_of_the_caller(tmp_path: Path) -> None:
         append(tmp_path, 20, 19)
     with pytest.raises(ValueError, match="more samples"):
         append(tmp_path, 5, 6)
-    with pytest.raises(ValueError, match="'map' is missing"), Writer(tmp_path, {"a": 1}, SCHEMA, {}) as writer:
+    with pytest.raises(ValueError, match="'map' is missing"), Writer(Target(tmp_path, {"a": 1}, {}), SCHEMA) as writer:
         writer.append({"layer_0": np.zeros((1, 3, 96))})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_in_one_folder(tmp_path: Path) -> None:
-    with Writer(tmp_path, split_sizes(20), SCHEMA, {}) as writer:
+    with Writer(Target(tmp_path, split_sizes(20), {}), SCHEMA) as writer:
         with pytest.raises(InputError, match="another process"):
             append(tmp_path, 20, 20)
         writer.append(samples(20))
@@ -148,20 +148,20 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match="MB are needed"), Writer(tmp_path, split_sizes(10**13), SCHEMA, {}):
+    with pytest.raises(InputError, match="MB are needed"), Writer(Target(tmp_path, split_sizes(10**13), {}), SCHEMA):
         pass
 
 
 def test_check_target(tmp_path: Path) -> None:
     sizes = split_sizes(20)
-    assert SAMPLES.check_target(tmp_path / "none", "{}", sizes, force=False) is False
+    assert Target(tmp_path / "none", sizes, {"settings": "{}"}).is_there(SAMPLES.open) is False
     write(tmp_path, said='{"seed": 1}')
-    assert SAMPLES.check_target(tmp_path, '{"seed": 1}', sizes, force=False) is True
+    assert Target(tmp_path, sizes, {"settings": '{"seed": 1}'}).is_there(SAMPLES.open) is True
     with pytest.raises(InputError, match=r"seed: 1, asked for 2.*--force"):
-        SAMPLES.check_target(tmp_path, '{"seed": 2}', sizes, force=False)
+        Target(tmp_path, sizes, {"settings": '{"seed": 2}'}).is_there(SAMPLES.open)
     (tmp_path / "val.h5").write_bytes((tmp_path / "train.h5").read_bytes()[:1000])
     with pytest.raises(InputError, match=r"val\.h5.*--force"):
-        SAMPLES.check_target(tmp_path, '{"seed": 1}', sizes, force=False)
+        Target(tmp_path, sizes, {"settings": '{"seed": 1}'}).is_there(SAMPLES.open)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

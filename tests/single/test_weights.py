@@ -21,6 +21,7 @@ from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import TensorSpec
 from hpcgan.data.sharding import Sharding
+from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.conditions import training_conditions
@@ -418,7 +419,7 @@ def test_selection_and_weights_are_part_of_a_run(tmp_path):
 def test_weights_of_other_layouts(tmp_path):
     schema = {"kappa": TensorSpec((16, 16))}
     maps = np.random.default_rng(0).normal(0, 0.002, (20, 16, 16)).astype(np.float32)
-    with tensors.Writer(tmp_path, {"train": 20}, schema, {"problem": "cosmo"}) as writer:
+    with tensors.Writer(Target(tmp_path, {"train": 20}, {"problem": "cosmo"}), schema) as writer:
         writer.append({"kappa": maps})
     with h5py.File(tmp_path / "train.h5", "a") as file:
         file["samples/weight"] = np.where(np.arange(20) % 4, 1.0, 0.0)[:, None]
@@ -437,7 +438,7 @@ def test_weights_of_showers_of_several_particles(tmp_path):
     sample = {name: np.ones((3, *spec.shape), np.float32) for name, spec in calo.schema_of(PUBLISHED).items()}
     files = {}
     for particle in ("gamma", "eplus"):
-        with calo.Writer(tmp_path, {particle: 3}, PUBLISHED, particle, {}) as writer:
+        with calo.Writer(Target(tmp_path, {particle: 3}, {}), PUBLISHED, particle) as writer:
             writer.append(sample)
         files[particle] = tmp_path / f"{particle}.h5"
     source = ShowerSource(files, PUBLISHED)
@@ -511,7 +512,7 @@ def weighted_file(folder, n=60, **columns):
     """A file of n events with columns, and its images."""
     images = tiny.images(n)
     values = {name: np.asarray(of(np.arange(n)), float) for name, of in {"y": lambda i: 0 * i + 1, **columns}.items()}
-    with hdf5.Writer(folder, {"weighted": n}, {}) as writer:
+    with hdf5.Writer(Target(folder, {"weighted": n}, {})) as writer:
         writer.append(images, values["y"], values["weight"], 0.0, 0.0)
     return folder / "weighted.h5", images
 
@@ -521,7 +522,7 @@ def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
     path, images = weighted_file(tmp_path, weight=lambda i: np.where(i % 2, 2.0, 0.001))
     with h5py.File(path, "a") as file:
         file["all_events/hist"][::2] = images[::2] * np.float32(0.2)
-    with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
+    with hdf5.Writer(Target(tmp_path, {"fake": 60}, {})) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)
     with_weights = tmp_path / "a"
     assert evaluate("--real", path, "--fake", tmp_path / "fake.h5", "--out", with_weights) == 0
@@ -537,7 +538,7 @@ def test_files_are_compared_with_their_weights(tmp_path, quick, capsys):
 
 def test_files_of_a_mixture(tmp_path, quick, capsys):
     path, _ = weighted_file(tmp_path, y=lambda i: i % 3 > 0, weight=lambda i: 0 * i + 1)
-    with hdf5.Writer(tmp_path, {"fake": 60}, {}) as writer:
+    with hdf5.Writer(Target(tmp_path, {"fake": 60}, {})) as writer:
         writer.append(tiny.images(60, seed=5), 1.0, 1.0, 0.0, 0.0)
     fake = tmp_path / "fake.h5"
     assert evaluate("--real", path, "--fake", fake, "--out", tmp_path / "a") == 0

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import h5py
 
-from hpcgan.data import attributes, storage
+from hpcgan.data import attributes
 from hpcgan.data.storage import DataFile, open_file, readable, refuse_foreign
 from hpcgan.data.workers import Progress
 from hpcgan.errors import InputError
@@ -77,12 +77,6 @@ class Layout(ABC):
         Unwritten
             The picture cannot be written.
         """
-
-    def check_target(
-        self, folder: str | os.PathLike[str], settings: str, sizes: Mapping[str, int], force: bool
-    ) -> bool:
-        """Whether a folder already holds the files that are about to be made: :func:`storage.check_target`."""
-        return storage.check_target(folder, settings, sizes, force, self.open)
 
     def holds(self, path: Path) -> bool:
         """Whether a file is of this kind.

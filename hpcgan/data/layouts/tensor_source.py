@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan import weights
 from hpcgan.data.layouts import tensors
-from hpcgan.data.schema import Sample, Schema, sample_bytes
+from hpcgan.data.schema import Sample, Schema, sample_bytes, take
 from hpcgan.data.source import WEIGHT, FileSource
 
 
@@ -21,7 +20,7 @@ class TensorSource(FileSource):
     schema : Schema
         What it must hold.
     cache_mb : int
-        As of `FileSource`.
+        Files that fit are read into memory at the first access; larger ones are read from disk every time.
     group : str
         Group of the data sets, `samples` unless a published layout has another.
 
@@ -31,21 +30,20 @@ class TensorSource(FileSource):
         Missing or broken file, other tensors than the schema's.
     """
 
-    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024, group: str = tensors.GROUP) -> None:
-        self._schema, self._file = schema, tensors.open_tensors(path, schema, group)
-        super().__init__(self._file, sample_bytes(schema), cache_mb)
+    _file: tensors.TensorFile
 
-    def _from_file(self, which: slice | np.ndarray) -> Sample:
-        return self._file.read(which)
+    def __init__(self, path: Path, schema: Schema, cache_mb: int = 1024, group: str = tensors.GROUP) -> None:
+        self._schema = schema
+        super().__init__(tensors.open_tensors(path, schema, group), sample_bytes(schema), cache_mb)
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Sample:
+        """All tensors, (n, *shape) float32 in physical units."""
+        if self._cacheable and self._cache is None:
+            self._cache = self._file.read()
+        return self._file.read(indices) if self._cache is None else take(self._cache, indices)
 
     def conditions(self) -> Sample:
-        """Tensors with the role of a condition, of all samples."""
         return {name: self._file.column(name) for name, spec in self._schema.items() if spec.role == "condition"}
 
-    def weights(self) -> np.ndarray | None:
-        """The data set `weight` beside the tensors."""
-        return weights.counting(self.raw_weights())
-
     def raw_weights(self) -> np.ndarray | None:
-        """The same as it stands in the file, (N,) float64, even if all are equal; None where there is none."""
-        return None if WEIGHT in self._schema else self._file.per_sample(WEIGHT)
+        return None if WEIGHT in self._schema else super().raw_weights()

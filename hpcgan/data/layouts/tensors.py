@@ -23,7 +23,16 @@ from hpcgan.data import attributes, claims, storage
 from hpcgan.data.claims import Conversion
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
-from hpcgan.data.storage import DataFile, check_backed, find_data, find_group, open_file, readable, refuse_foreign
+from hpcgan.data.storage import (
+    DataFile,
+    Target,
+    check_backed,
+    find_data,
+    find_group,
+    open_file,
+    readable,
+    refuse_foreign,
+)
 from hpcgan.errors import InputError
 
 GROUP = "samples"
@@ -56,8 +65,7 @@ class Writer(storage.SplitWriter):
 
     Parameters
     ----------
-    folder, sizes, attributes, force
-        As of the base class.
+    target : Target
     schema : Schema
         Tensors of a sample, conditions included.
     group, noun : str
@@ -66,20 +74,11 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
+        As the base class.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        sizes: Mapping[str, int],
-        schema: Schema,
-        attributes: Mapping[str, Any],
-        force: bool = False,
-        group: str = GROUP,
-        noun: str = "samples",
-    ) -> None:
-        super().__init__(folder, sizes, group, attributes, force, sample_bytes(schema) + 64, noun)
+    def __init__(self, target: Target, schema: Schema, group: str = GROUP, noun: str = "samples") -> None:
+        super().__init__(target, group, sample_bytes(schema) + 64, noun)
         self._schema = dict(schema)
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:

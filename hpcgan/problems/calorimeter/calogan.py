@@ -53,14 +53,6 @@ class CaloganModel(ModelSection):
         "cell_energies",
     )
 
-    later: ClassVar[tuple[str, ...]] = (
-        "total_energy",
-        "cell_encoding",
-        "cell_energies",
-        "conditioning",
-        "discriminator_hidden",
-    )
-
     particles: tuple[str, ...] = Field(
         (),
         description="gamma, eplus or piplus: files of others are refused; none: whatever the files hold; several: a "
@@ -257,11 +249,10 @@ class CaloganProblem(Problem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        folder, sizes = target_of(path, n)
         model, more = self.model, LABEL if self.model.classes else {}
-        of_file = {"overflow_means": "nothing: a generator makes none", **attributes}
+        target = target_of(path, n, {"overflow_means": "nothing: a generator makes none", **attributes}, force)
         particle = model.particles[0] if len(model.particles) == 1 else ""
-        with shower_files.Writer(folder, sizes, model.cells, particle, of_file, force, more) as writer:
+        with shower_files.Writer(target, model.cells, particle, more) as writer:
             yield lambda sample: writer.append(
                 {
                     **shower_files.to_sample(shower_files.images(sample), sample[ENERGY]),

@@ -12,9 +12,9 @@ Read with :func:`open_showers`, check with :func:`validate`, train from a `Tenso
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,7 +24,7 @@ from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.layouts.tensors import TensorFile
 from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.storage import find_data, open_file, readable
+from hpcgan.data.storage import Target, find_data, open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import (
     AXES,
@@ -89,13 +89,11 @@ class Writer(tensors.Writer):
 
     Parameters
     ----------
-    folder, sizes, force
-        As of the base class.
+    target : Target
+        Its attributes are what the files say besides.
     segmentation : Segmentation
     particle : str
         One of the particles of :mod:`hpcgan.physics.showers`, or "" where it is not known.
-    attributes : mapping
-        What else the file is to say; ``settings`` identifies the data.
     more : Schema, optional
         Further tensors of a shower.
 
@@ -107,12 +105,9 @@ class Writer(tensors.Writer):
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
-        sizes: Mapping[str, int],
+        target: Target,
         segmentation: Segmentation,
         particle: str,
-        attributes: Mapping[str, Any],
-        force: bool = False,
         more: Schema | None = None,
     ) -> None:
         of_file = {
@@ -122,9 +117,10 @@ class Writer(tensors.Writer):
             "axes": AXES,
             "window_mm": [-HALF_SIDE, HALF_SIDE],
             "layer_edges_mm": list(LAYER_EDGES),
-            **attributes,
+            **target.attributes,
         }
-        super().__init__(folder, sizes, {**schema_of(segmentation), **(more or {})}, of_file, force, ROOT, "showers")
+        schema = {**schema_of(segmentation), **(more or {})}
+        super().__init__(replace(target, attributes=of_file), schema, ROOT, "showers")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         super()._lay_out(group, size)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from hpcgan.config.base import Option
-from hpcgan.data import storage
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample
+from hpcgan.data.storage import SPLIT_EDGES, Target
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import CALORIMETER, PLANES, PUBLISHED, Segmentation, parse_segmentation
@@ -141,7 +140,7 @@ class ShowerSet(DataSet):
             "interaction_length_mm": CALORIMETER.interaction_length,
             "pion_interaction_length_mm": CALORIMETER.pion_interaction_length,
             "sampling_fluctuation": (electromagnetic.SAMPLING_FLUCTUATION if self.beam.recorded == "active" else 0.0),
-            "split_edges": storage.SPLIT_EDGES,
+            "split_edges": SPLIT_EDGES,
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -163,10 +162,8 @@ class ShowerSet(DataSet):
     def make(self) -> Callable[[Block, Callable[[int], None]], Sample]:
         return make_block
 
-    def writer(
-        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
-    ) -> files.Writer:
-        return files.Writer(folder, sizes, self.beam.segmentation, self.beam.particle, attributes, force)
+    def writer(self, target: Target) -> files.Writer:
+        return files.Writer(target, self.beam.segmentation, self.beam.particle)
 
 
 class ShowerGenerator(Generator):

@@ -29,16 +29,16 @@ from pydantic import Field
 import hpcgan
 from hpcgan.config.base import Option
 from hpcgan.data import attributes, claims, storage
-from hpcgan.data.importers import Importer
+from hpcgan.data.importers import Importer, Order
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.storage import check_backed, find_data, open_file, readable
-from hpcgan.data.workers import Progress
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.problems.calorimeter import files as calo
+from hpcgan.system.files import sha256
 
 Format = Literal["geant4", "calogan", "challenge"]
 
@@ -422,10 +422,8 @@ def export(
             if reader.path.resolve().parent == Path(out).resolve():
                 raise InputError(f"{reader.path}: would be replaced; choose another folder than {out}")
         sizes = {path.stem: reader.n for path, reader in zip(paths, readers)}
-        settings = json.dumps({"source": [{"name": path.name, "sha256": storage.digest(path)} for path in paths]})
+        settings = json.dumps({"source": [{"name": path.name, "sha256": sha256(path)} for path in paths]})
         schema = challenge_schema(segmentation.n_cells)
-        if storage.check_target(out, settings, sizes, force, _open_challenge):
-            return False
         attributes = {
             "contents": "calorimeter showers in the format of the CaloChallenge",
             "particle": held,
@@ -434,8 +432,11 @@ def export(
             "hpcgan": hpcgan.__version__,
             "settings": settings,
         }
+        target = storage.Target(out, sizes, attributes, force)
+        if target.is_there(_open_challenge):
+            return False
         count, total = 0, sum(sizes.values())
-        with tensors.Writer(out, sizes, schema, attributes, force, ROOT, "events") as writer:
+        with tensors.Writer(target, schema, ROOT, "events") as writer:
             for reader in readers:
                 for sample in _checked(reader):
                     with np.errstate(over="ignore"):
@@ -477,16 +478,9 @@ class ShowerImporter(Importer):
         kind = recognise(path)
         return "" if kind is None else _NAMES[kind]
 
-    def import_files(
-        self,
-        files: Sequence[Path],
-        out: Path,
-        force: bool = False,
-        progress: Progress | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> bool:
+    def import_files(self, order: Order) -> bool:
         segmentation = parse_segmentation(self.segmentation)
-        paths = storage.to_import(files)
+        paths = storage.to_import(order.files)
         kinds = [_format(path) for path in paths]
         for path, kind in zip(paths, kinds):
             if kind != kinds[0]:
@@ -503,28 +497,28 @@ class ShowerImporter(Importer):
                         "(phi x eta of each layer)"
                     )
             total = sum(reader.n for reader in readers)
-            sizes = storage.interleaved_sizes(total)
             settings = json.dumps(
                 {
                     "source": kinds[0],
                     "files": [
-                        {"name": path.name, "showers": reader.n, "sha256": storage.digest(path)}
+                        {"name": path.name, "showers": reader.n, "sha256": sha256(path)}
                         for path, reader in zip(paths, readers)
                     ],
                     "particle": held,
                     "segmentation": str(segmentation),
                 }
             )
-            if storage.check_target(out, settings, sizes, force, calo.open_showers):
-                return False
             attributes = {
                 "generator": f"imported from {kinds[0]} files",
                 "overflow_means": OVERFLOW_MEANS[kinds[0]],
                 "hpcgan": hpcgan.__version__,
                 "settings": settings,
             }
+            target = storage.Target(order.out, storage.interleaved_sizes(total), attributes, order.force)
+            if target.is_there(calo.open_showers):
+                return False
             count = 0
-            with calo.Writer(out, sizes, segmentation, held, attributes, force) as writer:
+            with calo.Writer(target, segmentation, held) as writer:
                 for reader in readers:
                     done_of_file = 0
                     for sample in _checked(reader):
@@ -536,6 +530,5 @@ class ShowerImporter(Importer):
                         for split, where in storage.interleave(count, n).items():
                             writer.append_to(split, {name: values[where] for name, values in sample.items()})
                         count += n
-                        if progress is not None:
-                            progress(count, total)
+                        order.progress(count, total)
         return True

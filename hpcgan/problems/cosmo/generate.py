@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hpcgan.data import storage
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.data.storage import SPLIT_EDGES, Target
 from hpcgan.errors import InputError
 from hpcgan.physics import lognormal
 from hpcgan.physics.lognormal import LognormalMaps
@@ -83,7 +82,7 @@ class Maps(DataSet):
                 lognormal.SHARPNESS,
                 lognormal.FALL,
             ],
-            "split_edges": storage.SPLIT_EDGES,
+            "split_edges": SPLIT_EDGES,
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -103,10 +102,8 @@ class Maps(DataSet):
     def make(self) -> Callable[[Task, Callable[[int], None]], Sample]:
         return make_maps
 
-    def writer(
-        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
-    ) -> tensors.Writer:
-        return tensors.Writer(folder, sizes, map_schema(self.side), attributes, force)
+    def writer(self, target: Target) -> tensors.Writer:
+        return tensors.Writer(target, map_schema(self.side))
 
 
 class CosmoGenerator(Generator):

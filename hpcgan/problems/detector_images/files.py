@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +157,7 @@ class Writer(storage.SplitWriter):
 
     Parameters
     ----------
-    folder, sizes, attributes, force
-        As of the base class.
+    target : Target
     compressed_bytes : int
         Expected bytes of an event, for the check of free space.
     extra : sequence of str
@@ -167,20 +166,14 @@ class Writer(storage.SplitWriter):
     Raises
     ------
     InputError
-        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
+        As the base class.
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        sizes: Mapping[str, int],
-        attributes: Mapping[str, Any],
-        force: bool = False,
-        compressed_bytes: int = BYTES_PER_EVENT,
-        extra: Sequence[str] = (),
+        self, target: storage.Target, compressed_bytes: int = BYTES_PER_EVENT, extra: Sequence[str] = ()
     ) -> None:
         self._columns = (*COLUMNS, *extra)
-        super().__init__(folder, sizes, GROUP, attributes, force, compressed_bytes, "events")
+        super().__init__(target, GROUP, compressed_bytes, "events")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         images = group.create_dataset(IMAGES, shape=(size, N_ETA, N_PHI), dtype="<f4", **STORAGE)

@@ -12,9 +12,8 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from hpcgan.config.base import Option
-from hpcgan.data import storage
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts.base import Layout
+from hpcgan.data.storage import SPLIT_EDGES, Target
 from hpcgan.errors import InputError
 from hpcgan.physics import detector, pythia
 from hpcgan.physics.images import bin_towers, image_attributes
@@ -129,7 +128,7 @@ class Events(DataSet):
             "seed": self.seed,
             "block_events": BLOCK_EVENTS,
             "batch_events": pythia.BATCH_EVENTS,
-            "split_edges": storage.SPLIT_EDGES,
+            "split_edges": SPLIT_EDGES,
             "pythia": pythia.version(),
             "pythia_settings": [
                 *pythia.COMMON_SETTINGS,
@@ -172,10 +171,8 @@ class Events(DataSet):
     def make(self) -> Callable[[Block, Callable[[int], None]], list[bytes]]:
         return make_block
 
-    def writer(
-        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
-    ) -> files.Writer:
-        return files.Writer(folder, sizes, attributes, force)
+    def writer(self, target: Target) -> files.Writer:
+        return files.Writer(target)
 
     def write(self, writer: files.Writer, results: Iterator[tuple[Block, list[bytes]]]) -> None:
         for _, blocks in itertools.groupby(results, key=lambda task_and_result: task_and_result[0].index):

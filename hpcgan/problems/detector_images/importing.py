@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -15,14 +15,14 @@ from pydantic import Field, field_validator
 import hpcgan
 from hpcgan.config.base import Option
 from hpcgan.data import storage
-from hpcgan.data.importers import Importer
-from hpcgan.data.workers import Progress
+from hpcgan.data.importers import Importer, Order
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics.detector import Towers
 from hpcgan.physics.images import ETA_RANGE, bin_towers, image_attributes, wrap
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.generate import masses
 from hpcgan.problems.detector_images.layout import IMAGES
+from hpcgan.system.files import sha256
 
 TREE = "Delphes"
 BRANCHES = ("Tower.Eta", "Tower.Phi", "Tower.E")
@@ -265,14 +265,7 @@ class DelphesImporter(Importer):
         with open(path, "rb") as stream:
             return "is a ROOT file" if stream.read(4) == b"root" else ""
 
-    def import_files(
-        self,
-        files: Sequence[Path],
-        out: Path,
-        force: bool = False,
-        progress: Progress | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> bool:
+    def import_files(self, order: Order) -> bool:
         m_gluino, m_neutralino = self.mass or (0.0, 0.0)
         weight = self.weight
         for name, mass in (("m_gluino", m_gluino), ("m_neutralino", m_neutralino)):
@@ -282,34 +275,32 @@ class DelphesImporter(Importer):
             raise InputError(
                 f"m_neutralino = {m_neutralino:g}: a gluino of {m_gluino:g} GeV cannot decay to it; is the order right?"
             )
-        paths = storage.to_import(files)
+        paths = storage.to_import(order.files)
         counts = [count_events(path) for path in paths]
         own = None if weight is not None else _own_weights(paths, counts)
         total = sum(counts)
-        sizes = storage.interleaved_sizes(total)
         settings = json.dumps(
             {
                 "source": "Delphes",
-                "files": [
-                    {"name": path.name, "events": n, "sha256": storage.digest(path)} for path, n in zip(paths, counts)
-                ],
+                "files": [{"name": path.name, "events": n, "sha256": sha256(path)} for path, n in zip(paths, counts)],
                 "m_gluino": float(m_gluino),
                 "m_neutralino": float(m_neutralino),
                 "label": self.label,
                 "weight": "of the files" if own is not None else 1.0 if weight is None else float(weight),
             }
         )
-        if IMAGES.check_target(out, settings, sizes, force):
-            return False
         attributes = {
             **image_attributes(),
             "settings": settings,
             "process": "import",
             "hpcgan": hpcgan.__version__,
         }
+        target = storage.Target(order.out, storage.interleaved_sizes(total), attributes, order.force)
+        if target.is_there(IMAGES.open):
+            return False
         count, left_out = 0, _LeftOut()
         weights = np.full(total, 1.0 if weight is None else weight) if own is None else own
-        with hdf5.Writer(out, sizes, attributes, force=force) as writer:
+        with hdf5.Writer(target) as writer:
             for towers, n in read_towers(paths):
                 left_out.count(towers)
                 images = bin_towers(*towers, n)
@@ -317,9 +308,8 @@ class DelphesImporter(Importer):
                     of_split = weights[count : count + n][where]
                     writer.append_to(split, images[where], self.label, of_split, m_gluino, m_neutralino)
                 count += n
-                if progress is not None:
-                    progress(count, total)
+                order.progress(count, total)
             writer.note(towers_left_out=left_out.towers, energy_left_out=left_out.share)
         if left_out.towers:
-            say(str(left_out))
+            order.say(str(left_out))
         return True

@@ -48,7 +48,6 @@ class RpvModel(ModelSection):
     (E / cosh(eta) / scale_mev)^exponent.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("pixel_channels", "pixel_pt")
     indifferent: ClassVar[tuple[str, ...]] = ("pixel_pt",)
 
     architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
@@ -278,7 +277,8 @@ class RpvProblem(Problem):
     def writer(
         self, path: Path, n: int, attributes: Mapping[str, Any], force: bool = False
     ) -> Iterator[Callable[[Sample], None]]:
-        with files.Writer(*target_of(path, n), {**images.image_attributes(), **attributes}, force) as writer:
+        target = target_of(path, n, {**images.image_attributes(), **attributes}, force)
+        with files.Writer(target) as writer:
             # Generated events are signal of weight one; a model without conditions knows nothing of masses.
             yield lambda sample: writer.append(
                 sample["hist"], 1.0, 1.0, *(sample.get(name, np.full((), np.nan)) for name in MASSES)

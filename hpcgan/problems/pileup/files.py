@@ -12,7 +12,6 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -48,23 +47,16 @@ class Writer(storage.SplitWriter):
 
     Parameters
     ----------
-    folder, sizes, attributes, force
-        As of the base class.
+    target : Target
 
     Raises
     ------
     InputError
-        Existing files (see `storage.check_target`), no room on the disk, a folder that cannot be written.
+        As the base class.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        sizes: Mapping[str, int],
-        attributes: Mapping[str, Any],
-        force: bool = False,
-    ) -> None:
-        super().__init__(folder, sizes, GROUP, attributes, force, BYTES_PER_EVENT, "events")
+    def __init__(self, target: storage.Target) -> None:
+        super().__init__(target, GROUP, BYTES_PER_EVENT, "events")
 
     def _lay_out(self, group: h5py.Group, size: int) -> None:
         compressed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}

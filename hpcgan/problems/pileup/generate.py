@@ -7,9 +7,8 @@ means for sums).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts.base import Layout
+from hpcgan.data.storage import Target
 from hpcgan.physics import detector
 from hpcgan.physics.pileup import SparseImages
 from hpcgan.physics.pythia import MinBiasProcess
@@ -87,10 +87,8 @@ class Pools(DataSet):
     def make(self) -> Callable[[Block, Callable[[int], None]], SparseImages]:
         return make_block
 
-    def writer(
-        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
-    ) -> files.Writer:
-        return files.Writer(folder, sizes, attributes, force)
+    def writer(self, target: Target) -> files.Writer:
+        return files.Writer(target)
 
 
 class PileupGenerator(Generator):

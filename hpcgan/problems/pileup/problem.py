@@ -161,7 +161,7 @@ class PileupProblem(RpvProblem):
         }
         # Five bytes a lit pixel; at any mu half of the pixels are dark, or nearly.
         names = self.conditions
-        with image_files.Writer(*target_of(path, n), of_file, force, 12_000, names) as writer:
+        with image_files.Writer(target_of(path, n, of_file, force), 12_000, names) as writer:
             yield lambda sample: writer.append(sample["hist"], 0.0, 1.0, 0.0, 0.0, *(sample[name] for name in names))
 
     def encode_conditions(self, conditions: Sample) -> Sample:

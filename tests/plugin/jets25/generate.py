@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from hpcgan.data.generators import DataSet, Generator
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_layout import SAMPLES, TensorLayout
 from hpcgan.data.schema import Sample
+from hpcgan.data.storage import Target
 from jets25.problem import SCHEMA, SIDE
 
 BLOCK = 256
@@ -70,10 +70,8 @@ class Jets(DataSet):
     def make(self) -> Callable[[Task, Callable[[int], None]], Sample]:
         return make_jets
 
-    def writer(
-        self, folder: Path, sizes: Mapping[str, int], attributes: Mapping[str, Any], force: bool
-    ) -> tensors.Writer:
-        return tensors.Writer(folder, sizes, SCHEMA, attributes, force)
+    def writer(self, target: Target) -> tensors.Writer:
+        return tensors.Writer(target, SCHEMA)
 
 
 class Jets25Generator(Generator):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan import rng
-from hpcgan.comm.base import Comm
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.layers import Tensors
-from hpcgan.problems.base import Problem
-from jets25.settings import MomentsSettings
 
 LOSS = "difference"
 
@@ -25,17 +22,6 @@ class Moments(UpdateMethod):
     sampled = "generator"
     losses = (LossCurve(LOSS, LOSS, "mean"),)
     metrics = (LOSS, NONFINITE, ATTENTION)
-
-    def __init__(
-        self,
-        problem: Problem,
-        config: MomentsSettings,
-        comm: Comm,
-        seed: int,
-        symmetries: Sequence[str] = (),
-        compression: str = "none",
-    ) -> None:
-        super().__init__(problem, config, comm, seed, compression)
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
         noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
