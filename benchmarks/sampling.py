@@ -201,14 +201,14 @@ def _showers(config: Config, problem: Problem, index: int) -> Make:
 
 def _maps(config: Config, problem: Problem, index: int) -> Make:
     from hpcgan.physics.lognormal import LognormalMaps
-    from hpcgan.problems.cosmo.generate import BLOCK_MAPS
+    from hpcgan.problems.cosmo.generate import Maps
 
     maps = LognormalMaps(problem.model.side)
-    firsts = iter(range(10**6 * index, 10**6 * (index + 1), BLOCK_MAPS))
+    firsts = iter(range(10**6 * index, 10**6 * (index + 1), Maps.block))
 
     def make(n: int | None) -> int:
-        maps.make(1, next(firsts), n or BLOCK_MAPS)
-        return n or BLOCK_MAPS
+        maps.make(1, next(firsts), n or Maps.block)
+        return n or Maps.block
 
     return make
 

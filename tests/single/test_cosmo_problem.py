@@ -255,7 +255,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generation, "make_maps", interrupt)
+    monkeypatch.setattr(generation.Maps, "make", interrupt)
     assert main(["data", "cosmo", "--out", str(tmp_path / "out"), "--maps", "10", "--side", "32"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
