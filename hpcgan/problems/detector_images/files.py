@@ -68,9 +68,9 @@ TOLERANCE = 1 / 8
 published images (a tower within 0.01 of an edge may be in the next pixel), and +-3.2 is not."""
 
 
-def _grid() -> dict[str, Numbers]:
+def _grid(shape: tuple[int, int]) -> dict[str, Numbers]:
     """Attributes that say which part of the detector images show, in all the ways they are called."""
-    attributes, shape = {}, (N_ETA, N_PHI)
+    attributes = {}
     ends: tuple[float, ...] = ()
     for number, (axis, span) in enumerate((("eta", ETA_RANGE), ("phi", PHI_RANGE))):
         bins, ends = shape[number], (*ends, *span)
@@ -96,8 +96,10 @@ def _grid() -> dict[str, Numbers]:
     return attributes
 
 
-MEANING = Meaning("MeV", ("eta", "phi"), numbers=_grid())
-"""Of detector images."""
+def meaning(shape: tuple[int, int] = (N_ETA, N_PHI)) -> Meaning:
+    """Of detector images of a size."""
+    return Meaning("MeV", ("eta", "phi"), numbers=_grid(shape))
+
 
 MOST_TEV = 100.0
 """Energy of an event of detector images at most, where a file's unit is converted: that of the largest collider that
@@ -337,12 +339,14 @@ class ImageFile(DataFile):
             yield self.read(slice(start, start + size))
 
 
-def open_images(path: str | os.PathLike[str]) -> ImageFile:
+def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA, N_PHI)) -> ImageFile:
     """Open an image file; use it in a ``with`` statement.
 
     Parameters
     ----------
     path : path
+    image_shape : (int, int)
+        The size the images must have.
 
     Returns
     -------
@@ -360,24 +364,26 @@ def open_images(path: str | os.PathLike[str]) -> ImageFile:
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         with readable(path, f"{GROUP}/{IMAGES}"):
-            images = _find_images(path, file)
-            opened = ImageFile(path, file, images, claims.conversions(path, {IMAGES: (images, MEANING)})[IMAGES])
+            images = _find_images(path, file, image_shape)
+            opened = ImageFile(
+                path, file, images, claims.conversions(path, {IMAGES: (images, meaning(image_shape))})[IMAGES]
+            )
         if not opened.complete:
             raise InputError(f"{path}: unfinished (its writer was interrupted); generate it again")
         stack.pop_all()
     return opened
 
 
-def _find_images(path: Path, file: h5py.File) -> h5py.Dataset:
+def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h5py.Dataset:
     group = find_group(path, file, GROUP)
     for name in COLUMN_UNITS:
         if name in list(group.keys()):
             refuse_foreign(path, group, name, f"{GROUP}/{name}")
     images = find_data(path, group, IMAGES)
-    if images.ndim != 3 or images.shape[1:] != (N_ETA, N_PHI):
+    if images.ndim != 3 or images.shape[1:] != image_shape:
         raise InputError(
             f"{path}: {GROUP}/{IMAGES} has shape {images.shape}; needed are images of "
-            f"{N_ETA} x {N_PHI}, (N, {N_ETA}, {N_PHI})"
+            f"{image_shape[0]} x {image_shape[1]}, (N, {image_shape[0]}, {image_shape[1]})"
         )
     if images.shape[0] == 0:
         raise InputError(f"{path}: {GROUP}/{IMAGES} holds no events")

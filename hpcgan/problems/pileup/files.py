@@ -21,7 +21,7 @@ from hpcgan.data.claims import Conversion
 from hpcgan.data.storage import DataFile, check_backed, find_data, find_group, open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import PIXELS, SparseImages
-from hpcgan.problems.detector_images.files import MEANING, check_plausible
+from hpcgan.problems.detector_images.files import check_plausible, meaning
 
 GROUP = "pool"
 
@@ -105,7 +105,7 @@ class PoolFile(DataFile):
     def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
         super().__init__(path, file, GROUP, int(columns["indptr"].shape[0]) - 1)
         self._columns = dict(columns)
-        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], MEANING)})["energy"]
+        self.unit: Conversion = claims.conversions(path, {"energy": (columns["energy"], meaning())})["energy"]
 
     def announce(self) -> None:
         """Say on standard error, once in a process, that the energies are converted, if they are."""
