@@ -44,6 +44,8 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     Model: ClassVar[type[BaseModel]]
     #: Methods that train its networks, by their names in the configuration; the first is the default.
     methods: ClassVar[Sequence[str]] = ("gan",)
+    #: Observables that the score adds up, in this order; () for all.
+    quantities: ClassVar[Sequence[str]] = ()
     #: `module:class` of its `hpcgan.problems.figures.Figures`; "" for none.
     figures: ClassVar[str] = ""
 
@@ -93,16 +95,13 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     def score(self, real: Observables, fake: Observables) -> Score:
         """Distance between two sets of observables; lower is better.
 
-        By default the sum of -ln p of a two-sample KS test over all of them, and where events have conditions the mean
+        By default the sum of -ln p of a two-sample KS test over `quantities`, and where events have conditions the mean
         of that over the points of the conditions.
         """
+        names = self.quantities or list(points.measured(real))
         if points.condition_names(real):
-            return points.score_by_point(real, fake, _ks_score)
-        return _ks_score(real, fake)
-
-
-def _ks_score(real: Observables, fake: Observables) -> Score:
-    return ks_score(real, fake, list(points.measured(real)))
+            return points.score_by_point(real, fake, lambda a, b: ks_score(a, b, names))
+        return ks_score(real, fake, names)
 
 
 def problem_class(name: str) -> type[Problem]:

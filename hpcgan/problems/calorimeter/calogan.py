@@ -154,6 +154,7 @@ class CaloganProblem(Problem):
         "generator": "hpcgan.problems.calorimeter.networks:Generator",
         "discriminator": "hpcgan.problems.calorimeter.networks:Discriminator",
     }
+    quantities: ClassVar[Sequence[str]] = QUANTITIES
     figures: ClassVar[str] = "hpcgan.problems.calorimeter.figures:CaloganFigures"
     model: CaloganModel
 

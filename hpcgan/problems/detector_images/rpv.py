@@ -245,6 +245,7 @@ class RpvProblem(Problem):
         "qcd": "hpcgan.problems.detector_images.generate:QcdGenerator",
     }
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
+    quantities: ClassVar[Sequence[str]] = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
     figures: ClassVar[str] = "hpcgan.problems.detector_images.figures:ImageFigures"
     #: Jets below do not count.
     jet_pt_min_gev: ClassVar[float] = jets.JET_PT_MIN_GEV

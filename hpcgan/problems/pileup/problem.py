@@ -107,6 +107,7 @@ class PileupProblem(RpvProblem):
     layouts: ClassVar[Sequence[Layout]] = (POOL,)
     generators: ClassVar[Mapping[str, str]] = {"pileup": "hpcgan.problems.pileup.generate:PileupGenerator"}
     importers: ClassVar[Sequence[str]] = ()
+    quantities: ClassVar[Sequence[str]] = ("total_pt", "occupancy", "pixel_pt", *RpvProblem.quantities)
     jet_pt_min_gev: ClassVar[float] = JET_PT_MIN_GEV
     model: PileupModel
 
