@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpcgan import config as configuration
+from hpcgan.comm import select
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
@@ -132,12 +133,13 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> str | None
     ------
     InputError
         Missing or broken data, fewer events than a global batch, a run directory of another configuration or with other
-        data.
+        data, a `comm.backend` of somebody's own that cannot be loaded.
     """
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: give at least 1")
     from hpcgan.training.inputs import Inputs
 
+    select.check(config.comm.backend)
     with Inputs.open(config) as inputs:
         inputs.batch_size(ranks)
         return inputs.check(directory)

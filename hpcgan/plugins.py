@@ -73,9 +73,11 @@ class Plugins:
         Raises
         ------
         InputError
-            There is none, it cannot be imported, or it is something else; the message says where it was looked for.
+            There is none, several packages have one of this name, it cannot be imported, or it is something else; the
+            message says where it was looked for.
         """
-        point = self._shipped.get(name) or self._at_place(name) or self.entry_points().get(name)
+        at_place = EntryPoint(name, name, self.group) if ":" in name else None
+        point = self._shipped.get(name) or at_place or self._declared(name)
         if point is None:
             names = self.names()
             raise InputError(
@@ -88,8 +90,20 @@ class Plugins:
         """All classes that have a name; a package whose class cannot be loaded is warned of, once, and left out."""
         return loadable({name: functools.partial(self.get, name) for name in self.entry_points()})
 
-    def _at_place(self, name: str) -> EntryPoint | None:
-        return EntryPoint(name, name, self.group) if ":" in name else None
+    def _declared(self, name: str) -> EntryPoint | None:
+        """What an installed package declares by this name."""
+        points = {
+            point.value: point for point in importlib.metadata.entry_points(group=self.group) if point.name == name
+        }
+        if len(points) > 1:
+            both = " and ".join(
+                sorted(f"{point.dist.name if point.dist else '?'} ({point.value})" for point in points.values())
+            )
+            raise InputError(
+                f"{self.noun} '{name}': {both} both have one of this name; uninstall one of them, or write "
+                "package.module:Class"
+            )
+        return next(iter(points.values()), None)
 
     def _load(self, point: EntryPoint) -> Any:
         what = f"{self.noun} '{point.name}'" + ("" if point.name == point.value else f" ({point.value})")

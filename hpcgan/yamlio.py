@@ -12,7 +12,6 @@ A leaf module: everything may import it, it imports nothing of this package but 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import yaml
@@ -129,14 +128,6 @@ def _bool(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
     return text == "true"
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    return loader.construct_mapping(node, deep=True)
-
-
-def _sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list[Any]:
-    return loader.construct_sequence(node, deep=True)
-
-
 def _refuse(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     tag = node.tag.replace(_TAG, "!!")
     raise yaml.constructor.ConstructorError(None, None, f"the tag {tag} is not taken here", node.start_mark)
@@ -149,8 +140,8 @@ _Loader.yaml_constructors = {
     f"{_TAG}float": _number,
     f"{_TAG}str": yaml.SafeLoader.construct_yaml_str,
     f"{_TAG}merge": yaml.SafeLoader.construct_yaml_str,
-    f"{_TAG}seq": _sequence,
-    f"{_TAG}map": _mapping,
+    f"{_TAG}seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+    f"{_TAG}map": lambda loader, node: loader.construct_mapping(node, deep=True),
     None: _refuse,
 }
 

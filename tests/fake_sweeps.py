@@ -83,7 +83,8 @@ def begin(
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items() if key in SPACE]
     run.create(tiny.config(study.path / "absent", f"training.epochs={wanted}", *overrides))
     index = number if repeat_of is None else None
-    study.write_assignment(Assignment(number, dict(values), 1000 + number, index, repeat_of))
+    trial = {"number": number, "params": dict(values), "seed": 1000 + number, "repeat_of": repeat_of}
+    study.write_assignment(Assignment(index=index, **trial))
     if scores:
         epochs(run, scores)
     return run
@@ -101,7 +102,7 @@ def finish(
     seconds: float = 60.0,
     test: tuple[float, float | None] | None = None,
     curve: Sequence[float | None] | None = None,
-    **extra: Any,
+    test_failed: str | None = None,
 ) -> Result:
     """A trial that has ended, by default after four epochs of which the third was the best."""
     if curve is None:
@@ -110,10 +111,10 @@ def finish(
     begin(study, number, values, repeat_of=repeat_of, scores=curve)
     scored = [(s, epoch) for epoch, s in enumerate(curve, start=1) if s is not None]
     result = Result(
-        number=number, params=dict(values), seed=1000 + number, repeat_of=repeat_of, attempt=1,
+        number=number, params=dict(values), seed=1000 + number, repeat_of=repeat_of, attempts=1,
         state=state, score=score, epoch=min(scored)[1] if scored else None, epochs=len(curve),  # type: ignore[arg-type]
         reason=reason, started=1000.0, ended=1000.0 + seconds,
-        test_score=test[0] if test else None, test_spread=test[1] if test else None, extra=extra,
+        test_score=test[0] if test else None, test_spread=test[1] if test else None, test_failed=test_failed,
     )  # fmt: skip
     study.write_result(result)
     return result

@@ -61,7 +61,7 @@ def result_of(study: StudyDirectory, number: int, **fields: Any) -> Result:
     now = time.time()
     made = {
         "number": number, "params": assignment.params, "seed": assignment.seed, "repeat_of": assignment.repeat_of,
-        "attempt": 1, "state": "complete", "score": score_of(assignment.params, assignment.seed), "epoch": 2,
+        "attempts": 1, "state": "complete", "score": score_of(assignment.params, assignment.seed), "epoch": 2,
         "epochs": 3, "reason": None, "started": now, "ended": now,
     }  # fmt: skip
     return Result(**{**made, **fields})

@@ -21,6 +21,11 @@ fi
 if [ "${HPCGAN_GPU:-0}" != 1 ]; then # the sources for CUDA have not been tried together
     set -- "$@" -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=7
 fi
-# $1 is the source, in a folder of pip's own. Nothing calls these operations unless HOROVOD_ENABLE_XLA_OPS is set.
+# $1 is the source, in a folder of pip's own. Its thread shall wake when there is work; where that cannot be changed, it
+# looks every millisecond, as Horovod does.
+if [ "${HPCGAN_GPU:-0}" != 1 ]; then
+    python3 "${0%/*}/horovod_wake.py" "$1" || true
+fi
+# Nothing calls these operations unless HOROVOD_ENABLE_XLA_OPS is set.
 sed -i '/xla_mpi_ops\.cc/d' "$1/horovod/tensorflow/CMakeLists.txt"
 exec cmake "$@" '-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -DNDEBUG'

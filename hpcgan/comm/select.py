@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 
 from hpcgan.comm.base import Comm
 from hpcgan.config.registries import BACKENDS
-from hpcgan.errors import InputError
+from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from hpcgan.launch.world import expected_world
+
+#: Seconds in which a backend of somebody's own must be imported.
+LOAD_S = 300.0
 
 
 def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
@@ -49,3 +54,43 @@ def make_comm(backend: str = "auto") -> Comm:
     """
     comm: Comm = BACKENDS.get(resolve_backend(backend, os.environ))()
     return comm
+
+
+def check(backend: str) -> None:
+    """Refuse a backend of somebody's own that no rank could load.
+
+    A process of its own looks: to import it may load TensorFlow and start MPI, which who starts ranks must not.
+
+    Raises
+    ------
+    InputError
+        As `Plugins.get`, or its import does not end, or ends the process.
+    """
+    if backend == "auto" or BACKENDS.ships(backend):
+        return
+    command = [sys.executable, "-m", "hpcgan.comm.select", backend]
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        process = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"comm.backend '{backend}': its import did not end within {LOAD_S:.0f} s") from None
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        own = process.returncode == EXIT_BAD_INPUT
+        raise InputError(lines[-1] if own else f"comm.backend '{backend}': its import ended Python: {lines[-1]}")
+
+
+def main() -> int:
+    """Load the backend that the command line names; the exit code."""
+    try:
+        BACKENDS.get(sys.argv[1])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

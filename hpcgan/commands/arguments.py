@@ -73,6 +73,13 @@ seconds = real(0.0, above=True)
 """A limit of time, s."""
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """What a training is started with: its configuration, overrides and run directory."""
+    parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
+    parser.add_argument("--run", type=run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)")
+
+
 def output_file(text: str) -> Path:
     """A file to write, which may exist. What is behind a symbolic link is meant, not the link.
 

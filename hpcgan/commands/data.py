@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from hpcgan.data.generators import Generator
     from hpcgan.data.importers import Importer
 
-OTHER_COMMANDS = ("import", "export", "info")
+OTHER_COMMANDS = ("import", "export", "info", "unstage")
 """Names that no generator may have."""
 
 OPTIONS = "options"
@@ -40,17 +38,7 @@ EXIT_INTERRUPTED = 130
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add ``data`` and its subcommands to the program's parser.
-
-    Parameters
-    ----------
-    subparsers : the object ``ArgumentParser.add_subparsers`` returns
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        The parser of ``data``; it sets ``run`` as the default of ``run``.
-    """
+    """Add the command, and its subcommands once it has a line to parse."""
     text = "generate, import or inspect data sets"
     subparsers._parser_class, before = DataParser, subparsers._parser_class
     try:
@@ -87,6 +75,7 @@ class DataParser(Parser):
         _add_import_parser(kinds)
         _add_export_parser(kinds)
         _add_info_parser(kinds)
+        _add_unstage_parser(kinds)
 
 
 def _generators(place: str | None) -> dict[str, type[Generator]]:
@@ -130,7 +119,6 @@ def _generator(place: str, what: str) -> type[Generator]:
 
 
 def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         f"--{noun}",
         type=arguments.count,
@@ -143,6 +131,11 @@ def _add_generation_options(parser: argparse.ArgumentParser, noun: str) -> None:
         "--seed", type=arguments.seed, default=1, metavar="S", help="the same seed gives the same files (default 1)"
     )
     parser.add_argument("--jobs", type=arguments.processes, default=1, metavar="J", help="processes to use (default 1)")
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
@@ -158,13 +151,12 @@ def _add_import_parser(kinds: Any) -> None:
         "three go to train, one to val and one to test.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
     added: list[str] = []  # what several importers have is one option for all of them
     for importer in known:
         group = parser.add_argument_group(f"of {importer.title}")
         add_flags(group, OPTIONS, importer, leave_out=added, as_text=_shared(known))
         added += importer.model_fields
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    _add_output(parser)
 
 
 def _shared(importers: Iterable[type[Importer]]) -> set[str]:
@@ -183,8 +175,7 @@ def _add_export_parser(kinds: Any) -> None:
         description=f"Write files in the format of another program: {formats}.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files, or a folder with train.h5, val.h5, test.h5")
-    parser.add_argument("--out", type=arguments.output_folder, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    _add_output(parser)
 
 
 def _add_info_parser(kinds: Any) -> None:
@@ -204,28 +195,26 @@ def _add_info_parser(kinds: Any) -> None:
     pictures.add_argument("--no-picture", action="store_true", help="print only")
 
 
+def _add_unstage_parser(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "unstage",
+        help="remove copies of data on this node's own storage",
+        description="Remove the copies of data that trainings made on this node (data.stage) and that nobody reads.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="as data.stage has it; $VARIABLES count as on this node")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``hpcgan data ...``.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        From the parser of :func:`add_parser`.
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    HpcganError
-        Failures and bad input, for the program to print.
-    """
+    """Generate, import, export or show."""
     if args.data_command == "info":
         return _info(args)
+    if args.data_command == "unstage":
+        return _unstage(args)
+    from hpcgan.launch.process import handling
+
     streams.go_on(f"the work goes on, into {args.out}")
-    with _terminable():
+    # Unfinished files are removed and workers ended, as after Ctrl-C.
+    with handling(("SIGTERM", "SIGHUP"), _interrupt):
         try:
             return {"import": _import, "export": _export}.get(args.data_command, _generate)(args)
         except KeyboardInterrupt:
@@ -233,26 +222,8 @@ def run(args: argparse.Namespace) -> int:
             return EXIT_INTERRUPTED
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C: unfinished files are removed and workers ended."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-    except ValueError:  # called outside the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -357,33 +328,26 @@ def _splits(folder: Path) -> list[Path]:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from hpcgan.data import identity
+    from hpcgan.problems.layouts import layout_of
+
     target = Path(args.file)
     files = _splits(target) if target.is_dir() else [target]
     if args.picture is not None and len(files) > 1:
         raise InputError("--picture names one file but a folder was given; name a single data file")
     for file in files:
         picture = None if args.no_picture else args.picture or file.with_suffix(".info.png")
-        print(describe(file, picture))
-        print(f"  fingerprint       {_fingerprint(file)}")
+        print(layout_of(file).describe(file, picture))
+        note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}[identity.is_as_written(file)]
+        print(f"  fingerprint       {identity.fingerprint(file)[:12]}{note}")
     return EXIT_DONE
 
 
-def describe(path: Path, picture: Path | None = None) -> str:
-    """What a data file holds, on several lines, after reading all of it: `Layout.describe` of its layout.
+def _unstage(args: argparse.Namespace) -> int:
+    from hpcgan.data.staging import size_text, unstage
 
-    Raises
-    ------
-    InputError
-        As `layout_of`, or the file cannot be used.
-    """
-    from hpcgan.problems.layouts import layout_of
-
-    return layout_of(path).describe(path, picture)
-
-
-def _fingerprint(file: Path) -> str:
-    """What a file is, and whether it is still what was written here."""
-    from hpcgan.data import identity
-
-    note = {None: "", True: " (as written)", False: " (CHANGED after it was written)"}
-    return identity.fingerprint(file)[:12] + note[identity.is_as_written(file)]
+    store, removal = unstage(args.folder)
+    left = f", {removal.in_use} left that are being read" if removal.in_use else ""
+    sets = f"{removal.removed} data set{'s' * (removal.removed != 1)}"
+    print(f"{store.path}: {sets} removed ({size_text(removal.size)}){left}")
+    return EXIT_DONE

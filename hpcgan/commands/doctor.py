@@ -22,6 +22,7 @@ from typing import Any
 import hpcgan
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError
+from hpcgan.system.failure import in_one_line
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 INSTALL_TRAIN = "run `make setup`, or pip install 'hpcgan[train]'"
@@ -56,30 +57,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the checks, printing each as it comes."""
     checks: list[Check] = []
-
-    def add(*results: Check) -> None:
-        checks.extend(results)
+    for check in _checks(args):
+        checks.append(check)
         if not args.json:
-            for check in results:
-                print(line(check), flush=True)
-
-    add(check_python(), check_hpcgan(), check_cores(args.ranks))
-    add(check_fastjet())
-    add(check_pythia())
-    described = describe_training()
-    add(*check_training(described))
-    mpirun = check_mpirun(described.get("horovod", {}))
-    add(mpirun)
-    if mpirun.status == FAIL or any(check.status == FAIL for check in checks if check.name == "Horovod"):
-        add(Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above"))
-    else:
-        add(check_allreduce(args.ranks, args.timeout))
+            print(line(check), flush=True)
     failed = [check for check in checks if check.status == FAIL]
     if args.json:
         print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
         print("all is well" if not failed else f"{len(failed)} of {len(checks)} checks failed")
     return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _checks(args: argparse.Namespace) -> Iterator[Check]:
+    yield from (check_python(), check_hpcgan(), check_cores(args.ranks))
+    yield check_fastjet()
+    yield check_pythia()
+    described = describe_training()
+    training = check_training(described)
+    yield from training
+    mpirun = check_mpirun(described.get("horovod", {}))
+    yield mpirun
+    if mpirun.status == FAIL or any(check.status == FAIL for check in training if check.name == "Horovod"):
+        yield Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above")
+    else:
+        yield check_allreduce(args.ranks, args.timeout)
 
 
 def line(check: Check) -> str:
@@ -112,10 +114,7 @@ def check_cores(ranks: int) -> Check:
     from hpcgan.launch.topology import available_cores, plan
 
     cores = available_cores()
-    layouts = []
-    for n in sorted({1, ranks, cores}):
-        layout = plan(n, cores)
-        layouts.append(f"{n} x {layout.threads}")
+    layouts = [f"{n} x {plan(n, cores).threads}" for n in sorted({1, ranks, cores})]
     detail = f"{cores} usable; ranks x threads: {', '.join(layouts)}"
     if ranks > cores:
         return Check("cores", WARN, detail, "more ranks than cores: this works, but slowly")
@@ -150,12 +149,7 @@ def check_pythia() -> Check:
         import pythia8mc
 
         pythia = pythia8mc.Pythia("", False)
-        for setting in (
-            "Print:quiet = on",
-            "HardQCD:all = on",
-            "PhaseSpace:pTHatMin = 100.",
-            "PartonLevel:MPI = off",
-        ):
+        for setting in ("Print:quiet = on", "HardQCD:all = on", "PhaseSpace:pTHatMin = 100.", "PartonLevel:MPI = off"):
             pythia.readString(setting)
         if not (pythia.init() and any(pythia.next() for _ in range(10))):
             raise HpcganError("PYTHIA could not generate an event")
@@ -187,8 +181,7 @@ def _guarded(name: str, do: Callable[[], str], remedy: str) -> Check:
     except PackageNotFoundError:
         return Check(name, FAIL, "not installed", remedy)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        return Check(name, FAIL, f"{type(error).__name__}: {lines[0] if lines else ''}", remedy)
+        return Check(name, FAIL, in_one_line(error), remedy)
 
 
 def describe_training() -> dict[str, Any]:
@@ -215,6 +208,13 @@ def describe_training() -> dict[str, Any]:
     return described
 
 
+#: What an ordinary Horovod costs on processors.
+POLLS = (
+    "its thread looks for work every millisecond, on the cores that compute: `make setup` builds one that does not; "
+    "comm.backend=mpi is as fast"
+)
+
+
 def check_training(described: dict[str, Any]) -> list[Check]:
     """TensorFlow, GPUs, Horovod and what it was built with."""
     tensorflow = described.get("tensorflow", {"error": "not installed"})
@@ -230,15 +230,12 @@ def check_training(described: dict[str, Any]) -> list[Check]:
     horovod = described.get("horovod", {"error": "not installed"})
     built = horovod.get("built_with", {})
     if gpus and not built.get("nccl"):
-        checks.append(Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)"))
+        gpu = Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)")
     elif not gpus and shutil.which("nvidia-smi"):
-        checks.append(
-            Check("GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)")
-        )
+        gpu = Check("GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)")
     else:
-        checks.append(
-            Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
-        )
+        gpu = Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
+    checks.append(gpu)
     if "error" in horovod:
         checks.append(Check("Horovod", FAIL, horovod["error"], INSTALL_TRAIN))
         return checks
@@ -248,6 +245,8 @@ def check_training(described: dict[str, Any]) -> list[Check]:
         checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
     elif horovod["tensorflow"] not in (None, tensorflow["version"]):
         checks.append(Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`"))
+    elif not horovod.get("wakes", True) and not built.get("nccl"):
+        checks.append(Check("Horovod", WARN, detail, POLLS))
     else:
         checks.append(Check("Horovod", OK, detail))
     return checks
@@ -301,9 +300,5 @@ def check_allreduce(ranks: int, timeout: float) -> Check:
     mean = (ranks - 1) / 2
     if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:
         return Check(name, FAIL, f"{ranks} ranks gave {answer}", "run `make setup`")
-    threads = answer["threads"]
-    return Check(
-        name,
-        OK,
-        f"{ranks} ranks x {threads} thread{'s' if threads > 1 else ''}: the mean of the ranks is {mean}",
-    )
+    threads = f"{answer['threads']} thread{'s' if answer['threads'] > 1 else ''}"
+    return Check(name, OK, f"{ranks} ranks x {threads}: the mean of the ranks is {mean}")

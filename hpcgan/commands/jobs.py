@@ -32,8 +32,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, or do what was asked for with one run."""
-    from dataclasses import asdict
-
     from hpcgan.launch import run_status
     from hpcgan.runs.directory import RunDirectory
 
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return _log(run) if args.log else _cancel(run)
     statuses = run_status.list_runs(args.folder)
     if args.json:
-        print(json.dumps([asdict(status) for status in statuses], indent=2))
+        print(json.dumps([status.plain() for status in statuses], indent=2))
     elif not statuses:
         print(f"no runs in {args.folder}")
     else:

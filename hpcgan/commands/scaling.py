@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
-from hpcgan.commands.submit import announce, enter, record_job
+from hpcgan.commands.submit import announce, enter, record_job, short
 from hpcgan.config import JobSection, ScalingSection, flags
 from hpcgan.errors import EXIT_DONE, EXIT_FAILED, HpcganError, InputError
 from hpcgan.system import streams
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command != "scaling":
         return _model(args)
     from hpcgan import config as configuration
+    from hpcgan.comm import select
     from hpcgan.scaling import measure
 
     config = configuration.load(args.config, args.overrides)
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--ranks is missing: give the numbers of ranks, e.g. --ranks 1,2,4")
     for backend in scaling.comm:  # refuses unknown names
         configuration.load(args.config, [*args.overrides, f"comm.backend={backend}"])
+    for backend in measure.backends_of(config):
+        select.check(backend)
     batch = measure.study_batch(config)
     if not scaling.synthetic_data:
         _check_data(config, batch)
@@ -84,10 +87,10 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
     def say(line: str) -> None:
         print(f"scaling: {line}", file=sys.stderr, flush=True)
 
-    streams.go_on(f"the measurement goes on, into {_short(study.path)}")
+    streams.go_on(f"the measurement goes on, into {short(study.path)}")
     points, setting = measure.plan(config), study.setting()
     threads = f"{setting.threads} thread{'s' * (setting.threads > 1)} a rank"
-    say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {_short(study.path)}")
+    say(f"{len(points)} points, {setting.steps} steps each, {threads}, into {short(study.path)}")
     # Two of these at once would spoil each other's times, and share work files.
     lease = Lease(RunDirectory(study.path))
     state = "interrupted"
@@ -102,7 +105,7 @@ def _measure(study: Study, config: Config, resources: Resources) -> int:
     files = report.write(study, summary)
     print(report.title(summary))
     print_table(report.COLUMNS, report.rows(summary), report.notes(summary), left=report.LEFT)
-    print(f"report: {_short(files[-1])}", flush=True)
+    print(f"report: {short(files[-1])}", flush=True)
     keys = {point.key for point in points}
     failed = [f for f in summary["failures"] if measure.Point(f["ranks"], f["comm"], f["repeat"]).key in keys]
     return EXIT_FAILED if failed else EXIT_DONE
@@ -187,13 +190,8 @@ def _model(args: argparse.Namespace) -> int:
     nodes = model.parse_nodes(args.nodes)
     prediction = model.extrapolate(study, nodes, args.ranks_per_node, args.interconnect, comm=args.comm, seed=args.seed)
     files = model.write(study, prediction)
-    streams.go_on(f"see {_short(files[-1])}")
+    streams.go_on(f"see {short(files[-1])}")
     print(f"A model, not a measurement. {prediction['title']}")
     print_table(model.COLUMNS, model.rows(prediction), prediction["notes"], left=report.LEFT)
-    print(f"model: {', '.join(_short(file) for file in files)}", flush=True)
+    print(f"model: {', '.join(short(file) for file in files)}", flush=True)
     return EXIT_DONE
-
-
-def _short(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

@@ -24,11 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Submit a training to Slurm. Before its time limit the job checkpoints and goes back into the "
         "queue, until the training is done. The same command again continues a run that was stopped.",
     )
-    parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
-    parser.add_argument(
-        "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
-    )
+    arguments.add_training(parser)
     flags.add_flags(parser, "job", JobSection)
     parser.add_argument("--again", action="store_true", help="queue behind the job of the run that is there")
     parser.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
@@ -71,7 +67,7 @@ def announce(job: str, what: str, path: Path) -> None:
     """Say that a job is submitted, and why it may never start."""
     from hpcgan.launch import slurm
 
-    print(f"job {job}: {what} {_short(path)}, log {_short(path)}/slurm-{job}.out")
+    print(f"job {job}: {what} {short(path)}, log {short(path)}/slurm-{job}.out")
     if reason := slurm.obstacle(job):
         print(
             f"hpcgan: warning: job {job} waits for {reason}: the cluster as it is may never start it; see "
@@ -120,7 +116,8 @@ def enter(path: Path) -> Iterator[None]:
         raise
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path for messages: from here, if that leads down."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 

@@ -35,10 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.launch import srun
     from hpcgan.launch.launcher import Place, Watch
     from hpcgan.launch.outcome import launch_training
-    from hpcgan.launch.run_status import Shares
+    from hpcgan.launch.process import Requests
     from hpcgan.launch.supervise import Supervisor
-    from hpcgan.runs import checkpoint
-    from hpcgan.runs.lease import attempt_state
     from hpcgan.system import streams
     from hpcgan.system.allocation import current_job
 
@@ -47,18 +45,14 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
     streams.go_on("the work goes on, see the run directory")
     run = _watched(cli.parse(argv))
-    options, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
+    limits, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
-    return Supervisor(
-        lambda requests: launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests)),
-        lambda: checkpoint.newest_step(run.checkpoints),
-        lambda: attempt_state(run) == "stopped",
-        Shares(run, job.id).hopeless if job else lambda: None,
-        retries=options.retries,
-        requeues=options.requeues,
-        job=job,
-    ).run()
+
+    def start(requests: Requests) -> int:
+        return launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests))
+
+    return Supervisor(start, run, limits, job).supervise()
 
 
 def _watched(args: argparse.Namespace) -> RunDirectory:

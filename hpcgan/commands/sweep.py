@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
+from hpcgan.commands.submit import short
 from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_DONE, HpcganError, InputError
 from hpcgan.suggest import did_you_mean
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         return _view(args.command.split()[1], args.study, args.once)
     if "." not in args.config and not Path(args.config).exists() and (hint := did_you_mean(args.config, VIEWS)):
         raise InputError(f"{args.config}: is neither a configuration nor one of {', '.join(VIEWS)}{hint}")
+    from hpcgan import api
+    from hpcgan.runs.directory import RunDirectory
     from hpcgan.sweep import optuna_study, study
     from hpcgan.sweep.executors import EXECUTORS
     from hpcgan.sweep.store import StudyDirectory
@@ -72,26 +75,23 @@ def run(args: argparse.Namespace) -> int:
     base, space = study.load(Path(args.config), args.overrides)
     optuna_study.check_sampler(base.sweep.sampler)
     base = study.with_trials(base, space)
+    trials = base.sweep.trials or 0
     description = study.describe(base, space, threads=1)
-    study.check_draws(space, description, _trials(base))
+    study.check_draws(space, description, trials)
     if args.dry_run:
-        return _show(space, description, _trials(base))
+        return _show(space, description, trials)
     out = StudyDirectory((args.out or study.default_directory(description)).absolute())
     executor = EXECUTORS.get(base.sweep.executor)
     threads = base.job.threads or study.threads_of(out) or executor.default_threads(base.sweep)
     base = base.model_copy(update={"job": flags.section("job", JobSection, base.job, threads=threads)})
     description = study.describe(base, space, threads=threads)
     study.check(out, description, base)
-    _preflight(base)
+    # Missing data, and fewer events than a global batch, are refused before anything is written.
+    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), base.sweep.ranks or 1)
     if args.show:
-        print(executor(out, base, _say).script(range(_trials(base))), end="")
+        print(executor(out, base, _say).script(range(trials)), end="")
         return EXIT_DONE
     return _search(out, description, base, space, args.log)
-
-
-def _trials(base: Config) -> int:
-    assert base.sweep.trials is not None  # `study.with_trials`
-    return base.sweep.trials
 
 
 def _search(out: StudyDirectory, description: Description, base: Config, space: Space, log: Path | None) -> int:
@@ -102,22 +102,23 @@ def _search(out: StudyDirectory, description: Description, base: Config, space: 
     from hpcgan.sweep.executors import EXECUTORS
 
     sweep = base.sweep
-    streams.go_on(f"the search goes on, see 'hpcgan sweep status {_short(out.path)}'")
+    streams.go_on(f"the search goes on, see 'hpcgan sweep status {short(out.path)}'")
     requests = Requests(_say_stopping)
     with handling(STOP_SIGNALS, requests.ask):
         executor = EXECUTORS.get(sweep.executor)(out, base, _say)
         try:
+            executor.open()
             with study.opened(out, description, base, _fenced) as lease:
                 if log is not None:
                     _print_into(log)
-                _say(f"study {_short(out.path)}: {sweep.trials} trials, {sweep.sampler} search, {sweep.executor}")
+                _say(f"study {short(out.path)}: {sweep.trials} trials, {sweep.sampler} search, {sweep.executor}")
                 out.write_goal(sweep.model_copy(update={"concurrency": executor.concurrency}))
                 for warning in executor.warnings():
                     _say(f"warning: {warning}")
                 code = Coordinator(out, space, executor, sweep, requests, _say, lease.check).run()
                 for line in views.summary(out.path):
                     print(line)
-                print(f"study: {_short(out.path)}", flush=True)
+                print(f"study: {short(out.path)}", flush=True)
                 return code
         finally:
             executor.close()
@@ -136,42 +137,39 @@ def _print_into(log: Path) -> None:
         raise InputError(f"{log}: cannot be written (--log): {error.strerror}") from None
 
 
-def _preflight(base: Config) -> None:
-    """Refuse missing data, and fewer events than a global batch, before anything is written."""
-    from hpcgan import api
-    from hpcgan.runs.directory import RunDirectory
-
-    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), base.sweep.ranks or 1)
-
-
 def _show(space: Space, description: Description, trials: int) -> int:
     """Print the trials that are known before they run."""
     from hpcgan import yamlio
-    from hpcgan.sweep.search import OWN_SAMPLERS, known_params
+    from hpcgan.sweep.space import OWN_SAMPLERS
 
     if description.sampler not in OWN_SAMPLERS:
         raise InputError(f"--dry-run: what {description.sampler} tries depends on what came of the trials before")
     for index in range(trials):
-        print(f"{index}: {yamlio.dump(known_params(space, description, index), flow=True)}", end="")
+        params = space.known(description.sampler, description.seed, index)
+        print(f"{index}: {yamlio.dump(params, flow=True)}", end="")
     return EXIT_DONE
 
 
 def _view(view: str, path: Path, once: bool) -> int:
     """Show a study."""
     from hpcgan.sweep import views
+    from hpcgan.sweep.table import read_table
 
     if view == "status":
         return views.status(path, once=once)
-    if view == "journal":
-        file = _short(views.journal(path))
-        print(f"journal: {file} (optuna-dashboard {file})")
-        return EXIT_DONE
     if view == "best":
         print(views.best(path), end="")
-        return EXIT_DONE
-    files = views.report(path)
-    streams.go_on(f"the report is {_short(files[-1])}")
-    print(f"report: {_short(files[-1])}")
+    elif view == "journal":
+        from hpcgan.sweep.optuna_study import write_journal
+
+        file = short(write_journal(read_table(path)))
+        print(f"journal: {file} (optuna-dashboard {file})")
+    else:
+        from hpcgan.sweep import report
+
+        file = short(report.write(read_table(path))[-1])
+        streams.go_on(f"the report is {file}")
+        print(f"report: {file}")
     return EXIT_DONE
 
 
@@ -187,8 +185,3 @@ def _say(line: str) -> None:
 
 def _say_stopping(line: str) -> None:
     print(line.replace("after this step", "all trials"), file=sys.stderr, flush=True)
-
-
-def _short(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan import api
@@ -26,13 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         description="Train the model of a configuration. The same command again resumes from the last checkpoint.",
     )
-    parser.add_argument("config", type=Path, help="YAML configuration, e.g. configs/rpv.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.epochs=3")
+    arguments.add_training(parser)
     parser.add_argument(
         "--ranks", type=arguments.processes, metavar="N", help="start N ranks, here or in this Slurm job"
-    )
-    parser.add_argument(
-        "--run", type=arguments.run_folder, metavar="DIR", help="run directory (default: runs/NAME-HASH)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
@@ -44,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, args.overrides)
     if args.dry_run:
         print(config.to_yaml(*configuration.STARTING), end="")
+        if config.data.stage is not None:
+            from hpcgan.training.staged import forecast
+
+            print(f"# {forecast(config)}")
         return EXIT_DONE
     directory = RunDirectory(args.run or api.default_directory(config))
     streams.go_on(f"the training goes on, see {directory.metrics_file}")

@@ -31,6 +31,12 @@ class DataConfig(Section):
     path: Path = Field(description="folder with train.h5, val.h5 and test.h5")
     augment: tuple[str, ...] = Field((), description="symmetries of the problem applied at random to real samples")
     cache_mb: int = Field(1024, ge=0, description="memory a rank may use to hold a split, MiB")
+    stage: str | None = Field(
+        None,
+        min_length=1,
+        description="folder on each node to which the files are copied first; $VARIABLES are those of the node",
+    )
+    stage_keep: bool = Field(True, description="whether these copies stay there for the next training")
     leave_out: list[dict[str, float]] = Field(
         [], description="points of the conditions whose events are neither trained on nor used for selection"
     )
@@ -167,7 +173,7 @@ class Config(Section):
         plain = self.dump()
         del plain["comm"], plain["checkpoint"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
-        del plain["data"]["path"]
+        del plain["data"]["path"], plain["data"]["stage"], plain["data"]["stage_keep"]
         if self.training.start_from is not None:
             plain["training"]["start_from"] = "the weights of a run"
         return plain

@@ -28,7 +28,6 @@ class RateChange(Section):
 
     step: int = Field(ge=0, description="number of the first step, from 0, with these rates")
     rates: dict[str, Rate] = Field(min_length=1, description="learning rate by network; the others keep theirs")
-    id: str = Field("", description="of the command that made the change; none for one of the configuration")
 
 
 class ScheduleSection(Section):

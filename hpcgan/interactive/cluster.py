@@ -1,7 +1,7 @@
 """A cluster of IPython engines that are the ranks of one MPI job, on this machine or in a Slurm job.
 
-Over ipyparallel's Cluster: its controller runs here, encrypted and with a random key, and what differs is how engines
-are started (`launchers`, `engines`), that they are checked to be one MPI world, and that nothing is left behind.
+Controller and engines are ipyparallel's; its controller runs here, encrypted and with a random key. Its own cluster is
+not used: engines are started otherwise (`engine_set`, `engines`), and nothing of them is left behind.
 """
 
 from __future__ import annotations
@@ -14,29 +14,21 @@ import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive import ranks
 from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause
+from hpcgan.interactive.engine_set import UNHEEDED, EngineSet, engine_set
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
-from hpcgan.interactive.ipyparallel_cluster import (
-    Loop,
-    connect_client,
-    need_ipyparallel,
-    new_cluster,
-    root_cause,
-)
+from hpcgan.interactive.ipyparallel_cluster import connect_client, controller_arguments, need_ipyparallel, root_cause
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
-from hpcgan.interactive.training import until
+from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
-
-if TYPE_CHECKING:
-    from hpcgan.interactive.launchers import EngineSet
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
@@ -54,7 +46,6 @@ class Cluster(ClusterClient):
     def __init__(self, folder: Path, about: folders.About, report: Callable[[str], None]) -> None:
         super().__init__(folder, about)
         self._report = report
-        self._cluster: Any = None  # ipyparallel's, of one that this kernel has started
         self._ending, self._ended = threading.RLock(), False
 
     # --- making one --------------------------------------------------------------------------------
@@ -105,8 +96,6 @@ class Cluster(ClusterClient):
             It was interrupted. As after an error, neither a process nor a folder is left.
         """
         need_ipyparallel()
-        from hpcgan.interactive.launchers import UNHEEDED, engine_set
-
         others = ("engines", "n", "job", "address", "timeout", "idle", "report")
         if engines == "slurm" and (unheeded := [key for key in UNHEEDED if key in options]):
             raise InputError(f"{', '.join(unheeded)}: a job of engines has no such option")
@@ -122,7 +111,7 @@ class Cluster(ClusterClient):
                 try:
                     with guard.hold():
                         cluster = cls(*folders.make({"kind": engines, "n": n}), report)
-                    cluster._bring_up(n, starter, address, idle, limit, guard)
+                    cluster._bring_up(starter, address, idle, limit, guard)
                 except BaseException as error:
                     if cluster is not None:
                         cluster._give_up(error, guard)
@@ -170,7 +159,9 @@ class Cluster(ClusterClient):
         connected = cls(folder, folders.read(folder), report)
         try:
             connected._client = connect_client(folder, timeout)
-            connected._check_alive()
+            if len(connected.client.ids) < connected.size:
+                cause_of_end = connected.cause() or "no cause in its log"
+                raise HpcganError(f"cluster {connected.id}: its engines have ended ({cause_of_end})")
         except BaseException:
             connected.close()
             raise
@@ -197,43 +188,37 @@ class Cluster(ClusterClient):
         return Rows(rows, LIST, none="no cluster of yours runs; Cluster.start() makes one")
 
     def _bring_up(
-        self, n: int, starter: EngineSet, address: str | None, idle: float, timeout: float, guard: Interrupts
+        self, starter: EngineSet, address: str | None, idle: float, timeout: float, guard: Interrupts
     ) -> None:
-        for warning in starter.warnings:
+        n, layout = starter.n, starter.layout
+        for warning in () if layout is None else layout.warnings:
             self._report(f"warning: {warning}")
-        loop = Loop()
-        try:
-            cluster = self._cluster = new_cluster(self._folder, starter.launcher, address, self.kind, idle)
-            with guard.hold():
-                loop.run(cluster.start_controller(), CONTROLLER_TIMEOUT)
-                self._note(controller=folders.describe(cluster.controller.pid))
-            try:
-                loop.run(cluster.controller.get_connection_info(), CONTROLLER_TIMEOUT)
-            except (RuntimeError, TimeoutError):
-                raise HpcganError(f"the controller did not start: {_last_words(self._controller_log())}") from None
-            self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
-            with guard.hold():
-                self._start_engines(n, starter, loop)
-        finally:
-            loop.close()
-        self._await_engines(n, timeout, starter.cores)
+        with guard.hold():
+            self._start_controller(controller_arguments(self._folder, address, self.kind, idle))
+        until(lambda: self._can_connect() or folders.controller_lives(self._about) is False, CONTROLLER_TIMEOUT, 0.05)
+        if not self._can_connect():
+            raise HpcganError(f"the controller did not start: {_last_words(self._controller_said())}")
+        self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
+        with guard.hold():
+            self._start_engines(starter)
+        self._await_engines(n, timeout, None if layout is None else layout.cores)
         self._accept(n, starter.nodes)
         self._note(ranks=list(self.ranks))
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
 
-    def _start_engines(self, n: int, starter: EngineSet, loop: Loop) -> None:
-        arguments = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
-                     "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
-        settings = {**starter.settings, "engine_args": arguments}
-        if starter.script is not None:
-            settings.update(script=starter.script(str(self._failure_file), arguments), folder=str(self._folder))
-        else:
-            settings.update(failure_file=str(self._failure_file), output_file=str(self._folder / "engines.log"))
-        loop.run(self._cluster.start_engines(n, **settings), QUEUE_TIMEOUT)
-        engine_set = self._cluster.engine_set
-        job = getattr(engine_set, "job_id", None)
-        self._note(engines=folders.describe(engine_set.pid) if job is None else {"job": job})
+    def _start_controller(self, arguments: Sequence[str]) -> None:
+        process = folders.start_process("hpcgan.interactive.controller", arguments, self._controller_log)
+        self._note(controller=process)
+
+    def _can_connect(self) -> bool:
+        """Whether the controller has written where clients and engines reach it."""
+        return all(folders.read(file.parent, file.name) for file in (self.connection_file, self.engine_file))
+
+    def _start_engines(self, starter: EngineSet) -> None:
+        own = [f"--IPEngine.url_file={self.engine_file}", f"--profile-dir={self._folder}",
+               "--mpi", "--IPEngine.max_heartbeat_misses=10", "--log-level=WARN"]  # fmt: skip
+        self._note(engines=starter.start(self._folder, ["--failure-file", str(self._folder / FAILURE), "--", *own]))
 
     def _await_engines(self, n: int, timeout: float, cores: int | None) -> None:
         """Until they have registered, telling how the queue stands."""
@@ -272,7 +257,7 @@ class Cluster(ClusterClient):
         if folders.engines_live(self._about) is False:
             raise HpcganError(f"the engines ended at once: {self.cause() or _last_words(self.log())}")
         if folders.controller_lives(self._about) is False:
-            raise HpcganError(f"the controller has ended: {_last_words(self._controller_log())}")
+            raise HpcganError(f"the controller has ended: {_last_words(self._controller_said())}")
 
     def _queue_state(self) -> str:
         """How the job stands.
@@ -400,24 +385,17 @@ class Cluster(ClusterClient):
 
     # --- inside ------------------------------------------------------------------------------------
 
-    @property
-    def _failure_file(self) -> Path:
-        return self._folder / FAILURE
-
     def _note(self, **what: Any) -> None:
         """Have the folder know it."""
         self._about.update(what)
         folders.write(self._folder, self._about)
 
-    def _check_alive(self) -> None:
-        if len(self.client.ids) < self.size:
-            raise HpcganError(f"cluster {self.id}: its engines have ended ({self.cause() or 'no cause in its log'})")
+    @property
+    def _controller_log(self) -> Path:
+        return self._folder / "controller.log"
 
-    def _controller_log(self) -> str:
-        try:
-            return Path(self._cluster.controller.output_file).read_text(errors="replace")
-        except OSError:
-            return ""
+    def _controller_said(self) -> str:
+        return self._controller_log.read_text(errors="replace") if self._controller_log.exists() else ""
 
 
 def _check_seconds(name: str, value: float) -> None:
@@ -464,9 +442,6 @@ def _row(folder: Path) -> dict[str, Any]:
     going = "starting" if not ranks else "busy" if status.get("busy") else "ready"
     return {
         "id": folder.name, "where": where, "kind": about.get("kind"), "ranks": len(ranks) or about.get("n"),
-        "state": going if life == "lives" else life, "since": about.get("since"), "idle": _idle(status),
+        "state": going if life == "lives" else life, "since": about.get("since"),
+        "idle": f"{status['idle']} s" if "idle" in status else None,
     }  # fmt: skip
-
-
-def _idle(status: dict[str, Any]) -> str | None:
-    return f"{status['idle']} s" if "idle" in status else None

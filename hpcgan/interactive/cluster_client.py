@@ -12,7 +12,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
 from hpcgan.interactive.ipyparallel_cluster import connection_file, root_cause, within
 from hpcgan.interactive.rows import Rows
-from hpcgan.interactive.training import until
+from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 from hpcgan.system import failure
 
@@ -127,7 +127,8 @@ class ClusterClient:
 
     def log(self) -> str:
         """What the engines have printed."""
-        return newest_log(self._folder)
+        logs = sorted(self._folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
+        return logs[-1].read_text(errors="replace") if logs else ""
 
     def cause(self) -> str | None:
         """Why the engines failed, as they, or who has started them, have told; None as long as nobody has."""
@@ -167,11 +168,6 @@ class ClusterClient:
     def _keep_marking(self) -> None:
         while not self._closed.wait(MARK_EVERY) and self._folder.is_dir():
             self._mark()
-
-
-def newest_log(folder: Path) -> str:
-    logs = sorted(folder.glob("engines*.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1].read_text(errors="replace") if logs else ""
 
 
 def cause(folder: Path) -> str | None:

@@ -20,7 +20,7 @@ from traitlets import Float, Unicode
 from hpcgan.errors import HpcganError
 from hpcgan.interactive import folder as folders
 from hpcgan.launch.world import die_with_parent
-from hpcgan.system.files import write_atomic
+from hpcgan.system.files import version, write_atomic
 
 #: Seconds between two looks.
 EVERY = 2.0
@@ -40,7 +40,7 @@ class Controller(IPController):
         """Run until a signal, or until nobody needs it any more."""
         me = os.getpid()
         os.register_at_fork(after_in_child=lambda: _die_with(me))
-        self._used, self._seen = time.monotonic(), 0.0
+        self._used, self._seen = time.monotonic(), version(Path(self.folder) / "mark")
         self._told: tuple[float, object] = (0.0, None)
         self._about: folders.About = {}
         self._over = False
@@ -54,7 +54,7 @@ class Controller(IPController):
         place, now = Path(self.folder), time.monotonic()
         self._about = folders.read(place) or self._about
         # Whether the mark is another one than before: the file server's clock may be behind this one.
-        seen = _time_of(place / "mark")
+        seen = version(place / "mark")
         if self.hub.pending or seen != self._seen:
             self._used, self._seen = now, seen
         limit = self.idle if "ranks" in self._about else min(self.idle, STARTING)
@@ -88,13 +88,6 @@ class Controller(IPController):
             self.log.error("%s", error)
         self.terminate_children()
         self.loop.stop()
-
-
-def _time_of(file: Path) -> float:
-    try:
-        return os.stat(file).st_mtime
-    except OSError:
-        return 0.0
 
 
 def _die_with(parent: int) -> None:

@@ -15,12 +15,16 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 from hpcgan.launch.process import descendants
 from hpcgan.system import home
@@ -37,11 +41,6 @@ REMOVE_S = 5.0
 About = dict[str, Any]
 #: `unknown`: it runs on another host, of which nothing can be told from here.
 Life = Literal["lives", "dead", "lost", "unknown"]
-
-
-def never() -> bool:
-    """Whether to hurry: no."""
-    return False
 
 
 def clusters() -> Path:
@@ -72,6 +71,21 @@ def make(about: About) -> tuple[Path, About]:
         remove(folder)
         raise InputError(f"{folder}: cannot be made ({error.strerror}); HPCGAN_CLUSTERS names another place") from None
     return folder, about
+
+
+def start_process(module: str, arguments: Sequence[str], output: Path) -> dict[str, Any]:
+    """Start `python -m MODULE ARGUMENTS` in a session of its own, which prints into a file; its description."""
+    with open(output, "ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # Or it would stay as a zombie.
+    threading.Thread(target=process.wait, name="hpcgan-process", daemon=True).start()
+    return describe(process.pid)
 
 
 def describe(pid: int) -> dict[str, Any]:
@@ -161,10 +175,10 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return not folder.exists()
 
-    _until(gone, REMOVE_S, never, every=0.2)
+    until(gone, REMOVE_S, 0.2)
 
 
-def end_engines(about: Mapping[str, Any], hurry: Callable[[], bool] = never) -> None:
+def end_engines(about: Mapping[str, Any], hurry: Callable[[], bool] = lambda: False) -> None:
     """End engines, which write a checkpoint if they train; the hard way after a minute, or at once when hurried.
 
     Raises
@@ -179,7 +193,7 @@ def end_engines(about: Mapping[str, Any], hurry: Callable[[], bool] = never) -> 
         end_process(engines, STOP_S, hurry)
 
 
-def end_process(process: object, grace: float, hurry: Callable[[], bool] = never) -> None:
+def end_process(process: object, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
     """SIGTERM to a process, and SIGKILL to it and all that it has started if it is there after `grace` seconds.
 
     Parameters
@@ -191,11 +205,11 @@ def end_process(process: object, grace: float, hurry: Callable[[], bool] = never
         return
     pid = int(process["pid"])
     _send(pid, signal.SIGTERM)
-    if _until(lambda: not lives(process), grace, hurry):
+    if until(lambda: not lives(process), grace, 0.05, hurry):
         return
     for one in [*descendants(pid), pid]:
         _send(one, signal.SIGKILL)
-    _until(lambda: not lives(process), CONTROLLER_S, never)
+    until(lambda: not lives(process), CONTROLLER_S, 0.05)
 
 
 def _end_job(job: str, hurry: Callable[[], bool]) -> None:
@@ -206,23 +220,13 @@ def _end_job(job: str, hurry: Callable[[], bool]) -> None:
     status = slurm.job_state(job)
     if status is not None and status.state == "RUNNING" and not hurry():
         slurm.ask_to_stop(job)
-        _until(gone, STOP_S, hurry, every=0.5)
+        until(gone, STOP_S, 0.5, hurry)
     if not gone():
         slurm.cancel([job])
-        if not _until(gone, STOP_S, never, every=0.5):
+        if not until(gone, STOP_S, 0.5):
             raise HpcganError(f"job {job} is still there {STOP_S:.0f} s after it was cancelled: see 'squeue'")
 
 
 def _send(pid: int, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def _until(over: Callable[[], bool], seconds: float, hurry: Callable[[], bool], every: float = 0.05) -> bool:
-    """Whether it is over within that time; it is not waited for in a hurry."""
-    end = time.monotonic() + seconds
-    while not over():
-        if time.monotonic() > end or hurry():
-            return False
-        time.sleep(every)
-    return True

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.figure_process import FigureProcess
+from hpcgan.system.failure import in_one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,8 +83,7 @@ def badge(state: str) -> str:
 
 def first_line(error: Exception) -> str:
     """An error as one line."""
-    line = (str(error).splitlines() or [""])[0]
-    return line if isinstance(error, HpcganError) else f"{type(error).__name__}: {line}"
+    return str(error).partition("\n")[0] if isinstance(error, HpcganError) else in_one_line(error)
 
 
 def display_live(make: Callable[[], PanelT], display_plainly: Callable[[], None]) -> PanelT | None:

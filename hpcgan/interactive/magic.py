@@ -28,7 +28,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive.cluster import Cluster
-from hpcgan.interactive.launchers import DECIDED, ENGINES, UNHEEDED
+from hpcgan.interactive.engine_set import DECIDED, ENGINES, UNHEEDED
 from hpcgan.interactive.training import attach
 from hpcgan.system.parser import Parser
 
@@ -36,13 +36,6 @@ from hpcgan.system.parser import Parser
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"%hpcgan: {message}; see {self.prog} --help")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise _Told
-
-
-class _Told(Exception):
-    """The help was shown."""
 
 
 @magics_class
@@ -61,7 +54,7 @@ class HpcganMagics(Magics):
         try:
             args = _parser().parse_args(_words(line) or ["--help"])
             return getattr(self, f"_{args.do}")(args)
-        except _Told:
+        except SystemExit:  # the help was shown
             return None
         except HpcganError as error:
             self._failed, self._before = error, getattr(sys, "last_value", None)

@@ -17,7 +17,8 @@ from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganErr
 from hpcgan.interactive import ranks
 from hpcgan.interactive.cluster_client import SETTLE, ClusterClient
 from hpcgan.interactive.ipyparallel_cluster import root_cause
-from hpcgan.interactive.training import RESTS, Training, attach, until
+from hpcgan.interactive.training import RESTS, Training, attach
+from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state, attempts_made
 from hpcgan.system.files import warn

@@ -22,16 +22,18 @@ from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
-from hpcgan.interactive.training import Training, until
+from hpcgan.interactive.training import Training
+from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import held_by
-from hpcgan.sweep import commands, views
+from hpcgan.sweep import commands
+from hpcgan.sweep import report as reports
 from hpcgan.sweep import study as studies
-from hpcgan.sweep.report import columns
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.sweep.table import TableReader
 from hpcgan.system import failure
+from hpcgan.system.files import version
 
 if TYPE_CHECKING:
     import pandas
@@ -165,7 +167,7 @@ class Sweep:
         InputError
             pandas is not installed.
         """
-        table: pandas.DataFrame = import_pandas().DataFrame(columns(self._reader.read()))
+        table: pandas.DataFrame = import_pandas().DataFrame(reports.columns(self._reader.read()))
         return table
 
     def wait(self, timeout: float | None = None, every: float = 0.5) -> str:
@@ -258,7 +260,7 @@ class Sweep:
         InputError
             It cannot be written.
         """
-        return views.report(self.path)[-1]
+        return reports.write(self._reader.read())[-1]
 
 
 def _start(command: Sequence[str], study: StudyDirectory) -> None:
@@ -269,11 +271,11 @@ def _start(command: Sequence[str], study: StudyDirectory) -> None:
     InputError, HpcganError
         It has ended before that, and has told why.
     """
-    run, goal_before = RunDirectory(study.path), _version(study.goal_file)
+    run, goal_before = RunDirectory(study.path), version(study.goal_file)
 
     def at_work() -> bool:
         """It has the study, and has written how much is to be done: from here on nothing is refused any more."""
-        return _version(study.goal_file) != goal_before and held_by(run, process.pid)
+        return version(study.goal_file) != goal_before and held_by(run, process.pid)
 
     with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:
         failure_file, output = Path(folder) / "failure.json", Path(folder) / "output"
@@ -302,12 +304,3 @@ def _start(command: Sequence[str], study: StudyDirectory) -> None:
     if process.returncode == EXIT_BAD_INPUT:
         raise InputError(text)
     raise HpcganError(f"{text} (exit code {process.returncode})")
-
-
-def _version(file: Path) -> tuple[int, int] | None:
-    """What tells a file from one that replaces it; None if there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

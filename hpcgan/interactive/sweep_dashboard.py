@@ -86,13 +86,11 @@ class SweepDashboard(LivePanel):
     # --- looking -----------------------------------------------------------------------------------
 
     def _look(self) -> float | None:
-        state, table = (
-            commands.state(self._path),
-            self._reader.read(),
-        )  # in this order: the end of a sweep is in the table
+        state, table = commands.state(self._path), self._reader.read()  # in this order: its end is in the table
         going = state == "running" or any(row.state == "running" for row in table.rows)
         standings = ranking(table.rows)
-        self.header.value = _header(state, views.head_lines(table, standings))
+        lines = [html.escape(line) for line in views.head_lines(table, standings)]
+        self.header.value = f"{badge(state)} &ensp; {'<br>'.join(lines)}"
         self.trials.value = _trials(table, standings)
         self.prune.disabled = self.number.disabled = self.stop.disabled = not going
         scores = tuple((row.number, row.state, row.score) for row in table.searched() if row.score is not None)
@@ -110,11 +108,6 @@ class SweepDashboard(LivePanel):
     def _stop(self) -> None:
         if self._try(lambda: commands.stop(self._reader)):
             self._say("asked to stop: all trials write checkpoints")
-
-
-def _header(state: str, lines: list[str]) -> str:
-    first, *rest = (html.escape(line) for line in lines)
-    return f"{badge(state)} &ensp; {first}<br>" + "<br>".join(rest)
 
 
 def _trials(table: Table, standings: list[Standing]) -> str:

@@ -6,9 +6,6 @@ batch job or not at all, and a kernel that is restarted attaches again and has l
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +15,7 @@ from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.training_dashboard import TrainingDashboard
+from hpcgan.interactive.waiting import until
 from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
 from hpcgan.runs import records
@@ -32,16 +30,6 @@ if TYPE_CHECKING:
 
 #: How a training stands when nobody works on it.
 RESTS = ("done", "pruned", "stopped", "interrupted", "failed", "lost")
-
-
-def until(over: Callable[[], bool], timeout: float | None, every: float) -> bool:
-    """Look every so many seconds whether something is over; False if it is not after `timeout` seconds."""
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while not over():
-        if time.monotonic() > end:
-            return False
-        time.sleep(every)
-    return True
 
 
 def attach(run: Path | str) -> Training:

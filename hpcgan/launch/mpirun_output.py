@@ -58,18 +58,6 @@ class BannerFilter:
         return b"" if hide else block
 
 
-def copy_without_banner(source: IO[bytes], target: int, deaths: Deaths) -> None:
-    """As `copy`, without the banners; `deaths` hears all of it."""
-    banner = BannerFilter()
-    with source:
-        while True:
-            data = os.read(source.fileno(), 65536)
-            deaths.feed(data)
-            streams.write(target, banner.feed(data) if data else banner.finish())
-            if not data:
-                return
-
-
 class Deaths:
     """Which ranks were killed, as mpirun or srun tell the people: there is no other way to hear it from them."""
 
@@ -103,11 +91,17 @@ class Deaths:
         return None if step is None else step[1].decode(errors="replace").strip()
 
 
-def copy(source: IO[bytes], target: int) -> None:
+def copy(source: IO[bytes], target: int, deaths: Deaths | None = None) -> None:
     """Copy what a process prints to a standard stream of this one; if that is gone, the process does not notice.
 
-    Some launchers end their ranks where they cannot write, others keep silent about it.
+    Some launchers end their ranks where they cannot write, others keep silent about it. With `deaths`, mpirun's banners
+    are left out, and `deaths` hears all of it.
     """
+    banner = BannerFilter()
     with source:
         while data := os.read(source.fileno(), 65536):
+            if deaths is not None:
+                deaths.feed(data)
+                data = banner.feed(data)
             streams.write(target, data)
+        streams.write(target, banner.finish())

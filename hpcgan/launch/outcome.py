@@ -16,6 +16,7 @@ from hpcgan.launch.launcher import Record, launch
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempts_made
 from hpcgan.runs.records import End, read
+from hpcgan.system.files import version
 
 
 def end_after(run: RunDirectory, attempt: int) -> End | None:
@@ -64,18 +65,9 @@ def launch_writing(argv: Sequence[str], file: Path, ranks: int, **options: Any) 
     int
         As `launch`, but 0 only if the file was written.
     """
-    before = _identity(file)
+    before = version(file)
 
     def recorded() -> int | None:
-        return EXIT_DONE if _identity(file) not in (None, before) else None
+        return EXIT_DONE if version(file) not in (None, before) else None
 
     return launch(argv, ranks, record=Record(recorded, f"{file} was not written"), **options)
-
-
-def _identity(file: Path) -> tuple[int, int, int] | None:
-    """What tells a file from one that replaces it."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

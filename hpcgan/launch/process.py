@@ -27,7 +27,7 @@ from types import FrameType
 from typing import IO, Any
 
 from hpcgan.errors import HpcganError
-from hpcgan.launch.mpirun_output import Deaths, copy, copy_without_banner
+from hpcgan.launch.mpirun_output import Deaths, copy
 from hpcgan.launch.world import set_parent_death_signal
 
 #: Seconds that ranks get after a request to stop before the launcher is told to end them.
@@ -117,15 +117,11 @@ class Job:
             restore_signals=False,
             preexec_fn=in_child,
         )
-        self._copying: list[threading.Thread] = []
         self._deaths = Deaths()
-        for stream, copying, arguments in (
-            (self.process.stdout if stdout is None else None, copy, (1,)),
-            (self.process.stderr if stderr is None else None, copy_without_banner, (2, self._deaths)),
-        ):
-            if stream is not None:
-                self._copying.append(threading.Thread(target=copying, args=(stream, *arguments), daemon=True))
-                self._copying[-1].start()
+        pipes = ((self.process.stdout, 1, None), (self.process.stderr, 2, self._deaths))
+        self._copying = [threading.Thread(target=copy, args=pipe, daemon=True) for pipe in pipes if pipe[0] is not None]
+        for thread in self._copying:
+            thread.start()
 
     def death(self) -> str | None:
         """What the launcher has told of ranks that were killed, to this process or into a file."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
@@ -38,24 +39,37 @@ class RunStatus:
         Its Slurm job that lives, else its last one.
     reason : str
         Why it waits, or where it runs.
-    epoch, epochs : int
-        Done and wanted.
-    score, best : float or None
-        Of the last epoch, and the lowest.
-    limit_left_s, training_left_s : float or None
-        Seconds to the job's time limit, and the training's own estimate.
+    limit_left_s : float or None
+        Seconds to the job's time limit.
+    epochs : int
+        Wanted.
+    last : Epoch or None
+        The last epoch that is done.
     """
 
     run: str
     state: str
     job: str | None
     reason: str
-    epoch: int
-    epochs: int
-    score: float | None
-    best: float | None
     limit_left_s: float | None
-    training_left_s: float | None
+    epochs: int
+    last: Epoch | None
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain values; of the training `epoch`, `score`, the lowest one, and its own estimate of time."""
+        last, epoch = self.last, 0 if self.last is None else self.last.epoch
+        return {
+            "run": self.run,
+            "state": self.state,
+            "job": self.job,
+            "reason": self.reason,
+            "epoch": epoch,
+            "epochs": self.epochs,
+            "score": None if last is None else last.total,
+            "best": None if last is None or last.best is None else last.best.score,
+            "limit_left_s": self.limit_left_s,
+            "training_left_s": training_left(last, self.epochs - epoch) if last and self.epochs > epoch else None,
+        }
 
 
 def list_runs(folder: Path) -> list[RunStatus]:
@@ -261,24 +275,11 @@ class Shares:
 
 def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.QueueEntry] | None) -> RunStatus:
     epochs = records.read(run.metrics_file, Epoch)
-    last = epochs[-1] if epochs else None
-    whole = wanted_epochs(run)
-    epoch = 0 if last is None else last.epoch
     entry = _newest_living(jobs, queued or {})
     job = entry.job if entry else next(reversed(jobs), None)
     state, reason = (entry.state.lower(), entry.reason) if entry else _state_of_no_job(run, job, queued is not None)
-    return RunStatus(
-        run=str(run.path),
-        state=state,
-        job=job,
-        reason=reason,
-        epoch=epoch,
-        epochs=whole,
-        score=None if last is None else last.total,
-        best=None if last is None or last.best is None else last.best.score,
-        limit_left_s=entry.seconds_left if entry else None,
-        training_left_s=training_left(last, whole - epoch) if last is not None and whole > epoch else None,
-    )
+    limit_left = entry.seconds_left if entry else None
+    return RunStatus(str(run.path), state, job, reason, limit_left, wanted_epochs(run), epochs[-1] if epochs else None)
 
 
 def _state_of_no_job(run: RunDirectory, job: str | None, answered: bool) -> tuple[str, str]:
@@ -318,25 +319,12 @@ COLUMNS = ("run", "job", "state", "epoch", "score", "best", "to limit", "to end"
 
 def print_statuses(statuses: list[RunStatus]) -> None:
     """Print for people."""
-    cells = [
-        [
-            s.run,
-            s.job or "",
-            s.state,
-            f"{s.epoch}/{s.epochs}",
-            _number(s.score),
-            _number(s.best),
-            clock(s.limit_left_s),
-            clock(s.training_left_s),
-            s.reason,
-        ]
-        for s in statuses
-    ]
+    cells = []
+    for s in (status.plain() for status in statuses):
+        scores = ("" if s[name] is None else f"{s[name]:.2f}" for name in ("score", "best"))
+        left = (clock(s[name]) for name in ("limit_left_s", "training_left_s"))
+        cells.append([s["run"], s["job"] or "", s["state"], f"{s['epoch']}/{s['epochs']}", *scores, *left, s["reason"]])
     print_table(COLUMNS, cells, left=("run", "state", "where or why"))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def clock(seconds: float | None) -> str:

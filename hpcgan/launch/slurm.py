@@ -29,18 +29,8 @@ from hpcgan.system.allocation import outside
 TIMEOUT = 60.0
 #: States of a job that may still run, or run again.
 UNFINISHED = (
-    "PENDING",
-    "CONFIGURING",
-    "RUNNING",
-    "SUSPENDED",
-    "STOPPED",
-    "SIGNALING",
-    "STAGE_OUT",
-    "RESIZING",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "REQUEUE_FED",
-    "SPECIAL_EXIT",
+    *("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"),
+    *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"),
 )
 #: States of a job of which something is still there.
 PRESENT = (*UNFINISHED, "COMPLETING")
@@ -49,17 +39,8 @@ SITE = Path("slurm/site.sh")
 
 # Reasons for which every job waits now and then.
 _ITS_TURN = (
-    "Priority",
-    "Resources",
-    "BeginTime",
-    "Dependency",
-    "JobHeldUser",
-    "Cleaning",
-    "Licenses",
-    "Reservation",
-    "JobArrayTaskLimit",
-    "QOSMaxJobsPerUserLimit",
-    "AssocMaxJobsLimit",
+    *("Priority", "Resources", "BeginTime", "Dependency", "JobHeldUser", "Cleaning", "Licenses", "Reservation"),
+    *("JobArrayTaskLimit", "QOSMaxJobsPerUserLimit", "AssocMaxJobsLimit"),
 )
 
 #: Seconds by which Slurm may signal a job early.

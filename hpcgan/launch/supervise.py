@@ -11,11 +11,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from hpcgan.config import JobSection
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError
 from hpcgan.launch import slurm
 from hpcgan.launch.process import STOP_SIGNALS, Requests, handling
+from hpcgan.launch.run_status import Shares
+from hpcgan.runs import checkpoint
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import attempt_state
 from hpcgan.system.allocation import CurrentJob
 
 #: Seconds before the first retry, more before each one after it: what was wrong may pass.
@@ -37,65 +42,60 @@ class Supervisor:
     start : callable
         Runs the ranks to their end; their exit code. Takes SIGTERM, SIGINT, SIGUSR1 and SIGHUP for a request to
         stop with a checkpoint, and keeps it in the `Requests` it is given (`hpcgan.launch.launcher.launch`).
-    progress : callable
-        A number that grows with each checkpoint.
-    stopped : callable
-        Whether a command has ended the run, which then is not to go on.
-    hopeless : callable
-        Why it makes no sense to queue again, if it does not; asked once, when the ranks were stopped by Slurm.
-    retries : int
-        Failures in a row without progress that are tried again.
-    requeues : int
-        How often the job may go back into the queue.
+    run : RunDirectory
+        What the ranks train.
+    limits : JobSection
+        `retries`: failures in a row without a new checkpoint that are tried again; `requeues`: how often the job may
+        go back into the queue.
     job : CurrentJob or None
         The Slurm job this is the batch script of.
+    report : callable
+        Takes a line for the log.
     """
 
     start: Callable[[Requests], int]
-    progress: Callable[[], int]
-    stopped: Callable[[], bool] = lambda: False
-    hopeless: Callable[[], str | None] = lambda: None
-    retries: int = 3
-    requeues: int = 100
+    run: RunDirectory
+    limits: JobSection
     job: CurrentJob | None = None
-    report: Callable[[str], None] = field(default=lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True))
-    backoff: float = BACKOFF
-    patience: float = PATIENCE
+    report: Callable[[str], None] = lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True)
 
-    def run(self) -> int:
+    def supervise(self) -> int:
         """Until there is nothing left to do here; the exit code."""
-        if self.job is not None and self.job.restarts > self.requeues:
+        self._shares = None if self.job is None else Shares(self.run, self.job.id)
+        if self.job is not None and self.job.restarts > self.limits.requeues:
             self.report(
                 f"error: Slurm has restarted job {self.job.id} {self.job.restarts} times, more than --requeues "
-                f"{self.requeues}: giving up; the last checkpoint stays, submit again to go on"
+                f"{self.limits.requeues}: giving up; the last checkpoint stays, submit again to go on"
             )
             return EXIT_FAILED
         requests = Requests(self.report)
         with handling(STOP_SIGNALS, requests.ask):
-            return self._run(requests)
+            return self._supervise(requests)
 
-    def _run(self, requests: Requests) -> int:
+    def _supervise(self, requests: Requests) -> int:
         failures = 0
         while True:
-            before = self.progress()
+            before = checkpoint.newest_step(self.run.checkpoints)
             code = self.start(requests)
-            if code in (EXIT_DONE, EXIT_BAD_INPUT) or (code == EXIT_INTERRUPTED and self.stopped()):
+            if code in (EXIT_DONE, EXIT_BAD_INPUT) or (
+                code == EXIT_INTERRUPTED and attempt_state(self.run) == "stopped"  # by a command, which ends the run
+            ):
                 return code
             # What counts is whether this process was asked to stop. An exit code does not tell: when a rank is
             # lost, Slurm ends the others by SIGTERM, and that is what srun reports.
             if code == EXIT_INTERRUPTED or requests.pending():
                 return code if requests.hurry else self._later(code)
-            failures = 1 if self.progress() > before else failures + 1
-            if failures > self.retries:
+            failures = 1 if checkpoint.newest_step(self.run.checkpoints) > before else failures + 1
+            if failures > self.limits.retries:
                 self.report(
                     f"error: giving up after {failures} failure{'s' * (failures > 1)} in a row without a new "
                     f"checkpoint (exit code {code}, cause above)"
                 )
                 return EXIT_FAILED
-            wait = min(self.backoff * failures, LONGEST_BACKOFF)
+            wait = min(BACKOFF * failures, LONGEST_BACKOFF)
             self.report(
                 f"the ranks failed with exit code {code}; trying again in {wait:.0f} s "
-                f"({failures} of {self.retries} without a new checkpoint)"
+                f"({failures} of {self.limits.retries} without a new checkpoint)"
             )
             end = time.monotonic() + wait
             while time.monotonic() < end:
@@ -108,13 +108,13 @@ class Supervisor:
         job = self.job
         if job is None:
             return code
-        if job.restarts >= self.requeues:
+        if job.restarts >= self.limits.requeues:
             self.report(
-                f"job {job.id} was queued {job.restarts} times (--requeues {self.requeues}): "
+                f"job {job.id} was queued {job.restarts} times (--requeues {self.limits.requeues}): "
                 "stopping here, submit again to go on"
             )
             return EXIT_INTERRUPTED
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + PATIENCE
         requested = False
         while True:
             try:
@@ -127,7 +127,7 @@ class Supervisor:
                     return EXIT_INTERRUPTED
                 if state.state != "PREEMPTED" and not requested:
                     requested = True
-                    if (reason := self.hopeless()) is not None:
+                    if self._shares is not None and (reason := self._shares.hopeless()) is not None:
                         self.report(f"error: {reason}")
                         return EXIT_FAILED
                 slurm.requeue(job.id)
@@ -136,7 +136,7 @@ class Supervisor:
                 if time.monotonic() > end:
                     self.report(f"error: cannot queue again ({error}); submit again to go on")
                     return EXIT_INTERRUPTED
-                time.sleep(self.patience / 15)
+                time.sleep(PATIENCE / 15)
         self.report(f"checkpoint written; job {job.id} is back in the queue")
         # Slurm ends this process. To leave by itself would end the job before it is queued.
         time.sleep(REQUEUE_TIMEOUT)

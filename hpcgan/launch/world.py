@@ -13,8 +13,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.system.allocation import current_job, in_step, task_counts
@@ -42,22 +42,12 @@ class World:
 
 
 # (size, rank, local rank, local size), in the order in which they are believed.
-_MPIRUN = (
-    (
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
-    (
-        "MV2_COMM_WORLD_SIZE",
-        "MV2_COMM_WORLD_RANK",
-        "MV2_COMM_WORLD_LOCAL_RANK",
-        "MV2_COMM_WORLD_LOCAL_SIZE",
-    ),
-)
+_MPIRUN = [
+    [f"{mpi}_COMM_WORLD_{part}" for part in ("SIZE", "RANK", "LOCAL_RANK", "LOCAL_SIZE")] for mpi in ("OMPI", "MV2")
+]
 # MPICH and Intel MPI; Slurm's pmi2 plugin sets the first two as well.
 _PMI = ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
+_SRUN = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "")
 
 
 def expected_world(env: Mapping[str, str]) -> World | None:
@@ -80,13 +70,12 @@ def expected_world(env: Mapping[str, str]) -> World | None:
     """
     for names in _MPIRUN:
         if names[0] in env:
-            return _world(env, *names, launcher="mpirun")
+            return _world(env, names, "mpirun")
     step = in_step(env)
     if _PMI[0] in env and not step:
-        return _world(env, *_PMI, launcher="mpirun")
+        return _world(env, _PMI, "mpirun")
     if step:
-        world = _world(env, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", None, launcher="srun")
-        return World(world.size, world.rank, world.local_rank, _slurm_local_size(env), "srun")
+        return replace(_world(env, _SRUN, "srun"), local_size=_slurm_local_size(env))
     return None
 
 
@@ -228,22 +217,15 @@ def stdout_is_terminal(env: Mapping[str, str] | None = None) -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def _world(
-    env: Mapping[str, str],
-    size_name: str,
-    rank_name: str,
-    local_rank_name: str,
-    local_size_name: str | None,
-    launcher: str,
-) -> World:
-    size = _number(env, size_name)
-    rank = _number(env, rank_name)
+def _world(env: Mapping[str, str], names: Sequence[str], launcher: str) -> World:
+    size_name, rank_name, *of_node = names
+    size, rank = _number(env, size_name), _number(env, rank_name)
     if size is None or rank is None:
         raise HpcganError(f"{size_name} is set without {rank_name}: the environment of {launcher} is incomplete")
     if not 0 <= rank < size:
         raise HpcganError(f"{rank_name}={rank} does not fit {size_name}={size}: start from a clean shell")
-    local_size = _number(env, local_size_name) if local_size_name else None
-    return World(size, rank, _number(env, local_rank_name), local_size, launcher)
+    local_rank, local_size = (_number(env, name) for name in of_node)
+    return World(size, rank, local_rank, local_size, launcher)
 
 
 def _number(env: Mapping[str, str], name: str) -> int | None:

@@ -53,13 +53,34 @@ class Record:
     time: float = 0.0
 
 
+@dataclass(frozen=True)
+class NodeCopy:
+    """The copy of the data on a node's own storage (`data.stage`), and what it cost.
+
+    Attributes
+    ----------
+    node : str
+    folder : str
+    copied_bytes : int
+        0 where the copy was there already.
+    seconds : float
+        Until it was whole, the waiting for others included.
+    """
+
+    node: str
+    folder: str
+    copied_bytes: int
+    seconds: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start(Record):
-    """An attempt begins at a step, on so many ranks, with so many samples seen."""
+    """An attempt begins at a step, on so many ranks, with so many samples seen; `copies` of the data are read."""
 
     kind: Literal["start"] = "start"
     ranks: int = 1
     samples: int = 0
+    copies: tuple[NodeCopy, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

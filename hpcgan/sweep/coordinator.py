@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hpcgan.config import SweepSection
-from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, Interrupted
+from hpcgan.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.launch.process import GRACE, Requests
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep import optuna_study, pruning
-from hpcgan.sweep.executors.base import Executor
-from hpcgan.sweep.search import OWN_SAMPLERS, hand_out, known_params, repeat_seed, trial_seed
-from hpcgan.sweep.space import Space
+from hpcgan.sweep.executors import Executor
+from hpcgan.sweep.space import OWN_SAMPLERS, Space
 from hpcgan.sweep.statistics import Standing, ranking
 from hpcgan.sweep.store import Assignment, Result, StudyDirectory
 from hpcgan.sweep.table import TableReader
-from hpcgan.sweep.trial import failure_file, standing
+from hpcgan.sweep.trial import failure_file, progress
 from hpcgan.system import failure
 
 #: The longest wait before a lost trial is started again, seconds.
@@ -35,11 +33,15 @@ FRUITLESS = 3
 
 
 @dataclass
-class _OpenTrial:
-    """What the coordinator remembers of a trial that has not ended.
+class _Trial:
+    """What the coordinator knows of a trial.
 
     Attributes
     ----------
+    assignment : Assignment
+    result : Result or None
+    runs : "here", "elsewhere" or None
+        With this coordinator's executor, or with somebody else; None: it waits, or has ended.
     not_before : float
         When it may be started again, on this process's clock.
     stops : int
@@ -48,15 +50,23 @@ class _OpenTrial:
         Of its newest checkpoint when it was stopped last.
     judged : int
         Epochs that the pruner has seen.
-    elsewhere : bool
-        Somebody runs it who is not this coordinator's executor.
     """
 
+    assignment: Assignment
+    result: Result | None = None
+    runs: Literal["here", "elsewhere"] | None = None
     not_before: float = 0.0
     stops: int = 0
     step: int = -1
     judged: int = 0
-    elsewhere: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.assignment.number
+
+    @property
+    def ended(self) -> bool:
+        return self.assignment.has_ended(self.result)
 
 
 class Coordinator:
@@ -102,10 +112,7 @@ class Coordinator:
         self.requests, self.report, self.check = requests, report, check
         self._reader = TableReader(study.path)
         self.description = self._reader.description
-        self._assignments: dict[int, Assignment] = {}
-        self._results: dict[int, Result] = {}
-        self._open: dict[int, _OpenTrial] = {}
-        self._flying: set[int] = set()
+        self._trials: dict[int, _Trial] = {}
         self._sizes: dict[int, int] = {}  # of metrics when they were last looked at
         self._started = False
 
@@ -120,9 +127,8 @@ class Coordinator:
             The study's directory cannot be written, or belongs to another coordinator by now.
         """
         self._read()
-        count = sum(1 for n in self._results if self._assignments[n].repeat_of is None)
-        if self._assignments:
-            self.report(f"{count} of {self._wanted} trials have ended before")
+        if self._trials:
+            self.report(f"{self._done} of {self._wanted} trials have ended before")
         while not self.requests.pending():
             self.check()
             self._heed()
@@ -131,7 +137,7 @@ class Coordinator:
             if self.requests.pending():
                 break
             self._hand_in()
-            if not self._open and not self._next_phase():
+            if not self._open() and not self._next_phase():
                 return EXIT_DONE if self._best() else EXIT_FAILED  # not one trial is complete
             self._pause(self.executor.every)
         self._stop()
@@ -143,73 +149,77 @@ class Coordinator:
         """Take up what an earlier coordinator has left."""
         for number in self.study.numbers():
             assignment = self.study.assignment(number)
-            if assignment is None:  # its directory was made, and nothing said of it
-                continue
-            self._assignments[number] = assignment
-            if (result := self.study.result(number)) is not None:
-                self._results[number] = result
-            if not self._ended(number):
-                self._open[number] = _OpenTrial()
-        self._flying = self.executor.in_flight() & set(self._open)
-        for number in self._open:
-            if attempt_state(self.study.runner(number)) == "running":
-                self._open[number].elsewhere = number not in self._flying
-                self._flying.add(number)
-        if self._flying:
-            self.report(f"still running: {_numbers(self._flying)}")
+            if assignment is not None:  # else its directory was made, and nothing said of it
+                self._trials[number] = _Trial(assignment, self.study.result(number))
+        queued = self.executor.in_flight()
+        for trial in self._open():
+            if trial.number in queued:
+                trial.runs = "here"
+            elif attempt_state(self.study.runner(trial.number)) == "running":
+                trial.runs = "elsewhere"
+        if flying := self._flying():
+            self.report(f"still running: {_names(flying)}")
 
-    def _ended(self, number: int) -> bool:
-        """Whether nothing is left to do of a trial."""
-        result = self._results.get(number)
-        return result is not None and (result.tested or not self._assignments[number].test)
+    def _open(self) -> list[_Trial]:
+        """Trials of which something is left to do, by number."""
+        return [trial for _, trial in sorted(self._trials.items()) if not trial.ended]
 
-    def _begin(self, params: dict[str, Any], seed: int, **fields: Any) -> Assignment:
+    def _flying(self) -> list[_Trial]:
+        """Those that run, or are in a queue."""
+        return [trial for trial in self._open() if trial.runs is not None]
+
+    def _begin(self, params: Mapping[str, Any], seed: int, index: int | None, **fields: Any) -> _Trial:
         """A new trial; its number is the first that is free, so that one whose directory was deleted comes back."""
-        number = _free(self._assignments)
-        assignment = Assignment(number, params, seed, **fields)
-        hand_out(self.study, self.space, assignment)
-        self._assignments[number], self._open[number] = assignment, _OpenTrial()
-        self._look(number)  # one that the configuration refuses has its result by now
-        return assignment
+        number = _free(self._trials)
+        assignment = Assignment(number=number, params=params, seed=seed, index=index, **fields)
+        run, refusal = self.study.trial(number), None
+        try:
+            run.create(self.space.config(params, seed))
+        except InputError as error:  # values that do not go together, which a sampler cannot know
+            run.path.mkdir(parents=True, exist_ok=True)
+            refusal = str(error)
+        self.study.write_assignment(assignment)  # last, so that who finds that finds all
+        if refusal is not None:
+            self.study.write_result(assignment.result("failed", refusal))
+        trial = self._trials[number] = _Trial(assignment)
+        self._look(trial)
+        return trial
 
     # --- what has ended ------------------------------------------------------------------------------
 
     def _harvest(self) -> None:
         """Find out which trials are done, and which are lost."""
         for number, code in self.executor.poll().items():
-            if number in self._flying and not self._look(number):
-                self._came_back(number, code)
-        for number in sorted(self._flying):
-            if not self._open[number].elsewhere or attempt_state(self.study.runner(number)) == "running":
+            trial = self._trials.get(number)
+            if trial is not None and trial.runs is not None and not self._look(trial):
+                self._came_back(trial, code)
+        for trial in self._flying():
+            if trial.runs == "here" or attempt_state(self.study.runner(trial.number)) == "running":
                 continue
-            if not self._look(number):
-                self._came_back(number, None)
+            if not self._look(trial):
+                self._came_back(trial, None)
 
-    def _look(self, number: int) -> bool:
+    def _look(self, trial: _Trial) -> bool:
         """Whether a trial has come to its end, which is then told."""
-        result = self.study.result(number)
+        result = self.study.result(trial.number)
         if result is None:
             return False
-        new = number not in self._results
-        self._results[number] = result
-        if new:
+        known, trial.result = trial.result, result
+        if known is None:
             self.report(self._line(result))
-        if self._ended(number):
-            self._flying.discard(number)
-            self._open.pop(number, None)
-            return True
-        return False
+        if trial.ended:
+            trial.runs = None
+        return trial.ended
 
-    def _came_back(self, number: int, code: int | None) -> None:
+    def _came_back(self, trial: _Trial, code: int | None) -> None:
         """A trial's process has ended, and there is no result."""
-        trial, state = self._open[number], attempt_state(self.study.runner(number))
+        number, state = trial.number, attempt_state(self.study.runner(trial.number))
         if state == "running":  # by somebody else, who was there first: see how that ends
-            trial.elsewhere = True
+            trial.runs = "elsewhere"
             return
-        if self._look(number):  # by then
+        if self._look(trial):  # by then
             return
-        trial.elsewhere = False
-        self._flying.discard(number)
+        trial.runs = None
         self._heed()
         if self.requests.pending():  # that is why
             return
@@ -220,8 +230,8 @@ class Coordinator:
             if trial.stops < FRUITLESS:
                 self.report(f"trial {number} was stopped: it is started again")
                 return
-        lost = self._assignments[number].lost + 1
-        self._assign(replace(self._assignments[number], lost=lost))
+        lost = trial.assignment.lost + 1
+        self._assign(trial, lost=lost)
         reason = failure.read(failure_file(self.study, number))
         why = f"exit code {code}" if code is not None else "its process is gone"
         why += f": {reason}" if reason is not None else ""
@@ -229,25 +239,22 @@ class Coordinator:
             trial.not_before = time.monotonic() + min(self.backoff * lost, LONGEST_BACKOFF)
             self.report(f"trial {number} was lost ({why}); {lost} of {self.plan.retries} retries")
             return
-        self._give_up(number, f"lost {lost} times, the last time with {why}")
+        self._give_up(trial, f"lost {lost} times, the last time with {why}")
 
-    def _give_up(self, number: int, reason: str) -> None:
+    def _give_up(self, trial: _Trial, reason: str) -> None:
         """Record a trial that cannot be brought to an end as failed."""
-        if (result := self._results.get(number)) is not None:  # trained, but it could not be scored on test events
-            self.study.write_result(replace(result, extra={**result.extra, "test_failed": reason}))
+        if trial.result is not None:  # trained, but it could not be scored on test events
+            self.study.write_result(replace(trial.result, test_failed=reason))
         else:
-            score, epoch, epochs = standing(self.study, number)
-            assignment = self._assignments[number]
-            self.study.write_result(
-                assignment.result(assignment.lost, "failed", reason, score=score, epoch=epoch, epochs=epochs)
-            )
-        self._assign(replace(self._assignments[number], lost=0))  # who deletes the result has it tried anew
-        self._look(number)
+            reached = {"attempts": trial.assignment.lost, **progress(self.study, trial.number)}
+            self.study.write_result(trial.assignment.result("failed", reason, **reached))
+        self._assign(trial, lost=0)  # who deletes the result has it tried anew
+        self._look(trial)
 
-    def _assign(self, assignment: Assignment) -> None:
+    def _assign(self, trial: _Trial, **changes: Any) -> None:
         """Say something else of a trial."""
-        self._assignments[assignment.number] = assignment
-        self.study.write_assignment(assignment)
+        trial.assignment = replace(trial.assignment, **changes)
+        self.study.write_assignment(trial.assignment)
 
     # --- pruning -------------------------------------------------------------------------------------
 
@@ -255,16 +262,18 @@ class Coordinator:
         """Judge trials by their new epochs."""
         if self.description.pruner == "none":
             return
-        judged = [n for n in sorted(self._flying) if self._assignments[n].repeat_of is None]
-        sizes = {number: _size(self.study.trial(number).metrics_file) for number in judged}
+        judged = {trial.number: trial for trial in self._flying() if trial.assignment.repeat_of is None}
+        files = {number: self.study.trial(number).metrics_file for number in judged}
+        sizes = {number: file.stat().st_size for number, file in files.items() if file.exists()}
         if sizes == self._sizes:
             return
         self._sizes, rows = sizes, self._reader.read().rows
         for row in (row for row in rows if row.number in judged and row.curve):
             if self.study.trial(row.number).verdict_file.exists():
                 continue
-            reason = pruning.verdict(self.description.pruner, row, rows, self._open[row.number].judged)
-            self._open[row.number].judged = row.epochs
+            trial = judged[row.number]
+            reason = pruning.verdict(self.description.pruner, row, rows, trial.judged)
+            trial.judged = row.epochs
             if reason is not None and self.study.write_verdict(row.number, reason, row.epochs):
                 self.report(f"trial {row.number} shall end: {reason}")
 
@@ -272,51 +281,49 @@ class Coordinator:
 
     def _hand_in(self) -> None:
         """Start what waits, and ask for new trials while there is room."""
-        waiting = [n for n in sorted(self._open) if n not in self._flying]
+        waiting = [trial for trial in self._open() if trial.runs is None]
         own = self.description.sampler in OWN_SAMPLERS
-        indices = {a.index for a in self._assignments.values()}
+        indices = {trial.assignment.index for trial in self._trials.values()}
         while (index := _free(indices)) < self._wanted and self._room(len(waiting), own) > 0:
-            assignment = self._search(index)
+            trial = self._search(index)
             indices.add(index)
-            if assignment.number in self._open:
-                waiting.append(assignment.number)
+            if not trial.ended:
+                waiting.append(trial)
             if not own and self.requests.pending():
                 break
         now = time.monotonic()
-        ready = [n for n in waiting if self._open[n].not_before <= now]
+        ready = [trial for trial in waiting if trial.not_before <= now]
         if not self.executor.queues:
-            ready = ready[: max(0, self.executor.concurrency - len(self._flying))]
+            ready = ready[: max(0, self.executor.concurrency - len(self._flying()))]
         if not ready:
             return
         try:
-            self.executor.start(ready)
+            self.executor.start([trial.number for trial in ready])
         except HpcganError as error:
             if not self._started:  # it never will, as it is
                 raise
             self.report(f"cannot start trials now: {error}")
-            for number in ready:
-                self._open[number].not_before = now + LONGEST_BACKOFF / 4
+            for trial in ready:
+                trial.not_before = now + LONGEST_BACKOFF / 4
             return
         self._started = True
-        self._flying.update(ready)
-        for number in ready:
-            self._open[number].elsewhere = False
+        for trial in ready:
+            trial.runs = "here"
 
-    def _search(self, index: int) -> Assignment:
+    def _search(self, index: int) -> _Trial:
         """The next trial of the search."""
-        seed = trial_seed(self.description.seed, index)
-        if self.description.sampler in OWN_SAMPLERS:
-            return self._begin(known_params(self.space, self.description, index), seed, index=index)
-        marks = {number: assignment.marks for number, assignment in self._assignments.items()}
-        number = _free(self._assignments)
-        params, noted = optuna_study.ask(self.space, self._reader.read(), number, marks)
-        return self._begin(params, seed, index=index, marks=noted)
+        sampler, seed = self.description.sampler, self.description.trial_seed(index)
+        if sampler in OWN_SAMPLERS:
+            return self._begin(self.space.known(sampler, self.description.seed, index), seed, index)
+        marks = {number: trial.assignment.marks for number, trial in self._trials.items()}
+        params, notes = optuna_study.ask(self.space, self._reader.read(), _free(self._trials), marks)
+        return self._begin(params, seed, index, marks=notes)
 
     def _room(self, waiting: int, own: bool) -> int:
         """For how many more trials parameters are wanted now."""
         if self.executor.queues and own:  # others learn from what has ended
             return 1
-        return self.executor.concurrency - len(self._flying) - waiting
+        return self.executor.concurrency - len(self._flying()) - waiting
 
     def _next_phase(self) -> bool:
         """When all that was begun has ended: repetitions, then test events; False if there is nothing more."""
@@ -330,30 +337,28 @@ class Coordinator:
         first = next(iter(self.ranking()), None)
         if first is None or first.repeats is None:
             return False
-        untested = [
-            a for a in self._assignments.values()
-            if a.repeat_of == first.number and not a.test and self._results[a.number].state == "complete"
-        ]  # fmt: skip
-        for assignment in untested:
-            self._assign(replace(assignment, test=True, lost=0))
-            if not self._ended(assignment.number):
-                self._open[assignment.number] = _OpenTrial()
-        if self._open:
+        for number, trial in self._trials.items():
+            assignment, result = trial.assignment, trial.result
+            if assignment.repeat_of != first.number or assignment.test or result is None or result.state != "complete":
+                continue
+            self._trials[number] = _Trial(assignment, result)
+            self._assign(self._trials[number], test=True, lost=0)
+        if self._open():
             self.report(f"trial {first.number} has the best mean: its repetitions are scored on test events")
-        return bool(self._open)
+        return bool(self._open())
 
     def _repeat(self, number: int) -> bool:
         """Begin the repetitions that a trial still lacks; False if it lacks none."""
-        seeds = {a.seed for a in self._assignments.values() if a.repeat_of == number}
-        planned_seeds = [repeat_seed(self.description.seed, number, i) for i in range(self.plan.repeats)]
+        seeds = {t.assignment.seed for t in self._trials.values() if t.assignment.repeat_of == number}
+        planned_seeds = [self.description.repeat_seed(number, i) for i in range(self.plan.repeats)]
         missing = [seed for seed in planned_seeds if seed not in seeds]
         for seed in missing:
-            self._begin(self._results[number].params, seed, index=None, repeat_of=number)
+            self._begin(self._trials[number].assignment.params, seed, None, repeat_of=number)
         return bool(missing)
 
     def ranking(self) -> list[Standing]:
         """Configurations by what came of them, the best first."""
-        return ranking(self._results.values())
+        return ranking(trial.result for trial in self._trials.values() if trial.result is not None)
 
     def _best(self) -> list[int]:
         """Complete trials of the search by their own score, by which they are chosen for repetitions."""
@@ -365,6 +370,11 @@ class Coordinator:
         """Trials of the search."""
         return self.plan.trials or 0
 
+    @property
+    def _done(self) -> int:
+        """Of these, those that have been trained."""
+        return sum(t.result is not None and t.assignment.repeat_of is None for t in self._trials.values())
+
     # --- the end -------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
@@ -372,9 +382,9 @@ class Coordinator:
         end = time.monotonic() + self.grace
         self.study.stop_file.touch()
         self.executor.stop()
-        if self._flying:
-            self.report(f"stopping: {_numbers(self._flying)} write checkpoints")
-        while self._flying:
+        if flying := self._flying():
+            self.report(f"stopping: {_names(flying)} write checkpoints")
+        while self._flying():
             if self.requests.hurry or time.monotonic() > end:
                 self.executor.kill()
                 self.report("ended without waiting for checkpoints")
@@ -395,29 +405,19 @@ class Coordinator:
             time.sleep(min(0.1, seconds))
 
     def _line(self, result: Result) -> str:
-        count = sum(1 for r in self._results.values() if r.repeat_of is None)
         what = f"trial {result.number}"
         if result.repeat_of is not None:
             what += f" (repeats {result.repeat_of})"
         score = "" if result.score is None else f" score {result.score:.2f} in epoch {result.epoch},"
         reason = f" ({result.reason})" if result.reason else ""
-        return f"{what} {result.state}:{score} {count} of {self._wanted} done{reason}"
+        return f"{what} {result.state}:{score} {self._done} of {self._wanted} done{reason}"
 
 
-def _numbers(numbers: set[int]) -> str:
-    listed = sorted(numbers)
-    if len(listed) > 8:
-        return f"{len(listed)} trials"
-    return f"trial{'s' * (len(listed) > 1)} " + ", ".join(str(n) for n in listed)
+def _names(trials: Sequence[_Trial]) -> str:
+    numbers = [str(trial.number) for trial in trials]
+    return f"{len(numbers)} trials" if len(numbers) > 8 else f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
 
 
-def _free(busy_slots: Container[int | None]) -> int:
+def _free(numbers: Container[int | None]) -> int:
     """The first whole number that is not taken."""
-    return next(number for number in itertools.count() if number not in busy_slots)
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
+    return next(number for number in itertools.count() if number not in numbers)

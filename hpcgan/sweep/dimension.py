@@ -209,6 +209,9 @@ class Range(Dimension):
             raise InputError(f"{self.key}: a grid needs 'points', the number of values of this range")
         return [i / (self.points - 1) if self.points > 1 else 0.5 for i in range(self.points)]
 
+    def grid(self) -> list[Any]:
+        return [self.at(place) for place in self.places()]
+
     def can_be(self, value: Any) -> bool:
         points = self.grid() if self.points is not None and is_number(value) else []
         return any(math.isclose(value, point, rel_tol=1e-12) for point in points)
@@ -230,10 +233,6 @@ class Uniform(Range):
         low, high = self.values
         return min(low + (high - low) * u, high)
 
-    def grid(self) -> list[Any]:
-        low, high = self.values
-        return [low + (high - low) * place for place in self.places()]
-
 
 class LogUniform(Range):
     """Real numbers, even on a logarithmic scale: `{log_uniform: [1.0e-5, 1.0e-3]}`."""
@@ -248,9 +247,6 @@ class LogUniform(Range):
     def at(self, u: float) -> float:
         low, high = self.values
         return min(max(_on_log_scale(low, high, u), low), high)
-
-    def grid(self) -> list[Any]:
-        return [self.at(place) for place in self.places()]
 
 
 class Int(Range):

@@ -18,7 +18,7 @@ from hpcgan.report.plots import COLOURS, FAKE, REAL, new_figure, styled
 from hpcgan.sweep.dimension import Dimension, Int
 from hpcgan.sweep.labels import short_names
 from hpcgan.sweep.statistics import Importance, Standing
-from hpcgan.sweep.table import Row, RowState, Table
+from hpcgan.sweep.table import ENDED, Row, RowState, Table
 
 DONE, AGAIN, FAINT = COLOURS[0], COLOURS[2], "#b5b5b5"
 LABELLED_CURVES = 5
@@ -26,16 +26,10 @@ LOG_FROM = 8.0
 """Scores whose largest is this many times the smallest get a logarithmic axis."""
 
 
-def varied(table: Table) -> list[Dimension]:
-    """Dimensions of the keys that differ among the trials of the search."""
-    rows = table.searched()
-    return [d for d in table.dimensions() if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
-
-
 @styled
 def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
     """Score against each hyper-parameter; None if no trial has a score or nothing differs."""
-    dimensions, names = varied(table), short_names([d.key for d in table.dimensions()])
+    dimensions, names = table.varied(), short_names([d.key for d in table.dimensions()])
     rows = table.searched()
     scores = [r.score for r in rows if r.score is not None]
     if not dimensions or not scores:
@@ -56,8 +50,7 @@ def parameter_figure(table: Table, standings: Sequence[Standing]) -> Figure | No
     _score_axis(panels[0, 0], scores)
     for row in panels:
         row[0].set_ylabel("Score")
-    handles = {text: handle for panel in panels.flat for handle, text in zip(*panel.get_legend_handles_labels())}
-    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=5, fontsize=9)
+    _legend(figure, ncols=5)
     return figure
 
 
@@ -80,30 +73,25 @@ def _draw_scores(panel: Axes, dimension: Dimension, rows: Sequence[Row], standin
     if failed:  # at the upper edge: whatever score they had, it is not that of a whole training
         edge = panel.get_xaxis_transform()
         panel.plot(failed, [0.96] * len(failed), "x", color=FAKE, ms=6, label="failed", transform=edge)
-    again = [(x, s) for s in standings if s.repeats is not None and (x := x_of(s)) is not None]
-    if again:
+    means = [(x, s.repeats) for s in standings if s.repeats is not None and (x := x_of(s)) is not None]
+    if means:
         panel.errorbar(
-            [x for x, _ in again],
-            [s.repeats.mean for _, s in again if s.repeats is not None],
-            yerr=[s.repeats.error or 0.0 for _, s in again if s.repeats is not None],
+            [x for x, _ in means], [m.mean for _, m in means], yerr=[m.error or 0.0 for _, m in means],
             fmt="D", ms=5, lw=1.2, capsize=3, color=AGAIN, label="mean of repeats", zorder=4,
         )  # fmt: skip
     if standings and (x := x_of(standings[0])) is not None and math.isfinite(standings[0].value):
         panel.plot(x, standings[0].value, "o", ms=13, mfc="none", mew=1.6, color="black", label="first place", zorder=5)
     for place in range(len(dimension.labels)):
-        mine_here = [
-            r.score
-            for r in rows
-            if r.state == "complete" and r.score is not None and dimension.place(r.params.get(dimension.key)) == place
-        ]
-        if len(mine_here) > 2:
-            middle = float(np.median(mine_here))
-            panel.plot([place - 0.3, place + 0.3], [middle] * 2, color=DONE, lw=1.2, label="median of a choice")
+        of_choice = [r.final_score for r in rows if dimension.place(r.params.get(dimension.key)) == place]
+        scores = [score for score in of_choice if score is not None]
+        if len(scores) > 2:
+            middle = [float(np.median(scores))] * 2
+            panel.plot([place - 0.3, place + 0.3], middle, color=DONE, lw=1.2, label="median of a choice")
 
 
 @styled
 def parallel_figure(table: Table) -> Figure | None:
-    """Parallel coordinates: a line a trial across all hyper-parameters, coloured by score."""
+    """Parallel coordinates: a line a trial across all hyper-parameters, coloured by score; None without."""
     if not _can_be_parallel(table):
         return None
     figure = new_figure((_parallel_width(table), 5.0))
@@ -116,14 +104,14 @@ def overview_figure(table: Table) -> Figure | None:
     """Score of each trial by its number, and parallel coordinates as far as there are any; None without a score."""
     if not any(r.score is not None for r in table.searched()):
         return None
-    if not _can_be_parallel(table):
+    if _can_be_parallel(table):
+        figure = new_figure((_parallel_width(table), 8.0))
+        numbers, parallel = figure.subplots(2, 1, height_ratios=(3, 5))
+        _draw_parallel(parallel, table)
+    else:
         figure = new_figure((8.0, 3.2))
-        _draw_numbers(figure.subplots(), table)
-        return figure
-    figure = new_figure((_parallel_width(table), 8.0))
-    numbers, parallel = figure.subplots(2, 1, height_ratios=(3, 5))
+        numbers = figure.subplots()
     _draw_numbers(numbers, table)
-    _draw_parallel(parallel, table)
     return figure
 
 
@@ -135,16 +123,16 @@ def _draw_numbers(panel: Axes, table: Table) -> None:
         ("failed", ("failed",), {"marker": "x", "color": FAKE}),
         ("so far", ("running", "queued", "lost"), {"marker": "o", "color": DONE, "mfc": "none"}),
     )
-    rows, best = table.searched(), list[tuple[int, float]]()
+    rows = table.searched()
     for label, states, style in kinds:
         points = [(r.number, r.score) for r in rows if r.state in states and r.score is not None]
         if points:
             panel.plot(*zip(*points), ls="none", ms=6, label=label, **style)
-    for row in rows:
-        if row.state == "complete" and row.score is not None:
-            best.append((row.number, min(row.score, best[-1][1]) if best else row.score))
-    if len(best) > 1:
-        panel.plot(*zip(*best), color=DONE, lw=1, drawstyle="steps-post", zorder=1, label="best so far")
+    final = [(r.number, r.final_score) for r in rows if r.final_score is not None]
+    if len(final) > 1:
+        numbers, scores = zip(*final)
+        best = np.minimum.accumulate(scores)
+        panel.plot(numbers, best, color=DONE, lw=1, drawstyle="steps-post", zorder=1, label="best so far")
     _score_axis(panel, [r.score for r in rows if r.score is not None])
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.xaxis.set_minor_locator(NullLocator())
@@ -154,24 +142,24 @@ def _draw_numbers(panel: Axes, table: Table) -> None:
 
 
 def _can_be_parallel(table: Table) -> bool:
-    return sum(r.state == "complete" and r.score is not None for r in table.searched()) > 1 and bool(varied(table))
+    return sum(r.final_score is not None for r in table.searched()) > 1 and bool(table.varied())
 
 
 def _parallel_width(table: Table) -> float:
-    return max(8.0, 1.55 * (len(varied(table)) + 1))
+    return max(8.0, 1.55 * (len(table.varied()) + 1))
 
 
 def _draw_parallel(panel: Axes, table: Table) -> None:
-    rows = [r for r in table.searched() if r.state in ("complete", "pruned", "failed")]
-    scores = [r.score for r in rows if r.state == "complete" and r.score is not None]
-    dimensions, norm = varied(table), _norm(scores)
+    rows = [r for r in table.searched() if r.state in ENDED]
+    scores = [r.final_score for r in rows if r.final_score is not None]
+    dimensions, norm = table.varied(), _norm(scores)
     names = short_names([d.key for d in table.dimensions()])
     palette, absent = colormaps["viridis"], False
-    for row in sorted(rows, key=lambda r: -math.inf if r.state != "complete" else -(r.score or 0.0)):  # the best last
+    for row in sorted(rows, key=lambda r: -math.inf if r.final_score is None else -r.final_score):  # the best last
         y = [_height(d, row.params.get(d.key)) for d in dimensions]
-        if row.state == "complete" and row.score is not None:
-            end = float(norm(row.score))
-            panel.plot(range(len(dimensions) + 1), [*y, end], color=palette(norm(row.score)), lw=1.6, alpha=0.9)
+        if row.final_score is not None:
+            end = float(norm(row.final_score))
+            panel.plot(range(len(dimensions) + 1), [*y, end], color=palette(end), lw=1.6, alpha=0.9)
         else:
             panel.plot(range(len(dimensions)), y, color=FAINT, lw=0.8, ls="--", zorder=1)
     for x, dimension in enumerate(dimensions):
@@ -208,8 +196,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if dimension.labels:
         step = max(1, math.ceil(len(dimension.labels) / 10))
         return [(i / max(1.0, dimension.high), name) for i, name in enumerate(dimension.labels) if i % step == 0]
-    middle = math.sqrt(dimension.low * dimension.high) if dimension.is_log else 0.5 * (dimension.low + dimension.high)
-    return [(_height(dimension, v), f"{v:.3g}") for v in (dimension.low, middle, dimension.high)]
+    return [(_height(dimension, value), f"{value:.3g}") for value in _ends_and_middle(dimension)]
 
 
 def _tick(panel: Axes, x: float, height: float, label: str) -> None:
@@ -262,26 +249,21 @@ def curves_figure(table: Table, standings: Sequence[Standing]) -> Figure | None:
     leading = [s.number for s in standings[:LABELLED_CURVES]]
     figure = new_figure((8.6, 4.6))
     panel = figure.subplots()
-    seen = set()
     for row in rows:
-        x, y = zip(*row.curve)
-        if row.number in leading:
-            continue
-        style = {"color": FAINT, "lw": 0.9, "zorder": 1, **_ENDS.get(row.state, {"ls": ":"})}
-        panel.plot(x, y, **style, label=None if row.state in seen else row.state)
-        seen.add(row.state)
+        if row.number not in leading:
+            style = {"color": FAINT, "lw": 0.9, "zorder": 1, **_ENDS.get(row.state, {"ls": ":"})}
+            panel.plot(*zip(*row.curve), **style, label=row.state)
     for number, colour in zip(leading, itertools.cycle(COLOURS)):
         leader = table.row(number)
         if leader is not None and leader.curve:
-            x, y = zip(*leader.curve)
-            panel.plot(
-                x, y, "o-" if len(x) < 30 else "-", ms=3, lw=1.6, color=colour, label=f"trial {number}", zorder=3
-            )
+            style = {"ms": 3, "lw": 1.6, "color": colour, "zorder": 3}
+            marks = "o-" if len(leader.curve) < 30 else "-"
+            panel.plot(*zip(*leader.curve), marks, **style, label=f"trial {number}")
     _score_axis(panel, [score for r in rows for _, score in r.curve])
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set(xlabel="Epoch", ylabel="Score")
-    figure.legend(loc="outside upper center", ncols=5, fontsize=9)
+    _legend(figure, ncols=5)
     return figure
 
 
@@ -293,31 +275,24 @@ def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
         return None
     figure = new_figure((8.6, 1.5 + 0.5 * len(repeated)))
     panel = figure.subplots()
-    once: set[str] = set()
-
-    def label(text: str) -> str | None:
-        fresh = text not in once
-        once.add(text)
-        return text if fresh else None
-
     values: list[float] = []
     for y, s in zip(range(len(repeated))[::-1], repeated):
         if s.repeats is None:
             continue
         values += [*s.scores, s.repeats.mean]
-        panel.plot(s.scores, [y] * len(s.scores), "|", ms=11, color=REAL, label=label("a repeat"))
+        panel.plot(s.scores, [y] * len(s.scores), "|", ms=11, color=REAL, label="a repeat")
         panel.errorbar(
             s.repeats.mean, y, xerr=s.repeats.error, fmt="D", ms=6, lw=1.6, capsize=4, color=AGAIN,
-            label=label("mean of repeats, standard error"),
+            label="mean of repeats, standard error",
         )  # fmt: skip
         if s.score is not None:
             values.append(s.score)
-            panel.plot(s.score, y, "o", ms=6, mfc="none", color=DONE, label=label("score that selected it"))
+            panel.plot(s.score, y, "o", ms=6, mfc="none", color=DONE, label="score that selected it")
         if s.test is not None:
             values.append(s.test.mean)
             panel.errorbar(
                 s.test.mean, y - 0.22, xerr=s.test.error, fmt="s", ms=5, lw=1.3, capsize=3, color=FAKE,
-                label=label("mean on test events"),
+                label="mean on test events",
             )  # fmt: skip
     panel.set_yticks(range(len(repeated))[::-1], [f"trial {s.number}" for s in repeated])
     panel.yaxis.set_minor_locator(NullLocator())
@@ -325,8 +300,14 @@ def repeats_figure(standings: Sequence[Standing]) -> Figure | None:
     panel.set_ylim(-0.6, len(repeated) - 0.4)
     _score_axis(panel, values, vertical=False)
     panel.set_xlabel("Score")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    _legend(figure, ncols=4)
     return figure
+
+
+def _legend(figure: Figure, ncols: int) -> None:
+    """Each label of any panel once, above all panels."""
+    handles = {text: handle for axes in figure.axes for handle, text in zip(*axes.get_legend_handles_labels())}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=ncols, fontsize=9)
 
 
 # --- axes -------------------------------------------------------------------------------------------
@@ -352,45 +333,31 @@ def _sparse(value: float, _: Any) -> str:
     return f"{value:g}" if digit in (2, 5) else ""
 
 
-_ROOM = 0.17
-"""Of a panel's width, that a label needs."""
-
-
 def _value_axis(panel: Axes, dimension: Dimension, values: set[float]) -> None:
     if dimension.labels:
         long = sum(len(name) for name in dimension.labels) > 28
         labels = [_text(_cut(name, 16)) for name in dimension.labels]
         panel.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
-        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlim(-0.6, len(labels) - 0.4)
-        return
-    if dimension.is_log:
-        panel.set_xscale("log")
-    if isinstance(dimension, Int) and len(values) <= 8:
+    elif isinstance(dimension, Int) and len(values) <= 8:
+        panel.set_xscale("log" if dimension.is_log else "linear")
         panel.set_xticks(sorted(values), [f"{x:.0f}" for x in sorted(values)])
-        panel.xaxis.set_minor_locator(NullLocator())
-    panel.margins(x=0.06)
-    if dimension.is_log and not (isinstance(dimension, Int) and len(values) <= 8):
-        ticks = log_ticks(*panel.get_xlim())
+        panel.margins(x=0.06)
+    elif dimension.is_log:  # the whole range: a part of a decade may have no round number that is labelled
+        panel.set_xscale("log")
+        ticks = _ends_and_middle(dimension)
         panel.set_xticks(ticks, [f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") for value in ticks])
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        room = (dimension.high / dimension.low) ** 0.06
+        panel.set_xlim(dimension.low / room, dimension.high * room)
+    else:
+        panel.margins(x=0.06)
+        return
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two limits, as many as there is room for labels on a logarithmic axis; at least two."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    decades = [10.0**e for e in exponents if low <= 10.0**e <= high]
-    tried = [
-        *([d * 10.0**e for e in exponents for d in digits] for digits in (range(1, 10), (1, 2, 5), (1, 3))),
-        *(decades[::step] for step in range(1, len(decades))),
-        *(MaxNLocator(n).tick_values(low, high) for n in (4, 3, 2, 1)),
-    ]
-    for values in tried:
-        ticks = [float(value) for value in values if low <= value <= high]
-        gaps = [math.log(second / first) for first, second in itertools.pairwise(ticks)]
-        if gaps and min(gaps) > _ROOM * math.log(high / low):
-            return ticks
-    return [low, high]
+def _ends_and_middle(dimension: Dimension) -> tuple[float, float, float]:
+    low, high = dimension.low, dimension.high
+    return low, math.sqrt(low * high) if dimension.is_log else 0.5 * (low + high), high
 
 
 def _norm(scores: Sequence[float]) -> Normalize:

@@ -20,8 +20,7 @@ from hpcgan import rng
 from hpcgan.errors import InputError
 from hpcgan.suggest import did_you_mean
 from hpcgan.sweep.dimension import Choice, Dimension, Int
-from hpcgan.sweep.search import OWN_SAMPLERS
-from hpcgan.sweep.space import Space
+from hpcgan.sweep.space import OWN_SAMPLERS, Space
 from hpcgan.sweep.table import Row, Table
 from hpcgan.system.files import write_atomic
 
@@ -171,15 +170,15 @@ def as_trial(
     )
 
 
-def write_journal(table: Table, file: Path) -> None:
-    """Write all trials as a journal of Optuna's, for optuna-dashboard and whoever else reads one.
+def write_journal(table: Table) -> Path:
+    """Write all trials as a journal of Optuna's, for optuna-dashboard and others: the study's `report/journal.log`.
 
     Raises
     ------
     InputError
         Optuna is not installed, or the file cannot be written.
     """
-    optuna, dimensions = load_optuna(), table.dimensions()
+    optuna, dimensions, file = load_optuna(), table.dimensions(), table.study.report / "journal.log"
     trials = []
     for row in table.rows:
         facts = {name: getattr(row, name) for name in ("seed", "repeat_of", "score", "epoch", "epochs", "reason")}
@@ -199,6 +198,7 @@ def write_journal(table: Table, file: Path) -> None:
             write_atomic(file, journal.read_bytes())
     except OSError as error:
         raise InputError(f"{file}: cannot write the journal: {error.strerror}") from None
+    return file
 
 
 # --- values -----------------------------------------------------------------------------------------

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import hpcgan
 from hpcgan.errors import InputError
 from hpcgan.evaluation import epoch_samples
-from hpcgan.report.page import EmbeddedFigure
+from hpcgan.report.page import EmbeddedFigure, render
 from hpcgan.runs.directory import RunDirectory
-from hpcgan.sweep import page
-from hpcgan.sweep.labels import one_line
-from hpcgan.sweep.statistics import Standing, importance, ranking
+from hpcgan.sweep.labels import one_line, short_names, show
+from hpcgan.sweep.statistics import Importance, Standing, importance, ranking
 from hpcgan.sweep.store import check_json
 from hpcgan.sweep.table import ENDED, Row, Table
 from hpcgan.system.files import write_atomic
@@ -29,13 +28,15 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
+#: Places of the ranking that are shown at once; the table of trials has all.
+PLACES = 20
 
 # Columns of the table of trials before the hyper-parameters and after them: attributes of `Row`.
 _BEFORE = ("number", "state", "repeat_of", "seed")
 _AFTER = ("score", "epoch", "epochs", "wanted", "attempts", "seconds", "test_score", "test_spread", "reason")
 
 
-def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple[str, str, str, Figure]]]:
+def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
     """Everything that a report shows.
 
     Parameters
@@ -48,7 +49,7 @@ def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple
     -------
     report : dict
         Content of the JSON file.
-    figures : list of (identifier, caption, section, Figure)
+    figures : list of EmbeddedFigure
     """
     standings = ranking(table.rows)
     weights = importance(table, shuffles=shuffles)
@@ -75,7 +76,7 @@ def build(table: Table, shuffles: int = 200) -> tuple[dict[str, Any], list[tuple
         "problems": problems,
         "summary": winner_lines(table, standings),
         "notices": _state_lines(table),
-        "figures": [{"name": name, "caption": caption, "section": section} for name, caption, section, _ in figures],
+        "figures": [{"name": f.name, "caption": f.caption, "section": f.group} for f in figures],
     }
     return json.loads(json.dumps(report, allow_nan=False, default=str)), figures
 
@@ -93,18 +94,13 @@ def write(table: Table, shuffles: int = 200) -> list[Path]:
     InputError
         The folder cannot be written.
     """
-    from hpcgan.report.plots import png
-
     report, figures = build(table, shuffles)
-    embedded_figures = [
-        EmbeddedFigure(name, caption, png(figure), section) for name, caption, section, figure in figures
-    ]
     folder = table.study.report
     content: dict[str, bytes | str] = {
         "trials.csv": to_csv(table),
         "sweep.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
-        **{f"{figure.name}.png": figure.png for figure in embedded_figures},
-        "report.html": page.render(report, embedded_figures),
+        **{f"{figure.name}.png": figure.png for figure in figures},
+        "report.html": page(report, figures),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,8 +126,7 @@ def columns(table: Table) -> dict[str, list[Any]]:
 
 def to_csv(table: Table) -> str:
     """One line a trial; scores as they are, times in seconds, empty where there is nothing."""
-    keys = [d.key for d in table.dimensions()]
-    text = io.StringIO()
+    keys, text = [d.key for d in table.dimensions()], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns(table))
     for row in table.rows:
@@ -166,7 +161,7 @@ def winner_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
     """Plain sentences on who leads, how sure that is, and why a single best is biased."""
     if not standings:
         return ["No trial has been trained to the end and scored: there is no winner yet."]
-    first, n = standings[0], sum(r.state == "complete" and r.score is not None for r in table.searched())
+    first, n = standings[0], sum(r.final_score is not None for r in table.searched())
     lines = []
     if first.repeats is None:
         lines.append(
@@ -226,22 +221,16 @@ def _test_line(first: Standing) -> str:
 
 
 def _state_lines(table: Table) -> list[str]:
-    lines = []
-    searched = table.searched()
-    counts, ended = table.counts(searched), [r for r in searched if r.state in ENDED]
-    if ended and (counts["failed"] or counts["pruned"]):
-        shares = [
-            f"{counts[state]} ({counts[state] / len(ended):.0%}) {'was' if counts[state] == 1 else 'were'} pruned"
-            if state == "pruned"
-            else f"{counts[state]} ({counts[state] / len(ended):.0%}) failed"
-            for state in ("failed", "pruned")
-            if counts[state]
-        ]
-        lines.append(f"Of {len(ended)} trials that ended, {' and '.join(shares)}; the reasons are below.")
+    searched, lines = table.searched(), []
+    counts, ended = table.counts(searched), sum(r.state in ENDED for r in searched)
+    failed, pruned = counts["failed"], counts["pruned"]
+    if failed or pruned:
+        shares = [f"{failed} ({failed / ended:.0%}) failed"] * bool(failed)
+        shares += [f"{pruned} ({pruned / ended:.0%}) {'was' if pruned == 1 else 'were'} pruned"] * bool(pruned)
+        lines.append(f"Of {ended} trials that ended, {' and '.join(shares)}; the reasons are below.")
     whole = table.counts()
-    open_ = [f"{whole[state]} {state}" for state in ("running", "queued", "lost") if whole[state]]
-    if open_:
-        lines.append(f"The sweep has not ended: {', '.join(open_)}. This is how it stands.")
+    if unfinished := [f"{whole[state]} {state}" for state in ("running", "queued", "lost") if whole[state]]:
+        lines.append(f"The sweep has not ended: {', '.join(unfinished)}. This is how it stands.")
     return lines
 
 
@@ -256,24 +245,67 @@ def _config(table: Table, problems: list[str]) -> Mapping[str, Any] | None:
     try:
         config = run.read_config()
         check_json(config)
+        return config
     except InputError as error:
         problems.append(one_line(str(error)))
-        return None
     except (TypeError, ValueError) as error:
         problems.append(one_line(f"{run.config_file}: is no configuration: {error}"))
-        return None
-    return config
+    return None
+
+
+# --- the page ---------------------------------------------------------------------------------------
+
+
+def page(report: dict[str, Any], figures: Sequence[EmbeddedFigure]) -> str:
+    """The HTML page.
+
+    Parameters
+    ----------
+    report : dict
+        As `build` makes it.
+    figures : sequence of EmbeddedFigure
+    """
+    broken = [f"Cannot be read, and does not count: {problem}" for problem in report["problems"]]
+    return render(
+        "sweep.html.j2",
+        report,
+        figures,
+        [*report["notices"], *broken],
+        show=show,
+        searched=_searched,
+        places=PLACES,
+        ranking_names=_parameters(report["ranking"]),
+        trial_names=_parameters(report["trials"]),
+        above_chance=any(weight["share"] > weight["chance"] for weight in report["importance"]["weights"]),
+        spent=datetime.timedelta(seconds=round(report["seconds"])),
+    )
+
+
+def _parameters(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Short names of the hyper-parameters that any of the trials has, by their keys."""
+    return short_names(list(dict.fromkeys(key for trial in trials for key in trial["params"])))
+
+
+def _searched(dimension: Any) -> str:
+    """A dimension in a few words."""
+    if not isinstance(dimension, dict):
+        return ""
+    for kind, name in (("choice", "one of"), ("uniform", "uniform"), ("log_uniform", "log-uniform"), ("int", "int")):
+        if isinstance(dimension.get(kind), list):
+            return f"{name} " + (", " if kind == "choice" else " … ").join(show(value) for value in dimension[kind])
+    return show(dimension)
 
 
 # --- figures ----------------------------------------------------------------------------------------
 
 
 def _figures(
-    table: Table, standings: Sequence[Standing], weights: Any, problems: list[str]
-) -> list[tuple[str, str, str, Figure]]:
+    table: Table, standings: Sequence[Standing], weights: Importance, problems: list[str]
+) -> list[EmbeddedFigure]:
+    from hpcgan.report.plots import png
     from hpcgan.sweep import figures
 
-    complete = sum(r.state == "complete" and r.score is not None for r in table.searched())
+    complete = sum(r.final_score is not None for r in table.searched())
     captioned_figures = [
         (
             "repeats",
@@ -310,30 +342,26 @@ def _figures(
             "curves",
             figures.curves_figure(table, standings),
         ),
-        *_samples(table, standings, problems),
+        ("samples", *_samples(table, standings, problems)),
     ]
     return [
-        (name, caption, section, figure) for name, caption, section, figure in captioned_figures if figure is not None
+        EmbeddedFigure(name, caption, png(figure), section)
+        for name, caption, section, figure in captioned_figures
+        if figure is not None
     ]
 
 
-def _samples(
-    table: Table, standings: Sequence[Standing], problems: list[str]
-) -> list[tuple[str, str, str, Figure | None]]:
+def _samples(table: Table, standings: Sequence[Standing], problems: list[str]) -> tuple[str, str, Figure | None]:
     """Events that the best trial generated while it was trained, beside real ones if its data are there."""
-    row = table.row(standings[0].number) if standings else None
-    if row is None or row.epoch is None:
-        return []
-    run = table.study.trial(row.number)
-    if row.epoch not in epoch_samples.epochs(run):
-        return []
-    try:
-        captioned_figure = epoch_samples.figure(run, row.epoch)
-    except InputError as error:
-        problems.append(one_line(str(error)))
-        return []
-    if captioned_figure is None:
-        return []
+    row, captioned_figure = table.row(standings[0].number) if standings else None, None
+    if row is not None and row.epoch is not None:
+        run = table.study.trial(row.number)
+        try:
+            if row.epoch in epoch_samples.epochs(run):
+                captioned_figure = epoch_samples.figure(run, row.epoch)
+        except InputError as error:
+            problems.append(one_line(str(error)))
+    if row is None or captioned_figure is None:
+        return "", "samples", None
     caption, figure = captioned_figure
-    whose = f"Trial {row.number} after epoch {row.epoch}, its best."
-    return [("samples", f"{whose} {caption}", "samples", figure)]
+    return f"Trial {row.number} after epoch {row.epoch}, its best. {caption}", "samples", figure

@@ -20,8 +20,10 @@ leaves the draws of the others as they were.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +35,9 @@ from hpcgan.suggest import did_you_mean
 from hpcgan.sweep.dimension import KINDS, Choice, Dimension, Int, is_same, read
 
 SECTION = "search"
+#: Samplers whose trials are known before they run; others are Optuna's.
+OWN_SAMPLERS = ("random", "grid")
+_MOST_TRIALS = 1_000_000
 _COMBINATIONS = 10_000  # of the values of conditions, that are looked at
 _BESIDE = 32  # draws of other keys, beside which a value is tried that does not go with the base's
 
@@ -83,6 +88,10 @@ class Space:
                 params[d.key] = d.at(float(rng.uniform(seed, f"sweep/{d.key}", 0, index, 1, 1)[0, 0]))
         return params
 
+    def known(self, sampler: str, seed: int, index: int) -> dict[str, Any]:
+        """Parameters of a trial of one of `OWN_SAMPLERS`."""
+        return self.draw(seed, index) if sampler == "random" else self.grid()[index]
+
     def grid(self) -> list[dict[str, Any]]:
         """All trials of a grid, the last key changing fastest.
 
@@ -95,29 +104,24 @@ class Space:
             values = {d.key: d.grid() for d in self.dimensions}
         except InputError as error:
             raise InputError(f"{self.where}: {SECTION}.{error}") from None
-        trials: list[dict[str, Any]] = []
-        for params in self.combinations(values):
-            trials.append(params)
-            if len(trials) > 1_000_000:
-                raise InputError(f"{self.where}: {SECTION}: a grid of more than a million trials; take fewer points")
+        trials = list(itertools.islice(self.combinations(values), _MOST_TRIALS + 1))
+        if len(trials) > _MOST_TRIALS:
+            raise InputError(f"{self.where}: {SECTION}: a grid of more than a million trials; take fewer points")
         return trials
 
     def combinations(self, values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
         """Parameters of trials with all of these values of each key, the last key changing fastest."""
-        return self._combinations(0, {}, values)
 
-    def _combinations(
-        self, first: int, params: dict[str, Any], values: Mapping[str, list[Any]]
-    ) -> Iterator[dict[str, Any]]:
-        if first == len(self.dimensions):
-            yield dict(params)
-            return
-        d = self.dimensions[first]
-        if not self.active(d, params):
-            yield from self._combinations(first + 1, params, values)
-            return
-        for value in values[d.key]:
-            yield from self._combinations(first + 1, {**params, d.key: value}, values)
+        def with_rest(params: dict[str, Any], rest: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
+            if not rest:
+                yield params
+            elif not self.active(rest[0], params):
+                yield from with_rest(params, rest[1:])
+            else:
+                for value in values[rest[0].key]:
+                    yield from with_rest({**params, rest[0].key: value}, rest[1:])
+
+        return with_rest({}, self.dimensions)
 
     def config(self, params: Mapping[str, Any], seed: int) -> Config:
         """The configuration of a trial.
@@ -162,7 +166,11 @@ def parse(raw: Any, base: Config, where: str) -> Space:
     for key, entry in _flat(raw):
         label = f"{where}: {SECTION}.{key}"
         _check_key(plain, key, label)
-        dimensions.append(_read(key, entry, label, plain))
+        dimensions.append(read(key, entry, label))
+        for other in dimensions[-1].when:
+            _check_key(plain, other, f"{label}.when.{other}")
+            if other == key:
+                raise InputError(f"{label}.when: the condition is on the key itself")
     keys = [d.key for d in dimensions]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise InputError(f"{where}: {SECTION}.{twice[0]}: is given twice")
@@ -174,7 +182,7 @@ def parse(raw: Any, base: Config, where: str) -> Space:
         when = {other: _when_values(space, d.key, other, values) for other, values in d.when.items()}
         checked.append(_checked(space, d.model_copy(update={"when": when})))
     space = Space(checked, base, where)
-    _check_reachable(space, where)
+    _check_reachable(space)
     return space
 
 
@@ -260,41 +268,25 @@ def _when_values(space: Space, key: str, other: str, values: Sequence[Any]) -> t
     return allowed_values
 
 
-def _check_reachable(space: Space, where: str) -> None:
+def _check_reachable(space: Space) -> None:
     """Refuse a dimension whose conditions, each of which can be true, never are together.
 
-    Looked at are all combinations of the values that conditions name, with one more of each key; where these are too
-    many, the dimension passes.
+    Looked at are combinations of the values that conditions name, with one more of each key; where these are too many,
+    the dimensions pass.
     """
-    by_key = {d.key: d for d in space.dimensions}
+    values = {}
     for d in space.dimensions:
-        above = [p for p in space.dimensions if p.key in _ancestors(d, by_key)]
-        named = {p.key: [v for c in space.dimensions for v in c.when.get(p.key, ()) if p.can_be(v)] for p in above}
-        values = {p.key: [*named[p.key], *_another(p, named[p.key])] for p in above}
-        if math.prod(len(of_key) for of_key in values.values()) > _COMBINATIONS:
-            continue
-        part = Space(above, space.base, where)
-        if not any(part.active(d, params) for params in part.combinations(values)):
-            label = f"{where}: {SECTION}.{d.key}.when"
-            raise InputError(f"{label}: is never true: {' and '.join(d.when)} never have these values together")
-
-
-def _ancestors(d: Dimension, by_key: Mapping[str, Dimension]) -> set[str]:
-    """Keys that are searched and on which it depends whether a dimension is."""
-    ancestors: set[str] = set()
-    left = [key for key in d.when if key in by_key]
-    while left:
-        key = left.pop()
-        if key not in ancestors:
-            ancestors.add(key)
-            left += [other for other in by_key[key].when if other in by_key]
-    return ancestors
-
-
-def _another(d: Dimension, named: Sequence[Any]) -> list[Any]:
-    """A value of a dimension that is none of these, if it has one."""
-    values = d.values if isinstance(d, Choice) else [d.at(i / 8) for i in range(8)]
-    return [value for value in values if value not in named][:1]
+        named = [value for other in space.dimensions for value in other.when.get(d.key, ()) if d.can_be(value)]
+        some = d.values if isinstance(d, Choice) else [d.at(i / 8) for i in range(8)]
+        values[d.key] = [*named, *[value for value in some if value not in named][:1]]
+    left, combinations = list(space.dimensions), space.combinations(values)
+    for params in itertools.islice(combinations, _COMBINATIONS):
+        left = [d for d in left if d.key not in params]
+        if not left:
+            return
+    if next(combinations, None) is None:
+        label = f"{space.where}: {SECTION}.{left[0].key}.when"
+        raise InputError(f"{label}: is never true: {' and '.join(left[0].when)} never have these values together")
 
 
 def override(raw: Any, items: Sequence[str]) -> Any:
@@ -335,16 +327,6 @@ def _flat(raw: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield dotted, entry
 
 
-def _read(key: str, entry: Any, label: str, plain: Mapping[str, Any]) -> Dimension:
-    """A dimension whose conditions are on other keys of the configuration."""
-    dimension = read(key, entry, label)
-    for other in dimension.when:
-        _check_key(plain, other, f"{label}.when.{other}")
-        if other == key:
-            raise InputError(f"{label}.when: the condition is on the key itself")
-    return dimension
-
-
 def _in_order(dimensions: Sequence[Dimension], where: str) -> list[Dimension]:
     """As given, but what others depend on before them."""
     left, ordered = list(dimensions), list[Dimension]()
@@ -361,21 +343,11 @@ def _in_order(dimensions: Sequence[Dimension], where: str) -> list[Dimension]:
 
 def _check_key(plain: Mapping[str, Any], key: str, label: str) -> None:
     """Refuse what is no key of the configuration, or what a study needs to be as it is."""
-    node: Any = plain
-    *sections, last = key.split(".")
-    for section in sections:
-        if not isinstance(node, Mapping) or section not in node:
-            break
-        node = node[section]
-    else:
-        if isinstance(node, Mapping) and last in node:
-            if key in ("name", "problem", "seed"):
-                raise InputError(
-                    f"{label}: '{key}' cannot be searched" + "; trials have seeds of their own" * (key == "seed")
-                )
-            return
-    everything = list(_keys(plain))
-    raise InputError(f"{label}: unknown key{did_you_mean(key, everything)}")
+    keys = list(_keys(plain))
+    if key not in keys:
+        raise InputError(f"{label}: unknown key{did_you_mean(key, keys)}")
+    if key in ("name", "problem", "seed"):
+        raise InputError(f"{label}: '{key}' cannot be searched" + "; trials have seeds of their own" * (key == "seed"))
 
 
 def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -386,15 +358,9 @@ def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _value_at(plain: Mapping[str, Any], key: str) -> Any:
-    node: Any = plain
-    for part in key.split("."):
-        node = node[part]
-    return node
+    return functools.reduce(operator.getitem, key.split("."), plain)
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split(".")
-    node = raw
-    for section in sections:
-        node = node[section]
-    node[last] = value
+    section, _, last = key.rpartition(".")
+    (_value_at(raw, section) if section else raw)[last] = value

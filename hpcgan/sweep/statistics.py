@@ -123,18 +123,19 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
     Repeated ones come first, of these the ones of which every repetition came to a score. Ties are by Welch's t-test of
     the repetitions' scores at 5%, against the first place.
     """
-    rows = list(rows)
-    originals = {r.number: r for r in rows if r.repeat_of is None}
+    originals: dict[int, Row | Result] = {}
     repeats: dict[int, list[Row | Result]] = {}
-    for r in rows:
-        if r.repeat_of is not None:
-            repeats.setdefault(r.repeat_of, []).append(r)
+    for row in rows:
+        if row.repeat_of is None:
+            originals[row.number] = row
+        else:
+            repeats.setdefault(row.repeat_of, []).append(row)
     standings = []
     for number in sorted({*originals, *repeats}):
         own, again = originals.get(number), repeats.get(number, [])
+        score = own.score if own is not None and own.state == "complete" else None
         complete_rows = [r for r in again if r.state == "complete" and r.score is not None]
-        scored = own is not None and own.state == "complete" and own.score is not None
-        if not (complete_rows or scored):
+        if score is None and not complete_rows:
             continue
         scores = tuple(r.score for r in complete_rows if r.score is not None)
         standings.append(
@@ -142,7 +143,7 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
                 place=0,
                 number=number,
                 params=own.params if own is not None and (own.params or not again) else again[0].params,
-                score=own.score if own is not None and scored else None,
+                score=score,
                 repeats=mean_of(scores),
                 scores=scores,
                 unfinished=sum(r.state not in ("running", "queued") for r in again) - len(complete_rows),
@@ -152,35 +153,26 @@ def ranking(rows: Iterable[Row | Result]) -> list[Standing]:
             )
         )
     standings.sort(key=lambda s: (s.repeats is None, s.unfinished, s.value, s.number))
-    return [_placed(standing, place, standings[0]) for place, standing in enumerate(standings, start=1)]
+    return [
+        replace(standing, place=place, **(_difference(standing.repeats, standings[0].repeats) if place > 1 else {}))
+        for place, standing in enumerate(standings, start=1)
+    ]
 
 
-def _placed(standing: Standing, place: int, first: Standing) -> Standing:
-    if place == 1 or standing.repeats is None or first.repeats is None:
-        return replace(standing, place=place)
-    a, b = standing.repeats, first.repeats
-    difference = a.mean - b.mean
-    if a.error is None or b.error is None:
-        return replace(standing, place=place, difference=difference)
-    error = math.hypot(a.error, b.error)
-    return replace(
-        standing,
-        place=place,
-        difference=difference,
-        difference_error=error,
-        tied=abs(difference) <= _reach(a, b) * error,
-    )
+def _difference(repeats: Mean | None, first: Mean | None) -> dict[str, Any]:
+    """How far a mean is from the first one, and whether it may be the same (Welch, Biometrika 34 (1947) 28)."""
+    from scipy.stats import ttest_ind_from_stats
 
-
-def _reach(a: Mean, b: Mean) -> float:
-    """How many standard errors a difference of two means may have by chance (Welch, Biometrika 34 (1947) 28)."""
-    from scipy.stats import t
-
-    parts = [(m.error or 0.0) ** 2 for m in (a, b)]
-    if not sum(parts):
-        return 0.0
-    freedom = sum(parts) ** 2 / sum(part**2 / (m.n - 1) for part, m in zip(parts, (a, b)))
-    return float(t.ppf(0.5 + CONFIDENCE / 2, freedom))
+    if repeats is None or first is None:
+        return {}
+    difference = repeats.mean - first.mean
+    if repeats.error is None or first.error is None:
+        return {"difference": difference}
+    samples = (repeats.mean, repeats.std, repeats.n, first.mean, first.std, first.n)
+    with np.errstate(all="ignore"):  # of samples without any spread
+        p = ttest_ind_from_stats(*samples, equal_var=False).pvalue
+    error = math.hypot(repeats.error, first.error)
+    return {"difference": difference, "difference_error": error, "tied": not p <= 1.0 - CONFIDENCE}
 
 
 # --- importance -------------------------------------------------------------------------------------
@@ -238,7 +230,7 @@ def importance(table: Table, seed: int = 0, shuffles: int = SHUFFLES) -> Importa
     seed, shuffles : int
         Of the level of chance.
     """
-    rows = [r for r in table.searched() if r.state == "complete" and r.score is not None]
+    rows = [r for r in table.searched() if r.final_score is not None]
     scores = np.array([r.score for r in rows], dtype=np.float64)
     top = max(TOP_TRIALS, math.ceil(len(rows) / TOP_PART))
     if len(rows) < LEAST_TRIALS:
@@ -293,24 +285,15 @@ def time_left(table: Table) -> float | None:
     if not running and not waiting:
         return 0.0
     ended = [r.seconds for r in table.rows if r.state in ENDED and r.seconds is not None]
-    usual = statistics.fmean(ended) if ended else _whole(running)
-    lefts = [r.left_s if r.left_s is not None else _rest(r, usual) for r in running]
-    if any(left is None for left in lefts) or (waiting and usual is None):
+    if not ended:  # trainings that run, as they look now
+        ended = [r.seconds + r.left_s for r in running if r.seconds is not None and r.left_s is not None]
+    if not ended and (waiting or any(r.left_s is None for r in running)):
         return None
+    usual = statistics.fmean(ended) if ended else 0.0
+    free = [max(0.0, usual - (r.seconds or 0.0)) if r.left_s is None else r.left_s for r in running]
     concurrency = table.goal.concurrency if table.goal is not None else None
-    places = max(concurrency or 0, len(running), 1)
-    free = [left for left in lefts if left is not None] + [0.0] * (places - len(running))
+    free += [0.0] * (max(concurrency or 0, 1) - len(running))
     heapq.heapify(free)
     for _ in range(waiting):
-        heapq.heappush(free, heapq.heappop(free) + (usual or 0.0))
+        heapq.heappush(free, heapq.heappop(free) + usual)
     return max(free)
-
-
-def _whole(running: Sequence[Row]) -> float | None:
-    """Mean time of trainings that run, as they look now."""
-    known = [r.seconds + r.left_s for r in running if r.seconds is not None and r.left_s is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _rest(row: Row, usual: float | None) -> float | None:
-    return None if usual is None else max(0.0, usual - (row.seconds or 0.0))

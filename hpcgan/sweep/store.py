@@ -23,13 +23,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import asdict, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import dataclasses as validated
 
+from hpcgan import rng
 from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
 from hpcgan.runs.directory import RunDirectory
@@ -37,13 +39,12 @@ from hpcgan.system.files import write_atomic, write_once
 
 VERSION = 1
 State = Literal["complete", "pruned", "failed"]
-STATES: tuple[State, ...] = get_args(State)
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Record = TypeVar("_Record")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@validated.dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Description:
     """What a study is. The same command continues it; another description in its directory is refused.
 
@@ -60,8 +61,6 @@ class Description:
         Hash of the identity of the configuration that trials change.
     ranks, threads : int
         Of a trial, and of each of its ranks: with others the same trial has another score.
-    version : int
-        Of this format.
     """
 
     name: str
@@ -70,26 +69,47 @@ class Description:
     sampler: str
     pruner: str
     identity: str
-    version: Whole = VERSION
     ranks: Whole = 1
     threads: Whole = 1
 
+    def trial_seed(self, index: int) -> int:
+        """Seed of the training of a trial of the search."""
+        return int(rng.uniform(self.seed, "sweep/seed", 0, index, 1, 1)[0, 0] * 2**31)
 
-@dataclass(frozen=True, config=_STRICT)
-class Assignment:
-    """What a trial is.
+    def repeat_seed(self, number: int, repetition: int) -> int:
+        """Seed of the training of a repetition, from 0, of a trial."""
+        return int(rng.uniform(self.seed, "sweep/repeat", number, repetition, 1, 1)[0, 0] * 2**31)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """The hyper-parameters of a trial.
 
     Attributes
     ----------
     number : int
-    params : dict
-        Dotted key of the configuration to value.
+        Of the trial.
+    params : mapping
+        Dotted key of the configuration to value; what the space made conditional may be absent.
+    repeat_of : int or None
+        For a repetition with a fresh seed: the trial that it repeats.
+    """
+
+    number: Whole
+    params: Mapping[str, Any]
+    repeat_of: Whole | None = None
+
+
+@validated.dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Assignment(Candidate):
+    """What a trial is.
+
+    Attributes
+    ----------
     seed : int
         Of the training.
     index : int or None
         Place in the search, from 0, from which random parameters derive; None for a repetition.
-    repeat_of : int or None
-        For a repetition with a fresh seed: the trial that it repeats.
     test : bool
         Whether it shall be scored on test events, too, once it is trained.
     lost : int
@@ -98,73 +118,77 @@ class Assignment:
         What Optuna's sampler noted when it chose the parameters, for those that it chooses later.
     """
 
-    number: Whole
-    params: dict[str, Any]
     seed: Whole
     index: Whole | None
-    repeat_of: Whole | None = None
     test: bool = False
     lost: Whole = 0
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def result(self, attempt: int, state: State, reason: str | None, **fields: Any) -> Result:
+    def has_ended(self, result: Result | None) -> bool:
+        """Whether nothing is left to do of it, given what came of it so far."""
+        return result is not None and (result.tested or not self.test)
+
+    def result(self, state: State, reason: str | None, **fields: Any) -> Result:
         """What came of it, as of now; without `fields`, nothing."""
         now = time.time()
-        nothing = {"score": None, "epoch": None, "epochs": 0, "started": now, "ended": now}
         trial = {"number": self.number, "params": self.params, "seed": self.seed, "repeat_of": self.repeat_of}
-        return Result(**{**nothing, **trial, "attempt": attempt, "state": state, "reason": reason, **fields})
+        return Result(**{"started": now, "ended": now, **trial, "state": state, "reason": reason, **fields})
 
 
-@dataclass(frozen=True, config=_STRICT)
-class Result:
-    """What came of a trial.
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Candidate):
+    """What has come of a trial.
 
     Attributes
     ----------
-    number : int
-    params : dict
-        Dotted key of the configuration to value; what the space made conditional may be absent.
-    seed : int
-        Of the training.
-    repeat_of : int or None
-        For a repetition with a fresh seed: the trial that it repeats.
-    attempt : int
-        How often it was started, this time included.
-    state : "complete", "pruned" or "failed"
+    attempts : int
+        How often it was started.
     score : float or None
-        The best epoch's validation score (lower is better); None if no epoch was scored.
+        The best epoch's validation score (lower is better), so far if the trial has not ended; None without any.
     epoch : int or None
         That epoch, from 1.
     epochs : int
         Epochs that were trained.
     reason : str or None
-        Why it was pruned, or failed.
-    started, ended : float
-        Seconds since 1970, of the last attempt.
+        Why it was pruned, failed or is broken, or what is to come; one line.
     test_score, test_spread : float or None
-        Score on events not used for selection, mean and standard deviation over generated samples; where made.
+        Score on events not used for selection, mean and standard deviation over generated samples; where there is one.
     """
 
-    number: Whole
-    params: dict[str, Any]
-    seed: Whole
-    repeat_of: Whole | None
-    attempt: Whole
-    state: State
-    score: float | None
-    epoch: Whole | None
-    epochs: Whole
-    reason: str | None
-    started: float
-    ended: float
+    attempts: Whole = 0
+    score: float | None = None
+    epoch: Whole | None = None
+    epochs: Whole = 0
+    reason: str | None = None
     test_score: float | None = None
     test_spread: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@validated.dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Result(Outcome):
+    """What came of a trial that has ended.
+
+    Attributes
+    ----------
+    seed : int
+        Of the training.
+    state : "complete", "pruned" or "failed"
+    started, ended : float
+        Seconds since 1970, of the last attempt.
+    test_failed : str or None
+        Why it could not be scored on test events.
+    """
+
+    seed: Whole
+    state: State
+    started: float
+    ended: float
+    test_failed: str | None = None
 
     @property
     def tested(self) -> bool:
         """Whether nothing more is to come of scoring it on test events."""
-        return self.test_score is not None or "test_failed" in self.extra
+        return self.test_score is not None or self.test_failed is not None
 
 
 class StudyDirectory:
@@ -234,7 +258,7 @@ class StudyDirectory:
 
     def write_description(self, description: Description) -> None:
         """Write what is searched."""
-        write_atomic(self.description_file, json.dumps(asdict(description), indent=2) + "\n")
+        _write(self.description_file, {"version": VERSION, **asdict(description)})
 
     def goal(self) -> SweepSection | None:
         """How much is to be done; None if nobody has said so.
@@ -248,7 +272,7 @@ class StudyDirectory:
 
     def write_goal(self, goal: SweepSection) -> None:
         """Write how much is to be done."""
-        write_atomic(self.goal_file, goal.model_dump_json(indent=2) + "\n")
+        _write(self.goal_file, goal.model_dump(mode="json"))
 
     def assignment(self, number: int) -> Assignment | None:
         """What a trial is; None if nobody has said so yet.
@@ -266,8 +290,7 @@ class StudyDirectory:
 
     def write_assignment(self, assignment: Assignment) -> None:
         """Write what a trial is."""
-        text = json.dumps(asdict(assignment), indent=2, allow_nan=False) + "\n"
-        write_atomic(self.assignment_file(assignment.number), text)
+        _write(self.assignment_file(assignment.number), asdict(assignment))
 
     def write_verdict(self, number: int, reason: str, epoch: int) -> bool:
         """Decide that a trial shall end before its next epoch; False if that was decided before, which stays as it is.
@@ -298,8 +321,11 @@ class StudyDirectory:
 
     def write_result(self, result: Result) -> None:
         """Write what came of a trial, as a whole."""
-        text = json.dumps(asdict(result), indent=2, allow_nan=False) + "\n"
-        write_atomic(self.result_file(result.number), text)
+        _write(self.result_file(result.number), asdict(result))
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    write_atomic(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _read(record: type[_Record], file: Path, otherwise: str, remedy: str = "") -> _Record | None:
@@ -321,8 +347,8 @@ def _read(record: type[_Record], file: Path, otherwise: str, remedy: str = "") -
         raise InputError(f"{file}: cannot be read ({error}){remedy}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: {otherwise} (no section of keys){remedy}")
-    if record is Description and content.get("version") != VERSION:
-        raise InputError(f"{file}: version {content.get('version')} of the format; this is version {VERSION}")
+    if record is Description and (version := content.pop("version", None)) != VERSION:
+        raise InputError(f"{file}: version {version} of the format; this is version {VERSION}")
     try:
         return record(**content)
     except ValidationError as error:

@@ -18,8 +18,7 @@ from hpcgan.problems import run_data
 from hpcgan.runs.directory import RunDirectory, differences
 from hpcgan.runs.lease import FencedError, Lease
 from hpcgan.sweep import space as spaces
-from hpcgan.sweep.search import OWN_SAMPLERS, known_params, trial_seed
-from hpcgan.sweep.space import SECTION, Space
+from hpcgan.sweep.space import OWN_SAMPLERS, SECTION, Space
 from hpcgan.sweep.store import Description, StudyDirectory
 from hpcgan.system.files import write_atomic
 
@@ -114,7 +113,8 @@ def check_draws(space: Space, description: Description, trials: int) -> None:
     """
     if description.sampler in OWN_SAMPLERS:
         for index in range(trials):
-            space.config(known_params(space, description, index), trial_seed(description.seed, index))
+            params = space.known(description.sampler, description.seed, index)
+            space.config(params, description.trial_seed(index))
 
 
 @contextlib.contextmanager
@@ -225,7 +225,7 @@ def _identity_hash(base: Config) -> str:
 def _strip(plain: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
     if isinstance(kept.get("data"), dict):
-        kept["data"] = {k: v for k, v in kept["data"].items() if k not in ("cache_mb", "path")}
+        kept["data"] = {k: v for k, v in kept["data"].items() if k not in ("cache_mb", "path", "stage", "stage_keep")}
     if isinstance(kept.get("training"), dict) and kept["training"].get("start_from") is not None:
         kept["training"] = {**kept["training"], "start_from": "the weights of a run"}
     return kept

@@ -6,12 +6,11 @@ What cannot be read is said and counts as broken; the rest counts.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
@@ -22,74 +21,58 @@ from hpcgan.runs.records import Epoch, Reader, Start
 from hpcgan.sweep import dimension
 from hpcgan.sweep.dimension import Dimension
 from hpcgan.sweep.labels import one_line
-from hpcgan.sweep.store import Assignment, Description, Result, StudyDirectory
+from hpcgan.sweep.store import Assignment, Candidate, Description, Outcome, Result, StudyDirectory
 
 RowState = Literal["complete", "pruned", "failed", "running", "queued", "lost", "broken"]
-ROW_STATES: tuple[RowState, ...] = ("complete", "pruned", "failed", "running", "queued", "lost", "broken")
+ROW_STATES: tuple[RowState, ...] = get_args(RowState)
 ENDED: tuple[RowState, ...] = ("complete", "pruned", "failed")
+_Record = TypeVar("_Record")
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(Outcome):
     """A trial.
 
     Attributes
     ----------
-    number : int
-    params : dict
-        Dotted key of the configuration to value.
     state : str
         How it ended (complete, pruned, failed), or stands: running; queued (not started, or interrupted in order);
         lost (started, no sign of life, no result: the sweep's command tries it again); broken (files that cannot be
         read).
     seed : int or None
-    repeat_of : int or None
-        For a repetition with a fresh seed: the trial that it repeats.
-    score : float or None
-        The best epoch's validation score; so far, if the trial has not ended.
-    epoch : int or None
-        That epoch, from 1.
-    current : float or None
-        The last epoch's validation score.
-    epochs, wanted : int
-        Epochs trained, and of the whole training; `wanted` is 0 if that is not known.
+        Of the training.
+    wanted : int
+        Epochs of the whole training; 0 if that is not known.
     curve : tuple of (int, float)
         Epoch and its score, as far as epochs were scored.
-    attempts : int
-        How often it was started.
     started : float or None
         When the last attempt of a trial that has ended began, seconds since 1970.
     seconds : float or None
         That the last attempt took, so far.
     left_s : float or None
         Seconds that the rest of a running training takes if its epochs are like the last one.
-    reason : str or None
-        Why it was pruned, failed or is broken, or what is to come; one line.
-    test_score, test_spread : float or None
-        Score on events not used for selection, mean and standard deviation over generated samples; where made.
     to_test : bool
-        That score is still to come.
+        Its score on test events is still to come.
     """
 
-    number: int
     state: RowState
-    params: Mapping[str, Any]
     seed: int | None = None
-    repeat_of: int | None = None
-    score: float | None = None
-    epoch: int | None = None
-    current: float | None = None
-    epochs: int = 0
     wanted: int = 0
     curve: tuple[tuple[int, float], ...] = ()
-    attempts: int = 0
     started: float | None = None
     seconds: float | None = None
     left_s: float | None = None
-    reason: str | None = None
-    test_score: float | None = None
-    test_spread: float | None = None
     to_test: bool = False
+
+    @property
+    def current(self) -> float | None:
+        """The last epoch's validation score."""
+        return self.curve[-1][1] if self.curve else None
+
+    @property
+    def final_score(self) -> float | None:
+        """The score, of a trial that was trained to the end."""
+        return self.score if self.state == "complete" else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +128,11 @@ class Table:
         except InputError:
             return dimension.observed(key, values)
 
+    def varied(self) -> list[Dimension]:
+        """Dimensions of the keys that differ among the trials of the search."""
+        rows = self.searched()
+        return [d for d in self.dimensions() if len({d.place(r.params.get(d.key)) for r in rows} - {None}) > 1]
+
     def counts(self, rows: Iterable[Row] | None = None) -> dict[str, int]:
         """Number of trials (all, by default) in each state."""
         states = [r.state for r in (self.rows if rows is None else rows)]
@@ -184,11 +172,7 @@ class TableReader:
             for r in rows
             if r.repeat_of is not None and r.repeat_of not in known
         ]
-        goal = None
-        try:
-            goal = self.study.goal()
-        except InputError as error:
-            problems.append(one_line(str(error)))
+        goal = _readable(self.study.goal, problems)
         return Table(self.study, self.description, tuple(rows), goal, tuple(one_line(p) for p in problems))
 
     def _strays(self) -> list[str]:
@@ -199,50 +183,59 @@ class TableReader:
 
     def _row(self, number: int) -> tuple[Row, list[str]]:
         try:
-            written = _version(self.study.result_file(number).stat())
+            stat = self.study.result_file(number).stat()
         except OSError:
-            written = None
-        if written is not None and number in self._ended and self._ended[number][0] == written:
+            return self._read(number)
+        # What changes when a file is replaced, however coarse the times of a file system are.
+        version = stat.st_mtime_ns, stat.st_ino, stat.st_size
+        if number in self._ended and self._ended[number][0] == version:
             return self._ended[number][1:]
         row, problems = self._read(number)
-        if written is not None and row.state in ENDED:
-            self._ended[number] = (written, row, problems)
+        if row.state in ENDED:
+            self._ended[number] = (version, row, problems)
         return row, problems
 
     def _read(self, number: int) -> tuple[Row, list[str]]:
         run, problems = self.study.trial(number), list[str]()
-        assignment = result = None
-        broken: str | None = None
-        try:
-            assignment = self.study.assignment(number)
-        except InputError as error:
-            broken = one_line(str(error))
-            problems.append(broken)
-        try:
-            result = self.study.result(number)
-            broken = None if result is not None else broken  # which says what the trial was
-        except InputError as error:
-            broken = one_line(str(error))
-            problems.append(broken)
-        if broken is not None:
-            params = assignment.params if assignment else {}
-            repeat_of = assignment.repeat_of if assignment else None
-            return Row(number, "broken", params, repeat_of=repeat_of, reason=broken), problems
+        assignment = _readable(lambda: self.study.assignment(number), problems)
+        result = _readable(lambda: self.study.result(number), problems)
+        if problems and result is None:  # a result says what the trial was
+            trial = _fields(Candidate, assignment) if assignment else {"number": number, "params": {}}
+            return Row(**trial, state="broken", reason=problems[-1]), problems
         epochs, starts = _records(run, problems)
-        planned_epochs = self._wanted(number, run)
+        if number not in self._epochs and (planned_epochs := run_status.wanted_epochs(run)) > 0:
+            self._epochs[number] = planned_epochs  # of its configuration, which never changes
+        wanted = self._epochs.get(number, 0)
         if result is not None:
-            to_test = assignment is not None and assignment.test
-            return _ended(result, planned_epochs, _curve(epochs), to_test), problems
-        return _open(number, self.study, assignment, planned_epochs, epochs, starts), problems
+            return _ended(result, wanted, _curve(epochs), assignment is not None and assignment.test), problems
+        return self._open(number, assignment, wanted, epochs, starts), problems
 
-    def _wanted(self, number: int, run: RunDirectory) -> int:
-        """Epochs of a trial's configuration, which never changes; 0 if there is none (yet)."""
-        if number not in self._epochs:
-            epochs = run_status.wanted_epochs(run)
-            if epochs < 1:
-                return 0
-            self._epochs[number] = epochs
-        return self._epochs[number]
+    def _open(
+        self, number: int, assignment: Assignment | None, wanted: int, epochs: list[Epoch], starts: list[float]
+    ) -> Row:
+        """A trial without a result."""
+        runner, run = self.study.runner(number), self.study.trial(number)
+        state, reason = _standing(attempt_state(runner) or attempt_state(run))
+        trial = _fields(Candidate, assignment) if assignment else {"number": number, "params": {}}
+        curve, now, left = _curve(epochs), time.time(), None
+        epoch, score = min(curve, key=lambda point: point[1], default=(None, None))
+        if state == "running" and epochs and epochs[-1].epoch < wanted:
+            whole = run_status.training_left(epochs[-1], wanted - epochs[-1].epoch)
+            left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
+        return Row(
+            **trial,
+            state=state,
+            seed=assignment.seed if assignment else None,
+            attempts=attempts_made(runner) or attempts_made(run),
+            score=score,
+            epoch=epoch,
+            epochs=epochs[-1].epoch if epochs else 0,
+            wanted=wanted,
+            curve=curve,
+            seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
+            left_s=left,
+            reason=reason,
+        )
 
 
 def read_table(path: Path) -> Table:
@@ -254,6 +247,20 @@ def read_table(path: Path) -> Table:
         There is no study, or its description cannot be read.
     """
     return TableReader(path).read()
+
+
+def _readable(read: Callable[[], _Record | None], problems: list[str]) -> _Record | None:
+    """What is read; None, and one more problem, if it cannot be."""
+    try:
+        return read()
+    except InputError as error:
+        problems.append(one_line(str(error)))
+        return None
+
+
+def _fields(kind: type[Candidate], record: Candidate) -> dict[str, Any]:
+    """Those fields of a record that records of this kind have."""
+    return {field.name: getattr(record, field.name) for field in fields(kind)}
 
 
 def _records(run: RunDirectory, problems: list[str]) -> tuple[list[Epoch], list[float]]:
@@ -273,82 +280,31 @@ def _curve(epochs: list[Epoch]) -> tuple[tuple[int, float], ...]:
     return tuple((e.epoch, e.total) for e in epochs if e.total is not None)
 
 
-def _open(
-    number: int,
-    study: StudyDirectory,
-    assignment: Assignment | None,
-    planned_epochs: int,
-    epochs: list[Epoch],
-    starts: list[float],
-) -> Row:
-    """A trial without a result."""
-    state, reason = _standing(study, number)
-    curve, now, left = _curve(epochs), time.time(), None
-    best = min(curve, key=lambda point: point[1]) if curve else None
-    if state == "running" and epochs and epochs[-1].epoch < planned_epochs:
-        whole = run_status.training_left(epochs[-1], planned_epochs - epochs[-1].epoch)
-        left = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
-    return Row(
-        number,
-        state,
-        assignment.params if assignment else {},
-        seed=assignment.seed if assignment else None,
-        repeat_of=assignment.repeat_of if assignment else None,
-        score=best[1] if best else None,
-        epoch=best[0] if best else None,
-        current=curve[-1][1] if curve else None,
-        epochs=epochs[-1].epoch if epochs else 0,
-        wanted=planned_epochs,
-        curve=curve,
-        attempts=attempts_made(study.runner(number)) or attempts_made(study.trial(number)),
-        seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
-        left_s=left,
-        reason=reason,
-    )
-
-
-def _standing(study: StudyDirectory, number: int) -> tuple[RowState, str | None]:
-    """State of a trial without a result, and what there is to say about it."""
-    state = attempt_state(study.runner(number)) or attempt_state(study.trial(number))
-    if state is None:
+def _standing(attempt: str | None) -> tuple[RowState, str | None]:
+    """State of a trial without a result after that of its last attempt, and what there is to say about it."""
+    if attempt is None:
         return "queued", None
-    if state == "running":
+    if attempt == "running":
         return "running", None
-    if state in ("interrupted", "stopped"):
+    if attempt in ("interrupted", "stopped"):
         return "queued", "interrupted: the sweep's command goes on with it"
     return "lost", "ended without a result: the sweep's command tries it again"
 
 
-def _version(stat: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is replaced, however coarse the times of a file system are."""
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
-
-
-def _ended(result: Result, planned_epochs: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
-    reason = result.reason
-    if result.test_score is None and (failed := result.extra.get("test_failed")) is not None:
-        reason = f"no score on test events: {failed}"
-        to_test = False
-    to_test = to_test and result.test_score is None
+def _ended(result: Result, wanted: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
+    reason, to_test = result.reason, to_test and not result.tested
     if to_test:
         reason = "its score on test events is to come"
+    elif result.test_score is None and result.test_failed is not None:
+        reason = f"no score on test events: {result.test_failed}"
+    outcome = {**_fields(Outcome, result), "reason": None if reason is None else one_line(reason)}
     return Row(
-        result.number,
-        result.state,
-        dict(result.params),
+        **outcome,
+        state=result.state,
         seed=result.seed,
-        repeat_of=result.repeat_of if result.repeat_of != result.number else None,
-        score=result.score,
-        epoch=result.epoch,
-        current=curve[-1][1] if curve else None,
-        epochs=result.epochs,
-        wanted=max(planned_epochs, result.epochs),
+        wanted=max(wanted, result.epochs),
         curve=curve,
-        attempts=result.attempt,
         started=result.started,
         seconds=max(0.0, result.ended - result.started),
-        reason=None if reason is None else one_line(reason),
-        test_score=result.test_score,
-        test_spread=result.test_spread,
         to_test=to_test,
     )

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -89,16 +88,17 @@ class Trial:
         assignment = self.study.assignment(self.number)
         if assignment is None:
             raise InputError(f"{self.study.path}: there is no trial {self.number}")
-        if self._is_done(assignment):
+        if assignment.has_ended(self.study.result(self.number)):
             return EXIT_DONE
         lease = Lease(self.study.runner(self.number), self._on_lost)
         code = EXIT_FAILED
         failure_file(self.study, self.number).unlink(missing_ok=True)  # of an earlier attempt
         try:
             with open(self.study.log_file(self.number), "ab") as log:
-                if self._is_done(assignment):  # by whoever had the lease before
+                result = self.study.result(self.number)
+                if assignment.has_ended(result):  # by whoever had the lease before
                     code = EXIT_DONE
-                elif (result := self.study.result(self.number)) is not None:
+                elif result is not None:
                     code = self._score(result, log)
                 else:
                     code = self._train(assignment, description.ranks, description.threads, lease, log)
@@ -107,10 +107,6 @@ class Trial:
             with contextlib.suppress(OSError):
                 lease.release("done" if code == EXIT_DONE else "interrupted" if stopped else "failed")
         return EXIT_INTERRUPTED if stopped else code
-
-    def _is_done(self, assignment: Assignment) -> bool:
-        result = self.study.result(self.number)
-        return result is not None and (result.test_score is not None or not assignment.test)
 
     def _on_lost(self, text: str) -> None:
         """Another process has the trial: end everything here, at once."""
@@ -133,8 +129,7 @@ class Trial:
         if result is None:
             return code or EXIT_FAILED
         lease.check()
-        extra = {"host": socket.gethostname(), "ranks": ranks, "threads": threads}
-        self.study.write_result(replace(result, extra=extra))
+        self.study.write_result(result)
         return EXIT_DONE
 
     def _place_of_data(self, assignment: Assignment) -> list[str]:
@@ -187,7 +182,7 @@ class Trial:
 
 
 def judge(
-    study: StudyDirectory, assignment: Assignment, attempt: int, started: float, code: int, end: End | None
+    study: StudyDirectory, assignment: Assignment, attempts: int, started: float, code: int, end: End | None
 ) -> Result | None:
     """What came of a training that ended with an exit code; None if it was not brought to an end.
 
@@ -195,7 +190,7 @@ def judge(
     ----------
     study : StudyDirectory
     assignment : Assignment
-    attempt : int
+    attempts : int
         How often the trial was started.
     started : float
         Seconds since 1970.
@@ -205,11 +200,12 @@ def judge(
         What the training recorded of its end.
     """
     run = study.trial(assignment.number)
-    score, epoch, epochs = standing(study, assignment.number)
+    reached = progress(study, assignment.number)
     state: State = "failed"
     if code == EXIT_DONE and end is not None and end.cause == "finished":
-        reason = None if score is not None else "no epoch has a finite score"
-        state = "failed" if score is None else "complete"
+        state, reason = "complete", None
+        if reached["score"] is None:
+            state, reason = "failed", "no epoch has a finite score"
         if end.outcome == "pruned":  # by hand, it may be before the first epoch
             state, reason = "pruned", _verdict(run.verdict_file)
     elif code == EXIT_BAD_INPUT or (code == EXIT_FAILED and end is not None and end.outcome == "failed"):
@@ -220,7 +216,7 @@ def judge(
         reason = f"the training ended with exit code {code}" if cause is None else str(cause)[:LONGEST_REASON]
     else:
         return None
-    return assignment.result(attempt, state, reason, score=score, epoch=epoch, epochs=epochs, started=started)
+    return assignment.result(state, reason, attempts=attempts, started=started, **reached)
 
 
 def failure_file(study: StudyDirectory, number: int) -> Path:
@@ -228,11 +224,11 @@ def failure_file(study: StudyDirectory, number: int) -> Path:
     return study.runner(number).path / "failure.json"
 
 
-def standing(study: StudyDirectory, number: int) -> tuple[float | None, int | None, int]:
-    """The best epoch's score, that epoch, and the epochs trained so far."""
+def progress(study: StudyDirectory, number: int) -> dict[str, Any]:
+    """The best epoch's score, that epoch, and the epochs trained so far, as a `Result` has them."""
     epochs = records.read(study.trial(number).metrics_file, Epoch)
     score, epoch = min(((e.total, e.epoch) for e in epochs if e.total is not None), default=(None, None))
-    return score, epoch, epochs[-1].epoch if epochs else 0
+    return {"score": score, "epoch": epoch, "epochs": epochs[-1].epoch if epochs else 0}
 
 
 def _verdict(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What `hpcgan sweep status`, `report` and `best` show of a study."""
+"""What `hpcgan sweep status` and `best` show of a study, and the end of a search."""
 
 from __future__ import annotations
 
@@ -73,40 +73,6 @@ def status(path: Path, *, once: bool) -> int:
     except KeyboardInterrupt:
         pass
     return EXIT_DONE
-
-
-def report(path: Path) -> list[Path]:
-    """Write the report of a study.
-
-    Returns
-    -------
-    list of Path
-        What was written, the page last.
-
-    Raises
-    ------
-    InputError
-        There is no study, or the report cannot be written.
-    """
-    from hpcgan.sweep import report as reports
-
-    return reports.write(read_table(path))
-
-
-def journal(path: Path) -> Path:
-    """Write all trials as a journal of Optuna's, for optuna-dashboard: `report/journal.log` of the study.
-
-    Raises
-    ------
-    InputError
-        There is no study, Optuna is not installed, or the journal cannot be written.
-    """
-    from hpcgan.sweep import optuna_study
-
-    table = read_table(path)
-    file = table.study.report / "journal.log"
-    optuna_study.write_journal(table, file)
-    return file
 
 
 def summary(path: Path) -> list[str]:

@@ -143,39 +143,78 @@ def folder_lock(folder: Path, warning: Callable[[str], None] = warn) -> Iterator
     finally:
         os.close(descriptor)
     path = folder / LOCK_FILE
+    with file_lock(path, warning=warning):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, shared: bool = False, warning: Callable[[str], None] = warn) -> Iterator[bool]:
+    """Hold the lock of a file, alone or with others; the system releases it when a process dies.
+
+    The file is made where it is not there. It may be removed by who holds its lock alone. Without locks one goes on,
+    and a line says so.
+
+    Returns
+    -------
+    bool
+        Of the context: whether there are locks.
+
+    Raises
+    ------
+    Locked
+        Another process has the lock, or has just removed the file.
+    """
+    folder = path.parent
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        missing = _lock(descriptor, folder)
+        missing = _lock(descriptor, folder, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         if missing is not None and folder.resolve() not in _told:
             _told.add(folder.resolve())
             warning(f"{folder}: this file system has no locks ({os.strerror(missing)}); write into it once at a time")
         if missing is None and not is_at(descriptor, path):  # removed by the one who had it while this one opened it
-            raise InputError(f"{folder}: another process is writing data there")
-        yield
+            raise Locked(folder)
+        yield missing is None
     finally:
-        with contextlib.suppress(OSError):
-            if is_at(descriptor, path):
-                path.unlink()
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> int | None:
+class Locked(InputError):
+    """Another process has the lock of a folder, or of a file in it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder}: another process is writing data there")
+
+
+def _lock(descriptor: int, folder: Path, operation: int = fcntl.LOCK_EX) -> int | None:
     """Take a lock; the error that says that there are none, or None.
 
     Raises
     ------
-    InputError
+    Locked
         Another process has it.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise InputError(f"{folder}: another process is writing data there") from error
+            raise Locked(folder) from error
         if error.errno not in _LOCKS:
             raise
         return error.errno
     return None
+
+
+def version(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that replaces it, and from itself when it was changed; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def is_at(descriptor: int, path: Path) -> bool:

@@ -41,36 +41,30 @@ class Stream(io.FileIO):
     ----------
     descriptor : int
         It stays open.
+
+    Attributes
+    ----------
+    vital : bool
+        A failure is an `OutputError` for who writes.
+    instead : str
+        If it is not: what happens all the same, for the one line that is said of the first failure. Without it
+        nothing is said.
+    closed_by : OSError or None
+        What nothing can be written for any more.
+    lost : OutputError or None
+        The failure of a vital stream.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
-        self._closed: OSError | None = None
-        self._told = False
+        self.closed_by: OSError | None = None
         self.lost: OutputError | None = None
-        self._vital = False
-        self._instead = ""
-
-    def rely_on(self, vital: bool, instead: str = "") -> None:
-        """Say what a failure means from now on.
-
-        Parameters
-        ----------
-        vital : bool
-            An `OutputError` for who writes.
-        instead : str
-            If it is not: what happens all the same, for the one line that is said of the first failure. Without it
-            nothing is said.
-        """
-        self._vital, self._instead = vital, instead
-
-    def close_for_good(self) -> None:
-        """Note that there was nothing to write to from the beginning."""
-        self._closed = OSError(errno.EBADF, "it is closed")
+        self.vital, self.instead = False, ""
+        self._told = False
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
-        failure = self._closed
+        failure = self.closed_by
         if failure is None:
             try:
                 _write_all(self.fileno(), view)
@@ -81,17 +75,17 @@ class Stream(io.FileIO):
         return len(view)
 
     def _fail(self, error: OSError) -> None:
-        if self._vital or error.errno not in _PASSING:
-            self._closed = error
+        if self.vital or error.errno not in _PASSING:
+            self.closed_by = error
         if self._told:
             return
         self._told = True
-        if self._vital:
+        if self.vital:
             self.lost = OutputError(error.errno, error.strerror)
             raise self.lost from None
-        if self._instead:
+        if self.instead:
             # Not through sys.stderr: a live display sends that to standard output, which is being written just now.
-            line = f"hpcgan: warning: standard output is gone ({error.strerror}); {self._instead}\n"
+            line = f"hpcgan: warning: standard output is gone ({error.strerror}); {self.instead}\n"
             write(2, line.encode("ascii", "backslashreplace"))
 
 
@@ -119,14 +113,13 @@ def guard() -> None:
                 setattr(sys, name, text)
             setattr(sys, f"__{name}__", text)
         if descriptor in closed:
-            stream.close_for_good()
+            stream.closed_by = OSError(errno.EBADF, "it is closed")
 
 
 def insist() -> None:
     """From here on, standard output is what the command is for: an `OutputError` if it cannot be written."""
     if 1 in _streams:
-        _streams[1].lost = None
-        _streams[1].rely_on(vital=True)
+        _streams[1].lost, _streams[1].vital, _streams[1].instead = None, True, ""
 
 
 def go_on(instead: str) -> None:
@@ -139,7 +132,7 @@ def go_on(instead: str) -> None:
         error.
     """
     if 1 in _streams:
-        _streams[1].rely_on(vital=False, instead=instead)
+        _streams[1].vital, _streams[1].instead = False, instead
 
 
 def finish() -> None:
@@ -158,7 +151,7 @@ def finish() -> None:
 def settle() -> None:
     """The command has ended: what a buffer still holds may be lost. The interpreter would fail of it."""
     if 1 in _streams:
-        _streams[1].rely_on(vital=False)
+        _streams[1].vital, _streams[1].instead = False, ""
 
 
 def write(descriptor: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import socket
@@ -23,6 +24,7 @@ from hpcgan.training.inputs import Inputs
 from hpcgan.training.loop import Loop
 from hpcgan.training.output import Output
 from hpcgan.training.requests import StopRequest
+from hpcgan.training.staged import Staged, staged
 from hpcgan.training.state import TrainState
 
 
@@ -64,8 +66,10 @@ def train(
     """
     born = time.monotonic() if born is None else born
     comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
-    inputs, data = checked_inputs(config, run, comm)
-    with inputs:
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(staged(config, comm, lambda: stop.requested is not None))
+        inputs, data = checked_inputs(place, config, run, comm)
+        stack.enter_context(inputs)
         assembly = Assembly.of(config, comm, inputs)
         started_from = None
         with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
@@ -84,7 +88,7 @@ def train(
     return None if best is None else dataclasses.asdict(best)
 
 
-def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:
+def checked_inputs(place: Staged, config: Config, run: RunDirectory, comm: Comm) -> tuple[Inputs, run_data.RunData]:
     """Open the inputs on all ranks, and check them.
 
     Raises
@@ -95,9 +99,10 @@ def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Input
     inputs: Inputs | None = None
     try:
         with agreed(comm):
-            inputs = Inputs.open(config)
+            inputs = Inputs.open(config, staged=place)
             inputs.batch_size(comm.size)
-            data = run_data.identify(config)
+            own = run_data.identify(place.config)
+            data = place.source or own
             if comm.is_root:
                 if warning := inputs.check(run, data):
                     warn(warning)
@@ -105,7 +110,7 @@ def checked_inputs(config: Config, run: RunDirectory, comm: Comm) -> tuple[Input
                     inputs.check_events()
         first = comm.broadcast_json(data.plain())
         with agreed(comm):  # each node may have copies of its own
-            run_data.check_same(data, first, config, socket.gethostname())
+            run_data.check_same(own, first, place.config, socket.gethostname())
     except BaseException:
         if inputs is not None:
             inputs.close()

@@ -23,6 +23,7 @@ from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import warn
 from hpcgan.training import warm_start
+from hpcgan.training.staged import Staged
 
 ENCODED_AT_ONCE = 512  # events
 
@@ -37,36 +38,40 @@ class Inputs:
     problem : Problem
     splits : dict of str to Source
         `train` and, unless only steps are timed, `val`.
+    staged : Staged
+        Where they are read.
     """
 
     config: Config
     problem: Problem
     splits: dict[str, Source]
+    staged: Staged
 
     @classmethod
-    def open(cls, config: Config, names: Sequence[str] = ("train", "val")) -> Inputs:
-        """Open splits.
+    def open(cls, config: Config, names: Sequence[str] = ("train", "val"), staged: Staged | None = None) -> Inputs:
+        """Open splits, by default where `data.path` says.
 
         Raises
         ------
         InputError
             Missing or broken data.
         """
-        problem = problem_class(config.problem)(config.model)
+        problem, staged = problem_class(config.problem)(config.model), staged or Staged(config)
         with contextlib.ExitStack() as refused:
             splits = {}
             for name in names:
-                splits[name] = open_split(problem, config.data, name)
+                splits[name] = open_split(problem, staged.config.data, name)
                 refused.callback(splits[name].close)
             refused.pop_all()
-        return cls(config, problem, splits)
+        return cls(config, problem, splits, staged)
 
     @classmethod
     def synthetic(cls, config: Config, ranks: int) -> Inputs:
         """Made-up training events, enough for some steps."""
         problem = problem_class(config.problem)(config.model)
         size = config.training.global_batch_size or config.training.batch_size * ranks
-        return cls(config, problem, {"train": SyntheticSource(problem.schema, max(4096, 32 * size), config.seed)})
+        source = SyntheticSource(problem.schema, max(4096, 32 * size), config.seed)
+        return cls(config, problem, {"train": source}, Staged(config))
 
     @property
     def training(self) -> Source:
@@ -148,7 +153,7 @@ class Inputs:
             The data cannot be trained on.
         """
         for split, source in self.splits.items():
-            self.problem.validate(self.config.data.path, split)
+            self.problem.validate(self.staged.config.data.path, split)
             self.problem.check_events(source)
         try:
             open_split(self.problem, self.config.data, "test").close()

@@ -34,6 +34,7 @@ from hpcgan.system.failure import Failure
 from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.progress import Clock, Reporter
+from hpcgan.training.staged import summary
 
 RECORD_EVERY = 50  # steps between `step` records
 SAMPLE_EVENTS = 16  # stored after every epoch, to look at
@@ -117,7 +118,9 @@ class Output:
             records.append(
                 run.provenance_file, {"attempt": attempt, "step": counters.step, **origin, **origin_of_weights}
             )
-            self._records.write(records.Start(step=counters.step, ranks=comm.size, samples=counters.samples))
+            copies = assembly.inputs.staged.copies
+            start = records.Start(step=counters.step, ranks=comm.size, samples=counters.samples, copies=copies)
+            self._records.write(start)
             with _written_by_tensorflow(run.tensorboard):
                 self._events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
         except OSError as error:
@@ -141,6 +144,10 @@ class Output:
             f"batch {sharding.batch_size} a rank, {sharding.steps_per_epoch} steps an epoch of {sharding.n} "
             f"events, run {self._run.path}"
         )
+        if copies := assembly.inputs.staged.copies:
+            self.message(summary(copies))
+        if comm.advice:
+            self.message(comm.advice)
         if comm.is_root:
             self._announce_events()
         if counters.step:

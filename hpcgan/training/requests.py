@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from hpcgan.config import RateChange
 from hpcgan.errors import Interrupted, Stopped
 from hpcgan.runs.commands import Inbox
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.training.state import CommandedChange
 
 if TYPE_CHECKING:
     from hpcgan.training.assembly import Assembly
@@ -158,7 +158,7 @@ class Requests:
             if command["name"] in ("pause", "resume"):
                 commanded.paused = command["name"] == "pause"
             elif command["name"] == "set":
-                change = RateChange(step=self._state.counters.step, rates=command["rates"], id=command["id"])
+                change = CommandedChange(step=self._state.counters.step, rates=command["rates"], id=command["id"])
                 commanded.changes.append(change)
         self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()) or [])
         self._checkpoint()

@@ -36,11 +36,17 @@ class EpochUnderWay:
     sums: dict[str, float] = field(default_factory=dict)
 
 
+class CommandedChange(RateChange):
+    """Learning rates that a command has set; `id` is the command's, by which it is known when it is found again."""
+
+    id: str
+
+
 @dataclass
 class Commanded:
     """What commands have changed: learning rates, and whether the training pauses."""
 
-    changes: list[RateChange] = field(default_factory=list)
+    changes: list[CommandedChange] = field(default_factory=list)
     paused: bool = False
 
 

@@ -248,7 +248,12 @@ def main() -> int:
             if request["kind"] == "allreduce":
                 times = time_allreduce(comm, request["sizes"])
             else:
-                times = time_steps(config, comm, request)
+                from hpcgan.training.staged import staged
+
+                stage = None if request["synthetic"] else config.data.stage
+                data = config.data.model_copy(update={"stage": stage})
+                with staged(config.model_copy(update={"data": data}), comm) as place:
+                    times = time_steps(place.config, comm, request)
             everyone = comm.gather_json(times)
             if everyone is not None:
                 world = expected_world(os.environ)

@@ -295,7 +295,7 @@ def test_more_engines_than_cores_are_warned_of_and_named_when_they_do_not_come(a
 #: Where a start is interrupted, as the object and the name of what it does then.
 MOMENTS = {
     "the folder is made": "hpcgan.interactive.folder.write",
-    "the controller starts": "hpcgan.interactive.ipyparallel_cluster.Loop.run",
+    "the controller starts": "hpcgan.interactive.folder.start_process",
     "it is connected to": "hpcgan.interactive.cluster.connect_client",
     "the engines start": "hpcgan.interactive.cluster.Cluster._start_engines",
     "engines are waited for": "hpcgan.interactive.cluster.Cluster._check_parts",
@@ -338,7 +338,7 @@ def test_a_cluster_whose_controller_was_killed_is_said_to_be_lost_and_nothing_is
     with Cluster.start("mpi", 1) as cluster:
         (row,) = Cluster.list()
         assert (row["id"], row["where"], row["kind"], row["ranks"]) == (cluster.id, os.uname().nodename, "mpi", 1)
-        os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
+        os.kill(cluster._about["controller"]["pid"], signal.SIGKILL)
         wait_until(lambda: cluster.state == "lost")
         assert [row["state"] for row in Cluster.list()] == ["lost"]
         with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: its controller has ended"):
@@ -356,7 +356,7 @@ def test_a_cluster_whose_controller_was_killed_is_said_to_be_lost_and_nothing_is
 @pytest.mark.faults  # a minute: the engines have to miss the controller's heartbeat
 def test_engines_end_after_a_controller_that_was_killed_and_the_next_who_looks_removes_the_folder(alone):
     cluster = Cluster.start("mpi", 1)
-    os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
+    os.kill(cluster._about["controller"]["pid"], signal.SIGKILL)
     wait_until(lambda: folders.life(cluster._about) == "dead")
     assert engines_of(cluster.id) == []
     with pytest.raises(InputError, match=f"no cluster '{cluster.id}' runs: it has ended, and what was left of it is r"):

@@ -54,6 +54,16 @@ TOOLS = [
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the set-up is for Linux")
 
 
+FILES = (
+    "tools/setup.sh",
+    "tools/horovod-cmake.sh",
+    "tools/horovod_wake.py",
+    "setup.py",
+    "constraints.txt",
+    "pyproject.toml",
+)
+
+
 class Machine:
     """A copy of what the set-up needs, a PATH of our own, no network."""
 
@@ -63,7 +73,7 @@ class Machine:
         self.bin = folder / "bin"
         self.bin.mkdir()
         (self.tree / "tools").mkdir(parents=True)
-        for name in ("tools/setup.sh", "tools/horovod-cmake.sh", "setup.py", "constraints.txt", "pyproject.toml"):
+        for name in FILES:
             shutil.copy(ROOT / name, self.tree / name)
         (self.tree / "hpcgan").mkdir()
         shutil.copy(ROOT / "hpcgan/__init__.py", self.tree / "hpcgan")
@@ -315,8 +325,8 @@ def test_done_is_done_and_a_change_or_an_interruption_is_not(machine):
     assert "up to date" in machine.run("dev").stdout
 
 
-def test_horovod_is_configured_once_and_built_unchanged(tmp_path):
-    """The stand-in for cmake adds its options to the configure call only."""
+def test_horovod_is_configured_once_also_with_sources_of_an_unknown_form(tmp_path):
+    """The stand-in for cmake adds its options to the configure call only, and changes what it knows."""
     (tmp_path / "cmake").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "cmake").chmod(0o755)
     lists = tmp_path / "horovod/tensorflow/CMakeLists.txt"

@@ -13,7 +13,6 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import describe
 from hpcgan.data.layouts.tensor_source import TensorSource
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS, Target, split_sizes
@@ -22,6 +21,7 @@ from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter.files import Writer, open_showers, validate
 from hpcgan.problems.calorimeter.layout import SHOWERS
+from hpcgan.problems.layouts import layout_of
 
 
 def some(n: int, segmentation: Segmentation = PUBLISHED, seed: int = 0) -> Sample:
@@ -266,9 +266,10 @@ def test_any_value_that_cannot_be_is_found(name: str, data: st.DataObject) -> No
 
 
 def test_info(folder: Path, tmp_path: Path) -> None:
-    text = describe(folder / "train.h5", tmp_path / "p.png")
+    text = layout_of(folder / "train.h5").describe(folder / "train.h5", tmp_path / "p.png")
     for said in ("12 samples", "readable and valid", "3 x 96, MeV", "12 x 6, MeV", "phi (y), eta (x)", "photons"):
         assert said in text
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    bad = other_file(tmp_path / "bad.h5", **spoilt("energy", (5, 0), 0.0))
     with pytest.raises(InputError, match="energy of shower 5 is 0 GeV"):
-        describe(other_file(tmp_path / "bad.h5", **spoilt("energy", (5, 0), 0.0)))
+        layout_of(bad).describe(bad)

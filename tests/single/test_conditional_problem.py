@@ -353,7 +353,7 @@ def test_drawn_momentum_is_that_of_the_mass_point(folder):
     problem = ConditionalProblem(ConditionalModel(**DETECTOR))
     generator = detector.Generator(problem.model, 1)
     source = problem.open(folder, "train")
-    encoded = Inputs(None, problem, {"train": source}).encoded(at_once=32)
+    encoded = Inputs(None, problem, {"train": source}, None).encoded(at_once=32)
     generator.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in encoded)
     events = source.read(np.arange(90))
     source.close()

@@ -193,6 +193,8 @@ def test_identity_ignores_lengths_cadences_and_communication():
             "checkpoint.keep=5",
             "scoring.every_epochs=3",
             "data.cache_mb=1",
+            "data.stage=$TMPDIR",
+            "data.stage_keep=false",
         ]
     )
     assert same.identity_hash() == base.identity_hash()

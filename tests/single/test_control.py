@@ -87,6 +87,13 @@ def scheduled(data, tmp_path_factory):
     return run
 
 
+def test_a_change_of_the_configuration_has_no_id(data):
+    change = tiny.config(data, SCHEDULE).dump()["training"]["schedule"]["changes"][0]
+    assert change == {"step": 5, "rates": {"generator": 0.01}}
+    with pytest.raises(InputError, match=r"training\.schedule\.changes\.0.*id"):
+        tiny.config(data, "training.schedule.changes=[{step: 5, rates: {generator: 0.01}, id: mine}]")
+
+
 @pytest.mark.parametrize("stops", [[], [5], [9]], ids=str)
 def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled, reference, tmp_path, stops):
     """Also when the training was stopped in the step of the command, or after it."""

@@ -285,7 +285,7 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
     with hdf5.Writer(Target(tmp_path, {"train": 600}, {"settings": "{}"})) as writer:
         writer.append(images, 1.0, 1.0, 1400.0, 850.0)
     network = Generator(problem.model, 1)
-    with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}) as inputs:
+    with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}, None) as inputs:
         network.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in inputs.encoded())
     table, cosh = network.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
     assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-5)

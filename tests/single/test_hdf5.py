@@ -21,13 +21,13 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import describe
 from hpcgan.data import storage
 from hpcgan.data.storage import Target, split_sizes
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.files import Writer, open_images, validate
 from hpcgan.problems.detector_images.layout import IMAGES
+from hpcgan.problems.layouts import layout_of
 
 
 def some_images(n: int, seed: int = 0) -> np.ndarray:
@@ -398,7 +398,7 @@ def test_masses_that_nobody_knows(tmp_path: Path) -> None:
     """What an unconditional model generates is valid; that its other columns are no numbers is not."""
     path, nothing = tmp_path / "generated.h5", {"mGlu": np.full(4, np.nan), "mNeu": np.full(4, np.nan)}
     validate(other_file(path, hist=GOOD, y=np.ones(4), **nothing))
-    said = describe(path)
+    said = layout_of(path).describe(path)
     assert "mGlu              not known" in said
     assert "(mGlu, mNeu)" not in said
     with pytest.raises(InputError, match="all_events/weight of event 0 is nan"):
@@ -541,7 +541,7 @@ def no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_filter_that_is_not_here_is_named(tmp_path: Path, no_plugin: None, number: int, name: str) -> None:
     path = packed_file(tmp_path / "a.h5", number)
-    for use in (open_images, validate, describe):
+    for use in (open_images, validate, lambda path: layout_of(path).describe(path)):
         with pytest.raises(InputError, match=rf"all_events/hist is compressed with the filter {name} ") as error:
             use(path)
         text = str(error.value)

@@ -90,6 +90,33 @@ def test_what_there_is_not(things: Plugins, name: str, message: str) -> None:
         things.get(name)
 
 
+def test_of_two_packages_that_take_one_name_neither_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package, value in (("first", "collections:Counter"), ("second", "collections:deque"), ("copy", "sys:x")):
+        folder = tmp_path / f"{package}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        name = "alone" if package == "copy" else "thing"
+        (folder / "entry_points.txt").write_text(f"[test.things]\n{name} = {value}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_warned", set())
+    things = Plugins("test.things", "thing", SHIPPED)
+    message = (
+        "thing 'thing': first (collections:Counter) and second (collections:deque) both have one of this name; "
+        "uninstall one of them, or write package.module:Class"
+    )
+    with pytest.raises(InputError) as error:
+        things.get("thing")
+    assert str(error.value) == message
+    assert things.get("collections:deque").__name__ == "deque"
+    (tmp_path / "second-1.0.dist-info" / "entry_points.txt").write_text("[test.things]\nthing = collections:Counter\n")
+    assert things.get("thing").__name__ == "Counter"  # both mean the same one
+    (tmp_path / "second-1.0.dist-info" / "entry_points.txt").write_text("[test.things]\nthing = collections:deque\n")
+    assert [cls.__name__ for cls in things.all()] == ["OrderedDict"]  # all others are there
+    assert f"warning: {message}" in capsys.readouterr().err.splitlines()
+
+
 def test_problems() -> None:
     assert problem_class("cosmo") is problem_class("hpcgan.problems.cosmo.problem:CosmoProblem") is CosmoProblem
     assert {problem.name for problem in PROBLEMS.all()} >= {"rpv", "conditional", "pileup", "cosmo", "calogan"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -98,6 +100,34 @@ def test_preflight_takes_the_same_data_from_anywhere(place: Path) -> None:
         api.preflight(config(path), run, 1)
     shutil.rmtree("data")
     api.preflight(config(place / "staged"), run, 1)
+
+
+BACKENDS = """
+import os
+import hpcgan.comm.base
+class Whole(hpcgan.comm.base.SerialComm): ...
+class Other: ...
+"""
+
+
+def test_preflight_refuses_a_backend_that_no_rank_could_load_and_imports_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "site_comm.py").write_text(BACKENDS)
+    (place / "dying_comm.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{place}:{os.environ.get('PYTHONPATH', '')}")
+    run = RunDirectory(place / "run")
+    for name, message in (
+        ("site_comm:Other", r"comm.backend 'site_comm:Other': is no class of a comm.backend"),
+        ("site_comm:Lost", r"comm.backend 'site_comm:Lost': module site_comm has no 'Lost'"),
+        ("no_comm:Lost", r"comm.backend 'no_comm:Lost': there is no module 'no_comm' on Python's path"),
+        ("dying_comm:Lost", r"comm.backend 'dying_comm:Lost': its import ended Python: exit code 7"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            api.preflight(config("data", f"comm.backend={name}"), run, 2)
+        assert "\n" not in str(error.value)
+    api.preflight(config("data", "comm.backend=site_comm:Whole"), run, 2)
+    assert not {"site_comm", "dying_comm"} & set(sys.modules)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -355,8 +385,8 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere_and_with_no_others(place: 
     with studies.opened(study, *described("moved"), print):
         assert RunDirectory(study.path).read_config()["data"]["path"] == "moved"
     trial = Trial(study, 0, Requests(print))  # one that was begun before goes on with the data where they are now
-    assert trial._place_of_data(Assignment(0, {}, 1, 0)) == ['data.path="moved"']
-    assert trial._place_of_data(Assignment(0, {"data.path": "a"}, 1, 0)) == []
+    assert trial._place_of_data(Assignment(number=0, params={}, seed=1, index=0)) == ['data.path="moved"']
+    assert trial._place_of_data(Assignment(number=0, params={"data.path": "a"}, seed=1, index=0)) == []
     others(place / "moved", 30)
     assert studies.default_directory(described("moved")[0]) != before
     with pytest.raises(InputError) as error:

@@ -21,6 +21,8 @@ from hpcgan.config import JobSection, flags
 from hpcgan.config.job import seconds
 from hpcgan.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.launch import slurm, supervise
+from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import CurrentJob, current_job, task_counts
 
 EXPECTED = Path(__file__).parents[1] / "data" / "slurm"
@@ -530,11 +532,12 @@ def test_only_scripts_that_are_warned_need_the_room():
     assert "--signal" not in script({"time": "1"}, ["scaling"], ending="plain")
 
 
-def test_a_chain_whose_starts_are_good_for_nothing_ends(program, tmp_path):
+def test_a_chain_whose_starts_are_good_for_nothing_ends(program, tmp_path, monkeypatch):
     program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo JobState=RUNNING Requeue=1')
     told = []
-    it = supervisor(CurrentJob("7", 2, 1, 1), told, hopeless=lambda: "3 starts of job 7 in a row trained 1 s of 30 s")
-    assert it.run() == EXIT_FAILED
+    reason = "3 starts of job 7 in a row trained 1 s of 30 s"
+    monkeypatch.setattr(supervise.Shares, "hopeless", lambda self: reason)
+    assert supervisor(CurrentJob("7", 2, 1, 1), told).supervise() == EXIT_FAILED
     assert told == ["error: 3 starts of job 7 in a row trained 1 s of 30 s"]
     assert (tmp_path / "asked").read_text().split() == ["show"]
 
@@ -543,21 +546,26 @@ def test_a_preempted_start_is_not_held_against_the_chain(program, tmp_path, monk
     monkeypatch.setattr(supervise, "REQUEUE_TIMEOUT", 0.0)
     program("scontrol", "echo JobState=PREEMPTED Requeue=1")
     told = []
-    assert supervisor(CurrentJob("7", 2, 1, 1), told, hopeless=lambda: "no").run() == EXIT_INTERRUPTED
+    monkeypatch.setattr(supervise.Shares, "hopeless", lambda self: "no")
+    assert supervisor(CurrentJob("7", 2, 1, 1), told).supervise() == EXIT_INTERRUPTED
     assert told == ["checkpoint written; job 7 is back in the queue"]
 
 
 def test_a_job_that_may_not_queue_again_ends_with_its_checkpoint(program, tmp_path):
     program("scontrol", f'echo "$1" >> {tmp_path}/asked; echo JobState=RUNNING Requeue=0')
     told = []
-    assert supervisor(CurrentJob("7", 0, 1, 1), told).run() == EXIT_INTERRUPTED
+    assert supervisor(CurrentJob("7", 0, 1, 1), told).supervise() == EXIT_INTERRUPTED
     assert told == ["checkpoint written; job 7 ends here, as it was asked to"]
     assert (tmp_path / "asked").read_text().split() == ["show"]
 
 
-def supervisor(job, told, **changes):
+#: A run without checkpoints.
+NO_RUN = RunDirectory(Path("there is none"))
+
+
+def supervisor(job, told, run=NO_RUN, **limits):
     """One whose ranks stop with a checkpoint at once."""
-    return supervise.Supervisor(lambda requests: EXIT_INTERRUPTED, lambda: 1, job=job, report=told.append, **changes)
+    return supervise.Supervisor(lambda requests: EXIT_INTERRUPTED, run, JobSection(**limits), job, told.append)
 
 
 def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp_path, monkeypatch):
@@ -568,7 +576,8 @@ def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp
         'echo "JobState=RUNNING Reason=None ExitCode=0:0"',
     )
     told = []
-    assert supervisor(CurrentJob("12_3", 0, 1, 1), told, patience=3.0).run() == EXIT_INTERRUPTED
+    monkeypatch.setattr(supervise, "PATIENCE", 3.0)
+    assert supervisor(CurrentJob("12_3", 0, 1, 1), told).supervise() == EXIT_INTERRUPTED
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["show job --oneliner 12_3"] * 3 + ["requeue 12_3"]
     assert told == ["checkpoint written; job 12_3 is back in the queue"]
@@ -577,17 +586,19 @@ def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp
 def test_a_run_that_a_command_has_stopped_does_not_go_back_into_the_queue(program, tmp_path):
     program("scontrol", f"touch {tmp_path}/asked; echo JobState=RUNNING")
     told = []
-    job = CurrentJob("12_3", 0, 1, 1)
-    assert supervisor(job, told, stopped=lambda: True).run() == EXIT_INTERRUPTED
+    run = RunDirectory(tmp_path / "run")
+    Lease(run).release("stopped")
+    assert supervisor(CurrentJob("12_3", 0, 1, 1), told, run).supervise() == EXIT_INTERRUPTED
     assert not told
     assert not (tmp_path / "asked").exists()
 
 
-def test_ranks_that_slurm_ended_because_one_was_lost_are_started_again():
+def test_ranks_that_slurm_ended_because_one_was_lost_are_started_again(monkeypatch):
     """srun then says that a rank was terminated (143), as if somebody had wished the end of the job."""
     codes, told = iter([143, 143, 0]), []
-    it = supervise.Supervisor(lambda requests: next(codes), lambda: 1, retries=3, report=told.append, backoff=0.0)
-    assert it.run() == 0
+    monkeypatch.setattr(supervise, "BACKOFF", 0.0)
+    it = supervise.Supervisor(lambda requests: next(codes), NO_RUN, JobSection(), report=told.append)
+    assert it.supervise() == 0
     assert [line.split(";")[0] for line in told] == ["the ranks failed with exit code 143"] * 2
 
 
@@ -606,12 +617,12 @@ def test_a_request_that_came_while_the_ranks_failed_is_not_forgotten(
         requests.hurry = hurry
         return code
 
-    it = supervise.Supervisor(start, lambda: 1, job=CurrentJob("7", 0, 1, 1), report=lambda line: None)
+    it = supervise.Supervisor(start, NO_RUN, JobSection(), job=CurrentJob("7", 0, 1, 1), report=lambda line: None)
     if ends == "requeue":
-        assert it.run() == EXIT_INTERRUPTED
+        assert it.supervise() == EXIT_INTERRUPTED
         assert (tmp_path / "asked").read_text().split() == ["show", "requeue"]
     else:
-        assert it.run() == ends
+        assert it.supervise() == ends
 
 
 @pytest.mark.parametrize(
@@ -624,11 +635,12 @@ def test_a_request_that_came_while_the_ranks_failed_is_not_forgotten(
     ],
     ids=["cancelled", "forgotten", "no controller", "often enough"],
 )
-def test_a_job_that_does_not_go_back_into_the_queue(program, answer, restarts, said):
+def test_a_job_that_does_not_go_back_into_the_queue(program, monkeypatch, answer, restarts, said):
     program("scontrol", f'[ "$1" = show ] || exit 9; {answer}')
     told = []
     job = CurrentJob("7", restarts, 1, 1)
-    assert supervisor(job, told, patience=0.0, requeues=5).run() == EXIT_INTERRUPTED
+    monkeypatch.setattr(supervise, "PATIENCE", 0.0)
+    assert supervisor(job, told, requeues=5).supervise() == EXIT_INTERRUPTED
     assert told == said
 
 

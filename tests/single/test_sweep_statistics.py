@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,8 @@ from hpcgan.sweep.table import Row, Table
 
 
 def trial(number, score, state="complete", params=None, **changed):
-    return Row(number, state, {"a": number} if params is None else params, score=score, epoch=1, **changed)
+    params = {"a": number} if params is None else params
+    return Row(number=number, state=state, params=params, score=score, epoch=1, **changed)
 
 
 def again(number, repeat_of, score, **changed):
@@ -148,10 +150,7 @@ def test_the_best_are_a_third_but_five_at_least(n, top):
 
 def test_a_parameter_that_only_some_trials_have():
     table = table_of(40, lambda p, rng: p["flip"])
-    rows = [
-        Row(r.number, r.state, {k: v for k, v in r.params.items() if k != "layers" or r.number % 2}, score=r.score)
-        for r in table.rows
-    ]
+    rows = [replace(r, params={k: v for k, v in r.params.items() if k != "layers" or r.number % 2}) for r in table.rows]
     found = importance(Table(None, table.description, tuple(rows)), shuffles=20)
     assert found.weights[0].key == "flip"
     assert "layers" in {w.key for w in found.weights}

@@ -21,11 +21,11 @@ from hpcgan.launch.process import Requests
 from hpcgan.problems.base import problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import Lease, attempt_state
-from hpcgan.sweep import optuna_study, pruning, search, study, views
+from hpcgan.sweep import optuna_study, pruning, study, views
 from hpcgan.sweep.coordinator import FRUITLESS
 from hpcgan.sweep.executors.local import share_cores
 from hpcgan.sweep.store import StudyDirectory
-from hpcgan.sweep.table import Row
+from hpcgan.sweep.table import Row, read_table
 from hpcgan.system.allocation import outside
 
 optuna = pytest.importorskip("optuna")
@@ -46,7 +46,7 @@ def whole(tmp_path_factory):
 
 def load(path):
     """The study as optuna-dashboard reads it."""
-    journal = str(views.journal(path))
+    journal = str(optuna_study.write_journal(read_table(path)))
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(journal))
     (summary,) = optuna.get_all_study_summaries(storage)
     return optuna.load_study(study_name=summary.study_name, storage=storage)
@@ -115,7 +115,7 @@ def test_trials_after_repetitions_have_the_place_in_the_search_they_would_have_w
     sweeps.coordinate(path, sweeps.plan(trials=3, top=1, repeats=2))
     third = next(r for r in sweeps.table(path)[4:] if r[3] is None)
     assert third[1] == sweeps.space().draw(1, 2)
-    assert third[2] == search.trial_seed(1, 2)
+    assert third[2] == sweeps.describe(sweeps.space(), seed=1).trial_seed(2)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, None])
@@ -276,7 +276,7 @@ def test_a_trained_trial_that_cannot_be_scored_on_test_events_stays_what_it_is(t
     made = StudyDirectory(path)
     assert made.result(2).state == "complete"
     assert made.result(2).test_score is None
-    assert "lost" in made.result(2).extra["test_failed"]
+    assert "lost" in made.result(2).test_failed
     assert made.result(1).test_score == 5.0
     assert coordinator.ranking()[0].number == 0
 
@@ -354,13 +354,13 @@ def test_a_trial_that_somebody_still_runs_is_waited_for_not_started_again(tmp_pa
     def end(_):
         looks.append(made.result(0))
         if len(looks) == 3:
-            made.write_result(sweeps.result_of(made, 0, attempt=7))
+            made.write_result(sweeps.result_of(made, 0, attempts=7))
             lease.release("done")
 
     second.at_poll = end
     assert sweeps.coordinate(path, sweeps.plan(trials=1), second, said=said)[0] == 0
     assert second.started == []
-    assert made.result(0).attempt == 7
+    assert made.result(0).attempts == 7
     assert "still running: trial 0" in said
 
 
@@ -423,7 +423,7 @@ def test_optunas_journal_is_written_on_request_and_nothing_goes_by_it(damaged, w
     shutil.rmtree(damaged / "report", ignore_errors=True)
     sweeps.coordinate(damaged, sweeps.plan(trials=6, top=2, repeats=3))
     assert not list(damaged.rglob("*journal*"))
-    journal = views.journal(damaged)
+    journal = optuna_study.write_journal(read_table(damaged))
     before = load(damaged).trials
     journal.write_text("damaged")
     executor = sweeps.FakeExecutor(StudyDirectory(damaged))
@@ -554,7 +554,7 @@ def test_verdicts_are_those_of_optunas_pruners(pruner, epochs):
         level = rng.uniform(0, 10)
         for epoch in range(1, epochs):
             curve.append((epoch, level + rng.normal()))
-            row = Row(number, "running", {}, curve=tuple(curve), wanted=epochs)
+            row = Row(number=number, state="running", params={}, curve=tuple(curve), wanted=epochs)
             verdict = pruning.verdict(pruner, row, [*rows, row], epoch - 1)
             trial.report(curve[-1][1], epoch)
             assert (verdict is not None) == trial.should_prune()
@@ -563,18 +563,19 @@ def test_verdicts_are_those_of_optunas_pruners(pruner, epochs):
                 break
         state = "complete" if verdict is None else "pruned"
         optunas.tell(trial, curve[-1][1] if verdict is None else None, None if verdict is None else PRUNED)
-        rows.append(Row(number, state, {}, curve=tuple(curve), wanted=epochs))
+        rows.append(Row(number=number, state=state, params={}, curve=tuple(curve), wanted=epochs))
         verdicts.append(state)
     assert len(set(verdicts)) == 2
 
 
 def test_halving_looks_at_the_first_score_from_a_look_on():
     """Scored every second epoch of 9: looks after epochs 1 and 3 are at the scores of epochs 2 and 4."""
-    better = Row(0, "running", {}, curve=((2, 1.0), (4, 1.0)), wanted=9)
+    better = Row(number=0, state="running", params={}, curve=((2, 1.0), (4, 1.0)), wanted=9)
     for curve, epoch in (((2, 3.0),), 2), (((2, 0.5), (4, 3.0)), 4):
-        row = Row(1, "running", {}, curve=curve, wanted=9)
+        row = Row(number=1, state="running", params={}, curve=curve, wanted=9)
         assert f"after epoch {epoch}" in pruning.verdict("halving", row, [better, row], 0)
-    assert pruning.verdict("halving", Row(1, "running", {}, curve=((2, 0.5), (6, 9.0)), wanted=9), [], 2) is None
+    late = Row(number=1, state="running", params={}, curve=((2, 0.5), (6, 9.0)), wanted=9)
+    assert pruning.verdict("halving", late, [], 2) is None
 
 
 # --- executors ------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def test_what_is_to_come_after_the_training(tmp_path):
     study = fake_sweeps.study_in(tmp_path)
     for number in (0, 1):
         fake_sweeps.finish(study, number, 5.0, **({"test_failed": "exit code 1"} if number else {}))
-        study.write_assignment(Assignment(number, fake_sweeps.params(number), 1, number, test=True))
+        params = fake_sweeps.params(number)
+        study.write_assignment(Assignment(number=number, params=params, seed=1, index=number, test=True))
     assert [(r.to_test, r.reason) for r in read_table(tmp_path).rows] == [
         (True, "its score on test events is to come"),
         (False, "no score on test events: exit code 1"),
@@ -128,7 +129,7 @@ def test_a_broken_description_is_one_line(tmp_path, content, message):
 
 def result_with(**changed):
     plain = {
-        "number": 1, "params": {}, "seed": 1, "repeat_of": None, "attempt": 1, "state": "complete", "score": 1.0,
+        "number": 1, "params": {}, "seed": 1, "repeat_of": None, "attempts": 1, "state": "complete", "score": 1.0,
         "epoch": 1, "epochs": 1, "reason": None, "started": 0.0, "ended": 1.0,
     }  # fmt: skip
     return json.dumps({**plain, **changed})

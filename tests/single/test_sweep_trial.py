@@ -33,7 +33,7 @@ def study(tmp_path):
     made = StudyDirectory(tmp_path / "a study")
     space = sweeps.space()
     with studies.opened(made, sweeps.describe(space), space.base, print):
-        assignment = Assignment(4, space.draw(1, 4), 77, 4)
+        assignment = Assignment(number=4, params=space.draw(1, 4), seed=77, index=4)
         made.trial(4).create(space.config(assignment.params, 77))
         made.write_assignment(assignment)
     return made
@@ -64,7 +64,7 @@ def test_a_training_that_ended_is_complete_with_its_best_epoch(study):
     trained(study, [9.0, 4.0, 5.0], "done")
     result = judged(study, 0)
     assert (result.state, result.score, result.epoch, result.epochs) == ("complete", 4.0, 2, 3)
-    assert (result.number, result.seed, result.attempt) == (4, 77, 2)
+    assert (result.number, result.seed, result.attempts) == (4, 77, 2)
     assert result.params == sweeps.space().draw(1, 4)
 
 

@@ -20,7 +20,7 @@ from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.lease import Lease
-from hpcgan.sweep import figures, page, report, views
+from hpcgan.sweep import figures, report, views
 from hpcgan.sweep.statistics import ranking
 from hpcgan.sweep.table import read_table
 
@@ -82,7 +82,7 @@ def test_numbers_of_the_page_are_those_of_the_json(files):
 
 
 def test_texts_of_a_report_are_no_markup(files):
-    pages.check_escaped(lambda data: page.render(data, []), json.loads(files["sweep.json"].read_text()))
+    pages.check_escaped(lambda data: report.page(data, []), json.loads(files["sweep.json"].read_text()))
 
 
 def test_what_the_json_holds(files):
@@ -193,12 +193,12 @@ def test_a_study_without_repeats_says_that_its_best_is_biased(tmp_path):
     )
     assert made["notices"] == ["The sweep has not ended: 1 queued. This is how it stands."]
     assert "say nothing yet" in made["importance"]["reason"]
-    assert [name for name, *_ in figures] == ["parameters", "parallel", "curves"]
+    assert [figure.name for figure in figures] == ["parameters", "parallel", "curves"]
 
 
 def test_a_study_without_anything(tmp_path):
     fake_sweeps.study_in(tmp_path)
-    files = {path.name: path for path in views.report(tmp_path)}
+    files = {path.name: path for path in report.write(read_table(tmp_path))}
     assert list(files) == ["trials.csv", "sweep.json", "report.html"]
     assert "there is no winner yet" in files["report.html"].read_text()
 
@@ -230,7 +230,7 @@ def test_hostile_names_stay_text(tmp_path, capsys):
         values = {"a.$b$_c": space["a.$b$_c"]["choice"][number % 2], "n": number / 12}
         fake_sweeps.finish(study, number, 5.0 + number % 2 + number, values)
     fake_sweeps.finish(study, 12, None, {"n": 0.5}, state="failed", reason=HOSTILE)
-    files = {path.name: path for path in views.report(tmp_path)}
+    files = {path.name: path for path in report.write(read_table(tmp_path))}
     page = files["report.html"].read_text()
     pages.check_self_contained(pages.Page(page), page)
     assert "<b>$x" not in page
@@ -247,7 +247,7 @@ def test_a_report_that_cannot_be_written(tmp_path):
     fake_sweeps.study_in(tmp_path)
     (tmp_path / "report").write_text("")
     with pytest.raises(InputError, match="report: cannot write the report: "):
-        views.report(tmp_path)
+        report.write(read_table(tmp_path))
 
 
 # --- best -------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_best_of_nothing(tmp_path):
         views.best(tmp_path)
 
 
-@pytest.mark.parametrize("show", [views.report, views.best, lambda path: views.status(path, once=True)])
+@pytest.mark.parametrize("show", [read_table, views.best, lambda path: views.status(path, once=True)])
 def test_what_is_no_study_is_one_line(tmp_path, show):
     with pytest.raises(InputError, match=r"not a study \(no study.json in it\)$"):
         show(tmp_path)

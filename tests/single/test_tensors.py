@@ -14,7 +14,6 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcgan.commands.data import describe
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.layouts.tensor_source import TensorSource
@@ -22,6 +21,7 @@ from hpcgan.data.layouts.tensors import Writer, open_tensors, validate
 from hpcgan.data.schema import Sample, TensorSpec
 from hpcgan.data.storage import SPLITS, Target, split_sizes
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.problems.layouts import layout_of
 
 #: A calorimeter shower with its conditions: all kinds of tensors.
 SCHEMA = {
@@ -335,7 +335,7 @@ def test_damaged_files_give_one_error_or_the_right_samples(data: st.DataObject, 
 
 
 def test_info_shows_every_tensor(folder: Path, tmp_path: Path) -> None:
-    text = describe(folder / "train.h5", tmp_path / "p.png")
+    text = layout_of(folder / "train.h5").describe(folder / "train.h5", tmp_path / "p.png")
     values = samples(20)["layer_0"][:12]
     assert "12 samples" in text
     assert f"layer_0           3 x 96, GeV, {values.mean():.4g} +- {values.std():.4g}" in text

@@ -15,7 +15,6 @@ from scipy import stats
 
 from hpcgan import weights
 from hpcgan.commands import cli
-from hpcgan.commands import data as info
 from hpcgan.config import DataConfig
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_source import TensorSource
@@ -39,6 +38,7 @@ from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
 from hpcgan.problems.figures import figures_of
+from hpcgan.problems.layouts import layout_of
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
 from hpcgan.report.plots.distributions import _bin
@@ -430,8 +430,8 @@ def test_weights_of_other_layouts(tmp_path):
     problem = CosmoProblem(CosmoModel.model_construct(side=16, shift=0.5))
     with contextlib.closing(open_events(problem, tmp_path / "train.h5", "", Use())) as source:
         assert len(source) == 15
-    assert "20, all equal" not in info.describe(tmp_path / "train.h5")
-    assert "effective events 15.0 of 20" in info.describe(tmp_path / "train.h5")
+    assert "20, all equal" not in layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
+    assert "effective events 15.0 of 20" in layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
 
 
 def test_weights_of_showers_of_several_particles(tmp_path):
@@ -470,7 +470,7 @@ def test_weights_of_a_pool_are_not_used_and_that_is_said(tmp_path):
 
 def test_information_about_weights(tmp_path):
     folder_with(tmp_path, weight=lambda i: np.where(i % 10, 1.0, -0.5), y=lambda i: i % 4 > 0)
-    text = info.describe(tmp_path / "train.h5")
+    text = layout_of(tmp_path / "train.h5").describe(tmp_path / "train.h5")
     assert "-0.5 to 1, sum 51, effective events 46.9 of 60, negative in 10.0% of events" in text
     assert "0 (15), 1 (45)" in text
 

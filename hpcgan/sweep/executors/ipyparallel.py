@@ -12,7 +12,7 @@ from typing import Any
 
 from hpcgan.config import Config
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.sweep.executors.base import Executor
+from hpcgan.sweep.executors import Executor
 from hpcgan.sweep.store import StudyDirectory
 
 #: Seconds for the controller to answer.
@@ -26,16 +26,24 @@ class IpyparallelExecutor(Executor):
 
     The engines must see the study under the same path and have hpcgan. Their cluster is that of `sweep.cluster`, by
     default that of ipyparallel's default profile.
-
-    Raises
-    ------
-    InputError
-        ipyparallel is not installed, there is no such cluster, or it has no engines.
     """
 
     def __init__(self, study: StudyDirectory, config: Config, report: Callable[[str], None]) -> None:
         super().__init__(study, config, report)
-        cluster = config.sweep.cluster
+        self._client: Any = None
+        self._tasks: dict[int, Any] = {}
+        self._address, self._look_again, self._refused = _address(config.sweep.cluster), 0.0, 0
+
+    def open(self) -> None:
+        """Connect to the cluster.
+
+        Raises
+        ------
+        InputError
+            ipyparallel is not installed, there is no such cluster, or it has no engines.
+        """
+        sweep = self.config.sweep
+        cluster = sweep.cluster
         try:
             import ipyparallel
         except ImportError:
@@ -50,12 +58,9 @@ class IpyparallelExecutor(Executor):
             raise InputError(f"no IPython cluster answers ({text}): start one, or name it with --cluster") from None
         engines = len(self._client.ids)
         if not engines:
-            self._client.close()
             raise InputError("the IPython cluster has no engines (yet)")
-        self.concurrency = min(config.sweep.concurrency or engines, engines)
+        self.concurrency = min(sweep.concurrency or engines, engines)
         self._view = self._client.load_balanced_view()
-        self._tasks: dict[int, Any] = {}
-        self._address, self._look_again, self._refused = _address(cluster), 0.0, 0
 
     def start(self, numbers: Sequence[int]) -> None:
         """Hand in a task for each."""
@@ -115,7 +120,8 @@ class IpyparallelExecutor(Executor):
 
     def close(self) -> None:
         """Leave the cluster."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
 
 def _address(cluster: Path | None) -> tuple[str, int] | None:
@@ -140,7 +146,7 @@ def run_child(study: str, number: int, folder: str) -> int:
     import sys
     from pathlib import Path
 
-    from hpcgan.sweep.executors.base import command
+    from hpcgan.sweep.executors import command
     from hpcgan.sweep.store import StudyDirectory
     from hpcgan.system.allocation import outside
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from hpcgan.config import Config, SweepSection
 from hpcgan.launch.topology import available_cores
-from hpcgan.sweep.executors.base import Executor, command
+from hpcgan.sweep.executors import Executor, command
 from hpcgan.sweep.store import StudyDirectory
 from hpcgan.system.allocation import outside
 

@@ -9,7 +9,7 @@ from hpcgan.config import Config, JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.runs import records
-from hpcgan.sweep.executors.base import Executor
+from hpcgan.sweep.executors import Executor
 from hpcgan.sweep.store import StudyDirectory
 
 #: Elements of one array: Slurm takes 1000 unless a site has set MaxArraySize.
