@@ -59,14 +59,7 @@ def degrees(seed: int, cells: int, units: int) -> np.ndarray:
 
 
 class Made(Density, Calibrated):
-    """The density of one image of sparse positive deposits under conditions.
-
-    Parameters
-    ----------
-    config : CaloLayerModel
-    seed : int
-    dtype : str
-    """
+    """The density of one image of sparse positive deposits under conditions."""
 
     def __init__(self, config: CaloLayerModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("made")

@@ -91,12 +91,6 @@ class CellEncoding(tf.Module):
     the last layer a thousandth of that, and batch norm's epsilon is 1e-3: in GeV neither such a layer nor a halo can be
     seen. Here a cell is ln(1 + E / E_0), E_0 being a thousandth of the mean lit cell of its layer in the training
     showers: from 0 for a dark one to 10.
-
-    Parameters
-    ----------
-    init : Initializer
-    name : str
-    layers : int
     """
 
     def __init__(self, init: Initializer, name: str, layers: int) -> None:
