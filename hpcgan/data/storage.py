@@ -703,6 +703,43 @@ def _open_unlocked(path: Path, error: OSError) -> h5py.File:
         ) from error
 
 
+def find_group(path: Path, file: h5py.File, name: str) -> h5py.Group:
+    """A group at the top of a file.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is in another file.
+    """
+    if name in list(file.keys()):  # `get` would hide damage as absence
+        refuse_foreign(path, file, name, name)
+    if name not in file or not isinstance(file[name], h5py.Group):
+        raise InputError(f"{path}: has no group '{name}' (it holds: {names(file)})")
+    return file[name]
+
+
+def find_data(path: Path, group: h5py.Group, name: str, kinds: str = "fiu") -> h5py.Dataset:
+    """A data set with numbers of these kinds, of NumPy.
+
+    Raises
+    ------
+    InputError
+        There is none, it is in another file, or holds something else.
+    """
+    inside = group.name.strip("/")
+    where = f"{inside}/{name}" if inside else name
+    if name in list(group.keys()):
+        refuse_foreign(path, group, name, where)
+    if name not in group or not isinstance(group[name], h5py.Dataset):
+        holder = "the group" if inside else "the file"
+        raise InputError(f"{path}: has no data set '{where}' ({holder} holds: {names(group)})")
+    data = group[name]
+    if data.dtype.kind not in kinds:
+        numbers = "numbers" if "f" in kinds else "whole numbers"
+        raise InputError(f"{path}: {where} does not hold {numbers} (type {data.dtype})")
+    return data
+
+
 def check_backed(path: Path, data: h5py.Dataset, where: str) -> None:
     """Refuse a data set that claims more samples than it can hold.
 
