@@ -1,24 +1,29 @@
 # Everything here uses .venv of this folder and makes it when it is missing; see tools/setup.sh for the options.
 #   make setup [GPU=1]   the environment
+#   make setup SITE=1    the same beside the site's own MPI, TensorFlow and Horovod (modules, conda), used as they are
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
 #   make test            the environment, the linters, all tests but those of the next line
 #   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml: a fifth more time
 #   make docs          the site of the documentation in site/; a warning or a broken link is an error
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
-#   make test-tf218      the tests without those of whole jobs, on TensorFlow 2.18 with Keras 3
+#   make test-matrix     the tests without those of whole jobs, on each TensorFlow that is supported; or on those of
+#                        TENSORFLOW="2.18.1 2.21.0"
+#   make test-container  the image of containers/, built by its recipe's steps in a root file system of its own: slow, as root
 #   make test-faults     all tests of faults, all variants of all others, ten times as many examples: some hours
 SHELL := /bin/bash
 # Paths may have spaces, which make's own functions take for several words: the shell is given them in quotes.
 VENV ?= $(or $(HPCGAN_VENV),.venv)
 PY := "$(VENV)/bin/python"
 GPU ?= 0
+SITE ?= $(HPCGAN_SITE)
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
 export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$(VENV))
 export HPCGAN_GPU := $(GPU)
+export HPCGAN_SITE := $(if $(filter 1,$(SITE)),1,0)
 unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of the tests would compile them anew
 
-.PHONY: setup setup-dev demo notebooks test test-slurm test-faults test-tf218 coverage docs lint format clean
+.PHONY: setup setup-dev demo notebooks test test-slurm test-container test-faults test-matrix coverage docs lint format clean
 
 setup:
 	@tools/setup.sh $(TRAIN)
@@ -50,15 +55,19 @@ test-slurm: setup-dev
 	$(PY) -m pytest -n 2 --dist loadfile tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py \
 		tests/single/test_slurm.py
 
+# The image of containers/ in a root file system that debootstrap makes.
+test-container: setup-dev
+	@tools/debootstrap.sh
+	$(PY) -m pytest tests/container
+
 test-faults: setup-dev
 	@tools/slurm.sh
 	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
 		tests/integration/test_sweep.py tests/integration/test_train_command.py tests/parallel tests/single
 
-# TensorFlow with Keras 3, the newest that this Horovod can be built for. In an environment of its own.
-test-tf218:
-	@HPCGAN_VENV="$(CURDIR)/.venv-tf218" HPCGAN_TF=2.18.1 tools/setup.sh train dev
-	.venv-tf218/bin/python -m pytest tests/single tests/parallel
+# Each in an environment of its own, in .venvs.
+test-matrix:
+	@tools/matrix.sh $(TENSORFLOW)
 
 lint: setup-dev
 	@tools/lint.sh
@@ -69,4 +78,4 @@ format: setup-dev
 
 clean:
 	rm -rf build dist site coverage.xml .coverage* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	find . -path "./.venv*" -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

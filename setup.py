@@ -1,7 +1,8 @@
 """Packaging of hpcgan: a light base, and extras for what needs more.
 
 The base is configuration, data, physics and analysis: it installs anywhere from wheels, without
-TensorFlow, MPI or a compiler. `constraints.txt` pins the set that is tested; `make setup` uses it.
+TensorFlow, MPI or a compiler. `constraints.txt` and the `constraints-tf*.txt` pin the sets that are tested;
+`make setup` uses them.
 """
 
 import re
@@ -28,17 +29,9 @@ BASE = [
     "mplhep>=0.3.31",
 ]
 
-# 2.15: the last TensorFlow with Keras 2, and the fastest here. 2.18: the newest Horovod 0.28.1 builds with.
-TENSORFLOW = [
-    "tensorflow-cpu==2.15.1; python_version < '3.12'",
-    "tensorflow-cpu==2.18.1; python_version >= '3.12'",
-    "tensorboard>=2.15,<2.19",
-]
-TENSORFLOW_GPU = [
-    "tensorflow[and-cuda]==2.15.1; python_version < '3.12'",
-    "tensorflow[and-cuda]==2.18.1; python_version >= '3.12'",
-    "tensorboard>=2.15,<2.19",
-]
+# Those of constraints-tf*.txt are tested; tools/setup.sh chooses one. A newer one is used with a warning.
+TENSORFLOW = ["tensorflow-cpu>=2.15", "tensorboard>=2.15"]
+TENSORFLOW_GPU = ["tensorflow[and-cuda]>=2.15", "tensorboard>=2.15"]
 # Built from source against the MPI of the machine; tools/setup.sh does it and keeps the wheels.
 NATIVE = ["horovod==0.28.1", "mpi4py>=4,<5"]
 # What has to be there before NATIVE can be built without build isolation.
@@ -123,7 +116,7 @@ setup(
     ],
     packages=find_packages(include=["hpcgan", "hpcgan.*"]),
     include_package_data=True,
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     install_requires=BASE,
     extras_require={
         "train": TENSORFLOW + NATIVE,
@@ -149,6 +142,7 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Physics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: System :: Distributed Computing",

@@ -15,6 +15,7 @@ from report_figures import COLOURS, sheet
 
 import hpcgan
 from hpcgan.evaluation.trained_generator import load_sampler
+from hpcgan.problems.figures import figures_of
 
 EVENTS = 4096
 WIDTH = 1400  # pixels of the picture
@@ -28,7 +29,7 @@ def main(run: Path, target: Path) -> None:
     real = source.read(np.arange(min(EVENTS, len(source))))
     fake = hpcgan.generate(run, len(real["hist"]))
     drawn = {}
-    for name, _, figure in problem.figures(real, fake):
+    for name, _, figure in figures_of(problem).compare(real, fake):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, facecolor="white", bbox_inches="tight")
         drawn[name] = Image.open(buffer).convert("RGB")

@@ -183,8 +183,8 @@ def _collisions(config: Config, problem: Problem, index: int) -> Make:
 def _showers(config: Config, problem: Problem, index: int) -> Make:
     from hpcgan.evaluation.conditions import training_conditions
     from hpcgan.physics.showers import simulate
-    from hpcgan.problems.base import file_of
     from hpcgan.problems.calorimeter import files as calo
+    from hpcgan.problems.files import file_of
 
     energies = training_conditions(problem, config)[calo.ENERGY].reshape(-1)
     with calo.open_showers(file_of(config.data.path, "train")) as file:
@@ -201,14 +201,14 @@ def _showers(config: Config, problem: Problem, index: int) -> Make:
 
 def _maps(config: Config, problem: Problem, index: int) -> Make:
     from hpcgan.physics.lognormal import LognormalMaps
-    from hpcgan.problems.cosmo.generate import BLOCK_MAPS
+    from hpcgan.problems.cosmo.generate import Maps
 
     maps = LognormalMaps(problem.model.side)
-    firsts = iter(range(10**6 * index, 10**6 * (index + 1), BLOCK_MAPS))
+    firsts = iter(range(10**6 * index, 10**6 * (index + 1), Maps.block))
 
     def make(n: int | None) -> int:
-        maps.make(1, next(firsts), n or BLOCK_MAPS)
-        return n or BLOCK_MAPS
+        maps.make(1, next(firsts), n or Maps.block)
+        return n or Maps.block
 
     return make
 

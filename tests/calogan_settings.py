@@ -11,7 +11,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class CaloGan:
-    """The published sizes (`hpcgan.problems.calorimeter.networks.CaloGanConfig`)."""
+    """The published sizes."""
 
     latent_dim: int = 1024
     shapes: Sequence[Pair] = ((3, 96), (12, 12), (12, 6))

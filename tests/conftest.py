@@ -6,6 +6,7 @@ import base64
 import functools
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -161,6 +162,37 @@ def _place(nodeid: str) -> int:
     """Of a test's file in the order of their beginnings."""
     path = nodeid.split("::")[0]
     return next((i for i, long in enumerate(LONGEST) if long in path), len(LONGEST))
+
+
+#: Packages that no extra brings, which a test compares with where somebody has installed them.
+COMPARED_WITH = ("prdc", "sklearn")
+
+
+def lacks(longrepr: Any) -> str | None:
+    """The package that a test was skipped for the want of, where `make test` installs it."""
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    match = re.search(r"could not import '([\w.]+)'|\bno ([a-zA-Z]\w+)$", reason)
+    name = (match[1] or match[2]).split(".")[0] if match else None
+    return None if name in COMPARED_WITH else name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """In CI nothing that was to be installed may be missing: there, a test that is skipped for it fails."""
+    return fail_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """As of tests, of modules that are skipped as a whole."""
+    return fail_in_ci((yield))
+
+
+def fail_in_ci(report: Any) -> Any:
+    """The report, which is a failure where CI lacks a package."""
+    if os.environ.get("CI") and report.outcome == "skipped" and (name := lacks(report.longrepr)) is not None:
+        report.outcome, report.longrepr = "failed", f"CI lacks {name}, which `make setup-dev` installs"
+    return report
 
 
 def pytest_collection_finish() -> None:

@@ -20,6 +20,6 @@ check "ruff check" "$BIN/python" -m ruff check --quiet .
 check "ruff format" "$BIN/python" -m ruff format --check --quiet .
 check "mypy" "$BIN/python" -m mypy --no-error-summary
 check "mypy, notebooks" "$BIN/python" tools/notebook_code.py
-mapfile -t scripts < <(find tools .ci slurm -type f \( -name '*.sh' -o -path '.ci/run' \) 2>/dev/null)
+mapfile -t scripts < <(find tools .ci containers slurm -type f \( -name '*.sh' -o -path '.ci/run' \) 2>/dev/null)
 check "shellcheck" "$BIN/shellcheck" "${scripts[@]}"
 exit $failed

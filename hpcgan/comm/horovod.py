@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import weakref
@@ -14,7 +13,7 @@ import numpy as np
 
 from hpcgan.comm import import_tensorflow
 from hpcgan.comm.collectives import TensorComm, prepare
-from hpcgan.comm.libraries import loaded
+from hpcgan.comm.libraries import loaded, loaded_mpi
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
@@ -51,6 +50,8 @@ class HorovodComm(TensorComm):
             super().__init__()
             with import_tensorflow.for_horovod(self._tf):
                 import horovod.tensorflow as hvd
+        except HpcganError:
+            raise  # of TensorFlow
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error
@@ -187,28 +188,10 @@ def build_info() -> dict[str, Any]:
     built = {name: bool(getattr(hvd, f"{name}_built")()) for name in ("mpi", "gloo", "nccl", "cuda")}
     metadata = Path(horovod.__file__).parent / "metadata.json"
     tensorflow = json.loads(metadata.read_text()).get("tensorflow") if metadata.is_file() else None
-    return {
-        "version": horovod.__version__,
-        "built_with": built,
-        "tensorflow": tensorflow,
-        "wakes": wakes(),
-        **_loaded_mpi(),
-    }
+    described = {"version": horovod.__version__, "built_with": built, "tensorflow": tensorflow, "wakes": wakes()}
+    return described | loaded_mpi()
 
 
 def wakes() -> bool:
     """Whether the thread of the Horovod that is loaded sleeps until there is work."""
     return any(_WAKES in Path(path).read_bytes() for path in loaded("mpi_lib"))
-
-
-def _loaded_mpi() -> dict[str, str | None]:
-    """Path and version of the libmpi in this process (Linux)."""
-    paths = loaded("libmpi.so")
-    if not paths:
-        return {"mpi_library": None, "mpi_version": None}
-    text, length = (
-        ctypes.create_string_buffer(8192),
-        ctypes.c_int(0),
-    )  # longer than MPI_MAX_LIBRARY_VERSION_STRING
-    ctypes.CDLL(paths[0]).MPI_Get_library_version(text, ctypes.byref(length))
-    return {"mpi_library": paths[0], "mpi_version": text.value.decode(errors="replace").split(",")[0].strip()}

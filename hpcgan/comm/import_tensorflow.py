@@ -9,13 +9,22 @@ not garbage, and looking through it again and again, then and in all that follow
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
+
+from hpcgan.errors import HpcganError
+from hpcgan.launch.world import expected_world
+from hpcgan.system import files
+
+#: The release lines of TensorFlow between which hpcgan is tested.
+OLDEST, NEWEST = (2, 15), (2, 21)
 
 _KERAS = "keras.src"  # all of Keras is in it; `keras` itself has to be found, or TensorFlow would never look for it
 _LAYER = "horovod.tensorflow.sync_batch_norm"
@@ -28,7 +37,37 @@ def tensorflow() -> Any:
     ------
     ImportError
         It is not installed.
+    HpcganError
+        It is older than hpcgan can use. Of a newer one than is known, rank 0 says so once.
     """
+    module = _imported()
+    _check_version(module.__version__)
+    return module
+
+
+def age(version: str) -> Literal["older", "known", "newer"]:
+    """Whether a TensorFlow of this version is older than those that hpcgan runs with, or newer than those tested."""
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if (major, minor) < OLDEST:
+        return "older"
+    return "known" if (major, minor) <= NEWEST else "newer"
+
+
+@functools.cache  # said once in a process
+def _check_version(version: str) -> None:
+    if age(version) == "older":
+        raise HpcganError(f"TensorFlow {version} is too old: hpcgan needs {_line(OLDEST)} or newer; run `make setup`")
+    if age(version) == "newer":
+        world = expected_world(os.environ)
+        if world is None or world.rank == 0:
+            files.warn(f"TensorFlow {version} is newer than {_line(NEWEST)}, the newest that hpcgan was tested with")
+
+
+def _line(release: tuple[int, int]) -> str:
+    return ".".join(map(str, release))
+
+
+def _imported() -> Any:
     if "tensorflow" in sys.modules or "keras" in sys.modules:
         return importlib.import_module("tensorflow")
     with _uncollected(), _in_place_of(_KERAS, None), _python_distutils():  # TensorFlow goes on without Keras

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 _MAPS = "/proc/self/maps"
@@ -40,3 +41,14 @@ def _path(line: bytes) -> str | None:
     if path.endswith(_DELETED) and not os.path.lexists(path):
         path = path.removesuffix(_DELETED)
     return path
+
+
+def loaded_mpi() -> dict[str, str | None]:
+    """Path and version of the libmpi in this process, as `mpi_library` and `mpi_version`; MPI need not have started."""
+    paths = loaded("libmpi.so")
+    if not paths:
+        return {"mpi_library": None, "mpi_version": None}
+    # Longer than MPI_MAX_LIBRARY_VERSION_STRING.
+    text, length = ctypes.create_string_buffer(8192), ctypes.c_int(0)
+    ctypes.CDLL(paths[0]).MPI_Get_library_version(text, ctypes.byref(length))
+    return {"mpi_library": paths[0], "mpi_version": text.value.decode(errors="replace").split(",")[0].strip()}

@@ -7,6 +7,7 @@ code, which all ranks share. A thread of Horovod's looks for work every millisec
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.comm.collectives import TensorComm, prepare
+from hpcgan.comm.libraries import loaded_mpi
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
@@ -166,3 +168,18 @@ class MpiComm(TensorComm):
                     self._world.Recv(buffer[start : start + _CHUNK], rank)
                 parts.append(buffer.tobytes())
             return parts
+
+
+def build_info() -> dict[str, Any]:
+    """The version of mpi4py and the MPI library it has loaded; does not start MPI.
+
+    Raises
+    ------
+    ImportError, RuntimeError
+        mpi4py is not installed, or finds no MPI library.
+    """
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    importlib.import_module("mpi4py.MPI")
+    return {"version": mpi4py.__version__, **loaded_mpi()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,11 @@ from hpcgan.launch.world import expected_world
 LOAD_S = 300.0
 
 
+def parallel_backend() -> str:
+    """The backend of several ranks: Horovod where it is installed, else mpi4py. Imports nothing."""
+    return "horovod" if importlib.util.find_spec("horovod") is not None else "mpi"
+
+
 def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
     """The backend that `auto` stands for here, and a check of `serial`; imports nothing.
 
@@ -28,7 +34,7 @@ def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
     world = expected_world(env)
     size = 1 if world is None else world.size
     if backend == "auto":
-        return "horovod" if size > 1 else "serial"
+        return parallel_backend() if size > 1 else "serial"
     if backend == "serial" and world is not None and size > 1:
         raise InputError(
             f"comm.backend: serial, but {world.launcher} started {size} ranks; use auto, or start one process"
@@ -43,7 +49,8 @@ def make_comm(backend: str = "auto") -> Comm:
     ----------
     backend : str
         `comm.backend`: a name of `hpcgan.config.registries.BACKENDS`, `package.module:Class`, or `auto`, which is
-        serial without a launcher or in a world of one, else Horovod.
+        serial without a launcher or in a world of one, else Horovod; or mpi4py where there is no Horovod, which rank 0
+        then says.
 
     Raises
     ------
@@ -52,7 +59,10 @@ def make_comm(backend: str = "auto") -> Comm:
     HpcganError
         If the backend is not installed, or MPI reports another world than the launcher promised.
     """
-    comm: Comm = BACKENDS.get(resolve_backend(backend, os.environ))()
+    name = resolve_backend(backend, os.environ)
+    comm: Comm = BACKENDS.get(name)()
+    if backend == "auto" and name == "mpi" and comm.is_root:
+        print("hpcgan: Horovod is not installed: the ranks average over mpi4py", file=sys.stderr, flush=True)
     return comm
 
 

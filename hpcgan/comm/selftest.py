@@ -2,11 +2,12 @@
 
 Every rank contributes different numbers to each collective and checks what comes back. Rank 0 prints
 one line of JSON; any rank that got a wrong value ends the job with exit code 1. With `--describe` it
-starts nothing and prints what TensorFlow and Horovod are.
+starts nothing and prints what TensorFlow, Horovod and mpi4py are.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from hpcgan.comm.select import make_comm
+from hpcgan.comm.select import make_comm, parallel_backend
 from hpcgan.errors import HpcganError
 from hpcgan.launch.topology import threads_from_env
 
 
 def describe() -> dict[str, Any]:
-    """Versions and build of TensorFlow and Horovod, or why they cannot be imported."""
+    """Versions and build of TensorFlow, Horovod and mpi4py, or why they cannot be imported."""
     description: dict[str, Any] = {}
     try:
         import tensorflow as tf
@@ -32,17 +33,16 @@ def describe() -> dict[str, Any]:
         }
     except Exception as error:
         return {"tensorflow": {"error": _reason(error)}}
-    try:
-        from hpcgan.comm.horovod import build_info
-
-        description["horovod"] = build_info()
-    except Exception as error:
-        description["horovod"] = {"error": _reason(error)}
+    for backend in ("horovod", "mpi"):
+        try:
+            description[backend] = importlib.import_module(f"hpcgan.comm.{backend}").build_info()
+        except Exception as error:
+            description[backend] = {"error": _reason(error)}
     return description
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "horovod"):
+    if isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "horovod", "mpi4py"):
         return "not installed"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
@@ -54,7 +54,7 @@ def main() -> int:
         print(json.dumps(describe()))
         return 0
     try:
-        comm = make_comm("horovod")
+        comm = make_comm(parallel_backend())
     except HpcganError as error:
         print(f"hpcgan: {error}", file=sys.stderr, flush=True)
         # Other ranks may be waiting in MPI already: only an abrupt end takes them along.
@@ -72,9 +72,8 @@ def main() -> int:
         seen = comm.gather_json({"rank": comm.rank, "node": os.uname().nodename, "gpus": gpus})
         if seen is not None:
             threads = threads_from_env(os.environ)
-            print(
-                json.dumps({"ranks": comm.size, "threads": threads, "allreduce": mean.numpy().tolist(), "seen": seen})
-            )
+            answer = {"ranks": comm.size, "backend": comm.backend, "threads": threads}
+            print(json.dumps({**answer, "allreduce": mean.numpy().tolist(), "seen": seen}))
         comm.close()
     except Exception as error:
         comm.abort(f"{type(error).__name__}: {error}")

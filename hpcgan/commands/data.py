@@ -99,13 +99,7 @@ def _generators(place: str | None) -> dict[str, type[Generator]]:
 
 
 def _generator(place: str, what: str) -> type[Generator]:
-    """The generator at a place.
-
-    Raises
-    ------
-    InputError
-        It is none, or one of its options is there already.
-    """
+    """The generator at a place; an `InputError` if it is none, or has an option that is there already."""
     from hpcgan.data.generators import Generator
     from hpcgan.plugins import load_class
 
@@ -272,13 +266,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _importer_of(path: Path) -> type[Importer]:
-    """The importer for a file.
-
-    Raises
-    ------
-    InputError
-        No such file, or of no kind that anybody imports.
-    """
+    """The importer for a file; an `InputError` if there is no such file, or nobody imports it."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     import h5py
@@ -311,13 +299,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _splits(folder: Path) -> list[Path]:
-    """The data files of a folder.
-
-    Raises
-    ------
-    InputError
-        There are none.
-    """
+    """The data files of a folder; an `InputError` if there are none."""
     from hpcgan.data.storage import SPLITS
 
     names = [f"{split}.h5" for split in SPLITS]

@@ -76,10 +76,11 @@ def _checks(args: argparse.Namespace) -> Iterator[Check]:
     described = describe_training()
     training = check_training(described)
     yield from training
-    mpirun = check_mpirun(described.get("horovod", {}))
+    mpirun = check_mpirun(next((d for d in map(described.get, ("horovod", "mpi")) if d and "error" not in d), {}))
     yield mpirun
-    if mpirun.status == FAIL or any(check.status == FAIL for check in training if check.name == "Horovod"):
-        yield Check("allreduce", FAIL, "not tried: it needs Horovod and mpirun", "see above")
+    yield from check_site()
+    if any(check.status == FAIL for check in (*training, mpirun) if check.name in ("TensorFlow", "Horovod", "MPI")):
+        yield Check("allreduce", FAIL, "not tried: it needs TensorFlow, Horovod or mpi4py, and mpirun", "see above")
     else:
         yield check_allreduce(args.ranks, args.timeout)
 
@@ -97,8 +98,8 @@ def check_python(info: tuple[int, int] | None = None) -> Check:
     """The Python version and where it is."""
     major, minor = info or sys.version_info[:2]
     detail = f"{platform.python_version() if info is None else f'{major}.{minor}'} ({sys.executable})"
-    if not (3, 10) <= (major, minor) <= (3, 12):
-        return Check("Python", FAIL, detail, "TensorFlow and Horovod need Python 3.10 to 3.12: install 3.11")
+    if not (3, 10) <= (major, minor) <= (3, 13):
+        return Check("Python", FAIL, detail, "hpcgan needs Python 3.10 to 3.13: install 3.11")
     if (major, minor) != (3, 11):
         return Check("Python", WARN, detail, "the pinned and tested set of packages is for Python 3.11")
     return Check("Python", OK, detail)
@@ -185,7 +186,7 @@ def _guarded(name: str, do: Callable[[], str], remedy: str) -> Check:
 
 
 def describe_training() -> dict[str, Any]:
-    """What TensorFlow and Horovod say of themselves, asked in a process of its own.
+    """What TensorFlow, Horovod and mpi4py say of themselves, asked in a process of its own.
 
     A TensorFlow that does not fit the processor ends its process instead of raising.
     """
@@ -216,7 +217,7 @@ POLLS = (
 
 
 def check_training(described: dict[str, Any]) -> list[Check]:
-    """TensorFlow, GPUs, Horovod and what it was built with."""
+    """TensorFlow, GPUs, and what the ranks average with."""
     tensorflow = described.get("tensorflow", {"error": "not installed"})
     if "error" in tensorflow:
         lacks_avx = tensorflow.get("signal") == "SIGILL"
@@ -225,35 +226,64 @@ def check_training(described: dict[str, Any]) -> list[Check]:
             Check("TensorFlow", FAIL, tensorflow["error"], remedy),
             Check("Horovod", FAIL, "not tried: it needs TensorFlow", INSTALL_TRAIN),
         ]
-    checks = [Check("TensorFlow", OK, f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)")]
-    gpus = tensorflow["gpus"]
-    horovod = described.get("horovod", {"error": "not installed"})
-    built = horovod.get("built_with", {})
-    if gpus and not built.get("nccl"):
-        gpu = Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", "make setup GPU=1 (untested)")
-    elif not gpus and shutil.which("nvidia-smi"):
-        gpu = Check("GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", "make setup GPU=1 (untested)")
-    else:
-        gpu = Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
-    checks.append(gpu)
+    horovod, mpi4py = (described.get(name, {"error": "not installed"}) for name in ("horovod", "mpi"))
+    return [
+        _check_tensorflow(tensorflow),
+        _check_gpus(tensorflow["gpus"], nccl=horovod.get("built_with", {}).get("nccl", False)),
+        _check_horovod(horovod, tensorflow["version"], instead="error" not in mpi4py),
+        _check_mpi4py(mpi4py),
+    ]
+
+
+def _check_tensorflow(tensorflow: dict[str, Any]) -> Check:
+    from hpcgan.comm import import_tensorflow
+
+    oldest, newest = (".".join(map(str, release)) for release in (import_tensorflow.OLDEST, import_tensorflow.NEWEST))
+    detail = f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)"
+    age = import_tensorflow.age(tensorflow["version"])
+    if age == "older":
+        return Check("TensorFlow", FAIL, detail, f"hpcgan needs {oldest} or newer: {INSTALL_TRAIN}")
+    if age == "newer":
+        return Check("TensorFlow", WARN, detail, f"newer than {newest}, the newest that hpcgan was tested with")
+    return Check("TensorFlow", OK, detail)
+
+
+def _check_gpus(gpus: list[str], nccl: bool) -> Check:
+    remedy = "make setup GPU=1 (untested)"
+    if gpus and not nccl:
+        return Check("GPU", WARN, f"{len(gpus)} seen, but Horovod has no NCCL", remedy)
+    if not gpus and shutil.which("nvidia-smi"):
+        return Check("GPU", WARN, "nvidia-smi is here, but TensorFlow sees no GPU", remedy)
+    return Check("GPU", OK, f"{len(gpus)} seen (one rank a GPU; untested)" if gpus else "none: ranks use cores")
+
+
+def _check_horovod(horovod: dict[str, Any], tensorflow: str, instead: bool) -> Check:
+    """What it was built with and for; without it all is well where mpi4py is there instead."""
+    if horovod.get("error") == "not installed" and instead:
+        remedy = "`make setup` builds it where there is a compiler"
+        return Check("Horovod", WARN, "not installed: the ranks average over mpi4py", remedy)
     if "error" in horovod:
-        checks.append(Check("Horovod", FAIL, horovod["error"], INSTALL_TRAIN))
-        return checks
+        return Check("Horovod", FAIL, horovod["error"], INSTALL_TRAIN)
+    built = horovod["built_with"]
     parts = ", ".join(name.upper() for name, is_built in built.items() if is_built)
     detail = f"{horovod['version']}, built with {parts or 'nothing'} for TensorFlow {horovod['tensorflow'] or '?'}"
     if not built.get("mpi"):
-        checks.append(Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`"))
-    elif horovod["tensorflow"] not in (None, tensorflow["version"]):
-        checks.append(Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow['version']}: run `make setup`"))
-    elif not horovod.get("wakes", True) and not built.get("nccl"):
-        checks.append(Check("Horovod", WARN, detail, POLLS))
-    else:
-        checks.append(Check("Horovod", OK, detail))
-    return checks
+        return Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`")
+    if horovod["tensorflow"] not in (None, tensorflow):
+        return Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow}: run `make setup`")
+    if not horovod.get("wakes", True) and not built.get("nccl"):
+        return Check("Horovod", WARN, detail, POLLS)
+    return Check("Horovod", OK, detail)
 
 
-def check_mpirun(horovod: dict[str, Any]) -> Check:
-    """The launcher, and whether it belongs to the MPI that Horovod has loaded."""
+def _check_mpi4py(mpi4py: dict[str, Any]) -> Check:
+    if "error" in mpi4py:
+        return Check("mpi4py", WARN, mpi4py["error"], f"only comm.backend: mpi needs it: {INSTALL_TRAIN}")
+    return Check("mpi4py", OK, mpi4py["version"])
+
+
+def check_mpirun(user: dict[str, Any]) -> Check:
+    """The launcher, and whether it belongs to the MPI library that Horovod, or mpi4py without it, has loaded."""
     from hpcgan.launch.mpirun import find_mpirun
     from hpcgan.launch.topology import mpi_flavour
 
@@ -261,15 +291,30 @@ def check_mpirun(horovod: dict[str, Any]) -> Check:
         mpirun = find_mpirun()
     except HpcganError as error:
         return Check("MPI", FAIL, str(error), INSTALL_TRAIN)
-    library = horovod.get("mpi_version") or "library unknown"
+    library = user.get("mpi_version") or "library unknown"
     detail = f"{mpirun.version} ({mpirun.path}); library: {library}"
-    if horovod.get("mpi_library"):
-        detail += f" ({horovod['mpi_library']})"
-    flavour = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
-    if horovod.get("mpi_version") and flavour != mpirun.flavour:
-        remedy = "mpirun and Horovod's MPI differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
+    if user.get("mpi_library"):
+        detail += f" ({user['mpi_library']})"
+    known = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
+    if user.get("mpi_version") and known != mpirun.flavour:
+        remedy = "mpirun and the MPI library differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
         return Check("MPI", WARN, detail, remedy)
     return Check("MPI", OK, detail)
+
+
+def check_site() -> list[Check]:
+    """Libraries of the site (modules, conda), where there are any."""
+    from hpcgan.launch.mpirun import find_mpirun
+    from hpcgan.system import site
+
+    try:
+        mpirun = find_mpirun().path
+    except HpcganError:
+        mpirun = None
+    report = site.report(mpirun)
+    if report is None:
+        return []
+    return [Check("site", WARN if report.remedy else OK, report.detail, report.remedy)]
 
 
 def check_allreduce(ranks: int, timeout: float) -> Check:
@@ -300,5 +345,10 @@ def check_allreduce(ranks: int, timeout: float) -> Check:
     mean = (ranks - 1) / 2
     if answer["ranks"] != ranks or answer["allreduce"] != [mean, 2.0]:
         return Check(name, FAIL, f"{ranks} ranks gave {answer}", "run `make setup`")
-    threads = f"{answer['threads']} thread{'s' if answer['threads'] > 1 else ''}"
-    return Check(name, OK, f"{ranks} ranks x {threads}: the mean of the ranks is {mean}")
+    threads = answer["threads"]
+    return Check(
+        name,
+        OK,
+        f"{ranks} ranks x {threads} thread{'s' if threads > 1 else ''} ({answer['backend']}): "
+        f"the mean of the ranks is {mean}",
+    )

@@ -185,7 +185,7 @@ def _model(args: argparse.Namespace) -> int:
     if args.study is None:
         raise InputError("name one study: hpcgan scaling model STUDY --nodes 1..8192 --interconnect NAME")
     if args.interconnect is None:
-        raise InputError(f"--interconnect is missing: one of {', '.join(model.network_names())}")
+        raise InputError(f"--interconnect is missing: one of {', '.join(model.NETWORK_NAMES)}")
     study = Study(args.study)
     nodes = model.parse_nodes(args.nodes)
     prediction = model.extrapolate(study, nodes, args.ranks_per_node, args.interconnect, comm=args.comm, seed=args.seed)

@@ -56,13 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watched(args: argparse.Namespace) -> RunDirectory:
-    """The run that a command trains.
-
-    Raises
-    ------
-    InputError
-        The command is not `train`, or what `train` itself would refuse.
-    """
+    """The run that a command trains; an `InputError` if it is not `train`, or what `train` itself would refuse."""
     if args.command != "train":
         raise InputError(f"only 'train' can be supervised, not '{args.command}'")
     from hpcgan import api

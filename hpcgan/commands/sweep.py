@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         return _show(space, description, trials)
     out = StudyDirectory((args.out or study.default_directory(description)).absolute())
     executor = EXECUTORS.get(base.sweep.executor)
-    threads = base.job.threads or study.threads_of(out) or executor.default_threads(base.sweep)
+    threads = base.job.threads or (out.description().threads if out.exists else executor.default_threads(base.sweep))
     base = base.model_copy(update={"job": flags.section("job", JobSection, base.job, threads=threads)})
     description = study.describe(base, space, threads=threads)
     study.check(out, description, base)

@@ -7,6 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import hpcgan
@@ -15,6 +16,15 @@ from hpcgan.data.layouts.base import Layout
 from hpcgan.data.storage import SplitWriter, Target, split_sizes
 from hpcgan.data.workers import Progress, check_jobs, in_order
 from hpcgan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Block:
+    """A unit of work: the `index`-th one, samples `first` to `first + n - 1`."""
+
+    index: int
+    first: int
+    n: int
 
 
 class DataSet(ABC):
@@ -30,10 +40,13 @@ class DataSet(ABC):
         Of the files.
     noun : str
         What messages call the samples.
+    block : int
+        Samples of a unit of work.
     """
 
     n: int
     seed: int
+    block: ClassVar[int]
     layout: ClassVar[Layout]
     noun: ClassVar[str] = "events"
 
@@ -55,14 +68,17 @@ class DataSet(ABC):
         """What else the files say of themselves, such as `problem`."""
         return {}
 
-    @abstractmethod
     def tasks(self) -> Sequence[Any]:
-        """Units of work in the order of the files; they, and what is made of each, must not depend on who makes it."""
+        """Units of work in the order of the files: by default a `Block` each."""
+        firsts = range(0, self.n, self.block)
+        return [Block(i, first, min(self.block, self.n - first)) for i, first in enumerate(firsts)]
 
-    @property
     @abstractmethod
-    def make(self) -> Callable[[Any, Callable[[int], None]], Any]:
-        """Function of a module that does a task; it calls its second argument with each number of samples made."""
+    def make(self, task: Any, advance: Callable[[int], None]) -> Any:
+        """Do a task, and tell `advance` each number of samples made; the outcome must not depend on who does it.
+
+        Other processes do it, to which the data set is sent.
+        """
 
     @abstractmethod
     def writer(self, target: Target) -> SplitWriter:

@@ -104,6 +104,25 @@ class Sink(io.FileIO):
         return size or 0
 
 
+def _new_file(sink: Sink) -> h5py.File:
+    """An HDF5 file whose bytes say nothing of when it was written, whatever the version of HDF5.
+
+    The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, sink)
+    return h5py.File(h5py.h5f.create(b"sink", fcpl=_without_time(h5py.h5p.FILE_CREATE), fapl=access))
+
+
+def _without_time(kind: Any) -> Any:
+    """How to create a group: HDF5 before 2.0 notes when, if it may."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait: no handler may run in the middle of a call HDF5 makes to a :class:`Sink`."""
@@ -263,11 +282,12 @@ class SplitWriter(ABC):
         return self.folder / f"{split}.h5{_PART}"
 
     def _create(self, split: str, size: int) -> h5py.File:
-        # The format of HDF5 1.10 has checksums on everything but the data, whose compression has its own.
         self._part(split).unlink(missing_ok=True)  # of a process that was killed
         self._sinks[split] = Sink(self._part(split), "x+b")
-        file = h5py.File(self._sinks[split], "w", libver=("v110", "v110"))
-        group = file.require_group(self._group)
+        file = _new_file(self._sinks[split])
+        if self._group not in file:
+            h5py.h5g.create(file.id, self._group.encode(), gcpl=_without_time(h5py.h5p.GROUP_CREATE))
+        group = file[self._group]
         self._lay_out(group, size)
         which = {"split": split} if split in SPLITS else {}  # else the name of a file that somebody chose
         for name, value in {**self._target.attributes, **which, self._noun: size}.items():
@@ -681,6 +701,43 @@ def _open_unlocked(path: Path, error: OSError) -> h5py.File:
         raise InputError(
             f"{path}: the file system has no locks ({reason(error)}); set HDF5_USE_FILE_LOCKING=FALSE to read it"
         ) from error
+
+
+def find_group(path: Path, file: h5py.File, name: str) -> h5py.Group:
+    """A group at the top of a file.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is in another file.
+    """
+    if name in list(file.keys()):  # `get` would hide damage as absence
+        refuse_foreign(path, file, name, name)
+    if name not in file or not isinstance(file[name], h5py.Group):
+        raise InputError(f"{path}: has no group '{name}' (it holds: {names(file)})")
+    return file[name]
+
+
+def find_data(path: Path, group: h5py.Group, name: str, kinds: str = "fiu") -> h5py.Dataset:
+    """A data set with numbers of these kinds, of NumPy.
+
+    Raises
+    ------
+    InputError
+        There is none, it is in another file, or holds something else.
+    """
+    inside = group.name.strip("/")
+    where = f"{inside}/{name}" if inside else name
+    if name in list(group.keys()):
+        refuse_foreign(path, group, name, where)
+    if name not in group or not isinstance(group[name], h5py.Dataset):
+        holder = "the group" if inside else "the file"
+        raise InputError(f"{path}: has no data set '{where}' ({holder} holds: {names(group)})")
+    data = group[name]
+    if data.dtype.kind not in kinds:
+        numbers = "numbers" if "f" in kinds else "whole numbers"
+        raise InputError(f"{path}: {where} does not hold {numbers} (type {data.dtype})")
+    return data
 
 
 def check_backed(path: Path, data: h5py.Dataset, where: str) -> None:

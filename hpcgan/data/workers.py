@@ -35,7 +35,7 @@ def in_order(
     Parameters
     ----------
     make : callable(task, advance)
-        A function of a module: more than one job sends it to spawned processes by name.
+        A function of a module, or a method: more than one job sends it to spawned processes.
     tasks : sequence
         Results must not depend on who does which.
     jobs : int

@@ -21,6 +21,7 @@ from hpcgan.evaluation.loading import Loaded, is_left_out, observables_of_sample
 from hpcgan.metrics import points
 from hpcgan.metrics.null_band import PointBand, null_band
 from hpcgan.problems.base import Observables, Problem
+from hpcgan.problems.figures import figures_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,7 +241,7 @@ def probe(
         notices.append(f"Not probed beyond the training events' conditions: {error}")
         return probed
     at_points = []
-    for i, point in enumerate(problem.probes(trained)):
+    for i, point in enumerate(figures_of(problem).probes(trained)):
         sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=in_turn([point], problem.schema))
         observables = observables_of_sample(problem, sample)
         values = {name: observable.values for name, observable in points.measured(observables).items()}
@@ -250,7 +251,7 @@ def probe(
         probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
         at_points.append((point, observables))
     if at_points:
-        probed.figures = problem.probe_figures(trained, real, at_points, weights)
+        probed.figures = figures_of(problem).probed(trained, real, at_points, weights)
     return probed
 
 

@@ -13,6 +13,7 @@ from hpcgan.errors import InputError
 from hpcgan.problems import run_data
 from hpcgan.problems.base import problem_class
 from hpcgan.problems.events import open_split
+from hpcgan.problems.figures import figures_of
 from hpcgan.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def figure(run: RunDirectory, epoch: int) -> tuple[str, Figure] | None:
     with contextlib.suppress(InputError):  # a picture may be made where the data are not
         data = config.data.model_copy(update={"cache_mb": 0})
         real = _first(lambda: open_split(problem, data, "val"), data.path)
-    captioned = problem.samples_figure(real, fake)
+    captioned = figures_of(problem).singles(real, fake)
     if captioned is None:
         return None
     caption, picture = captioned

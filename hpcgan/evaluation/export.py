@@ -20,6 +20,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import each, from_random_events, training_conditions
 from hpcgan.evaluation.trained_generator import RunSampler, TrainedGenerator, scored_network
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
+from hpcgan.networks.capabilities import matching_of, unmatched
 
 SIGNATURE = "serving_default"
 NOISE, SYMMETRIES = "noise", "symmetries"
@@ -49,7 +50,9 @@ class Serving(tf.Module):
         self._problem, self._symmetries = generator.problem, generator.symmetries
         self._training = generator.config.scoring.statistics == "batch"
         self._dtype = generator.config.training.dtype
-        depends = generator.uses_batch_statistics or generator.network.matching is not None  # on the size of a batch
+        depends = (
+            generator.uses_batch_statistics or matching_of(generator.network) is not None
+        )  # on the size of a batch
         self.sampler = RunSampler(generator, generator.config.training.batch_size if depends else _CHECKED)
         self._table = self.sampler.table
 
@@ -92,9 +95,9 @@ class Serving(tf.Module):
         values = {name: Traced(inputs[name]) for name in problem.conditions}
         encoded = problem.encode_conditions(cast("Sample", values))
         conditions = {name: tf.cast(untraced(value), self._dtype) for name, value in encoded.items()}
-        sample = self.network.before_matching(inputs[NOISE], conditions, training=self._training)
-        if self.network.matching is not None:
-            sample = self.network.matching(sample, conditions, self._table)
+        sample, matching = unmatched(self.network, inputs[NOISE], conditions, self._training), matching_of(self.network)
+        if matching is not None:
+            sample = matching(sample, conditions, self._table)
         if self._symmetries:
             sample = self._permuted(sample, inputs[SYMMETRIES])
         decoded = problem.decode(cast("Sample", {name: Traced(value) for name, value in sample.items()}))

@@ -28,6 +28,7 @@ from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems import run_data
 from hpcgan.problems.base import Observables, Problem, problem_class
 from hpcgan.problems.events import Use
+from hpcgan.problems.figures import figures_of
 from hpcgan.problems.layouts import problem_of
 from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
 from hpcgan.report.page import EmbeddedFigure, render
@@ -401,10 +402,10 @@ class _Evaluation:
             if problem.conditions:
                 everywhere = (join([real, *apart.real]), join([fakes[0], *apart.fake]))
                 left_out = [row["conditions"] for row in apart.rows]
-                figures += [embed(*figure, "points") for figure in problem.points_figures(*everywhere, left_out)]
-            of_problem = [*problem.figures(real_sample, fake_sample, sides), *probed.figures]
+                figures += [embed(*figure, "points") for figure in figures_of(problem).points(*everywhere, left_out)]
+            of_problem = [*figures_of(problem).compare(real_sample, fake_sample, sides), *probed.figures]
             figures += [embed(*figure, "physics") for figure in of_problem]
-        numbers["measurements"] = problem.measurements(real_sample, fake_sample, sides)
+        numbers["measurements"] = figures_of(problem).measurements(real_sample, fake_sample, sides)
         numbers["probes"] = probed.rows
         return {"notices": self.notices, **numbers}, figures
 

@@ -87,7 +87,7 @@ class RunSampler:
 
     @property
     def table(self) -> tf.Variable | None:
-        """What `hpcgan.networks.layers.Network.matching` has to know of the network; None where there is none."""
+        """What a `hpcgan.networks.capabilities.Matching` has to know of the network; None where there is none."""
         return self._network.table
 
     def training_conditions(self) -> Sample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import socket
 import sys
 import threading
 import time as clock
@@ -19,15 +20,14 @@ from typing import Any
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive import ranks
-from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause
+from hpcgan.interactive import processes, ranks
+from hpcgan.interactive.cluster_client import FAILURE, RANKS, ClusterClient, cause, connect_client, root_cause
 from hpcgan.interactive.engine_set import UNHEEDED, EngineSet, engine_set
 from hpcgan.interactive.folder import clusters
 from hpcgan.interactive.interrupts import Interrupts, interrupts
-from hpcgan.interactive.ipyparallel_cluster import connect_client, controller_arguments, need_ipyparallel, root_cause
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
-from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
@@ -95,7 +95,7 @@ class Cluster(ClusterClient):
         KeyboardInterrupt
             It was interrupted. As after an error, neither a process nor a folder is left.
         """
-        need_ipyparallel()
+        _need_ipyparallel()
         others = ("engines", "n", "job", "address", "timeout", "idle", "report")
         if engines == "slurm" and (unheeded := [key for key in UNHEEDED if key in options]):
             raise InputError(f"{', '.join(unheeded)}: a job of engines has no such option")
@@ -144,7 +144,7 @@ class Cluster(ClusterClient):
         HpcganError
             It does not answer.
         """
-        need_ipyparallel()
+        _need_ipyparallel()
         before = folders.existing()
         folders.tidy(own=True)
         remaining = [folder for folder in before if folder.is_dir()]
@@ -194,7 +194,7 @@ class Cluster(ClusterClient):
         for warning in () if layout is None else layout.warnings:
             self._report(f"warning: {warning}")
         with guard.hold():
-            self._start_controller(controller_arguments(self._folder, address, self.kind, idle))
+            self._start_controller(address, idle)
         until(lambda: self._can_connect() or folders.controller_lives(self._about) is False, CONTROLLER_TIMEOUT, 0.05)
         if not self._can_connect():
             raise HpcganError(f"the controller did not start: {_last_words(self._controller_said())}")
@@ -207,9 +207,20 @@ class Cluster(ClusterClient):
         hosts = len({rank["host"] for rank in self.ranks})
         self._report(f"cluster {self.id}: {n} rank{'s' * (n > 1)} on {hosts} node{'s' * (hosts > 1)}")
 
-    def _start_controller(self, arguments: Sequence[str]) -> None:
-        process = folders.start_process("hpcgan.interactive.controller", arguments, self._controller_log)
-        self._note(controller=process)
+    def _start_controller(self, address: str | None, idle: float) -> None:
+        is_remote = self.kind == "slurm"
+        arguments = [
+            f"--profile-dir={self._folder}",
+            f"--cluster-id={self.id}",
+            f"--ip={'*' if is_remote else '127.0.0.1'}",
+            f"--location={address or (socket.gethostname() if is_remote else '127.0.0.1')}",
+            "--IPController.enable_curve=True",
+            f"--Controller.idle={float(idle)}",
+            f"--Controller.folder={self._folder}",
+            "--log-level=WARN",
+        ]
+        process = processes.start("hpcgan.interactive.controller", arguments, self._controller_log)
+        self._note(controller=folders.describe(process.pid))
 
     def _can_connect(self) -> bool:
         """Whether the controller has written where clients and engines reach it."""
@@ -247,28 +258,14 @@ class Cluster(ClusterClient):
         return f"; give a longer timeout={few if cores is not None and cores < n else ''}{output}"
 
     def _check_parts(self) -> None:
-        """Controller and engines, as far as they run on this machine.
-
-        Raises
-        ------
-        HpcganError
-            One of them has ended.
-        """
+        """An `HpcganError` if controller or engines have ended, as far as they run on this machine."""
         if folders.engines_live(self._about) is False:
             raise HpcganError(f"the engines ended at once: {self.cause() or _last_words(self.log())}")
         if folders.controller_lives(self._about) is False:
             raise HpcganError(f"the controller has ended: {_last_words(self._controller_said())}")
 
     def _queue_state(self) -> str:
-        """How the job stands.
-
-        Raises
-        ------
-        InputError
-            Slurm will not start it as it is.
-        HpcganError
-            It has ended.
-        """
+        """How the job stands; an `InputError` if Slurm will not start it as it is, an `HpcganError` if it has ended."""
         job = self._job
         try:
             status = slurm.job_state(job)
@@ -302,13 +299,7 @@ class Cluster(ClusterClient):
         self.settle()
 
     def _answers(self, result: Any, what: str, timeout: float = 300.0) -> Sequence[Any]:
-        """Results of all engines.
-
-        Raises
-        ------
-        HpcganError
-            One of them failed or died, with the cause, or there are none in time.
-        """
+        """Results of all engines; an `HpcganError` with the cause if one failed or died, or there are none in time."""
         import ipyparallel
 
         end = clock.monotonic() + timeout
@@ -396,6 +387,13 @@ class Cluster(ClusterClient):
 
     def _controller_said(self) -> str:
         return self._controller_log.read_text(errors="replace") if self._controller_log.exists() else ""
+
+
+def _need_ipyparallel() -> None:
+    try:
+        import ipyparallel  # noqa: F401
+    except ImportError:
+        raise InputError("clusters need ipyparallel: pip install 'hpcgan[interactive]'") from None
 
 
 def _check_seconds(name: str, value: float) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.interactive import folder as folders
-from hpcgan.interactive.ipyparallel_cluster import connection_file, root_cause, within
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
-from hpcgan.interactive.waiting import until
 from hpcgan.launch import slurm
 from hpcgan.system import failure
 
@@ -174,3 +174,56 @@ def cause(folder: Path) -> str | None:
     """Why the engines of the cluster in a folder failed; None as long as nobody has told."""
     report = failure.read(folder / FAILURE)
     return None if report is None else str(report)
+
+
+def connection_file(folder: Path, kind: str) -> Path:
+    """What a `client` or an `engine` needs to reach the controller of the cluster in a folder."""
+    return folder / "security" / f"ipcontroller-{folder.name}-{kind}.json"
+
+
+def connect_client(folder: Path, timeout: float) -> ipyparallel.Client:
+    import ipyparallel
+
+    try:
+        return ipyparallel.Client(
+            str(connection_file(folder, "client")),
+            timeout=timeout,
+            profile_dir=str(folder),
+            ipython_dir=str(folder),
+            cluster_id=folder.name,
+        )
+    except (OSError, TimeoutError, ValueError, ipyparallel.error.IPythonError) as error:
+        raise HpcganError(f"cluster {folder.name}: its controller does not answer ({root_cause(error)})") from None
+
+
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """The result of a function that may never return, as ipyparallel's do when the controller is gone.
+
+    Raises
+    ------
+    TimeoutError
+        It did not return in time.
+    """
+    outcome: futures.Future[Any] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except futures.TimeoutError:  # which is the other one from Python 3.11 on
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
+
+
+def root_cause(error: BaseException) -> str:
+    """One line of an error of ipyparallel, which may stand for several."""
+    first = getattr(error, "elist", None)
+    if first:
+        name, value = first[0][:2]
+        return f"{name}: {value}"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -10,6 +10,7 @@ from typing import Any
 from hpcgan.config import JobSection, flags
 from hpcgan.errors import InputError
 from hpcgan.interactive import folder as folders
+from hpcgan.interactive import processes
 from hpcgan.launch import slurm
 from hpcgan.launch.topology import Topology, plan
 from hpcgan.suggest import did_you_mean
@@ -59,7 +60,8 @@ class EngineSet:
         """
         argv = [*(["--threads", str(self.job.threads)] if self.job.threads else []), *arguments]
         if self.layout is not None:
-            return folders.start_process(_MODULE, ["--ranks", str(self.n), *argv], folder / "engines.log")
+            process = processes.start(_MODULE, ["--ranks", str(self.n), *argv], folder / "engines.log")
+            return folders.describe(process.pid)
         program = slurm.Program(argv, _MODULE)
         script = slurm.render(self.job, "hpcgan-engines", program, site=self.site, ending="warned")
         return {"job": slurm.submit(script, folder, "engines-%j.log")}

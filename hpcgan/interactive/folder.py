@@ -15,16 +15,13 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.interactive.waiting import until
+from hpcgan.interactive.processes import until
 from hpcgan.launch import slurm
 from hpcgan.launch.process import descendants
 from hpcgan.system import home
@@ -71,21 +68,6 @@ def make(about: About) -> tuple[Path, About]:
         remove(folder)
         raise InputError(f"{folder}: cannot be made ({error.strerror}); HPCGAN_CLUSTERS names another place") from None
     return folder, about
-
-
-def start_process(module: str, arguments: Sequence[str], output: Path) -> dict[str, Any]:
-    """Start `python -m MODULE ARGUMENTS` in a session of its own, which prints into a file; its description."""
-    with open(output, "ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    # Or it would stay as a zombie.
-    threading.Thread(target=process.wait, name="hpcgan-process", daemon=True).start()
-    return describe(process.pid)
 
 
 def describe(pid: int) -> dict[str, Any]:

@@ -46,8 +46,7 @@ class Interrupts:
 
     def _take(self, signum: int, frame: FrameType | None) -> None:
         self.asked += 1
-        if not self._held:
-            self._raise_if_asked()
+        self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
         if self.asked and not self._raised and not self._held:
@@ -67,5 +66,5 @@ def interrupts(*, held: bool = False) -> Iterator[Interrupts]:
     block = Interrupts(held=held)
     with handling(("SIGINT",), block._take):
         yield block
-    if block.asked and not block._raised:
-        raise KeyboardInterrupt
+    block._held = False
+    block._raise_if_asked()

@@ -15,10 +15,9 @@ from hpcgan import api
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HpcganError, InputError
 from hpcgan.interactive import ranks
-from hpcgan.interactive.cluster_client import SETTLE, ClusterClient
-from hpcgan.interactive.ipyparallel_cluster import root_cause
+from hpcgan.interactive.cluster_client import SETTLE, ClusterClient, root_cause
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.training import RESTS, Training, attach
-from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state, attempts_made
 from hpcgan.system.files import warn

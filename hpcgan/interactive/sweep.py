@@ -7,23 +7,20 @@ attaches to the study later, here or elsewhere, sees and steers the same.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgan.config import JobSection, SweepSection, flags
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, HpcganError, InputError
-from hpcgan.interactive import figures
+from hpcgan.interactive import figures, processes
 from hpcgan.interactive.live_panel import display_live, display_picture, display_plain
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.sweep_dashboard import SweepDashboard
 from hpcgan.interactive.training import Training
-from hpcgan.interactive.waiting import until
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import held_by
 from hpcgan.sweep import commands
@@ -115,7 +112,7 @@ class Sweep:
             base, space = studies.load(Path(config), overrides)
             out = studies.default_directory(studies.describe(base, space, threads=1))
         path = Path(out).absolute()
-        command = [sys.executable, "-m", "hpcgan", "sweep", str(Path(config).absolute()), *overrides, f"--out={path}"]
+        command = ["sweep", str(Path(config).absolute()), *overrides, f"--out={path}"]
         _start(command, StudyDirectory(path))
         return cls(path)
 
@@ -264,13 +261,7 @@ class Sweep:
 
 
 def _start(command: Sequence[str], study: StudyDirectory) -> None:
-    """Start the command in a session of its own, until it is at work on the study and prints into its log (`--log`).
-
-    Raises
-    ------
-    InputError, HpcganError
-        It has ended before that, and has told why.
-    """
+    """Start the command in a session of its own, until it is at work; what it has told if it ends before is raised."""
     run, goal_before = RunDirectory(study.path), version(study.goal_file)
 
     def at_work() -> bool:
@@ -279,23 +270,13 @@ def _start(command: Sequence[str], study: StudyDirectory) -> None:
 
     with tempfile.TemporaryDirectory(prefix="hpcgan-") as folder:
         failure_file, output = Path(folder) / "failure.json", Path(folder) / "output"
-        with open(output, "wb") as stream:
-            process = subprocess.Popen(
-                [*command, f"--log={study.coordinator_log}"],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, failure.VARIABLE: str(failure_file)},
-            )
+        env = {**os.environ, failure.VARIABLE: str(failure_file)}
+        process = processes.start("hpcgan", [*command, f"--log={study.coordinator_log}"], output, env)
         try:
-            while not at_work() and process.poll() is None:
-                time.sleep(LOOK_S)
+            until(lambda: at_work() or process.poll() is not None, None, LOOK_S)
         except BaseException:  # Ctrl-C, say
             process.terminate()
             raise
-        finally:  # or it would stay as a zombie
-            threading.Thread(target=process.wait, name="hpcgan-sweep", daemon=True).start()
         if process.returncode in (None, EXIT_DONE):
             print(output.read_text(errors="replace"), end="", file=sys.stderr)
             return

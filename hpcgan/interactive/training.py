@@ -13,9 +13,9 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import epoch_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import display_live, display_picture
+from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import import_pandas
 from hpcgan.interactive.training_dashboard import TrainingDashboard
-from hpcgan.interactive.waiting import until
 from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
 from hpcgan.runs import records

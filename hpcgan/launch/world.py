@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpcgan.errors import HpcganError, InputError
@@ -94,8 +94,10 @@ def ranks_of_launcher(env: Mapping[str, str]) -> World | None:
     return None if world is not None and world.launcher == "srun" and world.size == 1 else world
 
 
-def starts_ranks(ranks: int | None, env: Mapping[str, str], report: Callable[[str], None] | None = None) -> bool:
+def starts_ranks(ranks: int | None, env: Mapping[str, str]) -> bool:
     """Whether a command with `--ranks` starts ranks itself; else this process is the rank, or one of them.
+
+    A line on standard error hints at the tasks of an allocation of which one is about to be used.
 
     Parameters
     ----------
@@ -103,8 +105,6 @@ def starts_ranks(ranks: int | None, env: Mapping[str, str], report: Callable[[st
         Of `--ranks`.
     env : mapping
         The environment, usually `os.environ`.
-    report : callable, optional
-        Takes one line for a person who is about to use one task of several; by default printed to stderr.
 
     Raises
     ------
@@ -121,16 +121,11 @@ def starts_ranks(ranks: int | None, env: Mapping[str, str], report: Callable[[st
     if ranks is None:
         job = None if expected_world(env) else current_job(env)
         if job is not None and job.tasks > 1:
-            (report or _print)(
-                f"hpcgan: hint: this starts one rank, and the allocation is of {job.tasks} tasks: use them by "
-                f"--ranks {job.tasks}, or 'srun --mpi=pmix hpcgan ...'"
-            )
+            hint = f"use them by --ranks {job.tasks}, or 'srun --mpi=pmix hpcgan ...'"
+            text = f"hpcgan: hint: this starts one rank, and the allocation is of {job.tasks} tasks: {hint}"
+            print(text, file=sys.stderr, flush=True)
         return False
     return ranks != 1
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def check_world(expected: World | None, actual_size: int, actual_rank: int) -> None:

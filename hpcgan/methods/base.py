@@ -170,11 +170,13 @@ class Method(ABC):
         InputError
             Networks of other variables or shapes.
         """
+        from hpcgan.networks.capabilities import constants_of
+
         owners = {name.split("/")[1] for name in arrays if name.startswith("network/")}
         for owner, network in self.networks.items():
             prefix = f"network/{owner if owner in owners else owner.removesuffix('_average')}/"
             theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            measured = {variable.ref() for variable in network.constants}
+            measured = {variable.ref() for variable in constants_of(network)}
             own = {name for name, variable in network.named.items() if variable.ref() in measured}
             odd = (network.named.keys() ^ theirs.keys()) - own
             if odd:

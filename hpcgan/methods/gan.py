@@ -27,7 +27,8 @@ from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.settings import GanSettings
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
-from hpcgan.networks.layers import Tensors, synchronise
+from hpcgan.networks.capabilities import Auxiliary, OwnCoordinates
+from hpcgan.networks.layers import Tensors, iterate_spectral_norms, synchronise
 from hpcgan.problems.base import Problem
 
 D_LOSS, G_LOSS = "discriminator_loss", "generator_loss"
@@ -99,7 +100,9 @@ class Gan(UpdateMethod):
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
         self.losses = [LossCurve("discriminator", D_LOSS, "D"), LossCurve("generator", G_LOSS, "G")]
         self.metrics = METRICS
-        if self.networks["generator"].has_auxiliary_loss:
+        generator = self.networks["generator"]
+        self._auxiliary = generator if isinstance(generator, Auxiliary) and generator.has_auxiliary_loss else None
+        if self._auxiliary is not None:
             self.losses.append(LossCurve("auxiliary", AUXILIARY, "auxiliary"))
             self.metrics += (AUXILIARY,)
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
@@ -176,7 +179,7 @@ class Gan(UpdateMethod):
             return Local(*self.generator_gradients(own.fake, own.tape, draws))
 
         updates: list[Update] = []
-        iterate = self.networks["discriminator"].iterate
+        iterate = functools.partial(iterate_spectral_norms, self.networks["discriminator"])
         for half in HALVES[settings.discriminator_update]:
             part = functools.partial(of_discriminator, half)
             collect = functools.partial(in_parts, settings.accumulation, part, real, draws)
@@ -274,7 +277,10 @@ class Gan(UpdateMethod):
     def _r1(self, real: Tensors) -> tf.Tensor:
         """R1 in the discriminator's own coordinates, for all the steps until it is due again."""
         r1, critic = self._config.r1, self._critic_given(real)
-        seen, back = self.networks["discriminator"].coordinates(self._made(real))
+        network, data = self.networks["discriminator"], self._made(real)
+        if not isinstance(network, OwnCoordinates):
+            return r1.every * r1_penalty(critic, data, r1.weight)
+        seen, back = network.coordinates(data)
         return r1.every * r1_penalty(lambda point: critic(back(point)), seen, r1.weight)
 
     def _critic_given(self, real: Tensors) -> Callable[[Tensors], tf.Tensor]:
@@ -304,10 +310,10 @@ class Gan(UpdateMethod):
 
     def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> dict[str, tf.Tensor]:
         """The generator's loss; with an auxiliary one, their sum and the auxiliary one."""
-        loss, network = self._loss.generator(logits), self.networks["generator"]
-        if not network.has_auxiliary_loss:
+        loss = self._loss.generator(logits)
+        if self._auxiliary is None:
             return {G_LOSS: loss}
-        auxiliary = network.auxiliary_loss(fake)
+        auxiliary = self._auxiliary.auxiliary_loss(fake)
         return {G_LOSS: loss + auxiliary, AUXILIARY: auxiliary}
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:

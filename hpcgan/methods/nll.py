@@ -1,8 +1,8 @@
 """Training by likelihood: one density, updated by the gradient of the mean negative log-likelihood of the batch.
 
-Autoregressive models, flows and whatever else is a :class:`hpcgan.networks.density.Density` under the name `density`
-among the networks of a problem. The loss is a mean over the rank's own batch and has no term across samples, so the
-average over equally large ranks is that of one rank with all of them.
+Autoregressive models, flows and whatever else is a :class:`hpcgan.networks.capabilities.Density` under the name
+`density` among the networks of a problem. The loss is a mean over the rank's own batch and has no term across samples,
+so the average over equally large ranks is that of one rank with all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
-from hpcgan.networks.density import Density
+from hpcgan.networks.capabilities import Density
 from hpcgan.networks.layers import Tensors
 
 NAME, LOSS = "density", "nll"

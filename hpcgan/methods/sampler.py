@@ -12,6 +12,7 @@ from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.methods.base import method_class
+from hpcgan.networks.capabilities import matching_of, unmatched
 from hpcgan.networks.layers import Network
 from hpcgan.problems.base import Problem
 
@@ -37,7 +38,7 @@ class Sampler:
     dtype : str
     seed : int
         Of the samples by which a network is measured whose samples are matched to the training events
-        (`Network.matching`): a function of the weights and of nothing else.
+        (`hpcgan.networks.capabilities.Matched`): a function of the weights and of nothing else.
     """
 
     def __init__(
@@ -51,19 +52,20 @@ class Sampler:
         dtype: str = "float32",
         seed: int = 1,
     ) -> None:
-        self._problem, self._network, self._dtype, self._seed = problem, network, dtype, seed
+        self._problem, self._dtype, self._seed = problem, dtype, seed
         self._symmetries = tuple(symmetries)
         self.batch_size = batch_size
         self._measured_in = batch_size if statistics == "batch" else max(batch_size, AT_ONCE)
         self._compiled, self._compiled_to_measure = (
             tf.function(
-                lambda noise, conditions: network.before_matching(noise, conditions, training=statistics == "batch"),
+                lambda noise, conditions: unmatched(network, noise, conditions, statistics == "batch"),
                 autograph=False,
                 reduce_retracing=True,
             )
             for _ in range(2)
         )
-        self._matched = None if network.matching is None else tf.function(network.matching, autograph=False)
+        self._matching = matching_of(network)
+        self._matched = None if self._matching is None else tf.function(self._matching, autograph=False)
         self._table: tf.Variable | None = None
 
     def measure(self, comm: Comm | None = None) -> None:
@@ -74,7 +76,7 @@ class Sampler:
         comm : Comm, optional
             Ranks that share the work; the outcome does not depend on how many they are.
         """
-        matching = self._network.matching
+        matching = self._matching
         if matching is None:
             return
         comm = comm or SerialComm()
@@ -107,7 +109,7 @@ class Sampler:
 
     @property
     def table(self) -> tf.Variable | None:
-        """What `Network.matching` has to know of the network, measured if it was not; None where there is none."""
+        """What a `Matching` has to know of the network, measured if it was not; None where there is none."""
         if self._matched is not None and self._table is None:
             self.measure()
         return self._table

@@ -24,6 +24,7 @@ from hpcgan.errors import InputError
 from hpcgan.methods.adam import Adam
 from hpcgan.methods.average import Average, decay
 from hpcgan.methods.base import ATTENTION, NONFINITE, Method, StepResult, build_network
+from hpcgan.networks.capabilities import Calibrated
 from hpcgan.networks.layers import Batches, Network, Tensors
 from hpcgan.problems.base import Problem
 
@@ -325,8 +326,9 @@ class UpdateMethod(Method):
 
     def calibrate(self, batches: Callable[[], Iterable[Sample]]) -> None:
         for name in self._training.networks:
-            if self.networks[name].constants:
-                self.networks[name].calibrate(Batches(batches, self._training.dtype))
+            network = self.networks[name]
+            if isinstance(network, Calibrated) and network.constants:
+                network.calibrate(Batches(batches, self._training.dtype))
         if self._average is not None:
             self._average.reset()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ class Initializer:
         self.seed = seed
         self.dtype = dtype
 
-    def kaiming_uniform(self, name: str, shape: tuple[int, ...], fan_in: int) -> tf.Variable:
+    def kaiming_uniform(self, name: str, shape: tuple[int, ...], fan_in: float) -> tf.Variable:
         """Uniform within +-1/sqrt(fan_in): He et al. (arXiv:1502.01852) with a = sqrt(5), as PyTorch does."""
         bound = 1.0 / math.sqrt(fan_in)
         return self._symmetric(name, shape, bound)
@@ -71,6 +71,25 @@ class Initializer:
         """A random direction: a vector of norm one, which no gradient changes."""
         draws = rng.normal(self.seed, f"init/{name}", 0, 0, 1, length)[0]
         return tf.Variable(draws / np.linalg.norm(draws), name=name, dtype=self.dtype, trainable=False)
+
+    def kernel(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        fan_in: float,
+        *,
+        stddev: float | None = None,
+        gain: float | None = None,
+        fan_out: float | None = None,
+    ) -> tf.Variable:
+        """Of a layer: normal with `stddev`, He's with `gain`, Glorot's uniform one with `fan_out`, or as PyTorch's."""
+        if stddev is not None:
+            return self.normal(name, shape, stddev)
+        if gain is not None:
+            return self.he_uniform(name, shape, fan_in, gain)
+        if fan_out is not None:
+            return self.glorot_uniform(name, shape, fan_in, fan_out)
+        return self.kaiming_uniform(name, shape, fan_in)
 
     def constant(self, name: str, shape: tuple[int, ...], value: float, trainable: bool = True) -> tf.Variable:
         """All entries the same."""
@@ -102,36 +121,6 @@ class Batches:
             yield {name: tf.constant(values, self._dtype) for name, values in batch.items()}
 
 
-class Matching(Protocol):
-    """Maps generated values from the network's distribution, which is measured, to that of the training events.
-
-    Both distributions are measured at some points of the conditions: one entry a point on the first axis of a table.
-
-    Attributes
-    ----------
-    samples : int
-        By how many the network is measured at each point.
-    """
-
-    samples: int
-
-    @property
-    def points(self) -> int:
-        """Number of points, at least 1."""
-
-    def conditions(self, point: int, first: int, n: int) -> Mapping[str, np.ndarray]:
-        """Encoded conditions, (n,) each, of samples first ... first + n - 1 at a point; empty where there are none."""
-
-    def counts(self, sample: Mapping[str, np.ndarray], point: int) -> np.ndarray:
-        """Histograms of those encoded samples that are at a point, all in one array; these may be added up."""
-
-    def table(self, counts: np.ndarray) -> np.ndarray:
-        """What of the network's own distribution at a point has to be known, out of histograms of what it makes."""
-
-    def __call__(self, sample: Tensors, conditions: Tensors, generated_table: tf.Tensor) -> Tensors:
-        """Encoded samples of a network with these tables, for their encoded conditions."""
-
-
 class Network(tf.Module):
     """A module whose variables can be listed by name.
 
@@ -150,73 +139,9 @@ class Network(tf.Module):
 
     @property
     def statistics(self) -> list[tf.Variable]:
-        """Variables that follow the data: moving averages of batch normalisation."""
-        others = {variable.ref() for variable in (*self.constants, *self.directions)}
-        return [variable for variable in self.non_trainable_variables if variable.ref() not in others]
-
-    @property
-    def directions(self) -> list[tf.Variable]:
-        """Variables that follow the weights alone (`SpectralNorm`): equal on all ranks without an average."""
-        return [module.direction for module in self._spectral_norms()]
-
-    def iterate(self) -> None:
-        """One power iteration of every spectral norm: to be called once before each update of the network."""
-        for module in self._spectral_norms():
-            module.iterate()
-
-    def _spectral_norms(self) -> list[SpectralNorm]:
-        return [module for module in self.submodules if isinstance(module, SpectralNorm)]
-
-    @property
-    def constants(self) -> list[tf.Variable]:
-        """Variables that `calibrate` sets once, and that never change afterwards."""
-        return []
-
-    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
-        """Set the constants from the training data.
-
-        Parameters
-        ----------
-        batches : iterable of mapping of str to tensor
-            Encoded samples of the whole training split, read anew each time that it is gone through.
-        """
-
-    @property
-    def matching(self) -> Matching | None:
-        """What samples go through before they are used, but not in training; None: nothing."""
-        return None
-
-    def before_matching(self, noise: tf.Tensor, conditions: Tensors, training: bool) -> Tensors:
-        """What `matching` takes: samples as a call makes them, which may have more to tell them apart by."""
-        return self(noise, conditions, training=training, update=False)
-
-    @property
-    def has_auxiliary_loss(self) -> bool:
-        """Whether a generator is trained on an `auxiliary_loss` besides what the discriminator says."""
-        return False
-
-    def auxiliary_loss(self, tensors: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """What is added to the generator's loss: a mean over the samples, with its weight.
-
-        Parameters
-        ----------
-        tensors : mapping of str to tensor
-            Generated samples as the discriminator sees them, without noise, and their conditions.
-        """
-        raise NotImplementedError(f"{self.name} has no auxiliary loss")
-
-    def coordinates(self, tensors: Tensors) -> tuple[Tensors, Callable[[Tensors], Tensors]]:
-        """Samples where R1 takes a discriminator's gradient, and the way back; here they are taken as they are.
-
-        A squared norm of gradients adds up what must be alike: a network that looks at logarithms of numbers over five
-        orders of magnitude has the gradient taken with respect to these.
-
-        Parameters
-        ----------
-        tensors : mapping of str to tensor
-            Real samples without their conditions.
-        """
-        return tensors, lambda point: point
+        """Variables that follow the data: moving averages of the layers that look at a batch as a whole."""
+        layers = [module for module in self.submodules if isinstance(module, BatchStatistic)]
+        return [variable for layer in layers for variable in layer.non_trainable_variables]
 
     @property
     def named(self) -> dict[str, tf.Variable]:
@@ -363,7 +288,28 @@ class SpectralNorm(tf.Module):
 _TINY = 1e-30  # squared norms of nothing
 
 
-class Dense(tf.Module):
+def spectral_norms(network: tf.Module) -> list[SpectralNorm]:
+    """Those of all kernels of a network. Their directions follow the weights alone: equal on all ranks as they are."""
+    return [module for module in network.submodules if isinstance(module, SpectralNorm)]
+
+
+def iterate_spectral_norms(network: tf.Module) -> None:
+    """One power iteration of each: to be called once before each update of the network."""
+    for norm in spectral_norms(network):
+        norm.iterate()
+
+
+class _WithKernel(tf.Module):
+    """A layer with a kernel, which `spectral` has divided by its spectral norm."""
+
+    kernel: tf.Variable
+    spectral: SpectralNorm | None
+
+    def _normalised_kernel(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self.kernel) if self.spectral is None else self.spectral()
+
+
+class Dense(_WithKernel):
     """Matrix multiplication with optional bias: (n, inputs) -> (n, outputs).
 
     To begin with, the kernel is normal with `stddev` and Glorot's uniform one with `glorot`, and the bias then zero.
@@ -384,25 +330,21 @@ class Dense(tf.Module):
         glorot: bool = False,
     ) -> None:
         super().__init__(name.replace("/", "_"))
-        fan_in = fan_in or inputs
+        fan_in, fan_out = fan_in or inputs, outputs if glorot else None
+        self.kernel = init.kernel(f"{name}/kernel", (inputs, outputs), fan_in, stddev=stddev, fan_out=fan_out)
         self.bias: tf.Variable | None = None
-        if glorot:
-            self.kernel = init.glorot_uniform(f"{name}/kernel", (inputs, outputs), fan_in, outputs)
-            self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
-        elif stddev is None:
-            self.kernel = init.kaiming_uniform(f"{name}/kernel", (inputs, outputs), fan_in)
-            self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in) if bias else None
-        else:
-            self.kernel = init.normal(f"{name}/kernel", (inputs, outputs), stddev)
-            self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
+        if bias and (glorot or stddev is not None):
+            self.bias = init.constant(f"{name}/bias", (outputs,), 0.0)
+        elif bias:
+            self.bias = init.kaiming_uniform(f"{name}/bias", (outputs,), fan_in)
         self.spectral = SpectralNorm(init, self.kernel) if spectral else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        y = tf.matmul(x, self.kernel if self.spectral is None else self.spectral())
+        y = tf.matmul(x, self._normalised_kernel())
         return y if self.bias is None else y + self.bias
 
 
-class Projection(tf.Module):
+class Projection(_WithKernel):
     """What a discriminator's features say of the conditions: c^T V phi(x), (n, c), (n, features) -> (n,).
 
     Miyato and Koyama (arXiv:1802.05637), eq. 3, for conditions that are numbers: the exact form where the conditions
@@ -415,8 +357,7 @@ class Projection(tf.Module):
         self.spectral = SpectralNorm(init, self.kernel) if spectral else None
 
     def __call__(self, conditions: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
-        kernel = self.kernel if self.spectral is None else self.spectral()
-        return tf.reduce_sum(tf.matmul(conditions, kernel) * features, axis=1)
+        return tf.reduce_sum(tf.matmul(conditions, self._normalised_kernel()) * features, axis=1)
 
 
 def stacked(tensors: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor:
@@ -424,7 +365,7 @@ def stacked(tensors: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor
     return tf.stack([tensors[name] for name in names], axis=1)
 
 
-class Conv2D(tf.Module):
+class Conv2D(_WithKernel):
     """Convolution of stride 2, 4x4 as a rule, that halves the size.
 
     With `padding="circular"`, which needs an even kernel, the phi axis is continued periodically, eta always with
@@ -449,20 +390,15 @@ class Conv2D(tf.Module):
     ) -> None:
         super().__init__(name.replace("/", "_"))
         shape, fan_in = (kernel, kernel, inputs, outputs), inputs * kernel * kernel
-        if stddev is not None:
-            self.kernel = init.normal(f"{name}/kernel", shape, stddev)
-        elif gain is None:
-            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, fan_in)
-        else:
-            self.kernel = init.he_uniform(f"{name}/kernel", shape, fan_in, gain)
+        self.kernel = init.kernel(f"{name}/kernel", shape, fan_in, stddev=stddev, gain=gain)
         self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
         self.size, self.stride, self.padding = kernel, stride, padding
         self.spectral = SpectralNorm(init, self.kernel) if spectral else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        kernel = self.kernel if self.spectral is None else self.spectral()
+        kernel = self._normalised_kernel()
         if self.padding == "zero":
-            y = self._with_zeros(x, tf.convert_to_tensor(kernel))
+            y = self._with_zeros(x, kernel)
         else:
             margin = (self.size - self.stride) // 2
             x = tf.pad(wrap_phi(x, margin), [[0, 0], [margin, margin], [0, 0], [0, 0]])
@@ -479,8 +415,7 @@ class Conv2D(tf.Module):
             shape = tf.shape(planes[0])
             whole = [*planes, *(level[:, None, None] for level in levels)]
             return self(tf.stack([tf.broadcast_to(plane, shape) for plane in whole], axis=-1))
-        kernel = self.kernel if self.spectral is None else self.spectral()
-        kernels = tf.split(kernel, len(planes) + len(levels), axis=2)
+        kernels = tf.split(self._normalised_kernel(), len(planes) + len(levels), axis=2)
         parts = [self._with_zeros(plane[..., None], k) for plane, k in zip(planes, kernels)]
         ones = tf.ones([1, *planes[0].shape[1:], 1], planes[0].dtype)
         for level, k in zip(levels, kernels[len(planes) :]):
@@ -519,13 +454,11 @@ class ConvTranspose2D(tf.Module):
         super().__init__(name.replace("/", "_"))
         size = 3 if upsampling == "nearest" else kernel
         shape = (size, size, outputs, inputs)
-        if stddev is not None:
-            self.kernel = init.normal(f"{name}/kernel", shape, stddev)
-        elif gain is None:  # the fan of the reference's framework: its transposed weight is (in, out, k, k)
-            self.kernel = init.kaiming_uniform(f"{name}/kernel", shape, outputs * size * size)
-        else:  # what an output pixel really sums over
-            terms = 9 if upsampling == "nearest" else 4
-            self.kernel = init.he_uniform(f"{name}/kernel", shape, inputs * terms, gain)
+        # What an output pixel really sums over, or the fan of the reference's framework: its transposed weight is
+        # (in, out, k, k).
+        terms = 9 if upsampling == "nearest" else 4
+        fan_in = outputs * size * size if gain is None else inputs * terms
+        self.kernel = init.kernel(f"{name}/kernel", shape, fan_in, stddev=stddev, gain=gain)
         self.bias = init.constant(f"{name}/bias", (outputs,), 0.0) if bias else None
         self.outputs, self.padding, self.upsampling = outputs, padding, upsampling
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -78,15 +78,8 @@ def open_signal(path: Path, use: Use) -> Images:
     if kind == "pileup":
         raise InputError(f"{path}: holds pileup, not signal events")
     source = open_events(RpvProblem(RpvModel()), path, "", use, cache_mb=0)
-    return Images(
-        f"signal: {path}",
-        path,
-        len(source),
-        _reader(source),
-        close=source.close,
-        weights=source.weights(),
-        notices=notices_of(source, use),
-    )
+    images = _images(source, f"signal: {path}", len(source))
+    return replace(images, weights=source.weights(), notices=notices_of(source, use))
 
 
 def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
@@ -131,7 +124,7 @@ def open_generated(
         source = problem.open(pileup, "")
         from_pool = isinstance(source, SumSource)
         label = f"drawn from the pool {pileup}" if from_pool else f"generated: {pileup}"
-        return Images(label, pileup, None if from_pool else len(source), _reader(source), close=source.close)
+        return _images(source, label, None if from_pool else len(source))
     quiet_tensorflow()
     from hpcgan.evaluation.trained_generator import load_sampler
 
@@ -177,14 +170,15 @@ def open_real(folder: Path, problem: PileupProblem, mu: int, n: int) -> tuple[Im
 
 
 def _drawn(source: SumSource, label: str) -> Images:
-    def blocks(first: int, count: int) -> np.ndarray:
-        return source.blocks(np.arange(first, first + count))
-
-    return Images(label, source.path, None, _reader(source), blocks=blocks, close=source.close)
+    images = _images(source, label, None)
+    return replace(images, blocks=lambda first, count: source.blocks(np.arange(first, first + count)))
 
 
-def _reader(source: Source) -> Callable[[int, int], np.ndarray]:
-    return lambda first, count: source.read(np.arange(first, first + count))["hist"]
+def _images(source: Source, label: str, n: int | None) -> Images:
+    def read(first: int, count: int) -> np.ndarray:
+        return source.read(np.arange(first, first + count))["hist"]
+
+    return Images(label, source.path, n, read, close=source.close)
 
 
 def _stated_mus(path: Path) -> list[float]:

@@ -28,7 +28,7 @@ def _fault(problem: type[Any]) -> str:
         return 'its generators are no mapping of names to places; write {"NAME": "package.module:Class"}'
     if not isinstance(importers, tuple | list) or not _are_texts(importers):
         return 'its importers are no tuple of places; write ("package.module:Class",)'
-    return ""
+    return "" if isinstance(problem.figures, str) else 'its figures are no place; write "package.module:Class"'
 
 
 def _are_texts(values: Iterable[Any]) -> bool:

@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
@@ -83,15 +83,6 @@ class RunData:
             return cls(files, tuple(str(place) for place in raw["places"]), raw.get("origin"))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"is no record of data ({error})") from None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A file that is another one."""
-
-    path: Path
-    what: str
-    split: str = field(compare=False, default="")
 
 
 def identify(config: Config) -> RunData:
@@ -197,23 +188,18 @@ def check(run: RunDirectory, config: Config, current: RunData, noun: str = "run"
     if recorded is None:
         return None
     remedy = f"give the data that it was trained with (data.path=...), or another directory with {option}"
-    other = _different(recorded, current, config)
-    for difference in other:
-        if difference.split in TRAINED_ON:
-            raise InputError(
-                f"{difference.path}: holds other data than the {noun} {run.path} was trained with "
-                f"({difference.what}); {remedy}"
-            )
+    other = _differing(recorded, current, config)
+    for split, path, what in other:
+        if split in TRAINED_ON:
+            raise InputError(f"{path}: holds other data than the {noun} {run.path} was trained with ({what}); {remedy}")
     if not _same_origin(run, recorded, config, current):
         raise InputError(
             f"{run.path}: the {noun} there did not begin with the weights of {config.training.start_from} "
             f"(training.start_from); give another directory with {option}"
         )
-    for difference in other:
-        return (
-            f"{difference.path}: holds other data than when the run began ({difference.what}); "
-            "'hpcgan evaluate' will refuse them"
-        )
+    if other:
+        _, path, what = other[0]
+        return f"{path}: holds other data than when the run began ({what}); 'hpcgan evaluate' will refuse them"
     return None
 
 
@@ -232,11 +218,11 @@ def check_same(own: RunData, theirs: Mapping[str, Any], config: Config, where: s
     InputError
         Naming the file, this machine and what differs.
     """
-    for difference in _different(RunData.of_plain(theirs), own, config):
-        if difference.split in TRAINED_ON:
+    for split, path, what in _differing(RunData.of_plain(theirs), own, config):
+        if split in TRAINED_ON:
             raise InputError(
-                f"{difference.path} on {where}: holds other data than rank 0 reads ({difference.what}); all ranks "
-                "need the same files: copy them anew"
+                f"{path} on {where}: holds other data than rank 0 reads ({what}); all ranks need the same files: copy "
+                "them anew"
             )
 
 
@@ -259,35 +245,29 @@ def load(run: RunDirectory) -> Config:
     problem = _problem(config)
     candidates: list[tuple[int, Path, dict[str, str]]] = []
     for folder in dict.fromkeys([config.data.path, *(run.path.absolute() / place for place in recorded.places)]):
+        if folder != config.data.path:
+            folder = Path(os.path.normpath(folder))  # that of the configuration stays as it stands there
         unusable = _unusable(problem, folder, recorded, run)
         if not unusable:
-            return config.with_data(_written(folder, config), {})
+            return config.with_data(folder, {})
         missing = sum(reason.is_missing for reason in unusable.values())
         texts = {split: reason.text for split, reason in unusable.items()}
         candidates.append((len(unusable) + missing, folder, texts))
     _, folder, texts = min(candidates, key=lambda candidate: candidate[0])
-    return config.with_data(_written(folder, config), texts)
-
-
-def _written(folder: Path, config: Config) -> Path:
-    """A folder without detours; that of the configuration as it stands there."""
-    return folder if folder == config.data.path else Path(os.path.normpath(folder))
+    return config.with_data(folder, texts)
 
 
 def with_other_data(config: Config, run: RunDirectory, folder: Path) -> tuple[Config, str | None]:
     """The configuration of a run with data that somebody has chosen for it, and what to say if these are others."""
     changed = config.with_data(folder, {})
-    recorded, problem = read(run), _problem(config)
-    if recorded is None:
-        return changed, None
-    unlike = _unusable(problem, folder, recorded, run)
+    recorded = read(run)
+    unlike = {} if recorded is None else _unusable(_problem(config), folder, recorded, run)
     if not unlike:
         return changed, None
     return changed, f"The events of {folder} are not the run's own ({', '.join(unlike)}): chosen with --data."
 
 
-@dataclass(frozen=True)
-class _Unusable:
+class _Unusable(NamedTuple):
     """Why a split cannot be taken from a folder; `is_missing` if a file of it is not there at all."""
 
     text: str
@@ -302,41 +282,41 @@ def _unusable(problem: Problem, folder: Path, recorded: RunData, run: RunDirecto
 
 def _why_not(problem: Problem, folder: Path, recorded: RunData, split: str, run: RunDirectory) -> _Unusable | None:
     try:
-        files = problem.files(folder, split)
-        missing = [path for path in files.values() if not path.is_file()]
+        missing = [path for path in problem.files(folder, split).values() if not path.is_file()]
         if missing:
             places = ", ".join(place for place in recorded.places if Path(place).is_absolute())
             text = f"{missing[0]}: no such file (data of the run {run.path}, which lay in {places})"
             return _Unusable(text, is_missing=True)
-        identities = _identities(problem, folder, split)
+        differing = _files_differing(problem, folder, split, recorded.files[split], _identities(problem, folder, split))
     except InputError as error:
         return _Unusable(str(error))
-    for name in recorded.files[split].keys() | identities.keys():
-        what = _what_differs(recorded.files[split].get(name), identities.get(name))
-        if what:
-            path = files.get(name, folder)
-            return _Unusable(f"{path}: holds other data than the run {run.path} was trained with ({what})")
+    for path, what in differing:
+        return _Unusable(f"{path}: holds other data than the run {run.path} was trained with ({what})")
     return None
 
 
-def _different(old: RunData, new: RunData, config: Config) -> list[Difference]:
-    """Files that are others, of the splits that both have."""
-    problem, differing = _problem(config), list[Difference]()
-    for split in sorted(old.files.keys() & new.files.keys(), key=SPLITS.index):
-        paths = problem.files(config.data.path, split)
-        for name in sorted(old.files[split].keys() | new.files[split].keys()):
-            what = _what_differs(old.files[split].get(name), new.files[split].get(name))
-            if what:
-                differing.append(Difference(paths.get(name, config.data.path), what, split))
-    return differing
+def _differing(old: RunData, new: RunData, config: Config) -> list[tuple[str, Path, str]]:
+    """Split, path and difference of the files that are others, of the splits that both have."""
+    problem, folder = _problem(config), config.data.path
+    return [
+        (split, path, what)
+        for split in sorted(old.files.keys() & new.files.keys(), key=SPLITS.index)
+        for path, what in _files_differing(problem, folder, split, old.files[split], new.files[split])
+    ]
 
 
-def _what_differs(old: Identity | None, new: Identity | None) -> str:
+def _files_differing(
+    problem: Problem, folder: Path, split: str, old: Mapping[str, Identity], new: Mapping[str, Identity]
+) -> list[tuple[Path, str]]:
     from hpcgan.data.identity import difference
 
-    if old is None or new is None:
-        return "other files"
-    return difference(old, new)
+    paths, differing = problem.files(folder, split), []
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name), new.get(name)
+        what = "other files" if before is None or now is None else difference(before, now)
+        if what:
+            differing.append((paths.get(name, folder), what))
+    return differing
 
 
 def _identities(problem: Problem, path: Path, split: str) -> dict[str, Identity]:

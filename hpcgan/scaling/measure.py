@@ -9,12 +9,14 @@ launcher that starts trainings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,7 +177,6 @@ def overrides(point: Point, setting: Setting) -> list[str]:
     return [f"comm.backend={'serial' if point.comm == ISOLATED else point.comm}", *batch]
 
 
-@dataclass
 class Study:
     """The directory of a study.
 
@@ -184,12 +185,8 @@ class Study:
     path : Path
     """
 
-    path: Path
-    points: Path = field(init=False)
-    sweeps: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.points, self.sweeps = self.path / "points", self.path / "allreduce"
+    def __init__(self, path: Path) -> None:
+        self.path, self.points, self.sweeps = path, path / "points", path / "allreduce"
 
     @property
     def exists(self) -> bool:
@@ -204,26 +201,20 @@ class Study:
         InputError
             It holds another study, or cannot be written.
         """
-        file = self.path / "setting.json"
         if self.exists:
-            earlier = self.setting()
-            if earlier.identity != setting.identity:
-                same = self.config().identity() == config.identity()
-                raise InputError(
-                    f"{self.path}: holds a study {'with other data' if same else 'of another configuration'} "
-                    f"({earlier.identity} there, "
-                    f"{setting.identity} now); give another directory with --out"
-                )
+            earlier, other = self.setting(), "with other settings"
             differing = [
                 f"{name.replace('_', '-')} {getattr(earlier, name)} there, {value} now"
                 for name, value in setting.model_dump().items()
                 if getattr(earlier, name) != value
             ]
+            if earlier.identity != setting.identity:
+                same = self.config().identity() == config.identity()
+                other = "with other data" if same else "of another configuration"
+                differing = [f"{earlier.identity} there, {setting.identity} now"]
             if differing:
-                raise InputError(
-                    f"{self.path}: holds a study with other settings ({'; '.join(differing)}); "
-                    "give another directory with --out"
-                )
+                text = f"holds a study {other} ({'; '.join(differing)})"
+                raise InputError(f"{self.path}: {text}; give another directory with --out")
             if self.config().data.path != config.data.path:  # the same data, elsewhere
                 write_atomic(self.path / "config.yaml", config.to_yaml())
             return
@@ -233,7 +224,7 @@ class Study:
             for folder in (self.path, self.points, self.sweeps):
                 folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / "config.yaml", config.to_yaml())
-            write_atomic(file, setting.model_dump_json(indent=2) + "\n")
+            write_atomic(self.path / "setting.json", setting.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise InputError(f"{self.path}: cannot write the study: {error.strerror}") from None
 
@@ -306,7 +297,7 @@ def measure(
     missing = [point for point in points if not _is_measured(study.points / f"{point.key}.json")]
     if len(missing) < len(points):
         report(f"{len(points) - len(missing)} of {len(points)} points are measured already")
-    once = _Once(report)
+    once = _once(report)
     for number, point in enumerate(missing, 1):
         request = {
             "kind": "steps",
@@ -316,20 +307,9 @@ def measure(
             "synthetic": setting.synthetic,
             "processes": point.ranks if point.comm == ISOLATED else 0,
         }
-        entry: dict[str, Any] = asdict(point)
         started = time.monotonic()
-        try:
-            entry["ranks_measured"] = request_of_ranks(
-                study.path, request, point.ranks, point.key, setting.threads, resources, once
-            )
-        except HpcganError as error:
-            if isinstance(error, Interrupted):
-                raise
-            entry["failure"] = str(error)
-        entry.update(nodes=resources.nodes_for(point.ranks), time=time.time())
-        write_atomic(study.points / f"{point.key}.json", json.dumps(entry))
-        how = f"failed: {entry['failure']}" if "failure" in entry else f"{time.monotonic() - started:.0f} s"
-        report(f"point {number} of {len(missing)}: {_say(point)}: {how}")
+        failed = _measure(study, study.points / f"{point.key}.json", asdict(point), request, resources, once)
+        report(f"point {number} of {len(missing)}: {_say(point)}: {failed or f'{time.monotonic() - started:.0f} s'}")
 
 
 def sweep(
@@ -347,35 +327,50 @@ def sweep(
     Interrupted
         A person or Slurm asked to stop.
     """
-    setting = study.setting()
-    once, threads = _Once(report), setting.threads
     several = [(n, resources.nodes_for(n)) for n in config.scaling.ranks if n > 1]
     if not several:
         return
-    ranks = setting.fullest(several)
+    ranks, once = study.setting().fullest(several), _once(report)
     for comm in backends_of(config):
-        key = f"{comm}-{ranks}"
-        if comm == "serial" or _is_measured(study.sweeps / f"{key}.json"):
+        file = study.sweeps / f"{comm}-{ranks}.json"
+        if comm == "serial" or _is_measured(file):
             continue
         request = {"kind": "allreduce", "overrides": [f"comm.backend={comm}"], "sizes": list(SWEEP_SIZES)}
-        entry: dict[str, Any] = {"ranks": ranks, "comm": comm, "nodes": resources.nodes_for(ranks)}
-        try:
-            entry["ranks_measured"] = request_of_ranks(
-                study.path, request, ranks, f"allreduce-{key}", threads, resources, once
-            )
-        except HpcganError as error:
-            if isinstance(error, Interrupted):
-                raise
-            entry["failure"] = str(error)
-        write_atomic(study.sweeps / f"{key}.json", json.dumps(entry))
-        how = f"failed: {entry['failure']}" if "failure" in entry else "done"
-        report(f"allreduce of 1 KiB to 64 MiB on {ranks} ranks ({comm}): {how}")
+        failed = _measure(study, file, {"ranks": ranks, "comm": comm}, request, resources, once)
+        report(f"allreduce of 1 KiB to 64 MiB on {ranks} ranks ({comm}): {failed or 'done'}")
+
+
+def _measure(
+    study: Study,
+    file: Path,
+    entry: dict[str, Any],
+    request: dict[str, Any],
+    resources: Resources,
+    report: Callable[[str], None],
+) -> str:
+    """Have the ranks of an entry obey a request, and write what they say; why that failed, empty if it did not."""
+    ranks, threads = entry["ranks"], study.setting().threads
+    key = file.stem if file.parent == study.points else f"allreduce-{file.stem}"
+    try:
+        entry["ranks_measured"] = request_of_ranks(study.path, request, ranks, key, threads, resources, report)
+    except Interrupted:
+        raise
+    except HpcganError as error:
+        entry["failure"] = str(error)
+    entry.update(nodes=resources.nodes_for(ranks), time=time.time())
+    write_atomic(file, json.dumps(entry))
+    return f"failed: {entry['failure']}" if "failure" in entry else ""
 
 
 def _say(point: Point) -> str:
     if point.comm == ISOLATED:
         return f"{point.ranks} isolated process{'es' * (point.ranks > 1)}, repeat {point.repeat + 1}"
     return f"{point.ranks} rank{'s' * (point.ranks > 1)} ({point.comm}), repeat {point.repeat + 1}"
+
+
+def _once(report: Callable[[str], None]) -> Callable[[str], None]:
+    """Says each line of the launcher once, not for every point."""
+    return functools.cache(lambda line: report(line.removeprefix("hpcgan: ")))
 
 
 def request_of_ranks(
@@ -433,10 +428,9 @@ def request_of_ranks(
             cause = failure.read(failure_file)
             raise HpcganError(f"exit code {code}, see {log_file}" if cause is None else str(cause))
         try:
-            parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+            everyone = [rank for file in sorted(folder.glob("*.json")) for rank in json.loads(file.read_bytes())]
         except (OSError, ValueError) as error:
             raise HpcganError(f"the ranks left no result: {error}") from None
-        everyone = [rank for part in parts for rank in part]
         if len(everyone) != ranks:
             raise HpcganError(f"{len(everyone)} of {ranks} ranks left a result")
         return everyone
@@ -445,34 +439,14 @@ def request_of_ranks(
 @contextlib.contextmanager
 def _workplace(path: Path) -> Iterator[Path]:
     """A folder that all ranks see, empty at the beginning and gone at the end."""
-
-    def clear() -> None:
-        for folder in (path / "stalled", path):
-            for file in folder.glob("*") if folder.is_dir() else ():
-                if file.is_file():
-                    file.unlink(missing_ok=True)
-        for folder in (path / "stalled", path, path.parent):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-    clear()
+    shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield path.absolute()
     finally:
-        clear()
-
-
-class _Once:
-    """Says each line of the launcher once, not for every point."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report, self._said = report, set[str]()
-
-    def __call__(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self._report(line.removeprefix("hpcgan: "))
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are at work in it
+            path.parent.rmdir()
 
 
 def identity_of(config: Config) -> str:

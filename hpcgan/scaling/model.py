@@ -107,9 +107,8 @@ PUBLISHED: tuple[dict[str, Any], ...] = (
 )
 
 
-def network_names() -> list[str]:
-    """What `--interconnect` takes by name."""
-    return [MEASURED, *NETWORKS]
+#: What `--interconnect` takes by name.
+NETWORK_NAMES = (MEASURED, *NETWORKS)
 
 
 def network_rows() -> list[list[str]]:
@@ -134,8 +133,8 @@ def network(name: str) -> Network:
     if match and float(match[2]) > 0:
         return Network(1e-6 * float(match[1]), 1e9 * float(match[2]), "given on the command line")
     raise InputError(
-        f"--interconnect {name}: choose one of {', '.join(network_names())}, or give latency in us and GB/s as 1.5,12"
-        f"{did_you_mean(name, network_names())}"
+        f"--interconnect {name}: choose one of {', '.join(NETWORK_NAMES)}, or give latency in us and GB/s as 1.5,12"
+        f"{did_you_mean(name, NETWORK_NAMES)}"
     )
 
 

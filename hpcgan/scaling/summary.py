@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -120,19 +120,17 @@ def blocks(result: Mapping[str, Any]) -> Blocks:
 def split(times: Blocks) -> dict[str, float]:
     """Seconds of a step and its parts (see the module); the parts add up to `step`."""
     step = float(times.real_s.mean() / times.steps)
-    waiting = float(times.wait_s.mean())
+    waiting, compute, imbalance = float(times.wait_s.mean()), float(times.local_s.mean()), 0.0
     if len(times.local_s) > 1 and times.together:
         imbalance = float((times.local_s.max(axis=0) - times.local_s.mean(axis=0)).mean())
-    else:
-        imbalance = 0.0
+    communication = step - compute - imbalance - waiting
     if times.local_s is times.step_s:  # no collectives: what is left of the step is the step
-        return {"step": step, "compute": step - waiting, "imbalance": 0.0, "communication": 0.0, "input": waiting}
-    compute = float(times.local_s.mean())
+        compute, imbalance, communication = step - waiting, 0.0, 0.0
     return {
         "step": step,
         "compute": compute,
         "imbalance": imbalance,
-        "communication": step - compute - imbalance - waiting,
+        "communication": communication,
         "input": waiting,
     }
 
@@ -167,7 +165,7 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
         one = rates.get((comm, 1))
         alone = None if comm == ISOLATED or ranks == 1 else rates.get((ISOLATED, ranks))
         efficiency = None if one is None else ratio(rates[key], one, 1.0 / ranks)
-        if ranks == 1 and efficiency is not None:
+        if ranks == 1:
             efficiency = Value(1.0, 0.0)  # by definition
         parts = [split(times) for times in repeats]
         steps = np.concatenate([(times.wait_s + times.step_s).ravel() for times in repeats])
@@ -181,13 +179,11 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
                 "threads": setting.threads,
                 "repeats": len(repeats),
                 "batch_size": repeats[0].batch_size,
-                "rate": _plain(rates[key]),
-                "efficiency": None if efficiency is None else _plain(efficiency),
-                "against_isolated": None
-                if alone is None or comm == ISOLATED or ranks == 1
-                else _plain(ratio(rates[key], alone)),
-                "cost": _plain(ratio(Value(1000.0 * ranks * setting.threads, 0.0), rates[key])),
-                "parts": {name: _plain(mean([p[name] for p in parts])) for name in ("step", *PARTS)},
+                "rate": asdict(rates[key]),
+                "efficiency": None if efficiency is None else asdict(efficiency),
+                "against_isolated": None if alone is None else asdict(ratio(rates[key], alone)),
+                "cost": asdict(ratio(Value(1000.0 * ranks * setting.threads, 0.0), rates[key])),
+                "parts": {name: asdict(mean([p[name] for p in parts])) for name in ("step", *PARTS)},
                 "step_median_s": float(np.median(steps)),
                 "step_quartiles_s": [float(q) for q in np.quantile(steps, [0.25, 0.75])],
                 "oversubscribed": setting.oversubscribed(ranks, max(r["nodes"] for r in groups[key])),
@@ -202,7 +198,3 @@ def summarise(results: Sequence[Mapping[str, Any]], setting: Setting) -> dict[st
         if "failure" in r
     ]
     return {"points": points, "failures": failures}
-
-
-def _plain(value: Value) -> dict[str, float | None]:
-    return {"value": value.value, "error": value.error}

@@ -22,6 +22,12 @@ from hpcgan.sweep.table import ENDED, Row, RowState, Table
 
 DONE, AGAIN, FAINT = COLOURS[0], COLOURS[2], "#b5b5b5"
 LABELLED_CURVES = 5
+_MARKS: dict[str, dict[str, Any]] = {
+    "complete": {"marker": "o", "color": DONE, "alpha": 0.8},
+    "pruned": {"marker": "v", "color": REAL, "mfc": "none"},
+    "failed": {"marker": "x", "color": FAKE},
+    "so far": {"marker": "o", "color": DONE, "mfc": "none"},
+}
 LOG_FROM = 8.0
 """Scores whose largest is this many times the smallest get a logarithmic axis."""
 
@@ -61,14 +67,8 @@ def _draw_scores(panel: Axes, dimension: Dimension, rows: Sequence[Row], standin
         aside = 0.4 * (row.number * 0.618034 % 1.0 - 0.5) if dimension.labels else 0.0
         return None if place is None else place + aside
 
-    kinds: tuple[tuple[str, list[Row], dict[str, Any]], ...] = (
-        ("complete", [r for r in rows if r.state == "complete"], {"marker": "o", "color": DONE, "ms": 5, "alpha": 0.8}),
-        ("pruned", [r for r in rows if r.state == "pruned"], {"marker": "v", "color": REAL, "ms": 5, "mfc": "none"}),
-    )
-    for label, of_kind, style in kinds:
-        points = [(x, r.score) for r in of_kind if (x := x_of(r)) is not None and r.score is not None]
-        if points:
-            panel.plot(*zip(*points), ls="none", label=label, **style)
+    for label in ("complete", "pruned"):
+        _draw_points(panel, label, [(x_of(r), r.score) for r in rows if r.state == label])
     failed = [x for r in rows if r.state == "failed" and (x := x_of(r)) is not None]
     if failed:  # at the upper edge: whatever score they had, it is not that of a whole training
         edge = panel.get_xaxis_transform()
@@ -87,6 +87,13 @@ def _draw_scores(panel: Axes, dimension: Dimension, rows: Sequence[Row], standin
         if len(scores) > 2:
             middle = [float(np.median(scores))] * 2
             panel.plot([place - 0.3, place + 0.3], middle, color=DONE, lw=1.2, label="median of a choice")
+
+
+def _draw_points(panel: Axes, label: str, points: Sequence[tuple[float | None, float | None]]) -> None:
+    """Trials of a kind, as far as they have both coordinates."""
+    known = [point for point in points if None not in point]
+    if known:
+        panel.plot(*zip(*known), ls="none", ms=5, label=label, **_MARKS[label])
 
 
 @styled
@@ -117,17 +124,10 @@ def overview_figure(table: Table) -> Figure | None:
 
 def _draw_numbers(panel: Axes, table: Table) -> None:
     """The score of each trial, by its number, and the best so far."""
-    kinds: tuple[tuple[str, tuple[RowState, ...], dict[str, Any]], ...] = (
-        ("complete", ("complete",), {"marker": "o", "color": DONE}),
-        ("pruned", ("pruned",), {"marker": "v", "color": REAL, "mfc": "none"}),
-        ("failed", ("failed",), {"marker": "x", "color": FAKE}),
-        ("so far", ("running", "queued", "lost"), {"marker": "o", "color": DONE, "mfc": "none"}),
-    )
     rows = table.searched()
-    for label, states, style in kinds:
-        points = [(r.number, r.score) for r in rows if r.state in states and r.score is not None]
-        if points:
-            panel.plot(*zip(*points), ls="none", ms=6, label=label, **style)
+    for label in _MARKS:
+        states = (label,) if label in ENDED else ("running", "queued", "lost")
+        _draw_points(panel, label, [(r.number, r.score) for r in rows if r.state in states])
     final = [(r.number, r.final_score) for r in rows if r.final_score is not None]
     if len(final) > 1:
         numbers, scores = zip(*final)

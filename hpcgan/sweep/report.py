@@ -171,11 +171,10 @@ def winner_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
         )
     else:
         m = first.repeats
-        error = f" ± {m.error:.2f}" if m.error is not None else ""
         seeds = "repetition with a fresh seed" if m.n == 1 else f"{m.n} repetitions with fresh seeds"
         own = f" The score that selected it was {first.score:.2f}." if first.score is not None else ""
         lines.append(
-            f"Trial {first.number} leads with {m.mean:.2f}{error}, the mean of {seeds}.{own} A single best of many "
+            f"Trial {first.number} leads with {m.text()}, the mean of {seeds}.{own} A single best of many "
             f"({n} here) is biased low, so the scores that selected trials are not in the means."
         )
         lines += _tie_lines(standings)
@@ -211,9 +210,8 @@ def _tie_lines(standings: Sequence[Standing]) -> list[str]:
 
 def _test_line(first: Standing) -> str:
     if first.test is not None:
-        error = f" ± {first.test.error:.2f}" if first.test.error is not None else ""
         seeds = f"{first.test.n} seed{'s' * (first.test.n > 1)}"
-        return f"On test events, which selected nothing, it scores {first.test.mean:.2f}{error} ({seeds})."
+        return f"On test events, which selected nothing, it scores {first.test.text()} ({seeds})."
     if first.test_score is not None:
         spread = f" ± {first.test_spread:.2f} between generated samples" if first.test_spread is not None else ""
         return f"On test events, which selected nothing, trial {first.number} scores {first.test_score:.2f}{spread}."

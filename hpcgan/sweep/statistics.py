@@ -52,6 +52,10 @@ class Mean:
     std: float | None
     n: int
 
+    def text(self) -> str:
+        """The mean with its error, if there is one."""
+        return f"{self.mean:.2f}" + (f" ± {self.error:.2f}" if self.error is not None else "")
+
 
 def mean_of(values: Sequence[float]) -> Mean | None:
     """Mean, standard error and standard deviation; None of nothing."""

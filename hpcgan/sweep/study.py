@@ -90,7 +90,7 @@ def describe(base: Config, space: Space, threads: int) -> Description:
         space=space.dump(),
         sampler=sweep.sampler,
         pruner=sweep.pruner,
-        identity=_identity_hash(base),
+        identity=_hash([_identity(base.dump()), run_data.content(base)]),
         ranks=ranks_of(base),
         threads=threads,
     )
@@ -99,8 +99,7 @@ def describe(base: Config, space: Space, threads: int) -> Description:
 def default_directory(description: Description) -> Path:
     """`runs/sweep-NAME-HASH`."""
     facts = {k: v for k, v in asdict(description).items() if k != "threads"}
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return Path("runs") / f"sweep-{description.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Path("runs") / f"sweep-{description.name}-{_hash(facts)}"
 
 
 def check_draws(space: Space, description: Description, trials: int) -> None:
@@ -145,7 +144,10 @@ def opened(
         study.stop_file.unlink(missing_ok=True)  # an earlier coordinator's; from here on it is meant for this one
         run = RunDirectory(study.path)
         if study.exists:
-            _follow(study, base)
+            raw = run.read_config()
+            if raw["data"]["path"] != str(base.data.path):  # trials look for their data where they are now
+                raw["data"]["path"] = str(base.data.path)
+                write_atomic(study.config_file, yamlio.dump(raw))
         else:
             study.trials.mkdir(exist_ok=True)  # first: without it and study.json, config.yaml is that of a run
             write_atomic(study.config_file, base.to_yaml())
@@ -178,7 +180,8 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
     present = study.description()
     if present == description:
         return
-    differing = differences(_compared(study, present), {**asdict(description), "identity": _identity(base)})
+    earlier = {**asdict(present), "identity": _identity(RunDirectory(study.path).read_config())}
+    differing = differences(earlier, {**asdict(description), "identity": _identity(base.dump())})
     if not differing:
         run_data.check(RunDirectory(study.path), base, run_data.identify(base), "study", "--out")
     listed = "; ".join(f"{_label(key)}: {old!r} there, {new!r} now" for key, old, new in differing[:3])
@@ -186,43 +189,12 @@ def check(study: StudyDirectory, description: Description, base: Config) -> None
     raise InputError(f"{study.path}: holds another study ({listed}{more}); give another directory with --out")
 
 
-def _follow(study: StudyDirectory, base: Config) -> None:
-    """Have the study's trials look for their data where they are now."""
-    raw = RunDirectory(study.path).read_config()
-    if raw["data"]["path"] != str(base.data.path):
-        raw["data"]["path"] = str(base.data.path)
-        write_atomic(study.config_file, yamlio.dump(raw))
-
-
-def threads_of(study: StudyDirectory) -> int | None:
-    """Threads of a rank in a study that is there already."""
-    return study.description().threads if study.exists else None
-
-
-def _compared(study: StudyDirectory, description: Description) -> dict[str, Any]:
-    raw = RunDirectory(study.path).read_config()
-    return {**asdict(description), "identity": _strip(raw)}
-
-
 def _label(key: str) -> str:
-    for prefix, name in (("identity.", ""), ("space.", f"{SECTION}.")):
-        if key.startswith(prefix):
-            return name + key.removeprefix(prefix)
-    return key
+    return f"{SECTION}.{key.removeprefix('space.')}" if key.startswith("space.") else key.removeprefix("identity.")
 
 
-def _identity(base: Config) -> dict[str, Any]:
+def _identity(plain: dict[str, Any]) -> dict[str, Any]:
     """What makes two trials of the same parameters the same: how long they are, too, but not what paths stand for."""
-    return _strip(base.dump())
-
-
-def _identity_hash(base: Config) -> str:
-    whole = [_identity(base), run_data.content(base)]
-    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
-
-
-def _strip(plain: dict[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
     if isinstance(settings.get("data"), dict):
         settings["data"] = {
@@ -231,3 +203,8 @@ def _strip(plain: dict[str, Any]) -> dict[str, Any]:
     if isinstance(settings.get("training"), dict) and settings["training"].get("start_from") is not None:
         settings["training"] = {**settings["training"], "start_from": "the weights of a run"}
     return settings
+
+
+def _hash(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]

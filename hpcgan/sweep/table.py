@@ -203,15 +203,15 @@ class TableReader:
             trial = _fields(Candidate, assignment) if assignment else {"number": number, "params": {}}
             return Row(**trial, state="broken", reason=problems[-1]), problems
         epochs, starts = _records(run, problems)
-        if number not in self._epochs and (planned_epochs := run_status.wanted_epochs(run)) > 0:
-            self._epochs[number] = planned_epochs  # of its configuration, which never changes
-        epoch_goal = self._epochs.get(number, 0)
+        if number not in self._epochs and (count := run_status.wanted_epochs(run)) > 0:
+            self._epochs[number] = count  # of its configuration, which never changes
+        planned_epochs = self._epochs.get(number, 0)
         if result is not None:
-            return _ended(result, epoch_goal, _curve(epochs), assignment is not None and assignment.test), problems
-        return self._open(number, assignment, epoch_goal, epochs, starts), problems
+            return _ended(result, planned_epochs, _curve(epochs), assignment is not None and assignment.test), problems
+        return self._open(number, assignment, planned_epochs, epochs, starts), problems
 
     def _open(
-        self, number: int, assignment: Assignment | None, epoch_goal: int, epochs: list[Epoch], starts: list[float]
+        self, number: int, assignment: Assignment | None, planned_epochs: int, epochs: list[Epoch], starts: list[float]
     ) -> Row:
         """A trial without a result."""
         runner, run = self.study.runner(number), self.study.trial(number)
@@ -219,8 +219,8 @@ class TableReader:
         trial = _fields(Candidate, assignment) if assignment else {"number": number, "params": {}}
         curve, now, rest_s = _curve(epochs), time.time(), None
         epoch, score = min(curve, key=lambda point: point[1], default=(None, None))
-        if state == "running" and epochs and epochs[-1].epoch < epoch_goal:
-            whole = run_status.training_left(epochs[-1], epoch_goal - epochs[-1].epoch)
+        if state == "running" and epochs and epochs[-1].epoch < planned_epochs:
+            whole = run_status.training_left(epochs[-1], planned_epochs - epochs[-1].epoch)
             rest_s = None if whole is None else max(0.0, whole - max(0.0, now - epochs[-1].time))
         return Row(
             **trial,
@@ -230,7 +230,7 @@ class TableReader:
             score=score,
             epoch=epoch,
             epochs=epochs[-1].epoch if epochs else 0,
-            wanted=epoch_goal,
+            wanted=planned_epochs,
             curve=curve,
             seconds=max(0.0, now - starts[-1]) if starts and state == "running" else None,
             left_s=rest_s,
@@ -291,7 +291,7 @@ def _standing(attempt: str | None) -> tuple[RowState, str | None]:
     return "lost", "ended without a result: the sweep's command tries it again"
 
 
-def _ended(result: Result, epoch_goal: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
+def _ended(result: Result, planned_epochs: int, curve: tuple[tuple[int, float], ...], to_test: bool) -> Row:
     reason, to_test = result.reason, to_test and not result.tested
     if to_test:
         reason = "its score on test events is to come"
@@ -302,7 +302,7 @@ def _ended(result: Result, epoch_goal: int, curve: tuple[tuple[int, float], ...]
         **outcome,
         state=result.state,
         seed=result.seed,
-        wanted=max(epoch_goal, result.epochs),
+        wanted=max(planned_epochs, result.epochs),
         curve=curve,
         started=result.started,
         seconds=max(0.0, result.ended - result.started),

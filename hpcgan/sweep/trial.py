@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, HpcganError, InputError
-from hpcgan.launch import srun
-from hpcgan.launch.launcher import Launcher, Place, Watch, launch
+from hpcgan.launch.launcher import Place, Watch, launch
 from hpcgan.launch.outcome import end_after, launch_training
 from hpcgan.launch.process import STOP_SIGNALS, Requests, handling, rank_command
 from hpcgan.launch.topology import UNKNOWN, Topology
@@ -34,7 +33,6 @@ from hpcgan.runs.lease import FencedError, Lease, attempt_state, attempts_made
 from hpcgan.runs.records import End, Epoch
 from hpcgan.sweep.store import Assignment, Result, State, StudyDirectory
 from hpcgan.system import failure, streams
-from hpcgan.system.allocation import current_job
 
 #: Seconds that processes of an earlier attempt get to notice that they are alone.
 PATIENCE = 120.0
@@ -138,18 +136,13 @@ class Trial:
         return [] if "data.path" in assignment.params else [f"data.path={json.dumps(path)}"]
 
     def _options(self, ranks: int, threads: int | None, log: IO[bytes]) -> dict[str, Any]:
-        """Of `launch`."""
-        file = failure_file(self.study, self.number)
-        job, nodes = current_job(os.environ), 1
-        launcher: Launcher | None = None  # this environment's mpirun
-        if ranks == 1:
-            launcher = Direct()
-        elif job is not None:
-            launcher = srun.choose(os.environ.get("HPCGAN_LAUNCHER", "auto"), os.environ)
-            nodes = min(job.nodes, ranks)
-        watch = Watch(stdout=log, stderr=log, report=self.requests.report, requests=self.requests)
-        env = {**os.environ, failure.VARIABLE: str(file.absolute())}
-        return {"place": Place(launcher, nodes, threads, env), "watch": watch}
+        """Of `launch`, which knows what suits several ranks here."""
+        env = {**os.environ, failure.VARIABLE: str(failure_file(self.study, self.number).absolute())}
+        place = Place(Direct() if ranks == 1 else None, threads=threads, env=env)
+        return {
+            "place": place,
+            "watch": Watch(stdout=log, stderr=log, report=self.requests.report, requests=self.requests),
+        }
 
     def _wait_for_others(self, run: RunDirectory) -> None:
         """Until the ranks of an earlier attempt, whose starter was killed, have ended.

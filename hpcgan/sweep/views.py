@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from hpcgan.launch.run_status import clock
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import attempt_state
 from hpcgan.sweep.labels import one_line, short_names, show
-from hpcgan.sweep.statistics import Mean, Standing, ranking, time_left
+from hpcgan.sweep.statistics import Standing, ranking, time_left
 from hpcgan.sweep.table import Row, RowState, Table, TableReader, read_table
 from hpcgan.system.console import make_table, open_console
 
@@ -84,17 +85,13 @@ def summary(path: Path) -> list[str]:
         params = ", ".join(f"{key} {show(value, 3)}" for key, value in s.params.items())
         lines.append(f"trial {s.number}:" + ("" if s.score is None else f" score {s.score:.2f}") + f" ({params})")
         if s.repeats is not None:
-            lines.append(f"  with {s.repeats.n} fresh seed{'s' * (s.repeats.n > 1)}: {_mean(s.repeats)}")
+            lines.append(f"  with {s.repeats.n} fresh seed{'s' * (s.repeats.n > 1)}: score {s.repeats.text()}")
     if standings and standings[0].repeats is not None:
         test = standings[0].test
-        lines.append(f"winner: trial {standings[0].number}" + (f"; on test events {_mean(test)}" if test else ""))
+        lines.append(f"winner: trial {standings[0].number}" + (f"; on test events score {test.text()}" if test else ""))
     elif len(standings) > 1:
         lines.append("The best score of many is too good to be true: see --repeats.")
     return lines
-
-
-def _mean(mean: Mean) -> str:
-    return f"score {mean.mean:.2f}" + (f" +- {mean.error:.2f}" if mean.error is not None else "")
 
 
 def best(path: Path) -> str:
@@ -121,27 +118,14 @@ def best(path: Path) -> str:
         f"Trial {first.number} of the sweep '{one_line(table.description.name)}' ({one_line(str(path))}).",
         *winner_lines(table, standings),
     ]
-    return "".join(f"# {line}\n" for line in head) + _configuration(table, first)
-
-
-def _configuration(table: Table, first: Standing) -> str:
-    """As the winner was trained; if that cannot be read, the study's with the winner's parameters."""
     run = table.study.trial(first.number)
     if run.exists:
-        return run.load_config().to_yaml()
-    base = RunDirectory(table.study.path).read_config()
-    for key, value in first.params.items():
-        *sections, last = key.split(".")
-        node: Any = base
-        for section in sections:
-            node = node.setdefault(section, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
-            raise InputError(f"{table.study.config_file}: has no section for '{key}' of trial {first.number}")
-        node[last] = value
-    try:
-        return config.load(base).to_yaml()
-    except InputError as error:
-        raise InputError(f"{table.study.config_file}, with the values of trial {first.number}: {error}") from None
+        winner = run.load_config()
+    else:
+        where = f"{table.study.config_file}, with the values of trial {first.number}"
+        values = [f"{key}={json.dumps(value)}" for key, value in first.params.items()]
+        winner = config.load(RunDirectory(table.study.path).read_config(), values, where=where)
+    return "".join(f"# {line}\n" for line in head) + winner.to_yaml()
 
 
 # --- status -----------------------------------------------------------------------------------------
@@ -149,11 +133,7 @@ def _configuration(table: Table, first: Standing) -> str:
 
 def _under_way(table: Table) -> bool:
     """Whether anything may still change: a trial runs, or somebody hands trials out."""
-    return any(r.state == "running" for r in table.rows) or _is_coordinated(table)
-
-
-def _is_coordinated(table: Table) -> bool:
-    return attempt_state(RunDirectory(table.study.path)) == "running"
+    return any(r.state == "running" for r in table.rows) or attempt_state(RunDirectory(table.study.path)) == "running"
 
 
 def _picture(table: Table, most: int, width: int | None) -> Group:
@@ -202,27 +182,21 @@ def head_lines(table: Table, standings: Sequence[Standing]) -> list[str]:
     d, counts = table.description, table.counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     repeats = sum(r.repeat_of is not None for r in table.rows)
+    of = "" if table.planned_trials is None else f" of {table.planned_trials}"
     lines = [
         f"{one_line(d.name)}: {one_line(d.sampler)} search, pruning: {one_line(d.pruner)}, seed {d.seed}, "
         f"{one_line(str(table.study.path))}",
-        f"{len(table.rows)}{_of(table)} trials{f' ({repeats} of them repetitions)' * (repeats > 0)}: "
-        f"{states or 'none yet'}",
+        f"{len(table.rows)}{of} trials{f' ({repeats} of them repetitions)' * (repeats > 0)}: {states or 'none yet'}",
     ]
     if standings:
         first = standings[0]
-        if first.repeats is not None:
-            error = f" ± {first.repeats.error:.2f}" if first.repeats.error is not None else ""
-            lines.append(
-                f"best: trial {first.number}, {first.repeats.mean:.2f}{error} over {first.repeats.n} repetitions"
-            )
-        else:
+        m = first.repeats
+        if m is None:
             lines.append(f"best so far: trial {first.number}, {first.value:.2f} (a single best of many is biased)")
+        else:
+            lines.append(f"best: trial {first.number}, {m.text()} over {m.n} repetitions")
     lines.append(_time_line(table))
     return lines
-
-
-def _of(table: Table) -> str:
-    return "" if table.planned_trials is None else f" of {table.planned_trials}"
 
 
 def _time_line(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 `HPCGAN_FAULT` says which: {"rank": 1, "phase": "data", "step": 20}. The rank raises when it gets there.
 `HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would.
+`HPCGAN_SLOW_COPY=0.3` has copies of data (`data.stage`) take that many seconds for every 4 kB.
 `HPCGAN_PATIENCE=0.05` makes `comm.timeout_s` that much shorter in the second step: the first one takes long.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from hpcgan.launch.world import expected_world
@@ -78,6 +80,25 @@ def stop_after(steps: int) -> None:
     Gan.step = one  # type: ignore[method-assign]
 
 
+def slow_copy(seconds: float) -> None:
+    """Copy data slowly."""
+    from hpcgan.data import staging
+
+    whole = staging._into
+
+    def slowly(copy: Any) -> Any:
+        write = whole(copy)
+
+        def write_slowly(piece: Any) -> None:
+            time.sleep(seconds)
+            write(piece)
+
+        return write_slowly
+
+    staging.PIECE = 4096
+    staging._into = slowly
+
+
 def shorten(factor: float) -> None:
     """Have a watchdog wait for a part of its time from the second step on."""
     from hpcgan.comm.watchdog import Watchdog
@@ -101,6 +122,8 @@ if __name__ == "__main__":
         install(fault["phase"], fault["step"])
     if "HPCGAN_STOP_AT" in os.environ:
         stop_after(int(os.environ["HPCGAN_STOP_AT"]))
+    if "HPCGAN_SLOW_COPY" in os.environ:
+        slow_copy(float(os.environ["HPCGAN_SLOW_COPY"]))
     if "HPCGAN_PATIENCE" in os.environ:
         shorten(float(os.environ["HPCGAN_PATIENCE"]))
     from hpcgan.commands.cli import main

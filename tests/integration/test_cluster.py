@@ -295,7 +295,7 @@ def test_more_engines_than_cores_are_warned_of_and_named_when_they_do_not_come(a
 #: Where a start is interrupted, as the object and the name of what it does then.
 MOMENTS = {
     "the folder is made": "hpcgan.interactive.folder.write",
-    "the controller starts": "hpcgan.interactive.folder.start_process",
+    "the controller starts": "hpcgan.interactive.processes.start",
     "it is connected to": "hpcgan.interactive.cluster.connect_client",
     "the engines start": "hpcgan.interactive.cluster.Cluster._start_engines",
     "engines are waited for": "hpcgan.interactive.cluster.Cluster._check_parts",

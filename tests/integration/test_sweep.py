@@ -70,7 +70,7 @@ def test_every_trial_is_an_ordinary_run_with_a_result(reference, setting):
         epochs = recorded(run.metrics_file, "epoch")
         assert [e["epoch"] for e in epochs] == list(range(1, EPOCHS + 1))
         assert (result.score, result.epoch) == min((e["score"]["total"], e["epoch"]) for e in epochs)
-        assert (result.epochs, result.attempt) == (EPOCHS, 1)
+        assert (result.epochs, result.attempts) == (EPOCHS, 1)
     output = (reference.parent / "output").read_text()
     assert "3 complete" not in output
     assert "2 complete" in output
@@ -178,7 +178,7 @@ def test_a_trial_that_becomes_nan_has_failed_and_a_bad_one_is_pruned(setting, tm
     complete, failed, pruned = (study.result(number) for number in range(3))
     assert [r.params["training.generator.learning_rate"] for r in (complete, failed, pruned)] == RATES
     assert (complete.state, complete.epochs) == ("complete", 18)
-    assert (failed.state, failed.attempt) == ("failed", 1)
+    assert (failed.state, failed.attempts) == ("failed", 1)
     assert "became non-finite at step" in failed.reason
     assert pruned.state == "pruned", output
     assert 2 <= pruned.epochs < 18

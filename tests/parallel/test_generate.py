@@ -62,7 +62,7 @@ def test_two_ranks_write_the_file_of_one(each_comm, folder, monkeypatch, problem
             with hdf5.open_images(together) as file:
                 assert len({image.tobytes() for image in file.read()}) == n
                 if asked:
-                    assert file.mGlu == pytest.approx(rows[:, 0])
+                    assert file.column("mGlu") == pytest.approx(rows[:, 0])
     comm.barrier()
 
 

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 
 from hpcgan.commands.cli import main
-from hpcgan.data.generators import make_data_set
+from hpcgan.data.generators import Block, make_data_set
 from hpcgan.data.storage import SPLITS, split_sizes
 from hpcgan.errors import InputError
 from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import FINE, PUBLISHED
 from hpcgan.problems.calorimeter import files as calo
-from hpcgan.problems.calorimeter import generate as calo_generate
-from hpcgan.problems.calorimeter.generate import Beam, Block, ShowerGenerator, ShowerSet, make_block
+from hpcgan.problems.calorimeter.generate import Beam, ShowerGenerator, ShowerSet
 
 BEAM = Beam("gamma")
 
@@ -33,14 +32,14 @@ def nothing(done: int) -> None:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calo_generate, "BLOCK_SHOWERS", 8)
+    monkeypatch.setattr(ShowerSet, "block", 8)
 
 
 @pytest.fixture(scope="module")
 def photons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photons")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calo_generate, "BLOCK_SHOWERS", 8)
+        patch.setattr(ShowerSet, "block", 8)
         assert make_data_set(ShowerSet(BEAM, 30, seed=3), folder)
     return folder
 
@@ -64,7 +63,7 @@ def test_files_are_valid_and_complete(photons: Path) -> None:
 def test_showers_are_those_of_their_blocks(photons: Path) -> None:
     parts = [calo.open_showers(photons / f"{split}.h5").read() for split in SPLITS]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    second = make_block(Block(BEAM, 3, 1, 8), nothing)
+    second = ShowerSet(BEAM, 30, 3).make(Block(1, 8, 8), nothing)
     for name, values in second.items():
         np.testing.assert_array_equal(found[name][8:16], values)
     assert len({image.tobytes() for image in found["layer_1"]}) == 30
@@ -74,7 +73,7 @@ def test_showers_are_those_of_their_blocks(photons: Path) -> None:
 
 def test_seed_particle_and_block_change_the_showers_and_cells_do_not() -> None:
     def energies(beam: Beam, seed: int, index: int) -> list[float]:
-        return make_block(Block(beam, seed, index, 4), nothing)["energy"].ravel().tolist()
+        return ShowerSet(beam, 8, seed).make(Block(index, 4 * index, 4), nothing)["energy"].ravel().tolist()
 
     one = energies(BEAM, 1, 0)
     assert energies(BEAM, 1, 0) == one
@@ -84,9 +83,9 @@ def test_seed_particle_and_block_change_the_showers_and_cells_do_not() -> None:
 
 
 def test_energies(tmp_path: Path) -> None:
-    block = make_block(Block(Beam("gamma", (65, 65)), 1, 0, 4), nothing)
+    block = ShowerSet(Beam("gamma", (65, 65)), 5).make(Block(0, 0, 4), nothing)
     assert block["energy"].tolist() == [[65]] * 4
-    some = make_block(Block(Beam("piplus", (1, 100)), 1, 0, 4000), nothing)["energy"]
+    some = ShowerSet(Beam("piplus", (1, 100)), 4000).make(Block(0, 0, 4000), nothing)["energy"]
     assert some.mean() == pytest.approx(50.5, abs=1.5)
     assert np.quantile(some, [0.25, 0.75]) == pytest.approx([25.75, 75.25], abs=3)
 

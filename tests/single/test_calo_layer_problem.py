@@ -26,6 +26,8 @@ from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.layer_figures import LayerFigures  # noqa: E402
+from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.report import plots  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
@@ -195,7 +197,7 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
         return curves(x, lines, x_label, y_label, **more)
 
     monkeypatch.setattr(plots, "curves", spy)
-    monkeypatch.setattr(CaloLayerProblem, "figures", lambda self, real, fake, weights: [])  # drawn below
+    monkeypatch.setattr(LayerFigures, "compare", lambda self, real, fake, weights: [])  # drawn below
     made = report.evaluate_run(
         reference.path,
         EvaluationOptions(1, repetitions=20, distances=Options(False)),
@@ -217,7 +219,7 @@ def test_figures_show_what_is_there(data):
         source = subject.open(data, split)
         sides.append(source.read(np.arange(20)))
         source.close()
-    made = {name: figure for name, _, figure in subject.figures(*sides)}
+    made = {name: figure for name, _, figure in figures_of(subject).compare(*sides)}
     assert list(made) == [
         "energy", "response", "occupancy", "width_eta", "width_phi", "ratio", "response_by_energy", "cell_spectrum",
         "mean_image", "eta_profile", "phi_profile", "images",
@@ -225,8 +227,8 @@ def test_figures_show_what_is_there(data):
     mean = made["mean_image"].axes[0].images[0].get_array()
     np.testing.assert_allclose(mean, sides[0]["layer_2"].mean(axis=0), rtol=1e-5)  # rows phi upwards, columns eta
     nothing = {**sides[0], "layer_2": np.zeros_like(sides[0]["layer_2"])}
-    assert {name for name, _, _ in subject.figures(sides[0], nothing)} == set(made)
-    assert subject.samples_figure(None, sides[1])[1].axes
+    assert {name for name, _, _ in figures_of(subject).compare(sides[0], nothing)} == set(made)
+    assert figures_of(subject).singles(None, sides[1])[1].axes
 
 
 # --- files -----------------------------------------------------------------------------------------

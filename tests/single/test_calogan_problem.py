@@ -38,6 +38,7 @@ from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, Caloga
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
 from hpcgan.problems.calorimeter.importing import ShowerImporter  # noqa: E402
 from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noqa: E402
+from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import attempt  # noqa: E402
@@ -245,12 +246,12 @@ def test_discrepancies_of_mean_images_by_hand():
 
 
 def test_probes_cover_the_range_and_go_beyond_it():
-    energies = [point["energy"] for point in PROBLEM.probes({"energy": np.array([1.0, 100.0, 7.0])})]
+    energies = [point["energy"] for point in figures_of(PROBLEM).probes({"energy": np.array([1.0, 100.0, 7.0])})]
     assert energies == sorted(set(energies))
     assert {1.0, 100.0} < set(energies)
     assert min(energies) == 0.5
     assert max(energies) == 200.0
-    limited = [point["energy"] for point in PROBLEM.probes({"energy": np.array([0.15, 900.0])})]
+    limited = [point["energy"] for point in figures_of(PROBLEM).probes({"energy": np.array([0.15, 900.0])})]
     assert min(limited) >= 0.1
     assert max(limited) <= 1000.0
 
@@ -420,7 +421,7 @@ def test_evaluate(run, folder, tmp_path, monkeypatch):
 
 
 def test_files_are_compared_by_their_layout(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(calogan_figures.CaloganFigures, "compare", lambda self, real, fake, weights: [])
     generate(run, tmp_path / "fake.h5", "-n", "20").close()
     made = report.compare_files(
         folder / "test.h5", tmp_path / "fake.h5", EvaluationOptions(repetitions=5), log=lambda text: None
@@ -578,7 +579,7 @@ def test_networks_heed_the_particle():
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
-    monkeypatch.setattr(CaloganProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(calogan_figures.CaloganFigures, "compare", lambda self, real, fake, weights: [])
     monkeypatch.setattr(conditional, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
     run = train(made, tmp_path / "run")

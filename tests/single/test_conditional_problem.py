@@ -51,8 +51,10 @@ from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images import networks_dcgan as dcgan  # noqa: E402
 from hpcgan.problems.detector_images import networks_detector as detector  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem  # noqa: E402
+from hpcgan.problems.detector_images.figures import ImageFigures  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 from hpcgan.problems.events import open_split  # noqa: E402
+from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training.inputs import Inputs  # noqa: E402
@@ -517,7 +519,7 @@ def test_the_figure_has_a_panel_for_each_neutralino_and_a_colour_for_each_gluino
         "mGlu": Observable(np.array(points)[which, 0], condition=True),
         "mNeu": Observable(np.array(points)[which, 1], condition=True),
     }
-    ((name, caption, figure),) = PROBLEM.points_figures(observed, observed, [{"mGlu": 1400.0, "mNeu": 250.0}])
+    ((name, caption, figure),) = figures_of(PROBLEM).points(observed, observed, [{"mGlu": 1400.0, "mNeu": 250.0}])
     assert name == "mass_dependence"
     assert "real events as points" in caption
     light, heavy = figure.axes
@@ -530,7 +532,7 @@ def test_the_figure_has_a_panel_for_each_neutralino_and_a_colour_for_each_gluino
     assert len({tuple(line.get_color()) for line in points_drawn[heavy]}) == 5
     assert points_drawn[light][0].get_ydata().sum() == pytest.approx(1.0)  # fractions of events
     assert light.get_xlabel() == "Summed jet mass [GeV]"
-    few = PROBLEM.points_figures(observed, {k: o.take(np.arange(80)[which == 7]) for k, o in observed.items()}, [])
+    few = figures_of(PROBLEM).points(observed, {k: o.take(np.arange(80)[which == 7]) for k, o in observed.items()}, [])
     assert len(few[0][2].axes) == 1  # only what both sides have
 
 
@@ -555,7 +557,7 @@ def test_the_record_of_a_training_has_scores_by_point(run):
     assert [p["n"] for p in found] == [10, 10]
     assert record["score"]["total"] == pytest.approx(np.mean([p["total"] for p in found]))
     with hdf5.open_images(run.samples / "epoch-0001.h5") as file:
-        assert file.mGlu.tolist() == [1400.0, 1800.0] * 5
+        assert file.column("mGlu").tolist() == [1400.0, 1800.0] * 5
 
 
 def generate(run, out, *options):
@@ -570,7 +572,7 @@ def test_generate_at_given_points(run, tmp_path, capsys):
     assert generate(run, tmp_path / "b.h5", "-n", 12, *points) == 0
     assert "warning" not in capsys.readouterr().err
     with hdf5.open_images(tmp_path / "a.h5") as a, hdf5.open_images(tmp_path / "b.h5") as b:
-        assert a.mGlu.tolist() == [1400.0, 1500.0] * 12 + [1400.0]
+        assert a.column("mGlu").tolist() == [1400.0, 1500.0] * 12 + [1400.0]
         assert a.attrs["conditions"] == "mGlu=1400,mNeu=850; mGlu=1500,mNeu=850"
         np.testing.assert_array_equal(a.read(slice(0, 12)), b.read())
     PROBLEM.validate(tmp_path / "a.h5", "test")
@@ -584,11 +586,11 @@ def test_generate_at_given_points(run, tmp_path, capsys):
 def test_generate_as_in_the_training_data(run, folder, tmp_path):
     assert generate(run, tmp_path / "a.h5", "-n", 40) == 0
     with hdf5.open_images(tmp_path / "a.h5") as a:
-        assert set(a.mGlu.tolist()) == {1400.0, 1800.0}  # not the point that was left out
+        assert set(a.column("mGlu").tolist()) == {1400.0, 1800.0}  # not the point that was left out
         assert a.attrs["conditions"] == f"those of random training events of {folder}"
         expected = load_sampler(run.path).sample(23, 1)
         np.testing.assert_array_equal(a.read(slice(0, 23)), expected["hist"])
-        np.testing.assert_array_equal(a.mGlu[:23], expected["mGlu"])
+        np.testing.assert_array_equal(a.column("mGlu")[:23], expected["mGlu"])
 
 
 def test_generate_from_python(run):
@@ -678,7 +680,7 @@ def test_a_point_left_out_without_events_for_a_band_is_said(run, folder):
 def test_evaluate_files_with_masses(run, folder, tmp_path, monkeypatch, capsys):
     options = ["--condition", "mGlu=1600,mNeu=850", "--condition", "mGlu=1900,mNeu=850"]
     generate(run, tmp_path / "fake.h5", "-n", 36, *options)
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
     parser = argparse.ArgumentParser()
     evaluate_command.add_parser(parser.add_subparsers())
     files = ["--real", str(folder / "test.h5"), "--fake", str(tmp_path / "fake.h5"), "--problem", "conditional"]

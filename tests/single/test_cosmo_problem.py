@@ -25,6 +25,7 @@ from hpcgan.physics.lognormal import LognormalMaps, pixel_sites
 from hpcgan.problems.cosmo import generate as generation
 from hpcgan.problems.cosmo.networks import Discriminator, Generator
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
+from hpcgan.problems.figures import figures_of
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training import attempt
 from hpcgan.training.requests import StopRequest
@@ -133,7 +134,7 @@ def test_observables_and_their_score(maps):
 
 def test_maps_to_look_at_with_and_without_real_ones(maps):
     for real, titles in (({"kappa": maps[:4]}, ["Real", "Generated"]), (None, ["Generated"])):
-        _, figure = SMALL.samples_figure(real, {"kappa": maps[:9]})
+        _, figure = figures_of(SMALL).singles(real, {"kappa": maps[:9]})
         assert [axes.get_title() for axes in figure.axes if axes.get_title()] == titles
         assert sum(len(axes.images) for axes in figure.axes) == 9 + 4 * (real is not None)
 
@@ -254,7 +255,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generation, "make_maps", interrupt)
+    monkeypatch.setattr(generation.Maps, "make", interrupt)
     assert main(["data", "cosmo", "--out", str(tmp_path / "out"), "--maps", "10", "--side", "32"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []

@@ -90,8 +90,8 @@ def test_qcd(tmp_path: Path) -> None:
     assert main(["data", "qcd", "--pt-hat-min", "300", "--out", str(tmp_path), "--events", "5"]) == 0
     with open_images(tmp_path / "train.h5") as file:
         assert file.attrs["pt_hat_min_gev"].tolist() == [300]
-        assert file.y is not None
-        assert file.y.tolist() == [0, 0, 0]
+        assert file.column("y") is not None
+        assert file.column("y").tolist() == [0, 0, 0]
 
 
 def test_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,7 @@ BROKEN = {
     "flag": (of_importer("w: Annotated[int, Option(flag='weight')] = 1"), "has --weight already"),
     "layouts": (problem("layouts = CosmoProblem.layouts[0]"), "its layouts are no tuple"),
     "generators": (problem("generators = ('HERE:Whole',)"), "its generators are no mapping"),
+    "figures": (problem("figures = CosmoProblem"), "its figures are no place"),
     "importers": (problem("importers = 'HERE:Reader'"), "its importers are no tuple"),
     "abstract problem": ("from hpcgan.problems.base import Problem\n"
                          "class Others(Problem):\n    name, Model = 'others', CosmoProblem.Model\n",

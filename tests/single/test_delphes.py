@@ -244,7 +244,12 @@ def test_import_makes_the_published_layout(small: Path, tmp_path: Path) -> None:
         validate(path)
         with open_images(path) as file:
             np.testing.assert_allclose(file.read(), images[of], rtol=1e-6)
-            for values, expected in ((file.y, 0), (file.weight, 0.5), (file.mGlu, 1400), (file.mNeu, 850)):
+            for values, expected in (
+                (file.column("y"), 0),
+                (file.column("weight"), 0.5),
+                (file.column("mGlu"), 1400),
+                (file.column("mNeu"), 850),
+            ):
                 assert values is not None
                 assert (values == expected).all()
             assert file.attrs["units"] == "MeV"
@@ -384,7 +389,7 @@ def weights_of(out: Path) -> list[float]:
     found: list[float] = []
     for split in SPLITS:
         with open_images(out / f"{split}.h5") as file:
-            found += file.weight.tolist()  # type: ignore[union-attr]
+            found += file.column("weight").tolist()  # type: ignore[union-attr]
     return found
 
 

@@ -21,7 +21,9 @@ GOOD = {
         "mpi_library": "/venv/lib/libmpi.so.40",
         "mpi_version": "Open MPI v5.0.11",
     },
+    "mpi": {"version": "4.1.2", "mpi_library": "/venv/lib/libmpi.so.40", "mpi_version": "Open MPI v5.0.11"},
 }
+NONE = {"error": "not installed"}
 
 
 def changed(**changes):
@@ -35,7 +37,8 @@ def changed(**changes):
 
 def test_a_good_installation():
     checks = doctor.check_training(GOOD)
-    assert [(c.name, c.status) for c in checks] == [("TensorFlow", OK), ("GPU", OK), ("Horovod", OK)]
+    names = ("TensorFlow", "GPU", "Horovod", "mpi4py")
+    assert [(c.name, c.status) for c in checks] == [(name, OK) for name in names]
     assert checks[2].detail == "0.28.1, built with MPI for TensorFlow 2.15.1"
 
 
@@ -53,6 +56,11 @@ def test_a_good_installation():
         ({**GOOD, "horovod": {"error": "ImportError: undefined symbol: _ZN10"}}, "Horovod", FAIL, "make setup"),
         (changed(horovod_tensorflow="2.18.1"), "Horovod", FAIL, "TensorFlow is 2.15.1"),
         (changed(horovod_built_with={"mpi": False, "gloo": True}), "Horovod", FAIL, "cannot use MPI"),
+        ({**GOOD, "horovod": NONE}, "Horovod", WARN, "make setup"),
+        ({**GOOD, "horovod": NONE, "mpi": NONE}, "Horovod", FAIL, "make setup"),
+        ({**GOOD, "mpi": NONE}, "mpi4py", WARN, "comm.backend: mpi"),
+        (changed(tensorflow_version="2.14.1"), "TensorFlow", FAIL, "needs 2.15 or newer"),
+        (changed(tensorflow_version="2.22.0-dev20270101"), "TensorFlow", WARN, "newer than 2.21"),
         (changed(tensorflow_gpus=["GPU:0"], tensorflow_cuda=True), "GPU", WARN, "GPU=1"),
     ],
 )
@@ -62,7 +70,7 @@ def test_bad_installations_and_their_remedies(described, name, status, says):
     assert says in check.remedy
 
 
-@pytest.mark.parametrize(("version", "status"), [((3, 11), OK), ((3, 12), WARN), ((3, 9), FAIL), ((3, 13), FAIL)])
+@pytest.mark.parametrize(("version", "status"), [((3, 11), OK), ((3, 13), WARN), ((3, 9), FAIL), ((3, 14), FAIL)])
 def test_python(version, status):
     assert doctor.check_python(version).status == status
 
@@ -96,7 +104,7 @@ def job(monkeypatch, out="", err="", code=0, error=None):
 
 
 def test_the_job_is_judged_by_what_the_ranks_computed(monkeypatch):
-    right = {"ranks": 2, "threads": 1, "allreduce": [0.5, 2.0]}
+    right = {"ranks": 2, "backend": "horovod", "threads": 1, "allreduce": [0.5, 2.0]}
     job(monkeypatch, out=f"noise\n{json.dumps(right)}\n")
     assert doctor.check_allreduce(2, 9).status == OK
     for wrong in ({"ranks": 1}, {"allreduce": [0.0, 2.0]}):
@@ -117,12 +125,12 @@ def test_exit_code_json_and_text(monkeypatch, capsys):
     for name in ("check_python", "check_hpcgan", "check_fastjet", "check_pythia"):
         monkeypatch.setattr(doctor, name, lambda: good)
     monkeypatch.setattr(doctor, "describe_training", lambda: GOOD)
-    monkeypatch.setattr(doctor, "check_mpirun", lambda horovod: Check("MPI", OK, "there"))
+    monkeypatch.setattr(doctor, "check_mpirun", lambda user: Check("MPI", OK, "there"))
     monkeypatch.setattr(doctor, "check_allreduce", lambda ranks, timeout: Check("allreduce", OK, f"{ranks} ranks"))
     args = SimpleNamespace(json=False, ranks=2, timeout=9.0)
     assert doctor.run(args) == 0
     assert capsys.readouterr().out.endswith("all is well\n")
-    monkeypatch.setattr(doctor, "check_mpirun", lambda horovod: Check("MPI", FAIL, "absent", "install it"))
+    monkeypatch.setattr(doctor, "check_mpirun", lambda user: Check("MPI", FAIL, "absent", "install it"))
     args.json = True
     assert doctor.run(args) == 1
     report = json.loads(capsys.readouterr().out)

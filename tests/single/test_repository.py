@@ -26,17 +26,21 @@ def supported_pythons():
 
 
 def default_tensorflow(python):
-    older, newer = re.findall(r'"tensorflow-cpu==([\d.]+); python_version [<>=]+ \'3\.12\'"', SETUP)
-    return older if python in ("3.10", "3.11") else newer
+    """Of tools/setup.sh: a version for the Pythons of a pattern of the shell, another for the rest."""
+    script = (ROOT / "tools/setup.sh").read_text(encoding="utf-8")
+    pattern, its, other = re.search(
+        r"case \$PYVER in (.+?)\) TENSORFLOW=(\S+) ;; \*\) TENSORFLOW=(\S+) ;;", script
+    ).groups()
+    return its if python in pattern.split(" | ") else other
 
 
 def test_the_workflow_tests_what_setup_py_supports():
     cells = {
         (cell["python"], cell["tensorflow"]) for cell in workflow()["jobs"]["test"]["strategy"]["matrix"]["include"]
     }
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    other = re.search(r"HPCGAN_TF=(\S+)", makefile)[1]  # of `make test-tf218`, on the Python of the pinned set
-    assert cells == {(python, default_tensorflow(python)) for python in supported_pythons()} | {("3.11", other)}
+    pinned = {path.stem.removeprefix("constraints-tf") for path in ROOT.glob("constraints-tf*.txt")}
+    every_python = {(python, default_tensorflow(python)) for python in supported_pythons()}
+    assert cells == every_python | {("3.11", version) for version in pinned}
 
 
 def test_each_job_runs_a_target_of_the_makefile():

@@ -376,8 +376,8 @@ def test_the_command_for_a_file_of_conditions(run, tmp_path, capsys):
     assert generate(run, "--conditions", tmp_path / "asked.npy", "--out", out, "--batch-size", 2) == 0
     assert "mNeu=250 to 850 GeV is outside the training data's 850 to 850 GeV" in capsys.readouterr().err
     with open_images(out) as file:
-        assert file.mGlu.tolist() == ROWS[:, 0].tolist()
-        assert file.mNeu.tolist() == ROWS[:, 1].tolist()
+        assert file.column("mGlu").tolist() == ROWS[:, 0].tolist()
+        assert file.column("mNeu").tolist() == ROWS[:, 1].tolist()
         assert file.attrs["conditions"] == f"those of {tmp_path / 'asked.npy'}"
         with pytest.warns(UserWarning, match="outside"):
             same = hpcgan.generate(run.path, conditions=ROWS, batch_size=2)

@@ -231,7 +231,7 @@ def test_showers_are_what_files_may_hold(particle: str) -> None:
     energy = np.geomspace(0.1, 1000, 40)
     made = simulate(particle, energy, np.random.default_rng(7))
     assert [image.shape for image in made.layers] == [(40, *shape) for shape in PUBLISHED.shapes]
-    calo.check_sample(calo.to_sample(made, energy), "simulated")
+    calo.check_sample(calo.to_sample(made.layers, energy, made.overflow), "simulated")
     assert all(np.isfinite(image).all() for image in made.layers)
     assert (total(made) <= 1000 * energy * (1 + 1e-5)).all()
     lit = np.concatenate([image[image > 0] for image in made.layers])

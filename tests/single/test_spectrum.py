@@ -50,7 +50,7 @@ def fitted(real):
 
 def fit(matching, *batches):
     """The batches that were handed on."""
-    return list(matching.fit({name: tf.constant(values) for name, values in batch.items()} for batch in batches))
+    return list(matching.follow({name: tf.constant(values) for name, values in batch.items()} for batch in batches))
 
 
 def matched(matching, made):

@@ -317,3 +317,11 @@ def test_the_executor_of_the_documentation_runs_trials(study, monkeypatch):
         time.sleep(0.05)
     assert ended == {4: 0, 5: 2}
     assert "there is no trial 5" in study.log_file(5).read_text()
+
+
+def test_a_batch_script_is_asked_for_without_a_cluster(study):
+    """Engines have none, and nobody needs to answer for that to be said."""
+    engines = EXECUTORS.get("ipyparallel")(study, sweeps.base("sweep.executor=ipyparallel"), print)
+    with pytest.raises(InputError, match="--print: --executor ipyparallel has no batch script"):
+        engines.script([0])
+    engines.close()

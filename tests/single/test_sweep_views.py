@@ -17,6 +17,7 @@ from rich.console import Console
 from hpcgan import config as configuration
 from hpcgan.config import SweepSection
 from hpcgan.errors import InputError
+from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.lease import Lease
 from hpcgan.sweep import figures, report, views
@@ -158,7 +159,7 @@ def test_real_events_are_beside_the_generated_ones_where_the_data_are(study, tmp
     file.write_text(yaml.safe_dump(plain))
     seen = []
     monkeypatch.setattr(
-        RpvProblem, "samples_figure", lambda self, real, fake: seen.append((len(real["hist"]), len(fake["hist"])))
+        ImageFigures, "singles", lambda self, real, fake: seen.append((len(real["hist"]), len(fake["hist"])))
     )
     report.build(read_table(copy), shuffles=2)
     assert seen == [(9, 9)]

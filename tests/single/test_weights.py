@@ -34,8 +34,10 @@ from hpcgan.problems.calorimeter import files as calo
 from hpcgan.problems.calorimeter.source import ShowerSource
 from hpcgan.problems.cosmo.problem import CosmoModel, CosmoProblem
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.events import Use, doubts, open_events, open_split, weights_used
+from hpcgan.problems.figures import figures_of
 from hpcgan.problems.layouts import layout_of
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.report import plots
@@ -203,7 +205,7 @@ def test_figures_take_weights(negative):
     images = {"hist": tiny.images(12)}
     w = np.linspace(0.5, 2.0, 12)
     w[::5] *= -0.5 if negative else 1.0
-    made = RPV.figures(images, images, (w, None))
+    made = figures_of(RPV).compare(images, images, (w, None))
     assert {name for name, _, _ in made} >= {"jet_pt", "pixel_spectrum", "mean_image", "phi_profile"}
     assert all(len(plots.png(figure, dpi=40)) > 0 for _, _, figure in made[:3])
 
@@ -499,7 +501,7 @@ def test_kinds_of_events_that_take_turns_are_drawn_alike():
 
 @pytest.fixture
 def quick(few_repetitions, monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
 
 
 def evaluate(*arguments):

@@ -23,7 +23,16 @@ from hpcgan.data import attributes, claims, storage
 from hpcgan.data.claims import Conversion
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.schema import Sample, Schema, TensorSpec, check_sample, sample_bytes, take
-from hpcgan.data.storage import DataFile, Target, check_backed, names, open_file, readable, refuse_foreign
+from hpcgan.data.storage import (
+    DataFile,
+    Target,
+    check_backed,
+    find_data,
+    find_group,
+    open_file,
+    readable,
+    refuse_foreign,
+)
 from hpcgan.errors import InputError
 
 GROUP = "samples"
@@ -231,9 +240,9 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         with readable(path, group):
-            held = _find_group(path, file, group)
+            held = file[ROOT] if group == ROOT else find_group(path, file, group)
             needed = _schema_of(path, held, group) if schema is None else schema
-            data = {name: _find_tensor(path, held, group, name, spec) for name, spec in needed.items()}
+            data = {name: _find_tensor(path, held, name, spec) for name, spec in needed.items()}
             lengths = {name: int(tensor.shape[0]) for name, tensor in data.items()}
             units = {} if schema is None else _conversions(path, data, schema)
         first, n = next(iter(lengths.items()))
@@ -250,16 +259,6 @@ def open_tensors(path: str | os.PathLike[str], schema: Schema | None = None, gro
 def _conversions(path: Path, data: Mapping[str, h5py.Dataset], schema: Schema) -> dict[str, Conversion]:
     meanings = {name: claims.of_tensor(spec) for name, spec in schema.items()}
     return claims.conversions(path, {name: (data[name], meaning) for name, meaning in meanings.items()})
-
-
-def _find_group(path: Path, file: h5py.File, name: str = GROUP) -> h5py.Group:
-    if name == ROOT:
-        return file[ROOT]
-    if name in list(file.keys()):  # `get` would hide damage as absence
-        refuse_foreign(path, file, name, name)
-    if name not in file or not isinstance(file[name], h5py.Group):
-        raise InputError(f"{path}: has no group '{name}' (it holds: {names(file)})")
-    return file[name]
 
 
 def _schema_of(path: Path, group: h5py.Group, group_name: str) -> dict[str, TensorSpec]:
@@ -280,19 +279,8 @@ def _stated_unit(data: h5py.Dataset) -> str:
     return str(attributes_of_data.get("units", attributes_of_data.get("unit", "")))
 
 
-def _what(group: str) -> str:
-    return "the file" if group == ROOT else "the group"
-
-
-def _find_tensor(path: Path, group: h5py.Group, group_name: str, name: str, spec: TensorSpec) -> h5py.Dataset:
-    where = place(group_name, name)
-    if name in list(group.keys()):
-        refuse_foreign(path, group, name, where)
-    if name not in group or not isinstance(group[name], h5py.Dataset):
-        raise InputError(f"{path}: has no data set '{where}' ({_what(group_name)} holds: {names(group)})")
-    data = group[name]
-    if data.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {where} does not hold numbers (type {data.dtype})")
+def _find_tensor(path: Path, group: h5py.Group, name: str, spec: TensorSpec) -> h5py.Dataset:
+    data, where = find_data(path, group, name), place(group.name.strip("/") or ROOT, name)
     if data.shape is None or data.ndim != 1 + len(spec.shape) or data.shape[1:] != spec.shape:
         needed = ", ".join(["N", *(str(length) for length in spec.shape)])
         raise InputError(f"{path}: {where} has shape {data.shape}; needed is ({needed})")
@@ -350,7 +338,7 @@ def shape_of(path: str | os.PathLike[str], name: str) -> tuple[int, ...] | None:
     """
     path = Path(path)
     with open_file(path) as file, readable(path, f"{GROUP}/{name}"):
-        group = _find_group(path, file)
+        group = find_group(path, file, GROUP)
         if name not in list(group.keys()):
             return None
         refuse_foreign(path, group, name, f"{GROUP}/{name}")

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -16,28 +16,19 @@ from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights, weighted
-from hpcgan.metrics.points import score_by_point
+from hpcgan.metrics.observable import Observable
 from hpcgan.physics.calorimeter import N_LAYERS, Segmentation, parse_segmentation
 from hpcgan.physics.shower_shapes import shower_shapes
-from hpcgan.problems.base import Observables, Problem, file_of, target_of
+from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.calorimeter import files as shower_files
-from hpcgan.problems.calorimeter.files import ENERGY, LAYERS, OVERFLOW
+from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS
 from hpcgan.problems.calorimeter.layout import SHOWERS
 from hpcgan.problems.calorimeter.source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
+from hpcgan.problems.files import file_of, target_of
+from hpcgan.problems.symmetries import axis, flattened
 from hpcgan.suggest import did_you_mean
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MEV_PER_GEV = 1000.0
-
-ENERGY_LIMITS = (0.1, 1000.0)
-"""Energies of the particle that are taken, GeV: those of the parametrisation behind `hpcgan data calo`."""
-
-PROBES = (0.5, 0.75, 1.25, 1.5, 2.0)
-"""Energies of a report outside of those trained on, in units of the lowest and of the highest."""
 
 WHOLE = ("total_energy", "response", "depth_weighted", "depth", "shower_depth", "shower_depth_width")
 OF_LAYER = ("fraction", "width_eta", "width_phi", "ratio", "occupancy")
@@ -159,6 +150,12 @@ class CaloganProblem(Problem):
     layouts: ClassVar[Sequence[Layout]] = (SHOWERS,)
     generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
+    networks: ClassVar[Mapping[str, str]] = {
+        "generator": "hpcgan.problems.calorimeter.networks:Generator",
+        "discriminator": "hpcgan.problems.calorimeter.networks:Discriminator",
+    }
+    quantities: ClassVar[Sequence[str]] = QUANTITIES
+    figures: ClassVar[str] = "hpcgan.problems.calorimeter.figures:CaloganFigures"
     model: CaloganModel
 
     @classmethod
@@ -257,7 +254,12 @@ class CaloganProblem(Problem):
         target = target_of(path, n, {"overflow_means": "nothing: a generator makes none", **attributes}, force)
         particle = model.particles[0] if len(model.particles) == 1 else ""
         with shower_files.Writer(target, model.cells, particle, more) as writer:
-            yield lambda sample: writer.append({**_in_file(sample), **{name: sample[name] for name in more}})
+            yield lambda sample: writer.append(
+                {
+                    **shower_files.to_sample(shower_files.images(sample), sample[ENERGY]),
+                    **{name: sample[name] for name in more},
+                }
+            )
 
     def encode(self, sample: Sample) -> Sample:
         """Energies in the cells in GeV, as the particle's."""
@@ -288,26 +290,15 @@ class CaloganProblem(Problem):
 
         Particles come in along z on the centre of a cube without a magnetic field: both are exact for any cells.
         """
-        orders = {}
-        for name, (rows, columns) in zip(LAYERS, self.model.shapes, strict=True):
-            eta = np.broadcast_to(np.arange(columns, dtype=np.int32), (len(draws), columns))
-            phi = np.broadcast_to(np.arange(rows, dtype=np.int32), (len(draws), rows))
-            if "eta_reflection" in symmetries:
-                eta = np.where(draws[:, 0:1] < 0.5, columns - 1 - eta, eta)
-            if "phi_reflection" in symmetries:
-                phi = np.where(draws[:, 1:2] < 0.5, rows - 1 - phi, phi)
-            cells = columns * phi[:, :, None] + eta[:, None, :]
-            orders[name] = cells.reshape(len(draws), rows * columns)
-        return orders
+        return {
+            name: flattened(
+                axis(rows, draws[:, 1], "phi_reflection" in symmetries),
+                axis(columns, draws[:, 0], "eta_reflection" in symmetries),
+            )
+            for name, (rows, columns) in zip(LAYERS, self.model.shapes, strict=True)
+        }
 
     # --- networks --------------------------------------------------------------------------------
-
-    @property
-    def networks(self) -> Mapping[str, str]:
-        return {
-            "generator": "hpcgan.problems.calorimeter.networks:Generator",
-            "discriminator": "hpcgan.problems.calorimeter.networks:Discriminator",
-        }
 
     @property
     def noise_dim(self) -> int:
@@ -325,65 +316,6 @@ class CaloganProblem(Problem):
             shapes[PARTICLE] = Observable(sample[PARTICLE].astype(np.float64), condition=True)
         return shapes
 
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over `QUANTITIES` of -ln p of a two-sample KS test; of several particles the mean over them."""
-        return score_by_point(real, fake, _score) if self.model.classes else _score(real, fake)
-
-    def probes(self, trained: Sample) -> list[Mapping[str, float]]:
-        """Energies over the range trained on, and beyond both of its ends; for each of several particles."""
-        low, high = float(trained[ENERGY].min()), float(trained[ENERGY].max())
-        inside = np.geomspace(low, high, 4)[:-1].tolist() + np.linspace(low, high, 5)[1:].tolist()
-        outside = [factor * (low if factor < 1 else high) for factor in PROBES]
-        least, most = ENERGY_LIMITS
-        energies = sorted({float(f"{e:.3g}") for e in (*inside, *outside) if least <= e <= most})
-        particles: list[dict[str, float]] = [{PARTICLE: number} for number in self.model.classes] or [{}]
-        return [{ENERGY: energy, **particle} for particle in particles for energy in energies]
-
-    def probe_figures(
-        self,
-        trained: Sample,
-        real: Sample,
-        probes: Sequence[tuple[Mapping[str, float], Observables]],
-        weights: np.ndarray | None = None,
-    ) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.calorimeter import figures as calogan_figures
-
-        span = (float(trained[ENERGY].min()), float(trained[ENERGY].max()))
-        events = weighted(self.observables(real), weights)
-        figures = []
-        for number, name in zip(self.model.classes or (None,), self.model.particles or ("",), strict=True):
-            chosen = np.flatnonzero(real[PARTICLE] == number) if number is not None else np.arange(len(real[ENERGY]))
-            if not len(chosen):
-                continue
-            observables = {key: observable.take(chosen) for key, observable in events.items()}
-            made_of_it = [(at[ENERGY], of_probe) for at, of_probe in probes if at.get(PARTICLE) == number]
-            which = name if number is not None else ""
-            figures.append(calogan_figures.response(span, real[ENERGY][chosen], observables, made_of_it, which))
-        return figures
-
-    def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
-        from hpcgan.problems.calorimeter import figures as calogan_figures
-
-        return {"mean_images": calogan_figures.discrepancies(real, fake, weights)}
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.calorimeter import figures as calogan_figures
-
-        of_real, of_fake = (weighted(self.observables(s), w) for s, w in zip((real, fake), weights, strict=True))
-        return calogan_figures.figures(real, fake, of_real, of_fake, weights)
-
-    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
-        from hpcgan.problems.calorimeter import figures as calogan_figures
-
-        return calogan_figures.showers(real, fake)
-
-
-def _in_file(sample: Sample) -> Sample:
-    """Generated showers in the layout of the files, which has a place for what is outside the cells."""
-    n = len(sample[ENERGY])
-    images = {name: sample[name] for name in LAYERS}
-    return {**images, OVERFLOW: np.zeros((n, N_LAYERS), np.float32), ENERGY: sample[ENERGY].reshape(n, 1)}
-
 
 def _observable(name: str, values: np.ndarray) -> Observable:
     """One value a shower, or none where it is NaN."""
@@ -393,7 +325,3 @@ def _observable(name: str, values: np.ndarray) -> Observable:
         return Observable(values, unit=unit)
     has_value = ~np.isnan(values)
     return Observable(values[has_value], has_value.astype(np.int64), unit)
-
-
-def _score(real: Observables, fake: Observables) -> Score:
-    return ks_score(real, fake, QUANTITIES)

@@ -10,10 +10,13 @@ import numpy as np
 from hpcgan.data.schema import Sample
 from hpcgan.metrics.distances import distances
 from hpcgan.metrics.neighbours import distance_blocks
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
+from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights, weighted
 from hpcgan.physics.calorimeter import HALF_SIDE
-from hpcgan.problems.calorimeter.files import ENERGY, LAYERS
+from hpcgan.problems.base import Observables
+from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS
 from hpcgan.problems.calorimeter.files import TITLES as TITLES_OF
+from hpcgan.problems.calorimeter.source import PARTICLE
+from hpcgan.problems.figures import Captioned, Figures
 from hpcgan.report import plots
 from hpcgan.report.plots import Band
 from hpcgan.weights import mean
@@ -21,12 +24,17 @@ from hpcgan.weights import mean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hpcgan.problems.calorimeter.calogan import CaloganProblem
+
 EXTENT = (-HALF_SIDE, HALF_SIDE, -HALF_SIDE, HALF_SIDE)
 AXES = ("eta (x) [mm]", "phi (y) [mm]")
 TITLES = ("Layer 0", "Layer 1", "Layer 2")
 SHOWN = 4
 NEIGHBOURS = 5
 ENERGY_BINS = 12
+
+PROBES = (0.5, 0.75, 1.25, 1.5, 2.0)
+"""Energies of a report outside of those trained on, in units of the lowest and of the highest."""
 
 LABELS = {
     "total_energy": "Energy in all cells",
@@ -48,39 +56,69 @@ DEPTHS = (
 SHAPES = tuple(f"{name}_{layer}" for name in ("width_eta", "width_phi", "ratio", "occupancy") for layer in range(3))
 
 
-def figures(
-    real: Sample,
-    fake: Sample,
-    of_real: Mapping[str, Observable],
-    of_fake: Mapping[str, Observable],
-    weights: SidesWeights = UNWEIGHTED,
-) -> list[tuple[str, str, Figure]]:
-    """All figures of a report on showers.
+class CaloganFigures(Figures):
+    """Showers, their mean images and their shapes, and how they follow the energy that is asked for."""
 
-    Parameters
-    ----------
-    real, fake : Sample
-        Images in MeV and energies in GeV; the numbers of showers may differ.
-    of_real, of_fake : mapping of str to Observable
-        Their shower shapes, with weights.
-    weights : pair of (n,) array or None
-        Of the showers.
+    problem: CaloganProblem
 
-    Returns
-    -------
-    list of (identifier, caption, Figure)
-    """
-    means = discrepancies(real, fake, weights)
-    return [
-        ("showers", *showers(real, fake)),
-        *[
-            _mean_image(real, fake, name, title, means[name], weights)
-            for name, title in zip(LAYERS, TITLES, strict=True)
-        ],
-        ("shower_depths", *_shapes(of_real, of_fake, DEPTHS)),
-        ("shower_shapes", *_shapes(of_real, of_fake, SHAPES)),
-        *[_neighbours(real, fake, layer) for layer in range(len(LAYERS))],
-    ]
+    def compare(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[Captioned]:
+        means = discrepancies(real, fake, weights)
+        of_real, of_fake = self.observables(real, fake, weights)
+        return [
+            ("showers", *self.singles(real, fake)),
+            *[
+                _mean_image(real, fake, name, title, means[name], weights)
+                for name, title in zip(LAYERS, TITLES, strict=True)
+            ],
+            ("shower_depths", *_shapes(of_real, of_fake, DEPTHS)),
+            ("shower_shapes", *_shapes(of_real, of_fake, SHAPES)),
+            *[_neighbours(real, fake, layer) for layer in range(len(LAYERS))],
+        ]
+
+    def singles(self, real: Sample | None, fake: Sample) -> tuple[str, Figure]:
+        rows = []
+        for kind, sample in (("Real", real), ("Generated", fake)):
+            if sample is None:
+                continue
+            for i in range(min(SHOWN, len(sample[ENERGY]))):
+                rows.append((f"{kind}\n{sample[ENERGY][i]:.3g} GeV", [_across(sample[name][i]) for name in LAYERS]))
+        rule = SHOWN if real is not None else None
+        caption = "Showers, unselected, with the energy of the particle. Each layer has a colour scale of its own."
+        return caption, plots.image_table(rows, TITLES, EXTENT, "Energy [MeV]", AXES, rule=rule)
+
+    def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
+        return {"mean_images": discrepancies(real, fake, weights)}
+
+    def probes(self, trained: Sample) -> list[Mapping[str, float]]:
+        """Energies over the range trained on, and beyond both of its ends; for each of several particles."""
+        low, high = float(trained[ENERGY].min()), float(trained[ENERGY].max())
+        inside = np.geomspace(low, high, 4)[:-1].tolist() + np.linspace(low, high, 5)[1:].tolist()
+        outside = [factor * (low if factor < 1 else high) for factor in PROBES]
+        least, most = ENERGY_LIMITS
+        energies = sorted({float(f"{e:.3g}") for e in (*inside, *outside) if least <= e <= most})
+        particles: list[dict[str, float]] = [{PARTICLE: number} for number in self.problem.model.classes] or [{}]
+        return [{ENERGY: energy, **particle} for particle in particles for energy in energies]
+
+    def probed(
+        self,
+        trained: Sample,
+        real: Sample,
+        probes: Sequence[tuple[Mapping[str, float], Observables]],
+        weights: np.ndarray | None = None,
+    ) -> list[Captioned]:
+        model = self.problem.model
+        span = (float(trained[ENERGY].min()), float(trained[ENERGY].max()))
+        events = weighted(self.problem.observables(real), weights)
+        figures = []
+        for number, name in zip(model.classes or (None,), model.particles or ("",), strict=True):
+            chosen = np.flatnonzero(real[PARTICLE] == number) if number is not None else np.arange(len(real[ENERGY]))
+            if not len(chosen):
+                continue
+            observables = {key: observable.take(chosen) for key, observable in events.items()}
+            of_particle = [(at[ENERGY], of_probe) for at, of_probe in probes if at.get(PARTICLE) == number]
+            which = name if number is not None else ""
+            figures.append(_response(span, real[ENERGY][chosen], observables, of_particle, which))
+        return figures
 
 
 def discrepancies(real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, dict[str, Any]]:
@@ -114,26 +152,13 @@ def _halves(half: int) -> tuple[slice, slice]:
     return slice(None, half), slice(half, None)
 
 
-def showers(real: Sample | None, fake: Sample) -> tuple[str, Figure]:
-    """Caption and figure of single showers, which need not be there of one kind."""
-    rows = []
-    for kind, sample in (("Real", real), ("Generated", fake)):
-        if sample is None:
-            continue
-        for i in range(min(SHOWN, len(sample[ENERGY]))):
-            rows.append((f"{kind}\n{sample[ENERGY][i]:.3g} GeV", [_across(sample[name][i]) for name in LAYERS]))
-    rule = SHOWN if real is not None else None
-    caption = "Showers, unselected, with the energy of the particle. Each layer has a colour scale of its own."
-    return caption, plots.image_table(rows, TITLES, EXTENT, "Energy [MeV]", AXES, rule=rule)
-
-
-def response(
+def _response(
     span: tuple[float, float],
     energy: np.ndarray,
     real: Mapping[str, Observable],
     probes: Sequence[tuple[float, Mapping[str, Observable]]],
     particle: str = "",
-) -> tuple[str, str, Figure]:
+) -> Captioned:
     """How showers follow the energy that is asked for.
 
     Parameters
@@ -186,7 +211,7 @@ def _mean_image(
     title: str,
     numbers: Mapping[str, float | None],
     weights: SidesWeights,
-) -> tuple[str, str, Figure]:
+) -> Captioned:
     caption = f"Mean image of {title.lower()}."
     if numbers["cells"] is not None:
         caption += f" Summed over cells, the means differ by {numbers['cells']:.1%} of the layer's energy"
@@ -217,7 +242,7 @@ def _shapes(real: Mapping[str, Observable], fake: Mapping[str, Observable], name
     return caption, plots.histogram_grid(cells, 3, entries="showers")
 
 
-def _neighbours(real: Sample, fake: Sample, layer: int) -> tuple[str, str, Figure]:
+def _neighbours(real: Sample, fake: Sample, layer: int) -> Captioned:
     """Some real showers and the generated ones that come nearest in a layer (figure 2 of the paper)."""
     by_energy = np.argsort(real[ENERGY], kind="stable")
     chosen = by_energy[np.linspace(0, len(by_energy) - 1, NEIGHBOURS + 2).round().astype(int)[1:-1]]

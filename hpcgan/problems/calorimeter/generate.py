@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from hpcgan.config.base import Option
-from hpcgan.data.generators import DataSet, Generator
+from hpcgan.data.generators import Block, DataSet, Generator
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLIT_EDGES, Target
@@ -25,17 +25,12 @@ from hpcgan.physics import electromagnetic, showers
 from hpcgan.physics.calorimeter import CALORIMETER, PLANES, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.physics.electromagnetic import Recorded
 from hpcgan.problems.calorimeter import files
+from hpcgan.problems.calorimeter.files import ENERGY_LIMITS
 from hpcgan.problems.calorimeter.importing import CELLS
 from hpcgan.problems.calorimeter.layout import SHOWERS
 
-BLOCK_SHOWERS = 512
-"""Showers of a block: a second of work at full energy, 1 MB at the published segmentation."""
-
 ENERGY_RANGE = (1.0, 100.0)
 """Incident energies, GeV."""
-
-ENERGY_LIMITS = (0.1, 1000.0)
-"""Energies that are accepted, GeV. The constants were fitted to showers of 0.4 to 400 GeV (hep-ex/0001020)."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +69,6 @@ class Beam:
         }
 
 
-@dataclass(frozen=True)
-class Block:
-    """A unit of work: `n` showers, the `index`-th block of them."""
-
-    beam: Beam
-    seed: int
-    index: int
-    n: int
-
-    def random(self) -> np.random.Generator:
-        """Random numbers of the block, from a hash of everything that names it but the cells, which need none."""
-        name = {**replace(self.beam, segmentation=PUBLISHED).describe(), "seed": self.seed, "block": self.index}
-        digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).digest()
-        return np.random.Generator(np.random.SFC64(int.from_bytes(digest[:16], "little")))
-
-
-def make_block(block: Block, advance: Callable[[int], None]) -> Sample:
-    """Showers of a unit of work."""
-    rng = block.random()
-    energy = rng.uniform(*block.beam.energy, block.n).astype(np.float32).astype(np.float64)  # as the file will say
-    simulated = showers.simulate(block.beam.particle, energy, rng, block.beam.segmentation, block.beam.recorded)
-    advance(block.n)
-    return files.to_sample(simulated, energy)
-
-
 _GENERATORS = {"piplus": "parametrised showers, hpcgan.physics.hadronic"}
 _RECORDED = {
     "total": "energy lost in lead and liquid argon",
@@ -122,6 +92,8 @@ class ShowerSet(DataSet):
     seed: int = 1
     layout: ClassVar[Layout] = SHOWERS
     noun: ClassVar[str] = "showers"
+    #: A second of work at full energy, 1 MB at the published segmentation.
+    block: ClassVar[int] = 512
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -129,7 +101,7 @@ class ShowerSet(DataSet):
             **self.beam.describe(),
             "events": self.n,
             "seed": self.seed,
-            "block_showers": BLOCK_SHOWERS,
+            "block_showers": self.block,
             "batch_energy_gev": showers.BATCH_ENERGY,
             "batch_showers": showers.BATCH_SHOWERS,
             "threshold_mev": showers.THRESHOLD,
@@ -154,15 +126,18 @@ class ShowerSet(DataSet):
             "overflow_means": "energy at the depth of the layer, further than the window from the axis in x or y",
         }
 
-    def tasks(self) -> list[Block]:
-        return [
-            Block(self.beam, self.seed, index, min(BLOCK_SHOWERS, self.n - index * BLOCK_SHOWERS))
-            for index in range(-(-self.n // BLOCK_SHOWERS))
-        ]
+    def make(self, task: Block, advance: Callable[[int], None]) -> Sample:
+        rng = self._random(task.index)
+        energy = rng.uniform(*self.beam.energy, task.n).astype(np.float32).astype(np.float64)  # as the file will say
+        simulated = showers.simulate(self.beam.particle, energy, rng, self.beam.segmentation, self.beam.recorded)
+        advance(task.n)
+        return files.to_sample(simulated.layers, energy, simulated.overflow)
 
-    @property
-    def make(self) -> Callable[[Block, Callable[[int], None]], Sample]:
-        return make_block
+    def _random(self, block: int) -> np.random.Generator:
+        """Random numbers of a block, from a hash of everything that names it but the cells, which need none."""
+        name = {**replace(self.beam, segmentation=PUBLISHED).describe(), "seed": self.seed, "block": block}
+        digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).digest()
+        return np.random.Generator(np.random.SFC64(int.from_bytes(digest[:16], "little")))
 
     def writer(self, target: Target) -> files.Writer:
         return files.Writer(target, self.beam.segmentation, self.beam.particle)

@@ -34,9 +34,9 @@ from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
-from hpcgan.data.storage import check_backed, open_file, readable, refuse_foreign
+from hpcgan.data.storage import check_backed, find_data, open_file, readable
 from hpcgan.errors import InputError
-from hpcgan.physics.calorimeter import FINE, N_LAYERS, PUBLISHED, Segmentation, parse_segmentation
+from hpcgan.physics.calorimeter import FINE, PUBLISHED, Segmentation, parse_segmentation
 from hpcgan.problems.calorimeter import files as calo
 from hpcgan.system.files import sha256
 
@@ -105,6 +105,8 @@ class Reader(ABC):
     segmentation: Segmentation
     particle: str = ""
 
+    _opened: h5py.File | tensors.TensorFile
+
     @abstractmethod
     def pieces(self) -> Iterator[Sample]:
         """All showers in order, some at a time, in the published layout with the file's own segmentation.
@@ -117,6 +119,7 @@ class Reader(ABC):
 
     def close(self) -> None:
         """Close the file."""
+        self._opened.close()
 
     def __enter__(self) -> Reader:
         return self
@@ -127,12 +130,7 @@ class Reader(ABC):
 
 def _dataset(path: Path, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
     with readable(path, name):
-        if name not in list(file.keys()):
-            raise InputError(f"{path}: has no data set '{name}' (the file holds: {storage.names(file)})")
-        refuse_foreign(path, file, name, name)
-        data = file[name]
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {name} does not hold numbers")
+        data = find_data(path, file[ROOT], name)
         if data.shape is None or data.ndim != ndim:
             raise InputError(f"{path}: {name} has shape {data.shape}; needed are {ndim} dimensions")
         check_backed(path, data, name)
@@ -160,11 +158,11 @@ class Geant4File(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.segmentation = FINE
-        self._file = open_file(path)
+        self._opened = open_file(path)
         with contextlib.ExitStack() as stack:
-            stack.callback(self._file.close)
+            stack.callback(self._opened.close)
             self._energy, self._counts, self._cell, self._deposit = (
-                _dataset(path, self._file, name, 1) for name in ("energy", "counts", "cell", "deposit")
+                _dataset(path, self._opened, name, 1) for name in ("energy", "counts", "cell", "deposit")
             )
             for data, name in ((self._counts, "counts"), (self._cell, "cell")):
                 if data.dtype.kind not in "iu":
@@ -185,8 +183,8 @@ class Geant4File(Reader):
                     raise InputError(
                         f"{path}: {name} has {data.shape[0]} entries but counts adds up to {self._ends[-1]}"
                     )
-            grids = _text(path, self._file, "grids") or ", ".join(self.GRIDS)
-            self.particle = calo.check_particle(path, _text(path, self._file, "particle"))
+            grids = _text(path, self._opened, "grids") or ", ".join(self.GRIDS)
+            self.particle = calo.check_particle(path, _text(path, self._opened, "particle"))
             held = {"energy": self._energy, "deposit": self._deposit}
             with readable(path, "attributes"):
                 self._units = claims.conversions(
@@ -197,7 +195,6 @@ class Geant4File(Reader):
             stack.pop_all()
 
     def pieces(self) -> Iterator[Sample]:
-        """All showers; see the base class."""
         size = max(1, PIECE_BYTES // (4 * FINE.n_cells))
         for start in range(0, self.n, size):
             end = min(start + size, self.n)
@@ -231,22 +228,16 @@ class Geant4File(Reader):
     def _images(
         shower: NDArray[np.int64], cell: NDArray[np.int64], deposit: NDArray[np.float64], energy: NDArray[np.float32]
     ) -> Sample:
-        n, offset, sample = len(energy), 0, {}
-        for name, grid in zip(calo.LAYERS, FINE.layers, strict=True):
+        n, offset, layers = len(energy), 0, []
+        for grid in FINE.layers:
             here = (cell >= offset) & (cell < offset + grid.n_cells)
             flat = shower[here] * grid.n_cells + cell[here] - offset
             sums = np.bincount(flat, deposit[here], n * grid.n_cells)
             by_eta = sums.reshape(n, grid.n_eta, grid.n_phi)
             with np.errstate(over="ignore"):  # beyond float32 is infinite: refused
-                sample[name] = by_eta.transpose(0, 2, 1).astype(np.float32)
+                layers.append(by_eta.transpose(0, 2, 1).astype(np.float32))
             offset += grid.n_cells
-        sample[calo.OVERFLOW] = np.zeros((n, N_LAYERS), np.float32)
-        sample[calo.ENERGY] = energy.reshape(-1, 1)
-        return sample
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        return calo.to_sample(layers, energy)
 
 
 class CaloGanFile(Reader):
@@ -267,13 +258,8 @@ class CaloGanFile(Reader):
         self.particle = calo.particle_of(self._opened)
 
     def pieces(self) -> Iterator[Sample]:
-        """All showers; see the base class."""
         for _, sample in self._opened.pieces(PIECE_BYTES):
             yield sample
-
-    def close(self) -> None:
-        """Close the file."""
-        self._opened.close()
 
 
 def challenge_schema(voxels: int) -> Schema:
@@ -321,16 +307,10 @@ class ChallengeFile(Reader):
         self.n = self._opened.n
 
     def pieces(self) -> Iterator[Sample]:
-        """All showers; see the base class."""
         for _, raw in self._opened.pieces(PIECE_BYTES):
-            sample: Sample = dict(zip(calo.LAYERS, self.segmentation.unflatten(raw["showers"]), strict=True))
-            sample[calo.OVERFLOW] = np.zeros((len(raw["showers"]), N_LAYERS), np.float32)
-            sample[calo.ENERGY] = raw["incident_energies"] / np.float32(MEV_PER_GEV)
-            yield sample
-
-    def close(self) -> None:
-        """Close the file."""
-        self._opened.close()
+            yield calo.to_sample(
+                self.segmentation.unflatten(raw["showers"]), raw["incident_energies"] / np.float32(MEV_PER_GEV)
+            )
 
 
 READERS: dict[Format, Callable[[Path], Reader]] = {

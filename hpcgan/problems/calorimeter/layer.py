@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,20 +15,16 @@ from hpcgan.data.layouts.base import ROOT, Layout
 from hpcgan.data.layouts.tensor_layout import SAMPLES
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights, weighted
+from hpcgan.metrics.observable import Observable
 from hpcgan.physics.calorimeter import PUBLISHED, Grid
 from hpcgan.physics.shower_shapes import energy_ratio, lateral_width, occupancy
-from hpcgan.problems.base import FileProblem, Observables
+from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.calorimeter import files
 from hpcgan.problems.calorimeter.layout import SHOWERS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MEV_PER_GEV = 1000.0
 NOISE_A_CELL = 3
-"""Standard normal numbers that `hpcgan.networks.made` takes for a cell."""
+"""Standard normal numbers that `hpcgan.problems.calorimeter.made` takes for a cell."""
 
 CENTRE_GEV = 10.0
 """The network sees log10(E / 10 GeV): from -1 to 1 for the 1 to 100 GeV of the published showers."""
@@ -65,7 +61,7 @@ class CaloLayerModel(ModelSection):
         return (files.ENERGY,)
 
 
-class CaloLayerProblem(FileProblem):
+class CaloLayerProblem(Problem):
     """Deposits in one layer in MeV, axes [phi, eta], and the incident energy in GeV as condition."""
 
     name: ClassVar[str] = "calo_layer"
@@ -74,6 +70,8 @@ class CaloLayerProblem(FileProblem):
     layouts: ClassVar[Sequence[Layout]] = (SAMPLES, SHOWERS)
     generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
+    networks: ClassVar[Mapping[str, str]] = {"density": "hpcgan.problems.calorimeter.made:Made"}
+    figures: ClassVar[str] = "hpcgan.problems.calorimeter.layer_figures:LayerFigures"
     noun: ClassVar[str] = "showers"
     model: CaloLayerModel
 
@@ -133,10 +131,6 @@ class CaloLayerProblem(FileProblem):
     # --- networks --------------------------------------------------------------------------------
 
     @property
-    def networks(self) -> Mapping[str, str]:
-        return {"density": "hpcgan.networks.made:Made"}
-
-    @property
     def noise_dim(self) -> int:
         return NOISE_A_CELL * self.model.grid.n_cells
 
@@ -154,23 +148,6 @@ class CaloLayerProblem(FileProblem):
             "width_phi": _of_some(lateral_width(image, grid.phi_centres, "phi"), "mm"),
             "ratio": _of_some(energy_ratio(image)),
         }
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over all observables of -ln p of a two-sample KS test."""
-        return ks_score(real, fake, list(real))
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.calorimeter import layer_figures
-
-        layer = self.model.layer
-        sides = [weighted(self.observables(side), w) for side, w in zip((real, fake), weights, strict=True)]
-        return layer_figures.figures(layer, (real, fake), sides, weights)
-
-    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
-        from hpcgan.problems.calorimeter import layer_figures
-
-        images = fake[self.model.layer]
-        return layer_figures.images_figure(images[:0] if real is None else real[self.model.layer], images)
 
 
 def _of_some(values: np.ndarray, unit: str = "") -> Observable:

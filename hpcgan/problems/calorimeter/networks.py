@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks.layers import BatchNorm, Conv2D, Dense, Initializer, Network, Projection, Tensors
+from hpcgan.networks.capabilities import Auxiliary, Calibrated, Matched, OwnCoordinates
+from hpcgan.networks.layers import BatchNorm, Conv2D, Dense, Initializer, Projection, Tensors
 from hpcgan.networks.minibatch import MinibatchDiscrimination
 from hpcgan.problems.calorimeter.local import (
     LocallyConnected2D,
@@ -38,6 +39,9 @@ from hpcgan.problems.calorimeter.showers import (
     one_hot,
 )
 
+if TYPE_CHECKING:
+    from hpcgan.problems.calorimeter.calogan import CaloganModel
+
 SLOPE = 0.3  # of the leaky ReLU
 HIDDEN_SLOPE = 0.2  # of that behind the discriminator's hidden layers
 MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
@@ -51,66 +55,6 @@ NO_SHARE = 1e-3  # of the energy: where the logarithm of a layer's ends
 LEAST_ENERGY = 1e-12  # GeV: below it a shower has none
 DIM = 1e-3  # of the mean lit cell: where the logarithm begins, below it cells are linear
 NO_CARRY = -10.0  # initial bias of what a cell takes over from the layer before: e^-10 of it
-
-
-class CaloGanConfig(Protocol):
-    """What the networks ask of their configuration.
-
-    Attributes
-    ----------
-    latent_dim : int
-        Length of the noise vector.
-    shapes : sequence of (int, int)
-        Rows and columns of each layer's image. From layer to layer rows and columns must grow or shrink by whole
-        factors.
-    minibatch_discrimination : "local" or "global"
-        Whether it sees the rank's own batch or that of all ranks.
-    energy_mismatch : float
-        Weight of `energy_mismatch` in the generator's loss.
-    classes : sequence of float
-        Values of `particle`, if there are several.
-    total_energy : "free" or "drawn"
-        Whether a shower's total energy is left to the network or drawn from the response of the training showers.
-    cell_encoding : "linear" or "log"
-        Whether convolutions see energies in GeV, or ln(1 + 1000 E / E_lit), E_lit being the layer's mean lit cell.
-    cell_energies : "free" or "matched"
-        Whether layers' and cells' shares of the energy are left to the network or, outside of training, mapped to the
-        training showers' (`hpcgan.problems.calorimeter.shares`).
-    conditioning : "scaled" or "joined"
-        Whether the noise is scaled by the energy, or its logarithm takes the place of the last number of the noise.
-    discriminator_hidden : sequence of int
-        Widths of layers between the discriminator's features and its logit.
-    """
-
-    @property
-    def latent_dim(self) -> int: ...
-
-    @property
-    def shapes(self) -> Sequence[Pair]: ...
-
-    @property
-    def minibatch_discrimination(self) -> Literal["local", "global"]: ...
-
-    @property
-    def energy_mismatch(self) -> float: ...
-
-    @property
-    def classes(self) -> Sequence[float]: ...
-
-    @property
-    def total_energy(self) -> Literal["free", "drawn"]: ...
-
-    @property
-    def cell_encoding(self) -> Literal["linear", "log"]: ...
-
-    @property
-    def cell_energies(self) -> Literal["free", "matched"]: ...
-
-    @property
-    def conditioning(self) -> Literal["scaled", "joined"]: ...
-
-    @property
-    def discriminator_hidden(self) -> Sequence[int]: ...
 
 
 # --- energies ------------------------------------------------------------------------------------------
@@ -147,12 +91,6 @@ class CellEncoding(tf.Module):
     the last layer a thousandth of that, and batch norm's epsilon is 1e-3: in GeV neither such a layer nor a halo can be
     seen. Here a cell is ln(1 + E / E_0), E_0 being a thousandth of the mean lit cell of its layer in the training
     showers: from 0 for a dark one to 10.
-
-    Parameters
-    ----------
-    init : Initializer
-    name : str
-    layers : int
     """
 
     def __init__(self, init: Initializer, name: str, layers: int) -> None:
@@ -246,7 +184,7 @@ def resize(x: tf.Tensor, shape: Pair) -> tf.Tensor:
     return x
 
 
-class Generator(Network):
+class Generator(Calibrated, Matched, Auxiliary):
     """Noise (n, latent_dim), `energy` (n,) in GeV -> `layer_<i>` (n, rows, columns), energies in GeV, not negative.
 
     The latent vector is the noise times energy / 100 GeV and, of several classes, times a vector of the class, as LAGAN
@@ -261,7 +199,7 @@ class Generator(Network):
     With `cell_energies: matched` samples are to go through `matching` before they are used.
     """
 
-    def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
+    def __init__(self, config: CaloganModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("generator")
         init = Initializer(seed, dtype)
         self.shapes: list[Pair] = [(rows, columns) for rows, columns in config.shapes]
@@ -337,7 +275,6 @@ class Generator(Network):
 
     @property
     def matching(self) -> Shares | None:
-        """Layers' and cells' shares of the energy, with `cell_energies: matched`."""
         return self.shares
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
@@ -394,7 +331,7 @@ class Tower(tf.Module):
         return tf.reshape(samples_first(x), [-1, self.width])
 
 
-class Discriminator(Network):
+class Discriminator(Calibrated, OwnCoordinates):
     """`layer_<i>` (n, rows, columns) and `energy` (n,), in GeV -> logits (n,).
 
     Linear in, for each layer: the features of its `Tower`, the tanh of their nearness to those of the other samples
@@ -409,7 +346,7 @@ class Discriminator(Network):
     logarithm of the energy.
     """
 
-    def __init__(self, config: CaloGanConfig, seed: int, dtype: str = "float32") -> None:
+    def __init__(self, config: CaloganModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("discriminator")
         init = Initializer(seed, dtype)
         self.towers = [Tower(init, f"discriminator/layer{i}", shape) for i, shape in enumerate(config.shapes)]
@@ -469,10 +406,6 @@ class Discriminator(Network):
         energy = _column(sample[ENERGY])
         shares = share_features(energies, energy) if self.tells_shares else []
         return tf.concat([*features, energy_features(energies, energy), near[-1], *shares], axis=1)
-
-    def pair(self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits of both: separate passes, since neither batch norm nor the nearness may mix them."""
-        return self(real, training=True), self(fake, training=True)
 
     def __call__(self, sample: Mapping[str, tf.Tensor], training: bool, update: bool = True) -> tf.Tensor:
         features = self.features(sample, training, update)

@@ -22,14 +22,7 @@ class Response(tf.Module):
     """Quantiles of ln(energy in all cells / energy of the particle) as functions of the particle's energy.
 
     Between the medians of the bins quantiles are interpolated linearly in ln(energy), beyond the outer ones they stay
-    what they are. Classes have tables of their own.
-
-    Parameters
-    ----------
-    init : Initializer
-    name : str
-    classes : int
-        Number of classes, 1 if there are none.
+    what they are. Classes have tables of their own; without any, there is 1.
     """
 
     def __init__(self, init: Initializer, name: str, classes: int = 1) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks.capabilities import Matching
 from hpcgan.networks.layers import Initializer, Tensors
 from hpcgan.networks.quantiles import of_histogram
 from hpcgan.problems.calorimeter.local import Pair
@@ -48,13 +49,13 @@ _FROM = np.concatenate([-_edges(_FAINTEST, DARK)[:0:-1], [0.0], _edges(_LOWEST, 
 _TO = np.concatenate([-_edges(_FAINTEST, DARK)[-2::-1], [0.0], _edges(_LOWEST, STEPS)[1:]])
 
 
-class Shares(tf.Module):
+class Shares(Matching):
     """Maps images (n, rows, columns) of layers, of whose shares quantiles are known, to the training showers'.
 
-    In the images dark cells may have negative energies (`hpcgan.networks.layers.Network.before_matching`): where too
-    few are lit, those nearest to it are. A cell that is brighter than any was when the network was measured moves as
-    much as the brightest does. Where cells of a layer no longer add up to 1, all are scaled to do so. A layer without
-    energy stays without.
+    In the images dark cells may have negative energies (`Matched.before_matching`): where too few are lit, those
+    nearest to it are. A cell that is brighter than any was when the network was measured moves as much as the
+    brightest does. Where cells of a layer no longer add up to 1, all are scaled to do so. A layer without energy
+    stays without.
 
     Parameters
     ----------
@@ -65,8 +66,6 @@ class Shares(tf.Module):
     classes : sequence of float
         Values of the particle, each of which has tables of its own, if there are several.
     """
-
-    samples = 4096
 
     def __init__(
         self,
@@ -147,7 +146,8 @@ class Shares(tf.Module):
         )
         # Cells tell nothing of their share in a layer that has nothing.
         valid = np.concatenate([np.ones_like(layers), layers[:, self._layer]], axis=1) > 0
-        return np.bincount((rows * _SIZE + bins)[valid], minlength=self.rows * _SIZE)
+        # Of all bins and classes these are hundreds of megabytes.
+        return np.bincount((rows * _SIZE + bins)[valid], minlength=self.rows * _SIZE).astype(np.int32)
 
     def _cell_rows(self, stage: Any) -> Any:
         """Rows of a table for the cells of layers at these stages, (n, layers) -> (n, cells)."""
@@ -176,12 +176,8 @@ class Shares(tf.Module):
             columns.append((energy, which, layer_energies(images_of(batch)).numpy() / energy[:, None]))
         energies, particles, layers = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         self._choose(energies, particles, layers)
-        counts = np.zeros((self.points, self.rows * _SIZE), np.int32)
-        for batch in batches:
-            arrays = {name: tensor.numpy() for name, tensor in batch.items()}
-            for point in range(self.points):
-                counts[point] += self.counts(arrays, point).astype(np.int32)
-        self.real.assign(np.stack([self.table(histograms) for histograms in counts]))
+        for _ in self.follow(batches):
+            pass
 
     def _choose(self, energies: np.ndarray, particles: np.ndarray, layers: np.ndarray) -> None:
         """Bins with as many training showers in each, those by which each is measured, and the stages in it."""

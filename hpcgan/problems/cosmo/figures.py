@@ -9,6 +9,7 @@ import numpy as np
 from hpcgan.data.schema import Sample
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
 from hpcgan.physics.lognormal import FIELD, FUNDAMENTAL, pixel_sites, power_spectrum
+from hpcgan.problems.figures import BEYOND, Captioned, Figures
 from hpcgan.report import plots
 
 if TYPE_CHECKING:
@@ -21,40 +22,32 @@ SITES = 32
 """The histogram shows 32 x 32 pixels of a map, the score 4 x 4: its intervals allow for correlations."""
 
 
-def figures(real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-    """All figures of a report on convergence maps.
+class CosmoFigures(Figures):
+    """Maps `kappa` (n, side, side), their power and their pixels."""
 
-    Parameters
-    ----------
-    real, fake : Sample
-        `kappa` (n, side, side); the numbers of maps may differ.
-    weights : pair of (n,) array or None
-        Of the maps.
+    def compare(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[Captioned]:
+        maps = (real["kappa"], fake["kappa"])
+        return [
+            ("maps", *self.singles(real, fake)),
+            _spectrum(*maps, weights),
+            _pixels(*maps, weights),
+            (
+                "mean_map",
+                "Mean of each pixel; the difference relative to real (around a mean of zero: large), and in units of "
+                "its standard error.",
+                plots.mean_images(*maps, EXTENT, r"Mean $\kappa$", AXES, weights=weights),
+            ),
+        ]
 
-    Returns
-    -------
-    list of (identifier, caption, Figure)
-    """
-    maps = (real["kappa"], fake["kappa"])
-    return [
-        ("maps", *maps_figure(*maps)),
-        _spectrum(*maps, weights),
-        _pixels(*maps, weights),
-        (
-            "mean_map",
-            "Mean of each pixel; the difference relative to real (around a mean of zero: large), and in units of its "
-            "standard error.",
-            plots.mean_images(*maps, EXTENT, r"Mean $\kappa$", AXES, weights=weights),
-        ),
-    ]
+    def singles(self, real: Sample | None, fake: Sample) -> tuple[str, Figure]:
+        maps = fake["kappa"]
+        figure = plots.image_grid(
+            maps[:0] if real is None else real["kappa"], maps, EXTENT, r"$\kappa$", AXES, linear=True
+        )
+        return "Maps side by side, unselected.", figure
 
 
-def maps_figure(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:
-    """Caption and figure of single maps (n, side, side); there may be none of one kind."""
-    return "Maps side by side, unselected.", plots.image_grid(real, fake, EXTENT, r"$\kappa$", AXES, linear=True)
-
-
-def _spectrum(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tuple[str, str, Figure]:
+def _spectrum(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> Captioned:
     spectra = [power_spectrum(maps) for maps in (real, fake)]
     ell = spectra[0][0]
     scaled = [power * (ell * (ell + 1) / (2 * np.pi)) for _, power in spectra]
@@ -80,7 +73,7 @@ def _joined(n: int) -> list[tuple[int, int]]:
     return bands
 
 
-def _pixels(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tuple[str, str, Figure]:
+def _pixels(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> Captioned:
     rows, columns = pixel_sites(real.shape[1], SITES)
 
     def intensities(maps: np.ndarray, of_maps: np.ndarray | None) -> Observable:
@@ -91,7 +84,4 @@ def _pixels(real: np.ndarray, fake: np.ndarray, weights: SidesWeights) -> tuple[
     low, high = np.quantile(a.values, [0.0, 0.9999])
     edges = np.linspace(low, max(high, low + 1e-9), 61)
     figure = plots.histogram_ratio(a, b, r"Convergence $\kappa$", entries="Pixels", edges=edges, log_y=True)
-    caption = (
-        f"Intensities of {len(rows)} pixels of each map. Values beyond the axis are counted in the outermost bins."
-    )
-    return "pixel_histogram", caption, figure
+    return "pixel_histogram", f"Intensities of {len(rows)} pixels of each map. {BEYOND}", figure

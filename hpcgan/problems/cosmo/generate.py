@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hpcgan.data.generators import DataSet, Generator
+from hpcgan.data.generators import Block, DataSet, Generator
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import Layout
 from hpcgan.data.layouts.tensor_layout import SAMPLES
@@ -19,29 +19,15 @@ from hpcgan.errors import InputError
 from hpcgan.physics import lognormal
 from hpcgan.physics.lognormal import LognormalMaps
 
-BLOCK_MAPS = 16
-"""Maps of a unit of work, 4 MB at full size. The files do not depend on it."""
-
 SIDES = range(32, 4097, 16)
 
 MEANING = Meaning(numbers={"areadeg2": Numbers(((lognormal.AREA_DEG2,),), 0.01 * lognormal.AREA_DEG2)})
 """Of convergence maps; their two axes are alike."""
 
-Task = tuple[int, int, int, int]
-"""Seed, side, first map, maps."""
-
 
 def map_schema(side: int) -> Schema:
     """Schema of maps with `side` pixels along a side."""
     return {"kappa": TensorSpec((side, side), meaning=MEANING)}
-
-
-def make_maps(task: Task, advance: Callable[[int], None]) -> Sample:
-    """Maps of a unit of work, `kappa` (n, side, side) float32."""
-    seed, side, first, n = task
-    maps = LognormalMaps(side).make(seed, first, n)
-    advance(n)
-    return {"kappa": maps}
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,8 @@ class Maps(DataSet):
     side: int = lognormal.SIDE
     layout: ClassVar[Layout] = SAMPLES
     noun: ClassVar[str] = "maps"
+    #: 4 MB at full size. The files do not depend on it.
+    block: ClassVar[int] = 16
 
     def check(self) -> None:
         if self.side not in SIDES:
@@ -93,14 +81,10 @@ class Maps(DataSet):
             "shift": lognormal.SHIFT,
         }
 
-    def tasks(self) -> list[Task]:
-        return [
-            (self.seed, self.side, first, min(BLOCK_MAPS, self.n - first)) for first in range(0, self.n, BLOCK_MAPS)
-        ]
-
-    @property
-    def make(self) -> Callable[[Task, Callable[[int], None]], Sample]:
-        return make_maps
+    def make(self, task: Block, advance: Callable[[int], None]) -> Sample:
+        maps = LognormalMaps(self.side).make(self.seed, task.first, task.n)
+        advance(task.n)
+        return {"kappa": maps}
 
     def writer(self, target: Target) -> tensors.Writer:
         return tensors.Writer(target, map_schema(self.side))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,15 +13,11 @@ from hpcgan.config import ModelSection, Positive
 from hpcgan.data.layouts import tensors
 from hpcgan.data.schema import Sample, Schema
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
+from hpcgan.metrics.observable import Observable
 from hpcgan.physics import lognormal
-from hpcgan.problems.base import FileProblem, Observables
+from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.cosmo.generate import SIDES, map_schema
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from hpcgan.problems.symmetries import axis, flattened
 
 _NO_SIDE = f"maps must be square, with a side that is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
 
@@ -51,13 +47,18 @@ class CosmoModel(ModelSection):
         return {}
 
 
-class CosmoProblem(FileProblem):
+class CosmoProblem(Problem):
     """Maps (side, side) of convergence over 12 square degrees, judged by pixel intensities and power."""
 
     name: ClassVar[str] = "cosmo"
     Model: ClassVar[type[CosmoModel]] = CosmoModel
     symmetries: ClassVar[Sequence[str]] = ("x_reflection", "y_reflection", "transpose", "shift")
+    networks: ClassVar[Mapping[str, str]] = {
+        "generator": "hpcgan.problems.cosmo.networks:Generator",
+        "discriminator": "hpcgan.problems.cosmo.networks:Discriminator",
+    }
     generators: ClassVar[Mapping[str, str]] = {"cosmo": "hpcgan.problems.cosmo.generate:CosmoGenerator"}
+    figures: ClassVar[str] = "hpcgan.problems.cosmo.figures:CosmoFigures"
     model: CosmoModel
 
     @classmethod
@@ -77,12 +78,13 @@ class CosmoProblem(FileProblem):
     def file_attributes(self) -> dict[str, Any]:
         return {"area_deg2": lognormal.AREA_DEG2, "shift": self.model.shift}
 
-    def check_file(self, file: Path) -> None:
+    def group_of(self, file: Path) -> str:
         shape = tensors.shape_of(file, "kappa")
         if shape is not None and len(shape) == 2 and shape != self.schema["kappa"].shape:
             have, want = " x ".join(map(str, shape)), f"{self.model.side} x {self.model.side}"
             hint = f"set model.side={shape[0]}" if shape == (shape[0],) * 2 and shape[0] in SIDES else _NO_SIDE
             raise InputError(f"{file}: holds maps of {have} pixels, the model is for {want}; {hint}")
+        return super().group_of(file)
 
     def check_samples(self, sample: Sample, path: str, first: int) -> None:
         maps, shift = sample["kappa"], self.model.shift
@@ -118,28 +120,18 @@ class CosmoProblem(FileProblem):
         Together the first three make the eight symmetries of a square, rotations by 90 degrees included. `shift` holds
         for periodic maps, as `hpcgan data cosmo` makes them, not for pieces cut out of larger ones.
         """
-        side, n = self.model.side, len(draws)
-        x = y = np.broadcast_to(np.arange(side, dtype=np.int32), (n, side))
-        if "x_reflection" in symmetries:
-            x = np.where(draws[:, 0:1] < 0.5, side - 1 - x, x)
-        if "y_reflection" in symmetries:
-            y = np.where(draws[:, 1:2] < 0.5, side - 1 - y, y)
+        side = self.model.side
+        x, y = (axis(side, draws[:, i], f"{name}_reflection" in symmetries) for i, name in enumerate("xy"))
         if "shift" in symmetries:
             by = (draws[:, 3:4] * side**2).astype(np.int32)  # one of all the pairs of shifts
             x, y = (x + by // side) % side, (y + by % side) % side
-        cells = side * x[:, :, None] + y[:, None, :]
+        cells = flattened(x, y)
         if "transpose" in symmetries:
-            cells = np.where((draws[:, 2] < 0.5)[:, None, None], cells.transpose(0, 2, 1), cells)
-        return {"kappa": cells.reshape(n, side * side)}
+            exchanged = cells.reshape(-1, side, side).transpose(0, 2, 1).reshape(cells.shape)
+            cells = np.where(draws[:, 2:3] < 0.5, exchanged, cells)
+        return {"kappa": cells}
 
     # --- networks --------------------------------------------------------------------------------
-
-    @property
-    def networks(self) -> Mapping[str, str]:
-        return {
-            "generator": "hpcgan.problems.cosmo.networks:Generator",
-            "discriminator": "hpcgan.problems.cosmo.networks:Discriminator",
-        }
 
     @property
     def noise_dim(self) -> int:
@@ -156,18 +148,3 @@ class CosmoProblem(FileProblem):
         for (low, high), power in lognormal.band_powers(maps).items():
             observables[f"power_l{low}-{high}"] = Observable(power)
         return observables
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over all observables of -ln p of a two-sample KS test."""
-        return ks_score(real, fake, list(real))
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.cosmo import figures as cosmo_figures
-
-        return cosmo_figures.figures(real, fake, weights)
-
-    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
-        from hpcgan.problems.cosmo import figures as cosmo_figures
-
-        maps = fake["kappa"]
-        return cosmo_figures.maps_figure(maps[:0] if real is None else real["kappa"], maps)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
-from hpcgan.metrics.observable import Score
-from hpcgan.metrics.points import score_by_point
 from hpcgan.physics.pythia import check_masses
-from hpcgan.problems.base import Observables
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import MASSES, ConditionedModel, RpvProblem
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: (m - centre) / scale is what the networks see, GeV.
 ENCODING = {"mGlu": (1400.0, 500.0), "mNeu": (250.0, 1400.0)}
@@ -39,6 +32,7 @@ class ConditionalProblem(RpvProblem):
 
     name: ClassVar[str] = "conditional"
     Model: ClassVar[type[ConditionalModel]] = ConditionalModel
+    figures: ClassVar[str] = "hpcgan.problems.detector_images.conditional_figures:ConditionalFigures"
     model: ConditionalModel
 
     @property
@@ -75,14 +69,3 @@ class ConditionalProblem(RpvProblem):
         rows = np.stack([np.asarray(conditions[name], np.float64) for name in MASSES], axis=1)
         for row in np.unique(rows, axis=0).tolist():
             check_masses(*row)
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Mean over the mass points of the score of `rpv` between the events of a point."""
-        return score_by_point(real, fake, super().score)
-
-    def points_figures(
-        self, real: Observables, fake: Observables, left_out: Sequence[Mapping[str, float]]
-    ) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.detector_images import conditional_figures
-
-        return conditional_figures.figures(real, fake, left_out)

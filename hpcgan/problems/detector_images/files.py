@@ -26,7 +26,8 @@ from hpcgan.data.meaning import Meaning, Numbers
 from hpcgan.data.storage import (
     DataFile,
     check_backed,
-    names,
+    find_data,
+    find_group,
     open_file,
     readable,
     refuse_foreign,
@@ -332,26 +333,6 @@ class ImageFile(DataFile):
             with np.errstate(over="ignore"):
                 return unit(dataset[:]).astype(np.float32).reshape(-1)
 
-    @property
-    def y(self) -> NDArray[np.float32] | None:
-        """(N,) label: 1 signal, 0 background; None if the file has none."""
-        return self.column("y")
-
-    @property
-    def weight(self) -> NDArray[np.float32] | None:
-        """(N,) event weight; None if the file has none."""
-        return self.column("weight")
-
-    @property
-    def mGlu(self) -> NDArray[np.float32] | None:
-        """(N,) gluino mass, GeV; None if the file has none."""
-        return self.column("mGlu")
-
-    @property
-    def mNeu(self) -> NDArray[np.float32] | None:
-        """(N,) neutralino mass, GeV; None if the file has none."""
-        return self.column("mNeu")
-
     def chunks(self, size: int = SCAN_IMAGES) -> Iterator[NDArray[np.float32]]:
         """All images, some at a time."""
         for start in range(0, self.n, size):
@@ -394,21 +375,11 @@ def open_images(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_
 
 
 def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h5py.Dataset:
-    # `get` would hide damage as absence; membership tests read only the links.
-    if GROUP in list(file.keys()):
-        refuse_foreign(path, file, GROUP, GROUP)
-    if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
-        raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
-    group = file[GROUP]
-    present = list(group.keys())
-    for name in (IMAGES, *COLUMN_UNITS):
-        if name in present:
+    group = find_group(path, file, GROUP)
+    for name in COLUMN_UNITS:
+        if name in list(group.keys()):
             refuse_foreign(path, group, name, f"{GROUP}/{name}")
-    if IMAGES not in group or not isinstance(group[IMAGES], h5py.Dataset):
-        raise InputError(f"{path}: has no data set '{GROUP}/{IMAGES}' (the group holds: {names(group)})")
-    images = group[IMAGES]
-    if images.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {GROUP}/{IMAGES} does not hold numbers (type {images.dtype})")
+    images = find_data(path, group, IMAGES)
     if images.ndim != 3 or images.shape[1:] != image_shape:
         raise InputError(
             f"{path}: {GROUP}/{IMAGES} has shape {images.shape}; needed are images of "
@@ -420,7 +391,7 @@ def _find_images(path: Path, file: h5py.File, image_shape: tuple[int, int]) -> h
     return images
 
 
-def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA, N_PHI)) -> None:
+def validate(path: str | os.PathLike[str]) -> None:
     """Read a whole file, some images at a time, and refuse it if anything in it is wrong.
 
     Raises
@@ -429,7 +400,7 @@ def validate(path: str | os.PathLike[str], image_shape: tuple[int, int] = (N_ETA
         As :func:`open_images`, and for damaged data, values that are not finite, negative energies, columns
         of another length or with values that are not finite. The message names file, data set and event.
     """
-    with open_images(path, image_shape) as file:
+    with open_images(path) as file:
         for name in COLUMN_UNITS:
             values = file.column(name)
             if name in UNKNOWN_AS_NAN and values is not None and np.isnan(values).all():

@@ -167,9 +167,8 @@ class Events(DataSet):
         ]
         return [row[k] for k in range(len(rows[0])) for row in rows if k < len(row)]
 
-    @property
-    def make(self) -> Callable[[Block, Callable[[int], None]], list[bytes]]:
-        return make_block
+    def make(self, task: Block, advance: Callable[[int], None]) -> list[bytes]:
+        return make_block(task, advance)
 
     def writer(self, target: Target) -> files.Writer:
         return files.Writer(target)
@@ -180,12 +179,7 @@ class Events(DataSet):
 
 
 def check_processes(processes: Sequence[pythia.Process]) -> None:
-    """Refuse processes that make no data set.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse processes that make no data set (`InputError`)."""
     if not processes:
         raise InputError("no process to generate")
     if len({process.name for process in processes}) > 1:

@@ -71,7 +71,7 @@ def _described(file: files.ImageFile, picture: str | os.PathLike[str] | None) ->
 def _columns(file: files.ImageFile) -> list[str]:
     lines = []
     for name in files.COLUMNS:
-        values = getattr(file, name)
+        values = file.column(name)
         if values is None:
             lines.append(f"  {name:<18}not in the file")
             continue
@@ -86,7 +86,7 @@ def _columns(file: files.ImageFile) -> list[str]:
         else:
             text = f"{len(distinct)} values, {distinct[0]:g} to {distinct[-1]:g}"
         lines.append(f"  {name:<18}{text}")
-    m_glu, m_neu = file.mGlu, file.mNeu
+    m_glu, m_neu = (file.column(name) for name in files.MASSES)
     if m_glu is not None and m_neu is not None and m_glu.any() and np.isfinite([m_glu, m_neu]).all():
         points, counts = np.unique(np.stack([m_glu, m_neu]), axis=1, return_counts=True)
         cells = [f"({points[0, i]:g}, {points[1, i]:g}): {counts[i]}" for i in range(min(points.shape[1], 12))]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks.capabilities import Calibrated, Matched
 from hpcgan.networks.layers import (
     Conv2D,
     ConvTranspose2D,
     Initializer,
     MinibatchStddev,
-    Network,
     Projection,
     SpectralNorm,
     normalisation,
@@ -38,7 +38,7 @@ SUMS = 23  # entries of `Discriminator.sums`
 _NOISE_STRENGTH = 0.3  # of each channel at the start; trained
 
 
-class Generator(Network):
+class Generator(Calibrated, Matched):
     """Noise (n, noise_dim) -> {"hist": (n, 64, 64)} encoded intensities.
 
     The first `latent_dim` numbers make the 4x4 start; with `pixel_noise` the others are one image of noise
@@ -121,13 +121,12 @@ class Generator(Network):
 
     @property
     def matching(self) -> Spectrum | None:
-        """The spectrum of pixels, with `pixel_pt: matched`."""
         return self.spectrum
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the quantiles to those of the training events; one without energy counts as 0.1 MeV."""
         sums, conditions = [], []
-        for batch in batches if self.spectrum is None else self.spectrum.fit(batches):
+        for batch in batches if self.spectrum is None else self.spectrum.follow(batches):
             sums.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
@@ -211,7 +210,7 @@ def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
     return (1.0 - fraction) * tf.gather(table, below, axis=-1) + fraction * tf.gather(table, below + 1, axis=-1)
 
 
-class Discriminator(Network):
+class Discriminator(Calibrated):
     """{"hist": (n, 64, 64)} encoded -> logits (n,). With spectral norm every kernel has it.
 
     Conditions are constant channels of the image and inputs of the hidden layers, or projected on all that the logit is

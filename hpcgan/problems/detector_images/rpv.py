@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -15,17 +15,15 @@ from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
+from hpcgan.metrics.observable import Observable
 from hpcgan.physics import images, jets
 from hpcgan.physics.detector import ATLAS
-from hpcgan.problems.base import Observables, Problem, file_of, target_of
+from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.layout import IMAGES
 from hpcgan.problems.detector_images.source import ImageSource
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hpcgan.problems.files import file_of, target_of
+from hpcgan.problems.symmetries import axis, flattened
 
 PIXELS = 64
 NOISE_SIZES = (4, 8, 16, 32)  # of the detector architecture
@@ -41,7 +39,6 @@ DETECTOR_OPTIONS = (
     "pixel_pt",
 )
 MASSES = ("mGlu", "mNeu")
-QUANTITIES = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
 class RpvModel(ModelSection):
@@ -248,6 +245,10 @@ class RpvProblem(Problem):
         "qcd": "hpcgan.problems.detector_images.generate:QcdGenerator",
     }
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
+    quantities: ClassVar[Sequence[str]] = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
+    figures: ClassVar[str] = "hpcgan.problems.detector_images.figures:ImageFigures"
+    #: Jets below do not count.
+    jet_pt_min_gev: ClassVar[float] = jets.JET_PT_MIN_GEV
     model: RpvModel
 
     # --- data ------------------------------------------------------------------------------------
@@ -296,15 +297,12 @@ class RpvProblem(Problem):
 
     def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
         """Reflections in eta and phi, and rotations in phi by whole pixels, all independent."""
-        eta = phi = np.broadcast_to(np.arange(PIXELS, dtype=np.int32), (len(draws), PIXELS))
-        if "eta_reflection" in symmetries:
-            eta = np.where(draws[:, 0:1] < 0.5, PIXELS - 1 - eta, eta)
-        if "phi_reflection" in symmetries:
-            phi = np.where(draws[:, 1:2] < 0.5, PIXELS - 1 - phi, phi)
+        eta, phi = (
+            axis(PIXELS, draws[:, i], f"{name}_reflection" in symmetries) for i, name in enumerate(("eta", "phi"))
+        )
         if "phi_rotation" in symmetries:
             phi = (phi + (draws[:, 2:3] * PIXELS).astype(np.int32)) % PIXELS
-        cells = PIXELS * eta[:, :, None] + phi[:, None, :]
-        return {"hist": cells.reshape(len(draws), PIXELS * PIXELS)}
+        return {"hist": flattened(eta, phi)}
 
     # --- networks --------------------------------------------------------------------------------
 
@@ -323,7 +321,7 @@ class RpvProblem(Problem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        clustered = jets.cluster(sample["hist"])
+        clustered = jets.cluster(sample["hist"], self.jet_pt_min_gev)
         return {
             "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
             "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),
@@ -333,21 +331,6 @@ class RpvProblem(Problem):
                 for name in self.conditions
             },
         }
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over `QUANTITIES` of -ln p of a two-sample KS test (paper, section 4)."""
-        return ks_score(real, fake, QUANTITIES)
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.detector_images import figures as rpv_figures
-
-        return rpv_figures.figures(real, fake, weights=weights)
-
-    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
-        from hpcgan.problems.detector_images import figures as rpv_figures
-
-        images = fake["hist"]
-        return rpv_figures.images_figure(images[:0] if real is None else real["hist"], images)
 
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:

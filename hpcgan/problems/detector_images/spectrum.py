@@ -12,11 +12,12 @@ them both the training events' and the network's are interpolated, level by leve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks.capabilities import Matching
 from hpcgan.networks.layers import Initializer, Tensors
 from hpcgan.networks.quantiles import of_histogram
 
@@ -28,7 +29,7 @@ LEVELS = np.linspace(0.0, math.log(1e4), 97)
 _ABSOLUTE = np.abs(np.arange(2 * ROWS) - (ROWS - 0.5)).astype(np.int64)  # |eta| row of a row of the image
 
 
-class Spectrum(tf.Module):
+class Spectrum(Matching):
     """Maps encoded images (n, 64, 64), of whose lit pixels quantiles are known, to the training events' spectrum.
 
     Below the lowest and above the highest quantile pixels move as much as these do, but none falls below the threshold.
@@ -44,8 +45,6 @@ class Spectrum(tf.Module):
     values : sequence of float
         Of the condition in the training events, encoded, ascending.
     """
-
-    samples = 4096
 
     def __init__(
         self,
@@ -89,16 +88,6 @@ class Spectrum(tf.Module):
         edges = np.exp(np.linspace(_LOW, _HIGH, BINS + 1))
         shares = 1.0 - np.exp(-LEVELS)
         return np.stack([of_histogram(row, edges[:-1], edges[1:], shares) for row in counts.reshape(ROWS, BINS)])
-
-    def fit(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> Iterator[Mapping[str, tf.Tensor]]:
-        """Set the spectra to be matched to those of training events, encoded, which are handed on."""
-        counts = np.zeros((self.points, ROWS * BINS), np.int64)
-        for batch in batches:
-            arrays = {name: tensor.numpy() for name, tensor in batch.items()}
-            for point in range(self.points):
-                counts[point] += self.counts(arrays, point)
-            yield batch
-        self.real.assign(np.stack([self.table(histogram) for histogram in counts]).reshape(self.real.shape))
 
     def __call__(self, sample: Tensors, conditions: Tensors, generated_table: tf.Tensor) -> Tensors:
         """Encoded samples of a network whose lit pixels have the quantiles `generated_table`, (points, 32, levels)."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from hpcgan.data import attributes, claims, storage
 from hpcgan.data.claims import Conversion
-from hpcgan.data.storage import DataFile, check_backed, names, open_file, readable, refuse_foreign
+from hpcgan.data.storage import DataFile, check_backed, find_data, find_group, open_file, readable
 from hpcgan.errors import InputError
 from hpcgan.physics.pileup import PIXELS, SparseImages
 from hpcgan.problems.detector_images.files import check_plausible, meaning
@@ -37,12 +37,7 @@ MU_MAX = 1000
 
 
 def check_mu(mu: int, what: str = "mu") -> None:
-    """Refuse a number of events of a pileup that is out of range.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a number of events of a pileup that is out of range (`InputError`)."""
     if not 1 <= mu <= MU_MAX:
         raise InputError(f"{what} = {mu}: events of a pileup, use 1 to {MU_MAX}")
 
@@ -200,22 +195,11 @@ def open_pool(path: str | os.PathLike[str]) -> PoolFile:
 
 
 def _find_columns(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    if GROUP in list(file.keys()):  # `get` would hide damage as absence
-        refuse_foreign(path, file, GROUP, GROUP)
-    if GROUP not in file or not isinstance(file[GROUP], h5py.Group):
-        raise InputError(f"{path}: has no group '{GROUP}' (it holds: {names(file)})")
-    group = file[GROUP]
+    group = find_group(path, file, GROUP)
     columns: dict[str, h5py.Dataset] = {}
     for name in COLUMNS:
         where = f"{GROUP}/{name}"
-        if name in list(group.keys()):
-            refuse_foreign(path, group, name, where)
-        if name not in group or not isinstance(group[name], h5py.Dataset):
-            raise InputError(f"{path}: has no data set '{where}' (the group holds: {names(group)})")
-        data = group[name]
-        kinds = "fiu" if name == "energy" else "iu"
-        if data.dtype.kind not in kinds:
-            raise InputError(f"{path}: {where} does not hold {'numbers' if 'f' in kinds else 'whole numbers'}")
+        data = find_data(path, group, name, "fiu" if name == "energy" else "iu")
         if data.shape is None or data.ndim != 1:
             raise InputError(f"{path}: {where} has shape {data.shape}; needed is one dimension")
         if data.size:

@@ -28,19 +28,6 @@ MU = 20
 """Events of a pileup unless asked otherwise: what the authors trained on."""
 
 
-def make_block(block: Block, advance: Callable[[int], None] | None = None) -> SparseImages:
-    """Generate the events of a block as sparse images.
-
-    Parameters
-    ----------
-    block : Block
-    advance : callable(n), optional
-        Called after every batch with its number of events.
-    """
-    batches = [SparseImages.of(images) for images in image_batches(block, advance)]
-    return SparseImages.join(batches)
-
-
 @dataclass(frozen=True)
 class Pools(DataSet):
     """Pools that share no event.
@@ -83,9 +70,8 @@ class Pools(DataSet):
     def tasks(self) -> list[Block]:
         return self._events.tasks()
 
-    @property
-    def make(self) -> Callable[[Block, Callable[[int], None]], SparseImages]:
-        return make_block
+    def make(self, task: Block, advance: Callable[[int], None]) -> SparseImages:
+        return SparseImages.join([SparseImages.of(images) for images in image_batches(task, advance)])
 
     def writer(self, target: Target) -> files.Writer:
         return files.Writer(target)

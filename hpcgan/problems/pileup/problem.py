@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -15,22 +15,18 @@ from hpcgan.data.layouts.base import Layout
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
-from hpcgan.metrics.points import score_by_point
+from hpcgan.metrics.observable import Observable
 from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, image_attributes
-from hpcgan.problems.base import Observables, file_of, target_of
+from hpcgan.problems.base import Observables
 from hpcgan.problems.detector_images import files as image_files
 from hpcgan.problems.detector_images.rpv import PIXELS, ConditionedModel, RpvProblem
 from hpcgan.problems.detector_images.source import ImageSource
+from hpcgan.problems.files import file_of, target_of
 from hpcgan.problems.pileup import files
 from hpcgan.problems.pileup.files import MU_MAX
 from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.source import SumSource
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 JET_PT_MIN_GEV = 20.0
 """Jets of pileup alone, far softer than those of a search: a jet of R = 1 collects 35 GeV at mu = 20."""
@@ -43,8 +39,6 @@ MEAN_PT_MEV = 17.5e3
 
 UNITS_OF_AN_EVENT = 27.7
 """What the detector architecture expects an event's summed pT to be, in its unit."""
-
-QUANTITIES = ("total_pt", "occupancy", "pixel_pt", "jet_multiplicity", "summed_jet_mass", "jet_pt")
 
 
 class PileupModel(ConditionedModel):
@@ -102,13 +96,19 @@ class PileupModel(ConditionedModel):
 
 
 class PileupProblem(RpvProblem):
-    """Images (64, 64) of the energy of mu minimum-bias events, judged by sums, pixels and soft jets."""
+    """Images (64, 64) of the energy of mu minimum-bias events, judged by sums, pixels and soft jets.
+
+    The tests of a score take events for independent. Real sums are not, since they share minimum-bias events: only the
+    null band, which allows for that, says what a score means (docs/pileup.md).
+    """
 
     name: ClassVar[str] = "pileup"
     Model: ClassVar[type[PileupModel]] = PileupModel
     layouts: ClassVar[Sequence[Layout]] = (POOL,)
     generators: ClassVar[Mapping[str, str]] = {"pileup": "hpcgan.problems.pileup.generate:PileupGenerator"}
     importers: ClassVar[Sequence[str]] = ()
+    quantities: ClassVar[Sequence[str]] = ("total_pt", "occupancy", "pixel_pt", *RpvProblem.quantities)
+    jet_pt_min_gev: ClassVar[float] = JET_PT_MIN_GEV
     model: PileupModel
 
     @classmethod
@@ -184,35 +184,12 @@ class PileupProblem(RpvProblem):
         rows, columns = _lattice(images)
         sites = images[np.arange(len(images))[:, None], rows, columns] * sech[rows, columns]
         lit = sites > 0
-        clustered = jets.cluster(images, JET_PT_MIN_GEV)
         return {
             "total_pt": Observable(total / MEV_PER_GEV, unit="GeV"),
             "occupancy": Observable(np.count_nonzero(images, axis=(1, 2)).astype(np.float64)),
             "pixel_pt": Observable(sites[lit] / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV"),
-            "jet_multiplicity": Observable(clustered.counts.astype(np.float64)),
-            "summed_jet_mass": Observable(clustered.summed_mass, unit="GeV"),
-            "jet_pt": Observable(clustered.pt, clustered.counts, unit="GeV"),
-            **{name: Observable(sample[name].astype(np.float64), condition=True) for name in self.conditions},
+            **super().observables(sample),
         }
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        """Sum over `QUANTITIES` of -ln p of a two-sample KS test; with several mu the mean over them.
-
-        The tests take events for independent. Real sums are not, since they share minimum-bias events: only the null
-        band, which allows for that, says what a score means (docs/pileup.md).
-        """
-        if self.conditions:
-            return score_by_point(real, fake, _score)
-        return _score(real, fake)
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from hpcgan.problems.detector_images import figures as rpv_figures
-
-        return rpv_figures.figures(real, fake, JET_PT_MIN_GEV, weights)
-
-
-def _score(real: Observables, fake: Observables) -> Score:
-    return ks_score(real, fake, QUANTITIES)
 
 
 def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from hpcgan.data.schema import Sample
+from hpcgan.metrics.observable import UNWEIGHTED, SidesWeights
+from hpcgan.problems.figures import Captioned, Figures, distance
 from hpcgan.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from hpcgan.problems.base import Observables
 
 EXTENT = (-12.5, 12.5, -12.5, 12.5)
 AXES = (r"$\eta$ [pixels]", r"$\phi$ [pixels]")
 LABELS = {"jet_pt": r"Jet $p_T$", "lit_pixels": "Lit pixels", "width": "Width"}
 
 
-def figures(real: Observables, fake: Observables) -> list[tuple[str, str, Figure]]:
-    """A histogram of each observable: identifier, caption, figure."""
-    return [
-        (name, f"{label}, real and generated.", plots.histogram_ratio(real[name], fake[name], label))
-        for name, label in LABELS.items()
-    ]
+class Jets25Figures(Figures):
+    """A histogram of each observable, and single jets."""
 
+    def compare(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[Captioned]:
+        a, b = self.observables(real, fake, weights)
+        return [
+            (name, f"{label}. {distance(a[name], b[name])}", plots.histogram_ratio(a[name], b[name], label))
+            for name, label in LABELS.items()
+        ]
 
-def images(real: np.ndarray, fake: np.ndarray) -> tuple[str, Figure]:
-    """Caption and figure of single jets (n, 25, 25) in GeV."""
-    return "Jets side by side.", plots.image_grid(real, fake, EXTENT, "$p_T$ [GeV]", AXES)
+    def singles(self, real: Sample | None, fake: Sample) -> tuple[str, Figure]:
+        jets = fake["jet"]
+        beside = jets[:0] if real is None else real["jet"]
+        return "Jets side by side.", plots.image_grid(beside, jets, EXTENT, "$p_T$ [GeV]", AXES)

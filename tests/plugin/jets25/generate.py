@@ -9,39 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from hpcgan.data.generators import DataSet, Generator
+from hpcgan.data.generators import Block, DataSet, Generator
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.tensor_layout import SAMPLES, TensorLayout
 from hpcgan.data.schema import Sample
 from hpcgan.data.storage import Target
 from jets25.problem import SCHEMA, SIDE
-
-BLOCK = 256
-"""Jets of a unit of work."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A unit of work: `n` jets with random numbers of their own."""
-
-    seed: int
-    index: int
-    n: int
-    prongs: int
-
-
-def make_jets(task: Task, advance: Callable[[int], None]) -> Sample:
-    """The jets of a unit of work."""
-    rng = np.random.default_rng([task.seed, task.index])
-    jets = np.zeros((task.n, SIDE, SIDE), np.float32)
-    for jet in jets:
-        centres = rng.normal(SIDE // 2, 3.0, (task.prongs, 2))
-        for centre in centres:
-            pt = rng.exponential(10.0, 20)
-            rows, columns = np.clip(np.rint(rng.normal(centre, 1.0, (20, 2))), 0, SIDE - 1).astype(int).T
-            np.add.at(jet, (rows, columns), pt)
-    advance(task.n)
-    return {"jet": jets}
 
 
 @dataclass(frozen=True)
@@ -53,22 +26,25 @@ class Jets(DataSet):
     prongs: int
     layout: ClassVar[TensorLayout] = SAMPLES
     noun: ClassVar[str] = "jets"
+    block: ClassVar[int] = 256
 
     def settings(self) -> Mapping[str, Any]:
-        return {"kind": "jets25", "jets": self.n, "seed": self.seed, "prongs": self.prongs, "block": BLOCK}
+        return {"kind": "jets25", "jets": self.n, "seed": self.seed, "prongs": self.prongs, "block": self.block}
 
     def attributes(self) -> Mapping[str, Any]:
         return {"problem": "jets25", "contents": f"jets of {self.prongs} prongs"}
 
-    def tasks(self) -> list[Task]:
-        return [
-            Task(self.seed, first // BLOCK, min(BLOCK, self.n - first), self.prongs)
-            for first in range(0, self.n, BLOCK)
-        ]
-
-    @property
-    def make(self) -> Callable[[Task, Callable[[int], None]], Sample]:
-        return make_jets
+    def make(self, task: Block, advance: Callable[[int], None]) -> Sample:
+        rng = np.random.default_rng([self.seed, task.index])
+        jets = np.zeros((task.n, SIDE, SIDE), np.float32)
+        for jet in jets:
+            centres = rng.normal(SIDE // 2, 3.0, (self.prongs, 2))
+            for centre in centres:
+                pt = rng.exponential(10.0, 20)
+                rows, columns = np.clip(np.rint(rng.normal(centre, 1.0, (20, 2))), 0, SIDE - 1).astype(int).T
+                np.add.at(jet, (rows, columns), pt)
+        advance(task.n)
+        return {"jet": jets}
 
     def writer(self, target: Target) -> tensors.Writer:
         return tensors.Writer(target, SCHEMA)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -11,12 +11,8 @@ from pydantic import Field
 from hpcgan.config import ModelSection
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.errors import InputError
-from hpcgan.metrics.ks import ks_score
-from hpcgan.metrics.observable import UNWEIGHTED, Observable, Score, SidesWeights
-from hpcgan.problems.base import FileProblem, Observables
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hpcgan.metrics.observable import Observable
+from hpcgan.problems.base import Observables, Problem
 
 SIDE = 25
 SCHEMA: Schema = {"jet": TensorSpec((SIDE, SIDE), "GeV", sparse=True)}
@@ -32,16 +28,19 @@ class Jets25Model(ModelSection):
     threshold_gev: float = Field(0.1, ge=0, description="generated pixels below become 0, GeV")
 
 
-class Jets25Problem(FileProblem):
+class Jets25Problem(Problem):
     """Images (25, 25) of the pT of a jet, judged by its pT, width and number of lit pixels."""
 
     name: ClassVar[str] = "jets25"
     Model: ClassVar[type[Jets25Model]] = Jets25Model
+    networks: ClassVar[Mapping[str, str]] = {
+        "generator": "jets25.networks:Generator",
+        "discriminator": "jets25.networks:Discriminator",
+    }
+    figures: ClassVar[str] = "jets25.figures:Jets25Figures"
     generators: ClassVar[Mapping[str, str]] = {"jets25": "jets25.generate:Jets25Generator"}
     symmetries: ClassVar[Sequence[str]] = ("transpose",)
     model: Jets25Model
-
-    # --- data ---
 
     @property
     def schema(self) -> Schema:
@@ -63,17 +62,9 @@ class Jets25Problem(FileProblem):
         exchanged = draws[:, 0] < 0.5
         return {"jet": np.where(exchanged[:, None], cells.T.ravel(), cells.ravel())}
 
-    # --- networks ---
-
-    @property
-    def networks(self) -> Mapping[str, str]:
-        return {"generator": "jets25.networks:Generator", "discriminator": "jets25.networks:Discriminator"}
-
     @property
     def noise_dim(self) -> int:
         return self.model.latent_dim
-
-    # --- physics ---
 
     def observables(self, sample: Sample) -> Observables:
         jets = sample["jet"].astype(np.float64)
@@ -82,19 +73,6 @@ class Jets25Problem(FileProblem):
             "lit_pixels": Observable(np.count_nonzero(jets, axis=(1, 2)).astype(np.float64)),
             "width": width(jets),
         }
-
-    def score(self, real: Observables, fake: Observables) -> Score:
-        return ks_score(real, fake, list(real))
-
-    def figures(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[tuple[str, str, Figure]]:
-        from jets25 import figures
-
-        return figures.figures(self.observables(real), self.observables(fake))
-
-    def samples_figure(self, real: Sample | None, fake: Sample) -> tuple[str, Figure] | None:
-        from jets25 import figures
-
-        return figures.images(fake["jet"][:0] if real is None else real["jet"], fake["jet"])
 
 
 def width(jets: np.ndarray) -> Observable:

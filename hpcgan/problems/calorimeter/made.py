@@ -21,14 +21,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan import rng
-from hpcgan.networks.density import Density
+from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Initializer, Tensors
+
+if TYPE_CHECKING:
+    from hpcgan.problems.calorimeter.layer import CaloLayerModel
 
 NUMBERS = 3
 """Standard normal numbers for a cell: whether there is a deposit, which component it has, and its logarithm."""
@@ -43,35 +46,6 @@ _LEAST_SPREAD = 0.05  # of ln x_d, where a cell has next to no deposits in the t
 _UNIT_WIDTH = math.log(math.expm1(1.0 - LEAST_WIDTH))  # what softplus and LEAST_WIDTH make 1 of
 
 
-class MadeConfig(Protocol):
-    """What the network has to know of a model section."""
-
-    @property
-    def tensor(self) -> str:
-        """Name of the image."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the image."""
-        ...
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """Names of the conditions, one number a sample each."""
-        ...
-
-    @property
-    def hidden_units(self) -> int:
-        """Units of the hidden layer."""
-        ...
-
-    @property
-    def components(self) -> int:
-        """K, log-normals of a cell."""
-        ...
-
-
 def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     """Degrees of the hidden units: (units,) whole numbers from 0 to cells - 1, ascending.
 
@@ -84,17 +58,10 @@ def degrees(seed: int, cells: int, units: int) -> np.ndarray:
     return numbers
 
 
-class Made(Density):
-    """The density of one image of sparse positive deposits under conditions.
+class Made(Density, Calibrated):
+    """The density of one image of sparse positive deposits under conditions."""
 
-    Parameters
-    ----------
-    config : MadeConfig
-    seed : int
-    dtype : str
-    """
-
-    def __init__(self, config: MadeConfig, seed: int, dtype: str = "float32") -> None:
+    def __init__(self, config: CaloLayerModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("made")
         init = Initializer(seed, dtype)
         self.tensor, self.shape, self.conditions = config.tensor, config.shape, config.conditions
