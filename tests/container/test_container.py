@@ -1,7 +1,7 @@
 """The image of containers/, built in a root file system by the steps of its recipe: `make test-container`.
 
-A quarter of an hour from nothing. HPCGAN_CONTAINER_ROOT names a folder to keep the file system in: what is there
-already is not made again. Wheels are kept where the set-up keeps them.
+Slow: it compiles, and installs a gigabyte of packages. HPCGAN_CONTAINER_ROOT names a folder to keep the file system
+in: what is there already is not made again. Wheels are kept where the set-up keeps them.
 """
 
 from __future__ import annotations
