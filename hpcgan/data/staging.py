@@ -16,11 +16,11 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
 import stat
+import string
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,6 @@ SHARED = {"nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "afs", "panfs
 SHARED |= {"beegfs", "beegfs_nodev", "gfs2", "ocfs2", "fuse.glusterfs", "fuse.sshfs", "fuse.ceph", "fuse.dfs"}
 
 _COPYING = ".copying"
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,18 @@ def expanded(setting: str, env: Mapping[str, str], key: str = KEY) -> Path:
     Raises
     ------
     InputError
-        A variable is not set.
+        A variable is not set, or a $ begins none.
     """
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if not env.get(name):
-            raise InputError(
-                f"{key}: ${name} of '{setting}' is not set on node {node_name(env)}; name a folder, or a variable that "
-                "every rank has"
-            )
-        return env[name]
-
-    return Path(_VARIABLE.sub(value, setting)).expanduser().absolute()
+    try:
+        place = string.Template(setting).substitute({name: value for name, value in env.items() if value})
+    except KeyError as error:
+        raise InputError(
+            f"{key}: ${error.args[0]} of '{setting}' is not set on node {node_name(env)}; name a folder, or a variable "
+            "that every rank has"
+        ) from None
+    except ValueError:
+        raise InputError(f"{key}: '{setting}': '$' must begin a variable, as $TMPDIR or ${{TMPDIR}}") from None
+    return Path(place).expanduser().absolute()
 
 
 def size_text(size: int) -> str:

@@ -204,8 +204,7 @@ def forecast(config: Config) -> str:
         copies = Copies(Store(setting), originals)
         missing = copies.missing()
     except HpcganError as error:
-        text = str(error)
-        return text if text.startswith(KEY) else f"{KEY}: {text}"
+        return f"{KEY} on this node: {error}"
     if not missing:
         return f"{KEY}: {len(originals)} files are in {copies.folder} already, on this node"
     size = sum(original.path.stat().st_size for original in missing)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 
 import needs
 import numpy as np
@@ -19,6 +22,7 @@ from hpcgan.commands import cli  # noqa: E402
 from hpcgan.data import staging  # noqa: E402
 from hpcgan.errors import EXIT_DONE, EnvironmentFailure, InputError, Interrupted  # noqa: E402
 from hpcgan.problems import run_data  # noqa: E402
+from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import checkpoint, records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.training import attempt, staged  # noqa: E402
@@ -207,8 +211,32 @@ def test_a_dry_run_says_what_would_be_copied(file, local, capsys, monkeypatch):
         assert dry_run(file, capsys) == f"# data.stage: 2 files are in {place.config.data.path} already, on this node"
     assert "/nowhere/train.h5: no such file" in dry_run(file, capsys, "data.path=/nowhere")
     monkeypatch.delenv("NODE_SCRATCH")
-    assert dry_run(file, capsys).startswith("# data.stage: $NODE_SCRATCH of '$NODE_SCRATCH' is not set on node")
+    unset = "# data.stage on this node: data.stage: $NODE_SCRATCH of '$NODE_SCRATCH' is not set on node"
+    assert dry_run(file, capsys).startswith(unset)
     assert "data.stage" not in dry_run(file, capsys, "data.stage=null")
+
+
+def test_files_in_folders_keep_their_places(data, tmp_path, local, monkeypatch):
+    """As those of several particles have them; a file elsewhere is refused."""
+    shutil.copytree(data, tmp_path / "several" / "gamma")
+    config = tiny.config(tmp_path / "several", STAGE)
+    monkeypatch.setattr(RpvProblem, "files", lambda self, path, split: {"gamma": path / "gamma" / f"{split}.h5"})
+    with staged.staged(config, SerialComm()) as place:
+        assert files_in(place.config.data.path / "gamma") == ["train.h5", "val.h5"]
+    monkeypatch.setattr(RpvProblem, "files", lambda self, path, split: {"": data / f"{split}.h5"})
+    with pytest.raises(InputError, match="is not in the folder of the data"), staged.staged(config, SerialComm()):
+        pass
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_a_study_of_speed_reads_copies_as_a_training_does(file, local, tmp_path, synthetic):
+    request = {"config": file, "overrides": [], "folder": str(tmp_path), "kind": "steps"}
+    request |= {"steps": 10, "warm_up": 1, "synthetic": synthetic}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    argv = [sys.executable, "-m", "hpcgan.training.timing", str(tmp_path / "request.json")]
+    subprocess.run(argv, check=True, timeout=600)
+    assert (tmp_path / "0.json").exists()
+    assert files_in(local) == ([] if synthetic else ["train.h5", "val.h5"])
 
 
 def staged_data(file):

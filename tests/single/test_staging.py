@@ -376,6 +376,12 @@ def test_a_variable_that_is_not_set(env: dict[str, str]) -> None:
     )
 
 
+@pytest.mark.parametrize("setting", ["/scratch/$", "$1/x", "${TMP"])
+def test_a_dollar_that_begins_no_variable(setting: str) -> None:
+    with pytest.raises(InputError, match="must begin a variable"):
+        Store(setting, {"TMP": "/tmp"})
+
+
 def test_what_speaks_against_a_copy(store: Store, data: list[Original], monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(store.doubt(data[0].path)).endswith("is on the file system on which the data are")
     assert store.doubt(Path("/proc/self/stat")) is None
