@@ -167,7 +167,7 @@ def test_too_many_points_are_refused(tmp_path):
 def test_conditions_of_files_of_any_schema(tmp_path):
     schema = {"x": TensorSpec((2, 3)), "energy": TensorSpec((1,), "GeV", "condition")}
     sample = {"x": np.zeros((6, 2, 3), np.float32), "energy": np.arange(6, dtype=np.float32)[:, None]}
-    with TensorWriter(tmp_path, {"a": 6}, schema, {}) as writer:
+    with TensorWriter(Target(tmp_path, {"a": 6}, {}), schema) as writer:
         writer.append(sample)
     source = TensorSource(tmp_path / "a.h5", schema)
     assert list(source.conditions()) == ["energy"]
