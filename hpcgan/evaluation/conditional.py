@@ -15,18 +15,21 @@ import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
-from hpcgan.evaluation.compare import Comparison, EvaluationOptions, join, spread
-from hpcgan.evaluation.conditions import Point, in_turn, training_conditions
-from hpcgan.evaluation.loading import Loaded, is_left_out, observables_of_sample
+from hpcgan.evaluation.compare import Comparison, EvaluationOptions, summary
+from hpcgan.evaluation.conditions import Point, each, of_points
+from hpcgan.evaluation.distances import spread
+from hpcgan.evaluation.events import Loaded, is_left_out, join, observables_of_sample
 from hpcgan.metrics import points
-from hpcgan.metrics.null_band import PointBand, null_band
+from hpcgan.metrics.null_band import Band, null_band
+from hpcgan.metrics.observable import Score
 from hpcgan.problems.base import Observables, Problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hpcgan.evaluation.trained_generator import RunSampler
+    from hpcgan.evaluation.sampling import RunSampler
 
+Row = dict[str, Any]
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256
 
@@ -34,7 +37,7 @@ PROBE_EVENTS = 256
 # --- rows of the table of points ---------------------------------------------------------------------
 
 
-def trained_rows(comparison: Comparison) -> list[dict[str, Any]]:
+def trained_rows(comparison: Comparison) -> list[Row]:
     """One entry for each point of a comparison, at the band's numbers of events; none without conditions.
 
     Returns
@@ -44,10 +47,12 @@ def trained_rows(comparison: Comparison) -> list[dict[str, Any]]:
         over the generated samples), `band` (`median`, `p95`, `p99` of real against real), `share_above` (of real
         against real that score as high as a generated sample) and `nearest` (None here, see `left_out_row`).
     """
-    return [
-        _row(band, [score.details["points"][i] for score in comparison.band_scores], None)
-        for i, band in enumerate(comparison.band.points)
-    ]
+    rows = []
+    for i, band in enumerate(comparison.band.points):
+        at_point = [score.details["points"][i] for score in comparison.band_scores]
+        scores = [Score(point["total"], point["parts"], point["n"]) for point in at_point]
+        rows.append(_row(band.conditions, band, scores))
+    return rows
 
 
 def left_out_row(
@@ -86,30 +91,27 @@ def left_out_row(
     band = null_band(pool, problem.score, sizes, repetitions, seed)
     compared = points.take(real, np.arange(band.n))
 
-    def scores(samples: Sequence[Observables]) -> list[dict[str, Any]]:
+    def scores(samples: Sequence[Observables]) -> list[Score]:
         as_asked = (points.asked_for(points.take(sample, np.arange(band.n)), point) for sample in samples)
-        return [vars(problem.score(compared, sample)) for sample in as_asked]
+        return [problem.score(compared, sample) for sample in as_asked]
 
     conditions, *sides = nearest
     of_nearest = {
-        name: {**spread([score["total"] for score in scores(samples)]), "samples": len(samples)}
+        name: {**spread([score.total for score in scores(samples)]), "samples": len(samples)}
         for name, samples in zip(("real", "generated"), sides, strict=True)
     }
-    of_point = PointBand(point, band.n, band.median, band.p95, band.p99, band.samples)
-    return _row(of_point, scores(fakes), {"conditions": dict(conditions), **of_nearest})
+    return _row(point, band, scores(fakes), {"conditions": dict(conditions), **of_nearest})
 
 
-def _row(band: PointBand, scores: Sequence[dict[str, Any]], nearest: dict[str, Any] | None) -> dict[str, Any]:
-    """The entry of a point, from the `total` and the `parts` of each generated sample's score."""
-    totals = [score["total"] for score in scores]
+def _row(conditions: Point, band: Band, scores: Sequence[Score], nearest: dict[str, Any] | None = None) -> Row:
+    """The entry of a point, from the score of each generated sample."""
     return {
-        "conditions": band.conditions,
+        "conditions": conditions,
         "trained": nearest is None,
         "n": band.n,
-        "score": spread(totals),
-        "parts": {part: spread([score["parts"][part] for score in scores]) for part in scores[0]["parts"]},
-        "band": {"median": band.median, "p95": band.p95, "p99": band.p99},
-        "share_above": spread([band.share_above(total) for total in totals])["mean"],
+        **summary(scores),
+        "band": band.levels,
+        "share_above": float(np.mean([band.share_above(score) for score in scores])),
         "nearest": nearest,
     }
 
@@ -121,7 +123,7 @@ def _row(band: PointBand, scores: Sequence[dict[str, Any]], nearest: dict[str, A
 class LeftOut:
     """Points that a model was not trained on: table rows, the events compared there (first samples), and notices."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     real: list[Observables] = field(default_factory=list)
     fake: list[Observables] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -152,16 +154,16 @@ def score_left_out(
     options : EvaluationOptions
     """
     problem = sampler.problem
-    held_out = {}
-    for name, loaded in splits.items():
-        fits = is_left_out(loaded.observables, left_out)
-        held_out[name] = points.take(loaded.observables, np.flatnonzero(fits))
+    held_out = {
+        name: points.take(loaded.observables, np.flatnonzero(is_left_out(loaded.observables, left_out)))
+        for name, loaded in splits.items()
+    }
     pool = join([held_out["val"], held_out["test"]])
     sizes, pool_sizes, trained_pool_sizes = (points.sizes(events) for events in (trained, pool, trained_pool))
     candidates = [points.described(trained, point) for point in sizes if point in trained_pool_sizes]
 
     def generated(at: Mapping[str, float], n: int) -> list[Observables]:
-        conditions = in_turn([at], problem.schema)
+        conditions = each(of_points(problem, [at]))
         samples = (sampler.sample(n, options.seed + i, conditions=conditions) for i in range(options.samples))
         return [observables_of_sample(problem, sample) for sample in samples]
 
@@ -192,15 +194,14 @@ def score_left_out(
 def nearest_point(problem: Problem, point: Point, candidates: Sequence[Point]) -> Point:
     """The candidate nearest to a point in the conditions as the networks see them."""
     ordered = sorted(candidates, key=lambda candidate: tuple(candidate[name] for name in problem.conditions))
-    encoded = [_encoded(problem, [p]) for p in ordered]
-    distances = np.sqrt(np.sum((np.concatenate(encoded) - _encoded(problem, [point])) ** 2, axis=1))
+    distances = np.sqrt(np.sum((_encoded(problem, ordered) - _encoded(problem, [point])) ** 2, axis=1))
     # Masses that are equally far off in GeV need not be to the last bit of what the networks see.
     return ordered[int(np.flatnonzero(distances <= distances.min() * (1 + 1e-5))[0])]
 
 
 def _encoded(problem: Problem, at: Sequence[Point]) -> np.ndarray:
     """(k, c) float64."""
-    encoded = problem.encode_conditions(in_turn(at, problem.schema)(0, len(at)))
+    encoded = problem.encode_conditions(of_points(problem, at))
     return np.concatenate([encoded[name].reshape(len(at), -1) for name in problem.conditions], axis=1, dtype=float)
 
 
@@ -211,7 +212,7 @@ def _encoded(problem: Problem, at: Sequence[Point]) -> np.ndarray:
 class Probed:
     """What a generator makes at points that its problem asks for: numbers and figures."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     figures: list[tuple[str, str, Figure]] = field(default_factory=list)
 
 
@@ -235,17 +236,17 @@ def probe(
     if not problem.conditions:
         return probed
     try:
-        trained = training_conditions(problem, sampler.config)
+        trained = sampler.training_conditions
     except InputError as error:
         notices.append(f"Not probed beyond the training events' conditions: {error}")
         return probed
     at_points = []
     for i, point in enumerate(problem.probes(trained)):
-        sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=in_turn([point], problem.schema))
+        sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=each(of_points(problem, [point])))
         observables = observables_of_sample(problem, sample)
-        values = {name: observable.values for name, observable in points.measured(observables).items()}
         spreads = {
-            name: {"mean": float(x.mean()), "std": float(x.std())} if len(x) else None for name, x in values.items()
+            name: {"mean": float(o.values.mean()), "std": float(o.values.std())} if len(o.values) else None
+            for name, o in points.measured(observables).items()
         }
         probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
         at_points.append((point, observables))
