@@ -120,12 +120,27 @@ def _row(conditions: Point, band: Band, scores: Sequence[Score], nearest: dict[s
 
 
 @dataclass
-class LeftOut:
-    """Points that a model was not trained on: table rows, the events compared there (first samples), and notices."""
+class Beyond:
+    """What a generator makes of points that it was not trained on.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Of the table of points, where real events are held against.
+    real, fake : list of Observables
+        The events that are compared there, of the first generated sample.
+    probes : list of dict
+        Numbers at the points that the problem asks for besides.
+    figures : list of (str, str, Figure)
+        Of these.
+    notices : list of str
+    """
 
     rows: list[Row] = field(default_factory=list)
     real: list[Observables] = field(default_factory=list)
     fake: list[Observables] = field(default_factory=list)
+    probes: list[Row] = field(default_factory=list)
+    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
@@ -137,7 +152,7 @@ def score_left_out(
     trained: Observables,
     trained_pool: Observables,
     options: EvaluationOptions,
-) -> LeftOut:
+) -> Beyond:
     """Score at each point that was left out, with about as many events as the trained points have each.
 
     Parameters
@@ -167,7 +182,7 @@ def score_left_out(
         samples = (sampler.sample(n, options.seed + i, conditions=conditions) for i in range(options.samples))
         return [observables_of_sample(problem, sample) for sample in samples]
 
-    result = LeftOut()
+    result = Beyond()
     for point, available in points.sizes(held_out[split]).items():
         conditions = points.described(held_out[split], point)
         if pool_sizes.get(point, 0) < 2:
@@ -208,38 +223,28 @@ def _encoded(problem: Problem, at: Sequence[Point]) -> np.ndarray:
 # --- probes ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Probed:
-    """What a generator makes at points that its problem asks for: numbers and figures."""
-
-    rows: list[Row] = field(default_factory=list)
-    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
-
-
-def probe(
-    sampler: RunSampler, real: Sample, seed: int, notices: list[str], weights: np.ndarray | None = None
-) -> Probed:
+def probe(sampler: RunSampler, beyond: Beyond, real: Sample, seed: int, weights: np.ndarray | None = None) -> None:
     """Make `PROBE_EVENTS` events at each of the problem's probes, within the training range and beyond.
 
     Parameters
     ----------
     sampler : RunSampler
+    beyond : Beyond
+        Gets the numbers and figures; where the training data are not found, it is told.
     real : Sample
         Real events, for the figures.
     seed : int
-    notices : list of str
-        Where the training data are not found, this is told here.
     weights : (n,) array, optional
         Of the real events.
     """
-    problem, probed = sampler.problem, Probed()
+    problem = sampler.problem
     if not problem.conditions:
-        return probed
+        return
     try:
         trained = sampler.training_conditions
     except InputError as error:
-        notices.append(f"Not probed beyond the training events' conditions: {error}")
-        return probed
+        beyond.notices.append(f"Not probed beyond the training events' conditions: {error}")
+        return
     at_points = []
     for i, point in enumerate(problem.probes(trained)):
         sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=each(of_points(problem, [point])))
@@ -248,11 +253,10 @@ def probe(
             name: {"mean": float(o.values.mean()), "std": float(o.values.std())} if len(o.values) else None
             for name, o in points.measured(observables).items()
         }
-        probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
+        beyond.probes.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
         at_points.append((point, observables))
     if at_points:
-        probed.figures = problem.probe_figures(trained, real, at_points, weights)
-    return probed
+        beyond.figures = problem.probe_figures(trained, real, at_points, weights)
 
 
 # --- files -------------------------------------------------------------------------------------------

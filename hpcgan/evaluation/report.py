@@ -20,7 +20,7 @@ from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
-from hpcgan.evaluation.conditional import LeftOut, Probed, match, probe, score_left_out, trained_rows
+from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
 from hpcgan.evaluation.events import join, notices_of, observables_of_sample, read
 from hpcgan.metrics import points
@@ -145,7 +145,7 @@ def evaluate_sampler(
         n = min(report.requested, held_out.total)
         real = points.take(held_out.observables, np.arange(n))
         pool = join([trained["val"].observables, trained["test"].observables])
-    weights = held_out.weights(np.arange(n))
+    weights = held_out.weights(slice(n))
     conditions: dict[str, Any] = {}
     if problem.conditions:
         conditions["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
@@ -163,18 +163,18 @@ def evaluate_sampler(
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
     notices += notices_of(held_out.source, use)
-    apart = LeftOut()
+    beyond = Beyond()
     if left_out:
         with clock("left_out", "scoring at the points that were left out of the training"):
-            apart = score_left_out(sampler, whole, split, left_out, real, pool, options)
+            beyond = score_left_out(sampler, whole, split, left_out, real, pool, options)
     real_sample = held_out.sample(slice(n))
     with clock("probes"):
-        probed = probe(sampler, real_sample, options.seed, notices, weights)
+        probe(sampler, beyond, real_sample, options.seed, weights)
     cells: tuple[Sample, ...] = (real_sample, first)
     more_weights = None
     if "cells" in options.distances.classifier:
         other = trained["val" if split != "val" else "test"]
-        more_weights = other.weights(np.arange(min(n, len(other.order))))
+        more_weights = other.weights(slice(n))
         cells = (*cells, other.sample(slice(n)))
     training = None
     if options.distances.distances:
@@ -189,7 +189,7 @@ def evaluate_sampler(
     for loaded in trained.values():
         loaded.source.close()
     samples = sample_distances.Samples(n, real, fakes, pool, training, cells, more_weights)
-    numbers, figures = report.compare(samples, apart, probed)
+    numbers, figures = report.compare(samples, beyond)
     settings = config.dump()
     numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
     with clock("figures"):
@@ -282,9 +282,9 @@ def compare_files(
         [points.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
         of_real.observables,
         cells=cells,
-        more_weights=of_real.weights(np.arange(len(of_real.order))[n : 2 * n]),
+        more_weights=of_real.weights(slice(n, 2 * n)),
     )
-    numbers, figures = report.compare(samples)
+    numbers, figures = report.compare(samples, Beyond())
     of_real.source.close()
     of_fake.source.close()
     sides = {
@@ -362,11 +362,8 @@ class _Evaluation:
                 f"Scored at N={n} instead of {self.requested}: {reason}. Not comparable with scores at another N."
             )
 
-    def compare(
-        self, samples: sample_distances.Samples, apart: LeftOut | None = None, probed: Probed | None = None
-    ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
+    def compare(self, samples: sample_distances.Samples, beyond: Beyond) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
         """The part of a report that runs and files have in common: numbers and figures."""
-        apart, probed = apart or LeftOut(), probed or Probed()
         problem, real, fakes = self.problem, samples.real, samples.fakes
         repetitions, distances = self.options.repetitions, self.options.distances
         _check_points(real, samples.pool)
@@ -378,8 +375,8 @@ class _Evaluation:
             comparison = compare(problem, real, fakes, samples.pool, self.requested, repetitions)
         self._note_band(comparison)
         numbers = to_json(comparison)
-        self.notices.extend(apart.notices)
-        numbers["points"] = [*trained_rows(comparison), *apart.rows]
+        self.notices.extend(beyond.notices)
+        numbers["points"] = [*trained_rows(comparison), *beyond.rows]
         for name, distance in numbers["distances"].items():
             distance["unit"] = real[name].unit
         samples = dataclasses.replace(samples, n=comparison.band.n)
@@ -391,13 +388,13 @@ class _Evaluation:
         with self.clock("figures", "drawing"):
             figures = [_band_figure(comparison)]
             if problem.conditions:
-                everywhere = (join([real, *apart.real]), join([fakes[0], *apart.fake]))
-                left_out = [row["conditions"] for row in apart.rows]
+                everywhere = (join([real, *beyond.real]), join([fakes[0], *beyond.fake]))
+                left_out = [row["conditions"] for row in beyond.rows]
                 figures += [embed(*figure, "points") for figure in problem.points_figures(*everywhere, left_out)]
-            of_problem = [*problem.figures(real_sample, fake_sample, sides), *probed.figures]
+            of_problem = [*problem.figures(real_sample, fake_sample, sides), *beyond.figures]
             figures += [embed(*figure, "physics") for figure in of_problem]
         numbers["measurements"] = problem.measurements(real_sample, fake_sample, sides)
-        numbers["probes"] = probed.rows
+        numbers["probes"] = beyond.probes
         return {"notices": self.notices, **numbers}, figures
 
     def _note_band(self, comparison: Comparison) -> None:
