@@ -14,7 +14,7 @@ from PIL import Image
 from report_figures import COLOURS, sheet
 
 import hpcgan
-from hpcgan.evaluation.trained_generator import load_sampler
+from hpcgan.evaluation.sampling import load_sampler
 from hpcgan.problems.figures import figures_of
 
 EVENTS = 4096

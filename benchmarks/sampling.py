@@ -114,17 +114,16 @@ def time_batches(args: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from hpcgan.evaluation.conditions import each, from_random_events
-    from hpcgan.evaluation.trained_generator import RunSampler, load_generator
+    from hpcgan.evaluation.sampling import load_sampler
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(args.cores)
-    made = load_generator(args.run)
     with args.worker.open("w") as out:
         for size in batch_sizes(args.max_batch):
-            sampler = RunSampler(made, size)
-            asked = (
-                each(from_random_events(sampler.training_conditions(), 1)(0, size)) if made.problem.conditions else None
-            )
+            sampler = load_sampler(args.run, batch_size=size)
+            asked = None
+            if sampler.problem.conditions:
+                asked = each(from_random_events(sampler.training_conditions, 1)(0, size))
             done = 0
 
             def batches(count: int) -> float:

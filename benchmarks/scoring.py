@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgan.evaluation import compare
+from hpcgan.evaluation import events
 from hpcgan.metrics.null_band import null_band
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
@@ -32,7 +32,7 @@ def main() -> None:
     jets_s, score_s = [], []
     for _ in range(args.repeat):
         started = time.process_time()
-        found = compare.join([problem.observables({"hist": images[c]}) for c in compare.chunks(len(images))])
+        found = events.join([problem.observables({"hist": images[c]}) for c in events.chunks(len(images))])
         jets_s.append(time.process_time() - started)
         started = time.process_time()
         problem.score(found, found)

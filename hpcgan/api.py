@@ -193,28 +193,24 @@ def generate(
         raise InputError(f"n={n}: give at least 1")
     quiet_tensorflow()
     from hpcgan.evaluation import conditions as asking
-    from hpcgan.evaluation.trained_generator import load_sampler
+    from hpcgan.evaluation.sampling import load_sampler
 
     sampler = load_sampler(Path(run), checkpoint, batch_size=batch_size)
     if conditions is None:
         return sampler.sample(cast("int", n), seed)
     problem = sampler.problem
-    if isinstance(conditions, Sequence) and all(isinstance(point, Mapping) for point in conditions):
-        points = cast("Sequence[Mapping[str, float]]", conditions)
-        if not points:
-            raise InputError("conditions: give at least one point")
-        asking.check_points(problem, points, "conditions")
-        conditions_of, n = asking.in_turn(points, problem.schema), len(points) if n is None else n
-        values = conditions_of(0, len(points))
+    points = isinstance(conditions, Sequence) and all(isinstance(point, Mapping) for point in conditions)
+    if points and not conditions:
+        raise InputError("conditions: give at least one point")
+    if points:
+        values = asking.of_points(problem, cast("Sequence[Mapping[str, float]]", conditions))
+    elif isinstance(conditions, Mapping):
+        values = asking.of_arrays(problem, conditions)
     else:
-        if isinstance(conditions, Mapping):
-            values = asking.of_arrays(problem, conditions)
-        else:
-            values = asking.of_rows(problem, cast("ArrayLike", conditions))
-        rows = len(next(iter(values.values())))
-        if n is not None and rows not in (1, n):
-            raise InputError(f"conditions: there are {rows}, n is {n}")
-        conditions_of, n = asking.each(values), rows if n is None else n
+        values = asking.of_rows(problem, cast("ArrayLike", conditions))
+    rows = len(next(iter(values.values())))
+    if n is not None and rows not in (1, n) and not points:
+        raise InputError(f"conditions: there are {rows}, n is {n}")
     for text in asking.warnings(problem, sampler.config, values):
         warnings.warn(text, stacklevel=2)
-    return sampler.sample(n, seed, conditions=conditions_of)
+    return sampler.sample(rows if n is None else n, seed, conditions=asking.each(values))

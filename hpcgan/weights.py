@@ -118,8 +118,10 @@ def mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     return np.asarray(np.tensordot(weights, values.astype(np.float64, copy=False), axes=1) / np.sum(weights))
 
 
-def deviation(values: np.ndarray, weights: np.ndarray) -> float:
+def deviation(values: np.ndarray, weights: np.ndarray | None) -> float:
     """Standard deviation of weighted numbers (n,); 0 where negative weights leave no variance."""
+    if weights is None:
+        return float(values.std())
     centre = mean(values, weights)
     return float(np.sqrt(max(float(mean((values - centre) ** 2, weights)), 0.0)))
 

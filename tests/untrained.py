@@ -17,7 +17,7 @@ def make_run(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] 
 
     `batches` (encoded) are what a network that takes constants from the data is calibrated with.
     """
-    from hpcgan.evaluation.trained_generator import scored_network
+    from hpcgan.evaluation.sampling import scored_network
     from hpcgan.methods.base import build_network, method_class
     from hpcgan.problems.base import problem_class
     from hpcgan.runs import checkpoint

@@ -63,13 +63,11 @@ def build_parser(command: str) -> Parser:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse, allowing `key=value` overrides after options, which argparse leaves over.
 
-    Options that are keys of the configuration become overrides, too, behind those that are written as such. What was
-    parsed is in `words`.
+    Options that are keys of the configuration become overrides, too, behind those that are written as such.
     """
     words = _joined(sys.argv[1:] if argv is None else argv)
     parser = build_parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = parser.parse_known_args(words)
-    args.words = words
     if not hasattr(args, "overrides"):
         if rest:
             parser.unknown(rest, args)

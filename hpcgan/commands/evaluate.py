@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
+from hpcgan.system.console import note
 
 if TYPE_CHECKING:
     from hpcgan.evaluation.distances import Options
@@ -72,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
     from hpcgan.evaluation import report
     from hpcgan.evaluation.compare import EvaluationOptions
 
-    def log(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     if (args.real is None) != (args.fake is None):
         missing = "--fake" if args.fake is None else "--real"
         raise InputError(f"{missing} is missing: give --real FILE and --fake FILE together")
@@ -85,9 +82,12 @@ def run(args: argparse.Namespace) -> int:
     if args.run is not None:
         if args.problem is not None:
             raise InputError("--problem goes with --real and --fake; a run knows its problem")
-        for option, is_set in (("select", bool(args.select)), ("ignore-weights", args.ignore_weights)):
-            if is_set:
-                key = "data.select" if option == "select" else "data.weights"
+        options_of_files = (
+            ("select", "data.select", args.select),
+            ("ignore-weights", "data.weights", args.ignore_weights),
+        )
+        for option, key, value in options_of_files:
+            if value:
                 raise InputError(f"--{option} goes with --real and --fake; a run has {key} in its configuration")
         page = report.evaluate_run(
             args.run,
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             split=args.split or "test",
             data=args.data,
             out=args.out,
-            log=log,
+            log=note,
         )
     else:
         for option in ("checkpoint", "split", "data"):
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             problem=args.problem,
             use=events.use_of(args),
             out=args.out,
-            log=log,
+            log=note,
         )
     print(report.summary(page))
     return EXIT_DONE
@@ -117,23 +117,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _distances(args: argparse.Namespace) -> Options:
     """Which distances between samples are asked for."""
-    from hpcgan.evaluation.distances import DEFAULTS, Inputs, Options
+    from hpcgan.evaluation.distances import DEFAULTS, Options
 
-    inputs: dict[str | None, tuple[Inputs, ...]] = {
-        None: (),
-        "features": ("features",),
-        "cells": ("cells",),
-        "both": ("features", "cells"),
-    }
-    for name in ("classifier_units", "classifier_epochs"):
-        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
-        if value is not None and args.classifier is None:
-            raise InputError(f"{option} goes with --classifier")
+    for name in ("units", "epochs"):
+        if getattr(args, f"classifier_{name}") is not None and args.classifier is None:
+            raise InputError(f"--classifier-{name} goes with --classifier")
     if args.classifier is not None and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
         raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(
         distances=args.distances,
-        classifier=inputs[args.classifier],
+        classifier=("features", "cells") if args.classifier == "both" else (args.classifier,) * bool(args.classifier),
         units=args.classifier_units or DEFAULTS.units,
         epochs=args.classifier_epochs or DEFAULTS.epochs,
     )

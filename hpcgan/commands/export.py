@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system import streams
+from hpcgan.system.console import note
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,17 +38,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
     streams.go_on(f"the work goes on, into {args.out}")
     from hpcgan.evaluation.export import SIGNATURE, export
-    from hpcgan.evaluation.trained_generator import load_generator
+    from hpcgan.evaluation.sampling import load_sampler
 
-    generator = load_generator(args.run, args.checkpoint, warn=lambda text: print(text, file=sys.stderr, flush=True))
-    contents = export(generator, args.run, args.out)
+    sampler = load_sampler(args.run, args.checkpoint, warn=note)
+    contents = export(sampler, args.run, args.out)
     if contents["statistics"] == "batch":
-        print(
+        note(
             f"warning: this run generates with the statistics of batches of {contents['batch_size']} "
             "(scoring.statistics=batch), and so does the model: what it gives for a sample depends on the others of "
-            f"the request; send {contents['batch_size']} at a time",
-            file=sys.stderr,
-            flush=True,
+            f"the request; send {contents['batch_size']} at a time"
         )
     print(f"{args.out}: {contents['problem']}, epoch {contents['epoch']}, {contents['weights']}, signature {SIGNATURE}")
     for kind in ("input", "output"):

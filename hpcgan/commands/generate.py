@@ -6,9 +6,7 @@ import argparse
 import contextlib
 import os
 import secrets
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system import streams
+from hpcgan.system.console import note
 
 if TYPE_CHECKING:
     from hpcgan.comm.base import Comm
@@ -64,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Generate and write, here or on several ranks."""
     from hpcgan.launch.world import ranks_of_launcher, starts_ranks
 
-    _check_numbers(args)
+    if args.events is None and args.conditions is None:
+        raise InputError("-n is missing: give the number of events")
     streams.go_on(f"the work goes on, into {args.out}")
     starts = starts_ranks(args.ranks, os.environ)
     if ranks_of_launcher(os.environ) is not None:
@@ -79,23 +79,12 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     from hpcgan.launch.outcome import launch_writing
 
-    _asked(args)
-    return launch_writing(_words_of_ranks(args.words), args.out, args.ranks)
-
-
-def _words_of_ranks(words: Sequence[str]) -> list[str]:
-    """The command line without `--ranks N`: a rank must not start ranks, whatever its launcher tells it."""
-    rest, skip = [], False
-    for word in words:
-        if not skip and not word.startswith("--ranks"):
-            rest.append(word)
-        skip = word == "--ranks"
-    return rest
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    if args.events is None and args.conditions is None:
-        raise InputError("-n is missing: give the number of events")
+    _asked(args, *_read_run(args.run))
+    options = {"events": args.events, "conditions": args.conditions, "batch-size": args.batch_size}
+    command = ["generate", str(args.run), f"--out={args.out}", f"--seed={args.seed}", f"--checkpoint={args.checkpoint}"]
+    command += [f"--condition={point}" for point in args.condition]
+    command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return launch_writing(command + ["--force"] * args.force, args.out, args.ranks)
 
 
 def _as_rank(args: argparse.Namespace) -> int:
@@ -118,28 +107,25 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     """Generate on all ranks of `comm`."""
     from hpcgan.comm.agreement import agreed
 
-    def warn(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     with agreed(comm):
         if comm.is_root:
             check_target(args.out, args.force)
-        config, _ = _read_run(args.run)
-        conditions_of, n, warnings = _asked(args)
+        config, problem = _read_run(args.run)
+        conditions_of, n, warnings = _asked(args, config, problem)
         for warning in warnings if comm.is_root else ():
-            warn(f"warning: {warning}")
+            note(f"warning: {warning}")
 
     from rich.console import Console
     from rich.progress import Progress
 
     import hpcgan
     from hpcgan.evaluation import sample_file
-    from hpcgan.evaluation.trained_generator import load_sampler
+    from hpcgan.evaluation.sampling import load_sampler
     from hpcgan.launch.world import stdout_is_terminal
 
     token = comm.broadcast_json(secrets.token_hex(8))
     comm.watch(config.comm.timeout_s, args.out.absolute().parent / f".{args.out.name}.stalled-{token}")
-    sampler = load_sampler(args.run, args.checkpoint, warn=warn, comm=comm, batch_size=args.batch_size)
+    sampler = load_sampler(args.run, args.checkpoint, warn=note, comm=comm, batch_size=args.batch_size)
     info = sampler.checkpoint
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",
@@ -150,8 +136,8 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         "seed": args.seed,
         **({} if info.score is None else {"validation_score": info.score}),
     }
-    if sampler.problem.conditions:
-        of_data = f"those of random training events of {sampler.config.data.path}"
+    if problem.conditions:
+        of_data = f"those of random training events of {config.data.path}"
         of_file = None if args.conditions is None else f"those of {args.conditions}"
         attributes["conditions"] = of_file or "; ".join(args.condition) or of_data
     started = time.monotonic()
@@ -175,13 +161,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
 
 
 def _read_run(run: Path) -> tuple[Config, Problem]:
-    """Configuration and problem of a run.
-
-    Raises
-    ------
-    InputError
-        Not a run directory.
-    """
+    """Configuration and problem of a run."""
     from hpcgan.problems import run_data
     from hpcgan.problems.base import problem_class
 
@@ -189,32 +169,21 @@ def _read_run(run: Path) -> tuple[Config, Problem]:
     return config, problem_class(config.problem)(config.model)
 
 
-def _asked(args: argparse.Namespace) -> tuple[Conditions | None, int, list[str]]:
-    """What the options say, checked without TensorFlow: conditions, number of events, extrapolations to warn of.
-
-    Raises
-    ------
-    InputError
-        Not a condition of the run's problem, one that is missing, what no event can have, or a file with another number
-        of events than -n.
-    """
+def _asked(args: argparse.Namespace, config: Config, problem: Problem) -> tuple[Conditions | None, int, list[str]]:
+    """What the options say, checked without TensorFlow: conditions, number of events, extrapolations to warn of."""
     if not args.condition and args.conditions is None:
         return None, args.events, []
     from hpcgan.evaluation import conditions
 
-    config, problem = _read_run(args.run)
+    n = args.events
     if args.conditions is None:
-        points = [conditions.parse(text) for text in args.condition]
-        conditions.check_points(problem, points)
-        conditions_of = conditions.in_turn(points, problem.schema)
-        return conditions_of, args.events, conditions.warnings(problem, config, conditions_of(0, len(points)))
-    from hpcgan.evaluation.conditions_file import read_conditions
-
-    values = read_conditions(problem, args.conditions)
-    rows = len(next(iter(values.values())))
-    if args.events is not None and rows not in (1, args.events):
-        raise InputError(f"{args.conditions}: has conditions of {rows} events, -n is {args.events}")
-    n = rows if args.events is None else args.events
+        values = conditions.of_points(problem, [conditions.parse(text) for text in args.condition], "--condition")
+    else:
+        values = conditions.read(problem, args.conditions)
+        rows = len(next(iter(values.values())))
+        n = n or rows
+        if rows not in (1, n):
+            raise InputError(f"{args.conditions}: has conditions of {rows} events, -n is {n}")
     return conditions.each(values), n, conditions.warnings(problem, config, values)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE
 from hpcgan.system import streams
+from hpcgan.system.console import note
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,13 +57,6 @@ def run(args: argparse.Namespace) -> int:
     streams.go_on(f"the report goes into {args.out}")
 
     options = study.OverlayOptions(args.real_pileup, args.events, events.use_of(args), args.checkpoint, args.seed)
-    report = study.overlay(
-        args.pileup,
-        args.signal,
-        args.mu,
-        args.out,
-        options,
-        log=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    report = study.overlay(args.pileup, args.signal, args.mu, args.out, options, log=note)
     print(study.summary(report))
     return EXIT_DONE

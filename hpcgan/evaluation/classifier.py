@@ -14,8 +14,13 @@ from hpcgan import rng
 from hpcgan.config import AdamConfig
 from hpcgan.methods.adam import Adam
 from hpcgan.metrics.classification import Calibration, auc, auc_null_error, jensen_shannon
+from hpcgan.metrics.observable import Estimate
 from hpcgan.networks.layers import Dense, Initializer, Network
 
+#: Of the leaky rectifiers, for negative inputs.
+SLOPE = 0.01
+#: Events an update, at most, and updates an epoch, at least: small samples are cut into smaller batches, of 32 or more.
+BATCH_SIZE, UPDATES = 1000, 32
 #: Shares of each class for training, choice of the epoch and calibration, and the test.
 SPLIT = (0.6, 0.2, 0.2)
 #: Least events of a class: one for training, two each for the other parts.
@@ -33,14 +38,8 @@ class Settings:
     ----------
     hidden : tuple of int
         Units of the fully connected layers below the output.
-    slope : float
-        Of the leaky rectifiers, for negative inputs.
     learning_rate : float
         Of Adam (0.9, 0.999).
-    batch_size : int
-        Events an update, at most.
-    updates : int
-        Updates an epoch, at least: small samples are cut into smaller batches, of 32 events or more.
     epochs : int
         At most.
     patience : int
@@ -50,17 +49,14 @@ class Settings:
     """
 
     hidden: tuple[int, ...] = (2048, 2048, 2048)
-    slope: float = 0.01
     learning_rate: float = 2e-4
-    batch_size: int = 1000
-    updates: int = 32
     epochs: int = 50
     patience: int = 10
     seed: int = 0
 
     def batch(self, n: int) -> int:
         """Events an update for `n` training events."""
-        return min(self.batch_size, max(32, n // self.updates))
+        return min(BATCH_SIZE, max(32, n // UPDATES))
 
 
 class Perceptron(Network):
@@ -71,11 +67,10 @@ class Perceptron(Network):
         init = Initializer(settings.seed)
         widths = [inputs, *settings.hidden, 1]
         self.layers = [Dense(init, f"classifier/{i}", *pair) for i, pair in enumerate(itertools.pairwise(widths))]
-        self._slope = settings.slope
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         for layer in self.layers[:-1]:
-            x = tf.nn.leaky_relu(layer(x), self._slope)
+            x = tf.nn.leaky_relu(layer(x), SLOPE)
         return tf.squeeze(self.layers[-1](x), axis=1)
 
 
@@ -168,29 +163,25 @@ class ClassifierTest:
 
     Attributes
     ----------
-    n_train, n_validation, n_test : int
-        Events of each class.
+    events : dict of str to int
+        Events of each class for `train`, `validation` and `test`.
     epoch, epochs : int
         Epoch that was chosen, and epochs trained.
-    auc, auc_error : float
+    auc : Estimate
         Area under the ROC curve for real as the positive class: 0.5 for indistinguishable samples, 1 for
         ones that are told apart without a mistake.
     auc_null_error : float
         Standard deviation of the AUC around 0.5 of a classifier that knows nothing.
-    jsd, jsd_error : float
+    jsd : Estimate
         Jensen-Shannon divergence in bits, (ln 2 - BCE) / ln 2 of the calibrated classifier: 0 to 1. A lower bound.
     """
 
-    n_train: int
-    n_validation: int
-    n_test: int
+    events: dict[str, int]
     epoch: int
     epochs: int
-    auc: float
-    auc_error: float
+    auc: Estimate
     auc_null_error: float
-    jsd: float
-    jsd_error: float
+    jsd: Estimate
 
 
 def classifier_test(
@@ -225,19 +216,13 @@ def classifier_test(
         classifier(np.concatenate([validation0, validation1])), _labels((validation0, validation1))
     )
     negative, positive = classifier(test0), classifier(test1)
-    area = auc(positive, negative)
-    divergence = jensen_shannon(calibration(positive), calibration(negative))
     return ClassifierTest(
-        n_train=len(train0),
-        n_validation=len(validation0),
-        n_test=len(test0),
+        events={"train": len(train0), "validation": len(validation0), "test": len(test0)},
         epoch=classifier.epoch,
         epochs=classifier.epochs,
-        auc=area.value,
-        auc_error=area.error,
+        auc=auc(positive, negative),
         auc_null_error=auc_null_error(len(test1), len(test0)),
-        jsd=divergence.value,
-        jsd_error=divergence.error,
+        jsd=jensen_shannon(calibration(positive), calibration(negative)),
     )
 
 

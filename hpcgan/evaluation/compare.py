@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hpcgan.data.source import Dependent, Source
 from hpcgan.errors import InputError
-from hpcgan.evaluation.distances import DEFAULTS, Options
+from hpcgan.evaluation.distances import DEFAULTS, Options, spread
+from hpcgan.evaluation.events import n_events
 from hpcgan.metrics import points
 from hpcgan.metrics.distances import Distances, distances
 from hpcgan.metrics.null_band import NullBand, Splitter, null_band
-from hpcgan.metrics.observable import Observable, Score, weighted
+from hpcgan.metrics.observable import Score
 from hpcgan.problems.base import Observables, Problem
 
-CHUNK = 1024  # samples in memory at a time
 REFERENCE_SPLITS = 20
 #: Real-against-real comparisons of a null band.
 NULL_SPLITS = 2000
@@ -148,72 +147,28 @@ def compare(
     )
 
 
-def n_events(observables: Observables) -> int:
-    """Number of events of a set of observables."""
-    return next(iter(observables.values())).n_events
-
-
-def join(parts: Sequence[Observables]) -> Observables:
-    """Observables of several sets of events, one after another."""
-    return {name: Observable.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def choose(n: int, out_of: int, seed: int = 0) -> np.ndarray:
-    """`n` of the indices below `out_of` in random order; the same for the same arguments."""
-    return np.random.default_rng(seed).permutation(out_of)[:n]
-
-
-def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
-    """The range 0 ... n - 1 in pieces of `size`."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
-
-
-def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
-    """Observables of some samples of a source, read piece by piece; with their weights and blocks, if it has such.
-
-    Raises
-    ------
-    InputError
-        Values that are not finite; the message names the file.
-    """
-    try:
-        observables = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
-    except (InputError, ValueError) as error:
-        raise InputError(f"{source.path}: {error}") from None
-    weights = source.weights()
-    if weights is not None:
-        observables = weighted(observables, weights[indices])
-    if isinstance(source, Dependent):
-        blocks = source.blocks(indices)
-        observables = {name: dataclasses.replace(one, blocks=blocks) for name, one in observables.items()}
-    return observables
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and standard deviation of a few numbers; a single one has no deviation."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+def summary(scores: Sequence[Score]) -> dict[str, Any]:
+    """`score` and each of `parts` as mean and standard deviation over generated samples."""
+    return {
+        "score": spread([s.total for s in scores]),
+        "parts": {part: spread([s.parts[part] for s in scores]) for part in scores[0].parts},
+    }
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """All numbers of a comparison as JSON-able types: `score`, `band`, `against_band`, `distances`."""
 
-    def summary(scores: list[Score]) -> dict[str, Any]:
-        return {
-            "n": scores[0].n,
-            **spread([s.total for s in scores]),
-            "parts": {part: spread([s.parts[part] for s in scores]) for part in scores[0].parts},
-            "samples": [dataclasses.asdict(s) for s in scores],
-        }
+    def of_all(scores: list[Score]) -> dict[str, Any]:
+        numbers = summary(scores)
+        samples = [dataclasses.asdict(s) for s in scores]
+        return {"n": scores[0].n, **numbers["score"], "parts": numbers["parts"], "samples": samples}
 
     band = comparison.band
+    shares = [band.share_above(score) for score in comparison.band_scores]
     return {
-        "score": {"requested": comparison.requested, **summary(comparison.scores)},
+        "score": {"requested": comparison.requested, **of_all(comparison.scores)},
         "band": band.to_json(),
-        "against_band": {
-            **summary(comparison.band_scores),
-            "share_above": spread([band.share_above(s) for s in comparison.band_scores])["mean"],
-        },
+        "against_band": {**of_all(comparison.band_scores), "share_above": float(np.mean(shares))},
         "distances": {
             name: {**dataclasses.asdict(distance), "reference": comparison.reference[name]}
             for name, distance in comparison.distances.items()
@@ -225,16 +180,16 @@ def _reference(
     pool: Observables, names: Sequence[str], sizes: int | Mapping[points.Point, int], seed: int
 ) -> dict[str, dict[str, float | None]]:
     splitter = Splitter(pool, sizes)
+    rng = np.random.default_rng([seed, 1])
+    splits = [splitter.split(rng) for _ in range(REFERENCE_SPLITS)]
     reference: dict[str, dict[str, float | None]] = {}
     for observable in names:
-        rng = np.random.default_rng([seed, 1])
-        between_real = []
-        for _ in range(REFERENCE_SPLITS):
-            first, second = splitter.split(rng)
-            between_real.append(distances(pool[observable].take(first), pool[observable].take(second), bootstrap=0))
-        medians: dict[str, float | None] = {}
-        for name in ("ks", "wasserstein", "separation"):
-            values = [getattr(d, name) for d in between_real if getattr(d, name) is not None]
-            medians[name] = float(np.median(values)) if values else None
-        reference[observable] = medians
+        whole = pool[observable]
+        between_real = [distances(whole.take(first), whole.take(second), bootstrap=0) for first, second in splits]
+        values = {
+            "ks": [d.ks.value for d in between_real if d.ks is not None],
+            "wasserstein": [d.wasserstein for d in between_real if d.wasserstein is not None],
+            "separation": [d.separation for d in between_real if d.separation is not None],
+        }
+        reference[observable] = {name: float(np.median(of)) if of else None for name, of in values.items()}
     return reference

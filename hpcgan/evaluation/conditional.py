@@ -15,19 +15,22 @@ import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
-from hpcgan.evaluation.compare import Comparison, EvaluationOptions, join, spread
-from hpcgan.evaluation.conditions import Point, in_turn, training_conditions
-from hpcgan.evaluation.loading import Loaded, is_left_out, observables_of_sample
+from hpcgan.evaluation.compare import Comparison, EvaluationOptions, summary
+from hpcgan.evaluation.conditions import Point, each, of_points
+from hpcgan.evaluation.distances import spread
+from hpcgan.evaluation.events import Loaded, is_left_out, join, observables_of_sample
 from hpcgan.metrics import points
-from hpcgan.metrics.null_band import PointBand, null_band
+from hpcgan.metrics.null_band import Band, null_band
+from hpcgan.metrics.observable import Score
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.figures import figures_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hpcgan.evaluation.trained_generator import RunSampler
+    from hpcgan.evaluation.sampling import RunSampler
 
+Row = dict[str, Any]
 #: Events at each of the points at which a problem has the generator probed.
 PROBE_EVENTS = 256
 
@@ -35,7 +38,7 @@ PROBE_EVENTS = 256
 # --- rows of the table of points ---------------------------------------------------------------------
 
 
-def trained_rows(comparison: Comparison) -> list[dict[str, Any]]:
+def trained_rows(comparison: Comparison) -> list[Row]:
     """One entry for each point of a comparison, at the band's numbers of events; none without conditions.
 
     Returns
@@ -45,10 +48,12 @@ def trained_rows(comparison: Comparison) -> list[dict[str, Any]]:
         over the generated samples), `band` (`median`, `p95`, `p99` of real against real), `share_above` (of real
         against real that score as high as a generated sample) and `nearest` (None here, see `left_out_row`).
     """
-    return [
-        _row(band, [score.details["points"][i] for score in comparison.band_scores], None)
-        for i, band in enumerate(comparison.band.points)
-    ]
+    rows = []
+    for i, band in enumerate(comparison.band.points):
+        at_point = [score.details["points"][i] for score in comparison.band_scores]
+        scores = [Score(point["total"], point["parts"], point["n"]) for point in at_point]
+        rows.append(_row(band.conditions, band, scores))
+    return rows
 
 
 def left_out_row(
@@ -87,30 +92,27 @@ def left_out_row(
     band = null_band(pool, problem.score, sizes, repetitions, seed)
     compared = points.take(real, np.arange(band.n))
 
-    def scores(samples: Sequence[Observables]) -> list[dict[str, Any]]:
+    def scores(samples: Sequence[Observables]) -> list[Score]:
         as_asked = (points.asked_for(points.take(sample, np.arange(band.n)), point) for sample in samples)
-        return [vars(problem.score(compared, sample)) for sample in as_asked]
+        return [problem.score(compared, sample) for sample in as_asked]
 
     conditions, *sides = nearest
     of_nearest = {
-        name: {**spread([score["total"] for score in scores(samples)]), "samples": len(samples)}
+        name: {**spread([score.total for score in scores(samples)]), "samples": len(samples)}
         for name, samples in zip(("real", "generated"), sides, strict=True)
     }
-    of_point = PointBand(point, band.n, band.median, band.p95, band.p99, band.samples)
-    return _row(of_point, scores(fakes), {"conditions": dict(conditions), **of_nearest})
+    return _row(point, band, scores(fakes), {"conditions": dict(conditions), **of_nearest})
 
 
-def _row(band: PointBand, scores: Sequence[dict[str, Any]], nearest: dict[str, Any] | None) -> dict[str, Any]:
-    """The entry of a point, from the `total` and the `parts` of each generated sample's score."""
-    totals = [score["total"] for score in scores]
+def _row(conditions: Point, band: Band, scores: Sequence[Score], nearest: dict[str, Any] | None = None) -> Row:
+    """The entry of a point, from the score of each generated sample."""
     return {
-        "conditions": band.conditions,
+        "conditions": conditions,
         "trained": nearest is None,
         "n": band.n,
-        "score": spread(totals),
-        "parts": {part: spread([score["parts"][part] for score in scores]) for part in scores[0]["parts"]},
-        "band": {"median": band.median, "p95": band.p95, "p99": band.p99},
-        "share_above": spread([band.share_above(total) for total in totals])["mean"],
+        **summary(scores),
+        "band": band.levels,
+        "share_above": float(np.mean([band.share_above(score) for score in scores])),
         "nearest": nearest,
     }
 
@@ -119,12 +121,27 @@ def _row(band: PointBand, scores: Sequence[dict[str, Any]], nearest: dict[str, A
 
 
 @dataclass
-class LeftOut:
-    """Points that a model was not trained on: table rows, the events compared there (first samples), and notices."""
+class Beyond:
+    """What a generator makes of points that it was not trained on.
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    Attributes
+    ----------
+    rows : list of dict
+        Of the table of points, where real events are held against.
+    real, fake : list of Observables
+        The events that are compared there, of the first generated sample.
+    probes : list of dict
+        Numbers at the points that the problem asks for besides.
+    figures : list of (str, str, Figure)
+        Of these.
+    notices : list of str
+    """
+
+    rows: list[Row] = field(default_factory=list)
     real: list[Observables] = field(default_factory=list)
     fake: list[Observables] = field(default_factory=list)
+    probes: list[Row] = field(default_factory=list)
+    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
@@ -136,7 +153,7 @@ def score_left_out(
     trained: Observables,
     trained_pool: Observables,
     options: EvaluationOptions,
-) -> LeftOut:
+) -> Beyond:
     """Score at each point that was left out, with about as many events as the trained points have each.
 
     Parameters
@@ -153,20 +170,20 @@ def score_left_out(
     options : EvaluationOptions
     """
     problem = sampler.problem
-    held_out = {}
-    for name, loaded in splits.items():
-        fits = is_left_out(loaded.observables, left_out)
-        held_out[name] = points.take(loaded.observables, np.flatnonzero(fits))
+    held_out = {
+        name: points.take(loaded.observables, np.flatnonzero(is_left_out(loaded.observables, left_out)))
+        for name, loaded in splits.items()
+    }
     pool = join([held_out["val"], held_out["test"]])
     sizes, pool_sizes, trained_pool_sizes = (points.sizes(events) for events in (trained, pool, trained_pool))
     candidates = [points.described(trained, point) for point in sizes if point in trained_pool_sizes]
 
     def generated(at: Mapping[str, float], n: int) -> list[Observables]:
-        conditions = in_turn([at], problem.schema)
+        conditions = each(of_points(problem, [at]))
         samples = (sampler.sample(n, options.seed + i, conditions=conditions) for i in range(options.samples))
         return [observables_of_sample(problem, sample) for sample in samples]
 
-    result = LeftOut()
+    result = Beyond()
     for point, available in points.sizes(held_out[split]).items():
         conditions = points.described(held_out[split], point)
         if pool_sizes.get(point, 0) < 2:
@@ -193,66 +210,54 @@ def score_left_out(
 def nearest_point(problem: Problem, point: Point, candidates: Sequence[Point]) -> Point:
     """The candidate nearest to a point in the conditions as the networks see them."""
     ordered = sorted(candidates, key=lambda candidate: tuple(candidate[name] for name in problem.conditions))
-    encoded = [_encoded(problem, [p]) for p in ordered]
-    distances = np.sqrt(np.sum((np.concatenate(encoded) - _encoded(problem, [point])) ** 2, axis=1))
+    distances = np.sqrt(np.sum((_encoded(problem, ordered) - _encoded(problem, [point])) ** 2, axis=1))
     # Masses that are equally far off in GeV need not be to the last bit of what the networks see.
     return ordered[int(np.flatnonzero(distances <= distances.min() * (1 + 1e-5))[0])]
 
 
 def _encoded(problem: Problem, at: Sequence[Point]) -> np.ndarray:
     """(k, c) float64."""
-    encoded = problem.encode_conditions(in_turn(at, problem.schema)(0, len(at)))
+    encoded = problem.encode_conditions(of_points(problem, at))
     return np.concatenate([encoded[name].reshape(len(at), -1) for name in problem.conditions], axis=1, dtype=float)
 
 
 # --- probes ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Probed:
-    """What a generator makes at points that its problem asks for: numbers and figures."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    figures: list[tuple[str, str, Figure]] = field(default_factory=list)
-
-
-def probe(
-    sampler: RunSampler, real: Sample, seed: int, notices: list[str], weights: np.ndarray | None = None
-) -> Probed:
+def probe(sampler: RunSampler, beyond: Beyond, real: Sample, seed: int, weights: np.ndarray | None = None) -> None:
     """Make `PROBE_EVENTS` events at each of the problem's probes, within the training range and beyond.
 
     Parameters
     ----------
     sampler : RunSampler
+    beyond : Beyond
+        Gets the numbers and figures; where the training data are not found, it is told.
     real : Sample
         Real events, for the figures.
     seed : int
-    notices : list of str
-        Where the training data are not found, this is told here.
     weights : (n,) array, optional
         Of the real events.
     """
-    problem, probed = sampler.problem, Probed()
+    problem = sampler.problem
     if not problem.conditions:
-        return probed
+        return
     try:
-        trained = training_conditions(problem, sampler.config)
+        trained = sampler.training_conditions
     except InputError as error:
-        notices.append(f"Not probed beyond the training events' conditions: {error}")
-        return probed
+        beyond.notices.append(f"Not probed beyond the training events' conditions: {error}")
+        return
     at_points = []
     for i, point in enumerate(figures_of(problem).probes(trained)):
-        sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=in_turn([point], problem.schema))
+        sample = sampler.sample(PROBE_EVENTS, seed + i, conditions=each(of_points(problem, [point])))
         observables = observables_of_sample(problem, sample)
-        values = {name: observable.values for name, observable in points.measured(observables).items()}
         spreads = {
-            name: {"mean": float(x.mean()), "std": float(x.std())} if len(x) else None for name, x in values.items()
+            name: {"mean": float(o.values.mean()), "std": float(o.values.std())} if len(o.values) else None
+            for name, o in points.measured(observables).items()
         }
-        probed.rows.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
+        beyond.probes.append({"conditions": dict(point), "n": PROBE_EVENTS, "observables": spreads})
         at_points.append((point, observables))
     if at_points:
-        probed.figures = figures_of(problem).probed(trained, real, at_points, weights)
-    return probed
+        beyond.figures = figures_of(problem).probed(trained, real, at_points, weights)
 
 
 # --- files -------------------------------------------------------------------------------------------

@@ -1,20 +1,28 @@
-"""What a generator is asked for: the conditions of each event, as a function of its number. NumPy only."""
+"""What a generator is asked for: the conditions of each event, from points, arrays or a file. NumPy and h5py only."""
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcgan import rng
 from hpcgan.config import Config
-from hpcgan.data.schema import Sample, Schema, take
+from hpcgan.data import claims
+from hpcgan.data.layouts.base import ROOT
+from hpcgan.data.meaning import Meaning
+from hpcgan.data.schema import Sample, concatenate, take
+from hpcgan.data.storage import names, open_file, readable, refuse_foreign
 from hpcgan.errors import InputError
 from hpcgan.problems.base import Problem
 from hpcgan.problems.events import open_split
+from hpcgan.problems.layouts import layouts
 from hpcgan.suggest import choose
 from hpcgan.weights import resample
 
@@ -29,13 +37,6 @@ def each(values: Sample) -> Conditions:
     return lambda first, n: take(values, np.arange(first, first + n) % rows)
 
 
-def in_turn(points: Sequence[Point], schema: Schema) -> Conditions:
-    """The points take turns: equal shares, whatever the number of events."""
-    names = [name for name, spec in schema.items() if spec.role == "condition"]
-    rows = {name: np.array([point[name] for point in points], np.float64) for name in names}
-    return each({name: _shaped(values, schema, name) for name, values in rows.items()})
-
-
 def from_random_events(available: Sample, seed: int) -> Conditions:
     """Event i has the conditions of a random one of the available events."""
     rows = len(next(iter(available.values())))
@@ -45,12 +46,6 @@ def from_random_events(available: Sample, seed: int) -> Conditions:
         return take(available, np.minimum((uniforms * rows).astype(np.int64), rows - 1))
 
     return draw
-
-
-def _shaped(values: np.ndarray, schema: Schema, name: str) -> np.ndarray:
-    """One number an event as the schema has it."""
-    shape = schema[name].shape
-    return np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (len(values), *shape)).astype(schema[name].dtype)
 
 
 def parse(text: str) -> dict[str, float]:
@@ -76,34 +71,32 @@ def parse(text: str) -> dict[str, float]:
     return point
 
 
-def check_points(problem: Problem, points: Sequence[Point], where: str = "--condition") -> None:
-    """Refuse points with other conditions than the problem's, and what no event can have.
+def of_points(problem: Problem, points: Sequence[Point], where: str = "conditions") -> Sample:
+    """A row for each point, checked: as `each` of them the points take turns.
 
     Raises
     ------
     InputError
-        Begins with `where` and the point.
+        As `of_arrays`; begins with `where` and the point.
     """
+    rows = []
     for point in points:
         for name, value in point.items():
             _numbers(value, where, name, "float64")
         place = f"{where} {','.join(f'{name}={value:g}' for name, value in point.items())}"
-        _check_names(problem, list(point), place)
-        try:
-            problem.check_conditions(in_turn([point], problem.schema)(0, 1))
-        except InputError as error:
-            raise InputError(f"{place}: {error}") from None
+        rows.append(of_arrays(problem, point, place))
+    return concatenate(rows)
 
 
-def _check_names(problem: Problem, names: Sequence[str], where: str) -> None:
+def _check_names(problem: Problem, asked: Sequence[str], where: str) -> None:
     choices = ", ".join(problem.conditions)
     if not choices:
         raise InputError(f"{where}: the generator of problem '{problem.name}' takes no conditions")
-    for name in names:
+    for name in asked:
         if name not in problem.conditions:
             hint = choose(name, problem.conditions, "conditions")
             raise InputError(f"{where}: '{name}' is not a condition of problem '{problem.name}'{hint}")
-    missing = [name for name in problem.conditions if name not in names]
+    missing = [name for name in problem.conditions if name not in asked]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} is missing; a generated event has all of {choices}")
 
@@ -131,7 +124,7 @@ def of_arrays(problem: Problem, values: Mapping[str, ArrayLike], where: str = "c
         spec = problem.schema[name]
         array = _numbers(values[name], where, name, spec.dtype)
         if array.ndim == 0:
-            array = _shaped(array.reshape(1), problem.schema, name)
+            array = np.broadcast_to(array, (1, *spec.shape))
         elif math.prod(spec.shape) == 1 and array.size == len(array):
             array = array.reshape(-1, *spec.shape)
         if array.shape[1:] != spec.shape or not len(array):
@@ -240,3 +233,119 @@ def warnings(problem: Problem, config: Config, conditions: Sample) -> list[str]:
                 f"{name}={value}{unit} is outside the training data's {low:g} to {high:g}{unit}: an extrapolation"
             )
     return texts
+
+
+# --- files: one row an event, as HDF5, CSV or NumPy array ---------------------------------------------
+
+
+def read(problem: Problem, path: Path) -> Sample:
+    """The conditions of each event that is asked for, checked.
+
+    Parameters
+    ----------
+    problem : Problem
+    path : Path
+        `.h5`: a data set (n, ...) for each condition of the problem, under its name; a data file of the problem is one
+        with the conditions of its own events. Energies that are said to be in another unit are converted.
+        `.csv`: a line with the names of the conditions, then one an event.
+        `.npy`: an array as of `of_rows`. All in physical units. What is read stays in
+        memory, 4 bytes a number.
+
+    Raises
+    ------
+    InputError
+        No such file, another ending, not of this form, or what `of_arrays` refuses. Begins with the file.
+    """
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise InputError(f"{path}: conditions are read from files that end in {', '.join(_READERS)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return reader(problem, path)
+
+
+def _hdf5(problem: Problem, path: Path) -> Sample:
+    values: Sample = {}
+    with open_file(path) as file:
+        for name in problem.conditions:
+            with readable(path, name):
+                group = _group_with(path, file, name)
+                if group is None:
+                    raise InputError(f"{path}: has no data set '{name}' (it holds: {names(file)})")
+                refuse_foreign(path, group, name, name)
+                if not isinstance(group[name], h5py.Dataset):
+                    raise InputError(f"{path}: '{name}' is no data set")
+                unit = problem.schema[name].unit
+                conversion = _conversion(path, group, name, Meaning(unit or None), problem.conditions)
+                values[name] = np.asarray(conversion(group[name][()]))
+            claims.announce(path, name, conversion, unit)
+    return of_arrays(problem, values, str(path))
+
+
+def _conversion(
+    path: Path, group: h5py.Group, name: str, meaning: Meaning, conditions: tuple[str, ...]
+) -> claims.Conversion:
+    """To the needed unit; what is said of the whole group is heeded where it holds conditions and nothing else."""
+    if set(group.keys()) <= set(conditions):
+        return claims.conversions(path, {name: (group[name], meaning)})[name]
+    return claims.conversion_of_column(path, group[name], meaning)
+
+
+def _group_with(path: Path, file: h5py.File, name: str) -> h5py.Group | None:
+    for group in dict.fromkeys([ROOT, *(layout.group for layout in layouts())]):
+        if group == ROOT:
+            candidate = file[group]
+        elif group in list(file.keys()):
+            refuse_foreign(path, file, group, group)
+            candidate = file[group]
+        else:
+            continue
+        if isinstance(candidate, h5py.Group) and name in list(candidate.keys()):
+            return candidate
+    return None
+
+
+def _csv(problem: Problem, path: Path) -> Sample:
+    header: list[str] = []
+    rows: list[list[float]] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, skipinitialspace=True)
+            for cells in lines:
+                if not cells:
+                    continue
+                if not header:
+                    header = [cell.strip() for cell in cells]
+                    continue
+                where = f"{path}, line {lines.line_num}"
+                if len(cells) != len(header):
+                    raise InputError(f"{where}: {len(cells)} values under {len(header)} names")
+                rows.append([_number(cell, where) for cell in cells])
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}: the first line names a condition twice: {', '.join(header)}")
+    if not rows:
+        raise InputError(f"{path}: needed are a line with the names of the conditions and one with values an event")
+    return of_arrays(problem, dict(zip(header, np.array(rows).T, strict=True)), str(path))
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{where}: '{text}' is not a number") from None
+
+
+def _npy(problem: Problem, path: Path) -> Sample:
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header goes through Python's tokenizer and parser, with all their errors
+        reason = str(error).strip().splitlines()
+        raise InputError(f"{path}: not a readable NumPy array ({reason[0] if reason else 'no reason given'})") from None
+    if not isinstance(rows, np.ndarray):
+        raise InputError(f"{path}: holds several arrays (.npz); save one as .npy")
+    return of_rows(problem, rows, str(path))
+
+
+_READERS: dict[str, Callable[[Problem, Path], Sample]] = {".h5": _hdf5, ".csv": _csv, ".npy": _npy}

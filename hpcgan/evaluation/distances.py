@@ -190,16 +190,17 @@ def _numbers(
     errors = {"fpd": fpd(real, fakes[0], seed=seed).error, "kpd": kpd(real, fakes[0], seed=seed).error}
     return {
         name: {
-            **_spread([row[name] for row in generated]),
+            **spread([row[name] for row in generated]),
             "values": [row[name] for row in generated],
             "error": errors.get(name),
-            "null": _spread([row[name] for row in null]),
+            "null": spread([row[name] for row in null]),
         }
         for name in NAMES
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation of a few numbers; a single one has no deviation."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
@@ -242,13 +243,12 @@ def summary(measured: dict[str, Any] | None) -> list[str]:
     copies = measured["memorisation"]
     if copies is not None:
         lines.append(
-            f"memorisation: z = {copies['z']:.2f} (copies: far below 0), {copies['close']:.1%} of generated events "
-            f"close to a training event, {copies['close_expected']:.1%} expected (p = {copies['close_p']:.2g})"
+            f"memorisation: z = {copies['z']:.2f} (copies: far below 0), {copies['close']['share']:.1%} of generated "
+            f"events close to a training event, {copies['close']['expected']:.1%} expected "
+            f"(p = {copies['close']['p']:.2g})"
         )
     for inputs, test in measured["classifier"].items():
-        against = "" if test["null"] is None else f"; real against real {test['null']['auc']:.3f}"
-        lines.append(
-            f"classifier on {inputs}: AUC {test['auc']:.3f} +- {test['auc_error']:.3f}{against}; "
-            f"JSD {test['jsd']:.3f} +- {test['jsd_error']:.3f} bit"
-        )
+        against = "" if test["null"] is None else f"; real against real {test['null']['auc']['value']:.3f}"
+        area, divergence = (f"{test[name]['value']:.3f} +- {test[name]['error']:.3f}" for name in ("auc", "jsd"))
+        lines.append(f"classifier on {inputs}: AUC {area}{against}; JSD {divergence} bit")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -17,8 +18,8 @@ import hpcgan
 from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation.conditions import each, from_random_events, training_conditions
-from hpcgan.evaluation.trained_generator import RunSampler, TrainedGenerator, scored_network
+from hpcgan.evaluation.conditions import each, from_random_events
+from hpcgan.evaluation.sampling import RunSampler, scored_network, uses_batch_statistics
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 from hpcgan.networks.capabilities import matching_of, unmatched
 
@@ -27,34 +28,23 @@ NOISE, SYMMETRIES = "noise", "symmetries"
 DESCRIPTION = Path("assets.extra", "hpcgan.json")
 """What the model is and takes; the folder is the one that the format leaves to the users of a model."""
 
-_CHECKED = 16
-"""Samples by which a model is compared with the run it was made of, where the run's batch does not matter."""
-
 
 class Serving(tf.Module):
     """A generator between physical units: noise and conditions in, decoded samples out, in batches of any size.
 
     Parameters
     ----------
-    generator : TrainedGenerator
-
-    Attributes
-    ----------
     sampler : RunSampler
         What it has to agree with.
     """
 
-    def __init__(self, generator: TrainedGenerator) -> None:
+    def __init__(self, sampler: RunSampler) -> None:
         super().__init__("serving")
-        self.network = generator.network
-        self._problem, self._symmetries = generator.problem, generator.symmetries
-        self._training = generator.config.scoring.statistics == "batch"
-        self._dtype = generator.config.training.dtype
-        depends = (
-            generator.uses_batch_statistics or matching_of(generator.network) is not None
-        )  # on the size of a batch
-        self.sampler = RunSampler(generator, generator.config.training.batch_size if depends else _CHECKED)
-        self._table = self.sampler.table
+        self.network = sampler.network
+        self._problem, self._symmetries = sampler.problem, sampler.symmetries
+        self._training = sampler.config.scoring.statistics == "batch"
+        self._dtype = sampler.config.training.dtype
+        self._table = sampler.sampler.table
 
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
@@ -119,9 +109,9 @@ class Serving(tf.Module):
         return changed
 
 
-def describe(generator: TrainedGenerator, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
+def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
     """What a model says of itself: where it comes from, its inputs and outputs with shapes and units."""
-    config, problem = generator.config, generator.problem
+    config, problem, checkpoint = sampler.config, sampler.problem, sampler.checkpoint
     inputs, outputs = (
         {name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for name, spec in specs.items()}
         for specs in (serving.inputs, function.structured_outputs)
@@ -129,26 +119,25 @@ def describe(generator: TrainedGenerator, run: Path, serving: Serving, function:
     inputs[NOISE]["distribution"] = "standard normal"
     if SYMMETRIES in inputs:
         inputs[SYMMETRIES]["distribution"] = "uniform in [0, 1)"
-        inputs[SYMMETRIES]["operations"] = list(generator.symmetries)
-    try:
-        trained = training_conditions(problem, config) if problem.conditions else {}
-    except InputError:  # the data have gone; the model does not need them
-        trained = {}
+        inputs[SYMMETRIES]["operations"] = list(sampler.symmetries)
+    trained: Sample = {}
+    with contextlib.suppress(InputError):  # the data have gone; the model does not need them
+        trained = sampler.training_conditions if problem.conditions else {}
     for name in problem.conditions:
         inputs[name]["unit"] = problem.schema[name].unit
         if name in trained:
             inputs[name]["trained_range"] = [float(trained[name].min()), float(trained[name].max())]
     for name, tensor in outputs.items():
         tensor["unit"] = problem.schema[name].unit
-    statistics = "batch" if generator.uses_batch_statistics else "moving"
+    statistics = "batch" if uses_batch_statistics(config, sampler.network) else "moving"
     return {
         "format": 1,
         "written_by": f"hpcgan {hpcgan.__version__}",
         "problem": problem.name,
         "run": str(run),
-        "step": generator.checkpoint.step,
-        "epoch": generator.checkpoint.epoch,
-        "validation_score": generator.checkpoint.score,
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "validation_score": checkpoint.score,
         "weights": scored_network(config),
         "statistics": statistics,
         **({"batch_size": config.training.batch_size} if statistics == "batch" else {}),
@@ -171,12 +160,12 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: exists already; give --out a folder that does not")
 
 
-def export(generator: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]:
+def export(sampler: RunSampler, run: Path, path: Path) -> dict[str, Any]:
     """Write a SavedModel, which appears under its name when it is complete and gives what the run gives.
 
     Parameters
     ----------
-    generator : TrainedGenerator
+    sampler : RunSampler
     run : Path
         Run directory, for the description.
     path : Path
@@ -196,9 +185,9 @@ def export(generator: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]
         The problem cannot be exported.
     """
     check_target(path)
-    serving = Serving(generator)
+    serving = Serving(sampler)
     function = serving.concrete()
-    details = describe(generator, run, serving, function)
+    details = describe(sampler, run, serving, function)
     absolute = path.absolute()
     temporary = absolute.parent / f".{absolute.name}.{secrets.token_hex(4)}.part"
     try:
@@ -207,7 +196,7 @@ def export(generator: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]
         description = temporary / DESCRIPTION
         description.parent.mkdir()
         description.write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
-        _compare(generator, serving, temporary)
+        _compare(sampler, temporary)
         check_target(path)
         os.rename(temporary, absolute)
     except OSError as error:
@@ -219,41 +208,38 @@ def export(generator: TrainedGenerator, run: Path, path: Path) -> dict[str, Any]
     return details
 
 
-def request(generator: TrainedGenerator, n: int, seed: int, conditions: Sample | None = None) -> dict[str, np.ndarray]:
+def request(sampler: RunSampler, n: int, seed: int, conditions: Sample | None = None) -> dict[str, np.ndarray]:
     """What a model is sent to give the first n samples of `hpcgan.generate(run, n, seed=seed)`.
 
     Parameters
     ----------
-    generator : TrainedGenerator
+    sampler : RunSampler
     n, seed : int
     conditions : Sample, optional
         (n, ...) in physical units, for a conditional model.
     """
-    problem = generator.problem
+    problem = sampler.problem
     noise = rng.normal(seed, "sample", 0, 0, n, problem.noise_dim)
-    sent = {NOISE: noise.astype(generator.config.training.dtype), **(conditions or {})}
-    if generator.symmetries:
+    sent = {NOISE: noise.astype(sampler.config.training.dtype), **(conditions or {})}
+    if sampler.symmetries:
         sent[SYMMETRIES] = rng.uniform(seed, "sample/symmetries", 0, 0, n, len(problem.symmetries))
     return sent
 
 
-def _compare(generator: TrainedGenerator, serving: Serving, path: Path) -> None:
+def _compare(sampler: RunSampler, path: Path) -> None:
     """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
-    n, conditions = serving.sampler.batch_size, None
-    if generator.problem.conditions:
+    problem, n, conditions = sampler.problem, sampler.batch_size, None
+    if problem.conditions:
         try:
-            conditions = from_random_events(training_conditions(generator.problem, generator.config), 1)(0, n)
+            conditions = from_random_events(sampler.training_conditions, 1)(0, n)
         except InputError:
-            shapes = {name: generator.problem.schema[name] for name in generator.problem.conditions}
+            shapes = {name: problem.schema[name] for name in problem.conditions}
             conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
-    conditions_of = None if conditions is None else each(conditions)
-    expected = serving.sampler.sample(n, 1, conditions=conditions_of)
+    expected = sampler.sample(n, 1, conditions=None if conditions is None else each(conditions))
     function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
-    sent = request(generator, n, 1, conditions)
-    answer = function(**{name: tf.constant(value) for name, value in sent.items()})
+    answer = function(**{name: tf.constant(value) for name, value in request(sampler, n, 1, conditions).items()})
     for name, values in answer.items():
         exact = expected[name]
         # A pixel at a threshold may fall on either side of it.
         if not np.allclose(values.numpy(), exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max())):
-            problem = generator.problem.name
-            raise HpcganError(f"problem '{problem}' cannot be exported: the model gives another '{name}'")
+            raise HpcganError(f"problem '{problem.name}' cannot be exported: the model gives another '{name}'")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pydantic
 
-from hpcgan.config import Config, settings_of
+from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
-from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, join, to_json
-from hpcgan.evaluation.conditional import LeftOut, Probed, match, probe, score_left_out, trained_rows
+from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
+from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
-from hpcgan.evaluation.loading import notices_of, observables_of_sample, read, training_events
+from hpcgan.evaluation.events import join, notices_of, observables_of_sample, read
 from hpcgan.metrics import points
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems import run_data
@@ -39,7 +39,7 @@ from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
 
 if TYPE_CHECKING:
-    from hpcgan.evaluation.trained_generator import CheckpointInfo, RunSampler
+    from hpcgan.evaluation.sampling import CheckpointInfo, RunSampler
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
@@ -105,32 +105,20 @@ def evaluate_run(
     else:
         config, notice = run_data.with_other_data(directory.load_config(), directory, data)
         notices += [] if notice is None else [notice]
-    _check_real(config, split)
-    quiet_tensorflow()
-    from hpcgan.evaluation.trained_generator import load_sampler
-
-    sampler = load_sampler(run, checkpoint, warn=log)
-    sampler.config = config
-    if options.events is None:
-        options = dataclasses.replace(options, events=config.scoring.events)
-    stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
-    history = History(records.read(directory.metrics_file, Epoch), records.read_lines(directory.provenance_file))
-    return evaluate_sampler(sampler, history, options, page=out / f"{stem}.html", split=split, notices=notices, log=log)
-
-
-def _check_real(config: Config, split: str) -> None:
-    """Refuse data that are not those of the run, of the splits that are read.
-
-    Raises
-    ------
-    InputError
-        Naming the file, and what differs.
-    """
     try:
         for name in sorted({split, "val", "test"}):
             config.data.require(name)
     except InputError as error:
         raise InputError(f"{error}; --data DIR says where they are, or takes others on purpose") from None
+    quiet_tensorflow()
+    from hpcgan.evaluation.sampling import load_sampler
+
+    sampler = dataclasses.replace(load_sampler(run, checkpoint, warn=log), config=config)
+    if options.events is None:
+        options = dataclasses.replace(options, events=config.scoring.events)
+    stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
+    history = History(records.read(directory.metrics_file, Epoch), records.read_lines(directory.provenance_file))
+    return evaluate_sampler(sampler, history, options, page=out / f"{stem}.html", split=split, notices=notices, log=log)
 
 
 def evaluate_sampler(
@@ -151,22 +139,23 @@ def evaluate_sampler(
     with clock("real_events", f"reading real events of {folder}"):
         limit = POOL_FACTOR * report.requested
         whole = {name: read(problem, folder, name, limit, use) for name in sorted({split, "val", "test"})}
-        trained = {name: loaded.without(left_out) for name, loaded in whole.items()} if left_out else whole
+        trained = {name: loaded.without(left_out) for name, loaded in whole.items()}
         held_out = trained[split]
         if held_out.total < 2:
             raise InputError(f"{held_out.source.path}: {held_out.total} events are left of data.leave_out, too few")
         n = min(report.requested, held_out.total)
         real = points.take(held_out.observables, np.arange(n))
         pool = join([trained["val"].observables, trained["test"].observables])
-    weights = held_out.weights(np.arange(n))
+    weights = held_out.weights(slice(n))
     conditions: dict[str, Any] = {}
     if problem.conditions:
         conditions["conditions"] = each(take(held_out.source.conditions(), held_out.order[:n]))
+    seeds = list(range(options.seed, options.seed + options.samples))
     fakes: list[Observables] = []
     first: Sample = {}
-    for i in range(options.samples):
-        with clock("generated_events", f"generating sample {i + 1} of {options.samples}, {n} events"):
-            sample = sampler.sample(n, options.seed + i, **conditions)
+    for seed in seeds:
+        with clock("generated_events", f"generating sample {len(fakes) + 1} of {options.samples}, {n} events"):
+            sample = sampler.sample(n, seed, **conditions)
             observables = observables_of_sample(problem, sample)
             # An event that is asked for by the conditions of a real one has its weight.
             fakes.append(weighted(observables, weights) if problem.conditions else observables)
@@ -175,27 +164,33 @@ def evaluate_sampler(
     if split != "test":
         notices.append(f"Scored on the {split} split, which training or selection has seen: not a held-out score.")
     notices += notices_of(held_out.source, use)
-    apart = LeftOut()
+    beyond = Beyond()
     if left_out:
         with clock("left_out", "scoring at the points that were left out of the training"):
-            apart = score_left_out(sampler, whole, split, left_out, real, pool, options)
-    real_sample = held_out.source.read(held_out.order[:n])
+            beyond = score_left_out(sampler, whole, split, left_out, real, pool, options)
+    real_sample = held_out.sample(slice(n))
     with clock("probes"):
-        probed = probe(sampler, real_sample, options.seed, notices, weights)
+        probe(sampler, beyond, real_sample, options.seed, weights)
     cells: tuple[Sample, ...] = (real_sample, first)
     more_weights = None
     if "cells" in options.distances.classifier:
         other = trained["val" if split != "val" else "test"]
-        more_weights = other.weights(np.arange(min(n, len(other.order))))
-        cells = (*cells, other.source.read(other.order[:n]))
+        more_weights = other.weights(slice(n))
+        cells = (*cells, other.sample(slice(n)))
     training = None
     if options.distances.distances:
         with clock("training_events", f"reading training events of {folder}"):
-            training = training_events(problem, config.data, trained.get("train"), limit, use, left_out, notices)
+            try:
+                if "train" not in trained:
+                    config.data.require("train")
+                    trained["train"] = read(problem, folder, "train", limit, use).without(left_out)
+                training = trained["train"].observables
+            except InputError as error:
+                notices.append(f"Not checked for memorised training events: {error}")
     for loaded in trained.values():
         loaded.source.close()
     samples = sample_distances.Samples(n, real, fakes, pool, training, cells, more_weights)
-    numbers, figures = report.compare(samples, apart, probed)
+    numbers, figures = report.compare(samples, beyond)
     settings = config.dump()
     numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
     with clock("figures"):
@@ -205,10 +200,7 @@ def evaluate_sampler(
         figures += training_figures(history.epochs, sampler.checkpoint.epoch, numbers["band"], loss)
     sides = {
         "real": {"label": f"{split} events of {folder}", "path": str(folder), "split": split, "events": held_out.total},
-        "fake": {
-            "label": f"{options.samples} x {n} generated events",
-            "seeds": list(range(options.seed, options.seed + options.samples)),
-        },
+        "fake": {"label": f"{options.samples} x {n} generated events", "seeds": seeds},
     }
     return report.write(page, {"title": settings["name"], "problem": settings["problem"], **sides, **numbers}, figures)
 
@@ -255,7 +247,10 @@ def compare_files(
     out = out or fake.with_name(f"{fake.stem}-report")
     check_folder(out)
     problem = problem or problem_of(real)
-    subject = _problem(problem, real)
+    try:
+        subject = problem_class(problem).of_file(real)
+    except pydantic.ValidationError as error:
+        raise InputError(f"problem '{problem}' needs a model configuration ({error.errors()[0]['msg']})") from None
     report = _Evaluation(subject, options, [], Clock(log))
     with report.clock("real_events", f"reading {real}"):
         of_real = read(subject, real, "test", POOL_FACTOR * report.requested, use)
@@ -279,21 +274,18 @@ def compare_files(
     report.notices.extend([*left_out, *notices_of(of_real.source, use), *notices_of(of_fake.source, use)])
     if real.samefile(fake):
         report.notices.append("Real and generated events are the same file.")
-    cells: tuple[Sample, ...] = (
-        of_real.source.read(of_real.order[on_real]),
-        of_fake.source.read(of_fake.order[on_fakes[0]]),
-    )
+    cells: tuple[Sample, ...] = (of_real.sample(on_real), of_fake.sample(on_fakes[0]))
     if "cells" in options.distances.classifier:
-        cells = (*cells, of_real.source.read(of_real.order[n : 2 * n]))
+        cells = (*cells, of_real.sample(slice(n, 2 * n)))
     samples = sample_distances.Samples(
         n,
         points.take(of_real.observables, on_real),
         [points.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
         of_real.observables,
         cells=cells,
-        more_weights=of_real.weights(np.arange(len(of_real.order))[n : 2 * n]),
+        more_weights=of_real.weights(slice(n, 2 * n)),
     )
-    numbers, figures = report.compare(samples)
+    numbers, figures = report.compare(samples, Beyond())
     of_real.source.close()
     of_fake.source.close()
     sides = {
@@ -371,11 +363,8 @@ class _Evaluation:
                 f"Scored at N={n} instead of {self.requested}: {reason}. Not comparable with scores at another N."
             )
 
-    def compare(
-        self, samples: sample_distances.Samples, apart: LeftOut | None = None, probed: Probed | None = None
-    ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
+    def compare(self, samples: sample_distances.Samples, beyond: Beyond) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
         """The part of a report that runs and files have in common: numbers and figures."""
-        apart, probed = apart or LeftOut(), probed or Probed()
         problem, real, fakes = self.problem, samples.real, samples.fakes
         repetitions, distances = self.options.repetitions, self.options.distances
         _check_points(real, samples.pool)
@@ -387,8 +376,8 @@ class _Evaluation:
             comparison = compare(problem, real, fakes, samples.pool, self.requested, repetitions)
         self._note_band(comparison)
         numbers = to_json(comparison)
-        self.notices.extend(apart.notices)
-        numbers["points"] = [*trained_rows(comparison), *apart.rows]
+        self.notices.extend(beyond.notices)
+        numbers["points"] = [*trained_rows(comparison), *beyond.rows]
         for name, distance in numbers["distances"].items():
             distance["unit"] = real[name].unit
         samples = dataclasses.replace(samples, n=comparison.band.n)
@@ -400,25 +389,25 @@ class _Evaluation:
         with self.clock("figures", "drawing"):
             figures = [_band_figure(comparison)]
             if problem.conditions:
-                everywhere = (join([real, *apart.real]), join([fakes[0], *apart.fake]))
-                left_out = [row["conditions"] for row in apart.rows]
+                everywhere = (join([real, *beyond.real]), join([fakes[0], *beyond.fake]))
+                left_out = [row["conditions"] for row in beyond.rows]
                 figures += [embed(*figure, "points") for figure in figures_of(problem).points(*everywhere, left_out)]
-            of_problem = [*figures_of(problem).compare(real_sample, fake_sample, sides), *probed.figures]
+            of_problem = [*figures_of(problem).compare(real_sample, fake_sample, sides), *beyond.figures]
             figures += [embed(*figure, "physics") for figure in of_problem]
         numbers["measurements"] = figures_of(problem).measurements(real_sample, fake_sample, sides)
-        numbers["probes"] = probed.rows
+        numbers["probes"] = beyond.probes
         return {"notices": self.notices, **numbers}, figures
 
     def _note_band(self, comparison: Comparison) -> None:
-        band = comparison.band
+        band, splits = comparison.band, comparison.band.splits
         if not band.complete:
             self.notices.append(
-                f"The null band is at N={band.n}, the largest possible with {band.pool} real events, "
+                f"The null band is at N={band.n}, the largest possible with {splits.pool} real events, "
                 f"not at N={comparison.n}: only the score at N={band.n} may be held against it."
             )
-        if band.blocks is not None:
+        if splits.blocks is not None:
             self.notices.append(
-                f"Real events share what they are made of within {band.blocks} blocks: the null band allows for it, "
+                f"Real events share what they are made of within {splits.blocks} blocks: the null band allows for it, "
                 "error bars of figures and single KS tests do not."
             )
 
@@ -512,10 +501,3 @@ def _training(
         "config": config,
         "provenance": provenance,
     }
-
-
-def _problem(name: str, file: Path) -> Problem:
-    try:
-        return problem_class(name).of_file(file)
-    except pydantic.ValidationError as error:
-        raise InputError(f"problem '{name}' needs a model configuration ({error.errors()[0]['msg']})") from None

@@ -18,7 +18,7 @@ from hpcgan.errors import HpcganError
 if TYPE_CHECKING:
     from hpcgan.data.schema import Sample
     from hpcgan.evaluation.conditions import Conditions
-    from hpcgan.evaluation.trained_generator import RunSampler
+    from hpcgan.evaluation.sampling import RunSampler
 
 ROUND_BYTES = 64 << 20
 """Samples in memory at a time on rank 0, about (4,096 detector images), but at least a batch of each rank."""

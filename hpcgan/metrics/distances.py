@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from hpcgan import weights as weighted
 from hpcgan.metrics.ks import cumulative, ks_test
 from hpcgan.metrics.observable import Observable
+from hpcgan.weights import deviation
 
 
 def bin_edges(values: np.ndarray, max_bins: int = 50) -> np.ndarray:
@@ -81,29 +81,21 @@ def separation_power(h1: np.ndarray, h2: np.ndarray) -> float:
     return float(0.5 * np.sum((a - b)[filled] ** 2 / both[filled]))
 
 
-def chi2_test(h1: np.ndarray, h2: np.ndarray) -> tuple[float, int, float]:
-    """Chi-squared test of homogeneity of two histograms of counts (unequal totals allowed).
+@dataclass(frozen=True)
+class Statistic:
+    """A statistic and the chance of such a value, or a higher one, where both samples are of one distribution."""
 
-    Returns
-    -------
-    chi2 : float
-        sum (sqrt(N2/N1) n1 - sqrt(N1/N2) n2)^2 / (n1 + n2) over the bins with an entry.
-    ndf : int
-        Number of those bins minus one.
-    p : float
-    """
-    filled = h1 + h2 > 0
-    a, b = h1[filled], h2[filled]
-    ratio = np.sqrt(b.sum() / a.sum())
-    chi2 = float(np.sum((ratio * a - b / ratio) ** 2 / (a + b)))
-    ndf = len(a) - 1
-    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf else 1.0
+    value: float
+    p: float
+    ndf: int | None = None
 
 
-def weighted_chi2_test(
-    h1: np.ndarray, h2: np.ndarray, squares1: np.ndarray, squares2: np.ndarray
-) -> tuple[float, int, float]:
-    """Chi-squared test of homogeneity of two histograms of weights; `chi2_test` where all weights are 1.
+def chi2_test(
+    h1: np.ndarray, h2: np.ndarray, squares1: np.ndarray | None = None, squares2: np.ndarray | None = None
+) -> Statistic:
+    """Chi-squared test of homogeneity of two histograms, of counts or of weights, of unequal totals.
+
+    Of counts it is sum (sqrt(N2/N1) n1 - sqrt(N1/N2) n2)^2 / (n1 + n2) over the bins with an entry.
 
     A bin with sum of weights h and of squares s fluctuates as h / c events of weight c = s / h would (of bins that are
     not above zero, c is that of the histogram). From both sides together comes the expected share p of the bin, and its
@@ -113,15 +105,11 @@ def weighted_chi2_test(
     Parameters
     ----------
     h1, h2 : (bins,) arrays
-        Sums of weights.
-    squares1, squares2 : (bins,) arrays
-        Sums of squared weights.
-
-    Returns
-    -------
-    chi2, ndf, p
-        As of `chi2_test`.
+        Counts, or sums of weights.
+    squares1, squares2 : (bins,) arrays, optional
+        Sums of squared weights; those of counts are the counts.
     """
+    squares1, squares2 = h1 if squares1 is None else squares1, h2 if squares2 is None else squares2
     filled = squares1 + squares2 > 0
     h1, h2, squares1, squares2 = (x[filled] for x in (h1, h2, squares1, squares2))
     w1, w2 = h1.sum(), h2.sum()
@@ -132,7 +120,7 @@ def weighted_chi2_test(
     variance = (share * (c1 / w1 + c2 / w2))[usable]
     chi2 = float(np.sum((h1 / w1 - h2 / w2)[usable] ** 2 / variance))
     ndf = int(np.count_nonzero(usable)) - 1
-    return chi2, ndf, float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else 1.0
+    return Statistic(chi2, float(stats.chi2.sf(chi2, ndf)) if ndf > 0 else 1.0, ndf)
 
 
 def wasserstein(
@@ -164,7 +152,7 @@ def wasserstein_error(real: Observable, fake: Observable, repetitions: int = 100
     distances = []
     for _ in range(repetitions):
         a, b = (o.take(_resample(o, rng)) for o in (real, fake))
-        if _has_distribution(a) and _has_distribution(b):
+        if a.has_distribution and b.has_distribution:
             distances.append(wasserstein(a.values, b.values, a.value_weights, b.value_weights))
     return float(np.std(distances, ddof=1)) if len(distances) > 1 else None
 
@@ -199,11 +187,6 @@ def _weighted_mean_error(
     return mean, float(np.sqrt(np.sum(parts**2) * n / (n - 1)) / abs(weights.sum())) if n > 1 else None
 
 
-def _has_distribution(observable: Observable) -> bool:
-    weights = observable.value_weights
-    return len(observable.values) > 0 and (weights is None or float(np.sum(weights)) > 0.0)
-
-
 def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
     """Indices of events drawn with replacement, as many as there are, or of whole blocks."""
     if observable.blocks is None:
@@ -213,76 +196,64 @@ def _resample(observable: Observable, rng: np.random.Generator) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Values of one side, with the weights of their events; `mean` and `std` in the unit of the quantity."""
+
+    n: int
+    mean: float | None
+    std: float | None
+
+    @classmethod
+    def of(cls, observable: Observable) -> Side:
+        """Of a set of events; mean and deviation are None where there is no distribution."""
+        values = np.asarray(observable.values, dtype=np.float64)
+        std = deviation(values, observable.value_weights) if observable.has_distribution else None
+        return cls(len(values), observable.mean, std)
+
+
+@dataclass(frozen=True)
 class Distances:
-    """Distances between real and generated values of one quantity; all but the counts None if one is empty.
+    """Distances between real and generated values of one quantity; None where a side has no distribution.
 
     Values have the weights of their events, with their signs (docs/scoring.md).
 
     Attributes
     ----------
-    n_real, n_fake : int
-        Numbers of values.
-    mean_real, mean_fake, std_real, std_fake : float or None
-        In the unit of the quantity.
-    ks, ks_p : float or None
+    real, fake : Side
+    ks : Statistic or None
         Kolmogorov-Smirnov distance and its asymptotic p-value.
     wasserstein, wasserstein_error : float or None
         Wasserstein-1 distance and its bootstrap error, in the unit of the quantity.
     separation : float or None
         Separation power in the bins of `bin_edges(real)`.
-    chi2, chi2_p : float or None
+    chi2 : Statistic or None
         In the same bins.
-    chi2_ndf : int or None
     """
 
-    n_real: int
-    n_fake: int
-    mean_real: float | None = None
-    mean_fake: float | None = None
-    std_real: float | None = None
-    std_fake: float | None = None
-    ks: float | None = None
-    ks_p: float | None = None
+    real: Side
+    fake: Side
+    ks: Statistic | None = None
     wasserstein: float | None = None
     wasserstein_error: float | None = None
     separation: float | None = None
-    chi2: float | None = None
-    chi2_ndf: int | None = None
-    chi2_p: float | None = None
+    chi2: Statistic | None = None
 
 
 def distances(real: Observable, fake: Observable, bootstrap: int = 100, seed: int = 0) -> Distances:
     """All distances between two sets of events; no error of the Wasserstein distance for `bootstrap` 0."""
+    sides = Side.of(real), Side.of(fake)
+    if not real.has_distribution or not fake.has_distribution:
+        return Distances(*sides)
     a, b = (np.asarray(o.values, dtype=np.float64) for o in (real, fake))
-    if not _has_distribution(real) or not _has_distribution(fake):
-        return Distances(len(a), len(b))
     edges = bin_edges(a)
     w, v = real.value_weights, fake.value_weights
     h1, h2 = histogram(a, edges, w), histogram(b, edges, v)
-    ks, ks_p = ks_test(a, b, w, v)
-    if w is None and v is None:
-        chi2, ndf, p = chi2_test(h1, h2)
-        deviations = float(a.std()), float(b.std())
-    else:
-        squares = [h if s is None else histogram(x, edges, s**2) for x, h, s in ((a, h1, w), (b, h2, v))]
-        chi2, ndf, p = weighted_chi2_test(h1, h2, *squares)
-        deviations = (
-            float(a.std()) if w is None else weighted.deviation(a, w),
-            float(b.std()) if v is None else weighted.deviation(b, v),
-        )
+    squares = (None if s is None else histogram(x, edges, s**2) for x, s in ((a, w), (b, v)))
     return Distances(
-        n_real=len(a),
-        n_fake=len(b),
-        mean_real=float(a.mean()) if w is None else float(weighted.mean(a, w)),
-        mean_fake=float(b.mean()) if v is None else float(weighted.mean(b, v)),
-        std_real=deviations[0],
-        std_fake=deviations[1],
-        ks=ks,
-        ks_p=ks_p,
+        *sides,
+        ks=Statistic(*ks_test(a, b, w, v)),
         wasserstein=wasserstein(a, b, w, v),
         wasserstein_error=wasserstein_error(real, fake, bootstrap, seed) if bootstrap else None,
         separation=separation_power(h1, h2),
-        chi2=chi2,
-        chi2_ndf=ndf,
-        chi2_p=p,
+        chi2=chi2_test(h1, h2, *squares),
     )

@@ -16,18 +16,12 @@ from hpcgan.metrics.observable import Observable
 LEADING = 3
 
 
-def columns(name: str, observable: Observable, leading: int = LEADING) -> dict[str, np.ndarray]:
+def columns(name: str, observable: Observable) -> dict[str, np.ndarray]:
     """Features of one observable, whose order within an event does not matter.
 
     One value an event is a feature as it stands. Any number of values (jets, pixels) become their number,
-    mean, standard deviation and the `leading` largest in descending order: `NAME_count`, `NAME_mean`,
+    mean, standard deviation and the `LEADING` largest in descending order: `NAME_count`, `NAME_mean`,
     `NAME_std`, `NAME_1`, `NAME_2` ... What an event lacks is zero.
-
-    Parameters
-    ----------
-    name : str
-    observable : Observable
-    leading : int
 
     Returns
     -------
@@ -44,7 +38,7 @@ def columns(name: str, observable: Observable, leading: int = LEADING) -> dict[s
     features = {f"{name}_count": counts.astype(np.float64), f"{name}_mean": mean, f"{name}_std": np.sqrt(spread)}
     descending = values[np.lexsort((-values, events))]
     first = np.cumsum(counts) - counts
-    for rank in range(leading):
+    for rank in range(LEADING):
         has = counts > rank
         column = np.zeros(len(counts))
         column[has] = descending[first[has] + rank]
@@ -63,17 +57,14 @@ class Features:
     mean, scale : (d,) arrays
         Of the reference sample: features are (x - mean) / scale. The scale is the standard deviation; where that
         is zero, the size of the value, or 1.
-    leading : int
-        As for `columns`.
     """
 
     names: tuple[str, ...]
     mean: np.ndarray
     scale: np.ndarray
-    leading: int = LEADING
 
     @classmethod
-    def of(cls, reference: Mapping[str, Observable], leading: int = LEADING) -> Features:
+    def of(cls, reference: Mapping[str, Observable]) -> Features:
         """The layout and scale for a reference sample.
 
         A varying column that repeats an earlier one in every reference event (a multiplicity that is an observable of
@@ -88,7 +79,7 @@ class Features:
         names: list[str] = []
         features: list[np.ndarray] = []
         for key, observable in reference.items():
-            for name, column in columns(key, observable, leading).items():
+            for name, column in columns(key, observable).items():
                 varies = len(column) > 0 and bool(np.any(column != column[0]))
                 if varies and any(np.array_equal(column, other) for other in features):
                     continue
@@ -103,7 +94,7 @@ class Features:
         constant = np.all(matrix == matrix[0], axis=0)  # rounded, their standard deviation need not be 0
         mean = np.where(constant, matrix[0], matrix.mean(axis=0))
         size = np.where(mean == 0, 1.0, np.abs(mean))
-        return cls(tuple(names), mean, np.where(constant, size, matrix.std(axis=0)), leading)
+        return cls(tuple(names), mean, np.where(constant, size, matrix.std(axis=0)))
 
     def __call__(self, observables: Mapping[str, Observable]) -> np.ndarray:
         """Feature matrix, (n_events, d) float64.
@@ -115,7 +106,7 @@ class Features:
         """
         features: dict[str, np.ndarray] = {}
         for key, observable in observables.items():
-            features.update(columns(key, observable, self.leading))
+            features.update(columns(key, observable))
         missing = [name for name in self.names if name not in features]
         if missing:
             raise ValueError(f"these events have no {', '.join(missing)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcgan.metrics.observable import Estimate
+from hpcgan.metrics.observable import Estimate, check_rows
 
 SIZES = 10
 BATCHES = 20
@@ -56,18 +56,10 @@ def extrapolate(sizes: np.ndarray, distances: np.ndarray) -> Estimate:
     return Estimate(float(intercept), float(np.sqrt(variance * np.sum(inverse[0] ** 2))))
 
 
-def fpd(
-    real: np.ndarray,
-    fake: np.ndarray,
-    *,
-    sizes: int = SIZES,
-    batches: int = BATCHES,
-    groups: int = GROUPS,
-    seed: int = 0,
-) -> Estimate:
+def fpd(real: np.ndarray, fake: np.ndarray, *, batches: int = BATCHES, groups: int = GROUPS, seed: int = 0) -> Estimate:
     """Frechet physics distance: the Frechet distance of the features, extrapolated to infinitely many events.
 
-    At each of `sizes` sample sizes, at equal steps in 1/N from 1/(0.4 n) to 1/n, the distance is averaged over random
+    At each of `SIZES` sample sizes, at equal steps in 1/N from 1/(0.4 n) to 1/n, the distance is averaged over random
     subsamples; a straight line in 1/N through the averages gives the value at 1/N = 0. Samples of one distribution
     scatter around zero, to both sides.
 
@@ -80,8 +72,8 @@ def fpd(
     ----------
     real, fake : (n, d), (m, d) arrays
         Features; the larger sample is cut to the size of the smaller one.
-    sizes, batches : int
-        Sample sizes, and subsamples of each.
+    batches : int
+        Subsamples of each size.
     groups : int
         Groups of events that the jackknife leaves out in turn.
     seed : int
@@ -95,7 +87,7 @@ def fpd(
     if n < 4 * groups:
         raise ValueError(f"{n} events are too few for a Frechet physics distance with an error")
     real, fake = real[:n], fake[:n]
-    orders = _orders(n, sizes, batches, seed)
+    orders = _orders(n, batches, seed)
     every = np.ones(n, dtype=bool)
     group = np.arange(n) % groups
     values = np.array([_extrapolated(real, fake, orders, group != left_out) for left_out in range(groups)])
@@ -103,9 +95,7 @@ def fpd(
     return Estimate(_extrapolated(real, fake, orders, every), float(error))
 
 
-def fpd_value(
-    real: np.ndarray, fake: np.ndarray, *, sizes: int = SIZES, batches: int = BATCHES, seed: int = 0
-) -> float:
+def fpd_value(real: np.ndarray, fake: np.ndarray, *, batches: int = BATCHES, seed: int = 0) -> float:
     """`fpd` without its error, ten times as fast.
 
     Raises
@@ -116,16 +106,16 @@ def fpd_value(
     n = _common_size(real, fake)
     if n < 5:
         raise ValueError(f"{n} events are too few for a Frechet physics distance")
-    return _extrapolated(real[:n], fake[:n], _orders(n, sizes, batches, seed), np.ones(n, dtype=bool))
+    return _extrapolated(real[:n], fake[:n], _orders(n, batches, seed), np.ones(n, dtype=bool))
 
 
 Orders = list[list[tuple[np.ndarray, np.ndarray]]]
 
 
-def _orders(n: int, sizes: int, batches: int, seed: int) -> Orders:
+def _orders(n: int, batches: int, seed: int) -> Orders:
     """Random orders of the real and the generated events, whose beginnings are the subsamples."""
     rng = np.random.default_rng(seed)
-    return [[(rng.permutation(n), rng.permutation(n)) for _ in range(batches)] for _ in range(sizes)]
+    return [[(rng.permutation(n), rng.permutation(n)) for _ in range(batches)] for _ in range(SIZES)]
 
 
 def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, mask: np.ndarray) -> float:
@@ -143,8 +133,7 @@ def _extrapolated(real: np.ndarray, fake: np.ndarray, orders: Orders, mask: np.n
 
 
 def _common_size(real: np.ndarray, fake: np.ndarray) -> int:
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(f"features of shape {real.shape} and {fake.shape} cannot be compared")
+    check_rows(real, fake)
     return min(len(real), len(fake))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcgan.metrics.observable import Estimate
+from hpcgan.metrics.observable import Estimate, check_rows
 
 BATCHES = 10
 BATCH = 5000  # events, at most
@@ -29,8 +29,7 @@ def mmd2(real: np.ndarray, fake: np.ndarray) -> float:
         Fewer events, or features that differ in number.
     """
     n, m = len(real), len(fake)
-    if real.shape[1:] != fake.shape[1:]:
-        raise ValueError(f"features of shape {real.shape} and {fake.shape} cannot be compared")
+    check_rows(real, fake)
     if min(n, m) < 2:
         raise ValueError(f"{min(n, m)} events are too few for a kernel distance")
     within_real = (_kernel_sum(real, real) - _diagonal_sum(real)) / (n * (n - 1))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.metrics.observable import Observable, Score
-from hpcgan.weights import counting, effective, mean
+from hpcgan.weights import counting, effective
 
 #: Largest contribution of one quantity: p is floored at exp(-MAX_PART), and an empty quantity scores this.
 MAX_PART = 700.0
@@ -44,37 +44,24 @@ def ks_test(
     distance, p : float
     """
     real_weights, fake_weights = counting(real_weights), counting(fake_weights)
-    if real_weights is not None or fake_weights is not None:
-        return _weighted_test((real, real_weights), (fake, fake_weights))
-    if len(real) == len(fake) == 1:
+    if len(real) == len(fake) == 1 and real_weights is fake_weights is None:
         return float(real[0] != fake[0]), 1.0
     from scipy import stats  # half a second, which whoever only reads a configuration need not wait
 
-    n, m = len(real), len(fake)
     values = np.concatenate([real, fake])
-    shares = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (real, fake)]
-    distance = float(np.max(np.abs(shares[0] - shares[1])))
-    return distance, float(np.clip(stats.kstwo.sf(distance, np.round(n * m / (n + m))), 0.0, 1.0))
-
-
-def _weighted_test(*sides: tuple[np.ndarray, np.ndarray | None]) -> tuple[float, float]:
-    from scipy import stats
-
-    values = np.concatenate([side for side, _ in sides])
-    shares = [cumulative(side, weights, values) for side, weights in sides]
-    distance = float(np.max(np.abs(shares[0] - shares[1])))
+    distance = float(np.max(np.abs(cumulative(real, real_weights, values) - cumulative(fake, fake_weights, values))))
+    sides = ((real, real_weights), (fake, fake_weights))
     n, m = (float(len(side)) if weights is None else effective(weights) for side, weights in sides)
     return distance, float(np.clip(stats.kstwo.sf(distance, max(1.0, np.round(n * m / (n + m)))), 0.0, 1.0))
 
 
 def cumulative(values: np.ndarray, weights: np.ndarray | None, places: np.ndarray) -> np.ndarray:
     """Weighted share of the values that are no larger than each of the places."""
-    order = np.argsort(values, kind="stable")
-    upto = np.searchsorted(values[order], places, side="right")
     if weights is None:
-        return np.asarray(upto / len(values))
+        return np.asarray(np.searchsorted(np.sort(values), places, side="right") / len(values))
+    order = np.argsort(values, kind="stable")
     sums = np.concatenate([[0.0], np.cumsum(weights[order])])
-    return np.asarray(sums[upto] / sums[-1])
+    return np.asarray(sums[np.searchsorted(values[order], places, side="right")] / sums[-1])
 
 
 def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> Score:
@@ -107,23 +94,22 @@ def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], nam
     parts: dict[str, float] = {}
     details: dict[str, Any] = {}
     for name in names:
-        a, b = real[name].values, fake[name].values
-        for side, values in (("real", a), ("generated", b)):
+        a, b = real[name], fake[name]
+        for side, values in (("real", a.values), ("generated", b.values)):
             bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
             if bad:
                 raise ValueError(f"{bad} of {len(values)} {side} values of '{name}' are not finite")
         distance: float | None = None
         parts[name] = MAX_PART
-        weights = real[name].value_weights, fake[name].value_weights
-        if _has_distribution(a, weights[0]) and _has_distribution(b, weights[1]):
-            distance, p = ks_test(a, b, *weights)
+        if a.has_distribution and b.has_distribution:
+            distance, p = ks_test(a.values, b.values, a.value_weights, b.value_weights)
             parts[name] = min(MAX_PART, 0.0 - math.log(max(p, math.exp(-MAX_PART))))
         details[name] = {
             "ks": distance,
-            "n_real": len(a),
-            "n_fake": len(b),
-            "mean_real": _mean(a, weights[0]),
-            "mean_fake": _mean(b, weights[1]),
+            "n_real": len(a.values),
+            "n_fake": len(b.values),
+            "mean_real": a.mean,
+            "mean_fake": b.mean,
         }
     return Score(sum(parts.values()), parts, n, details)
 
@@ -137,11 +123,3 @@ def _common_events(real: Mapping[str, Observable], fake: Mapping[str, Observable
     if len(counts) != 1:
         raise ValueError(f"a score compares equal numbers of events, got {sorted(counts)}: take as many of each side")
     return counts.pop()
-
-
-def _has_distribution(values: np.ndarray, weights: np.ndarray | None) -> bool:
-    return len(values) > 0 and (weights is None or float(np.sum(weights)) > 0.0)
-
-
-def _mean(values: np.ndarray, weights: np.ndarray | None) -> float | None:
-    return float(mean(values, weights)) if _has_distribution(values, weights) else None

@@ -15,14 +15,46 @@ LEVEL = 0.01
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Distances of `n` events to the nearest training event, and their median."""
+
+    n: int
+    median: float
+
+    @classmethod
+    def of(cls, distances: np.ndarray) -> Nearest:
+        """Of the distances themselves."""
+        return cls(len(distances), float(np.median(distances)))
+
+
+@dataclass(frozen=True)
+class Close:
+    """Events that are close to a training event.
+
+    Attributes
+    ----------
+    threshold : float
+        Distance below which an event is close: that of the held-out event of rank `LEVEL`.
+    share, expected : float
+        Share of generated events closer than that, and its expectation.
+    p : float
+        Chance of such a share, or a higher one. Sees a few copies among many good events, where z does not.
+    """
+
+    threshold: float
+    share: float
+    expected: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Memorisation:
     """Are generated events closer to training events than held-out real events are?
 
     Attributes
     ----------
-    n_generated, n_held_out, n_training : int
-    median_generated, median_held_out : float
-        Median distance to the nearest training event.
+    n_training : int
+    generated, held_out : Nearest
     z : float
         Data-copying statistic C_T of Meehan, Chaudhuri and Dasgupta 2020 (arXiv:2004.05675) with one cell: the
         Mann-Whitney U of the two sets of distances, in standard deviations. Standard normal if generated events
@@ -30,25 +62,15 @@ class Memorisation:
         zero for events off the real distribution.
     p : float
         Chance of such a z, or a lower one.
-    threshold : float
-        Distance below which an event is close: that of the held-out event of rank `LEVEL`.
-    close, close_expected : float
-        Share of generated events closer than that, and its expectation.
-    close_p : float
-        Chance of such a share, or a higher one. Sees a few copies among many good events, where z does not.
+    close : Close
     """
 
-    n_generated: int
-    n_held_out: int
     n_training: int
-    median_generated: float
-    median_held_out: float
+    generated: Nearest
+    held_out: Nearest
     z: float
     p: float
-    threshold: float
-    close: float
-    close_expected: float
-    close_p: float
+    close: Close
 
 
 def memorisation(
@@ -80,18 +102,14 @@ def memorisation(
     rank = min(m, math.ceil(level * (m + 1)))
     threshold = float(np.partition(far, rank - 1)[rank - 1])
     close = int(np.sum(near < threshold))
+    p = min(1.0, float(stats.betabinom.pmf(np.arange(close, n + 1), n, rank, m + 1 - rank).sum()))
     return Memorisation(
-        n_generated=n,
-        n_held_out=m,
         n_training=len(training),
-        median_generated=float(np.median(near)),
-        median_held_out=float(np.median(far)),
+        generated=Nearest.of(near),
+        held_out=Nearest.of(far),
         z=z,
         p=float(stats.norm.cdf(z)),
-        threshold=threshold,
-        close=close / n,
-        close_expected=rank / (m + 1),
-        close_p=min(1.0, float(stats.betabinom.pmf(np.arange(close, n + 1), n, rank, m + 1 - rank).sum())),
+        close=Close(threshold, close / n, rank / (m + 1), p),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from hpcgan.metrics.observable import check_rows
+
 BLOCK_BYTES = 64 << 20
 #: Columns up to which differences are taken before squaring. Beyond, a matrix product is much faster, and exact enough.
 EXACT_COLUMNS = 128
@@ -31,8 +33,7 @@ def distance_blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.nd
     ValueError
         Numbers of columns differ.
     """
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"features of shape {x.shape} and {y.shape} cannot be compared")
+    check_rows(x, y)
     size = max(1, BLOCK_BYTES // (8 * max(len(y), x.shape[1], 1)))
     exact = x.shape[1] <= EXACT_COLUMNS
     if not exact:

@@ -15,79 +15,39 @@ from hpcgan.metrics.points import Point, ScoreFunction
 
 
 @dataclass(frozen=True)
-class PointBand:
-    """Scores of one point of the conditions, in the same splits.
+class Band:
+    """Scores of real events against others.
 
     Attributes
     ----------
-    conditions : dict of str to float
     n : int
         Events on each side.
-    median, p95, p99 : float
-    samples : list of float
-    """
-
-    conditions: dict[str, float]
-    n: int
-    median: float
-    p95: float
-    p99: float
-    samples: list[float]
-
-    def share_above(self, total: float) -> float:
-        """Share of real-against-real comparisons that score as high as this, or higher."""
-        return float(np.mean(np.asarray(self.samples) >= total))
-
-
-@dataclass(frozen=True)
-class NullBand:
-    """Scores between random disjoint halves of real events.
-
-    Attributes
-    ----------
-    n : int
-        Events on each side. Only scores at this `n` may be held against the band.
-    requested : int
-        The `n` that was asked for; larger than `n` when there were fewer than twice as many events.
-    pool : int
-        Real events the splits were drawn from.
-    blocks : int or None
-        Blocks these events are in, each of which went to one side as a whole; None for independent events.
-    seed : int
-        Of the random splits.
-    mean, median, p95, p99 : float
-        Of the total score; `p95` is exceeded by 5% of real-against-real comparisons.
-    p95_error : float
-        Statistical error of `p95` from the finite number of splits.
-    parts : dict of str to dict
-        `median`, `p95`, `p99` of each part.
     samples : list of float
         The total scores, in the order drawn.
-    sizes : list of int
-        Events on each side, of each point of the conditions in the order asked for; [n] without conditions.
-    points : list of PointBand
-        Of each point of the conditions, where there are any.
     """
 
     n: int
-    requested: int
-    pool: int
-    blocks: int | None
-    seed: int
-    mean: float
-    median: float
-    p95: float
-    p99: float
-    p95_error: float
-    parts: dict[str, dict[str, float]]
     samples: list[float]
-    sizes: list[int]
-    points: list[PointBand]
 
     @property
-    def complete(self) -> bool:
-        """Whether the band is at the `n` that was asked for."""
-        return self.n == self.requested
+    def mean(self) -> float:
+        """Mean of the scores."""
+        return float(np.mean(self.samples))
+
+    @property
+    def median(self) -> float:
+        """Median of the scores."""
+        return float(np.median(self.samples))
+
+    @property
+    def p95(self) -> float:
+        """What 5% of real-against-real comparisons exceed."""
+        return float(np.quantile(self.samples, 0.95))
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """`median`, `p95` and `p99` of the scores."""
+        return levels(self.samples)
 
     def share_above(self, score: Score) -> float:
         """Share of real-against-real comparisons that score as high as this, or higher.
@@ -101,9 +61,96 @@ class NullBand:
             raise ValueError(f"a score at N={score.n} cannot be held against a band at N={self.n}")
         return float(np.mean(np.asarray(self.samples) >= score.total))
 
+
+@dataclass(frozen=True)
+class PointBand(Band):
+    """Scores of one point of the conditions, in the same splits."""
+
+    conditions: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How real events were split at random.
+
+    Attributes
+    ----------
+    requested : int
+        Events on each side that were asked for; the band's `n` is less where there are fewer than twice as many.
+    pool : int
+        Real events the splits were drawn from.
+    blocks : int or None
+        Blocks these events are in, each of which went to one side as a whole; None for independent events.
+    seed : int
+    """
+
+    requested: int
+    pool: int
+    blocks: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class NullBand(Band):
+    """Scores between random disjoint halves of real events. Only scores at the same `n` may be held against them.
+
+    Attributes
+    ----------
+    splits : Splits
+    parts : dict of str to dict
+        `median`, `p95`, `p99` of each part.
+    sizes : list of int
+        Events on each side, of each point of the conditions in the order asked for; [n] without conditions.
+    points : list of PointBand
+        Of each point of the conditions, where there are any.
+    """
+
+    splits: Splits
+    parts: dict[str, dict[str, float]]
+    sizes: list[int]
+    points: list[PointBand]
+
+    @classmethod
+    def of(cls, scores: Sequence[Score], sizes: Sequence[int], splits: Splits) -> NullBand:
+        """From the scores of all splits, those of single points as `points.score_by_point` has recorded them."""
+        parts = {part: levels([s.parts[part] for s in scores]) for part in scores[0].parts}
+        of_points = [
+            PointBand(point["n"], [s.details["points"][i]["total"] for s in scores], point["conditions"])
+            for i, point in enumerate(scores[0].details.get("points", []))
+        ]
+        return cls(sum(sizes), [s.total for s in scores], splits, parts, list(sizes), of_points)
+
+    @property
+    def p95_error(self) -> float:
+        """Statistical error of `p95` from the finite number of splits.
+
+        Half the distance between the quantiles one binomial standard deviation to either side of the level.
+        """
+        step = np.sqrt(0.95 * 0.05 / len(self.samples))
+        low, high = np.quantile(self.samples, np.clip([0.95 - step, 0.95 + step], 0.0, 1.0))
+        return float(high - low) / 2
+
+    @property
+    def complete(self) -> bool:
+        """Whether the band is at the `n` that was asked for."""
+        return self.n == self.splits.requested
+
     def to_json(self) -> dict[str, Any]:
         """All numbers as JSON-able types."""
-        return dataclasses.asdict(self)
+        numbers = dataclasses.asdict(self)
+        return {
+            **numbers.pop("splits"),
+            **numbers,
+            **self.levels,
+            "mean": self.mean,
+            "p95_error": self.p95_error,
+            "points": [{**dataclasses.asdict(point), **point.levels} for point in self.points],
+        }
+
+
+def levels(values: Sequence[float]) -> dict[str, float]:
+    """Median, 95% and 99% quantile of scores."""
+    return dict(zip(("median", "p95", "p99"), np.quantile(values, [0.5, 0.95, 0.99]).tolist(), strict=True))
 
 
 def null_band(
@@ -152,7 +199,7 @@ def null_band(
     for _ in range(repetitions):
         first, second = (points.take(observables, half) for half in splitter.split(rng))
         scores.append(score(first, second))
-    return _band(scores, splitter.sizes, splitter.requested, splitter.pool, splitter.blocks, seed)
+    return NullBand.of(scores, splitter.sizes, Splits(splitter.requested, splitter.pool, splitter.blocks, seed))
 
 
 def paired_null_band(
@@ -195,27 +242,7 @@ def paired_null_band(
         sides = (np.arange(n) + n * exchanged, np.arange(n) + n * (1 - exchanged))
         a, b = ({name: observable.take(side) for name, observable in joined.items()} for side in sides)
         scores.append(score(a, b))
-    return _band(scores, [n], n, 2 * n, None if one.blocks is None else len(numbers), seed)
-
-
-def _band(
-    scores: list[Score], sizes: Sequence[int], requested: int, pool: int, blocks: int | None, seed: int
-) -> NullBand:
-    totals = np.array([s.total for s in scores])
-    return NullBand(
-        n=sum(sizes),
-        requested=requested,
-        pool=pool,
-        blocks=blocks,
-        seed=seed,
-        mean=float(totals.mean()),
-        **_quantiles(totals),
-        p95_error=_quantile_error(totals, 0.95),
-        parts={part: _quantiles(np.array([s.parts[part] for s in scores])) for part in scores[0].parts},
-        samples=totals.tolist(),
-        sizes=list(sizes),
-        points=_of_points(scores),
-    )
+    return NullBand.of(scores, [n], Splits(n, 2 * n, None if one.blocks is None else len(numbers), seed))
 
 
 class Splitter:
@@ -301,24 +328,3 @@ class Splitter:
         order, half = rng.permutation(self.blocks), self.blocks // 2
         side[order[:half]], side[order[half : 2 * half]] = 0, 1
         return side[self._block_of]
-
-
-def _of_points(scores: Sequence[Score]) -> list[PointBand]:
-    """Bands of the single points, as `points.score_by_point` has recorded them."""
-    bands = []
-    for i, point in enumerate(scores[0].details.get("points", [])):
-        totals = np.array([s.details["points"][i]["total"] for s in scores])
-        bands.append(PointBand(point["conditions"], point["n"], **_quantiles(totals), samples=totals.tolist()))
-    return bands
-
-
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    median, p95, p99 = np.quantile(values, [0.5, 0.95, 0.99])
-    return {"median": float(median), "p95": float(p95), "p99": float(p99)}
-
-
-def _quantile_error(values: np.ndarray, level: float) -> float:
-    """Half the distance between the quantiles one binomial standard deviation to either side of a level."""
-    step = np.sqrt(level * (1 - level) / len(values))
-    low, high = np.quantile(values, np.clip([level - step, level + step], 0.0, 1.0))
-    return float(high - low) / 2

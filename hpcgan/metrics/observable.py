@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hpcgan.weights import counting
+from hpcgan.weights import counting, mean
 
 #: Weights of real and of generated events, None where all count alike.
 SidesWeights = tuple[np.ndarray | None, np.ndarray | None]
@@ -65,26 +66,35 @@ class Observable:
         """Number of events, those without a value included."""
         return len(self.values) if self.counts is None else len(self.counts)
 
-    @property
+    @cached_property
     def value_weights(self) -> np.ndarray | None:
         """Weight of each value, that of its event; None where all values count alike."""
         if self.weights is None or self.counts is None:
             return counting(self.weights)
         return counting(np.repeat(self.weights, self.counts))
 
+    @property
+    def has_distribution(self) -> bool:
+        """Whether there are values, and their weights sum to more than zero."""
+        weights = self.value_weights
+        return len(self.values) > 0 and (weights is None or float(np.sum(weights)) > 0.0)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the values by their weights; None where there is no distribution."""
+        return float(mean(self.values, self.value_weights)) if self.has_distribution else None
+
     def take(self, events: np.ndarray) -> Observable:
         """The observable of some of the events (integer indices), in the order given."""
         blocks = None if self.blocks is None else self.blocks[events]
         weights = None if self.weights is None else self.weights[events]
-        if self.counts is None:
-            return Observable(
-                self.values[events], unit=self.unit, blocks=blocks, condition=self.condition, weights=weights
-            )
-        counts = self.counts[events]
-        starts = (np.cumsum(self.counts) - self.counts)[events]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        values = self.values[np.repeat(starts, counts) + within]
-        return Observable(values, counts, self.unit, blocks, weights=weights)
+        counts, places = None, events
+        if self.counts is not None:
+            counts = self.counts[events]
+            starts = (np.cumsum(self.counts) - self.counts)[events]
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            places = np.repeat(starts, counts) + within
+        return Observable(self.values[places], counts, self.unit, blocks, self.condition, weights)
 
     @staticmethod
     def concatenate(parts: Sequence[Observable]) -> Observable:
@@ -117,6 +127,12 @@ def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray | None:
         renumbered.append(inverse.reshape(-1) + start)
         start += len(numbers)
     return np.concatenate(renumbered) if renumbered else None
+
+
+def check_rows(real: np.ndarray, fake: np.ndarray) -> None:
+    """Refuse with a ValueError two samples, a row of features an event, that differ in the number of features."""
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError(f"features of shape {real.shape} and {fake.shape} cannot be compared")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hpcgan.errors import InputError
-from hpcgan.evaluation.compare import join
+from hpcgan.evaluation.events import join
 from hpcgan.metrics.distances import bin_edges, histogram, mean_error
 from hpcgan.metrics.null_band import paired_null_band
 from hpcgan.metrics.observable import Observable, weighted

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,14 @@ class Sampling:
     absorber_mm: float = 2.0
     active_mm: float = 4.0
 
-    def _share(self, of_absorber: float, of_active: float) -> float:
+    def _mean(self, quantity: Callable[[Material], float]) -> float:
         """Mean of a quantity of the materials, weighted by mass."""
         a, b = self.absorber_mm * self.absorber.density, self.active_mm * self.active.density
-        return (a * of_absorber + b * of_active) / (a + b)
+        return (a * quantity(self.absorber) + b * quantity(self.active)) / (a + b)
+
+    def _length(self, quantity: Callable[[Material], float]) -> float:
+        """mm, of a length of the materials in g/cm^2, whose inverse is averaged."""
+        return 10.0 / (self._mean(lambda material: 1 / quantity(material)) * self.density)
 
     @property
     def pitch(self) -> float:
@@ -119,21 +123,17 @@ class Sampling:
     @property
     def z(self) -> float:
         """Effective atomic number."""
-        return self._share(self.absorber.z, self.active.z)
+        return self._mean(lambda material: material.z)
 
     @property
     def radiation_length(self) -> float:
         """X0_eff, mm."""
-        inverse = self._share(1 / self.absorber.radiation_length, 1 / self.active.radiation_length)
-        return 10.0 / (inverse * self.density)
+        return self._length(lambda material: material.radiation_length)
 
     @property
     def _critical(self) -> float:
         """Sum of w E_c / X0, MeV cm^2/g."""
-        absorber, active = self.absorber, self.active
-        return self._share(
-            absorber.critical_energy / absorber.radiation_length, active.critical_energy / active.radiation_length
-        )
+        return self._mean(lambda material: material.critical_energy / material.radiation_length)
 
     @property
     def critical_energy(self) -> float:
@@ -148,14 +148,12 @@ class Sampling:
     @property
     def interaction_length(self) -> float:
         """mm, of nucleons: the scale of hadronic showers."""
-        inverse = self._share(1 / self.absorber.interaction_length, 1 / self.active.interaction_length)
-        return 10.0 / (inverse * self.density)
+        return self._length(lambda material: material.interaction_length)
 
     @property
     def pion_interaction_length(self) -> float:
         """mm: mean depth at which a pion interacts first."""
-        inverse = self._share(1 / self.absorber.pion_interaction_length, 1 / self.active.pion_interaction_length)
-        return 10.0 / (inverse * self.density)
+        return self._length(lambda material: material.pion_interaction_length)
 
     @property
     def sampling_frequency(self) -> float:

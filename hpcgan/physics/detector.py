@@ -16,7 +16,7 @@ MomentumSmearing and checked against their output; no code was taken.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -220,10 +220,6 @@ class Card:
     hcal: Grid = field(default_factory=_atlas_hcal)
     muons: MuonTracks | None = field(default_factory=MuonTracks)
     smear_tower_centre: bool = True
-
-    def describe(self) -> dict[str, Any]:
-        """All parameters as plain nested dicts, for file attributes."""
-        return asdict(self)
 
 
 ATLAS = Card()
@@ -554,5 +550,5 @@ def _muon_towers(
     p2 = pt * pt + pz * pz
     mass2 = np.maximum(e * e - p2, 0.0)
     energy = np.sqrt(scale2 * p2 + mass2)  # direction and mass are kept
-    columns = (event, np.arcsinh(pz / np.where(pt > 0, pt, 1.0)), np.arctan2(py, px), energy)
-    return columns[0][detected], columns[1][detected], columns[2][detected], columns[3][detected]
+    eta = np.arcsinh(pz / np.where(pt > 0, pt, 1.0))
+    return event[detected], eta[detected], np.arctan2(py, px)[detected], energy[detected]

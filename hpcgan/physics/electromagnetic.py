@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan.physics.calorimeter import CALORIMETER, Sampling
+from hpcgan.physics.calorimeter import CALORIMETER as MEDIUM
 
 Array = NDArray[np.float64]
 
@@ -100,12 +100,12 @@ class Shape:
         return t / centre[:, None] * (self.mean_alpha / (self.mean_alpha - 1.0))[:, None]
 
 
-def _ln_y(energy: Array, medium: Sampling) -> Array:
+def _ln_y(energy: Array) -> Array:
     with np.errstate(divide="ignore"):
-        return np.maximum(np.log(1000.0 * energy / medium.critical_energy), LOWEST_LN_Y)
+        return np.maximum(np.log(1000.0 * energy / MEDIUM.critical_energy), LOWEST_LN_Y)
 
 
-def longitudinal(energy: Array, recorded: Recorded = "total", medium: Sampling = CALORIMETER) -> LongitudinalMoments:
+def longitudinal(energy: Array, recorded: Recorded = "total") -> LongitudinalMoments:
     """Means, standard deviations and correlation of ln T and ln alpha.
 
     Homogeneous:
@@ -123,21 +123,20 @@ def longitudinal(energy: Array, recorded: Recorded = "total", medium: Sampling =
     energy : array
         GeV.
     recorded : "total" or "active"
-    medium : Sampling
 
     Returns
     -------
     LongitudinalMoments
     """
-    ln_y = _ln_y(energy, medium)
+    ln_y = _ln_y(energy)
     t = ln_y - 0.812
-    alpha = 0.81 + (0.458 + 2.26 / medium.z) * ln_y
+    alpha = 0.81 + (0.458 + 2.26 / MEDIUM.z) * ln_y
     if recorded == "total":
         widths = -1.4 + 1.26 * ln_y, -0.58 + 0.86 * ln_y
         rho = 0.705 - 0.023 * ln_y
     else:
-        frequency = medium.sampling_frequency
-        t = np.maximum(t - 0.55 / frequency - 0.69 * (1.0 - medium.e_over_mip), SMALLEST_T)
+        frequency = MEDIUM.sampling_frequency
+        t = np.maximum(t - 0.55 / frequency - 0.69 * (1.0 - MEDIUM.e_over_mip), SMALLEST_T)
         alpha = alpha - 0.476 / frequency
         widths = -2.5 + 1.25 * ln_y, -0.82 + 0.79 * ln_y
         rho = 0.784 - 0.023 * ln_y
@@ -145,9 +144,7 @@ def longitudinal(energy: Array, recorded: Recorded = "total", medium: Sampling =
     return LongitudinalMoments(np.log(t), np.log(alpha), sigma_t, sigma_alpha, rho)
 
 
-def draw_shapes(
-    energy: Array, rng: np.random.Generator, recorded: Recorded = "total", medium: Sampling = CALORIMETER
-) -> Shape:
+def draw_shapes(energy: Array, rng: np.random.Generator, recorded: Recorded = "total") -> Shape:
     """Shapes of single showers: ln T and ln alpha from a normal distribution in two dimensions.
 
     The spots follow a gamma distribution, too. Homogeneous:
@@ -164,20 +161,19 @@ def draw_shapes(
         GeV.
     rng : numpy.random.Generator
     recorded : "total" or "active"
-    medium : Sampling
 
     Returns
     -------
     Shape
     """
     normals = rng.standard_normal((2, len(energy)))
-    moments = longitudinal(energy, recorded, medium)
+    moments = longitudinal(energy, recorded)
     t_max, alpha = _correlated(moments, normals)
     if recorded == "total":
-        t_spot, alpha_spot = t_max * (0.698 + 0.00212 * medium.z), alpha * (0.639 + 0.00334 * medium.z)
+        t_spot, alpha_spot = t_max * (0.698 + 0.00212 * MEDIUM.z), alpha * (0.639 + 0.00334 * MEDIUM.z)
     else:
-        t_hom, alpha_hom = _correlated(longitudinal(energy, "total", medium), normals)
-        t_spot, alpha_spot = t_hom * (0.813 + 0.0019 * medium.z), alpha_hom * (0.844 + 0.0026 * medium.z)
+        t_hom, alpha_hom = _correlated(longitudinal(energy, "total"), normals)
+        t_spot, alpha_spot = t_hom * (0.813 + 0.0019 * MEDIUM.z), alpha_hom * (0.844 + 0.0026 * MEDIUM.z)
     return Shape(
         t_max,
         alpha,
@@ -214,7 +210,7 @@ class Radial:
 SMALLEST_RADIUS = 1e-3
 
 
-def radial(energy: Array, tau: Array, recorded: Recorded = "total", medium: Sampling = CALORIMETER) -> Radial:
+def radial(energy: Array, tau: Array, recorded: Recorded = "total") -> Radial:
     """Radial profiles at ages tau of showers.
 
     Homogeneous:
@@ -234,15 +230,14 @@ def radial(energy: Array, tau: Array, recorded: Recorded = "total", medium: Samp
         GeV.
     tau : (n, k) array
     recorded : "total" or "active"
-    medium : Sampling
 
     Returns
     -------
     Radial
         Arrays (n, k).
     """
-    z = medium.z
-    ln_e = (_ln_y(energy, medium) + np.log(medium.critical_energy / 1000.0))[:, None]
+    z = MEDIUM.z
+    ln_e = (_ln_y(energy) + np.log(MEDIUM.critical_energy / 1000.0))[:, None]
     core = 0.0251 + 0.00319 * ln_e + (0.1162 - 0.000381 * z) * tau
     k1, k2, k3, k4 = 0.659 - 0.00309 * z, 0.645, -2.59, 0.3585 + 0.0412 * ln_e
     tail = k1 * (np.exp(k3 * (tau - k2)) + np.exp(k4 * (tau - k2)))
@@ -250,7 +245,7 @@ def radial(energy: Array, tau: Array, recorded: Recorded = "total", medium: Samp
     u = (p2 - tau) / p3
     p = p1 * np.exp(u - np.exp(u))
     if recorded == "active":
-        deficit, frequency = 1.0 - medium.e_over_mip, medium.sampling_frequency
+        deficit, frequency = 1.0 - MEDIUM.e_over_mip, MEDIUM.sampling_frequency
         early = np.exp(-tau) / frequency
         core = core - 0.0203 * deficit + 0.0397 * early
         tail = tail - 0.14 * deficit - 0.495 * early
@@ -258,7 +253,7 @@ def radial(energy: Array, tau: Array, recorded: Recorded = "total", medium: Samp
     return Radial(np.maximum(core, SMALLEST_RADIUS), np.maximum(tail, SMALLEST_RADIUS), np.clip(p, 0.0, 1.0))
 
 
-def spots(energy: Array, recorded: Recorded = "total", medium: Sampling = CALORIMETER) -> Array:
+def spots(energy: Array, recorded: Recorded = "total") -> Array:
     """Number of spots of equal energy (at one depth) that a shower is made of: its lateral fluctuations.
 
     Homogeneous 93 ln(Z) E^0.876, sampling 10.3 / c E^0.959 with c = 0.11.
@@ -273,7 +268,7 @@ def spots(energy: Array, recorded: Recorded = "total", medium: Sampling = CALORI
     array
     """
     if recorded == "total":
-        return 93.0 * np.log(medium.z) * energy**0.876
+        return 93.0 * np.log(MEDIUM.z) * energy**0.876
     return 10.3 / SAMPLING_FLUCTUATION * energy**0.959
 
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgan.physics.calorimeter import CALORIMETER, Material, Sampling
+from hpcgan.physics.calorimeter import CALORIMETER as MEDIUM
+from hpcgan.physics.calorimeter import Material
 
 Array = NDArray[np.float64]
 
@@ -91,7 +92,7 @@ def longitudinal_shape(energy: Array) -> Array:
     return np.maximum(0.786 + 0.427 * np.log(np.maximum(energy, 1.0)), 0.786)
 
 
-def ionisation(energy: Array, path: Array, rng: np.random.Generator, medium: Sampling = CALORIMETER) -> Array:
+def ionisation(energy: Array, path: Array, rng: np.random.Generator) -> Array:
     """Energy that pions lose by ionisation on stretches of their way.
 
     Landau's distribution with the most probable loss of relativistic particles (Particle Data Group, Passage of
@@ -106,7 +107,6 @@ def ionisation(energy: Array, path: Array, rng: np.random.Generator, medium: Sam
     path : (n, k) array
         Length of each stretch, mm.
     rng : numpy.random.Generator
-    medium : Sampling
 
     Returns
     -------
@@ -115,8 +115,8 @@ def ionisation(energy: Array, path: Array, rng: np.random.Generator, medium: Sam
     """
     xi = np.zeros(path.shape)
     constants = np.zeros(path.shape)
-    for material, thickness in ((medium.absorber, medium.absorber_mm), (medium.active, medium.active_mm)):
-        part = _landau_width(material, path / 10.0 * thickness / medium.pitch)
+    for material, thickness in ((MEDIUM.absorber, MEDIUM.absorber_mm), (MEDIUM.active, MEDIUM.active_mm)):
+        part = _landau_width(material, path / 10.0 * thickness / MEDIUM.pitch)
         xi += part
         constants += part * (_log_transfer(material) + 0.200)
     # Landau's distribution is stable: widths add up, and with them all of the most probable loss but xi ln(xi).
@@ -153,7 +153,7 @@ def landau(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return half * stable + np.log(half)
 
 
-def scattering(energy: Array, depth: Array, medium: Sampling = CALORIMETER) -> Array:
+def scattering(energy: Array, depth: Array) -> Array:
     """RMS displacement of a pion along one axis at depths, by multiple scattering.
 
     theta0 z / sqrt(3), theta0 = 13.6 MeV / p sqrt(t) (1 + 0.038 ln t) with t in X0 (Particle Data Group, eq. 34.16,
@@ -172,6 +172,6 @@ def scattering(energy: Array, depth: Array, medium: Sampling = CALORIMETER) -> A
         mm.
     """
     momentum = np.sqrt(energy * (energy + 2.0 * PION_MASS))[:, None]
-    t = depth / medium.radiation_length
+    t = depth / MEDIUM.radiation_length
     angle = 0.0136 / momentum * np.sqrt(t) * (1.0 + 0.038 * np.log(np.maximum(t, 1e-3)))
     return angle * depth / np.sqrt(3.0)

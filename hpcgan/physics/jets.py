@@ -91,7 +91,8 @@ class JetCollection:
     @property
     def summed_mass(self) -> NDArray[np.float64]:
         """(N,) sum of the jets' masses of each image, GeV; 0 without jets."""
-        return _sum_by(self.event, self.mass, len(self.counts))
+        masses = np.bincount(self.event, weights=self.mass, minlength=len(self.counts))
+        return masses.astype(np.float64)  # integers if there are no jets
 
     def leading_pt(self, rank: int = 0) -> NDArray[np.float64]:
         """(N,) pT of the jet at a rank (0 the hardest), GeV; 0 where the image has fewer jets."""
@@ -100,10 +101,6 @@ class JetCollection:
         has = self.counts > rank
         values[has] = self.pt[first[has] + rank]
         return values
-
-
-def _sum_by(event: NDArray[np.int64], values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    return np.bincount(event, weights=values, minlength=n).astype(np.float64)  # integers if there are no values
 
 
 def cluster(images: NDArray[Any], pt_min_gev: float = JET_PT_MIN_GEV) -> JetCollection:
@@ -220,7 +217,6 @@ def _fastjet(
         import fastjet
     except ImportError as error:
         raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
-    _silence(fastjet)
     _swallow_banner()
     record = awkward.contents.RecordArray(
         [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
@@ -232,10 +228,3 @@ def _fastjet(
     jets = sequence.inclusive_jets(pt_min_gev)
     columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
     return columns, awkward.to_numpy(awkward.num(jets))
-
-
-def _silence(fastjet: Any) -> None:
-    """Keep FastJet's banner off standard output, where every rank would print it (the docs cite it instead)."""
-    sequence = getattr(getattr(fastjet, "_swig", None), "ClusterSequence", None)
-    if sequence is not None and hasattr(sequence, "set_fastjet_banner_stream"):
-        sequence.set_fastjet_banner_stream(None)

@@ -15,9 +15,10 @@ import contextlib
 import math
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,33 +149,39 @@ def check_masses(m_gluino: float, m_neutralino: float) -> None:
         )
 
 
-class Process(Protocol):
-    """What the generator needs to know about a kind of collision."""
+@dataclass(frozen=True)
+class Process(ABC):
+    """A kind of collision, with its parameters.
 
-    @property
-    def name(self) -> str:
-        """Short name, e.g. ``rpv``."""
+    Attributes
+    ----------
+    name : str
+        Short name, e.g. ``rpv``.
+    label : int
+        The image label ``y``: 1 signal, 0 background.
+    soft : bool
+        A soft process, initialised with diffraction.
+    """
 
-    @property
-    def label(self) -> int:
-        """The image label ``y``: 1 signal, 0 background."""
+    name: ClassVar[str]
+    label: ClassVar[int] = 0
+    soft: ClassVar[bool] = False
 
-    @property
-    def soft(self) -> bool:
-        """A soft process, initialised with diffraction."""
-
+    @abstractmethod
     def settings(self) -> list[str]:
         """PYTHIA settings beside the common ones."""
 
     def slha(self) -> str | None:
         """SLHA text to read, if the process needs one."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Name and parameters, for file attributes and for the seed."""
+        return {**asdict(self), "name": self.name, "label": self.label}
 
 
 @dataclass(frozen=True)
-class RpvProcess:
+class RpvProcess(Process):
     """Gluino pairs decaying through an R-parity violating coupling.
 
     Parameters
@@ -183,11 +190,10 @@ class RpvProcess:
         Masses in GeV; checked when the process is made.
     """
 
+    name = "rpv"
+    label = 1
     m_gluino: float
     m_neutralino: float
-    name: str = field(default="rpv", init=False)
-    label: int = field(default=1, init=False)
-    soft: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_masses(self.m_gluino, self.m_neutralino)
@@ -200,12 +206,9 @@ class RpvProcess:
     def slha(self) -> str | None:
         return write_slha(self.m_gluino, self.m_neutralino)
 
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class QcdProcess:
+class QcdProcess(Process):
     """Hard QCD 2 -> 2 scattering above a transverse momentum.
 
     Parameters
@@ -214,10 +217,8 @@ class QcdProcess:
         Smallest transverse momentum of the hard process, GeV.
     """
 
+    name = "qcd"
     pt_hat_min: float = 400.0
-    name: str = field(default="qcd", init=False)
-    label: int = field(default=0, init=False)
-    soft: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         # Below a few GeV the 2 -> 2 cross section diverges; at half the collision energy no phase space is
@@ -229,29 +230,16 @@ class QcdProcess:
     def settings(self) -> list[str]:
         return ["HardQCD:all = on", f"PhaseSpace:pTHatMin = {self.pt_hat_min!r}"]
 
-    def slha(self) -> str | None:
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class MinBiasProcess:
+class MinBiasProcess(Process):
     """Inelastic soft QCD: one pileup collision an event."""
 
-    name: str = field(default="minbias", init=False)
-    label: int = field(default=0, init=False)
-    soft: ClassVar[bool] = True
+    name = "minbias"
+    soft = True
 
     def settings(self) -> list[str]:
         return ["SoftQCD:inelastic = on"]
-
-    def slha(self) -> str | None:
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 COMMON_SETTINGS = (

@@ -216,20 +216,19 @@ def _electron(
 ) -> None:
     """Add electron showers that start at depths (n,), X0; `shower` says to which each belongs."""
     edges, layer_of = _steps()
-    medium = CALORIMETER
-    shape = electromagnetic.draw_shapes(energy, rng, recorded, medium)
-    t = np.maximum(edges / medium.radiation_length - start[:, None], 0.0)
+    shape = electromagnetic.draw_shapes(energy, rng, recorded)
+    t = np.maximum(edges / CALORIMETER.radiation_length - start[:, None], 0.0)
     deposit = _increments(shape.alpha, shape.beta, t) * energy[:, None] * MEV_PER_GEV
     if recorded == "active":
         deposit = _fluctuate(deposit, rng)
-    total = electromagnetic.spots(energy, recorded, medium)
+    total = electromagnetic.spots(energy, recorded)
     mean_spots = _increments(shape.alpha_spot, shape.beta_spot, t) * total[:, None]
     number = np.where(deposit >= THRESHOLD, np.maximum(mean_spots, 1.0), 0.0).astype(np.int64)
 
-    profile = electromagnetic.radial(energy, shape.tau(0.5 * (t[:, 1:] + t[:, :-1])), recorded, medium)
+    profile = electromagnetic.radial(energy, shape.tau(0.5 * (t[:, 1:] + t[:, :-1])), recorded)
     in_core = rng.binomial(number, profile.p)
     counts = np.stack([in_core, number - in_core], axis=-1)
-    radii = (np.stack([profile.core, profile.tail], axis=-1) * medium.moliere_radius).astype(np.float32)
+    radii = (np.stack([profile.core, profile.tail], axis=-1) * CALORIMETER.moliere_radius).astype(np.float32)
     each = np.where(number > 0, deposit / np.maximum(number, 1), 0.0).astype(np.float32)
     for layer in range(N_LAYERS):
         here = layer_of == layer
@@ -281,15 +280,14 @@ def _scatter(
 def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.random.Generator) -> None:
     """Add showers of charged pions."""
     edges, _ = _steps()
-    medium = CALORIMETER
     n = len(energy)
-    start = rng.exponential(medium.pion_interaction_length, n)
+    start = rng.exponential(CALORIMETER.pion_interaction_length, n)
     ends = np.array(LAYER_EDGES) + HALF_SIDE
     path = np.diff(np.minimum(start[:, None], ends), axis=1)
-    lost = hadronic.ionisation(energy, path, rng, medium)
+    lost = hadronic.ionisation(energy, path, rng)
     lost[lost * MEV_PER_GEV < THRESHOLD] = 0.0
     middle = 0.5 * (ends[1:] + ends[:-1])
-    width = hadronic.scattering(energy, middle, medium)
+    width = hadronic.scattering(energy, middle)
     directions = rng.standard_normal((2, n))
     for layer in range(N_LAYERS):
         x, y = (direction * width[:, layer] for direction in directions)
@@ -303,7 +301,7 @@ def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.ran
         canvas,
         shower[some],
         (share * rest)[some],
-        start[some] / medium.radiation_length,
+        start[some] / CALORIMETER.radiation_length,
         rng,
         "total",
     )
@@ -313,7 +311,7 @@ def _pion(canvas: _Canvas, shower: NDArray[np.int32], energy: Array, rng: np.ran
     each = np.repeat(hadrons / np.maximum(number, 1) * MEV_PER_GEV, number).astype(np.float32)
     owner = np.repeat(np.arange(n), number)
     alpha = hadronic.longitudinal_shape(rest)
-    scale = medium.interaction_length
+    scale = CALORIMETER.interaction_length
     depth = start[owner] + rng.standard_gamma(alpha[owner]) / hadronic.LONGITUDINAL_RATE * scale
     radius = np.full(len(owner), hadronic.HALF_RADIUS * scale, np.float32)
     layer_of = np.searchsorted(ends, depth, side="right") - 1

@@ -84,9 +84,9 @@ class Numbers:
         self.report = report
 
     def get(self, key: str) -> Any:
-        """What stands at a path."""
+        """What stands at a path; None below a place where nothing is."""
         value: Any = self.report
-        while key:
+        while key and value is not None:
             if isinstance(value, list):
                 part = key.partition(".")[0]
                 value = value[int(part)]

@@ -46,7 +46,7 @@ def training_figures(
     selected = next((float(r.samples) for r in epochs if r.epoch == selected_epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {selected_epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
-    losses = {name: [np.nan if (v := r.losses.get(name)) is None else v for r in epochs] for name in epochs[0].losses}
+    losses = {name: [r.losses.get(name) for r in epochs] for name in epochs[0].losses}
     x = np.array([r.samples for r in epochs], dtype=np.float64)
     figures = []
     scored = [(r.samples, r.score) for r in epochs if r.score is not None]
@@ -76,20 +76,18 @@ def training_figures(
         figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
-    lines = {
-        text: [np.nan if (v := r.collapse.get(name)) is None else v for r in epochs] for name, text in COLLAPSE.items()
-    }
-    lines = {text: values for text, values in lines.items() if np.isfinite(values).any()}
-    if lines:  # a training that is not scored, of a method without a discriminator, has none
+    signs = {text: [r.collapse.get(name) for r in epochs] for name, text in COLLAPSE.items()}
+    signs = {text: values for text, values in signs.items() if any(value is not None for value in values)}
+    if signs:  # a training that is not scored, of a method without a discriminator, has none
         caption = (
             "Signs of a collapse: mean distances among generated events over those among real ones (1: as diverse; "
             "near 0: alike)"
         )
-        if COLLAPSE["saturation"] in lines:
+        if COLLAPSE["saturation"] in signs:
             caption += (
                 ", and by how much the discriminator takes real events rather than generated ones for real "
                 "(0: it cannot tell; near 1: it is certain, and teaches little)"
             )
         caption += "."
-        figures.append(embed("collapse_curve", caption, plots.curves(x, lines, label, "Ratio", mark=mark), "training"))
+        figures.append(embed("collapse_curve", caption, plots.curves(x, signs, label, "Ratio", mark=mark), "training"))
     return figures

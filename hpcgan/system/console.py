@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ PIPE_WIDTH = 500
 def quiet_tensorflow() -> None:
     """Silence what it says of its own build, in this process, which has not loaded it yet, and in its children."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def note(text: str) -> None:
+    """A line on standard error, at once: what a command has to say beside its result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def open_console() -> Console:

@@ -15,9 +15,8 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import InputError
-from hpcgan.evaluation.diversity import Diversity, DiversityMeter
-from hpcgan.evaluation.score import Scorer
-from hpcgan.evaluation.trained_generator import scored_network
+from hpcgan.evaluation.epoch import Diversity, DiversityMeter, Scorer
+from hpcgan.evaluation.sampling import scored_network
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.metrics.observable import Score

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from hpcgan import schedule
 from hpcgan.errors import HpcganError
-from hpcgan.evaluation.diversity import Diversity
+from hpcgan.evaluation.epoch import Diversity
 from hpcgan.methods.base import ATTENTION
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import records

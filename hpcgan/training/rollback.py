@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.errors import HpcganError
-from hpcgan.evaluation.diversity import Diversity
+from hpcgan.evaluation.epoch import Diversity
 from hpcgan.methods.base import StepResult
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import checkpoint as checkpoints

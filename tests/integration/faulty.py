@@ -24,7 +24,7 @@ PHASES = ("data", "discriminator", "generator", "step", "scoring", "samples", "c
 def install(phase: str, step: int) -> None:
     """Make the phase fail in this process, from a step on (0: at once)."""
     from hpcgan.data.pipeline import Pipeline
-    from hpcgan.evaluation.score import Scorer
+    from hpcgan.evaluation.epoch import Scorer
     from hpcgan.methods.gan import Gan
     from hpcgan.problems.detector_images.rpv import RpvProblem
     from hpcgan.runs import checkpoint

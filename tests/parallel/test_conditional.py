@@ -13,8 +13,8 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan import config as configuration  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
-from hpcgan.evaluation.score import Scorer  # noqa: E402
-from hpcgan.evaluation.trained_generator import load_sampler  # noqa: E402
+from hpcgan.evaluation.epoch import Scorer  # noqa: E402
+from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402

@@ -16,7 +16,7 @@ from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import sample_file  # noqa: E402
 from hpcgan.evaluation.conditions import each, of_rows  # noqa: E402
-from hpcgan.evaluation.trained_generator import load_sampler  # noqa: E402
+from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.runs import checkpoint  # noqa: E402
 

@@ -17,7 +17,7 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
-from hpcgan.evaluation.score import Scorer  # noqa: E402
+from hpcgan.evaluation.epoch import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402

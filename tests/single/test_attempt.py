@@ -16,7 +16,7 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
-from hpcgan.evaluation.diversity import Diversity  # noqa: E402
+from hpcgan.evaluation.epoch import Diversity  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402

@@ -17,7 +17,7 @@ from hpcgan.data import attributes
 from hpcgan.data.layouts import tensors
 from hpcgan.data.layouts.base import ROOT
 from hpcgan.errors import InputError
-from hpcgan.evaluation.conditions_file import read_conditions
+from hpcgan.evaluation.conditions import read as read_conditions
 from hpcgan.overlay.inputs import open_signal
 from hpcgan.physics.calorimeter import PUBLISHED
 from hpcgan.physics.images import image_attributes

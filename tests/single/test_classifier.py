@@ -21,16 +21,16 @@ def gaussian(seed, n, shift=0.0):
 def test_two_gaussians():
     """The best classifier has AUC Phi(shift / sqrt 2) and the Jensen-Shannon divergence of the two."""
     found = classifier_test(gaussian(1, 4000, 1.5), gaussian(2, 4100), SMALL)
-    assert (found.n_train, found.n_validation, found.n_test) == (2400, 800, 800)
-    assert found.auc == pytest.approx(stats.norm.cdf(1.5 / math.sqrt(2)), abs=4 * found.auc_error)
-    assert found.auc_error < 0.011
+    assert found.events == {"train": 2400, "validation": 800, "test": 800}
+    assert found.auc.value == pytest.approx(stats.norm.cdf(1.5 / math.sqrt(2)), abs=4 * found.auc.error)
+    assert found.auc.error < 0.011
 
     def integrand(x):
         p, q = stats.norm.pdf(x, 1.5), stats.norm.pdf(x)
         return 0.5 * (p * math.log2(2 * p / (p + q)) + q * math.log2(2 * q / (p + q)))
 
     exact = integrate.quad(integrand, -8, 10)[0]
-    assert exact - 0.03 - 3 * found.jsd_error < found.jsd < exact + 3 * found.jsd_error
+    assert exact - 0.03 - 3 * found.jsd.error < found.jsd.value < exact + 3 * found.jsd.error
     assert 1 <= found.epoch <= found.epochs <= 12
 
 
@@ -38,16 +38,16 @@ def test_nothing_to_tell():
     """Two samples of one distribution: AUC one half within its error, no divergence."""
     found = classifier_test(gaussian(3, 3000), gaussian(4, 3000), SMALL)
     assert found.auc_null_error == pytest.approx(math.sqrt(1201 / (12 * 600 * 600)))
-    assert found.auc == pytest.approx(0.5, abs=4 * found.auc_null_error)
-    assert found.jsd < 3 * found.jsd_error
-    assert found.jsd > -0.05
+    assert found.auc.value == pytest.approx(0.5, abs=4 * found.auc_null_error)
+    assert found.jsd.value < 3 * found.jsd.error
+    assert found.jsd.value > -0.05
 
 
 def test_disjoint_samples_are_told_apart():
     found = classifier_test(gaussian(5, 500, 12.0), gaussian(6, 500), SMALL)
-    assert (found.auc, found.auc_error) == (1.0, 0.0)
+    assert (found.auc.value, found.auc.error) == (1.0, 0.0)
     # Calibration on 100 events of each class stays 1/102 away from certainty.
-    assert 0.97 < found.jsd <= 1 + math.log2(1 - 1 / 102) + 1e-12
+    assert 0.97 < found.jsd.value <= 1 + math.log2(1 - 1 / 102) + 1e-12
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -79,7 +79,7 @@ def test_the_network_is_that_of_the_challenge():
         (2048, 1),
     ]
     assert sum(int(np.prod(v.shape)) for v in network.weights) == 10 * 2048 + 2 * 2048**2 + 2048 + 3 * 2048 + 1
-    tiny = classifier.Perceptron(2, Settings(hidden=(1,), slope=0.01))
+    tiny = classifier.Perceptron(2, Settings(hidden=(1,)))
     for variable, value in zip((tiny.layers[0].kernel, tiny.layers[0].bias), ([[1.0], [1.0]], [0.0])):
         variable.assign(value)
     tiny.layers[1].kernel.assign([[2.0]])

@@ -38,8 +38,8 @@ from hpcgan.evaluation import conditions as asking  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.evaluation.conditional import score_left_out  # noqa: E402
-from hpcgan.evaluation.loading import Loaded  # noqa: E402
-from hpcgan.evaluation.trained_generator import load_sampler  # noqa: E402
+from hpcgan.evaluation.events import Loaded  # noqa: E402
+from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
 from hpcgan.methods.sampler import Sampler  # noqa: E402
 from hpcgan.methods.settings import GanSettings  # noqa: E402
@@ -440,7 +440,7 @@ def test_a_batch_has_the_conditions_it_was_asked_for():
 
 
 def test_requests_as_functions_of_the_number():
-    turns = asking.in_turn([POINT, {"mGlu": 1400, "mNeu": 250}], PROBLEM.schema)
+    turns = asking.each(asking.of_points(PROBLEM, [POINT, {"mGlu": 1400, "mNeu": 250}]))
     assert turns(0, 3)["mGlu"].tolist() == [1600, 1400, 1600]
     assert turns(3, 2)["mNeu"].tolist() == [250, 850]
     assert turns(0, 1)["mGlu"].dtype == np.float32
@@ -470,7 +470,7 @@ def test_requests_as_functions_of_the_number():
 )
 def test_bad_conditions_on_the_command_line(text, message):
     with pytest.raises(InputError, match=message.replace("?", "\\?")) as error:
-        asking.check_points(PROBLEM, [asking.parse(text)])
+        asking.of_points(PROBLEM, [asking.parse(text)], "--condition")
     assert "\n" not in str(error.value)
 
 

@@ -19,7 +19,7 @@ from hpcgan.data.storage import SPLITS
 from hpcgan.errors import InputError
 from hpcgan.evaluation import report
 from hpcgan.evaluation.compare import EvaluationOptions
-from hpcgan.evaluation.trained_generator import load_sampler
+from hpcgan.evaluation.sampling import load_sampler
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics.lognormal import LognormalMaps, pixel_sites
 from hpcgan.problems.cosmo import generate as generation

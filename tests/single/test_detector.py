@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -363,7 +364,7 @@ def test_same_random_numbers_same_towers() -> None:
 
 
 def test_card_can_be_described() -> None:
-    description = json.loads(json.dumps(ATLAS.describe()))
+    description = json.loads(json.dumps(dataclasses.asdict(ATLAS)))
     assert description["hcal"]["resolution"][0] == {
         "eta_max": 1.7,
         "constant": 0.0302,

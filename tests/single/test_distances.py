@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.metrics.distances import (
+    Statistic,
     bin_edges,
     chi2_test,
     distances,
@@ -72,11 +73,12 @@ def test_separation_of_equal_distributions():
 
 def test_chi2_by_hand():
     # Equal totals: sum (n1 - n2)^2 / (n1 + n2) = 4/16 + 4/14 with two filled bins.
-    chi2, ndf, p = chi2_test(np.array([9.0, 6.0, 0.0]), np.array([7.0, 8.0, 0.0]))
+    found = chi2_test(np.array([9.0, 6.0, 0.0]), np.array([7.0, 8.0, 0.0]))
+    chi2, ndf, p = found.value, found.ndf, found.p
     assert chi2 == pytest.approx(4 / 16 + 4 / 14)
     assert ndf == 1
     assert p == pytest.approx(0.4642, abs=1e-3)
-    assert chi2_test(np.array([4.0]), np.array([9.0])) == (0.0, 0, 1.0)
+    assert chi2_test(np.array([4.0]), np.array([9.0])) == Statistic(0.0, 1.0, 0)
 
 
 def test_chi2_of_equal_distributions_with_unequal_totals():
@@ -86,8 +88,8 @@ def test_chi2_of_equal_distributions_with_unequal_totals():
         chi2_test(rng.multinomial(4000, shape).astype(float), rng.multinomial(1500, shape).astype(float))
         for _ in range(300)
     ]
-    assert np.mean([chi2 for chi2, _, _ in found]) == pytest.approx(11, abs=4 * np.sqrt(2 * 11 / 300))
-    assert np.mean([p for _, _, p in found]) == pytest.approx(0.5, abs=0.07)
+    assert np.mean([test.value for test in found]) == pytest.approx(11, abs=4 * np.sqrt(2 * 11 / 300))
+    assert np.mean([test.p for test in found]) == pytest.approx(0.5, abs=0.07)
 
 
 def test_bins_of_integers_are_centred():
@@ -120,17 +122,17 @@ def test_distances_of_a_quantity():
     rng = np.random.default_rng(7)
     a, b = Observable(rng.normal(10, 1, 800), unit="GeV"), Observable(rng.normal(11, 1, 800))
     found = distances(a, b, bootstrap=50)
-    assert found.mean_fake - found.mean_real == pytest.approx(1.0, abs=0.2)
+    assert found.fake.mean - found.real.mean == pytest.approx(1.0, abs=0.2)
     assert found.wasserstein == pytest.approx(1.0, abs=5 * found.wasserstein_error)
-    assert found.chi2_p < 1e-10
-    assert found.ks_p < 1e-10
+    assert found.chi2.p < 1e-10
+    assert found.ks.p < 1e-10
     assert distances(a, a, bootstrap=0).wasserstein_error is None
     assert distances(a, a, bootstrap=0).separation == 0.0
 
 
 def test_distances_of_nothing():
     found = distances(Observable(np.zeros(0), np.zeros(3, int)), Observable(np.ones(3)))
-    assert (found.n_real, found.n_fake, found.wasserstein) == (0, 3, None)
+    assert (found.real.n, found.fake.n, found.wasserstein) == (0, 3, None)
 
 
 def test_errors_of_means_and_distances_allow_for_blocks():

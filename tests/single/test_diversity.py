@@ -7,7 +7,8 @@ import pytest
 
 from hpcgan.comm.base import SerialComm
 from hpcgan.data.schema import TensorSpec
-from hpcgan.evaluation.diversity import EVENTS, Diversity, DiversityMeter
+from hpcgan.evaluation.epoch import DIVERSITY_EVENTS as EVENTS
+from hpcgan.evaluation.epoch import Diversity, DiversityMeter
 
 SCHEMA = {"x": TensorSpec((1, 2)), "y": TensorSpec(()), "energy": TensorSpec((), role="condition")}
 #: Encoding doubles everything, so it must not matter.

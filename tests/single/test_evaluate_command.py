@@ -48,9 +48,9 @@ def sampler(monkeypatch):
     made = Sampler()
     monkeypatch.setattr(RunDirectory, "exists", True)
     monkeypatch.setattr(generate, "_read_run", lambda run: (tiny.config(Path("data")), made.problem))
-    module = ModuleType("hpcgan.evaluation.trained_generator")
+    module = ModuleType("hpcgan.evaluation.sampling")
     module.load_sampler = lambda run, checkpoint, warn, comm, batch_size: made
-    monkeypatch.setitem(sys.modules, "hpcgan.evaluation.trained_generator", module)
+    monkeypatch.setitem(sys.modules, "hpcgan.evaluation.sampling", module)
     monkeypatch.setattr(sample_file, "ROUND_BYTES", 20 * 64 * 64 * 4)  # 18 images, three batches
     return made
 

@@ -21,7 +21,7 @@ from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
-from hpcgan.evaluation.trained_generator import RunSampler, load_generator, load_sampler  # noqa: E402
+from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.problems.base import problem_class  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
@@ -137,12 +137,12 @@ def _exported(tmp_path_factory):
             showers["energy"] = np.linspace(10.0, 90.0, 50)
             batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in showers.items()}]
         run = untrained.make_run(place / "run", made_config, batches)
-        made = load_generator(run.path)
+        made = load_sampler(run.path)
         said = exporting.export(made, run.path, place / "model" / "1")
         asked = conditions_of(made.problem)
         sent = exporting.request(made, N, 5, asked)
         np.savez(place / "sent.npz", **sent)
-        expected = RunSampler(made, N).sample(N, 5, conditions=each(asked) if asked else None)
+        expected = load_sampler(run.path, batch_size=N).sample(N, 5, conditions=each(asked) if asked else None)
         found[name] = (place, made, said, expected)
     folders = json.dumps([str(place) for place, *_ in found.values()])
     done = subprocess.run(

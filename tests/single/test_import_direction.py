@@ -118,7 +118,7 @@ TENSORFLOW = (
     "hpcgan.methods",
     "hpcgan.training",
     "hpcgan.data.pipeline",
-    "hpcgan.evaluation.trained_generator",
+    "hpcgan.evaluation.sampling",
     "hpcgan.evaluation.export",
     "hpcgan.evaluation.classifier",
     "hpcgan.comm.horovod",

@@ -63,7 +63,7 @@ def test_halves_are_disjoint_and_of_the_size_asked_for():
 
 def test_too_few_events_make_a_smaller_band(pool):
     small = null_band(pool, score, 4096, repetitions=20)
-    assert (small.n, small.requested, small.pool, small.complete) == (1200, 4096, 2400, False)
+    assert (small.n, small.splits.requested, small.splits.pool, small.complete) == (1200, 4096, 2400, False)
 
 
 def test_scores_at_another_n_are_refused(band):
@@ -143,8 +143,8 @@ def test_the_band_widens_with_the_reuse_of_events():
     for mu in (1, 8, 40):
         pool = Observable.concatenate([reused(rng, mu), reused(rng, mu)])
         bands = [null_band({"total": o}, score, 1000, repetitions=200) for o in (pool, without_blocks(pool))]
-        assert bands[0].blocks == 20
-        assert bands[1].blocks is None
+        assert bands[0].splits.blocks == 20
+        assert bands[1].splits.blocks is None
         widths[mu] = bands[0].p95 / bands[1].p95
     assert widths[1] < 2.5  # each event is used once in four sums
     assert widths[1] < widths[8] < widths[40]
@@ -161,7 +161,7 @@ def test_blocks_stay_whole():
 
     blocks = np.repeat([5, 3, 9, 7, 1], [4, 6, 5, 5, 8])
     band = null_band({"id": Observable(np.arange(28), blocks=blocks)}, record, 20, repetitions=30)
-    assert (band.n, band.blocks) == (9, 5)  # the two smallest blocks have nine events
+    assert (band.n, band.splits.blocks) == (9, 5)  # the two smallest blocks have nine events
     for first, second in seen:
         assert len(first) == len(second) == 2
         assert not first & second
@@ -194,6 +194,6 @@ def test_pairs_are_exchanged_by_blocks():
     first, second = ({"id": Observable(np.arange(6) + shift, blocks=blocks)} for shift in (0, 10))
     band = paired_null_band(first, second, record, repetitions=100)
     assert len(set(seen)) == 8
-    assert (band.n, band.pool, band.blocks) == (6, 12, 3)
+    assert (band.n, band.splits.pool, band.splits.blocks) == (6, 12, 3)
     with pytest.raises(ValueError, match="same events in the same blocks"):
         paired_null_band(first, {"id": Observable(np.arange(6), blocks=blocks[::-1])}, record)

@@ -13,7 +13,7 @@ from pools import sparse_events, write_pool
 from hpcgan import config
 from hpcgan.data.storage import Target
 from hpcgan.errors import InputError
-from hpcgan.evaluation import compare, report
+from hpcgan.evaluation import events, report
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics import jets
@@ -262,12 +262,12 @@ def test_the_score_notices_what_the_null_band_allows_for(tmp_path: Path):
     several = problem(mu=20, held_out_sums=480)
     with_more = problem(mu=22, held_out_sums=480)
     sides = [several.open(tmp_path, split) for split in ("val", "test")]
-    observables = [compare.observables_of(several, source, np.arange(480)) for source in sides]
+    observables = [events.observables_of(several, source, np.arange(480)) for source in sides]
     assert len(np.unique(observables[0]["total_pt"].blocks)) == 12  # 2,400 events, 200 each
-    band = null_band(compare.join(observables), several.score, 480, repetitions=60)
-    assert (band.n, band.blocks) == (480, 24)
+    band = null_band(events.join(observables), several.score, 480, repetitions=60)
+    assert (band.n, band.splits.blocks) == (480, 24)
     assert several.score(*observables).total < 2 * band.p95
-    more = compare.observables_of(with_more, with_more.open(tmp_path, "test"), np.arange(480))
+    more = events.observables_of(with_more, with_more.open(tmp_path, "test"), np.arange(480))
     assert several.score(observables[0], more).total > 3 * band.p95
     hotter = several.observables({"hist": sides[1].read(np.arange(480))["hist"] * np.float32(1.1)})
     assert several.score(observables[0], hotter).total > 2 * band.p95

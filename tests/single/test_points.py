@@ -8,7 +8,7 @@ from scipy import stats
 
 from hpcgan.evaluation import compare, conditional
 from hpcgan.evaluation.conditional import nearest_point
-from hpcgan.evaluation.loading import is_left_out
+from hpcgan.evaluation.events import is_left_out, join
 from hpcgan.metrics import points
 from hpcgan.metrics.ks import ks_score
 from hpcgan.metrics.null_band import Splitter, null_band
@@ -90,7 +90,7 @@ def test_conditions_are_told_apart_and_kept():
     assert list(points.measured(found)) == ["x"]
     assert points.sizes(found) == {(1400.0, 850.0): 4, (1800.0, 850.0): 4}
     assert points.sizes(points.measured(found)) == {(): 8}
-    both = compare.join([found, points.take(found, np.array([7]))])
+    both = join([found, points.take(found, np.array([7]))])
     assert both["mGlu"].condition
     assert points.events_of(both, (1800.0, 850.0)).tolist() == [4, 5, 6, 7, 8]
     assert points.events_of(both, (1.0, 2.0)).tolist() == []
@@ -114,14 +114,15 @@ def test_the_band_has_the_numbers_of_each_point():
 
     sizes = {(1400.0, 850.0): 12, (1600.0, 850.0): 5, (1800.0, 850.0): 10}
     band = null_band(pool, record, sizes, repetitions=20)
-    assert (band.n, band.requested, band.pool, band.complete, band.sizes) == (27, 27, 90, True, [12, 5, 10])
+    assert (band.n, band.splits.requested, band.splits.pool, band.complete) == (27, 27, 90, True)
+    assert band.sizes == [12, 5, 10]
     for real, fake in seen:
         assert points.sizes(real) == points.sizes(fake) == sizes
         assert not set(real["x"].values) & set(fake["x"].values)
     assert [p.n for p in band.points] == [12, 5, 10]
     assert band.samples == pytest.approx(np.mean([p.samples for p in band.points], axis=0))
     assert band.points[1].conditions == {"mGlu": 1600.0, "mNeu": 850.0}
-    assert band.points[1].share_above(-1.0) == 1.0
+    assert band.points[1].share_above(Score(-1.0, {}, 5)) == 1.0
     assert band.to_json()["points"][2]["p95"] == np.quantile(band.points[2].samples, 0.95)
 
 

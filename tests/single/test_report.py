@@ -13,7 +13,7 @@ from pages import Page
 
 from hpcgan.config import DataConfig
 from hpcgan.errors import InputError, Unwritten
-from hpcgan.evaluation import compare, report
+from hpcgan.evaluation import events, report
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
@@ -323,14 +323,14 @@ class Identity:
 
 
 def test_events_are_drawn_at_random_but_reproducibly():
-    assert compare.choose(5, 100).tolist() == compare.choose(5, 100).tolist()
-    assert not np.array_equal(compare.choose(50, 100), np.arange(50))
-    assert sorted(compare.choose(100, 100)) == list(range(100))
+    assert events.choose(5, 100).tolist() == events.choose(5, 100).tolist()
+    assert not np.array_equal(events.choose(50, 100), np.arange(50))
+    assert sorted(events.choose(100, 100)) == list(range(100))
 
 
 def test_observables_in_pieces_keep_their_order():
     source = SimpleNamespace(path=Path("x.h5"), read=lambda indices: {"id": indices * 2}, weights=lambda: None)
-    found = compare.observables_of(Identity(), source, np.arange(3000)[::-1])
+    found = events.observables_of(Identity(), source, np.arange(3000)[::-1])
     assert found["id"].values.tolist() == (np.arange(3000)[::-1] * 2).tolist()
 
 

@@ -65,7 +65,7 @@ def test_numbers_are_those_of_the_metrics():
         assert number["mean"] == pytest.approx(np.mean(number["values"]))
         assert number["std"] == pytest.approx(np.std(number["values"], ddof=1))
     expected = memorisation(np.concatenate([first, second]), features(given.pool), features(given.training))
-    assert found["memorisation"] == vars(expected)
+    assert found["memorisation"] == dataclasses.asdict(expected)
     assert found["classifier"] == {}
     json.dumps(found, allow_nan=False)
 
@@ -106,7 +106,7 @@ def test_a_generator_that_makes_nothing():
     assert numbers["recall"] == 0.0
     assert numbers["coverage"] < 0.2
     assert numbers["fpd"] > 5
-    assert found["memorisation"]["median_generated"] > 0
+    assert found["memorisation"]["generated"]["median"] > 0
 
 
 def test_what_is_not_finite_is_named():
@@ -125,9 +125,9 @@ def test_classifiers_on_features_and_cells():
     for inputs, width in (("features", 7), ("cells", 4096)):
         test = found["classifier"][inputs]
         assert test["inputs"] == width
-        assert (test["n_train"], test["n_test"]) == (60, 20)
-        assert test["auc"] > 0.9
-        assert test["null"]["auc"] == pytest.approx(0.5, abs=4 * test["null"]["auc_null_error"])
+        assert test["events"] == {"train": 60, "validation": 20, "test": 20}
+        assert test["auc"]["value"] > 0.9
+        assert test["null"]["auc"]["value"] == pytest.approx(0.5, abs=4 * test["null"]["auc_null_error"])
     assert [line.split(":")[0] for line in distances.summary(found)] == [
         "classifier on features",
         "classifier on cells",
@@ -187,16 +187,16 @@ def test_the_page_and_the_lines_show_the_numbers(folder, tmp_path):
     assert found["n"] == 50
     assert found["features"][:2] == ["jet_multiplicity", "summed_jet_mass"]
     assert found["memorisation"]["n_training"] == 180
-    assert found["memorisation"]["n_held_out"] == 120
-    assert found["memorisation"]["n_generated"] == 100
+    assert found["memorisation"]["held_out"]["n"] == 120
+    assert found["memorisation"]["generated"]["n"] == 100
     assert found["memorisation"]["p"] > 1e-3
     page = Page(made.html.read_text(encoding="utf-8"))
     pages.check_numbers(page, data)
     keys = {key for key, _, _ in page.data}
     for name in distances.NAMES:
         assert {f"sample_distances.numbers.{name}.{end}" for end in ("mean", "std", "null.mean", "null.std")} <= keys
-    assert {f"sample_distances.memorisation.{name}" for name in ("z", "p", "close", "close_p")} <= keys
-    assert {f"sample_distances.classifier.{i}.null.auc" for i in ("features", "cells")} <= keys
+    assert {f"sample_distances.memorisation.{name}" for name in ("z", "p", "close.share", "close.p")} <= keys
+    assert {f"sample_distances.classifier.{i}.null.auc.value" for i in ("features", "cells")} <= keys
     lines = report.summary(made)
     for shown in ("at N=50:", "FPD", "real against real", "memorisation: z =", "classifier on cells: AUC"):
         assert shown in lines
@@ -207,7 +207,7 @@ def test_a_run_that_copies_its_training_events_is_flagged(folder, tmp_path):
     """Turned in phi, as augmentation turns them: the jets do not change, and features are made of jets."""
     found = evaluate(Sampler(folder, copies=True), tmp_path).data["sample_distances"]["memorisation"]
     assert found["z"] < -8
-    assert found["close_p"] < 1e-6
+    assert found["close"]["p"] < 1e-6
 
 
 def test_where_the_training_events_are_gone(tmp_path):

@@ -23,7 +23,7 @@ from hpcgan.data.schema import TensorSpec
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import conditions as asking
 from hpcgan.evaluation import sample_file
-from hpcgan.evaluation.conditions_file import read_conditions
+from hpcgan.evaluation.conditions import read as read_conditions
 from hpcgan.evaluation.sample_file import SampleFile, write_samples
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.files import open_images
@@ -108,9 +108,9 @@ def test_bad_arrays_and_points():
     with pytest.raises(InputError, match="conditions: 'mNeu' is nan"):
         asking.of_arrays(TWO, {"mGlu": [1400], "mNeu": np.nan})
     with pytest.raises(InputError, match="conditions: 'mGlu' is nan"):
-        asking.check_points(TWO, [{"mGlu": np.nan, "mNeu": 850}], "conditions")
+        asking.of_points(TWO, [{"mGlu": np.nan, "mNeu": 850}])
     with pytest.raises(InputError, match="conditions: 'mGlu' does not hold numbers"):
-        asking.check_points(TWO, [{"mGlu": "heavy", "mNeu": 850}], "conditions")
+        asking.of_points(TWO, [{"mGlu": "heavy", "mNeu": 850}])
 
 
 # --- files -------------------------------------------------------------------------------------------------------

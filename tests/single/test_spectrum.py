@@ -15,7 +15,7 @@ from recorded import recorded  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import Interrupted  # noqa: E402
-from hpcgan.evaluation.trained_generator import RunSampler, load_generator  # noqa: E402
+from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.problems.detector_images.networks_detector import Generator  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel  # noqa: E402
@@ -242,9 +242,8 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
     scores = [[r["score"] for r in recorded(run.metrics_file, "epoch")] for run in (whole, again)]
     assert scores[0] == scores[1]
     assert scores[0][0] is None
-    generator = load_generator(whole.path)
-    assert np.ptp(generator.network.matching.real.numpy()[16]) > 0
-    sampler = RunSampler(generator, 12)
+    sampler = load_sampler(whole.path)
+    assert np.ptp(sampler.network.matching.real.numpy()[16]) > 0
     found = sampler.sample(24, 5)["hist"]
     energies = found / np.cosh(np.linspace(-2.5, 2.5, 129)[1::2])[:, None]
     assert found[found > 0].min() > 499.9
@@ -252,4 +251,4 @@ def test_a_training_scores_and_stores_what_is_generated_from_it_later(tmp_path, 
     free = tiny.config(data, *more, "model.pixel_pt=free", "training.batch_size=12", "training.epochs=1")
     train("free", settings=free)
     started = tiny.config(data, *more, f"training.start_from={tmp_path / 'free'}", "training.epochs=1")
-    assert load_generator(train("started", settings=started).path).network.matching is not None
+    assert load_sampler(train("started", settings=started).path).network.matching is not None

@@ -232,7 +232,8 @@ def _shapes(real: Mapping[str, Observable], fake: Mapping[str, Observable], name
         note = "no values to compare"
         if distance.ks is not None and distance.wasserstein is not None and distance.separation is not None:
             unit = f" {real[name].unit}".rstrip()
-            note = f"KS {distance.ks:.3f}, W$_1$ {distance.wasserstein:.3g}{unit}, separation {distance.separation:.3f}"
+            numbers = f"KS {distance.ks.value:.3f}, W$_1$ {distance.wasserstein:.3g}{unit}"
+            note = f"{numbers}, separation {distance.separation:.3f}"
         cells.append((label(name), real[name], fake[name], note))
     caption = (
         "Shower shapes, with Kolmogorov-Smirnov distance, Wasserstein distance and separation power (0: equal, 1: "

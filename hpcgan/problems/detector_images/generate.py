@@ -13,7 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -134,7 +134,7 @@ class Events(DataSet):
                 *pythia.COMMON_SETTINGS,
                 *dict.fromkeys(line for process in self.processes for line in process.settings()),
             ],
-            "detector": self.card.describe(),
+            "detector": asdict(self.card),
         }
 
     def attributes(self) -> dict[str, Any]:

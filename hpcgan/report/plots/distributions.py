@@ -183,10 +183,7 @@ def profile_ratio(
     main.set_ylim(low, (top + 0.25 * (top - low)) or 1.0)
     main.set_ylabel(value)
     main.legend(loc="upper right", ncols=2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = means[1] / means[0]
-        relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)
-    _ratio_panel(ratio, centres, values, np.stack([values * relative] * 2))
+    _ratio_of_means(ratio, centres, means, errors)
     ratio.set_xlabel(label)
     ratio.set_xlim(edges[0], edges[-1])
     return figure
@@ -227,10 +224,7 @@ def spectrum_ratio(
     if not all(np.any(mean > 0) for mean in means):  # nothing that a logarithm could show
         main.set_yscale("linear")
     main.legend(loc="best")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = means[1] / means[0]
-        relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)
-    _ratio_panel(ratio, x, values, np.stack([values * relative] * 2))
+    _ratio_of_means(ratio, x, means, errors)
     ratio.set_xlabel(label)
     ratio.set_xlim(0.9 * x[0], 1.1 * x[-1])
     return figure
@@ -381,6 +375,13 @@ def _ratio_figure() -> tuple[Figure, Axes, Axes]:
     main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.02})
     figure.align_ylabels([main, ratio])
     return figure, main, ratio
+
+
+def _ratio_of_means(axes: Axes, x: np.ndarray, means: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> None:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = means[1] / means[0]
+        relative = np.sqrt((errors[0] / means[0]) ** 2 + (errors[1] / means[1]) ** 2)
+    _ratio_panel(axes, x, values, np.stack([values * relative] * 2))
 
 
 def _ratio_panel(axes: Axes, x: np.ndarray, values: np.ndarray, errors: np.ndarray) -> None:

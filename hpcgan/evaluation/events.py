@@ -1,21 +1,23 @@
-"""Real events of one file, with their observables; observables of generated ones."""
+"""Real and generated events that are compared, with their observables. NumPy only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hpcgan.config import DataConfig
 from hpcgan.data.schema import Sample, take
-from hpcgan.data.source import Source, matching
+from hpcgan.data.source import Dependent, Source, matching
 from hpcgan.errors import InputError
-from hpcgan.evaluation import compare
 from hpcgan.metrics import points
+from hpcgan.metrics.observable import Observable, weighted
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.events import Use, doubts, open_events, weights_used
+
+CHUNK = 1024  # samples in memory at a time
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,19 @@ class Loaded:
     observables: Observables
     total: int
 
-    def weights(self, events: np.ndarray) -> np.ndarray | None:
+    def weights(self, events: slice) -> np.ndarray | None:
         """Weights (k,) of some of those read, by their place in `order`; None where all count alike."""
         weights = self.source.weights()
         return None if weights is None else weights[self.order[events]]
 
+    def sample(self, events: slice | np.ndarray) -> Sample:
+        """Tensors of some of those read, by their place in `order`, in physical units."""
+        return self.source.read(self.order[events])
+
     def without(self, left_out: Sequence[Mapping[str, float]]) -> Loaded:
         """The events of other points than these."""
+        if not left_out:
+            return self
         numbers = np.flatnonzero(~is_left_out(self.observables, left_out))
         return Loaded(self.source, self.order[numbers], points.take(self.observables, numbers), len(numbers))
 
@@ -52,8 +60,8 @@ def read(problem: Problem, path: Path, split: str, limit: int, use: Use) -> Load
     total = len(source)
     if total < 2:
         raise InputError(f"{source.path}: {total} events are too few to compare")
-    order = compare.choose(min(total, limit), total)
-    return Loaded(source, order, compare.observables_of(problem, source, order), total)
+    order = choose(min(total, limit), total)
+    return Loaded(source, order, observables_of(problem, source, order), total)
 
 
 def is_left_out(observables: Observables, left_out: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -69,29 +77,49 @@ def notices_of(source: Source, use: Use) -> list[str]:
     return notices + [f"{text}." for text in doubts(source, use, trained=False)]
 
 
-def training_events(
-    problem: Problem,
-    data: DataConfig,
-    loaded: Loaded | None,
-    limit: int,
-    use: Use,
-    left_out: list[dict[str, float]],
-    notices: list[str],
-) -> Observables | None:
-    """Observables of the training events; where they are not at hand, a notice says so."""
-    if loaded is not None:
-        return loaded.observables
+def n_events(observables: Observables) -> int:
+    """Number of events of a set of observables."""
+    return next(iter(observables.values())).n_events
+
+
+def join(parts: Sequence[Observables]) -> Observables:
+    """Observables of several sets of events, one after another."""
+    return {name: Observable.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def choose(n: int, out_of: int, seed: int = 0) -> np.ndarray:
+    """`n` of the indices below `out_of` in random order; the same for the same arguments."""
+    return np.random.default_rng(seed).permutation(out_of)[:n]
+
+
+def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
+    """The range 0 ... n - 1 in pieces of `size`."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
+    """Observables of some samples of a source, read piece by piece; with their weights and blocks, if it has such.
+
+    Raises
+    ------
+    InputError
+        Values that are not finite; the message names the file.
+    """
     try:
-        data.require("train")
-        loaded = read(problem, data.path, "train", limit, use)
-    except InputError as error:
-        notices.append(f"Not checked for memorised training events: {error}")
-        return None
-    loaded.source.close()
-    return (loaded.without(left_out) if left_out else loaded).observables
+        observables = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
+    except (InputError, ValueError) as error:
+        raise InputError(f"{source.path}: {error}") from None
+    weights = source.weights()
+    if weights is not None:
+        observables = weighted(observables, weights[indices])
+    if isinstance(source, Dependent):
+        blocks = source.blocks(indices)
+        observables = {name: dataclasses.replace(one, blocks=blocks) for name, one in observables.items()}
+    return observables
 
 
 def observables_of_sample(problem: Problem, sample: Sample) -> Observables:
     """Observables of a sample in physical units, some events at a time."""
     n = len(next(iter(sample.values())))
-    return compare.join([problem.observables(take(sample, indices)) for indices in compare.chunks(n)])
+    return join([problem.observables(take(sample, indices)) for indices in chunks(n)])
