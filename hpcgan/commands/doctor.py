@@ -295,8 +295,8 @@ def check_mpirun(user: dict[str, Any]) -> Check:
     detail = f"{mpirun.version} ({mpirun.path}); library: {library}"
     if user.get("mpi_library"):
         detail += f" ({user['mpi_library']})"
-    known = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
-    if user.get("mpi_version") and known != mpirun.flavour:
+    flavour = mpi_flavour(library.replace("Open MPI v", "Open MPI) "))
+    if user.get("mpi_version") and flavour != mpirun.flavour:
         remedy = "mpirun and the MPI library differ: set HPCGAN_MPIRUN, or run `make setup` with one MPI on PATH"
         return Check("MPI", WARN, detail, remedy)
     return Check("MPI", OK, detail)

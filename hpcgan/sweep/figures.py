@@ -91,9 +91,9 @@ def _draw_scores(panel: Axes, dimension: Dimension, rows: Sequence[Row], standin
 
 def _draw_points(panel: Axes, label: str, points: Sequence[tuple[float | None, float | None]]) -> None:
     """Trials of a kind, as far as they have both coordinates."""
-    known = [point for point in points if None not in point]
-    if known:
-        panel.plot(*zip(*known), ls="none", ms=5, label=label, **_MARKS[label])
+    complete = [point for point in points if None not in point]
+    if complete:
+        panel.plot(*zip(*complete), ls="none", ms=5, label=label, **_MARKS[label])
 
 
 @styled
