@@ -27,6 +27,27 @@ from hpcgan.system.console import quiet_tensorflow
 
 
 @dataclass(frozen=True)
+class Reader:
+    """Where images come from.
+
+    Attributes
+    ----------
+    read : callable
+        (first, count) -> (count, 64, 64) float32; `first` a multiple of `step`.
+    step : int
+    blocks : callable or None
+        (first, count) -> (count,) which of them depend on one another (`hpcgan.data.source.Dependent`).
+    close : callable
+        Closes the file, if there is one.
+    """
+
+    read: Callable[[int, int], np.ndarray]
+    step: int = 1
+    blocks: Callable[[int, int], np.ndarray] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Images:
     """Images (64, 64) in MeV, read some at a time from the first on.
 
@@ -37,13 +58,7 @@ class Images:
     path : Path
     n : int or None
         How many there are; None: as many as anybody wants.
-    read : callable
-        (first, count) -> (count, 64, 64) float32; `first` a multiple of `step`.
-    step : int
-    blocks : callable or None
-        (first, count) -> (count,) which of them depend on one another (`hpcgan.data.source.Dependent`).
-    close : callable
-        Closes the file, if there is one.
+    reader : Reader
     weights : (n,) array or None
         Of the events; None where all count alike.
     notices : sequence of str
@@ -53,10 +68,7 @@ class Images:
     label: str
     path: Path
     n: int | None
-    read: Callable[[int, int], np.ndarray]
-    step: int = 1
-    blocks: Callable[[int, int], np.ndarray] | None = None
-    close: Callable[[], None] = lambda: None
+    reader: Reader
     weights: np.ndarray | None = None
     notices: Sequence[str] = ()
 
@@ -140,8 +152,7 @@ def open_generated(
         label,
         pileup,
         None,
-        lambda first, count: sampler.sample(count, seed, first, conditions_of)["hist"],
-        step=sampler.batch_size,
+        Reader(lambda first, count: sampler.sample(count, seed, first, conditions_of)["hist"], sampler.batch_size),
     )
 
 
@@ -171,14 +182,15 @@ def open_real(folder: Path, problem: PileupProblem, mu: int, n: int) -> tuple[Im
 
 def _drawn(source: SumSource, label: str) -> Images:
     images = _images(source, label, None)
-    return replace(images, blocks=lambda first, count: source.blocks(np.arange(first, first + count)))
+    reader = replace(images.reader, blocks=lambda first, count: source.blocks(np.arange(first, first + count)))
+    return replace(images, reader=reader)
 
 
 def _images(source: Source, label: str, n: int | None) -> Images:
     def read(first: int, count: int) -> np.ndarray:
         return source.read(np.arange(first, first + count))["hist"]
 
-    return Images(label, source.path, n, read, close=source.close)
+    return Images(label, source.path, n, Reader(read, close=source.close))
 
 
 def _stated_mus(path: Path) -> list[float]:

@@ -109,7 +109,7 @@ def overlay(
     clock = Clock(log)
     with contextlib.ExitStack() as stack:
         signals = open_signal(signal, options.use)
-        stack.callback(signals.close)
+        stack.callback(signals.reader.close)
         problem, config = settings_of(pileup, mu)
         real_pileup = options.real_pileup
         if real_pileup is None:
@@ -120,10 +120,10 @@ def overlay(
             real_pileup = config.data.path
         n = min(options.events, signals.n or options.events)
         real, other = open_real(real_pileup, problem, mu, n)
-        stack.callback(real.close)
-        stack.callback(other.close)
+        stack.callback(real.reader.close)
+        stack.callback(other.reader.close)
         generated = open_generated(pileup, problem, mu, options.checkpoint, options.seed, log)
-        stack.callback(generated.close)
+        stack.callback(generated.reader.close)
         n = min(n, generated.n or n)
         if n < 2:
             raise InputError(f"{signal if signals.n == n else pileup}: holds {n} event, too few to compare")
@@ -206,7 +206,7 @@ def _spread(part: dict[str, Any]) -> str:
 
 def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observables], dict[str, np.ndarray]]:
     """Jets of the signal alone and with each pileup, and the first images of each."""
-    step = inputs["generated"].step
+    step = inputs["generated"].reader.step
     size = step * max(1, CHUNK // step)
     jets = RpvProblem(RpvModel())
     parts: dict[str, list[Observables]] = {name: [] for name in inputs}
@@ -223,7 +223,7 @@ def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observabl
     if weights is not None:
         observables = {name: weighted(side, weights[:n]) for name, side in observables.items()}
     for name in ("real", "other"):
-        of = inputs[name].blocks
+        of = inputs[name].reader.blocks
         blocks = None if of is None else of(0, n)
         side = observables[name].items()
         observables[name] = {key: dataclasses.replace(value, blocks=blocks) for key, value in side}
@@ -231,7 +231,7 @@ def _reconstruct(inputs: dict[str, Images], n: int) -> tuple[dict[str, Observabl
 
 
 def _checked(images: Images, first: int, count: int) -> np.ndarray:
-    sums = images.read(first, count)
+    sums = images.reader.read(first, count)
     files.check_images(sums, str(images.path), first)
     return sums
 

@@ -68,7 +68,7 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 # --- ranking ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """Place of a configuration.
 
