@@ -121,8 +121,17 @@ def train(
     return TrainResult(directory.path, epochs[-1].best if epochs else None, epochs)
 
 
-def preflight(config: Config, directory: RunDirectory, ranks: int) -> str | None:
+def preflight(config: Config, directory: RunDirectory, ranks: int, *, here: bool = True) -> str | None:
     """Refuse once, before ranks start, what each of them would refuse.
+
+    Parameters
+    ----------
+    config : Config
+    directory : RunDirectory
+    ranks : int
+    here : bool
+        Whether they start where this runs: a `comm.backend` of somebody's own is loaded then, which may need modules that
+        a login node has not.
 
     Returns
     -------
@@ -139,7 +148,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int) -> str | None
         raise InputError(f"--ranks {ranks}: give at least 1")
     from hpcgan.training.inputs import Inputs
 
-    select.check(config.comm.backend)
+    if here:
+        select.check(config.comm.backend)
     with Inputs.open(config) as inputs:
         inputs.batch_size(ranks)
         return inputs.check(directory)

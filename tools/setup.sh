@@ -384,7 +384,7 @@ native_wheels() { # EXTRA...: sets WHEEL_DIR to a folder with the wheels that ar
     find "$WHEELS" -maxdepth 1 -name '.building.*' -mmin +240 -exec rm -rf {} + # of builds that were killed
     for tmp in "$WHEELS/.building.$HOSTNAME".*; do # and of those whose process of this machine is gone, at once
         other=${tmp#"$WHEELS/.building.$HOSTNAME."}
-        [ ! -d "$tmp" ] || kill -0 "${other%%.*}" 2>/dev/null || rm -rf "$tmp"
+        [ ! -d "$tmp" ] || kill -0 "${other%%.*}" 2>/dev/null || [ -n "$(find "$tmp" -mmin -30 -print -quit)" ] || rm -rf "$tmp"
     done
     tmp=$(mktemp -d "$WHEELS/.building.$HOSTNAME.$$.XXXXXX")
     if ! is_plain "$VENV"; then
@@ -473,6 +473,8 @@ KEY=$(cat "$CONSTRAINTS" setup.py tools/setup*.sh tools/setup_*.py tools/horovod
 if [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$KEY" ]; then
     missing=0
     for extra in "${EXTRAS[@]}"; do grep -qx "extra $extra" "$STAMP" || missing=1; done
+    # There was no compiler then, and there is one now.
+    if [ -z "$WITH_HOROVOD" ] && grep -q '^no Horovod' "$STAMP" && (check_compiler) >/dev/null 2>&1; then missing=1; fi
     if [ $missing = 0 ]; then
         grep '^no Horovod' "$STAMP" || true
         [ "$SITE" = 1 ] || rm -f "$CONSTRAINTS"

@@ -18,13 +18,16 @@ need_space() { # DIR MEGABYTES WHAT VARIABLE
 }
 
 free_memory() { # MB that may still be taken: of the machine, and of the control groups that a job is in
-    local free group limit used
+    local free group limit used key value
     free=$(awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo)
     group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup 2>/dev/null)
     while [ "${group#/sys/fs/cgroup}" != "$group" ]; do
         limit=$(cat "$group/memory.max" 2>/dev/null) || limit=max
         if [ "$limit" != max ]; then
             used=$(cat "$group/memory.current" 2>/dev/null) || used=0
+            while read -r key value; do # of files, which the system drops when programs want the memory
+                case $key in inactive_file | active_file | slab_reclaimable) used=$((used - value)) ;; esac
+            done 2>/dev/null <"$group/memory.stat" || true
             limit=$(((limit - used) / 1048576))
             [ "$limit" -ge "$free" ] || free=$limit
         fi

@@ -12,6 +12,7 @@ from hpcgan.comm.base import Comm
 from hpcgan.config.registries import BACKENDS
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from hpcgan.launch.world import expected_world
+from hpcgan.system.allocation import between_steps
 
 #: Seconds in which a backend of somebody's own must be imported.
 LOAD_S = 300.0
@@ -19,7 +20,8 @@ LOAD_S = 300.0
 
 def parallel_backend() -> str:
     """The backend of several ranks: Horovod where it is installed, else mpi4py. Imports nothing."""
-    return "horovod" if importlib.util.find_spec("horovod") is not None else "mpi"
+    spec = importlib.util.find_spec("horovod")
+    return "horovod" if spec is not None and spec.loader is not None else "mpi"  # a mere folder of that name has none
 
 
 def resolve_backend(backend: str, env: Mapping[str, str]) -> str:
@@ -79,17 +81,25 @@ def check(backend: str) -> None:
     if backend == "auto" or BACKENDS.ships(backend):
         return
     command = [sys.executable, "-m", "hpcgan.comm.select", backend]
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = {**between_steps(os.environ), "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         process = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_S, check=False
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=LOAD_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise InputError(f"comm.backend '{backend}': its import did not end within {LOAD_S:.0f} s") from None
     if process.returncode:
+        if process.returncode == EXIT_BAD_INPUT and process.stdout.strip():
+            raise InputError(process.stdout.strip().splitlines()[-1])
         lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        own = process.returncode == EXIT_BAD_INPUT
-        raise InputError(lines[-1] if own else f"comm.backend '{backend}': its import ended Python: {lines[-1]}")
+        raise InputError(f"comm.backend '{backend}': its import ended Python: {lines[-1]}")
 
 
 def main() -> int:
@@ -97,7 +107,7 @@ def main() -> int:
     try:
         BACKENDS.get(sys.argv[1])
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"\n{error}", flush=True)  # on a line of its own, whatever the import has printed
         return error.exit_code
     return EXIT_DONE
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         print(script, end="")
         return EXIT_DONE
-    doubt = api.preflight(config, directory, config.job.ranks)
+    doubt = api.preflight(config, directory, config.job.ranks, here=False)
     streams.go_on("'hpcgan jobs' shows the job")
     for warning in (doubt, slurm.check_room(config.job, run_status.startup_seconds(directory))):
         if warning:

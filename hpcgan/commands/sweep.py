@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     description = study.describe(base, space, threads=threads)
     study.check(out, description, base)
     # Missing data, and fewer events than a global batch, are refused before anything is written.
-    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), base.sweep.ranks or 1)
+    local = base.sweep.executor == "local"
+    api.preflight(base, RunDirectory(Path(os.devnull) / "none"), base.sweep.ranks or 1, here=local)
     if args.show:
         print(executor(out, base, _say).script(range(trials)), end="")
         return EXIT_DONE

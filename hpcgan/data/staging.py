@@ -40,6 +40,9 @@ PIECE = 8 << 20
 SYNC_EVERY = 32
 """Pieces after which what was copied goes to the disk, so that no single wait for it is long."""
 
+NAME_LENGTH = 16
+"""Hexadecimal digits of a set's name."""
+
 POLL_S = 0.2
 """Between two looks whether another process has done with copying."""
 
@@ -79,7 +82,7 @@ def expanded(setting: str, env: Mapping[str, str], key: str = KEY) -> Path:
     Raises
     ------
     InputError
-        A variable is not set, or a $ begins none.
+        A variable is not set, a $ begins none, or there is no such user.
     """
     try:
         place = string.Template(setting).substitute({name: value for name, value in env.items() if value})
@@ -90,7 +93,10 @@ def expanded(setting: str, env: Mapping[str, str], key: str = KEY) -> Path:
         ) from None
     except ValueError:
         raise InputError(f"{key}: '{setting}': '$' must begin a variable, as $TMPDIR or ${{TMPDIR}}") from None
-    return Path(place).expanduser().absolute()
+    try:
+        return Path(place).expanduser().absolute()
+    except RuntimeError as error:  # the home of a user that there is not
+        raise InputError(f"{key}: '{setting}' on node {node_name(env)}: {error}") from None
 
 
 def size_text(size: int) -> str:
@@ -138,15 +144,34 @@ class Store:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
-            status = self.path.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():  # of somebody who lies in wait
-                raise InputError(f"{self._key}: {self.path} on node {self.node} is not your own; {remedy}")
+            self._check_owner(remedy)
             os.close(os.open(self.path / _COPYING, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             failure = EnvironmentFailure if error.errno in NOT_THE_USERS else InputError
             raise failure(
                 f"{self._key}: {self._folder} on node {self.node} cannot be written ({error.strerror}); {remedy}"
             ) from None
+
+    def _check_owner(self, remedy: str) -> None:
+        """Refuse what somebody who lies in wait has put there, such as a link to another folder."""
+        status = self.path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise InputError(f"{self._key}: {self.path} on node {self.node} is not your own; {remedy}")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is such a folder.
+
+        Raises
+        ------
+        InputError
+            It is somebody else's, or no folder.
+        """
+        try:
+            self._check_owner("look at what it is, and remove it yourself")
+        except FileNotFoundError:
+            return False
+        return True
 
     @property
     def place(self) -> list[str | int]:
@@ -167,7 +192,7 @@ class Store:
     def sets(self) -> list[str]:
         """Names of the sets of copies that there are, the one that was not used for longest first."""
         locks = []
-        for lock in self.path.glob("*.lock"):
+        for lock in self.path.glob(f"{'[0-9a-f]' * NAME_LENGTH}.lock"):
             with contextlib.suppress(OSError):  # it has just been removed
                 locks.append((lock.stat().st_mtime_ns, lock.stem))
         return [name for _, name in sorted(locks)]
@@ -243,7 +268,7 @@ class Copies:
     def __init__(self, store: Store, originals: Sequence[Original]) -> None:
         self._store, self._originals = store, originals
         content = json.dumps(sorted([original.name, original.fingerprint] for original in originals))
-        self.name = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.name = hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
         self.folder = store.path / self.name
         self.size = 0
         self._manifest = store.path / f"{self.name}.json"
@@ -419,11 +444,13 @@ def unstage(setting: str, env: Mapping[str, str] | None = None) -> tuple[Store, 
     Raises
     ------
     InputError
-        A variable is not set.
+        A variable is not set, or the folder is not this user's own.
     EnvironmentFailure
         They cannot be removed.
     """
     store = Store(setting, env, "DIR")
+    if not store.is_there:
+        return store, Removal(0, 0, 0)
     try:
         sizes = [store.remove(name, unlocked=True) for name in store.sets()]
         removed = [size for size in sizes if size is not None]

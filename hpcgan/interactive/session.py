@@ -72,7 +72,7 @@ class Session:
         if state == "busy":
             raise InputError(f"the ranks of cluster {cluster.id} are busy: stop what they train, or wait for it")
         directory = RunDirectory(Path(run if run is not None else api.default_directory(config)).absolute())
-        if doubt := api.preflight(config, directory, cluster.size):
+        if doubt := api.preflight(config, directory, cluster.size, here=False):
             warn(doubt)
         directory.create(config)  # so that there is something to see and to command from now on
         return EngineTraining(directory, cluster, config)

@@ -25,6 +25,7 @@ from hpcgan.sweep.store import Assignment, Result, StudyDirectory
 from hpcgan.sweep.table import TableReader
 from hpcgan.sweep.trial import failure_file, progress
 from hpcgan.system import failure
+from hpcgan.system.files import version
 
 #: The longest wait before a lost trial is started again, seconds.
 LONGEST_BACKOFF = 60.0
@@ -113,7 +114,7 @@ class Coordinator:
         self._reader = TableReader(study.path)
         self.description = self._reader.description
         self._trials: dict[int, _Trial] = {}
-        self._sizes: dict[int, int] = {}  # of metrics when they were last looked at
+        self._versions: dict[int, Any] = {}  # of metrics when they were last looked at
         self._started = False
 
     def run(self) -> int:
@@ -174,10 +175,12 @@ class Coordinator:
         assignment = Assignment(number=number, params=params, seed=seed, index=index, **fields)
         run, refusal = self.study.trial(number), None
         try:
-            run.create(self.space.config(params, seed))
+            config = self.space.config(params, seed)
         except InputError as error:  # values that do not go together, which a sampler cannot know
             run.path.mkdir(parents=True, exist_ok=True)
             refusal = str(error)
+        else:
+            run.create(config)
         self.study.write_assignment(assignment)  # last, so that who finds that finds all
         if refusal is not None:
             self.study.write_result(assignment.result("failed", refusal))
@@ -264,10 +267,10 @@ class Coordinator:
             return
         judged = {trial.number: trial for trial in self._flying() if trial.assignment.repeat_of is None}
         files = {number: self.study.trial(number).metrics_file for number in judged}
-        sizes = {number: file.stat().st_size for number, file in files.items() if file.exists()}
-        if sizes == self._sizes:
+        versions = {number: version(file) for number, file in files.items()}
+        if versions == self._versions:
             return
-        self._sizes, rows = sizes, self._reader.read().rows
+        self._versions, rows = versions, self._reader.read().rows
         for row in (row for row in rows if row.number in judged and row.curve):
             if self.study.trial(row.number).verdict_file.exists():
                 continue

@@ -298,6 +298,8 @@ def _ended(result: Result, planned_epochs: int, curve: tuple[tuple[int, float], 
     elif result.test_score is None and result.test_failed is not None:
         reason = f"no score on test events: {result.test_failed}"
     outcome = {**_fields(Outcome, result), "reason": None if reason is None else one_line(reason)}
+    if result.repeat_of == result.number:  # a file that somebody has edited
+        outcome["repeat_of"] = None
     return Row(
         **outcome,
         state=result.state,

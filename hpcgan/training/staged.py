@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from hpcgan.comm.agreement import agreed
@@ -160,10 +160,21 @@ def _copy(copier: Copies | None, comm: Comm, is_stopped: Callable[[], bool]) -> 
                 )
             if comm.is_root and time.monotonic() - told > SAY_EVERY_S:
                 told = time.monotonic()
-                slowest = min((done / size, done, size) for is_done, _, done, size in ranks if size and not is_done)
-                print(f"copying data: {size_text(slowest[1])} of {size_text(slowest[2])}", flush=True)
+                print(f"copying data: {_progress(ranks)}", flush=True)
             if done is None:
                 time.sleep(SLICE_S)
+
+
+def _progress(ranks: Sequence[tuple[bool, bool, int, int]]) -> str:
+    """How far the slowest copy is; each rank says whether it is done, was stopped, and the bytes copied and to be copied.
+
+    A copy that another job makes has no size here.
+    """
+    shares = [(copied / size, copied, size) for is_done, _, copied, size in ranks if size and not is_done]
+    if not shares:
+        return "another job's copy is waited for"
+    _, copied, size = min(shares)
+    return f"{size_text(copied)} of {size_text(size)}"
 
 
 def _advance(copying: Iterator[int]) -> int | None:

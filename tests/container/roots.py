@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,9 @@ def instructions() -> list[tuple[str, list[str]]]:
 
 def pip_paths() -> list[str]:
     """Files and folders of this machine that its pip is set to use: configuration, certificates, wheels, indexes."""
-    said = subprocess.run(["pip", "config", "debug"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "debug"], capture_output=True, text=True, check=False
+    ).stdout
     files = re.findall(r"^ *(/\S+), exists: True", said, re.MULTILINE)
     values = [value for name, value in os.environ.items() if name.startswith("PIP_")]
     text = "\n".join([*(Path(name).read_text() for name in files), *values])

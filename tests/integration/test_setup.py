@@ -112,7 +112,20 @@ esac""",
         """So much is free."""
         (self.folder / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {megabytes * 1024} kB\n")
         script = self.tree / "tools/setup_checks.sh"
-        script.write_text(script.read_text().replace("/proc/meminfo", f'"{self.folder}/meminfo"'))
+        text = script.read_text().replace("/proc/meminfo", f'"{self.folder}/meminfo"')
+        script.write_text(
+            text.replace("/sys/fs/cgroup", f"{self.folder}/cgroup").replace("/proc/self/cgroup", f"{self.folder}/own")
+        )
+
+    def memory_limit(self, megabytes: int, used: int, files: int) -> None:
+        """A job's control group (version 2) has this limit; so much is used, of which so much by the system for files."""
+        self.memory(99999)
+        group = self.folder / "cgroup/job"
+        group.mkdir(parents=True)
+        (self.folder / "own").write_text("0::/job\n")
+        for name, size in (("max", megabytes), ("current", used)):
+            (group / f"memory.{name}").write_text(f"{size << 20}\n")
+        (group / "memory.stat").write_text(f"anon {(used - files) << 20}\ninactive_file {files << 20}\n")
 
     def run(self, *extras: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -204,6 +217,17 @@ def test_no_memory_for_the_compiler(machine):
     assert "800 MB of memory are free, and compiling Horovod needs 1200; close" in machine.refuses(HPCGAN_HOROVOD="1")
     assert not (machine.tree / ".venv").exists()  # before anything is downloaded
     assert machine.run("dev").returncode == 0  # which compiles nothing
+
+
+def test_memory_of_a_job_that_the_system_uses_for_files_is_free(machine):
+    machine.memory_limit(4096, used=4000, files=3500)
+    machine.add("nproc", "echo 8")
+    assert "3596 MB of memory are free: 2 compilers at a time, not 8" in machine.run(HPCGAN_HOROVOD="1").stdout
+
+
+def test_no_memory_left_of_a_job(machine):
+    machine.memory_limit(4096, used=4000, files=100)
+    assert "196 MB of memory are free" in machine.refuses(HPCGAN_HOROVOD="1")
 
 
 def test_no_more_compilers_than_there_is_memory_for(machine):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import needs
 import numpy as np
@@ -25,6 +26,7 @@ from hpcgan.problems import run_data  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import checkpoint, records  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.system.files import file_lock  # noqa: E402
 from hpcgan.training import attempt, staged  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
 
@@ -142,6 +144,29 @@ def test_how_far_a_long_copy_is(data, tmp_path, local, monkeypatch, capsys):
     assert "copying data: 4.1 kB of 88.8 kB\ncopying data: 8.19 kB of 88.8 kB\n" in capsys.readouterr().out
 
 
+def test_whose_copy_is_waited_for_is_said_while_another_job_copies(data, tmp_path, local, monkeypatch, capsys):
+    """The job that waits does not know how much there is to be copied."""
+    monkeypatch.setattr(staged, "SLICE_S", 0.0)
+    monkeypatch.setattr(staged, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(staging, "POLL_S", 0.0)
+    store = staging.Store(STAGE.partition("=")[2])
+    store.make()
+    lock = file_lock(store.path / ".copying")
+    lock.__enter__()
+    looks = iter(range(5))
+    poll = time.sleep
+
+    def sleep(seconds):
+        if next(looks, None) is None:
+            lock.__exit__(None, None, None)  # the other job is done
+        poll(seconds)
+
+    monkeypatch.setattr(staging.time, "sleep", sleep)
+    with staged.staged(tiny.config(data, STAGE), SerialComm()):
+        pass
+    assert "copying data: another job's copy is waited for\n" in capsys.readouterr().out
+
+
 def test_data_that_are_not_there(data, tmp_path, local):
     with pytest.raises(InputError, match="no such file"):
         train(tmp_path / "nowhere", tmp_path / "run", STAGE)
@@ -152,6 +177,7 @@ def test_data_that_are_not_there(data, tmp_path, local):
     ("stage", "error", "text"),
     [
         ("$NO_SUCH_VARIABLE/x", InputError, r"data\.stage: \$NO_SUCH_VARIABLE of .* is not set on node"),
+        ("~nobody-of-this-name/x", InputError, r"data\.stage: '~nobody-of-this-name/x' on node"),
         ("/proc/hpcgan", InputError, r"data\.stage: /proc/hpcgan on node .* cannot be written"),
     ],
 )

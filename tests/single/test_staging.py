@@ -449,3 +449,23 @@ def test_a_store_that_is_removed_by_hand(store: Store, data: list[Original]) -> 
     copied(store, data)
     shutil.rmtree(store.path)
     assert_whole(copied(store, data), data)
+
+
+def test_a_link_in_place_of_the_store_is_refused_and_not_followed(tmp_path: Path) -> None:
+    """Somebody else may put one into a folder that all may write."""
+    other = tmp_path / "other"
+    (other / "uv").mkdir(parents=True)
+    (other / "uv.lock").touch()
+    link = Store(str(tmp_path / "local")).path
+    link.parent.mkdir()
+    link.symlink_to(other)
+    with pytest.raises(InputError, match="is not your own; look at what it is"):
+        unstage(str(tmp_path / "local"))
+    assert files_in(other) == {"uv.lock"}
+
+
+def test_only_what_copies_are_called_is_removed(store: Store, data: list[Original]) -> None:
+    copied(store, data)
+    (store.path / "mine.lock").touch()
+    assert unstage(str(store.path.parent))[1].removed == 1
+    assert (store.path / "mine.lock").exists()
