@@ -130,8 +130,8 @@ def preflight(config: Config, directory: RunDirectory, ranks: int, *, here: bool
     directory : RunDirectory
     ranks : int
     here : bool
-        Whether they start where this runs: a `comm.backend` of somebody's own is loaded then, which may need modules that
-        a login node has not.
+        Whether they start where this runs: a `comm.backend` of somebody's own is loaded then, which may need modules
+        that a login node has not.
 
     Returns
     -------

@@ -19,12 +19,14 @@ def make_run(folder: Path, config: Config, batches: Iterable[Mapping[str, Any]] 
     """
     from hpcgan.evaluation.sampling import scored_network
     from hpcgan.methods.base import build_network, method_class
+    from hpcgan.networks.capabilities import Calibrated
     from hpcgan.problems.base import problem_class
     from hpcgan.runs import checkpoint
 
     problem = problem_class(config.problem)(config.model)
     network = build_network(problem, method_class(config.method).sampled, config.seed, config.training.dtype)
-    network.calibrate(batches)
+    if isinstance(network, Calibrated):
+        network.calibrate(batches)
     rng = np.random.default_rng(1)
     for variable in network.statistics:  # narrow ones: noise shows in the samples, as after a training
         spread = "variance" in variable.name

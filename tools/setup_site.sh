@@ -19,6 +19,7 @@ find_site() { # the Python that modules or conda have put first, and what says w
     fi
     PYVER=$(python_version "${PYTHON:-none}") ||
         die "SITE=1 uses the site's Python, and ${PYTHON:-python3} cannot be run; load its module, activate its conda environment, or set HPCGAN_PYTHON"
+    supported "$PYVER" || die "$PYTHON is Python $PYVER; 3.10 to 3.13 is needed: load another module, or set HPCGAN_PYTHON"
     MPI_KIND=site MPI_DIR="" MPI_ID=site-$(printf '%s\n' "$(command -v "$PYTHON")" "$(PATH=$outside command -v mpirun)" \
         "${LOADEDMODULES:-}" "${CONDA_PREFIX:-}" "$SITE_PYTHONPATH" | sha256sum | cut -c 1-12)
 }

@@ -23,7 +23,10 @@ POLLS = (
     "this Horovod's thread looks for work every millisecond, on the cores that compute: comm.backend=mpi, or the "
     "Horovod that `make setup` builds, would gain 2% to 12%, the more the shorter a step is"
 )
-MISSING = "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'"
+MISSING = (
+    "Horovod with TensorFlow is not installed ({}): run `make setup`, or pip install 'hpcgan[train]'; "
+    "comm.backend=mpi does without Horovod"
+)
 
 
 class HorovodComm(TensorComm):

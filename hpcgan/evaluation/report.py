@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hpcgan.evaluation.sampling import CheckpointInfo, RunSampler
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CURVES = ("epoch", "step", "samples", "losses", "collapse", "score", "samples_per_second")  # of an epoch's record
 DEFAULTS = EvaluationOptions()
 #: Real events read from one file, at most, in units of the events on each side.

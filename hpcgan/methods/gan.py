@@ -95,7 +95,7 @@ class Gan(UpdateMethod):
         symmetries: Sequence[str] = (),
         compression: str = "none",
     ) -> None:
-        super().__init__(problem, config, comm, seed, symmetries, compression)
+        super().__init__(problem, config, comm, seed, symmetries=symmetries, compression=compression)
         self._config = config
         self._symmetries = tuple(symmetries) if config.augment_generated else ()
         self.losses = [LossCurve("discriminator", D_LOSS, "D"), LossCurve("generator", G_LOSS, "G")]

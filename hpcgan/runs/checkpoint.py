@@ -26,7 +26,7 @@ import numpy as np
 from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
 from hpcgan.system.files import sha256, sync, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")
 _TEMPORARY = re.compile(r"\.step-\d+\.[0-9a-f]+\.tmp")
 

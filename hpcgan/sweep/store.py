@@ -37,7 +37,7 @@ from hpcgan.errors import InputError
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import write_atomic, write_once
 
-VERSION = 1
+VERSION = 2
 State = Literal["complete", "pruned", "failed"]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -166,9 +166,9 @@ def _copy(copier: Copies | None, comm: Comm, is_stopped: Callable[[], bool]) -> 
 
 
 def _progress(ranks: Sequence[tuple[bool, bool, int, int]]) -> str:
-    """How far the slowest copy is; each rank says whether it is done, was stopped, and the bytes copied and to be copied.
+    """How far the slowest copy is; a copy that another job makes has no size here.
 
-    A copy that another job makes has no size here.
+    Each rank says whether it is done, whether it was stopped, and its bytes copied and to be copied.
     """
     shares = [(copied / size, copied, size) for is_done, _, copied, size in ranks if size and not is_done]
     if not shares:

@@ -118,7 +118,7 @@ esac""",
         )
 
     def memory_limit(self, megabytes: int, used: int, files: int) -> None:
-        """A job's control group (version 2) has this limit; so much is used, of which so much by the system for files."""
+        """A job's control group (version 2) has this limit; so much is used, `files` of it by the system for files."""
         self.memory(99999)
         group = self.folder / "cgroup/job"
         group.mkdir(parents=True)
@@ -222,6 +222,7 @@ def test_no_memory_for_the_compiler(machine):
 def test_memory_of_a_job_that_the_system_uses_for_files_is_free(machine):
     machine.memory_limit(4096, used=4000, files=3500)
     machine.add("nproc", "echo 8")
+    machine.python(pip='case "$*" in *wheel*horovod==*) exit 1 ;; esac')
     assert "3596 MB of memory are free: 2 compilers at a time, not 8" in machine.run(HPCGAN_HOROVOD="1").stdout
 
 

@@ -461,8 +461,8 @@ def test_info_shows_converted_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_overlay_reads_converted_images(tmp_path: Path) -> None:
     path = image_file(tmp_path / "a.h5", MEV / 1e3, {"all_events": {"units": "GeV"}})
     signal = open_signal(path, Use())
-    np.testing.assert_allclose(signal.read(2, 3), MEV[2:5], rtol=3e-7)
-    signal.close()
+    np.testing.assert_allclose(signal.reader.read(2, 3), MEV[2:5], rtol=3e-7)
+    signal.reader.close()
 
 
 # --- anything ----------------------------------------------------------------------------------------------------

@@ -145,13 +145,13 @@ def test_the_score_notices_what_the_null_band_allows_for():
     real, other = (SMALL.observables({"kappa": model.make(seed, 0, 200)}) for seed in (1, 2))
     pool = SMALL.observables({"kappa": model.make(3, 0, 400)})
     band = null_band(pool, SMALL.score, 200, repetitions=100)
-    assert SMALL.score(real, other).total < band.p99
+    assert SMALL.score(real, other).total < band.levels["p99"]
     changed = model.make(2, 0, 200)
     smooth = (2 * changed + np.roll(changed, 1, 1) + np.roll(changed, -1, 1)) / 4
     gaussian = np.log1p(changed / model.shift) + model.sigma**2 / 2
     gaussian *= np.sqrt(model.variance) / model.sigma
     for worse in (changed * 1.1, smooth, gaussian):
-        assert SMALL.score(real, SMALL.observables({"kappa": worse.astype(np.float32)})).total > 2 * band.p99
+        assert SMALL.score(real, SMALL.observables({"kappa": worse.astype(np.float32)})).total > 2 * band.levels["p99"]
 
 
 # --- networks ----------------------------------------------------------------------------------------------------

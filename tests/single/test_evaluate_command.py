@@ -16,6 +16,7 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation import sample_file
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.evaluation.distances import Options
+from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.runs.directory import RunDirectory
 
@@ -151,7 +152,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 @pytest.mark.usefixtures("few_repetitions")
 def test_evaluate_files(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
     folder = tiny.write_data(tmp_path / "data", 100)
     arguments = [
         "--real",

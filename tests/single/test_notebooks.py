@@ -114,7 +114,7 @@ def test_mypy_finds_nothing_in_their_code():
 
 def test_mypy_finds_what_is_not_there(tmp_path):
     book = read(FOLDER / "03_analyse_results.ipynb")
-    code_of(book)[-1].source = "compare.take_events(real)\nimport hpcgan.absent\n%matplotlib inline"
+    code_of(book)[-1].source = "report.take_events(real)\nimport hpcgan.absent\n%matplotlib inline"
     import nbformat
 
     nbformat.write(book, tmp_path / "wrong.ipynb")

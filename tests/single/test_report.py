@@ -17,6 +17,7 @@ from hpcgan.evaluation import events, report
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.report import training_curves
 from hpcgan.report.page import render
@@ -92,7 +93,7 @@ def made(folder, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def physics_figures_are_drawn_once(monkeypatch):
     """They take seconds; `made`, built before this, has them."""
-    monkeypatch.setattr(RpvProblem, "figures", lambda self, real, fake, weights: [])
+    monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def page(made):
 def test_json_is_what_was_returned(made):
     data = json.loads(made.json.read_text(), parse_constant=pytest.fail)
     assert data == json.loads(json.dumps(made.data))
-    assert (data["schema"], data["schema_version"]) == ("hpcgan.report", 1)
+    assert (data["schema"], data["schema_version"]) == ("hpcgan.report", 2)
 
 
 def test_numbers_of_the_page_are_those_of_the_json(made, page):

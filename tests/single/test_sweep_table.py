@@ -112,12 +112,12 @@ DESCRIPTION = {"name": "x", "seed": 1, "space": {}, "sampler": "random", "pruner
         ("{", "study.json: cannot be read"),
         ("[" * 100_000, r"study.json: cannot be read \(nested too deeply"),
         ("[]", "study.json: is no description of a study"),
-        (json.dumps({**DESCRIPTION, "version": 2}), "version 2 of the format; this is version 1"),
-        (json.dumps({"version": 1}), "study.json: .*missing"),
-        (json.dumps({**DESCRIPTION, "version": 1, "colour": "red"}), "study.json: .*colour"),
-        (json.dumps({**DESCRIPTION, "version": 1, "space": []}), "study.json: is no description"),
-        (json.dumps({**DESCRIPTION, "version": 1, "seed": "1"}), "study.json: is no description"),
-        ('{"version": 1, "name": "\\ud800"}', "study.json: cannot be read"),
+        (json.dumps({**DESCRIPTION, "version": 3}), "version 3 of the format; this is version 2"),
+        (json.dumps({"version": 2}), "study.json: .*missing"),
+        (json.dumps({**DESCRIPTION, "version": 2, "colour": "red"}), "study.json: .*colour"),
+        (json.dumps({**DESCRIPTION, "version": 2, "space": []}), "study.json: is no description"),
+        (json.dumps({**DESCRIPTION, "version": 2, "seed": "1"}), "study.json: is no description"),
+        ('{"version": 2, "name": "\\ud800"}', "study.json: cannot be read"),
     ],
 )
 def test_a_broken_description_is_one_line(tmp_path, content, message):
@@ -261,7 +261,7 @@ def test_no_value_of_a_record_breaks_the_reader(shared, key, value):
 @given(json_values)
 def test_no_dimension_breaks_the_reader(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("study")
-    (folder / "study.json").write_text(json.dumps({**DESCRIPTION, "version": 1, "space": {"a": value}}))
+    (folder / "study.json").write_text(json.dumps({**DESCRIPTION, "version": 2, "space": {"a": value}}))
     try:
         table = read_table(folder)
     except InputError:
