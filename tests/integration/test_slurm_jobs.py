@@ -297,8 +297,8 @@ def test_a_job_that_fails_every_time_stops_after_its_retries(clean, setting, out
     code, output = job.finish(180)
     assert code == 1, output
     log = read(next(run.glob("slurm-*.out")))
-    # A rank may leave the fence at the end of MPI_Init and send before another has made the communicator, which ends that
-    # one: a fault of Open MPI 5 (github.com/open-mpi/ompi/issues/12495), rare, and a failure like any other.
+    # A rank may leave the fence at the end of MPI_Init and send before another has made the communicator, which ends
+    # that one: a rare fault of Open MPI 5 (github.com/open-mpi/ompi/issues/12495), and a failure like any other.
     in_mpi = log.count("(PMPI_Init_thread+") + log.count("(MPI_Init_thread+")
     assert log.count("became non-finite at step") == 2 - in_mpi >= 1, log
     assert "(1 of 1 without a new checkpoint)" in log
