@@ -108,16 +108,16 @@ class Batches:
 
     Parameters
     ----------
-    read : callable
+    batches : callable
         Gives the samples batch by batch.
     dtype : str
     """
 
     def __init__(self, batches: Callable[[], Iterable[Mapping[str, np.ndarray]]], dtype: str) -> None:
-        self._read, self._dtype = batches, dtype
+        self._batches, self._dtype = batches, dtype
 
     def __iter__(self) -> Iterator[Mapping[str, tf.Tensor]]:
-        for batch in self._read():
+        for batch in self._batches():
             yield {name: tf.constant(values, self._dtype) for name, values in batch.items()}
 
 
