@@ -38,7 +38,7 @@ class Comm(ABC):
     supports_half : bool
         Whether it averages tensors in half precision.
     advice : str
-        What would be faster here, in one sentence; empty: nothing that is known.
+        On rank 0: what would be faster here, in one sentence; empty: nothing that is known.
     """
 
     rank: int

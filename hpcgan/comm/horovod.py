@@ -67,7 +67,7 @@ class HorovodComm(TensorComm):
         self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._known = [""]  # collectives in graphs, by number; 0: none
         self._number: Any = None  # of the collective that a graph waits in
-        if self.size > 1 and not hvd.nccl_built() and not wakes():
+        if self.size > 1 and self.is_root and not hvd.nccl_built() and not wakes():  # reads a file
             self.advice = POLLS
         try:
             check_world(expected, self.size, self.rank)

@@ -56,14 +56,19 @@ def age(version: str) -> Literal["older", "known", "newer"]:
 @functools.cache  # said once in a process
 def _check_version(version: str) -> None:
     if age(version) == "older":
-        raise HpcganError(f"TensorFlow {version} is too old: hpcgan needs {_line(OLDEST)} or newer; run `make setup`")
+        raise HpcganError(
+            f"TensorFlow {version} is too old: hpcgan needs {release_text(OLDEST)} or newer; run `make setup`"
+        )
     if age(version) == "newer":
         world = expected_world(os.environ)
         if world is None or world.rank == 0:
-            files.warn(f"TensorFlow {version} is newer than {_line(NEWEST)}, the newest that hpcgan was tested with")
+            files.warn(
+                f"TensorFlow {version} is newer than {release_text(NEWEST)}, the newest that hpcgan was tested with"
+            )
 
 
-def _line(release: tuple[int, int]) -> str:
+def release_text(release: tuple[int, int]) -> str:
+    """A release line as a person writes it."""
     return ".".join(map(str, release))
 
 

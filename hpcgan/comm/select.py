@@ -6,13 +6,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from hpcgan.comm.base import Comm
 from hpcgan.config.registries import BACKENDS
-from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.launch.world import expected_world
+from hpcgan.system import failure
 from hpcgan.system.allocation import between_steps
+from hpcgan.system.failure import Failure
 
 #: Seconds in which a backend of somebody's own must be imported.
 LOAD_S = 300.0
@@ -81,33 +85,36 @@ def check(backend: str) -> None:
     if backend == "auto" or BACKENDS.ships(backend):
         return
     command = [sys.executable, "-m", "hpcgan.comm.select", backend]
-    env = {**between_steps(os.environ), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    try:
-        process = subprocess.run(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=LOAD_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"comm.backend '{backend}': its import did not end within {LOAD_S:.0f} s") from None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "failure"
+        env = {**between_steps(os.environ), failure.VARIABLE: str(file), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        try:
+            process = subprocess.run(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=LOAD_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"comm.backend '{backend}': its import did not end within {LOAD_S:.0f} s") from None
+        refusal = failure.read(file)
+    if refusal is not None:
+        raise InputError(refusal.text)
     if process.returncode:
-        if process.returncode == EXIT_BAD_INPUT and process.stdout.strip():
-            raise InputError(process.stdout.strip().splitlines()[-1])
         lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         raise InputError(f"comm.backend '{backend}': its import ended Python: {lines[-1]}")
 
 
 def main() -> int:
-    """Load the backend that the command line names; the exit code."""
+    """Load the backend that the command line names, and tell why it cannot be; the exit code."""
     try:
         BACKENDS.get(sys.argv[1])
     except InputError as error:
-        print(f"\n{error}", flush=True)  # on a line of its own, whatever the import has printed
+        failure.tell(Failure.of(error))
         return error.exit_code
     return EXIT_DONE
 

@@ -209,13 +209,6 @@ def describe_training() -> dict[str, Any]:
     return described
 
 
-#: What an ordinary Horovod costs on processors.
-POLLS = (
-    "its thread looks for work every millisecond, on the cores that compute: `make setup` builds one that does not; "
-    "comm.backend=mpi is as fast"
-)
-
-
 def check_training(described: dict[str, Any]) -> list[Check]:
     """TensorFlow, GPUs, and what the ranks average with."""
     tensorflow = described.get("tensorflow", {"error": "not installed"})
@@ -238,7 +231,7 @@ def check_training(described: dict[str, Any]) -> list[Check]:
 def _check_tensorflow(tensorflow: dict[str, Any]) -> Check:
     from hpcgan.comm import import_tensorflow
 
-    oldest, newest = (".".join(map(str, release)) for release in (import_tensorflow.OLDEST, import_tensorflow.NEWEST))
+    oldest, newest = map(import_tensorflow.release_text, (import_tensorflow.OLDEST, import_tensorflow.NEWEST))
     detail = f"{tensorflow['version']} ({'CUDA' if tensorflow['cuda'] else 'CPU'} build)"
     age = import_tensorflow.age(tensorflow["version"])
     if age == "older":
@@ -272,6 +265,8 @@ def _check_horovod(horovod: dict[str, Any], tensorflow: str, instead: bool) -> C
     if horovod["tensorflow"] not in (None, tensorflow):
         return Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow}: run `make setup`")
     if not horovod.get("wakes", True) and not built.get("nccl"):
+        from hpcgan.comm.horovod import POLLS
+
         return Check("Horovod", WARN, detail, POLLS)
     return Check("Horovod", OK, detail)
 
