@@ -89,8 +89,7 @@ supported() { # VERSION of Python
 
 # --- which versions -----------------------------------------------------------------------------------
 choose_versions() { # sets TENSORFLOW, and CONSTRAINTS to a file of what pip may install
-    case $PYVER in 3.10 | 3.11) TENSORFLOW=2.15.1 ;; *) TENSORFLOW=2.21.0 ;; esac
-    TENSORFLOW=${HPCGAN_TF:-$TENSORFLOW}
+    TENSORFLOW=${HPCGAN_TF:-2.21.0}
     CONSTRAINTS=$(mktemp)
     if [ "$PYVER" = 3.11 ] && [ -f "constraints-tf$TENSORFLOW.txt" ]; then
         cat constraints.txt "constraints-tf$TENSORFLOW.txt"

@@ -15,7 +15,7 @@ DEFINITION = (ROOT / "containers/hpcgan.def").read_text(encoding="utf-8")
 SCRIPT = ROOT / "containers/build.sh"
 PINS = dict(
     line.split("==")
-    for name in ("constraints.txt", "constraints-tf2.15.1.txt")
+    for name in ("constraints.txt", "constraints-tf2.21.0.txt")
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
     if "==" in line and not line.startswith("#")
 )
@@ -51,7 +51,7 @@ def test_both_recipes_copy_the_same_files_to_the_same_places():
 
 def test_the_recipes_copy_what_the_set_up_reads():
     sources = [source for name, words in instructions() if name == "COPY" for source in words[:-1]]
-    for path in ("setup.py", "pyproject.toml", "README.md", "constraints.txt", "constraints-tf2.15.1.txt", "hpcgan"):
+    for path in ("setup.py", "pyproject.toml", "README.md", "constraints.txt", "constraints-tf2.21.0.txt", "hpcgan"):
         assert any(fnmatch(path, source) for source in sources), path
     for source in sources:
         assert list(ROOT.glob(source)), source

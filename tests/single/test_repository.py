@@ -25,13 +25,10 @@ def supported_pythons():
     return {f"3.{minor}" for minor in range(30) if f"3.{minor}" in requires}
 
 
-def default_tensorflow(python):
-    """Of tools/setup.sh: a version for the Pythons of a pattern of the shell, another for the rest."""
+def default_tensorflow():
+    """Of tools/setup.sh."""
     script = (ROOT / "tools/setup.sh").read_text(encoding="utf-8")
-    pattern, its, other = re.search(
-        r"case \$PYVER in (.+?)\) TENSORFLOW=(\S+) ;; \*\) TENSORFLOW=(\S+) ;;", script
-    ).groups()
-    return its if python in pattern.split(" | ") else other
+    return re.search(r"TENSORFLOW=\$\{HPCGAN_TF:-(\S+)\}", script)[1]
 
 
 def test_the_workflow_tests_what_setup_py_supports():
@@ -39,7 +36,7 @@ def test_the_workflow_tests_what_setup_py_supports():
         (cell["python"], cell["tensorflow"]) for cell in workflow()["jobs"]["test"]["strategy"]["matrix"]["include"]
     }
     pinned = {path.stem.removeprefix("constraints-tf") for path in ROOT.glob("constraints-tf*.txt")}
-    every_python = {(python, default_tensorflow(python)) for python in supported_pythons()}
+    every_python = {(python, default_tensorflow()) for python in supported_pythons()}
     assert cells == every_python | {("3.11", version) for version in pinned}
 
 
