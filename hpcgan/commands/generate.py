@@ -127,7 +127,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     comm.watch(config.comm.timeout_s, args.out.absolute().parent / f".{args.out.name}.stalled-{token}")
     sampler = load_sampler(args.run, args.checkpoint, warn=note, comm=comm, batch_size=args.batch_size)
     info = sampler.checkpoint
-    deciding = "score" if sampler.config.scoring.quantities is None else "selection"
+    deciding = "score" if config.scoring.quantities is None else "selection"
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",
         "run": str(args.run),
