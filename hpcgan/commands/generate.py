@@ -127,7 +127,6 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
     comm.watch(config.comm.timeout_s, args.out.absolute().parent / f".{args.out.name}.stalled-{token}")
     sampler = load_sampler(args.run, args.checkpoint, warn=note, comm=comm, batch_size=args.batch_size)
     info = sampler.checkpoint
-    deciding = "score" if config.scoring.quantities is None else "selection"
     attributes = {
         "generated_by": f"hpcgan {hpcgan.__version__}",
         "run": str(args.run),
@@ -135,7 +134,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         "step": info.step,
         "epoch": info.epoch,
         "seed": args.seed,
-        **({} if info.score is None else {f"validation_{deciding}": info.score}),
+        **({} if info.score is None else {f"validation_{config.scoring.deciding}": info.score}),
     }
     if problem.conditions:
         of_data = f"those of random training events of {config.data.path}"

@@ -88,6 +88,11 @@ class ScoringConfig(Section):
         "moving", description="batch-norm statistics in generation: moving averages, or those of each batch"
     )
 
+    @property
+    def deciding(self) -> Literal["score", "selection"]:
+        """What epochs are compared by, as their records call it."""
+        return "score" if self.quantities is None else "selection"
+
 
 class CommConfig(Section):
     """Communication between ranks."""

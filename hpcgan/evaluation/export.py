@@ -130,7 +130,6 @@ def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) ->
     for name, tensor in outputs.items():
         tensor["unit"] = problem.schema[name].unit
     statistics = "batch" if uses_batch_statistics(config, sampler.network) else "moving"
-    deciding = "score" if config.scoring.quantities is None else "selection"
     return {
         "format": 1,
         "written_by": f"hpcgan {hpcgan.__version__}",
@@ -138,7 +137,7 @@ def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) ->
         "run": str(run),
         "step": checkpoint.step,
         "epoch": checkpoint.epoch,
-        f"validation_{deciding}": checkpoint.score,
+        f"validation_{config.scoring.deciding}": checkpoint.score,
         "weights": scored_network(config),
         "statistics": statistics,
         **({"batch_size": config.training.batch_size} if statistics == "batch" else {}),

@@ -168,12 +168,13 @@ def summary(data: dict[str, Any]) -> list[str]:
             f"beside the score, at N={scores['n']}: {above} of {len(quantities)} quantities above 95% of real",
             f"  farthest, -ln p (real: 95% below): {', '.join(shares)}",
         ]
-    for row in data["tails"]:
-        lines.append(
-            f"{row['name'].replace('_', ' ')} beyond {row['threshold']:.4g}{' ' * bool(row['unit'])}{row['unit']} "
-            f"({row['level']:.1%} of real): {row['generated']['value']:.0f} +- {row['generated']['error']:.0f}, "
-            f"expected {row['expected']['value']:.1f} +- {row['expected']['error']:.1f}"
-        )
+    if data["tails"]:
+        counts = [
+            f"{row['name'].replace('_', ' ')} {row['generated']['value']:.0f} +- {row['generated']['error']:.0f} "
+            f"(expected {row['expected']['value']:.1f} +- {row['expected']['error']:.1f})"
+            for row in data["tails"]
+        ]
+        lines.append(f"beyond {data['tails'][0]['level']:.1%} of real values: {', '.join(counts)}")
     return lines
 
 
