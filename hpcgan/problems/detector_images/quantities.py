@@ -143,9 +143,9 @@ def _row_pt(images: np.ndarray) -> np.ndarray:
 
 
 def _lit(energies: np.ndarray) -> Observable:
-    """Those of (n, k) energies in MeV that are above zero, in GeV."""
+    """Those of (n, k) energies in MeV that are above zero, in GeV and in the precision of the image: they are many."""
     lit = energies > 0
-    return Observable(energies[lit].astype(np.float64) / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV")
+    return Observable(energies[lit] / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV")
 
 
 def _ratio(values: np.ndarray, over: np.ndarray) -> Observable:
