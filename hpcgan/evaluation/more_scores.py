@@ -1,7 +1,7 @@
 """What a report says of quantities that are not in the score: a score of each, and counts of the largest values.
 
-None of these numbers is added to the score. Values of one event, such as its pixels, are not independent of one another,
-and neither are quantities. What real events score against other real ones is the scale on which to read them.
+None of these numbers is added to the score. Values of one event, such as its pixels, are not independent of one
+another, and neither are quantities. What real events score against other real ones is the scale on which to read them.
 """
 
 from __future__ import annotations
