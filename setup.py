@@ -22,7 +22,7 @@ BASE = [
     "rich>=13",
     "awkward>=2.4",
     "uproot>=5",
-    "fastjet>=3.4.1",
+    "fastjet>=3.4.3.1",  # N-subjettiness
     "pythia8mc>=8.310,!=8.318.0",  # 8.318.0 has no wheels: pip would compile PYTHIA for 20 minutes
     "matplotlib>=3.6",
     "hist>=2.7",

@@ -134,7 +134,7 @@ def _generate(args: argparse.Namespace, comm: Comm, stop: StopRequest | None = N
         "step": info.step,
         "epoch": info.epoch,
         "seed": args.seed,
-        **({} if info.score is None else {"validation_score": info.score}),
+        **({} if info.score is None else {f"validation_{config.scoring.deciding}": info.score}),
     }
     if problem.conditions:
         of_data = f"those of random training events of {config.data.path}"

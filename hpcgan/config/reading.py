@@ -176,6 +176,7 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
     if method not in problem.methods and not set(training.networks) <= set(with_model.networks):
         raise InputError(_of_other_networks(method, str(name), problem.methods, where))
     _check_conditions(config, with_model, where)
+    _check_quantities(config, with_model, where)
     return config
 
 
@@ -217,6 +218,20 @@ def _check_conditions(config: Config, problem: Any, where: str) -> None:
             f"{where}: scoring.statistics=batch: batch normalisation over events of one condition takes out what the "
             "condition does; use scoring.statistics=moving"
         )
+
+
+def _check_quantities(config: Config, problem: Any, where: str) -> None:
+    if config.scoring.quantities is None:  # else the problem is asked for its observables
+        return
+    quantities, names = config.scoring.quantities, problem.quantity_names
+    for name in quantities:
+        if name not in names:
+            raise InputError(
+                f"{where}: scoring.quantities: '{name}' is no quantity of '{config.problem}'; "
+                f"choices: {', '.join(names)}{did_you_mean(name, names)}"
+            )
+    if len(set(quantities)) < len(quantities):
+        raise InputError(f"{where}: scoring.quantities: name each only once")
 
 
 def _valid(model: type[AnyModel], values: Mapping[str, Any], where: str, *prefix: str) -> AnyModel:

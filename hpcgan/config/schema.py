@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
@@ -78,12 +78,20 @@ class ScoringConfig(Section):
     events: int = Field(4096, ge=2, description="real events and as many generated ones")
     samples: int = Field(1, ge=1, description="generated samples whose scores are averaged")
     every_epochs: int = Field(1, ge=0, description="0: never; the last epoch is then the best")
+    quantities: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="what counts for the best epoch, of the problem's observables; null: its score"
+    )
     weights: Literal["auto", "average", "current"] = Field(
         "auto", description="generator scored and sampled; auto: the average where there is one"
     )
     statistics: Literal["moving", "batch"] = Field(
         "moving", description="batch-norm statistics in generation: moving averages, or those of each batch"
     )
+
+    @property
+    def deciding(self) -> Literal["score", "selection"]:
+        """What epochs are compared by, as their records call it."""
+        return "score" if self.quantities is None else "selection"
 
 
 class CommConfig(Section):

@@ -84,3 +84,8 @@ def take(sample: Sample, indices: np.ndarray | slice) -> Sample:
 def concatenate(samples: list[Sample]) -> Sample:
     """Join batches along the sample axis."""
     return {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}
+
+
+def no_samples(schema: Schema) -> Sample:
+    """A batch without a sample."""
+    return {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in schema.items()}

@@ -126,16 +126,11 @@ def compare(
     seed : int
         Of the splits and the bootstrap.
     """
-    n, at = n_events(real), points.sizes(real)
+    n, sizes = n_events(real), sizes_of(real)
     scores = [problem.score(real, fake) for fake in fakes]
-    sizes = n if list(at) == [()] else at
     band = null_band(pool, problem.score, sizes, repetitions, seed)
-    if band.n == n:
-        band_real, band_fakes, band_scores = real, list(fakes), scores
-    else:
-        in_band = dict(zip(at, band.sizes, strict=True))
-        band_real, *band_fakes = (points.take(side, points.first_events(side, in_band)) for side in (real, *fakes))
-        band_scores = [problem.score(band_real, fake) for fake in band_fakes]
+    band_real, *band_fakes = at_band(band, real, fakes)
+    band_scores = scores if band.n == n else [problem.score(band_real, fake) for fake in band_fakes]
     names = list(points.measured(real))
     return Comparison(
         requested=requested,
@@ -145,6 +140,21 @@ def compare(
         distances={name: distances(band_real[name], band_fakes[0][name], seed=seed) for name in names},
         reference=_reference(pool, names, sizes, seed),
     )
+
+
+def sizes_of(real: Observables) -> int | Mapping[points.Point, int]:
+    """Numbers of events that a null band has on each side: of all, or of each point of the conditions."""
+    at = points.sizes(real)
+    return n_events(real) if list(at) == [()] else at
+
+
+def at_band(band: NullBand, real: Observables, fakes: Sequence[Observables]) -> list[Observables]:
+    """Real events and generated samples at the numbers of events of a band: as they are, or the first of each point."""
+    at = points.sizes(real)
+    if band.n == n_events(real):
+        return [real, *fakes]
+    in_band = dict(zip(at, band.sizes, strict=True))
+    return [points.take(side, points.first_events(side, in_band)) for side in (real, *fakes)]
 
 
 def summary(scores: Sequence[Score]) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hpcgan.comm.base import Comm
-from hpcgan.data.schema import Sample, concatenate, take
+from hpcgan.data.schema import Sample, concatenate, no_samples, take
 from hpcgan.data.source import Source
 from hpcgan.evaluation.events import join
+from hpcgan.metrics.ks import ks_score_by_point
 from hpcgan.metrics.observable import Score, weighted
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.events import weights_of_first
@@ -23,6 +24,27 @@ DIVERSITY_EVENTS = 128
 
 #: Batch number `index` of generated samples for an epoch: (epoch, index, their conditions) -> samples; physical units.
 Generate = Callable[[int, int, Sample], Sample]
+
+
+@dataclass(frozen=True)
+class EpochScores:
+    """What the generator of an epoch scores.
+
+    Attributes
+    ----------
+    score : Score
+        The problem's.
+    selection : Score or None
+        The same sum over `scoring.quantities`, where these are set.
+    """
+
+    score: Score
+    selection: Score | None = None
+
+    @property
+    def deciding(self) -> Score:
+        """By which epochs are compared."""
+        return self.score if self.selection is None else self.selection
 
 
 class Scorer:
@@ -45,6 +67,8 @@ class Scorer:
         Samples that `generate` makes at a time.
     samples : int
         Generated samples whose scores are averaged: a single one may be lucky.
+    quantities : sequence of str, optional
+        What selects epochs instead of the score: names of observables, or of more observables.
 
     Raises
     ------
@@ -53,26 +77,41 @@ class Scorer:
     """
 
     def __init__(
-        self, problem: Problem, source: Source, comm: Comm, events: int, batch_size: int, samples: int = 1
+        self,
+        problem: Problem,
+        source: Source,
+        comm: Comm,
+        events: int,
+        batch_size: int,
+        samples: int = 1,
+        quantities: Sequence[str] | None = None,
     ) -> None:
         self._problem, self._comm, self._batch, self._samples = problem, comm, batch_size, samples
+        self._quantities = quantities
+        self._more = [name for name in quantities or [] if name in problem.more_quantities]
         self.events = min(events, len(source))
         self._conditions = source.conditions() if problem.conditions else {}
         self._weights = weights_of_first(source, self.events)
         share = np.array_split(np.arange(self.events), comm.size)[comm.rank]
         starts = range(0, max(1, len(share)), 512)
-        real = gather_observables(join([problem.observables(source.read(share[i : i + 512])) for i in starts]), comm)
+        real = gather_observables(join([self._measure(source.read(share[i : i + 512])) for i in starts]), comm)
         self._real = None if real is None else weighted(real, self._weights)
 
-    def __call__(self, generate: Generate, epoch: int) -> Score:
-        """The score, on every rank; the mean over `samples` disjoint generated samples."""
+    def __call__(self, generate: Generate, epoch: int) -> EpochScores:
+        """The scores, on every rank; means over `samples` disjoint generated samples."""
         batches = -(-self.events // self._batch)
         scores = [self._score(generate, epoch, i * batches, batches) for i in range(self._samples)]
-        mean = _mean([score for score in scores if score is not None]) if self._comm.is_root else None
-        return Score(**self._comm.broadcast_json(mean))
+        means = _means(scores) if self._comm.is_root else None
+        score, selection = self._comm.broadcast_json(means)
+        return EpochScores(Score(**score), None if selection is None else Score(**selection))
 
-    def _score(self, generate: Generate, epoch: int, first: int, batches: int) -> Score | None:
-        """The score of one sample, batches first ... first + batches - 1, on rank 0."""
+    def _measure(self, sample: Sample) -> Observables:
+        """The observables of a sample, and those of its more observables that are wanted."""
+        observables = self._problem.observables(sample)
+        return observables | self._problem.more_observables(sample, self._more) if self._more else observables
+
+    def _score(self, generate: Generate, epoch: int, first: int, batches: int) -> EpochScores | None:
+        """The scores of one sample, batches first ... first + batches - 1, on rank 0."""
         share = np.array_split(np.arange(batches), self._comm.size)[self._comm.rank]
         pieces = []
         for index in share.tolist():
@@ -80,20 +119,28 @@ class Scorer:
                 epoch, first + index, conditions_of_batch(self._conditions, index, self._batch, self.events)
             )
             rest = self.events - index * self._batch
-            pieces.append(self._problem.observables(take(sample, slice(0, rest))))
+            pieces.append(self._measure(take(sample, slice(0, rest))))
         if not pieces:
-            schema = self._problem.schema
-            nothing = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in schema.items()}
-            pieces = [self._problem.observables(nothing)]
+            pieces = [self._measure(no_samples(self._problem.schema))]
         fake = gather_observables(join(pieces), self._comm)
         if self._real is None or fake is None:
             return None
-        return self._problem.score(self._real, weighted(fake, self._weights) if self._conditions else fake)
+        fake = weighted(fake, self._weights) if self._conditions else fake
+        own_real, own_fake = ({k: o for k, o in side.items() if k not in self._more} for side in (self._real, fake))
+        selection = None if self._quantities is None else ks_score_by_point(self._real, fake, self._quantities)
+        return EpochScores(self._problem.score(own_real, own_fake), selection)
 
 
 def conditions_of_batch(conditions: Sample, index: int, batch_size: int, events: int) -> Sample:
     """Conditions of the whole batch number `index` out of those of `events`; what is beyond the last starts over."""
     return take(conditions, (index * batch_size + np.arange(batch_size)) % events)
+
+
+def _means(scores: Sequence[EpochScores | None]) -> list[dict[str, Any] | None]:
+    """Averages over samples of the score and of the selection."""
+    of_samples = [score for score in scores if score is not None]
+    selections = [score.selection for score in of_samples if score.selection is not None]
+    return [_mean([score.score for score in of_samples]), _mean(selections) if selections else None]
 
 
 def _mean(scores: list[Score]) -> dict[str, Any]:

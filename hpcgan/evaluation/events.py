@@ -38,6 +38,10 @@ class Loaded:
         """Tensors of some of those read, by their place in `order`, in physical units."""
         return self.source.read(self.order[events])
 
+    def more(self, problem: Problem, names: Sequence[str]) -> Observables:
+        """Further observables of those read, in the same order (`Problem.more_observables`)."""
+        return observables_of(problem, self.source, self.order, names)
+
     def without(self, left_out: Sequence[Mapping[str, float]]) -> Loaded:
         """The events of other points than these."""
         if not left_out:
@@ -98,8 +102,12 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Observables:
+def observables_of(
+    problem: Problem, source: Source, indices: np.ndarray, more: Sequence[str] | None = None
+) -> Observables:
     """Observables of some samples of a source, read piece by piece; with their weights and blocks, if it has such.
+
+    With `more`, instead of the problem's observables those of its more observables that are named.
 
     Raises
     ------
@@ -107,7 +115,7 @@ def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Obs
         Values that are not finite; the message names the file.
     """
     try:
-        observables = join([problem.observables(source.read(indices[piece])) for piece in chunks(len(indices))])
+        observables = join([_measure(problem, source.read(indices[piece]), more) for piece in chunks(len(indices))])
     except (InputError, ValueError) as error:
         raise InputError(f"{source.path}: {error}") from None
     weights = source.weights()
@@ -119,7 +127,11 @@ def observables_of(problem: Problem, source: Source, indices: np.ndarray) -> Obs
     return observables
 
 
-def observables_of_sample(problem: Problem, sample: Sample) -> Observables:
-    """Observables of a sample in physical units, some events at a time."""
+def observables_of_sample(problem: Problem, sample: Sample, more: Sequence[str] | None = None) -> Observables:
+    """Observables of a sample in physical units, some events at a time; with `more`, as of `observables_of`."""
     n = len(next(iter(sample.values())))
-    return join([problem.observables(take(sample, indices)) for indices in chunks(n)])
+    return join([_measure(problem, take(sample, indices), more) for indices in chunks(n)])
+
+
+def _measure(problem: Problem, sample: Sample, more: Sequence[str] | None) -> Observables:
+    return problem.observables(sample) if more is None else problem.more_observables(sample, more)

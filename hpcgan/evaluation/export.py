@@ -137,7 +137,7 @@ def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) ->
         "run": str(run),
         "step": checkpoint.step,
         "epoch": checkpoint.epoch,
-        "validation_score": checkpoint.score,
+        f"validation_{config.scoring.deciding}": checkpoint.score,
         "weights": scored_network(config),
         "statistics": statistics,
         **({"batch_size": config.training.batch_size} if statistics == "batch" else {}),

@@ -19,10 +19,12 @@ from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
+from hpcgan.evaluation import more_scores
 from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
 from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
 from hpcgan.evaluation.events import join, notices_of, observables_of_sample, read
+from hpcgan.evaluation.more_scores import MoreSamples
 from hpcgan.metrics import points
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.problems import run_data
@@ -146,6 +148,11 @@ def evaluate_sampler(
         n = min(report.requested, held_out.total)
         real = points.take(held_out.observables, np.arange(n))
         pool = join([trained["val"].observables, trained["test"].observables])
+    more = MoreSamples.of(problem, held_out.observables, config.scoring.quantities)
+    with clock("more_observables", "measuring what is not in the score"):
+        of_splits = {name: more.of_loaded(loaded) for name, loaded in trained.items()}
+        more.real = points.take(of_splits[split], np.arange(n))
+        more.pool = join([of_splits["val"], of_splits["test"]])
     weights = held_out.weights(slice(n))
     conditions: dict[str, Any] = {}
     if problem.conditions:
@@ -159,6 +166,7 @@ def evaluate_sampler(
             observables = observables_of_sample(problem, sample)
             # An event that is asked for by the conditions of a real one has its weight.
             fakes.append(weighted(observables, weights) if problem.conditions else observables)
+            more.add_generated(sample, weights if problem.conditions else None)
             first = first or sample
     report.note_size(n, f"the {split} split has {held_out.total} events")
     if split != "test":
@@ -185,12 +193,13 @@ def evaluate_sampler(
                     config.data.require("train")
                     trained["train"] = read(problem, folder, "train", limit, use).without(left_out)
                 training = trained["train"].observables
+                more.add_training(trained["train"])
             except InputError as error:
                 notices.append(f"Not checked for memorised training events: {error}")
     for loaded in trained.values():
         loaded.source.close()
     samples = sample_distances.Samples(n, real, fakes, pool, training, cells, more_weights)
-    numbers, figures = report.compare(samples, beyond)
+    numbers, figures = report.compare(samples, beyond, more)
     settings = config.dump()
     numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
     with clock("figures"):
@@ -274,6 +283,11 @@ def compare_files(
     report.notices.extend([*left_out, *notices_of(of_real.source, use), *notices_of(of_fake.source, use)])
     if real.samefile(fake):
         report.notices.append("Real and generated events are the same file.")
+    more = MoreSamples.of(subject, of_real.observables)
+    with report.clock("more_observables", "measuring what is not in the score"):
+        more.pool, more_fake = more.of_loaded(of_real), more.of_loaded(of_fake)
+        more.real = points.take(more.pool, on_real)
+        more.fakes = [points.take(more_fake, events_of_sample) for events_of_sample in on_fakes]
     cells: tuple[Sample, ...] = (of_real.sample(on_real), of_fake.sample(on_fakes[0]))
     if "cells" in options.distances.classifier:
         cells = (*cells, of_real.sample(slice(n, 2 * n)))
@@ -285,7 +299,7 @@ def compare_files(
         cells=cells,
         more_weights=of_real.weights(slice(n, 2 * n)),
     )
-    numbers, figures = report.compare(samples, Beyond())
+    numbers, figures = report.compare(samples, Beyond(), more)
     of_real.source.close()
     of_fake.source.close()
     sides = {
@@ -316,6 +330,7 @@ def results(report: Report) -> str:
     ]
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
+    lines += more_scores.summary(data)
     lines += _points_summary(data["points"])
     lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
@@ -363,7 +378,9 @@ class _Evaluation:
                 f"Scored at N={n} instead of {self.requested}: {reason}. Not comparable with scores at another N."
             )
 
-    def compare(self, samples: sample_distances.Samples, beyond: Beyond) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
+    def compare(
+        self, samples: sample_distances.Samples, beyond: Beyond, more: MoreSamples
+    ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
         """The part of a report that runs and files have in common: numbers and figures."""
         problem, real, fakes = self.problem, samples.real, samples.fakes
         repetitions, distances = self.options.repetitions, self.options.distances
@@ -380,6 +397,8 @@ class _Evaluation:
         numbers["points"] = [*trained_rows(comparison), *beyond.rows]
         for name, distance in numbers["distances"].items():
             distance["unit"] = real[name].unit
+        with self.clock("more_scores", "scoring what is not in the score" if more.names else ""):
+            numbers |= more_scores.measure(samples, more, repetitions)
         samples = dataclasses.replace(samples, n=comparison.band.n)
         with self.clock("sample_distances", "distances between samples" if distances.distances else ""):
             numbers["sample_distances"] = sample_distances.measure(samples, distances, self.clock.log)

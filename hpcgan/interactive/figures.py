@@ -46,6 +46,9 @@ def curves(run: RunDirectory, loss_label: str) -> Figure:
         lines: Lines = {"total": [None if score is None else score.total for score in scores]}
         for part in scored[0].parts:
             lines[part.replace("_", " ")] = [None if score is None else score.parts[part] for score in scores]
+        selections = [None if record.selection is None else record.selection.total for record in epochs]
+        if any(value is not None for value in selections):
+            lines["selection"] = selections
         panels.append((f"Score (N = {sizes})", lines, True))
     panels.append(("Samples/s", {"all ranks": [record.samples_per_second for record in epochs]}, False))
     changes = [record.step for record in records.read(run.metrics_file, Command) if record.rates]

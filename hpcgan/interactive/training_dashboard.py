@@ -228,7 +228,9 @@ class TrainingDashboard(LivePanel):
 
 def _header(name: str, state: str, attempt: int, epochs: int, records: Reader) -> str:
     epochs_done = records.of(Epoch)
-    best = epochs_done[-1].best if epochs_done else None
+    last = epochs_done[-1] if epochs_done else None
+    best = None if last is None else last.best
+    number = "score" if last is None or last.selection is None else "selection"
     rate = "–" if records.rate is None else f"{records.rate:,.0f}" if records.rate >= 10 else f"{records.rate:.2g}"
     parts = [
         f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
@@ -236,7 +238,7 @@ def _header(name: str, state: str, attempt: int, epochs: int, records: Reader) -
         f"epoch <b>{int(records.epochs_done)}</b> of {epochs}",
         f"step <b>{records.step:,}</b>",
         f"<b>{rate}</b> samples/s",
-        "no score yet" if best is None else f"best score <b>{best.score:.2f}</b> (epoch {best.epoch})",
+        "no score yet" if best is None else f"best {number} <b>{best.score:.2f}</b> (epoch {best.epoch})",
     ]
     if attempt > 1:
         parts.append(f"attempt {attempt}")

@@ -65,7 +65,7 @@ class RunStatus:
             "reason": self.reason,
             "epoch": epoch,
             "epochs": self.epochs,
-            "score": None if last is None else last.total,
+            "score": None if last is None else last.deciding,
             "best": None if last is None or last.best is None else last.best.score,
             "limit_left_s": self.limit_left_s,
             "training_left_s": training_left(last, self.epochs - epoch) if last and self.epochs > epoch else None,

@@ -1,4 +1,4 @@
-"""The Kolmogorov-Smirnov score: sum over quantities of -ln p. A leaf."""
+"""The Kolmogorov-Smirnov score: sum over quantities of -ln p."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcgan.metrics import points
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.weights import counting, effective
 
@@ -112,6 +113,13 @@ def ks_score(real: Mapping[str, Observable], fake: Mapping[str, Observable], nam
             "mean_fake": b.mean,
         }
     return Score(sum(parts.values()), parts, n, details)
+
+
+def ks_score_by_point(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> Score:
+    """`ks_score`; where events have conditions, the mean of it over the points of these (`points.score_by_point`)."""
+    if points.condition_names(real):
+        return points.score_by_point(real, fake, lambda a, b: ks_score(a, b, names))
+    return ks_score(real, fake, names)
 
 
 def _common_events(real: Mapping[str, Observable], fake: Mapping[str, Observable], names: Sequence[str]) -> int:

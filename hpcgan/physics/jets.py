@@ -141,7 +141,36 @@ def cluster(images: NDArray[Any], pt_min_gev: float = JET_PT_MIN_GEV) -> JetColl
 _COLUMNS = ("counts", "pt", "eta", "phi", "mass")
 
 
-def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
+class Particles(NamedTuple):
+    """Lit pixels of a set of images as massless particles, image after image.
+
+    Attributes
+    ----------
+    images : (F,) int64, numbers of the images that have particles: FastJet does not accept a first event without any.
+    sizes : (F,) int64, particles of each of these.
+    px, py, pz, e : (M,) float64, GeV.
+    """
+
+    images: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    px: NDArray[np.float64]
+    py: NDArray[np.float64]
+    pz: NDArray[np.float64]
+    e: NDArray[np.float64]
+
+    def take(self, images: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64]) -> Particles:
+        """Some of the particles, by their numbers, as those of other sets."""
+        return Particles(images, sizes, self.px[which], self.py[which], self.pz[which], self.e[which])
+
+
+def particles_of(images: NDArray[Any]) -> Particles:
+    """Pixels of images (N, 64, 64) in MeV with more than 100 MeV of transverse momentum.
+
+    Raises
+    ------
+    InputError
+        Values that are not finite.
+    """
     geometry = image_geometry()
     flat = images.reshape(len(images), -1)
     total = flat.sum(dtype=np.float64)  # one pass; finite if and only if every pixel is (float64 cannot overflow here)
@@ -153,29 +182,39 @@ def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
     energy = energies[hit].astype(np.float64)
     keep = energy * geometry.sech[pixel] > PIXEL_PT_MIN_MEV
     event, pixel, energy = event[keep], pixel[keep], energy[keep] * 1e-3
-    # FastJet is given only images with something in them: it does not accept a first event without particles.
     sizes = np.bincount(event, minlength=len(images))
     filled = np.flatnonzero(sizes)
+    px, py, pz = (energy * axis[pixel] for axis in (geometry.px, geometry.py, geometry.pz))
+    return Particles(filled, sizes[filled], px, py, pz, energy)
+
+
+def _cluster_chunk(images: NDArray[Any], pt_min_gev: float) -> JetCollection:
+    particles = particles_of(images)
     counts = np.zeros(len(images), dtype=np.int64)
-    if not filled.size:
+    if not particles.images.size:
         return JetCollection(counts, *(np.zeros(0) for _ in range(4)))
-    (px, py, pz, e), jets_in = _fastjet(
-        energy * geometry.px[pixel],
-        energy * geometry.py[pixel],
-        energy * geometry.pz[pixel],
-        energy,
-        sizes[filled],
-        pt_min_gev,
-    )
+    (px, py, pz, e), jets_in = inclusive_jets(cluster_sequence(particles), pt_min_gev)
+    owner = np.repeat(particles.images, jets_in)
+    good = accepted(px, py, pz, owner, pt_min_gev)
+    px, py, pz, e = (column[good] for column in (px, py, pz, e))
     pt = np.hypot(px, py)
-    eta = np.arcsinh(pz / pt)
-    owner = np.repeat(filled, jets_in)
-    good = np.flatnonzero((pt > pt_min_gev) & (np.abs(eta) < JET_ETA_MAX))
-    good = good[np.lexsort((-pt[good], owner[good]))]
     counts += np.bincount(owner[good], minlength=len(images))
     mass2 = e * e - (px * px + py * py + pz * pz)
     mass = np.sqrt(np.maximum(mass2, 0.0))  # a jet of one pixel is massless up to rounding
-    return JetCollection(counts, pt[good], eta[good], np.arctan2(py, px)[good], mass[good])
+    return JetCollection(counts, pt, np.arcsinh(pz / pt), np.arctan2(py, px), mass)
+
+
+def accepted(
+    px: NDArray[np.float64],
+    py: NDArray[np.float64],
+    pz: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    pt_min_gev: float,
+) -> NDArray[np.int64]:
+    """Numbers of the jets with pT > `pt_min_gev` and |eta| < 2.0, by their `owner`, and by falling pT within one."""
+    pt = np.hypot(px, py)
+    good = np.flatnonzero((pt > pt_min_gev) & (np.abs(np.arcsinh(pz / pt)) < JET_ETA_MAX))
+    return good[np.lexsort((-pt[good], owner[good]))]
 
 
 @lru_cache(maxsize=1)
@@ -203,28 +242,33 @@ def _swallow_banner() -> None:
         os.close(nowhere)
 
 
-def _fastjet(
-    px: NDArray[np.float64],
-    py: NDArray[np.float64],
-    pz: NDArray[np.float64],
-    e: NDArray[np.float64],
-    sizes: NDArray[np.int64],
-    pt_min_gev: float,
-) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
-    """Inclusive jets above the pT cut: px, py, pz, E in GeV, and the number of jets of each event."""
+def cluster_sequence(particles: Particles) -> Any:
+    """FastJet's anti-kt clustering, R = 1.0, of the particles of at least one image.
+
+    Raises
+    ------
+    HpcganError
+        FastJet is not installed.
+    """
     try:
         import awkward
         import fastjet
     except ImportError as error:
         raise HpcganError(f"FastJet cannot be imported ({error}); install it with: pip install fastjet") from error
     _swallow_banner()
+    columns = (particles.px, particles.py, particles.pz, particles.e)
     record = awkward.contents.RecordArray(
-        [awkward.contents.NumpyArray(column) for column in (px, py, pz, e)], ["px", "py", "pz", "E"]
+        [awkward.contents.NumpyArray(column) for column in columns], ["px", "py", "pz", "E"]
     )
-    offsets = awkward.index.Index64(np.concatenate(([0], np.cumsum(sizes))))
-    particles = awkward.Array(awkward.contents.ListOffsetArray(offsets, record))
-    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)
-    sequence = fastjet.ClusterSequence(particles, definition)
+    offsets = awkward.index.Index64(np.concatenate(([0], np.cumsum(particles.sizes))))
+    events = awkward.Array(awkward.contents.ListOffsetArray(offsets, record))
+    return fastjet.ClusterSequence(events, fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS))
+
+
+def inclusive_jets(sequence: Any, pt_min_gev: float) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+    """Jets of a clustering above a pT, in FastJet's order: px, py, pz, E in GeV, and their number in each event."""
+    import awkward
+
     jets = sequence.inclusive_jets(pt_min_gev)
     columns = [awkward.to_numpy(awkward.flatten(jets[name])) for name in ("px", "py", "pz", "E")]
     return columns, awkward.to_numpy(awkward.num(jets))

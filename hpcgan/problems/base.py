@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from hpcgan.data.schema import Sample, Schema
+from hpcgan.data.schema import Sample, Schema, no_samples
 from hpcgan.metrics import points
-from hpcgan.metrics.ks import ks_score
+from hpcgan.metrics.ks import ks_score_by_point
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.conditions import Conditions
 from hpcgan.problems.discovery import PROBLEMS
@@ -46,6 +46,10 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     methods: ClassVar[Sequence[str]] = ("gan",)
     #: Observables that the score adds up, in this order; () for all.
     quantities: ClassVar[Sequence[str]] = ()
+    #: Names of `more_observables` that a report scores besides, each by itself.
+    more_quantities: ClassVar[Sequence[str]] = ()
+    #: Observables, or more observables, whose largest values a report counts.
+    tails: ClassVar[Sequence[str]] = ()
     #: `module:class` of its `hpcgan.problems.figures.Figures`; "" for none.
     figures: ClassVar[str] = ""
 
@@ -92,6 +96,19 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     def observables(self, sample: Sample) -> Observables:
         """What is compared between real and generated samples (physical units in), and their conditions."""
 
+    def more_observables(self, sample: Sample, names: Sequence[str]) -> Observables:
+        """What else can be compared, those that are named: of `more_quantities` and `tails`.
+
+        Unlike `observables`, more observables count for no score unless `scoring.quantities` names them, and are no
+        features of distances between samples. Conditions are not among them.
+        """
+        return {}
+
+    @property
+    def quantity_names(self) -> list[str]:
+        """Names of all that `scoring.quantities` may name: observables without conditions, then `more_quantities`."""
+        return [*points.measured(self.observables(no_samples(self.schema))), *self.more_quantities]
+
     def score(self, real: Observables, fake: Observables) -> Score:
         """Distance between two sets of observables; lower is better.
 
@@ -99,9 +116,7 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
         of that over the points of the conditions.
         """
         names = self.quantities or list(points.measured(real))
-        if points.condition_names(real):
-            return points.score_by_point(real, fake, lambda a, b: ks_score(a, b, names))
-        return ks_score(real, fake, names)
+        return ks_score_by_point(real, fake, names)
 
 
 def problem_class(name: str) -> type[Problem]:

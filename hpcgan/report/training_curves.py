@@ -52,11 +52,14 @@ def training_figures(
     scored = [(r.samples, r.score) for r in epochs if r.score is not None]
     if scored:
         sizes = {score.n for _, score in scored}
-        lines = {"total": [score.total for _, score in scored]}
+        lines: dict[str, Sequence[float | None]] = {"total": [score.total for _, score in scored]}
         last = scored[-1][1].parts
         parts = list(last) if len(last) <= PARTS_SHOWN else sorted(last, key=lambda p: -last[p])[:PARTS_SHOWN]
         for part in parts:
             lines[part.replace("_", " ")] = [score.parts[part] for _, score in scored]
+        selections = {r.samples: r.selection.total for r in epochs if r.selection is not None}
+        if selections:
+            lines["selection"] = [selections.get(samples) for samples, _ in scored]
         levels = None
         if sizes == {band["n"]}:
             levels = {"real against real: median": band["median"], "real against real: 95%": band["p95"]}
@@ -73,6 +76,8 @@ def training_figures(
         caption = "Score on validation events after each epoch."
         if len(parts) < len(last):
             caption += f" Of its {len(last)} parts, the {len(parts)} that are largest at the end."
+        if selections:
+            caption += " The checkpoint is chosen by the selection, the same sum over scoring.quantities."
         figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
     figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))

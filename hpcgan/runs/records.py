@@ -121,7 +121,7 @@ Number = Annotated[float, pydantic.BeforeValidator(_nan)]
 
 @dataclass(frozen=True)
 class EpochScore:
-    """The score of an epoch (`hpcgan.metrics.observable.Score`)."""
+    """A score of an epoch (`hpcgan.metrics.observable.Score`)."""
 
     total: Number
     parts: dict[str, Number] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class EpochScore:
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far."""
+    """The best epoch so far; `score` is what epochs are compared by (`Epoch.deciding`)."""
 
     score: Number
     epoch: int
@@ -153,7 +153,9 @@ class Epoch(Record):
     collapse : dict of str to float
         Signs of one: `diversity`, `nearest`, `saturation`.
     score : EpochScore or None
-        None if the epoch was not scored.
+        The problem's; None if the epoch was not scored.
+    selection : EpochScore or None
+        Of `scoring.quantities`, where these are set: what epochs are compared by instead.
     is_best : bool
     best : Best or None
         Of all epochs so far.
@@ -169,6 +171,7 @@ class Epoch(Record):
     probabilities: Numbers = field(default_factory=dict)
     collapse: Numbers = field(default_factory=dict)
     score: EpochScore | None = None
+    selection: EpochScore | None = None
     is_best: bool = False
     best: Best | None = None
     learning_rates: Numbers = field(default_factory=dict)
@@ -176,9 +179,10 @@ class Epoch(Record):
     scoring_seconds: float = 0.0
 
     @property
-    def total(self) -> float | None:
-        """The score, if there is one and it is finite."""
-        return self.score.total if self.score is not None and math.isfinite(self.score.total) else None
+    def deciding(self) -> float | None:
+        """What epochs are compared by, if it is there and finite: the selection where there is one, else the score."""
+        score = self.score if self.selection is None else self.selection
+        return score.total if score is not None and math.isfinite(score.total) else None
 
 
 @dataclass(frozen=True, kw_only=True)

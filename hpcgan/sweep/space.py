@@ -348,6 +348,8 @@ def _check_key(plain: Mapping[str, Any], key: str, label: str) -> None:
         raise InputError(f"{label}: unknown key{did_you_mean(key, keys)}")
     if key in ("name", "problem", "seed"):
         raise InputError(f"{label}: '{key}' cannot be searched" + "; trials have seeds of their own" * (key == "seed"))
+    if key == "scoring.quantities":
+        raise InputError(f"{label}: '{key}' cannot be searched; all trials are compared by the same quantities")
 
 
 def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -277,7 +277,7 @@ def _records(run: RunDirectory, problems: list[str]) -> tuple[list[Epoch], list[
 
 
 def _curve(epochs: list[Epoch]) -> tuple[tuple[int, float], ...]:
-    return tuple((e.epoch, e.total) for e in epochs if e.total is not None)
+    return tuple((e.epoch, e.deciding) for e in epochs if e.deciding is not None)
 
 
 def _standing(attempt: str | None) -> tuple[RowState, str | None]:

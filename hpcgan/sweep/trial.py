@@ -166,7 +166,8 @@ class Trial:
         if code != EXIT_DONE or self.lost:
             return code or EXIT_FAILED
         try:
-            score = json.loads((run.report / "report.json").read_text(encoding="utf-8"))["score"]
+            report = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
+            score = report["selection"] or report["score"]  # of what selects epochs and trials
             mean, spread = float(score["mean"]), score["std"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HpcganError(f"{run.report}/report.json: cannot be read: {error}") from None
@@ -220,7 +221,7 @@ def failure_file(study: StudyDirectory, number: int) -> Path:
 def progress(study: StudyDirectory, number: int) -> dict[str, Any]:
     """The best epoch's score, that epoch, and the epochs trained so far, as a `Result` has them."""
     epochs = records.read(study.trial(number).metrics_file, Epoch)
-    score, epoch = min(((e.total, e.epoch) for e in epochs if e.total is not None), default=(None, None))
+    score, epoch = min(((e.deciding, e.epoch) for e in epochs if e.deciding is not None), default=(None, None))
     return {"score": score, "epoch": epoch, "epochs": epochs[-1].epoch if epochs else 0}
 
 

@@ -15,11 +15,10 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import InputError
-from hpcgan.evaluation.epoch import Diversity, DiversityMeter, Scorer
+from hpcgan.evaluation.epoch import Diversity, DiversityMeter, EpochScores, Scorer
 from hpcgan.evaluation.sampling import scored_network
 from hpcgan.methods.base import Method, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
-from hpcgan.metrics.observable import Score
 from hpcgan.problems.base import Problem
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
@@ -155,8 +154,16 @@ class Assembly:
     @functools.cached_property
     def scorer(self) -> Scorer:
         """To be made on all ranks together, as they share the real events."""
-        scoring, batch_size = self.config.scoring, self.sampler.batch_size
-        return Scorer(self.problem, self.inputs.validation, self.comm, scoring.events, batch_size, scoring.samples)
+        scoring = self.config.scoring
+        return Scorer(
+            self.problem,
+            self.inputs.validation,
+            self.comm,
+            scoring.events,
+            self.sampler.batch_size,
+            scoring.samples,
+            scoring.quantities,
+        )
 
     @functools.cached_property
     def diversity_meter(self) -> DiversityMeter:
@@ -171,8 +178,8 @@ class Assembly:
         """Batch number `index` of the generated events by which an epoch is judged, in physical units."""
         return self.sampler.batch(self.config.seed, "score", epoch, index, conditions)
 
-    def score(self, epoch: int) -> tuple[Score, Diversity | None]:
-        """The score and the diversity of the generator, which has been measured, on all ranks."""
+    def score(self, epoch: int) -> tuple[EpochScores, Diversity | None]:
+        """The scores and the diversity of the generator, which has been measured, on all ranks."""
         return self.scorer(self.generate, epoch), self.diversity_meter(self.generate, epoch)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from hpcgan import schedule
 from hpcgan.errors import HpcganError
-from hpcgan.evaluation.epoch import Diversity
+from hpcgan.evaluation.epoch import Diversity, EpochScores
 from hpcgan.methods.base import ATTENTION
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import records
@@ -107,9 +107,10 @@ class Loop:
         rate, learning_rates = self._clock.rate(counters.samples), assembly.learning_rates()
         means = counters.finish_epoch()
         started = time.monotonic()
-        score, diversity = self._score()
+        scores, diversity = self._score()
+        deciding = None if scores is None else scores.deciding
         pairs = None if diversity is None else diversity.pairs
-        is_best = counters.is_best(None if score is None else score.total, pairs)
+        is_best = counters.is_best(None if deciding is None else deciding.total, pairs)
         best = counters.best
         self._comm.beat(f"the records of epoch {counters.epoch}")
         record = records.Epoch(
@@ -123,7 +124,8 @@ class Loop:
                 "nearest": None if diversity is None else diversity.nearest,
                 "saturation": means.get("saturation"),
             },
-            score=None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details),
+            score=_recorded(None if scores is None else scores.score),
+            selection=_recorded(None if scores is None else scores.selection),
             is_best=is_best,
             best=None if best is None else records.Best(best.score, best.epoch, best.step),
             learning_rates=dict(learning_rates),
@@ -131,13 +133,13 @@ class Loop:
             scoring_seconds=time.monotonic() - started,
         )
         self._output.epoch(record)
-        went_back = self._rollback.after_epoch(score, diversity)
+        went_back = self._rollback.after_epoch(deciding, diversity)
         is_last = counters.epoch == config.training.epochs
         if is_best or is_last or went_back or schedule.due(counters.epoch, config.checkpoint.every_epochs):
-            self._checkpoint(None if went_back else score)  # a score belongs to the weights beside it
+            self._checkpoint(None if went_back else deciding)  # a score belongs to the weights beside it
 
-    def _score(self) -> tuple[Score | None, Diversity | None]:
-        """Score and diversity of the generator, on all ranks, in the epochs for which there are any."""
+    def _score(self) -> tuple[EpochScores | None, Diversity | None]:
+        """Scores and diversity of the generator, on all ranks, in the epochs for which there are any."""
         assembly, config, epoch = self._assembly, self._assembly.config, self._assembly.state.counters.epoch
         self._comm.beat(f"measuring the generator of epoch {epoch}")
         assembly.sampler.measure(self._comm)
@@ -159,3 +161,7 @@ class Loop:
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
             raise Failure(**failure).error()
+
+
+def _recorded(score: Score | None) -> records.EpochScore | None:
+    return None if score is None else records.EpochScore(score.total, dict(score.parts), score.n, score.details)

@@ -292,13 +292,17 @@ def provenance(config: Config, comm: Comm, data: run_data.RunData) -> dict[str, 
 
 
 def _scalars(record: records.Epoch) -> dict[str, float]:
-    rate, scores = record.samples_per_second, record.score
+    rate = record.samples_per_second
     groups: dict[str, Mapping[str, float | None]] = {
         "losses": record.losses,
         "probabilities": record.probabilities,
         "collapse": record.collapse,
         "learning_rates": record.learning_rates,
-        "score": {} if scores is None else {"total": scores.total, **scores.parts},
+        **{
+            name: {"total": score.total, **score.parts}
+            for name, score in (("score", record.score), ("selection", record.selection))
+            if score is not None
+        },
     }
     flat = {f"{group}/{name}": value for group, numbers in groups.items() for name, value in numbers.items()}
     return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}

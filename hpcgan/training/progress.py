@@ -113,10 +113,12 @@ class Reporter:
             return
         losses = "  ".join(f"{loss.short} {_loss(record.losses[loss.name])}" for loss in self._losses)
         line = f"epoch {record.epoch}/{self._epochs}  {_rate(record.samples_per_second)}{losses}"
-        score = record.score
+        score, selection = record.score, record.selection
         if score is not None:
-            mark = "  best" if record.is_best else ""
-            line += f"  score {score.total:.2f} at N={score.n} ({_parts(score.parts)}){mark}"
+            line += f"  score {score.total:.2f} at N={score.n} ({_parts(score.parts)})"
+        if selection is not None:
+            line += f"  selection {selection.total:.2f} ({_parts(selection.parts)})"
+        line += "  best" if record.is_best else ""
         self.message(f"{line}  left {self._left(float(record.epoch))}")
         self._shown = time.monotonic()
 

@@ -90,6 +90,7 @@ def test_scores_by_point_and_samples_do_not_depend_on_the_number_of_ranks(comm, 
     ours, alone = (Scorer(problem, source, c, 29, 4, samples=2)(generate, 1) for c in (comm, SerialComm()))
     source.close()
     assert ours == alone
+    ours = ours.score
     assert ours.n == 29
     assert [point["n"] for point in ours.details["points"]] == [10, 10, 9]
     # Each batch, of both samples, has the masses of the real events of its number; the last one starts over.

@@ -349,11 +349,21 @@ def test_the_score_does_not_depend_on_the_number_of_ranks(comm, data, weights, m
 
     ours, alone = (Scorer(problem, source, c, 18, BATCH, samples=2)(generate, 1) for c in (comm, SerialComm()))
     assert ours == alone
+    assert ours.selection is None
+    ours = ours.score
     assert ours.n == 18
     assert ours.total == pytest.approx(np.mean(ours.details["samples"]))
     assert ours.total == pytest.approx(sum(ours.parts.values()))
-    single = Scorer(problem, source, comm, 18, BATCH)(generate, 1)
+    single = Scorer(problem, source, comm, 18, BATCH)(generate, 1).score
     assert single.total == ours.details["samples"][0]
+    quantities = ["jet_pt", "pixel_energy", "eta_correlation_1"]
+    selecting, by_itself = (
+        Scorer(problem, source, c, 18, BATCH, 2, quantities)(generate, 1) for c in (comm, SerialComm())
+    )
+    assert selecting == by_itself
+    assert selecting.score == ours
+    assert list(selecting.selection.parts) == quantities
+    assert selecting.selection.parts["jet_pt"] == ours.parts["jet_pt"]
 
 
 @pytest.mark.world_size(2)

@@ -16,7 +16,7 @@ from recorded import recorded  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
-from hpcgan.evaluation.epoch import Diversity  # noqa: E402
+from hpcgan.evaluation.epoch import Diversity, EpochScores  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
@@ -42,6 +42,12 @@ def train(data, folder, *overrides, stop=None):
     run = RunDirectory(folder)
     attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
     return run
+
+
+def scored(total, selection=None):
+    """What a scorer says."""
+    one, other = (None if x is None else Score(x, {"jet_pt": x}, 20, {}) for x in (total, selection))
+    return EpochScores(one, other)
 
 
 def final_arrays(run):
@@ -309,7 +315,7 @@ def test_a_spike_before_the_first_checkpoint_ends_the_run(data, tmp_path):
 
 def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     totals = iter([10.0, 14.0, 31.0, 9.0])
-    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: scored(next(totals)))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.score_factor=3", "training.epochs=4")
     (record,) = recorded(run.metrics_file, "rollback")
     assert (record["step"], record["to_step"]) == (45, 15)
@@ -319,10 +325,44 @@ def test_a_collapse_of_the_score_goes_back_to_the_best_epoch(data, tmp_path, mon
     assert epochs(run)[-1]["best"] == {"score": 9.0, "epoch": 4, "step": 60}
 
 
+def test_the_selection_chooses_the_epoch_and_the_score_stays(data, tmp_path, monkeypatch, capsys):
+    totals = iter([(10.0, 7.0), (20.0, 3.0), (8.0, 5.0)])
+    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: scored(*next(totals)))
+    run = train(data, tmp_path, "scoring.quantities=[occupancy]", "training.epochs=3", "checkpoint.keep=3")
+    assert [(e["score"]["total"], e["selection"]["total"], e["is_best"]) for e in epochs(run)] == [
+        (10.0, 7.0, True),
+        (20.0, 3.0, True),
+        (8.0, 5.0, False),
+    ]
+    assert epochs(run)[-1]["best"] == {"score": 3.0, "epoch": 2, "step": 30}
+    assert checkpoint.load_best(run.checkpoints, pytest.fail).step == 30
+    lines = [line for line in capsys.readouterr().out.splitlines() if "score 20.00" in line]
+    assert "score 20.00 at N=20 (jet_pt 20.00)  selection 3.00 (jet_pt 3.00)  best  left" in lines[0]
+
+
+def test_other_quantities_select_another_epoch(data, reference, tmp_path):
+    """The training is the same, and so are its scores; parts that both have are the same as well."""
+    run = train(data, tmp_path, "scoring.quantities=[jet_pt, occupancy, eta_correlation_1]")
+    selected, plain = epochs(run), epochs(reference)
+    assert [e["score"] for e in selected] == [e["score"] for e in plain]
+    assert [e["losses"] for e in selected] == [e["losses"] for e in plain]
+    assert {e["selection"] for e in plain} == {None}
+    for epoch in selected:
+        selection = epoch["selection"]
+        assert set(selection["parts"]) == {"jet_pt", "occupancy", "eta_correlation_1"}
+        assert selection["parts"]["jet_pt"] == epoch["score"]["parts"]["jet_pt"]
+        assert selection["total"] == pytest.approx(sum(selection["parts"].values()))
+        assert selection["n"] == epoch["score"]["n"] == 20
+    totals = [e["selection"]["total"] for e in selected]
+    best = selected[int(np.argmin(totals))]
+    assert selected[-1]["best"] == {"score": min(totals), "epoch": best["epoch"], "step": best["step"]}
+    assert checkpoint.load_best(run.checkpoints, pytest.fail).score == min(totals)
+
+
 def test_a_collapse_of_the_diversity_goes_back_to_the_best_epoch(data, tmp_path, monkeypatch):
     """Not in the second epoch, as the best so far, the first, was no more diverse; in the fourth, 0.2 after 0.9."""
     totals, diversities = iter([10.0, 14.0, 9.0, 11.0]), iter([0.1, 0.2, 0.9, 0.2])
-    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: Score(next(totals), {"jet_pt": 0.0}, 20, {}))
+    monkeypatch.setattr(assembly.Scorer, "__call__", lambda *_: scored(next(totals)))
     monkeypatch.setattr(assembly.DiversityMeter, "__call__", lambda *_: Diversity(pairs=next(diversities), nearest=0.5))
     run = train(data, tmp_path, *ROLLBACK, "training.rollback.diversity_below=0.5", "training.epochs=4")
     (record,) = recorded(run.metrics_file, "rollback")

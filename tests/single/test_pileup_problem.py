@@ -18,10 +18,10 @@ from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.null_band import null_band
 from hpcgan.physics import jets
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images import quantities
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.figures import figures_of
-from hpcgan.problems.pileup import problem as pileup
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.source import SumSource
 
@@ -235,7 +235,7 @@ def test_observables_by_hand():
 
 def test_the_spectrum_sees_all_pixels_whatever_the_batch():
     images = np.random.default_rng(0).uniform(600, 900, (600, 64, 64)).astype(np.float32)
-    rows, columns = pileup._lattice(images)
+    rows, columns = quantities.lattice(images)
     assert rows.shape == (600, 64)
     seen = np.bincount((64 * rows + columns).ravel(), minlength=4096)
     assert seen.min() > 0  # 9.4 times on average

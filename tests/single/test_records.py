@@ -65,10 +65,18 @@ def test_numbers_json_lacks_become_null(tmp_path):
     assert (line["losses"], line["score"]["total"], line["score"]["parts"]) == ({"generator": None}, None, {"a": None})
     (record,) = records.read(path, Epoch)
     assert record.losses == {"generator": None}
-    assert record.total is None
+    assert record.deciding is None
     assert math.isnan(record.score.total)
     assert math.isnan(record.score.parts["a"])
     assert record.samples_per_second == 1.5
+
+
+def test_the_selection_decides_where_there_is_one():
+    score, selection = EpochScore(3.0), EpochScore(8.0)
+    assert Epoch(step=1, epoch=1, score=score).deciding == 3.0
+    assert Epoch(step=1, epoch=1, score=score, selection=selection).deciding == 8.0
+    assert Epoch(step=1, epoch=1, score=score, selection=EpochScore(math.inf)).deciding is None
+    assert Epoch(step=1, epoch=1).deciding is None
 
 
 @pytest.mark.parametrize(

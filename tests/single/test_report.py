@@ -11,7 +11,7 @@ import pytest
 import tiny
 from pages import Page
 
-from hpcgan.config import DataConfig
+from hpcgan.config import DataConfig, ScoringConfig
 from hpcgan.errors import InputError, Unwritten
 from hpcgan.evaluation import events, report
 from hpcgan.evaluation.compare import EvaluationOptions
@@ -49,6 +49,7 @@ class Sampler:
         self.problem = RpvProblem(RpvModel())
         self.config = SimpleNamespace(
             data=DataConfig(path=folder),
+            scoring=ScoringConfig(),
             dump=lambda: {"name": "tiny <run>", "problem": "rpv", "method": "gan", "data": {"path": str(folder)}},
         )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
@@ -338,3 +339,70 @@ def test_observables_in_pieces_keep_their_order():
 def test_tiny_is_in_the_published_layout(folder):
     with hdf5.open_images(folder / "test.h5") as file:
         assert file.n == 60
+
+
+# --- beside the score ------------------------------------------------------------------------------------------------
+
+
+def test_quantities_beside_the_score(made, page):
+    data = made.data
+    more = data["more_scores"]
+    assert list(more["quantities"]) == list(RpvProblem.more_quantities)
+    assert (more["n"], more["splits"], data["selection"]) == (50, 50, None)
+    # A tenth brighter, otherwise alike.
+    means = more["quantities"]["total_energy"]["means"]
+    assert means["generated"] / means["real"] == pytest.approx(1.1, abs=0.1)
+    assert more["quantities"]["occupancy"]["mean"] < 10
+    assert set(data["score"]["parts"]) == set(RpvProblem.quantities)  # never added
+    assert data["score"]["mean"] == pytest.approx(sum(part["mean"] for part in data["score"]["parts"].values()))
+    assert not {f for f in data["sample_distances"]["features"] if f.startswith(RpvProblem.more_quantities)}
+    keys = {key for key, _, _ in page.data}
+    assert {f"more_scores.quantities.{name}.band.p95" for name in RpvProblem.more_quantities} <= keys
+
+
+def test_largest_values_of_a_report(made):
+    rows = {row["name"]: row for row in made.data["tails"]}
+    assert list(rows) == ["jet_pt", "pixel_energies", "total_pt"]
+    pixels = rows["pixel_energies"]
+    assert pixels["events"] == {"real": 120, "generated": 150}
+    lit = 120 * 4096 * 0.03
+    assert pixels["expected"]["value"] == pytest.approx(150 / 120 * 0.001 * lit, rel=0.3)
+    assert pixels["ratio"]["value"] == pytest.approx(1.4, abs=0.4)  # energies are a tenth higher
+    assert pixels["beyond_training"] is rows["jet_pt"]["beyond_training"] is None
+    beyond = rows["total_pt"]["beyond_training"]
+    assert beyond["events"] == 180
+    assert beyond["generated"]["expected"] == pytest.approx(150 / 181)
+    assert beyond["real"]["value"] <= 5
+
+
+def test_the_terminal_hears_of_them_in_two_lines(made):
+    lines = report.summary(made).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("beside the score, at N=50: "))
+    assert lines[first].endswith("of 15 quantities above 95% of real")
+    assert lines[first + 1].startswith("  farthest, -ln p")
+    assert lines[first + 2].startswith("beyond 99.9% of real values: jet pt ")
+
+
+def test_a_selection_is_scored_on_held_out_events(made, folder):
+    sampler = Sampler(folder)
+    sampler.config.scoring = ScoringConfig(quantities=["jet_pt", "occupancy"])
+    selected = report.evaluate_sampler(
+        sampler,
+        report.History(),
+        EvaluationOptions(3, 50, repetitions=5),
+        page=made.html.with_name("s.html"),
+        log=silent,
+    )
+    assert selected.data["score"]["samples"] == made.data["score"]["samples"]
+    of_sample = [
+        score["parts"]["jet_pt"] + occupancy
+        for score, occupancy in zip(
+            made.data["score"]["samples"], made.data["more_scores"]["quantities"]["occupancy"]["samples"], strict=True
+        )
+    ]
+    assert selected.data["selection"]["samples"] == pytest.approx(of_sample)
+    assert "selection " in report.summary(selected)
+    text = selected.html.read_text()
+    pages.check_numbers(Page(text), json.loads(selected.json.read_text()))
+    assert "selected by Jet pt, Occupancy" in text
+    assert "on validation events" in text

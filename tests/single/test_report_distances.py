@@ -12,7 +12,7 @@ import tiny
 from manifolds import expected_coverage
 from pages import Page
 
-from hpcgan.config import DataConfig
+from hpcgan.config import DataConfig, ScoringConfig
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances, report
 from hpcgan.evaluation.compare import EvaluationOptions
@@ -155,7 +155,9 @@ class Sampler:
     def __init__(self, folder, copies=False):
         self.problem, self.copies = RpvProblem(RpvModel()), copies
         self.config = SimpleNamespace(
-            data=DataConfig(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"}
+            data=DataConfig(path=folder),
+            scoring=ScoringConfig(),
+            dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"},
         )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
 

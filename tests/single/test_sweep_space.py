@@ -297,6 +297,10 @@ BAD = {
     ),
     "name": ({"name": {"choice": ["a", "b"]}}, "'name' cannot be searched"),
     "seed": ({"seed": {"int": [1, 2]}}, "trials have seeds of their own"),
+    "quantities": (
+        {"scoring.quantities": {"choice": [["jet_pt"], ["occupancy"]]}},
+        "cannot be searched; all trials are compared by the same quantities",
+    ),
 }  # fmt: skip
 
 

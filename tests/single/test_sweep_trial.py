@@ -39,12 +39,13 @@ def study(tmp_path):
     return made
 
 
-def trained(study, scores, outcome=None, failure=None):
+def trained(study, scores, outcome=None, failure=None, selection=()):
     """A training that recorded so many epochs, and its end."""
     writer = records.Writer(study.trial(4).metrics_file, 1)
     for epoch, score in enumerate(scores, start=1):
         total = None if score is None else records.EpochScore(score)
-        writer.write(records.Epoch(step=9 * epoch, epoch=epoch, score=total))
+        selected = records.EpochScore(selection[epoch - 1]) if selection else None
+        writer.write(records.Epoch(step=9 * epoch, epoch=epoch, score=total, selection=selected))
     if outcome:
         writer.write(records.End(step=99, outcome=outcome, failure=failure))
     writer.close()
@@ -66,6 +67,12 @@ def test_a_training_that_ended_is_complete_with_its_best_epoch(study):
     assert (result.state, result.score, result.epoch, result.epochs) == ("complete", 4.0, 2, 3)
     assert (result.number, result.seed, result.attempts) == (4, 77, 2)
     assert result.params == sweeps.space().draw(1, 4)
+
+
+def test_trials_are_ranked_by_what_selects_epochs(study):
+    trained(study, [9.0, 4.0, 5.0], "done", selection=[30.0, 40.0, 20.0])
+    result = judged(study, 0)
+    assert (result.score, result.epoch) == (20.0, 3)
 
 
 def test_a_training_that_was_ended_early_is_pruned_with_the_reason(study):

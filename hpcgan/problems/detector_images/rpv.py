@@ -21,6 +21,7 @@ from hpcgan.physics.detector import ATLAS
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.detector_images import files
 from hpcgan.problems.detector_images.layout import IMAGES
+from hpcgan.problems.detector_images.quantities import SCORED, TAILS, more_observables
 from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.files import file_of, target_of
 from hpcgan.problems.symmetries import axis, flattened
@@ -246,6 +247,8 @@ class RpvProblem(Problem):
     }
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.detector_images.importing:DelphesImporter",)
     quantities: ClassVar[Sequence[str]] = ("jet_multiplicity", "summed_jet_mass", "jet_pt")
+    more_quantities: ClassVar[Sequence[str]] = SCORED
+    tails: ClassVar[Sequence[str]] = TAILS
     figures: ClassVar[str] = "hpcgan.problems.detector_images.figures:ImageFigures"
     #: Jets below do not count.
     jet_pt_min_gev: ClassVar[float] = jets.JET_PT_MIN_GEV
@@ -331,6 +334,9 @@ class RpvProblem(Problem):
                 for name in self.conditions
             },
         }
+
+    def more_observables(self, sample: Sample, names: Sequence[str]) -> Observables:
+        return more_observables(sample["hist"], names, self.jet_pt_min_gev)
 
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:

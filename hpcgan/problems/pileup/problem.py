@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from hpcgan.physics import jets
 from hpcgan.physics.images import MEV_PER_GEV, image_attributes
 from hpcgan.problems.base import Observables
 from hpcgan.problems.detector_images import files as image_files
+from hpcgan.problems.detector_images.quantities import lattice
 from hpcgan.problems.detector_images.rpv import PIXELS, ConditionedModel, RpvProblem
 from hpcgan.problems.detector_images.source import ImageSource
 from hpcgan.problems.files import file_of, target_of
@@ -30,9 +30,6 @@ from hpcgan.problems.pileup.source import SumSource
 
 JET_PT_MIN_GEV = 20.0
 """Jets of pileup alone, far softer than those of a search: a jet of R = 1 collects 35 GeV at mu = 20."""
-
-LATTICE = 8
-"""The spectrum is compared at every 8th row and column of an image: a KS test takes values for independent."""
 
 MEAN_PT_MEV = 17.5e3
 """Summed pT of a minimum-bias event in the image (13 TeV, after the calorimeter's thresholds): sets a unit, no more."""
@@ -108,6 +105,7 @@ class PileupProblem(RpvProblem):
     generators: ClassVar[Mapping[str, str]] = {"pileup": "hpcgan.problems.pileup.generate:PileupGenerator"}
     importers: ClassVar[Sequence[str]] = ()
     quantities: ClassVar[Sequence[str]] = ("total_pt", "occupancy", "pixel_pt", *RpvProblem.quantities)
+    more_quantities: ClassVar[Sequence[str]] = tuple(name for name in RpvProblem.more_quantities if name != "occupancy")
     jet_pt_min_gev: ClassVar[float] = JET_PT_MIN_GEV
     model: PileupModel
 
@@ -177,11 +175,11 @@ class PileupProblem(RpvProblem):
     # --- physics ---------------------------------------------------------------------------------
 
     def observables(self, sample: Sample) -> Observables:
-        """Summed pT, lit pixels, pT of lit pixels on a `LATTICE`, and jets above `JET_PT_MIN_GEV`."""
+        """Summed pT, lit pixels, pT of lit pixels at the sites of `lattice`, and jets above `JET_PT_MIN_GEV`."""
         images = sample["hist"]
         sech = jets.image_geometry().sech.reshape(PIXELS, PIXELS)
         total: np.ndarray = np.einsum("nij,ij->n", images, sech, dtype=np.float64)
-        rows, columns = _lattice(images)
+        rows, columns = lattice(images)
         sites = images[np.arange(len(images))[:, None], rows, columns] * sech[rows, columns]
         lit = sites > 0
         return {
@@ -190,19 +188,6 @@ class PileupProblem(RpvProblem):
             "pixel_pt": Observable(sites[lit] / MEV_PER_GEV, np.count_nonzero(lit, axis=1), "GeV"),
             **super().observables(sample),
         }
-
-
-def _lattice(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a lattice of pixels in each image, (n, sites), at one of `LATTICE`^2 offsets.
-
-    A hash of the image chooses the offset. So all pixels are looked at, and it does not matter in which batch or on
-    which rank. At fixed places few pixels of the pool would be seen, each many times.
-    """
-    digests = b"".join(hashlib.blake2b(image, digest_size=2).digest() for image in np.ascontiguousarray(images))
-    offset = np.frombuffer(digests, "<u2").astype(np.int64) % LATTICE**2
-    steps = np.arange(0, PIXELS, LATTICE)
-    rows, columns = (grid.ravel() for grid in np.meshgrid(steps, steps, indexing="ij"))
-    return rows + (offset // LATTICE)[:, None], columns + (offset % LATTICE)[:, None]
 
 
 def _check_images(file: Path) -> None:
