@@ -50,7 +50,9 @@ def test_neither_imports_keras_and_it_can_be_imported_afterwards(what):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LOADED, what], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    # From Python 3.12 on distutils, which TensorFlow 2.18 looks at, is a part of setuptools.
+    allowed = {"setuptools"} if sys.version_info >= (3, 12) else set()
+    assert set(json.loads(done.stdout.splitlines()[-1])) <= allowed
 
 
 def test_keras_that_is_there_already_stays():
