@@ -46,6 +46,8 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     methods: ClassVar[Sequence[str]] = ("gan",)
     #: Observables that the score adds up, in this order; () for all.
     quantities: ClassVar[Sequence[str]] = ()
+    #: Tensors of a sample that are images (rows, columns), with whether rows and columns go around; {} for none.
+    images: ClassVar[Mapping[str, tuple[bool, bool]]] = {}
     #: `module:class` of its `hpcgan.problems.figures.Figures`; "" for none.
     figures: ClassVar[str] = ""
 
