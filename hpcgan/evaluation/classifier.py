@@ -33,7 +33,7 @@ Log = Callable[[str], None]
 
 
 class Judge(Network):
-    """The network of a classifier: rows of inputs (n, inputs) to logits (n,).
+    """The network of a classifier: rows of inputs (n, inputs) to logits (n,); in `training` it may look at the batch.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Judge(Network):
     inputs: int
     chunk: ClassVar[int] = 4096
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         raise NotImplementedError
 
     def augment(self, rows: np.ndarray, epoch: int, events: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class Perceptron(Judge):
         self.inputs = inputs
         self.layers = [Dense(init, f"classifier/{i}", *pair) for i, pair in enumerate(itertools.pairwise(widths))]
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         for layer in self.layers[:-1]:
             x = tf.nn.leaky_relu(layer(x), SLOPE)
         return tf.squeeze(self.layers[-1](x), axis=1)
@@ -178,7 +178,8 @@ def train(
     held = np.concatenate(validation).astype(np.float32, copy=False)
     held_labels = _labels(validation)
     network = settings.network(inputs)
-    adam = Adam("adam", network.named, AdamConfig(learning_rate=settings.learning_rate, beta1=0.9, beta2=0.999))
+    trained = {name: variable for name, variable in network.named.items() if variable.trainable}
+    adam = Adam("adam", trained, AdamConfig(learning_rate=settings.learning_rate, beta1=0.9, beta2=0.999))
     logits = _logits_of(network)
 
     @tf.function(
@@ -190,13 +191,13 @@ def train(
     )
     def update(batch: tf.Tensor, target: tf.Tensor, rate: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=network(batch))
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=network(batch, training=True))
             loss = tf.reduce_mean(losses)
-        adam.apply(tape.gradient(loss, network.weights), rate)
+        adam.apply(tape.gradient(loss, list(trained.values())), rate)
 
     size = settings.batch(len(inputs))
     best, best_epoch, epoch = np.inf, 0, 0
-    best_weights = [variable.numpy() for variable in network.weights]
+    best_weights = [variable.numpy() for variable in network.variables]
     spoke = time.monotonic()
     while epoch < settings.epochs and epoch - best_epoch < settings.patience:
         order = rng.permutation(settings.seed, "classifier/order", epoch, len(inputs))
@@ -209,11 +210,11 @@ def train(
         loss = _cross_entropy(logits(held), held_labels)
         if loss < best:
             best, best_epoch = loss, epoch
-            best_weights = [variable.numpy() for variable in network.weights]
+            best_weights = [variable.numpy() for variable in network.variables]
         if time.monotonic() - spoke > SPEAK_EVERY_S:
             spoke = time.monotonic()
             log(f"{label}: epoch {epoch} of at most {settings.epochs}, lowest loss {best:.4f} in epoch {best_epoch}")
-    for variable, value in zip(network.weights, best_weights, strict=True):
+    for variable, value in zip(network.variables, best_weights, strict=True):
         variable.assign(value)
     return Classifier(network, best_epoch, epoch, float(best))
 

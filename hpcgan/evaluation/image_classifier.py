@@ -15,11 +15,11 @@ import tensorflow as tf
 from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.evaluation.classifier import LEAST, Judge, Log, Training, judge_repeatedly
-from hpcgan.networks.layers import Dense, Initializer, wrap_phi
+from hpcgan.networks.layers import BatchNorm, Dense, Initializer, wrap_phi
 from hpcgan.problems.base import Problem
 
 #: Events an update, at most, and updates an epoch, at least.
-BATCH_SIZE, UPDATES = 64, 16
+BATCH_SIZE, UPDATES = 64, 64
 #: The layers halve an image until its shorter side has fewer pixels than twice this.
 LEAST_SIDE = 8
 #: Quantiles of what pixels hold, of those that hold something, at which the planes turn from linear to logarithmic.
@@ -170,9 +170,9 @@ class ImageTraining(Training):
     """
 
     frame: Frame = dataclasses.field(kw_only=True)
-    learning_rate: float = 2e-3
-    epochs: int = 8
-    channels: tuple[int, ...] = (16, 32, 64, 64, 96)
+    learning_rate: float = 4e-3
+    epochs: int = 4
+    channels: tuple[int, ...] = (8, 16, 32, 48, 64)
     units: int = 64
 
     def network(self, rows: np.ndarray) -> Judge:
@@ -208,7 +208,7 @@ class Convolution(tf.Module):
 
 
 class ImageNetwork(Judge):
-    """Convolutions, means of all layers and maxima of the last over the image, two fully connected layers.
+    """Convolutions; means of all layers and maxima of the last over the image, normalised; two fully connected layers.
 
     The planes of an image are log(1 + |x| / s) with the sign of x, for three magnitudes s (`TURNS`), and whether x is
     not zero. Of an axis that does not go around the network also sees the distance from the centre, on all pixels and
@@ -238,11 +238,12 @@ class ImageNetwork(Judge):
             for i, sizes in enumerate(zip(inputs, widths, strides, strict=True))
         ]
         pooled = sum(widths) + widths[-1] + len(scales.mean)
+        self.norm = BatchNorm(init, "image_classifier/norm", pooled)
         self.hidden = Dense(init, "image_classifier/hidden", pooled, settings.units)
         self.output = Dense(init, "image_classifier/output", settings.units, 1)
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self.of_planes(self.planes(x), self.conditions(x))
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.of_planes(self.planes(x), self.conditions(x), training)
 
     def planes(self, x: tf.Tensor) -> tf.Tensor:
         """What is seen of the images, (n, rows, columns, planes)."""
@@ -262,7 +263,7 @@ class ImageNetwork(Judge):
         values = x[:, len(self.frame.names) * self.frame.cells :]
         return (values - _constant(self.scales.mean)) / _constant(self.scales.spread)
 
-    def of_planes(self, planes: tf.Tensor, conditions: tf.Tensor) -> tf.Tensor:
+    def of_planes(self, planes: tf.Tensor, conditions: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (n,)."""
         place = _constant(self.place)
         lit = planes[..., -len(self.frame.names) :]
@@ -274,7 +275,8 @@ class ImageNetwork(Judge):
             y = convolution(y, self.frame.periodic)
             pooled.append(tf.reduce_mean(y, axis=[1, 2]))
         pooled.append(tf.reduce_max(y, axis=[1, 2]))
-        hidden = tf.nn.relu(self.hidden(tf.concat(pooled, axis=1)))
+        # Means over an image differ little from event to event: what they differ by is brought to the size of one.
+        hidden = tf.nn.relu(self.hidden(self.norm(tf.concat(pooled, axis=1), training)))
         return tf.squeeze(self.output(hidden), axis=1)
 
     def augment(self, rows: np.ndarray, epoch: int, events: np.ndarray) -> np.ndarray:
@@ -295,7 +297,7 @@ class ImageNetwork(Judge):
             yield self.frame.permute(rows, problem.mirrors, draws) if min(choice, default=1.0) < 0.5 else rows
 
     def attention(self, x: np.ndarray) -> np.ndarray:
-        """Where in each event its logit comes from, (n, rows, columns): |gradient x plane|, summed over planes."""
+        """Where in an event its logit comes from, (n, rows, columns): |sum over planes of gradient x plane|."""
         maps = []
         for start in range(0, len(x), self.chunk):
             rows = tf.constant(x[start : start + self.chunk], tf.float32)
