@@ -24,6 +24,8 @@ BATCH_SIZE, UPDATES = 64, 64
 LEAST_SIDE = 8
 #: Quantiles of what pixels hold, of those that hold something, at which the planes turn from linear to logarithmic.
 TURNS = (0.05, 0.5, 0.95)
+#: Quantiles of the same between which pixels are counted: a sharp edge of a spectrum is no matter of slopes.
+EDGES = (0.002, 0.01, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99)
 #: Events whose pixels set the scales, at most.
 SCALE_EVENTS = 2048
 #: Share of the generated events of the test, those that look least real, that `Suspects` has, and their number at most.
@@ -116,12 +118,15 @@ class Scales:
     ----------
     turns : (turns, images) array
         Magnitudes at which a plane turns from linear to logarithmic.
+    edges : (edges, images) array
+        Magnitudes between which pixels are counted.
     sizes : (turns, images), lit : (images,) arrays
         Root mean square of each plane over all pixels, and of whether a pixel is lit.
     mean, spread : (conditions,) arrays
     """
 
     turns: np.ndarray
+    edges: np.ndarray
     sizes: np.ndarray
     lit: np.ndarray
     mean: np.ndarray
@@ -132,17 +137,18 @@ class Scales:
         """Those of events, (n, inputs)."""
         some = rows[:: max(1, -(-len(rows) // SCALE_EVENTS))]
         images = np.abs(some[:, : len(frame.names) * frame.cells].reshape(-1, len(frame.names), frame.cells))
-        turns = np.ones((len(TURNS), len(frame.names)))
+        turns, edges = np.ones((len(TURNS), len(frame.names))), np.ones((len(EDGES), len(frame.names)))
         for i in range(len(frame.names)):
             lit = images[:, i][images[:, i] > 0]
             if lit.size:
-                turns[:, i] = np.quantile(lit, TURNS)
+                turns[:, i], edges[:, i] = np.quantile(lit, TURNS), np.quantile(lit, EDGES)
         # A single plane at a time: together they would be several times the events.
         squares = [np.square(np.log1p(images / turn[:, None])).mean(axis=(0, 2), dtype=np.float64) for turn in turns]
         conditions = rows[:, len(frame.names) * frame.cells :].astype(np.float64)
         spread = conditions.std(axis=0)
         return cls(
             turns=turns,
+            edges=edges,
             sizes=_not_zero(np.sqrt(squares)),
             lit=_not_zero(np.sqrt((images > 0).mean(axis=(0, 2)))),
             mean=conditions.mean(axis=0),
@@ -237,20 +243,25 @@ class ImageNetwork(Judge):
             Convolution(init, f"image_classifier/{i}", *sizes)
             for i, sizes in enumerate(zip(inputs, widths, strides, strict=True))
         ]
-        pooled = sum(widths) + widths[-1] + len(scales.mean)
+        counts = (len(EDGES) + 1) * images * (1 + places)
+        pooled = sum(widths) + widths[-1] + counts + len(scales.mean)
         self.norm = BatchNorm(init, "image_classifier/norm", pooled)
         self.hidden = Dense(init, "image_classifier/hidden", pooled, settings.units)
         self.output = Dense(init, "image_classifier/output", settings.units, 1)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.of_planes(self.planes(x), self.conditions(x), training)
+        return self.of_planes(self.planes(x), self.summary(x), training)
 
-    def planes(self, x: tf.Tensor) -> tf.Tensor:
-        """What is seen of the images, (n, rows, columns, planes)."""
+    def images(self, x: tf.Tensor) -> tf.Tensor:
+        """The images of rows, (n, rows, columns, images)."""
         images = tf.reshape(
             x[:, : len(self.frame.names) * self.frame.cells], [-1, len(self.frame.names), self.frame.cells]
         )
-        images = tf.reshape(tf.transpose(images, [0, 2, 1]), [-1, *self.frame.shape, len(self.frame.names)])
+        return tf.reshape(tf.transpose(images, [0, 2, 1]), [-1, *self.frame.shape, len(self.frame.names)])
+
+    def planes(self, x: tf.Tensor) -> tf.Tensor:
+        """What the convolutions see of the images, (n, rows, columns, planes)."""
+        images = self.images(x)
         magnitude, sign = tf.abs(images), tf.sign(images)
         planes = [
             sign * tf.math.log1p(magnitude / _constant(turn)) / _constant(size)
@@ -258,19 +269,33 @@ class ImageNetwork(Judge):
         ]
         return tf.concat([*planes, tf.abs(sign) / _constant(self.scales.lit)], axis=-1)
 
-    def conditions(self, x: tf.Tensor) -> tf.Tensor:
-        """Conditions in units of their spread, (n, conditions)."""
-        values = x[:, len(self.frame.names) * self.frame.cells :]
-        return (values - _constant(self.scales.mean)) / _constant(self.scales.spread)
+    def summary(self, x: tf.Tensor) -> tf.Tensor:
+        """Conditions in units of their spread, and the spectrum of the lit pixels, (n, numbers).
 
-    def of_planes(self, planes: tf.Tensor, conditions: tf.Tensor, training: bool = False) -> tf.Tensor:
+        The spectrum is the share of pixels below, between and above the edges: of all pixels alike, and with the
+        distances from the centre as weights. (Shares above each edge would say the same, but are so much alike that
+        what they differ by is learned slowly.)
+        """
+        values = x[:, len(self.frame.names) * self.frame.cells :]
+        numbers = [(values - _constant(self.scales.mean)) / _constant(self.scales.spread)]
+        magnitude = tf.abs(self.images(x))
+        place = _constant(self.place)
+        above = tf.cast(magnitude > 0, tf.float32)
+        for edge in (*self.scales.edges, np.full_like(self.scales.lit, np.inf)):
+            higher = tf.cast(magnitude > _constant(edge), tf.float32)
+            inside, above = above - higher, higher
+            numbers.append(tf.reduce_mean(inside, axis=[1, 2]))
+            numbers += [tf.reduce_mean(inside * place[..., i : i + 1], axis=[1, 2]) for i in range(place.shape[-1])]
+        return tf.concat(numbers, axis=1)
+
+    def of_planes(self, planes: tf.Tensor, summary: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (n,)."""
         place = _constant(self.place)
         lit = planes[..., -len(self.frame.names) :]
         parts = [planes, tf.broadcast_to(place, [tf.shape(planes)[0], *self.place.shape])]
         parts += [lit * place[..., i : i + 1] for i in range(self.place.shape[-1])]
         y = tf.concat(parts, axis=-1)
-        pooled = [conditions]
+        pooled = [summary]
         for convolution in self.convolutions:
             y = convolution(y, self.frame.periodic)
             pooled.append(tf.reduce_mean(y, axis=[1, 2]))
@@ -304,7 +329,7 @@ class ImageNetwork(Judge):
             planes = self.planes(rows)
             with tf.GradientTape() as tape:
                 tape.watch(planes)
-                logits = self.of_planes(planes, self.conditions(rows))
+                logits = self.of_planes(planes, self.summary(rows))
             products = tape.gradient(logits, planes) * planes
             maps.append(tf.abs(tf.reduce_sum(products, axis=-1)).numpy())
         return np.concatenate(maps)

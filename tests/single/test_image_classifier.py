@@ -106,6 +106,20 @@ def test_the_same_seed_gives_the_same_numbers():
     assert first["null"] is None
 
 
+def test_a_sharp_edge_of_the_spectrum_is_seen():
+    """Smeared by a twentieth, pixels come below the least that there is in any real event."""
+    rng = np.random.default_rng(18)
+
+    def flat(n):
+        energies = rng.uniform(1.0, 2.0, (n, SIDE, SIDE)) * (rng.random((n, SIDE, SIDE)) < 0.2)
+        return {"picture": energies.astype(np.float32), "mass": np.zeros(n)}
+
+    real, fake = flat(400), flat(400)
+    fake["picture"] *= np.exp(0.05 * rng.normal(size=fake["picture"].shape)).astype(np.float32)
+    numbers, _ = image_test((real, fake), settings(), 1)
+    assert numbers["auc"]["value"] > 0.8
+
+
 def test_conditions_are_seen():
     """Images alike, masses apart: what a generator does at the wrong mass is seen with the mass only."""
     numbers, _ = image_test((pictures(6, 400, mass=9.0), pictures(7, 400)), settings(), 1)
@@ -193,6 +207,19 @@ def test_the_network_of_detector_images():
     assert np.array_equal(planes[..., 3] > 0, tiny.images(4) > 0)
     eta = judge.place[:, 0, 0]
     assert (eta[0], eta[31], eta[32], eta[63]) == pytest.approx((63 / 64, 1 / 64, 1 / 64, 63 / 64))
+
+
+def test_the_spectrum_counts_each_lit_pixel_once():
+    frame, images = Frame.of(Tube()), pictures(17, 60)
+    judge = settings().network(frame.rows(images))
+    numbers = judge.summary(tf.constant(frame.rows(images))).numpy().astype(np.float64)[:, 1:]  # the first is the mass
+    lit = images["picture"] > 0
+    assert numbers[:, ::2].sum(axis=1) == pytest.approx(lit.mean(axis=(1, 2)), rel=1e-5)
+    distance = np.abs(np.arange(SIDE) + 0.5 - SIDE / 2)[:, None] / (SIDE / 2)
+    assert numbers[:, 1::2].sum(axis=1) == pytest.approx((lit * distance).mean(axis=(1, 2)), rel=1e-5)
+    below = (images["picture"] > 0) & (images["picture"] <= np.quantile(images["picture"][lit], 0.002))
+    assert numbers[:, 0] == pytest.approx(below.mean(axis=(1, 2)), abs=2 / SIDE**2)
+    assert numbers[:, 0].sum() > 0
 
 
 def test_nothing_in_any_image():
