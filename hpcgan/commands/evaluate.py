@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from hpcgan.commands import arguments, events
 from hpcgan.errors import EXIT_DONE, InputError
@@ -55,16 +55,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--classifier",
-        choices=("features", "cells", "both"),
-        help="train classifiers to tell generated from real events, on observables, cells or both (takes long)",
+        choices=("features", "cells", "both", "images", "none"),
+        action="append",
+        help="train classifiers to tell generated from real events, on observables, cells, both of these (takes long) "
+        "or images; may be given several times (default: images, where samples are such, of 1000 events or more)",
     )
     parser.add_argument(
         "--classifier-units",
         type=arguments.whole(1, 10**6),
         metavar="N",
-        help="units of its three layers (default: 2048)",
+        help="of classifiers on features and cells, units of their three layers (default: 2048)",
     )
-    parser.add_argument("--classifier-epochs", type=arguments.count, metavar="N", help="epochs, at most (default: 50)")
+    parser.add_argument(
+        "--classifier-epochs", type=arguments.count, metavar="N", help="epochs of these, at most (default: 50)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,16 +121,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _distances(args: argparse.Namespace) -> Options:
     """Which distances between samples are asked for."""
-    from hpcgan.evaluation.distances import DEFAULTS, Options
+    from hpcgan.evaluation.distances import DEFAULTS, Inputs, Options
 
+    words = {*(args.classifier or ())}
+    if "none" in words and len(words) > 1:
+        raise InputError("--classifier none goes with no other")
+    if "both" in words:
+        words |= {"features", "cells"}
+    inputs = [name for name in get_args(Inputs) if name in words]
     for name in ("units", "epochs"):
-        if getattr(args, f"classifier_{name}") is not None and args.classifier is None:
-            raise InputError(f"--classifier-{name} goes with --classifier")
-    if args.classifier is not None and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
+        if getattr(args, f"classifier_{name}") is not None and not {"features", "cells"} & words:
+            raise InputError(f"--classifier-{name} goes with --classifier features, cells or both")
+    if inputs and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
         raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(
         distances=args.distances,
-        classifier=("features", "cells") if args.classifier == "both" else (args.classifier,) * bool(args.classifier),
+        classifier=None if args.classifier is None else tuple(inputs),
         units=args.classifier_units or DEFAULTS.units,
         epochs=args.classifier_epochs or DEFAULTS.epochs,
     )

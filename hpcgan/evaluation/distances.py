@@ -6,9 +6,11 @@ Imports TensorFlow only where a classifier is asked for.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,16 +24,23 @@ from hpcgan.metrics.manifold import NEIGHBOURS, manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import weighted, weights_of
 from hpcgan.metrics.points import take
-from hpcgan.problems.base import Observables
+from hpcgan.problems.base import Observables, Problem
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import single_events
+
+if TYPE_CHECKING:
+    from hpcgan.evaluation.image_classifier import Suspects
 
 #: Least events on each side.
 LEAST = 4 * GROUPS
 #: Splits of real events for the numbers between real and real.
 NULL_SPLITS = 10
 
-Inputs = Literal["features", "cells"]
+#: Events on each side from which on images have a classifier unless something else is asked for, and their pixels at
+#: most: that takes a minute or two at 4096 events, and with few events it says little.
+LEAST_FOR_IMAGES, MOST_PIXELS = 1000, 64 * 64
+
+Inputs = Literal["features", "cells", "images"]
 Log = Callable[[str], None]
 
 NAMES = {
@@ -52,18 +61,38 @@ class Options:
     ----------
     distances : bool
         FPD, KPD, precision, recall, density, coverage and memorisation.
-    classifier : tuple of "features" and "cells"
-        What classifiers are trained on, if any.
-    units : int
-        Units of each of the classifier's three layers.
-    epochs : int
-        Epochs of the classifier, at most.
+    classifier : tuple of "features", "cells" and "images", or None
+        What classifiers are trained on, if any; None: images, where `inputs` takes them.
+    units, epochs : int
+        Of a classifier on features or cells: units of each of its three layers, and epochs, at most.
     """
 
     distances: bool = True
-    classifier: tuple[Inputs, ...] = ()
+    classifier: tuple[Inputs, ...] | None = None
     units: int = 2048
     epochs: int = 50
+
+    def inputs(self, problem: Problem, n: int) -> tuple[Inputs, ...]:
+        """What classifiers are trained on for `n` events of a problem on each side.
+
+        If nothing is asked for: images of up to `MOST_PIXELS` pixels, with `LEAST_FOR_IMAGES` events or more, where
+        TensorFlow is installed.
+
+        Raises
+        ------
+        InputError
+            Images are asked for, and the problem has none.
+        """
+        if self.classifier is not None:
+            if "images" in self.classifier and not problem.images:
+                raise InputError(
+                    f"--classifier images: samples of problem '{problem.name}' are no images of one shape; "
+                    "take features or cells"
+                )
+            return self.classifier
+        pixels = max((math.prod(problem.schema[name].shape) for name in problem.images), default=0)
+        fits = n >= LEAST_FOR_IMAGES and 0 < pixels <= MOST_PIXELS
+        return ("images",) if fits and importlib.util.find_spec("tensorflow") is not None else ()
 
 
 DEFAULTS = Options()
@@ -103,13 +132,16 @@ class Samples:
 def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict[str, Any] | None:
     """All numbers as JSON-able types; None if nothing is asked for, or there are fewer than `LEAST` events.
 
+    Those of a classifier on images are not among them: `classify_images` has them.
+
     Raises
     ------
     InputError
         Observables or cells that are not finite, or no classifier without TensorFlow.
     """
     samples = of_single_events(samples, seed)
-    if samples.n < LEAST or not (options.distances or options.classifier):
+    classifier = options.classifier or ()
+    if samples.n < LEAST or not (options.distances or classifier):
         return None
     try:
         features = Features.of(samples.pool)
@@ -126,9 +158,9 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
             copies = dataclasses.asdict(memorisation(np.concatenate(fakes), pool, features(samples.training)))
         measured["memorisation"] = copies
         measured["classifier"] = {}
-        if "features" in options.classifier:
+        if "features" in classifier:
             measured["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
-        if "cells" in options.classifier and samples.cells:
+        if "cells" in classifier and samples.cells:
             of_real, *others = samples.cells
             cells = Cells.of(of_real)
             first, second, *more = (cells(sample) for sample in (of_real, *others))
@@ -216,7 +248,7 @@ def _classify(
     try:
         from hpcgan.evaluation.classifier import Settings, classifier_test
     except ImportError as error:
-        raise InputError(f"--classifier needs TensorFlow: pip install 'hpcgan[train]' ({error})") from None
+        raise _no_tensorflow(error) from None
 
     settings = Settings(hidden=(options.units,) * 3, epochs=options.epochs)
     log(f"training a classifier on {inputs}")
@@ -227,6 +259,37 @@ def _classify(
             classifier_test(*null, settings, log, f"classifier on {inputs}, real against real")
         )
     return {**dataclasses.asdict(test), "inputs": samples[0].shape[1], "units": options.units, "null": against}
+
+
+def classify_images(problem: Problem, samples: Samples, log: Log, seed: int = 0) -> tuple[dict[str, Any], Suspects]:
+    """Classifiers on the images of the events, real against generated and real against real.
+
+    Returns
+    -------
+    dict, Suspects
+        As of `hpcgan.evaluation.image_classifier.image_test`.
+
+    Raises
+    ------
+    InputError
+        Images that are not finite or not of one shape, or no TensorFlow.
+    """
+    quiet_tensorflow()
+    try:
+        from hpcgan.evaluation.image_classifier import Frame, ImageTraining, image_test
+    except ImportError as error:
+        raise _no_tensorflow(error) from None
+
+    cells = of_single_events(samples, seed).cells
+    log("training classifiers on images")
+    try:
+        return image_test(cells, ImageTraining(frame=Frame.of(problem), seed=seed), log=log)
+    except ValueError as error:
+        raise InputError(f"classifier on images: {error}") from None
+
+
+def _no_tensorflow(error: ImportError) -> InputError:
+    return InputError(f"--classifier needs TensorFlow: pip install 'hpcgan[train]' ({error})")
 
 
 def summary(measured: dict[str, Any] | None) -> list[str]:
@@ -250,5 +313,8 @@ def summary(measured: dict[str, Any] | None) -> list[str]:
     for inputs, test in measured["classifier"].items():
         against = "" if test["null"] is None else f"; real against real {test['null']['auc']['value']:.3f}"
         area, divergence = (f"{test[name]['value']:.3f} +- {test[name]['error']:.3f}" for name in ("auc", "jsd"))
-        lines.append(f"classifier on {inputs}: AUC {area}{against}; JSD {divergence} bit")
+        spread_over = ""
+        if test.get("auc_spread") is not None:
+            spread_over = f" (spread of {len(test['aucs'])} trainings {test['auc_spread']:.3f})"
+        lines.append(f"classifier on {inputs}: AUC {area}{spread_over}{against}; JSD {divergence} bit")
     return lines

@@ -1,6 +1,6 @@
 """Evaluation of a run, or of anybody's files: one HTML page and one JSON file.
 
-Loading a run imports TensorFlow; comparing files does not.
+Loading a run imports TensorFlow; comparing files does only where there is a classifier.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def evaluate_sampler(
         if held_out.total < 2:
             raise InputError(f"{held_out.source.path}: {held_out.total} events are left of data.leave_out, too few")
         n = min(report.requested, held_out.total)
+        inputs = report.inputs(n)
         real = points.take(held_out.observables, np.arange(n))
         pool = join([trained["val"].observables, trained["test"].observables])
     more = MoreSamples.of(problem, held_out.observables, config.scoring.quantities)
@@ -181,7 +182,7 @@ def evaluate_sampler(
         probe(sampler, beyond, real_sample, options.seed, weights)
     cells: tuple[Sample, ...] = (real_sample, first)
     more_weights = None
-    if "cells" in options.distances.classifier:
+    if _wants_cells(inputs):
         other = trained["val" if split != "val" else "test"]
         more_weights = other.weights(slice(n))
         cells = (*cells, other.sample(slice(n)))
@@ -280,6 +281,7 @@ def compare_files(
             raise InputError(f"{fake}: {error}") from None
         n = len(on_real)
     report.note_size(n, f"{real} has {of_real.total} events, {fake} {of_fake.total}")
+    inputs = report.inputs(n)
     report.notices.extend([*left_out, *notices_of(of_real.source, use), *notices_of(of_fake.source, use)])
     if real.samefile(fake):
         report.notices.append("Real and generated events are the same file.")
@@ -289,7 +291,7 @@ def compare_files(
         more.real = points.take(more.pool, on_real)
         more.fakes = [points.take(more_fake, events_of_sample) for events_of_sample in on_fakes]
     cells: tuple[Sample, ...] = (of_real.sample(on_real), of_fake.sample(on_fakes[0]))
-    if "cells" in options.distances.classifier:
+    if _wants_cells(inputs):
         cells = (*cells, of_real.sample(slice(n, 2 * n)))
     samples = sample_distances.Samples(
         n,
@@ -371,6 +373,10 @@ class _Evaluation:
         """Events on each side."""
         return EVENTS if self.options.events is None else self.options.events
 
+    def inputs(self, n: int) -> tuple[sample_distances.Inputs, ...]:
+        """What classifiers are trained on for `n` events on each side."""
+        return self.options.distances.inputs(self.problem, n)
+
     def note_size(self, n: int, reason: str) -> None:
         """Say so if fewer events are compared than were asked for."""
         if n != self.requested:
@@ -383,7 +389,8 @@ class _Evaluation:
     ) -> tuple[dict[str, Any], list[EmbeddedFigure]]:
         """The part of a report that runs and files have in common: numbers and figures."""
         problem, real, fakes = self.problem, samples.real, samples.fakes
-        repetitions, distances = self.options.repetitions, self.options.distances
+        repetitions, n = self.options.repetitions, len(next(iter(samples.cells[0].values())))
+        distances = dataclasses.replace(self.options.distances, classifier=self.inputs(n))
         _check_points(real, samples.pool)
         for side, name in ((real, "real"), *((fake, "generated") for fake in fakes)):
             weights = weights_of(side)
@@ -403,10 +410,15 @@ class _Evaluation:
         with self.clock("sample_distances", "distances between samples" if distances.distances else ""):
             numbers["sample_distances"] = sample_distances.measure(samples, distances, self.clock.log)
         self._note_distances(samples, numbers["sample_distances"])
+        of_classifier: list[EmbeddedFigure] = []
+        if "images" in self.inputs(n) and numbers["sample_distances"] is not None:
+            with self.clock("image_classifier"):
+                numbers["sample_distances"]["classifier"]["images"], figure = self._classify_images(samples)
+                of_classifier.append(figure)
         real_sample, fake_sample = samples.cells[:2]
         sides = (weights_of(real), weights_of(fakes[0]))
         with self.clock("figures", "drawing"):
-            figures = [_band_figure(comparison)]
+            figures = [_band_figure(comparison), *of_classifier]
             if problem.conditions:
                 everywhere = (join([real, *beyond.real]), join([fakes[0], *beyond.fake]))
                 left_out = [row["conditions"] for row in beyond.rows]
@@ -416,6 +428,27 @@ class _Evaluation:
         numbers["measurements"] = figures_of(problem).measurements(real_sample, fake_sample, sides)
         numbers["probes"] = beyond.probes
         return {"notices": self.notices, **numbers}, figures
+
+    def _classify_images(self, samples: sample_distances.Samples) -> tuple[dict[str, Any], EmbeddedFigure]:
+        """The numbers of classifiers on images, and where they look."""
+        from hpcgan.report import plots
+
+        numbers, suspects = sample_distances.classify_images(self.problem, samples, self.clock.log)
+        canvas = figures_of(self.problem).canvas
+        figure = plots.attention(
+            suspects.real,
+            suspects.events,
+            suspects.attention,
+            canvas.extent,
+            canvas.value,
+            canvas.axes,
+            linear=canvas.linear,
+        )
+        caption = (
+            f"Where the classifier on images looks: the {len(suspects.events)} generated events of its test that it "
+            "takes least for real ones. Attention: gradient of its output times input, absolute values."
+        )
+        return numbers, embed("attention", caption, figure, "classifier")
 
     def _note_band(self, comparison: Comparison) -> None:
         band, splits = comparison.band, comparison.band.splits
@@ -432,7 +465,7 @@ class _Evaluation:
 
     def _note_distances(self, samples: sample_distances.Samples, measured: dict[str, Any] | None) -> None:
         distances = self.options.distances
-        if measured is None and (distances.distances or distances.classifier):
+        if measured is None and (distances.distances or self.inputs(samples.n)):
             enough = sample_distances.of_single_events(samples).n
             by_weight = " that can be drawn by weight" if enough < samples.n else ""
             self.notices.append(
@@ -464,6 +497,11 @@ class _Evaluation:
         }
         write(page.parent, files, results(report))
         return report
+
+
+def _wants_cells(inputs: Sequence[sample_distances.Inputs]) -> bool:
+    """Whether a classifier needs more real events than those of the score, to hold real ones against real ones."""
+    return "cells" in inputs or "images" in inputs
 
 
 def _check_points(real: Observables, pool: Observables) -> None:

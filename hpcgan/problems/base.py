@@ -50,6 +50,8 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     more_quantities: ClassVar[Sequence[str]] = ()
     #: Observables, or more observables, whose largest values a report counts.
     tails: ClassVar[Sequence[str]] = ()
+    #: Tensors of a sample that are images (rows, columns), with whether rows and columns go around; {} for none.
+    images: ClassVar[Mapping[str, tuple[bool, bool]]] = {}
     #: `module:class` of its `hpcgan.problems.figures.Figures`; "" for none.
     figures: ClassVar[str] = ""
 

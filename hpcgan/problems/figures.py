@@ -6,7 +6,8 @@ Kept apart from the problem, which is read where there is no matplotlib: `Proble
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +27,27 @@ Captioned = tuple[str, str, "Figure"]
 BEYOND = "Values beyond the axis are counted in the outermost bins."
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """How images of a problem are drawn.
+
+    Attributes
+    ----------
+    extent : tuple
+        (first low, first high, second low, second high), the ranges of the axes; the first is drawn horizontally.
+    value : str
+        Label of the colour scale.
+    axes : (str, str)
+    linear : bool
+        A linear colour scale, for dense images of either sign, not a logarithmic one with white zeros.
+    """
+
+    extent: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    value: str = ""
+    axes: tuple[str, str] = ("first axis", "second axis")
+    linear: bool = False
+
+
 class Figures:
     """Nothing but what every report has; a subclass adds what there is to see of its problem's samples.
 
@@ -36,6 +58,9 @@ class Figures:
     ----------
     problem : Problem
     """
+
+    #: Of the images that `Problem.images` names.
+    canvas: ClassVar[Canvas] = Canvas()
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

@@ -16,6 +16,8 @@ class Symmetries:
     name: ClassVar[str]
     #: Names of the symmetries that `permutations` knows.
     symmetries: ClassVar[Sequence[str]] = ()
+    #: Those of them that are done or not, as a reflection is: below a draw of one half they are done.
+    mirrors: ClassVar[Sequence[str]] = ()
 
     def permutations(self, symmetries: Sequence[str], draws: np.ndarray) -> dict[str, np.ndarray]:
         """Random symmetry operations of the data, as permutations of the cells of each tensor.

@@ -129,6 +129,11 @@ def test_generate_bad_arguments(sampler, tmp_path, monkeypatch, arguments, messa
         (["--real", "a", "--fake", "b", "--checkpoint", "best"], "--checkpoint goes with a run directory"),
         (["--real", "a.h5", "--fake", "b.h5"], "a.h5: no such file"),
         (["RUN", "--classifier-units", "64"], "--classifier-units goes with --classifier"),
+        (
+            ["RUN", "--classifier", "images", "--classifier-epochs", "2"],
+            "--classifier-epochs goes with --classifier features",
+        ),
+        (["RUN", "--classifier", "none", "--classifier", "cells"], "--classifier none goes with no other"),
     ],
 )
 def test_evaluate_bad_arguments(arguments, message):
@@ -220,6 +225,9 @@ def test_evaluate_passes_the_options_of_a_run_on(monkeypatch):
     }
     evaluate.run(parse(evaluate, "runs/x"))
     assert seen["options"].events is None
-    assert seen["options"].distances == Options(distances=True, classifier=(), units=2048, epochs=50)
+    assert seen["options"].distances == Options(distances=True, classifier=None, units=2048, epochs=50)
     evaluate.run(parse(evaluate, "runs/x", "--classifier", "cells", "--classifier-epochs", 7))
     assert seen["options"].distances == Options(classifier=("cells",), epochs=7)
+    for words, inputs in ((["none"], ()), (["images", "both"], ("features", "cells", "images"))):
+        evaluate.run(parse(evaluate, "runs/x", *(part for word in words for part in ("--classifier", word))))
+        assert seen["options"].distances == Options(classifier=inputs)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights
 from hpcgan.physics.lognormal import FIELD, FUNDAMENTAL, pixel_sites, power_spectrum
-from hpcgan.problems.figures import BEYOND, Captioned, Figures
+from hpcgan.problems.figures import BEYOND, Canvas, Captioned, Figures
 from hpcgan.report import plots
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ SITES = 32
 
 class CosmoFigures(Figures):
     """Maps `kappa` (n, side, side), their power and their pixels."""
+
+    canvas: ClassVar[Canvas] = Canvas(EXTENT, r"$\kappa$", AXES, linear=True)
 
     def compare(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[Captioned]:
         maps = (real["kappa"], fake["kappa"])

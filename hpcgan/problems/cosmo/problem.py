@@ -53,6 +53,8 @@ class CosmoProblem(Problem):
     name: ClassVar[str] = "cosmo"
     Model: ClassVar[type[CosmoModel]] = CosmoModel
     symmetries: ClassVar[Sequence[str]] = ("x_reflection", "y_reflection", "transpose", "shift")
+    mirrors: ClassVar[Sequence[str]] = ("x_reflection", "y_reflection", "transpose")
+    images: ClassVar[Mapping[str, tuple[bool, bool]]] = {"kappa": (True, True)}
     networks: ClassVar[Mapping[str, str]] = {
         "generator": "hpcgan.problems.cosmo.networks:Generator",
         "discriminator": "hpcgan.problems.cosmo.networks:Discriminator",

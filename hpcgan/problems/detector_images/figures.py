@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from hpcgan.data.schema import Sample
 from hpcgan.metrics.observable import UNWEIGHTED, Observable, SidesWeights, weighted
 from hpcgan.physics.images import ETA_RANGE, MEV_PER_GEV, PHI_RANGE
 from hpcgan.physics.jets import JET_PT_MIN_GEV, cluster
-from hpcgan.problems.figures import BEYOND, Captioned, Figures, distance
+from hpcgan.problems.figures import BEYOND, Canvas, Captioned, Figures, distance
 from hpcgan.report import plots
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def jet_observables(images: np.ndarray, pt_min_gev: float = JET_PT_MIN_GEV) -> d
 class ImageFigures(Figures):
     """Jets, sums and pixels of whole-detector images (n, 64, 64) in MeV, axes [eta, phi]."""
 
+    canvas: ClassVar[Canvas] = Canvas(EXTENT, "Energy [MeV]", AXES)
     problem: RpvProblem
 
     def compare(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> list[Captioned]:
@@ -104,7 +105,8 @@ class ImageFigures(Figures):
 
     def singles(self, real: Sample | None, fake: Sample) -> tuple[str, Figure]:
         images = fake["hist"]
-        figure = plots.image_grid(images[:0] if real is None else real["hist"], images, EXTENT, "Energy [MeV]", AXES)
+        of_real, canvas = images[:0] if real is None else real["hist"], self.canvas
+        figure = plots.image_grid(of_real, images, canvas.extent, canvas.value, canvas.axes)
         return "Events side by side, unselected; empty pixels are white.", figure
 
 

@@ -258,6 +258,8 @@ class RpvProblem(Problem):
     Model: ClassVar[type[RpvModel]] = RpvModel
     methods: ClassVar[Sequence[str]] = ("gan", "nll")
     symmetries: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection", "phi_rotation")
+    mirrors: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection")
+    images: ClassVar[Mapping[str, tuple[bool, bool]]] = {"hist": (False, True)}
     layouts: ClassVar[Sequence[Layout]] = (IMAGES,)
     generators: ClassVar[Mapping[str, str]] = {
         "rpv": "hpcgan.problems.detector_images.generate:RpvGenerator",

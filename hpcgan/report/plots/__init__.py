@@ -15,7 +15,7 @@ from hpcgan.report.plots.distributions import (
     profile_ratio,
     spectrum_ratio,
 )
-from hpcgan.report.plots.images import image_grid, image_table, mean_images
+from hpcgan.report.plots.images import attention, image_grid, image_table, mean_images
 from hpcgan.report.plots.lines import curves, progress
 from hpcgan.report.plots.style import BEFORE, COLOURS, FAKE, REAL, STYLE, new_figure, png, styled, with_unit
 
@@ -26,6 +26,7 @@ __all__ = [
     "REAL",
     "STYLE",
     "Band",
+    "attention",
     "curves",
     "dependence",
     "families",

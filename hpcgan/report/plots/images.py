@@ -99,14 +99,8 @@ def image_grid(
         either sign.
     """
     real, fake = real[: side**2], fake[: side**2]
-    norm: Normalize
-    if linear:
-        low, high = (float(value) for value in np.quantile(real if len(real) else fake, [0.01, 0.995]))
-        norm = Normalize(low, max(high, low + 1e-9))
-    else:
-        lit = np.concatenate([images[images > 0] for images in (real, fake)])
-        low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
-        norm = LogNorm(low, max(high, 1.001 * low))
+    of_scale = (real if len(real) else fake) if linear else np.concatenate([real, fake])
+    norm = _scale(of_scale, linear)
     both = [(real, "Real"), (fake, "Generated")]
     blocks = [block for block in both if len(block[0])] or both
     between = side if len(blocks) == 2 else -1  # an empty, narrow column
@@ -202,6 +196,79 @@ def image_table(
                 bar.ax.xaxis.set_minor_formatter(NullFormatter())
         figure.supylabel(axes[1], fontsize=9)
     return figure
+
+
+@styled
+def attention(
+    real: np.ndarray,
+    events: np.ndarray,
+    maps: np.ndarray,
+    extent: tuple[float, float, float, float],
+    value: str,
+    axes: tuple[str, str],
+    *,
+    linear: bool = False,
+) -> Figure:
+    """Where a classifier looks: means, and below them the first three events, each over its map of attention.
+
+    Parameters
+    ----------
+    real : (rows, columns) array
+        Mean of real events.
+    events, maps : (n, rows, columns) arrays
+        Generated events, and how much each pixel of theirs counts.
+    extent, value, axes
+        As in `mean_images`.
+    linear : bool
+        As in `image_grid`.
+    """
+    columns = 3
+    means = [real, events.mean(axis=0)]
+    scales = [_scale(np.stack(means), linear), _scale(events[:columns], linear)]
+    of_mean, of_maps = maps.mean(axis=0), maps[:columns]
+    figure = new_figure((9.2, 7.8))
+    with mpl.rc_context({"font.size": 9, "xtick.minor.visible": False, "ytick.minor.visible": False}):
+        panels = figure.subplots(3, columns, sharex=True, sharey=True)
+        pictures: dict[tuple[int, int], Any] = {}
+
+        def draw(row: int, column: int, image: np.ndarray, norm: Normalize, title: str, colours: str) -> None:
+            visible = image if linear or colours != "viridis" else np.where(image > 0, image, np.nan)
+            pictures[row, column] = _draw_image(panels[row, column], visible, extent, colours, norm)
+            panels[row, column].set_title(title, fontsize=10)
+
+        draw(0, 0, means[0], scales[0], "Real: mean", "viridis")
+        draw(0, 1, means[1], scales[0], f"Generated, {len(events)} least real: mean", "viridis")
+        draw(0, 2, of_mean, _from_zero(of_mean), "Attention: mean", "magma")
+        for i in range(columns):
+            if i >= len(events):
+                panels[1, i].set_axis_off()
+                panels[2, i].set_axis_off()
+                continue
+            draw(1, i, events[i], scales[1], f"Generated event {i + 1}", "viridis")
+            draw(2, i, of_maps[i], _from_zero(of_maps), f"Attention in event {i + 1}", "magma")
+        figure.colorbar(pictures[0, 1], ax=panels[0, :2], label=f"{value}, mean" if value else "mean", pad=0.015)
+        figure.colorbar(pictures[0, 2], ax=panels[0, 2], label="attention", pad=0.015)
+        figure.colorbar(pictures[1, 0], ax=panels[1, :], label=value, pad=0.015)
+        figure.colorbar(pictures[2, 0], ax=panels[2, :], label="attention", pad=0.015)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(axes[1])
+        for panel in panels[-1]:
+            panel.set_xlabel(axes[0])
+    return figure
+
+
+def _scale(images: np.ndarray, linear: bool) -> Normalize:
+    """A colour scale for images: linear between percentiles, or logarithmic over what is lit."""
+    if linear:
+        low, high = (float(value) for value in np.quantile(images, [0.01, 0.995]))
+        return Normalize(low, max(high, low + 1e-9))
+    lit = images[images > 0]
+    low, high = (float(np.quantile(lit, 0.01)), float(lit.max())) if len(lit) else (1.0, 10.0)
+    return LogNorm(low, max(high, 1.001 * low))
+
+
+def _from_zero(maps: np.ndarray) -> Normalize:
+    return Normalize(0.0, float(np.quantile(maps, 0.998)) or 1.0)
 
 
 def _draw_image(

@@ -40,6 +40,8 @@ class Jets25Problem(Problem):
     figures: ClassVar[str] = "jets25.figures:Jets25Figures"
     generators: ClassVar[Mapping[str, str]] = {"jets25": "jets25.generate:Jets25Generator"}
     symmetries: ClassVar[Sequence[str]] = ("transpose",)
+    mirrors: ClassVar[Sequence[str]] = ("transpose",)
+    images: ClassVar[Mapping[str, tuple[bool, bool]]] = {"jet": (False, False)}
     model: Jets25Model
 
     @property
