@@ -86,7 +86,8 @@ class Cells(NamedTuple):
 class Answers(NamedTuple):
     """What the network says of cells: which ways the thresholds allow, (cells, 3), and ln of the probability of each
     way and of each interval of the logit of the first half's share, (cells, BINS), which lie between `low` and `high`,
-    (cells,)."""
+    (cells,).
+    """
 
     is_allowed: tf.Tensor
     ways: tf.Tensor
@@ -118,7 +119,8 @@ class Split(tf.Module):
         super().__init__(name.replace("/", "_"))
         self.rows, self.columns, self.axis = shape
         self.least = [
-            tf.constant(values, init.dtype) for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
+            tf.constant(values, init.dtype)
+            for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
         ]
         self._reach = (min(RADIUS, self.rows - 1), min(RADIUS, self.columns // 2))
         places = [
@@ -148,7 +150,7 @@ class Split(tf.Module):
         """Log of the density of split images (n, 2 rows, columns) or (n, rows, 2 columns), given their sums: (n,).
 
         With respect to the first half's pT in GeV where both halves have some. What the thresholds forbid, as the odd
-        muon makes it, counts as one half that has all.
+        muon makes it, counts as the nearest that they allow.
         """
         first, second = self.halves(images)
         whole = first + second
@@ -268,7 +270,9 @@ class Split(tf.Module):
         sums = tf.reduce_sum(whole, axis=2, keepdims=True) if has_all else _box(_wrapped(whole, 0, margin), side, PHI)
         sums = _encoded(_box(tf.pad(sums, [[0, 0], [margin, margin], [0, 0]]), side, ETA))
         height, width = self.rows + 2 * side, 1 if has_all else self.columns + 2 * side
-        moves = np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))]) * side
+        moves = (
+            np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))]) * side
+        )
         corner = (cells.event * height + cells.row) * width + (0 if has_all else cells.column)
         steps = tf.constant(moves[:, 0] * width + moves[:, 1], tf.int32)
         return tf.gather(tf.reshape(sums, [-1]), corner[:, None] + steps)
@@ -314,7 +318,8 @@ class Multiscale(Density, Calibrated):
 
     def log_prob(self, sample: Tensors) -> tf.Tensor:
         """Log of the density of how an event's summed pT is shared among the pixels, given that sum: (n,), nats, for
-        pT in GeV."""
+        pT in GeV.
+        """
         images = self._pt(sample["hist"])
         conditions = stacked(sample, self.conditions) if self.conditions else None
         log_p = []

@@ -114,7 +114,9 @@ class RpvModel(ModelSection):
             if not self.hidden_units:
                 raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
             if self.total_pt != "drawn":
-                raise ValueError("model.architecture=multiscale shares a summed pT that is drawn: set model.total_pt=drawn")
+                raise ValueError(
+                    "model.architecture=multiscale shares a summed pT that is drawn: set model.total_pt=drawn"
+                )
         if self.pixel_channels and not self.pixel_noise:
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
         if self.pixel_pt == "matched" and self.conditions and not self.spectrum_condition:
