@@ -15,6 +15,7 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import networks_multiscale as multiscale  # noqa: E402
+from hpcgan.problems.detector_images.conditional import ConditionalModel  # noqa: E402
 from hpcgan.problems.detector_images.networks_multiscale import BOTH, ETA, FIRST, PHI, SECOND, Multiscale, Split  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
 
@@ -238,3 +239,33 @@ def test_the_adversarial_method_has_no_networks_here(tmp_path):
         InputError, match="trains generator and discriminator, but this model has density: set method: nll"
     ):
         config.load(tmp_path / "gan.yaml", [])
+
+
+def test_conditions_change_the_density_and_the_sum():
+    model = ConditionalModel(total_pt="drawn", **SETTINGS)
+    built = Multiscale(model, 1)
+    rng = np.random.default_rng(0)
+    image = np.where(rng.random((2, 64, 64)) < 0.03, rng.uniform(0.2, 1.0, (2, 64, 64)), 0.0)
+
+    points = [{"mGlu": np.full(2, value), "mNeu": np.full(2, 0.5)} for value in (-0.5, 0.5)]
+    built.calibrate(
+        [
+            {
+                "hist": tf.constant(scale ** (1 / 3) * image, tf.float32),
+                **{k: tf.constant(v, tf.float32) for k, v in p.items()},
+            }
+            for scale, p in zip((1.0, 2.0), points, strict=True)
+        ]
+    )
+    for variable in built.weights:
+        variable.assign_add(0.1 * rng.normal(size=variable.shape))
+    of_both = [
+        built.log_prob(
+            {"hist": tf.constant(image, tf.float32), **{k: tf.constant(v, tf.float32) for k, v in p.items()}}
+        )
+        for p in points
+    ]
+    assert not np.allclose(*of_both, rtol=1e-4)
+    inputs = [tf.constant(np.stack([p["mGlu"], p["mNeu"]], axis=1), tf.float32) for p in points]
+    sums = [np.exp(built.total(tf.constant([0.0, 1.0]), x).numpy()) for x in inputs]
+    np.testing.assert_allclose(sums[1], 2.0 * sums[0], rtol=1e-3)
