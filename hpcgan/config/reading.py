@@ -173,8 +173,15 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
             )
     with_model = problem(model_config)
     # Somebody's own method trains the networks of each problem that has those it names.
-    if method not in problem.methods and not set(training.networks) <= set(with_model.networks):
-        raise InputError(_of_other_networks(method, str(name), problem.methods, where))
+    if not set(training.networks) <= set(with_model.networks):
+        if method not in problem.methods:
+            raise InputError(_of_other_networks(method, str(name), problem.methods, where))
+        others = [other for other in problem.methods if set(settings_of(other).networks) <= set(with_model.networks)]
+        remedy = f"set method: {' or '.join(others)}, or another model" if others else "choose another model"
+        raise InputError(
+            f"{where}: method '{method}' trains {' and '.join(training.networks)}, but this model has "
+            f"{' and '.join(with_model.networks)}: {remedy}"
+        )
     _check_conditions(config, with_model, where)
     _check_quantities(config, with_model, where)
     return config

@@ -248,7 +248,7 @@ def test_a_drawn_total_is_met_by_every_event(intensity):
     problem = RpvProblem(model)
     network = Generator(model, 1)
     table = np.log(np.linspace(5.0, 45.0, model.total_pt_knots))
-    network.log_total_pt.assign(table)
+    network.total.log_total_pt.assign(table)
     noise = _noise(model, 32)
     energies = problem.decode({"hist": network(noise, {}, training=True)["hist"].numpy()})["hist"]
     share = [0.5 * (1.0 + math.erf(float(z) / math.sqrt(2.0))) for z in noise.numpy()[:, 0]]
@@ -260,7 +260,7 @@ def test_a_drawn_total_is_met_by_every_event(intensity):
 def test_a_drawn_total_at_the_ends_of_its_table():
     model = _model(total_pt="drawn")
     network = Generator(model, 1)
-    network.log_total_pt.assign(np.log(np.linspace(5.0, 45.0, model.total_pt_knots)))
+    network.total.log_total_pt.assign(np.log(np.linspace(5.0, 45.0, model.total_pt_knots)))
     noise = _noise(model, 3).numpy()
     noise[:, 0] = [-9.0, 0.0, 9.0]
     made = RpvProblem(model).decode({"hist": network(tf.constant(noise), {}, training=True)["hist"].numpy()})["hist"]
@@ -287,7 +287,7 @@ def test_the_table_is_measured_from_the_training_events(tmp_path):
     network = Generator(problem.model, 1)
     with Inputs(None, problem, {"train": problem.open(tmp_path, "train")}, None) as inputs:
         network.calibrate({k: tf.constant(v) for k, v in batch.items()} for batch in inputs.encoded())
-    table, cosh = network.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
+    table, cosh = network.total.log_total_pt.numpy(), np.cosh(jets.image_geometry().eta[10])
     assert np.exp(table[-1]) == pytest.approx(7.0 / cosh, rel=1e-5)
     assert np.exp(table[512]) == pytest.approx(4.0 / cosh, rel=1e-3)
     assert table[0] == pytest.approx(np.log(1e-6))

@@ -162,7 +162,7 @@ def test_what_is_above_the_thresholds_makes_up_the_total():
 def test_generated_events_have_the_drawn_total_and_gradients():
     network = Generator(MODEL, 1)
     network.pixels.lit_bias.assign(np.repeat([[-4.0], [-7.0]], 32, axis=1))  # few enough to need more than their least
-    network.log_total_pt.assign(np.log(np.linspace(8.0, 11.0, MODEL.total_pt_knots)))
+    network.total.log_total_pt.assign(np.log(np.linspace(8.0, 11.0, MODEL.total_pt_knots)))
     noise = _noise(16)
     with tf.GradientTape() as tape:
         made = network(tf.constant(noise), {}, training=True)["hist"]

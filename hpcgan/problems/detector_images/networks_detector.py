@@ -9,7 +9,6 @@ couple the events of a batch, but a statistic of the batch at its end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,9 +26,9 @@ from hpcgan.networks.layers import (
     normalisation,
     stacked,
 )
-from hpcgan.networks.quantiles import fit, terms
 from hpcgan.problems.detector_images.pixels import PARTS, Pixels, to_power
 from hpcgan.problems.detector_images.spectrum import Spectrum
+from hpcgan.problems.detector_images.total_pt import DrawnTotal
 
 if TYPE_CHECKING:
     from hpcgan.problems.detector_images.rpv import RpvModel
@@ -106,18 +105,19 @@ class Generator(Calibrated, Matched):
             if matched
             else None
         )
-        has_total, k = config.total_pt == "drawn", len(self.conditions)
-        shape = (terms(np.zeros((1, k))).shape[1], config.total_pt_knots) if k else (config.total_pt_knots,)
-        self.log_total_pt = init.constant("generator/log_total_pt", shape, 0.0, trainable=False) if has_total else None
-        self.centre = init.constant("generator/centre", (k,), 0.0, trainable=False) if has_total and k else None
+        self.total = (
+            DrawnTotal(init, "generator", len(self.conditions), config.total_pt_knots)
+            if config.total_pt == "drawn"
+            else None
+        )
 
     @property
     def constants(self) -> list[tf.Variable]:
         """The quantiles of ln(summed pT / 100 GeV), if it is drawn, where they are expanded in the conditions, and the
         spectrum of pixels to be matched.
         """
-        spectrum = None if self.spectrum is None else self.spectrum.real
-        return [variable for variable in (self.log_total_pt, self.centre, spectrum) if variable is not None]
+        total = [] if self.total is None else self.total.constants
+        return total if self.spectrum is None else [*total, self.spectrum.real]
 
     @property
     def matching(self) -> Spectrum | None:
@@ -130,16 +130,8 @@ class Generator(Calibrated, Matched):
             sums.append(self._total(batch["hist"]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
-        if self.log_total_pt is None:
-            return  # the spectrum is measured as events go by
-        totals = np.concatenate(sums).astype(np.float64)
-        knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
-        if self.centre is None:
-            self.log_total_pt.assign(np.log(np.maximum(np.quantile(totals, knots), 1e-6)))
-            return
-        table, centre = fit(np.log(np.maximum(totals, 1e-6)), np.concatenate(conditions).astype(np.float64), knots)
-        self.log_total_pt.assign(table)
-        self.centre.assign(centre)
+        if self.total is not None:  # else only the spectrum is measured, as events go by
+            self.total.measure(sums, conditions)
 
     def __call__(
         self, noise: tf.Tensor, conditions: Mapping[str, tf.Tensor], training: bool, update: bool = True
@@ -157,7 +149,7 @@ class Generator(Calibrated, Matched):
                 start += size * size
             x = tf.nn.relu(norm(x, training, update))
             x = self.ups[i](x) if i < len(self.ups) else x
-        log_total = self._log_total(noise[:, 0], inputs)
+        log_total = None if self.total is None else self.total(noise[:, 0], inputs)
         if self.pixels is not None:
             planes = tf.reshape(noise[:, start:], [-1, PARTS, *x.shape[1:3]])
             return {"hist": self.pixels(x, planes, None if log_total is None else tf.exp(log_total))}
@@ -167,16 +159,6 @@ class Generator(Calibrated, Matched):
         # Twice: the threshold takes a little away. The second factor is never below one, so all that passed the
         # threshold stays above it.
         return {"hist": self._scale(self._cut(self._scale(t, log_total)), log_total)}
-
-    def _log_total(self, normal: tf.Tensor, inputs: tf.Tensor | None) -> tf.Tensor | None:
-        """The ln(summed pT / 100 GeV) that standard normal numbers stand for, (n,); None if it is not drawn."""
-        if self.log_total_pt is None:
-            return None
-        log_total = _quantile(self.log_total_pt, normal)
-        if inputs is None:
-            return log_total
-        # (terms, n): a quantile is a sum over the terms in the conditions
-        return tf.reduce_sum(log_total * tf.transpose(_terms(inputs - self.centre)), axis=0)
 
     def _cut(self, t: tf.Tensor) -> tf.Tensor:
         """Zero under the threshold, but with the gradient of the identity: a pixel can come back."""
@@ -192,22 +174,6 @@ class Generator(Calibrated, Matched):
         # An empty image stays empty.
         factor = tf.exp((log_total - tf.math.log(self._total(t) + 1e-6)) / self.power)
         return t * factor[:, None, None]
-
-
-def _terms(x: tf.Tensor) -> tf.Tensor:
-    """`hpcgan.networks.quantiles.terms` of (n, c)."""
-    columns = tf.unstack(x, axis=1)
-    products = [a * b for i, a in enumerate(columns) for b in columns[i:]]
-    return tf.stack([tf.ones_like(columns[0]), *columns, *products], axis=1)
-
-
-def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
-    """The quantile that a standard normal number stands for, from a table of equidistant ones: of each row, if many."""
-    last = table.shape[-1] - 1
-    place = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0)) * last
-    below = tf.minimum(tf.cast(place, tf.int32), last - 1)
-    fraction = place - tf.cast(below, place.dtype)
-    return (1.0 - fraction) * tf.gather(table, below, axis=-1) + fraction * tf.gather(table, below + 1, axis=-1)
 
 
 class Discriminator(Calibrated):

@@ -39,6 +39,8 @@ DETECTOR_OPTIONS = (
     "total_pt",
     "pixel_pt",
 )
+SPLIT_OPTIONS = ("hidden_units", "total_pt")
+"""Those that the multiscale architecture has, too."""
 MASSES = ("mGlu", "mNeu")
 
 
@@ -51,7 +53,11 @@ class RpvModel(ModelSection):
 
     indifferent: ClassVar[tuple[str, ...]] = ("pixel_pt",)
 
-    architecture: Literal["dcgan", "detector"] = Field("dcgan", description="dcgan: the authors'; detector: ours")
+    architecture: Literal["dcgan", "detector", "multiscale"] = Field(
+        "dcgan",
+        description="dcgan: the authors'; detector: ours; multiscale: a density that shares an event's pT among ever "
+        "smaller cells (method: nll)",
+    )
     latent_dim: int = Field(64, ge=1, le=4096, description="length of the noise vector")
     filters: int = Field(16, ge=1, le=1024, description="f; layers have f, 2f, 4f and 8f channels")
     intensity: Literal["energy", "pt"] = Field("energy", description="what a pixel encodes")
@@ -83,7 +89,8 @@ class RpvModel(ModelSection):
         0,
         ge=0,
         le=4096,
-        description="detector: units of two layers between sums over the image and the discriminator's logit; 0: none",
+        description="detector: units of two layers between sums over the image and the discriminator's logit, 0: none; "
+        "multiscale: units of the two hidden layers of each split",
     )
 
     total_pt: Literal["free", "drawn"] = Field(
@@ -99,10 +106,17 @@ class RpvModel(ModelSection):
 
     @model_validator(mode="after")
     def _options_of_the_architecture(self) -> RpvModel:
-        if self.architecture == "dcgan":
-            for option in DETECTOR_OPTIONS:
-                if getattr(self, option) != type(self).model_fields[option].default:
-                    raise ValueError(f"model.{option} needs model.architecture=detector")
+        own = {"dcgan": (), "multiscale": SPLIT_OPTIONS, "detector": DETECTOR_OPTIONS}[self.architecture]
+        for option in DETECTOR_OPTIONS:
+            if option not in own and getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"model.{option} needs model.architecture=detector")
+        if self.architecture == "multiscale":
+            if not self.hidden_units:
+                raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
+            if self.total_pt != "drawn":
+                raise ValueError(
+                    "model.architecture=multiscale shares a summed pT that is drawn: set model.total_pt=drawn"
+                )
         if self.pixel_channels and not self.pixel_noise:
             raise ValueError("model.pixel_channels needs model.pixel_noise=true")
         if self.pixel_pt == "matched" and self.conditions and not self.spectrum_condition:
@@ -172,6 +186,11 @@ class RpvModel(ModelSection):
         return np.asarray((threshold / self.scale_mev) ** self.exponent)
 
     @property
+    def least_pt_gev(self) -> np.ndarray:
+        """The threshold as transverse momentum of each row of pixels, (64,), GeV."""
+        return self.threshold_mev / images.MEV_PER_GEV / np.cosh(jets.image_geometry().eta)
+
+    @property
     def encoded_thresholds(self) -> np.ndarray:
         """Of the electromagnetic and of the hadronic calorimeter, as the networks see them, (2, 64, 1).
 
@@ -239,6 +258,7 @@ class RpvProblem(Problem):
 
     name: ClassVar[str] = "rpv"
     Model: ClassVar[type[RpvModel]] = RpvModel
+    methods: ClassVar[Sequence[str]] = ("gan", "nll")
     symmetries: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection", "phi_rotation")
     mirrors: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection")
     images: ClassVar[Mapping[str, tuple[bool, bool]]] = {"hist": (False, True)}
@@ -314,10 +334,15 @@ class RpvProblem(Problem):
     @property
     def networks(self) -> Mapping[str, str]:
         module = f"hpcgan.problems.detector_images.networks_{self.model.architecture}"
+        if self.model.architecture == "multiscale":
+            return {"density": f"{module}:Multiscale"}
         return {"generator": f"{module}:Generator", "discriminator": f"{module}:Discriminator"}
 
     @property
     def noise_dim(self) -> int:
+        if self.model.architecture == "multiscale":
+            # One for the summed pT, and two for each cell that is split, up to 64x32 of them.
+            return 1 + 2 * (PIXELS * PIXELS - 1)
         images = sum(size * size for size in NOISE_SIZES) if self.model.pixel_noise else 0
         # One for the features at full resolution, and whether a pixel of either calorimeter is lit.
         images += (1 + 2) * PIXELS * PIXELS if self.model.pixel_channels else 0

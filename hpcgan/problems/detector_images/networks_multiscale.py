@@ -1,0 +1,385 @@
+"""A density of calorimeter images: an event's transverse momentum, halved again and again until there are pixels.
+
+The summed pT of an event is drawn (`total_pt.py`). It is shared by the two halves of the image in eta, each half's by
+two halves in phi, and so on: twelve splits, alternating between eta and phi, from 1x1 to 64x64 (multiscale
+autoregression: Reed et al., arXiv:1703.03664; splits of a conserved quantity, so that sums are right at each scale).
+A split asks for each cell with momentum whether the one half, the other or both have any, and for both, how much the
+first has. The answers are a network's with two hidden layers, the same for all cells of an image, which sees the cell
+and what is around it: the cells to be split, sums over larger windows, and those of its neighbours that have been
+split already. Cells are split in four turns, by whether their row and their column are even, so that all cells of a
+turn are split at once and yet neighbours depend on one another.
+
+The share of a half is bounded by the threshold of the calorimeter: each half with momentum has as much as one pixel at
+least. Between the bounds the logit of the share has a density that is constant in `BINS` intervals, so that edges, as
+thresholds make them, stay sharp.
+
+There is no upsampling, no cut and no adversary: images have neither a lattice nor streaks, because the density of every
+pixel is learnt under the condition of its neighbours (docs/model.md says what that brings).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hpcgan.networks.capabilities import Calibrated, Density
+from hpcgan.networks.layers import Initializer, Tensors, stacked
+from hpcgan.problems.detector_images.pixels import to_power
+from hpcgan.problems.detector_images.total_pt import DrawnTotal
+
+if TYPE_CHECKING:
+    from hpcgan.problems.detector_images.rpv import RpvModel
+
+PIXELS = 64
+BINS = 32
+"""Intervals of the logit of a share."""
+RADIUS = 2
+"""Rows and columns of cells on either side of the one to be split that the network sees."""
+WINDOWS = (3, 7)
+"""Sides of the larger windows around the cell, in cells; nine of each, side by side."""
+TURNS = np.array([[0, 2], [3, 1]])
+"""When a cell is split, by whether its row and its column are even (0) or odd (1)."""
+NUMBERS = 2
+"""Standard normal numbers for a cell to be split: which halves have momentum, and the share of the first."""
+ETA, PHI = 1, 2
+"""Axes of a batch of images."""
+FIRST, SECOND, BOTH = range(3)
+"""Which halves have momentum."""
+_FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
+
+
+def splits() -> list[tuple[int, int, int]]:
+    """Rows, columns and axis of each split, from the whole image to pixels."""
+    shapes, side = [], 1
+    while side < PIXELS:
+        shapes += [(side, side, ETA), (2 * side, side, PHI)]
+        side *= 2
+    return shapes
+
+
+def numbers() -> int:
+    """Standard normal numbers for an event: one for its summed pT, and those for the cells of each split."""
+    return 1 + NUMBERS * sum(rows * columns for rows, columns, _ in splits())
+
+
+class Cells(NamedTuple):
+    """Some cells of a batch of images: the event, row and column of each, (cells,) int32."""
+
+    event: tf.Tensor
+    row: tf.Tensor
+    column: tf.Tensor
+
+    def of(self, images: tf.Tensor) -> tf.Tensor:
+        """Their values in (n, rows, columns)."""
+        return tf.gather_nd(images, tf.stack(self, axis=1))
+
+    @staticmethod
+    def where(mask: tf.Tensor) -> Cells:
+        """The cells of a mask (n, rows, columns), event after event."""
+        return Cells(*tf.unstack(tf.cast(tf.where(mask), tf.int32), axis=1))
+
+
+class Answers(NamedTuple):
+    """What the network says of cells: which ways the thresholds allow, (cells, 3), and ln of the probability of each
+    way and of each interval of the logit of the first half's share, (cells, BINS), which lie between `low` and `high`,
+    (cells,).
+    """
+
+    is_allowed: tf.Tensor
+    ways: tf.Tensor
+    intervals: tf.Tensor
+    low: tf.Tensor
+    high: tf.Tensor
+
+
+class Split(tf.Module):
+    """One split of all cells of images (n, rows, columns) of pT in GeV.
+
+    Parameters
+    ----------
+    init : Initializer
+    name : str
+    shape : (rows, columns, axis)
+        Of the images to be split, and along which axis.
+    least : (rows of the split images,) array
+        pT that a cell with momentum has at least, GeV.
+    units : int
+        Of each of the two hidden layers.
+    conditions : int
+        Numbers that the network knows of an event besides.
+    """
+
+    def __init__(
+        self, init: Initializer, name: str, shape: tuple[int, int, int], least: np.ndarray, units: int, conditions: int
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.rows, self.columns, self.axis = shape
+        self.least = [
+            tf.constant(values, init.dtype)
+            for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
+        ]
+        self._reach = (min(RADIUS, self.rows - 1), min(RADIUS, self.columns // 2))
+        places = [
+            (down, right)
+            for down in range(-self._reach[0], self._reach[0] + 1)
+            for right in range(-self._reach[1], self._reach[1] + 1)
+        ]
+        self._places = np.array(places)
+        rows, columns = np.indices((2, 2))
+        turns = TURNS[(rows[..., None] + self._places[:, 0]) % 2, (columns[..., None] + self._places[:, 1]) % 2]
+        self._is_split = tf.constant((turns < TURNS[..., None]).reshape(4, -1, 1), init.dtype)  # before, by parity
+        inputs = 6 * len(places) + len(WINDOWS) * 9 + 4 + 4 + 2 * len(_FREQUENCIES) + 2 + conditions
+        self.hidden = init.he_uniform(f"{name}/hidden", (inputs, units), inputs, 2)
+        self.hidden_bias = init.constant(f"{name}/hidden_bias", (units,), 0.0)
+        self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
+        self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
+        self.out = init.normal(f"{name}/out", (units, BOTH + 1 + BINS), 0.1 / math.sqrt(units))
+        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + BINS), 0.0)  # of each row
+
+    def halves(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The images of either half of each cell, out of split images."""
+        if self.axis == ETA:
+            return images[:, 0::2], images[:, 1::2]
+        return images[:, :, 0::2], images[:, :, 1::2]
+
+    def log_prob(self, images: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+        """Log of the density of split images (n, 2 rows, columns) or (n, rows, 2 columns), given their sums: (n,).
+
+        With respect to the first half's pT in GeV where both halves have some. What the thresholds forbid, as the odd
+        muon makes it, counts as the nearest that they allow.
+        """
+        first, second = self.halves(images)
+        whole = first + second
+        cells = Cells.where(whole > 0)
+        answers = self.answers(whole, (first, second), cells, conditions)
+        a, b = cells.of(first), cells.of(second)
+        allowed = tf.unstack(answers.is_allowed, axis=1)
+        is_both = (a > 0) & (b > 0) & allowed[BOTH]
+        is_first = (a >= b) & allowed[FIRST] | ~allowed[SECOND]
+        way = tf.where(is_both, BOTH, tf.where(is_first, FIRST, SECOND))
+        log_p = tf.gather(answers.ways, way, batch_dims=1)
+        a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
+        width = tf.where(is_both, answers.high - answers.low, 1.0)
+        place = (tf.math.log(a) - tf.math.log(b) - answers.low) / width
+        interval = tf.clip_by_value(tf.cast(tf.floor(place * BINS), tf.int32), 0, BINS - 1)
+        log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(BINS / width)
+        log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
+        log_p += tf.where(is_both, log_density, 0.0)
+        return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
+
+    def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+        """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
+        uniform = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0))
+        first, second = tf.zeros_like(whole), tf.zeros_like(whole)
+        row, column = np.indices((self.rows, self.columns))
+        turns = TURNS[row % 2, column % 2]
+        for turn in np.unique(turns):
+            cells = Cells.where((whole > 0) & tf.constant(turns == turn))
+            answers = self.answers(whole, (first, second), cells, conditions)
+            of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
+            way = _drawn(answers.ways, of_way)[0]
+            interval, within = _drawn(answers.intervals, of_share)
+            place = (tf.cast(interval, within.dtype) + within) / BINS
+            share = tf.sigmoid(answers.low + place * (answers.high - answers.low))
+            share = tf.where(way == BOTH, share, tf.cast(way == FIRST, share.dtype))
+            parts = cells.of(whole)
+            index = tf.stack(cells, axis=1)
+            first = tf.tensor_scatter_nd_update(first, index, parts * share)
+            second = tf.tensor_scatter_nd_update(second, index, parts * (1.0 - share))
+        return tf.reshape(
+            tf.stack([first, second], axis=self.axis + 1),
+            [-1, self.rows * (2 if self.axis == ETA else 1), self.columns * (2 if self.axis == PHI else 1)],
+        )
+
+    def answers(
+        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, conditions: tf.Tensor | None
+    ) -> Answers:
+        """What the network says of cells of images, of whose halves it sees those of cells in earlier turns."""
+        x = self._features(whole, halves, cells, conditions)
+        x = tf.nn.silu(tf.matmul(x, self.hidden) + self.hidden_bias)
+        x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
+        # Not gathered: the gradient of that is sparse.
+        row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
+        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
+        pt = cells.of(whole)
+        least_first, least_second = (tf.gather(least, cells.row) for least in self.least)
+        is_first, is_both = pt >= 0.999 * least_first, pt > 1.001 * (least_first + least_second)
+        is_second = (pt >= 0.999 * least_second) | ~is_first
+        is_allowed = tf.stack([is_first, is_second, is_both], axis=1)
+        pt = tf.where(is_both, pt, 2.0 * (least_first + least_second))  # any number for which there are logarithms
+        low = tf.math.log(least_first) - tf.math.log(pt - least_first)
+        high = tf.math.log(pt - least_second) - tf.math.log(least_second)
+        ways = tf.where(is_allowed, x[:, : BOTH + 1], -1e9)
+        return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
+
+    # --- what the network sees -----------------------------------------------------------------------
+
+    def _features(
+        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, conditions: tf.Tensor | None
+    ) -> tf.Tensor:
+        pt = cells.of(whole)
+        log_pt = tf.math.log(tf.maximum(pt, 0.05))
+        eta = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
+        share_lit = tf.reduce_mean(tf.cast(whole > 0, pt.dtype), axis=[1, 2])
+        of_event = [tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0, 4.0 * share_lit]
+        phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
+        parity = self._parity(cells)
+        columns = [
+            self._neighbours(whole, halves, cells, parity),
+            *(self._windows(whole, side, cells) for side in WINDOWS),
+            tf.stack([eta, tf.abs(eta), log_pt, _encoded(pt)], axis=1),
+            tf.one_hot(parity, 4, dtype=pt.dtype),
+            tf.sin(phases),
+            tf.cos(phases),
+            tf.gather(tf.stack(of_event, axis=1), cells.event),
+        ]
+        if conditions is not None:
+            columns.append(tf.gather(conditions, cells.event))
+        return tf.concat(columns, axis=1)
+
+    @staticmethod
+    def _parity(cells: Cells) -> tf.Tensor:
+        return 2 * (cells.row % 2) + cells.column % 2
+
+    def _neighbours(
+        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, parity: tf.Tensor
+    ) -> tf.Tensor:
+        """Of the cell and those around it: pT and whether there is any, and of the halves, if they are known."""
+        down, right = self._reach
+        planes = [_encoded(whole), _is_lit(whole), *map(_encoded, halves), *map(_is_lit, halves)]
+        padded = _wrapped(tf.stack(planes, axis=-1), down, right)
+        height, width = self.rows + 2 * down, self.columns + 2 * right
+        corner = (cells.event * height + cells.row + down) * width + cells.column + right
+        steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
+        around = tf.gather(tf.reshape(padded, [-1, len(planes)]), corner[:, None] + steps)  # (cells, places, planes)
+        known = tf.gather(self._is_split, parity)
+        around = tf.concat([around[..., :2], around[..., 2:] * known], axis=2)
+        return tf.reshape(around, [-1, len(planes) * len(self._places)])
+
+    def _windows(self, whole: tf.Tensor, side: int, cells: Cells) -> tf.Tensor:
+        """PT of nine windows of `side` x `side` cells, the cell in the middle of them: (cells, 9).
+
+        Where an image is too narrow for three of them, each window has all columns.
+        """
+        half, has_all = side // 2, 3 * side > self.columns
+        margin = side + half
+        sums = tf.reduce_sum(whole, axis=2, keepdims=True) if has_all else _box(_wrapped(whole, 0, margin), side, PHI)
+        sums = _encoded(_box(tf.pad(sums, [[0, 0], [margin, margin], [0, 0]]), side, ETA))
+        height, width = self.rows + 2 * side, 1 if has_all else self.columns + 2 * side
+        moves = (
+            np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))]) * side
+        )
+        corner = (cells.event * height + cells.row) * width + (0 if has_all else cells.column)
+        steps = tf.constant(moves[:, 0] * width + moves[:, 1], tf.int32)
+        return tf.gather(tf.reshape(sums, [-1]), corner[:, None] + steps)
+
+
+class Multiscale(Density, Calibrated):
+    """The density of images (n, 64, 64), encoded, under conditions if there are any."""
+
+    def __init__(self, config: RpvModel, seed: int, dtype: str = "float32") -> None:
+        super().__init__("multiscale")
+        init = Initializer(seed, dtype)
+        self.conditions = config.conditions
+        self.total = DrawnTotal(init, "density", len(self.conditions), config.total_pt_knots)
+        self.power = 1.0 / config.exponent
+        self.to_gev = tf.constant(config.linear_to_pt * config.pt_unit_mev / 1e3, dtype)
+        least = config.least_pt_gev
+        self.splits = [
+            Split(
+                init,
+                f"density/split{number}",
+                shape,
+                # Of the lowest threshold among the pixels of a cell.
+                least.reshape(shape[0] * (2 if shape[2] == ETA else 1), -1).min(axis=1),
+                config.hidden_units,
+                len(self.conditions),
+            )
+            for number, shape in enumerate(splits())
+        ]
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The quantiles of ln(summed pT / GeV)."""
+        return self.total.constants
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Set the quantiles to those of the training events."""
+        totals, conditions = [], []
+        for batch in batches:
+            totals.append(tf.reduce_sum(self._pt(batch["hist"]), axis=[1, 2]).numpy())
+            if self.conditions:
+                conditions.append(stacked(batch, self.conditions).numpy())
+        self.total.measure(totals, conditions)
+
+    def log_prob(self, sample: Tensors) -> tf.Tensor:
+        """Log of the density of how an event's summed pT is shared among the pixels, given that sum: (n,), nats, for
+        pT in GeV.
+        """
+        images = self._pt(sample["hist"])
+        conditions = stacked(sample, self.conditions) if self.conditions else None
+        log_p = []
+        for split in reversed(self.splits):
+            log_p.append(split.log_prob(images, conditions))
+            images = tf.add_n(split.halves(images))
+        return tf.add_n(log_p)
+
+    def __call__(
+        self, noise: tf.Tensor, conditions: Tensors, training: bool = False, update: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Images of noise (n, `numbers()`), whose first number stands for the summed pT."""
+        inputs = stacked(conditions, self.conditions) if self.conditions else None
+        images = tf.exp(self.total(noise[:, 0], inputs))[:, None, None]
+        start = 1
+        for split in self.splits:
+            end = start + NUMBERS * split.rows * split.columns
+            normal = tf.reshape(noise[:, start:end], [-1, split.rows, split.columns, NUMBERS])
+            images, start = split(images, normal, inputs), end
+        return {"hist": tf.pow(images / self.to_gev, 1.0 / self.power)}
+
+    def _pt(self, encoded: tf.Tensor) -> tf.Tensor:
+        """PT of pixels in GeV."""
+        return to_power(encoded, self.power) * self.to_gev
+
+
+def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which of the outcomes (n, k) a uniform number (n,) stands for, and where between its bounds the number lies."""
+    p = tf.exp(log_p)
+    upto = tf.cumsum(p, axis=1)
+    which = tf.reduce_sum(tf.cast(uniform[:, None] >= upto[:, :-1], tf.int32), axis=1)
+    chance = tf.gather(p, which, batch_dims=1)
+    within = (uniform - (tf.gather(upto, which, batch_dims=1) - chance)) / tf.maximum(chance, 1e-12)
+    return which, tf.clip_by_value(within, 0.0, 1.0)
+
+
+def _encoded(pt: tf.Tensor) -> tf.Tensor:
+    """What the network sees of a pT in GeV: pixels have 0.1 to some hundred."""
+    return tf.math.log1p(2.0 * pt)
+
+
+def _is_lit(pt: tf.Tensor) -> tf.Tensor:
+    return tf.cast(pt > 0, pt.dtype)
+
+
+def _wrapped(x: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
+    """Margins of (n, rows, columns, ...): zeros beyond the edges in eta, the other edge beyond those in phi."""
+    if columns:
+        x = tf.concat([x[:, :, -columns:], x, x[:, :, :columns]], axis=2)
+    return tf.pad(x, [[0, 0], [rows, rows]] + [[0, 0]] * (len(x.shape) - 2)) if rows else x
+
+
+def _box(x: tf.Tensor, side: int, axis: int) -> tf.Tensor:
+    """Sums over `side` neighbours along an axis of (n, rows, columns), which gets shorter by side - 1."""
+    length = x.shape[axis] - side + 1
+    begin = [0, 0, 0]
+    parts = []
+    for shift in range(side):
+        begin[axis] = shift
+        size = [-1, -1, -1]
+        size[axis] = length
+        parts.append(tf.slice(x, begin, size))
+    return tf.add_n(parts)
