@@ -107,8 +107,10 @@ NETWORKS = tuple(
         "cosmo.networks",
         "detector_images.networks_dcgan",
         "detector_images.networks_detector",
+        "detector_images.networks_multiscale",
         "detector_images.pixels",
         "detector_images.spectrum",
+        "detector_images.total_pt",
     )
 )
 # Where TensorFlow may be imported at all, even inside a function.

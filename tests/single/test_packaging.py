@@ -115,7 +115,7 @@ def test_the_set_up_installs_the_pinned_versions():
 
 def test_the_set_up_chooses_a_tensorflow_that_is_pinned():
     script = (ROOT / "tools/setup.sh").read_text()
-    defaults = re.findall(r"\bTENSORFLOW=([\d.]+)", script)
+    defaults = re.findall(r"\bTENSORFLOW=\$\{HPCGAN_TF:-([\d.]+)\}", script)
     assert defaults
     assert set(defaults) <= set(TENSORFLOWS)
 

@@ -256,8 +256,7 @@ class Split(tf.Module):
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
         steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
         around = tf.gather(tf.reshape(padded, [-1, len(planes)]), corner[:, None] + steps)  # (cells, places, planes)
-        known = tf.gather(self._is_split, parity)
-        around = tf.concat([around[..., :2], around[..., 2:] * known], axis=2)
+        around = tf.concat([around[..., :2], around[..., 2:] * tf.gather(self._is_split, parity)], axis=2)
         return tf.reshape(around, [-1, len(planes) * len(self._places)])
 
     def _windows(self, whole: tf.Tensor, side: int, cells: Cells) -> tf.Tensor:
