@@ -39,6 +39,8 @@ BINS = 32
 """Intervals of the logit of a share."""
 RADIUS = 2
 """Rows and columns of cells on either side of the one to be split that the network sees."""
+ALL = 128
+"""Images of so many cells at most are seen as a whole: jets balance one another across the detector."""
 WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 TURNS = np.array([[0, 2], [3, 1]])
@@ -122,7 +124,8 @@ class Split(tf.Module):
             tf.constant(values, init.dtype)
             for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
         ]
-        self._reach = (min(RADIUS, self.rows - 1), min(RADIUS, self.columns // 2))
+        radius = PIXELS if self.rows * self.columns <= ALL else RADIUS
+        self._reach = (min(radius, self.rows - 1), min(radius, self.columns // 2))
         places = [
             (down, right)
             for down in range(-self._reach[0], self._reach[0] + 1)
