@@ -182,7 +182,8 @@ def _weighted_mean_error(
     mean = float(weights @ values / weights.sum())
     parts = weights * (values - mean)
     if blocks is not None:
-        parts = np.bincount(np.unique(blocks, return_inverse=True)[1].reshape(-1), parts)
+        numbers = np.unique(blocks, return_inverse=True)[1].reshape(-1)
+        parts = np.asarray(np.bincount(numbers, parts), np.float64)
     n = len(parts)
     return mean, float(np.sqrt(np.sum(parts**2) * n / (n - 1)) / abs(weights.sum())) if n > 1 else None
 

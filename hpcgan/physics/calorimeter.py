@@ -209,7 +209,7 @@ class Grid:
 
 
 def _centres(n: int) -> NDArray[np.float64]:
-    return (np.arange(n) + 0.5) * (2.0 * HALF_SIDE / n) - HALF_SIDE
+    return np.asarray((np.arange(n) + 0.5) * (2.0 * HALF_SIDE / n) - HALF_SIDE, np.float64)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def save(
         temporary.mkdir()
         # In memory first: a zip file that a full disk cuts short complains once more when it is collected.
         archive = io.BytesIO()
-        np.savez(archive, **dict(arrays))
+        names: dict[str, Any] = dict(arrays)  # NumPy's types take them for its options
+        np.savez(archive, **names)
         payload = archive.getbuffer()
         with open(temporary / "arrays.npz", "wb") as file:
             file.write(payload)

@@ -51,8 +51,8 @@ def test_frechet_distance_of_singular_covariances():
     line, plane = np.diag([4.0, 0.0, 0.0]), np.diag([1.0, 9.0, 0.0])
     assert frechet_distance(zero, line, zero, plane) == pytest.approx((2 - 1) ** 2 + 9)
     doubled = np.repeat(np.random.default_rng(2).normal(size=(50, 1)), 4, axis=1)  # one number as four features
-    assert sample_distance(doubled, doubled) == pytest.approx(0.0, abs=1e-7)
-    assert sample_distance(doubled, doubled + 0.5) == pytest.approx(4 * 0.25, abs=1e-7)
+    assert sample_distance(doubled, doubled) == pytest.approx(0.0, abs=1e-6)  # the root of what rounding leaves
+    assert sample_distance(doubled, doubled + 0.5) == pytest.approx(4 * 0.25, abs=1e-6)
 
 
 def test_frechet_distance_is_that_of_jetnet():

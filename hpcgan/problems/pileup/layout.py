@@ -52,7 +52,8 @@ class PoolLayout(Layout):
         if picture is not None:
             k = min(mu or 1, len(events))
             sums = events.sums(np.arange(len(events) // k * k).reshape(-1, k)[:PICTURE_EVENTS])
-            mean = np.bincount(events.pixel, events.energy, PIXELS).reshape(N_ETA, N_PHI) * (k / len(events))
+            total = np.asarray(np.bincount(events.pixel, events.energy, PIXELS), np.float64)
+            mean = total.reshape(N_ETA, N_PHI) * (k / len(events))
             with keeping(lines):
                 save_picture(sums, mean, f"{path.name}: sums of {k}", picture)
             lines.append(f"  picture           {picture}")
