@@ -16,7 +16,7 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
-from hpcgan.config import DataConfig  # noqa: E402
+from hpcgan.config import DataConfig, ScoringConfig  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import distances, image_classifier, report  # noqa: E402
@@ -262,7 +262,9 @@ class Sampler:
     def __init__(self, folder):
         self.problem = RpvProblem(RpvModel())
         self.config = SimpleNamespace(
-            data=DataConfig(path=folder), dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"}
+            data=DataConfig(path=folder),
+            scoring=ScoringConfig(),
+            dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"},
         )
         self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
 

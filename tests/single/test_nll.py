@@ -252,7 +252,7 @@ def test_the_problem_names_the_method_and_the_method_the_settings():
         ),
         (["method=[nll]"], "method '\\['nll'\\]' does not exist"),
         (["method=gan"], "method 'gan' does not train the networks of problem 'calo_layer'; choose one of: nll"),
-        (["problem=rpv", "method=nll"], "does not train the networks of problem 'rpv'; choose one of: gan"),
+        (["problem=cosmo", "method=nll"], "does not train the networks of problem 'cosmo'; choose one of: gan"),
         (["training.loss=bce"], "unknown key 'training.loss'; the keys here are: .*density"),
         (["training.generator.learning_rate=1e-4"], "unknown key 'training.generator'"),
         (["training.density.learning_rat=1"], "unknown key 'training.density.learning_rat'; did you mean"),

@@ -10,7 +10,7 @@ split already. Cells are split in four turns, by whether their row and their col
 turn are split at once and yet neighbours depend on one another.
 
 The share of a half is bounded by the threshold of the calorimeter: each half with momentum has as much as one pixel at
-least. Between the bounds the logit of the share has a density that is constant in `BINS` intervals, so that edges, as
+least. Between the bounds the logit of the share has a density that is constant in intervals, so that edges, as
 thresholds make them, stay sharp.
 
 There is no upsampling, no cut and no adversary: images have neither a lattice nor streaks, because the density of every
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from hpcgan.problems.detector_images.rpv import RpvModel
 
 PIXELS = 64
-BINS = 32
-"""Intervals of the logit of a share."""
+BINS = (128, 32)
+"""Intervals of the logit of a share: of images that are seen as a whole, whose bounds are far apart, and of others."""
 RADIUS = 2
 """Rows and columns of cells on either side of the one to be split that the network sees."""
-ALL = 128
+ALL = 64
 """Images of so many cells at most are seen as a whole: jets balance one another across the detector."""
 WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
@@ -87,7 +87,7 @@ class Cells(NamedTuple):
 
 class Answers(NamedTuple):
     """What the network says of cells: which ways the thresholds allow, (cells, 3), and ln of the probability of each
-    way and of each interval of the logit of the first half's share, (cells, BINS), which lie between `low` and `high`,
+    way and of each interval of the logit of the first half's share, (cells, bins), which lie between `low` and `high`,
     (cells,).
     """
 
@@ -124,7 +124,8 @@ class Split(tf.Module):
             tf.constant(values, init.dtype)
             for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
         ]
-        radius = PIXELS if self.rows * self.columns <= ALL else RADIUS
+        is_coarse = self.rows * self.columns <= ALL
+        self.bins, radius = (BINS[0], PIXELS) if is_coarse else (BINS[1], RADIUS)
         self._reach = (min(radius, self.rows - 1), min(radius, self.columns // 2))
         places = [
             (down, right)
@@ -140,8 +141,8 @@ class Split(tf.Module):
         self.hidden_bias = init.constant(f"{name}/hidden_bias", (units,), 0.0)
         self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
         self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
-        self.out = init.normal(f"{name}/out", (units, BOTH + 1 + BINS), 0.1 / math.sqrt(units))
-        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + BINS), 0.0)  # of each row
+        self.out = init.normal(f"{name}/out", (units, BOTH + 1 + self.bins), 0.1 / math.sqrt(units))
+        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + self.bins), 0.0)  # of each row
 
     def halves(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The images of either half of each cell, out of split images."""
@@ -168,8 +169,8 @@ class Split(tf.Module):
         a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
         width = tf.where(is_both, answers.high - answers.low, 1.0)
         place = (tf.math.log(a) - tf.math.log(b) - answers.low) / width
-        interval = tf.clip_by_value(tf.cast(tf.floor(place * BINS), tf.int32), 0, BINS - 1)
-        log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(BINS / width)
+        interval = tf.clip_by_value(tf.cast(tf.floor(place * self.bins), tf.int32), 0, self.bins - 1)
+        log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(self.bins / width)
         log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
         log_p += tf.where(is_both, log_density, 0.0)
         return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
@@ -186,7 +187,7 @@ class Split(tf.Module):
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
             way = _drawn(answers.ways, of_way)[0]
             interval, within = _drawn(answers.intervals, of_share)
-            place = (tf.cast(interval, within.dtype) + within) / BINS
+            place = (tf.cast(interval, within.dtype) + within) / self.bins
             share = tf.sigmoid(answers.low + place * (answers.high - answers.low))
             share = tf.where(way == BOTH, share, tf.cast(way == FIRST, share.dtype))
             parts = cells.of(whole)
