@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from hpcgan.launch.world import expected_world
+from hpcgan.system.console import quiet_tensorflow
 
 TEXT = "injected fault"
 PHASES = ("data", "discriminator", "generator", "step", "scoring", "samples", "checkpoint")
@@ -116,6 +117,7 @@ def shorten(factor: float) -> None:
 
 
 if __name__ == "__main__":
+    quiet_tensorflow()  # as `hpcgan` does before anything else, which what follows imports
     fault = json.loads(os.environ.get("HPCGAN_FAULT", "null"))
     world = expected_world(os.environ)
     if fault is not None and (0 if world is None else world.rank) == fault["rank"]:
