@@ -169,7 +169,8 @@ def test_splits_alternate_from_one_cell_to_all_pixels():
     assert len(shapes) == 12
     assert shapes[:3] == [(1, 1, ETA), (2, 1, PHI), (2, 2, ETA)]
     assert shapes[-1] == (64, 32, PHI)
-    assert multiscale.numbers() == PROBLEM.noise_dim == 1 + 2 * 4095
+    cells = sum(rows * columns for rows, columns, _ in shapes)
+    assert 1 + multiscale.NUMBERS * cells == PROBLEM.noise_dim == 1 + 2 * 4095
 
 
 def test_an_event_has_the_drawn_momentum_and_pixels_above_the_threshold(network, noise, images):

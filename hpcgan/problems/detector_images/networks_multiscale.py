@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan.networks.capabilities import Calibrated, Density
-from hpcgan.networks.layers import Initializer, Tensors, stacked
+from hpcgan.networks.layers import Initializer, Tensors, stacked, wrap_phi
 from hpcgan.problems.detector_images.pixels import to_power
 from hpcgan.problems.detector_images.total_pt import DrawnTotal
 
@@ -61,11 +61,6 @@ def splits() -> list[tuple[int, int, int]]:
         shapes += [(side, side, ETA), (2 * side, side, PHI)]
         side *= 2
     return shapes
-
-
-def numbers() -> int:
-    """Standard normal numbers for an event: one for its summed pT, and those for the cells of each split."""
-    return 1 + NUMBERS * sum(rows * columns for rows, columns, _ in splits())
 
 
 class Cells(NamedTuple):
@@ -334,7 +329,7 @@ class Multiscale(Density, Calibrated):
     def __call__(
         self, noise: tf.Tensor, conditions: Tensors, training: bool = False, update: bool = False
     ) -> dict[str, tf.Tensor]:
-        """Images of noise (n, `numbers()`), whose first number stands for the summed pT."""
+        """Images of noise: one number for the summed pT of each, then `NUMBERS` for each cell of each split."""
         inputs = stacked(conditions, self.conditions) if self.conditions else None
         images = tf.exp(self.total(noise[:, 0], inputs))[:, None, None]
         start = 1
@@ -371,7 +366,7 @@ def _is_lit(pt: tf.Tensor) -> tf.Tensor:
 def _wrapped(x: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
     """Margins of (n, rows, columns, ...): zeros beyond the edges in eta, the other edge beyond those in phi."""
     if columns:
-        x = tf.concat([x[:, :, -columns:], x, x[:, :, :columns]], axis=2)
+        x = wrap_phi(x, columns)
     return tf.pad(x, [[0, 0], [rows, rows]] + [[0, 0]] * (len(x.shape) - 2)) if rows else x
 
 
