@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hpcgan import config as configuration
-from hpcgan.config import Config
+from hpcgan.config import Config, DataConfig, ScoringConfig
 from hpcgan.data import storage
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.storage import Target
 from hpcgan.problems.detector_images import files as hdf5
+from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 from hpcgan.training.requests import StopRequest
 
 EVENTS = 100  # 60 for training, 20 for validation, 20 for the test
@@ -61,6 +63,22 @@ def config(data: Path, *overrides: str) -> Config:
         "scoring": {"events": 20},
     }
     return configuration.load(raw, overrides)
+
+
+class Sampler:
+    """Stands for that of a run in reports: `images`, brighter by a factor, and a run called `name`."""
+
+    def __init__(self, folder: Path, brightness: float = 1.0, name: str = "tiny") -> None:
+        self.problem, self._brightness = RpvProblem(RpvModel()), np.float32(brightness)
+        self.config = SimpleNamespace(
+            data=DataConfig(path=folder),
+            scoring=ScoringConfig(),
+            dump=lambda: {"name": name, "problem": "rpv", "method": "gan", "data": {"path": str(folder)}},
+        )
+        self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
+
+    def sample(self, n: int, seed: int, first: int = 0) -> dict[str, np.ndarray]:
+        return {"hist": images(n, seed=1000 + seed) * self._brightness}
 
 
 class StopAt(StopRequest):

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import needs
 import numpy as np
@@ -16,7 +15,6 @@ from scipy import stats
 
 tf = needs.tensorflow()
 
-from hpcgan.config import DataConfig, ScoringConfig  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.evaluation import distances, image_classifier, report  # noqa: E402
@@ -256,22 +254,6 @@ def test_when_a_report_has_it(monkeypatch):
     assert Options().inputs(rpv, 5000) == ()
 
 
-class Sampler:
-    """Images of `tiny`, three times too bright."""
-
-    def __init__(self, folder):
-        self.problem = RpvProblem(RpvModel())
-        self.config = SimpleNamespace(
-            data=DataConfig(path=folder),
-            scoring=ScoringConfig(),
-            dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"},
-        )
-        self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
-
-    def sample(self, n, seed, first=0):
-        return {"hist": 3 * tiny.images(n, seed=1000 + seed)}
-
-
 @pytest.mark.usefixtures("eager")
 def test_page_and_lines_show_it(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFigures, "compare", lambda self, real, fake, weights: [])
@@ -280,7 +262,9 @@ def test_page_and_lines_show_it(tmp_path, monkeypatch):
     folder = tiny.write_data(tmp_path / "data", 250)
     options = EvaluationOptions(samples=1, repetitions=3, distances=Options(False, ("images",)))
     page_file = tmp_path / "report.html"
-    made = report.evaluate_sampler(Sampler(folder), report.History(), options, page=page_file, log=lambda text: None)
+    made = report.evaluate_sampler(
+        tiny.Sampler(folder, 3.0), report.History(), options, page=page_file, log=lambda text: None
+    )
     data = json.loads(made.json.read_text(), parse_constant=pytest.fail)
     numbers = data["sample_distances"]["classifier"]["images"]
     assert numbers["inputs"] == 64 * 64

@@ -11,14 +11,14 @@ import pytest
 import tiny
 from pages import Page
 
-from hpcgan.config import DataConfig, ScoringConfig
+from hpcgan.config import ScoringConfig
 from hpcgan.errors import InputError, Unwritten
 from hpcgan.evaluation import events, report
 from hpcgan.evaluation.compare import EvaluationOptions
 from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.figures import ImageFigures
-from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.problems.detector_images.rpv import RpvProblem
 from hpcgan.report import training_curves
 from hpcgan.report.page import render
 from hpcgan.runs.records import Epoch, EpochScore
@@ -40,22 +40,6 @@ PHYSICS = [
 
 def silent(text):
     pass
-
-
-class Sampler:
-    """Images of `tiny`, a little too bright."""
-
-    def __init__(self, folder):
-        self.problem = RpvProblem(RpvModel())
-        self.config = SimpleNamespace(
-            data=DataConfig(path=folder),
-            scoring=ScoringConfig(),
-            dump=lambda: {"name": "tiny <run>", "problem": "rpv", "method": "gan", "data": {"path": str(folder)}},
-        )
-        self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
-
-    def sample(self, n, seed, first=0):
-        return {"hist": tiny.images(n, seed=1000 + seed) * np.float32(1.1)}
 
 
 def epoch_records(n):
@@ -83,7 +67,7 @@ def folder(tmp_path_factory):
 def made(folder, tmp_path_factory):
     provenance = [{"attempt": 1, "command": "hpcgan train x.yaml", "ranks": 2}]
     return report.evaluate_sampler(
-        Sampler(folder),
+        tiny.Sampler(folder, 1.1, "tiny <run>"),
         report.History(epoch_records(50), provenance),
         EvaluationOptions(3, 50, repetitions=50),
         page=tmp_path_factory.mktemp("run") / "report" / "report.html",
@@ -145,7 +129,7 @@ def test_texts_of_a_report_are_no_markup(made):
 
 def test_score_is_that_of_the_problem(made, folder):
     """Recomputed here in file order, which does not matter at N = all events."""
-    sampler = Sampler(folder)
+    sampler = tiny.Sampler(folder, 1.1, "tiny <run>")
     full = report.evaluate_sampler(
         sampler,
         report.History(),
@@ -186,7 +170,7 @@ def test_what_the_record_holds(made):
 
 def test_a_small_split_is_scored_at_its_own_size(folder, tmp_path):
     made = report.evaluate_sampler(
-        Sampler(folder),
+        tiny.Sampler(folder, 1.1, "tiny <run>"),
         report.History(epoch_records(50)),
         EvaluationOptions(1, repetitions=5),
         page=tmp_path / "report.html",
@@ -242,7 +226,7 @@ def test_a_file_against_itself(folder, tmp_path):
 
 def test_another_split_is_labelled(folder, tmp_path):
     made = report.evaluate_sampler(
-        Sampler(folder),
+        tiny.Sampler(folder, 1.1, "tiny <run>"),
         report.History(),
         EvaluationOptions(1, 30, repetitions=5),
         page=tmp_path / "report.html",
@@ -384,7 +368,7 @@ def test_the_terminal_hears_of_them_in_two_lines(made):
 
 
 def test_a_selection_is_scored_on_held_out_events(made, folder):
-    sampler = Sampler(folder)
+    sampler = tiny.Sampler(folder, 1.1, "tiny <run>")
     sampler.config.scoring = ScoringConfig(quantities=["jet_pt", "occupancy"])
     selected = report.evaluate_sampler(
         sampler,

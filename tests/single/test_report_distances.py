@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pages
@@ -12,7 +11,6 @@ import tiny
 from manifolds import expected_coverage
 from pages import Page
 
-from hpcgan.config import DataConfig, ScoringConfig
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances, report
 from hpcgan.evaluation.compare import EvaluationOptions
@@ -24,7 +22,6 @@ from hpcgan.metrics.manifold import manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import Observable
 from hpcgan.problems.detector_images.figures import ImageFigures
-from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
 
 SMALL = Options(classifier=("features", "cells"), units=16, epochs=5)
 
@@ -149,22 +146,17 @@ def test_without_tensorflow_it_says_so(monkeypatch):
 # --- in a report -------------------------------------------------------------------------------------
 
 
-class Sampler:
+class Sampler(tiny.Sampler):
     """Images of `tiny`, or copies of the training images, turned by half a circle."""
 
     def __init__(self, folder, copies=False):
-        self.problem, self.copies = RpvProblem(RpvModel()), copies
-        self.config = SimpleNamespace(
-            data=DataConfig(path=folder),
-            scoring=ScoringConfig(),
-            dump=lambda: {"name": "tiny", "problem": "rpv", "method": "gan"},
-        )
-        self.checkpoint = SimpleNamespace(step=30, epoch=2, score=12.5)
+        super().__init__(folder)
+        self.copies = copies
 
     def sample(self, n, seed, first=0):
         if self.copies:
             return {"hist": np.roll(tiny.images(300)[:n], 32, axis=2)}
-        return {"hist": tiny.images(n, seed=1000 + seed)}
+        return super().sample(n, seed, first)
 
 
 @pytest.fixture(scope="module")
