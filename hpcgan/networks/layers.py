@@ -161,6 +161,11 @@ class Network(tf.Module):
         return variables
 
 
+def uniform_of(normal: tf.Tensor) -> tf.Tensor:
+    """The uniform numbers, 0 to 1, that standard normal ones stand for."""
+    return 0.5 * tf.math.erfc(-normal / math.sqrt(2.0))
+
+
 def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:
     """Extend the phi axis (the third) by `width` columns of the other edge on both sides."""
 

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan.networks.capabilities import Calibrated, Density
-from hpcgan.networks.layers import Initializer, Tensors, stacked, wrap_phi
+from hpcgan.networks.layers import Initializer, Tensors, stacked, uniform_of, wrap_phi
 from hpcgan.problems.detector_images.pixels import to_power
 from hpcgan.problems.detector_images.total_pt import DrawnTotal
 
@@ -172,7 +172,7 @@ class Split(tf.Module):
 
     def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
         """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
-        uniform = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0))
+        uniform = uniform_of(normal)
         first, second = tf.zeros_like(whole), tf.zeros_like(whole)
         row, column = np.indices((self.rows, self.columns))
         turns = TURNS[row % 2, column % 2]

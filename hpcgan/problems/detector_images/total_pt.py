@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks.layers import Initializer
+from hpcgan.networks.layers import Initializer, uniform_of
 from hpcgan.networks.quantiles import fit, terms
 
 
@@ -42,12 +41,12 @@ class DrawnTotal(tf.Module):
 
         An event without energy counts as a millionth of the unit.
         """
-        logs = np.log(np.maximum(np.concatenate(totals).astype(np.float64), 1e-6))
+        sums = np.concatenate(totals).astype(np.float64)
         knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
         if self.centre is None:
-            self.log_total_pt.assign(np.quantile(logs, knots))
+            self.log_total_pt.assign(np.log(np.maximum(np.quantile(sums, knots), 1e-6)))
             return
-        table, centre = fit(logs, np.concatenate(conditions).astype(np.float64), knots)
+        table, centre = fit(np.log(np.maximum(sums, 1e-6)), np.concatenate(conditions).astype(np.float64), knots)
         self.log_total_pt.assign(table)
         self.centre.assign(centre)
 
@@ -70,7 +69,7 @@ def _terms(x: tf.Tensor) -> tf.Tensor:
 def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
     """The quantile that a standard normal number stands for, from a table of equidistant ones: of each row, if many."""
     last = table.shape[-1] - 1
-    place = 0.5 * tf.math.erfc(-normal / math.sqrt(2.0)) * last
+    place = uniform_of(normal) * last
     below = tf.minimum(tf.cast(place, tf.int32), last - 1)
     fraction = place - tf.cast(below, place.dtype)
     return (1.0 - fraction) * tf.gather(table, below, axis=-1) + fraction * tf.gather(table, below + 1, axis=-1)
