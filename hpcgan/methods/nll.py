@@ -56,5 +56,5 @@ class Likelihood(UpdateMethod):
         density = cast(Density, self.networks[NAME])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(density.weights)
-            nll = -tf.reduce_mean(density.log_prob(real))
+            nll = -density.mean_log_prob(real)
         return tape.gradient(nll, density.weights), nll

@@ -117,13 +117,21 @@ class Auxiliary(Network):
 class Density(Network):
     """Knows how probable a sample is, given its conditions, and makes samples as probable as it says.
 
-    This is what training by likelihood asks for. Weights are trained with :meth:`log_prob`; with a call it is a
+    This is what training by likelihood asks for. Weights are trained with :meth:`mean_log_prob`; with a call it is a
     generator like any other.
     """
 
     @abstractmethod
     def log_prob(self, sample: Tensors) -> tf.Tensor:
         """Log of the density of each sample under its conditions, both encoded: (n,), in nats."""
+
+    def mean_log_prob(self, sample: Tensors) -> tf.Tensor:
+        """Mean of :meth:`log_prob` over a batch, or an estimate of it without bias that costs less: a scalar.
+
+        An estimate must not depend on the place of a sample in the batch by more than what comes out alike when ranks
+        share the batch: equally large shares, of a size that the class states, have the mean of the whole.
+        """
+        return tf.reduce_mean(self.log_prob(sample))
 
     @abstractmethod
     def __call__(

@@ -201,6 +201,38 @@ def test_calibration_measures_the_summed_momentum():
     np.testing.assert_allclose(quantiles[[0, 512, 1024]], [1000.0, 2000.0, 3000.0], rtol=1e-3)
 
 
+def test_inputs_are_centred_and_scaled_by_real_events():
+    part, (images, halves) = split(4, 4, ETA), pairs(4, 4, ETA, n=500)
+    before = part.log_prob(images, None).numpy()
+    part.measure(images, None)
+    cells = multiscale.Cells.where(tf.constant(halves.sum(0) > 0))
+    seen = part._features(tf.constant(halves.sum(0)), tuple(map(tf.constant, halves)), cells, None)
+    scaled = ((seen - part.mean) * part.scale).numpy()
+    np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-9)
+    spread = scaled.std(axis=0)
+    assert spread.max() < 1.0
+    assert 0.8 < np.median(spread)
+    # The same numbers, if the weights are those of inputs as they are.
+    hidden = part.hidden.numpy() / part.scale.numpy()[:, None]
+    part.hidden_bias.assign_add(part.mean.numpy() @ part.hidden.numpy())
+    part.hidden.assign(hidden)
+    np.testing.assert_allclose(part.log_prob(images, None).numpy(), before, rtol=1e-9)
+
+
+def test_the_mean_of_a_batch_is_estimated_without_bias_and_alike_on_shares_of_it(network):
+    rng = np.random.default_rng(0)
+    events = np.where(rng.random((16, 64, 64)) < 0.03, rng.uniform(0.45, 3.0, (16, 64, 64)), 0.0).astype(np.float32)
+
+    def mean(part):
+        return float(network.mean_log_prob({"hist": tf.constant(part)}))
+
+    assert mean(events) == pytest.approx(np.mean([mean(events[:8]), mean(events[8:])]), rel=1e-5)
+    every = float(tf.reduce_mean(network.log_prob({"hist": tf.constant(events)})))
+    estimates = [mean(np.roll(events, shift, axis=0)) for shift in range(8)]
+    assert np.mean(estimates) == pytest.approx(every, rel=1e-5)
+    assert np.std(estimates) > 1e-4 * abs(every)  # not the mean itself
+
+
 def test_a_step_up_the_gradient_makes_real_events_more_probable():
     part = split(4, 4, ETA)
     images, _ = pairs(4, 4, ETA, n=32)

@@ -20,7 +20,7 @@ pixel is learnt under the condition of its neighbours (docs/model.md says what t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,12 +45,20 @@ WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 TURNS = np.array([[0, 2], [3, 1]])
 """When a cell is split, by whether its row and its column are even (0) or odd (1)."""
+DENSE, SPARSE = 32, 8
+"""A split with more than DENSE cells has so many of them in an event that it learns from every second event of a batch,
+every fourth, ... every SPARSE-th: else nearly all the time would go into the finest splits, which know the most cells.
+"""
 NUMBERS = 2
 """Standard normal numbers for a cell to be split: which halves have momentum, and the share of the first."""
 ETA, PHI = 1, 2
 """Axes of a batch of images."""
 FIRST, SECOND, BOTH = range(3)
 """Which halves have momentum."""
+MEASURED = 1024
+"""Events, spread over the training split, by which inputs of the networks are centred and scaled."""
+LEAST_SPREAD = 0.05
+"""Of an input: what is nearly always the same stays small."""
 _FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
 
 
@@ -119,6 +127,7 @@ class Split(tf.Module):
             tf.constant(values, init.dtype)
             for values in ((least[0::2], least[1::2]) if self.axis == ETA else [least] * 2)
         ]
+        self.every = max(1, min(SPARSE, self.rows * self.columns // DENSE))
         is_coarse = self.rows * self.columns <= ALL
         self.bins, radius = (BINS[0], PIXELS) if is_coarse else (BINS[1], RADIUS)
         self._reach = (min(radius, self.rows - 1), min(radius, self.columns // 2))
@@ -132,6 +141,8 @@ class Split(tf.Module):
         turns = TURNS[(rows[..., None] + self._places[:, 0]) % 2, (columns[..., None] + self._places[:, 1]) % 2]
         self._is_split = tf.constant((turns < TURNS[..., None]).reshape(4, -1, 1), init.dtype)  # before, by parity
         inputs = 6 * len(places) + len(WINDOWS) * 9 + 4 + 4 + 2 * len(_FREQUENCIES) + 2 + conditions
+        self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
+        self.scale = init.constant(f"{name}/scale", (inputs,), 1.0, trainable=False)
         self.hidden = init.he_uniform(f"{name}/hidden", (inputs, units), inputs, 2)
         self.hidden_bias = init.constant(f"{name}/hidden_bias", (units,), 0.0)
         self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
@@ -199,7 +210,10 @@ class Split(tf.Module):
     ) -> Answers:
         """What the network says of cells of images, of whose halves it sees those of cells in earlier turns."""
         x = self._features(whole, halves, cells, conditions)
-        x = tf.nn.silu(tf.matmul(x, self.hidden) + self.hidden_bias)
+        # (x - mean) * scale, at the cost of the weights' number instead of the inputs'.
+        hidden = self.hidden * self.scale[:, None]
+        bias = self.hidden_bias - tf.linalg.matvec(hidden, self.mean, transpose_a=True)
+        x = tf.nn.silu(tf.matmul(x, hidden) + bias)
         x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
         # Not gathered: the gradient of that is sparse.
         row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
@@ -214,6 +228,15 @@ class Split(tf.Module):
         high = tf.math.log(pt - least_second) - tf.math.log(least_second)
         ways = tf.where(is_allowed, x[:, : BOTH + 1], -1e9)
         return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
+
+    def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
+        """Set the mean of what the network sees of cells and the scale to those of split images."""
+        halves = self.halves(images)
+        whole = tf.add_n(halves)
+        seen = self._features(whole, halves, Cells.where(whole > 0), conditions)
+        mean, variance = tf.nn.moments(seen, axes=[0])
+        self.mean.assign(mean)
+        self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
 
     # --- what the network sees -----------------------------------------------------------------------
 
@@ -302,29 +325,47 @@ class Multiscale(Density, Calibrated):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The quantiles of ln(summed pT / GeV)."""
-        return self.total.constants
+        """The quantiles of ln(summed pT / GeV), and the means and scales of what the networks see."""
+        return [*self.total.constants, *(c for split in self.splits for c in (split.mean, split.scale))]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
-        """Set the quantiles to those of the training events."""
+        """Measure them on the training events."""
         totals, conditions = [], []
         for batch in batches:
             totals.append(tf.reduce_sum(self._pt(batch["hist"]), axis=[1, 2]).numpy())
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
         self.total.measure(totals, conditions)
+        every = -(-sum(map(len, totals)) // MEASURED)
+        some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
+        images = self._pt(tf.concat([batch["hist"] for batch in some], axis=0))
+        inputs = tf.concat([stacked(batch, self.conditions) for batch in some], axis=0) if self.conditions else None
+        for split in reversed(self.splits):
+            split.measure(images, inputs)
+            images = tf.add_n(split.halves(images))
 
     def log_prob(self, sample: Tensors) -> tf.Tensor:
         """Log of the density of how an event's summed pT is shared among the pixels, given that sum: (n,), nats, for
         pT in GeV.
         """
+        return tf.add_n(self._log_probs(sample, lambda _: 1))
+
+    def mean_log_prob(self, sample: Tensors) -> tf.Tensor:
+        """Mean of `log_prob`, each split's from every `every`-th event of the batch: ranks that share a batch in
+        multiples of `SPARSE` events agree with one that has it all.
+        """
+        return tf.add_n([tf.reduce_mean(log_p) for log_p in self._log_probs(sample, lambda split: split.every)])
+
+    def _log_probs(self, sample: Tensors, every: Callable[[Split], int]) -> list[tf.Tensor]:
+        """Of each split, from the last to the first, for every so many events."""
         images = self._pt(sample["hist"])
         conditions = stacked(sample, self.conditions) if self.conditions else None
         log_p = []
         for split in reversed(self.splits):
-            log_p.append(split.log_prob(images, conditions))
+            chosen = slice(None, None, every(split))
+            log_p.append(split.log_prob(images[chosen], None if conditions is None else conditions[chosen]))
             images = tf.add_n(split.halves(images))
-        return tf.add_n(log_p)
+        return log_p
 
     def __call__(
         self, noise: tf.Tensor, conditions: Tensors, training: bool = False, update: bool = False
