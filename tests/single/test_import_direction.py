@@ -98,7 +98,6 @@ MAY_IMPORT = {
 NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
-        "calorimeter.local",
         "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.response",
