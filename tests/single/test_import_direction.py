@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.rng"},
     "hpcgan.problems.cosmo": {*FAMILY, "hpcgan.networks"},
     "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
+    "hpcgan.problems.jet_images": {"hpcgan.data"},
     "hpcgan.problems.pileup": {"hpcgan.problems.base", "hpcgan.problems.files", "hpcgan.problems.detector_images",
                                "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.rng"},
     # Which files a run was trained with: what only its problem and its directory together know.
