@@ -240,15 +240,15 @@ class Gan(UpdateMethod):
         self, half: Half | Literal[""], real: Tensors, fake: Tensors, draws: Tensors, kind: Kind
     ) -> Local:
         """Contribution to an update of the discriminator on a real and a fake batch, or on the `half` of them."""
-        shown = {"real": self._shown(real, draws, "real"), "fake": self._shown(fake, draws, "fake")}
+        view = {"real": self._view(real, draws, "real"), "fake": self._view(fake, draws, "fake")}
         logits: dict[str, tf.Tensor] = {}
         if half:
             gradients, loss, logits[half], conditions_loss = self.half_gradients(
-                half, shown[half], draws["flip"], kind.penalise
+                half, view[half], draws["flip"], kind.penalise
             )
         else:
             gradients, loss, logits["real"], logits["fake"], conditions_loss = self.discriminator_gradients(
-                shown["real"], shown["fake"], draws["flip"], kind.penalise, draws.get("epsilon")
+                view["real"], view["fake"], draws["flip"], kind.penalise, draws.get("epsilon")
             )
         metrics = {D_LOSS: loss}
         metrics |= {BELIEF[origin]: tf.reduce_mean(self._loss.belief(values)) for origin, values in logits.items()}
@@ -256,11 +256,11 @@ class Gan(UpdateMethod):
             metrics |= self._generator_losses(logits["fake"], conditions_loss, fake)
         return Local(gradients, metrics)
 
-    def _shown(self, sample: Tensors, draws: Tensors, origin: Origin) -> Tensors:
+    def _view(self, sample: Tensors, draws: Tensors, origin: Origin) -> Tensors:
         """What the discriminator is shown: with noise, and with what it draws its own random numbers by."""
-        shown = instance_noise.add(sample, draws, "real" if origin == "real" else "fake")
+        view = instance_noise.add(sample, draws, "real" if origin == "real" else "fake")
         random = draws.get(_random_of(origin)) if sample else None
-        return shown if random is None else {**shown, stateless.RANDOM: random}
+        return view if random is None else {**view, stateless.RANDOM: random}
 
     def _judge(self, sample: Tensors, origin: Origin, update: bool = True) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The discriminator's logits, and its loss of telling the conditions if it is one that does."""
@@ -277,7 +277,7 @@ class Gan(UpdateMethod):
         penalise: bool = False,
         epsilon: tf.Tensor | None = None,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Local gradients, loss (without penalties), logits of real and of fake samples, loss of the conditions of the fake.
+        """Local gradients, loss (without penalties), logits of real and of fake samples, loss of conditions of fake ones.
 
         That is None unless the discriminator tells conditions (`AuxiliaryClassifier`), and is a part of the loss.
         `penalise` is for R1; `epsilon`, (n,), says where between real and fake samples the gradient penalty is taken.
@@ -346,8 +346,8 @@ class Gan(UpdateMethod):
         with tf.GradientTape(watch_accessed_variables=False) as upstream:
             upstream.watch(list(tensors.values()))
             # Its statistics follow the discriminator's own update only.
-            shown = self._shown({**fake, **tensors}, draws or {}, "generator")
-            logits, of_conditions = self._judge(shown, "generator", update=False)
+            view = self._view({**fake, **tensors}, draws or {}, "generator")
+            logits, of_conditions = self._judge(view, "generator", update=False)
             losses = self._generator_losses(logits, of_conditions, {**fake, **tensors})
         gradient = upstream.gradient(losses[G_LOSS], tensors)
         return tape.gradient(tensors, self.networks["generator"].weights, output_gradients=gradient), losses

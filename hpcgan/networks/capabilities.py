@@ -119,7 +119,7 @@ class Auxiliary(Network):
 
 
 class AuxiliaryClassifier(Network):
-    """A discriminator that learns to tell the conditions of samples, and the generator to make samples that it can tell.
+    """A discriminator that learns to tell the conditions of samples, as the generator learns to make them tellable.
 
     Odena, Olah and Shlens 2017 (arXiv:1610.09585).
     """

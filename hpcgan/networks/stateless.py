@@ -1,4 +1,4 @@
-"""Random numbers that networks draw while they are trained, such as those of dropout, as functions of what they are for.
+"""Random numbers that networks draw in training, such as those of dropout, as functions of what they are for.
 
 As of `hpcgan.rng`: they depend on the seed, the step and the global number of the sample, so ranks that share a batch
 draw what one rank with all of it would. Here they are drawn within the compiled step, which is where they are used:
@@ -65,6 +65,6 @@ def dropout(x: tf.Tensor, source: tf.Tensor | None, stream: int, rate: float) ->
     if source is None or rate == 0.0:
         return x
     shape = x.shape[1:]
-    kept = uniform(source, stream, shape.num_elements(), x.dtype) >= rate
-    mask = tf.cast(kept, x.dtype) / (1.0 - rate)
+    uniforms = uniform(source, stream, shape.num_elements(), x.dtype)
+    mask = tf.cast(uniforms >= rate, x.dtype) / (1.0 - rate)
     return x * tf.reshape(mask, [-1, *shape])

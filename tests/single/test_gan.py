@@ -86,7 +86,7 @@ def test_gradients_are_those_of_numerical_differentiation():
     def losses():
         with tf.GradientTape(persistent=True) as tape:
             fake = generator(noise, {}, training=True, update=False)
-        d_gradients, d_loss, _, _ = gan.discriminator_gradients(real, fake, flip)
+        d_gradients, d_loss, *_ = gan.discriminator_gradients(real, fake, flip)
         g_gradients, g_loss = gan.generator_gradients(fake, tape)
         return d_gradients, d_loss, g_gradients, g_loss["generator_loss"]
 

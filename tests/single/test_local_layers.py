@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 tf = needs.tensorflow()
 
-from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.networks import local  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.networks.local import LocallyConnected2D, SharedConv2D  # noqa: E402
 
 
