@@ -43,14 +43,14 @@ class JetFigures(Figures):
         panels: list[Captioned] = [("distributions", *self._distributions(sides, classes))] if classes else []
         for signal, name, title in classes:
             of_class = [side[signal] for side in sides]
-            images = [_upright(jets[IMAGE]) for jets, _ in of_class]
+            a, b = (_upright(jets[IMAGE]) for jets, _ in of_class)
             own = (of_class[0][1], of_class[1][1])
             panels += [
                 (
                     f"mean_{name}",
                     f"{title}: mean $p_T$ of each pixel; the difference relative to real, and in units of its "
                     "standard error.",
-                    plots.mean_images(*images, EXTENT, f"Mean {PT}", AXES, log=True, weights=own),
+                    plots.mean_images(a, b, EXTENT, f"Mean {PT}", AXES, log=True, weights=own),
                 ),
                 _spectrum(name, title, [weighted(more_observables(j[IMAGE], ["pixel_pt"]), w) for j, w in of_class]),
             ]
@@ -60,8 +60,8 @@ class JetFigures(Figures):
 
     def singles(self, real: Sample | None, fake: Sample) -> tuple[str, Figure]:
         rows = []
-        for kind, sample in (("Real", real), ("Generated", fake)):
-            for signal, _, title in CLASSES if sample is not None else ():
+        for kind, sample in (("Real", real or {}), ("Generated", fake)):
+            for signal, _, title in CLASSES if sample else ():
                 jets = _upright(sample[IMAGE][sample[SIGNAL] == signal][:SHOWN])
                 if len(jets) == SHOWN:
                     rows.append((f"{kind}\n{title}", list(jets)))
