@@ -277,7 +277,7 @@ class Gan(UpdateMethod):
         penalise: bool = False,
         epsilon: tf.Tensor | None = None,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Local gradients, loss (without penalties), logits of real and of fake samples, loss of conditions of fake ones.
+        """Local gradients, loss (without penalties), logits of real and of fake samples, loss of the fake's conditions.
 
         That is None unless the discriminator tells conditions (`AuxiliaryClassifier`), and is a part of the loss.
         `penalise` is for R1; `epsilon`, (n,), says where between real and fake samples the gradient penalty is taken.

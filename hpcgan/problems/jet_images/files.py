@@ -137,7 +137,7 @@ def schema_of(path: Path) -> Schema:
 
 
 def check_sample(sample: Sample, path: str, first: int = 0) -> None:
-    """Refuse jets that cannot be: negative numbers but in directions, and other classes than 0 and 1.
+    """Refuse jets that cannot be: NaN, negative numbers but in directions, and other classes than 0 and 1.
 
     Parameters
     ----------
@@ -153,6 +153,10 @@ def check_sample(sample: Sample, path: str, first: int = 0) -> None:
     InputError
         The message names file, data set and jet.
     """
+    for name, values in sample.items():
+        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        if bad.size:
+            raise InputError(f"{path}: {name} of jet {first + bad[0]} is not finite (NaN or infinite)")
     for name in (name for name in (IMAGE, *COLUMNS) if name in sample and name not in DIRECTIONS):
         flat = sample[name].reshape(len(sample[name]), -1)
         bad = np.flatnonzero((flat < 0).any(axis=1))

@@ -75,6 +75,8 @@ class JetsProblem(Problem):
     Model: ClassVar[type[JetsModel]] = JetsModel
     images: ClassVar[Mapping[str, tuple[bool, bool]]] = {IMAGE: (False, False)}
     layouts: ClassVar[Sequence[Layout]] = (JETS,)
+    generators: ClassVar[Mapping[str, str]] = {"jets": "hpcgan.problems.jet_images.generate:JetGenerator"}
+    importers: ClassVar[Sequence[str]] = ("hpcgan.problems.jet_images.importing:JetImporter",)
     networks: ClassVar[Mapping[str, str]] = {
         "generator": "hpcgan.problems.jet_images.networks_generator:Generator",
         "discriminator": "hpcgan.problems.jet_images.networks_discriminator:Discriminator",
