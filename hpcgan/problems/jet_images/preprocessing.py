@@ -148,5 +148,5 @@ def brighter_side_right(images: NDArray[Any]) -> NDArray[Any]:
     The central column counts to neither.
     """
     columns = images.sum(axis=1)
-    left, right = columns[:, :_CENTRE].sum(axis=1), columns[:, _CENTRE + 1 :].sum(axis=1)
-    return np.where((left > right)[:, None, None], images[:, :, ::-1], images)
+    pt_left, pt_right = columns[:, :_CENTRE].sum(axis=1), columns[:, _CENTRE + 1 :].sum(axis=1)
+    return np.where((pt_left > pt_right)[:, None, None], images[:, :, ::-1], images)

@@ -152,18 +152,18 @@ def trim(jets_in: jets.Particles) -> TrimmedJets:
     owner = np.repeat(np.arange(len(subjets_in)), subjets_in)
     pt = np.hypot(subjets[:, 0], subjets[:, 1])
     whole = _sums(subjets, owner, len(subjets_in))
-    kept = np.flatnonzero(pt >= PT_FRACTION * np.hypot(whole[:, 0], whole[:, 1])[owner])
+    hard = np.flatnonzero(pt >= PT_FRACTION * np.hypot(whole[:, 0], whole[:, 1])[owner])
     starts = np.cumsum(jets_in.sizes) - jets_in.sizes
-    sizes, which = _numbers_of(sequence, 0.0, kept)
-    which += np.repeat(starts[owner[kept]], sizes)
-    numbers, hardest = _hardest(pt[kept], owner[kept])
-    jet = np.searchsorted(numbers, owner[kept])
+    sizes, which = _numbers_of(sequence, 0.0, hard)
+    which += np.repeat(starts[owner[hard]], sizes)
+    numbers, hardest = _hardest(pt[hard], owner[hard])
+    jet = np.searchsorted(numbers, owner[hard])
     sizes_of_jets = np.bincount(jet, weights=sizes, minlength=len(numbers)).astype(np.int64)
-    axis = _direction(subjets[kept[hardest]])
+    axis = _direction(subjets[hard[hardest]])
     return TrimmedJets(
-        _sums(subjets[kept], jet, len(numbers)),
+        _sums(subjets[hard], jet, len(numbers)),
         axis,
-        _second(subjets[kept], jet, hardest, axis),
+        _second(subjets[hard], jet, hardest, axis),
         jets_in.take(np.arange(len(numbers)), sizes_of_jets, which),
     )
 
