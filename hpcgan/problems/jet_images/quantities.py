@@ -58,7 +58,7 @@ def observables(images: np.ndarray) -> dict[str, Observable]:
     images : (n, 25, 25) array
         pT in GeV.
     """
-    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat = images.reshape(len(images), SIDE * SIDE).astype(np.float64)
     px, py, pz, e = (flat @ component for component in directions())
     lit = np.count_nonzero(flat > 0, axis=1)
     squared = e * e - px * px - py * py - pz * pz
@@ -80,7 +80,7 @@ def more_observables(images: np.ndarray, names: Sequence[str]) -> dict[str, Obse
 
 def particles_of(images: np.ndarray) -> Particles:
     """The lit pixels of images (n, 25, 25) in GeV."""
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), SIDE * SIDE)
     image, pixel = np.nonzero(flat > 0)
     pt = flat[image, pixel].astype(np.float64)
     sizes = np.bincount(image, minlength=len(flat))
