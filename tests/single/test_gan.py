@@ -155,6 +155,15 @@ def test_label_flip_is_one_draw_a_batch_at_the_given_rate():
     assert gan.draws(7, 0, 4)["flip"] == gan.draws(7, 64, 4)["flip"]  # the same for every rank
 
 
+def test_label_flips_of_samples_are_those_of_the_global_batch():
+    gan = _gan(label_flip=0.3, label_flip_unit="sample")
+    whole = gan.draws(5, 0, 3000)["flip"]
+    assert set(np.unique(whole)) == {0.0, 1.0}
+    assert whole.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 3000))
+    np.testing.assert_array_equal(gan.draws(5, 100, 50)["flip"], whole[100:150])
+    assert np.any(gan.draws(6, 0, 3000)["flip"] != whole)
+
+
 def test_averaging_keeps_half_after_a_half_life():
     assert average.decay(1000.0, 10**6, 1000) == pytest.approx(0.5)
     assert average.decay(1000.0, 10**6, 500) == pytest.approx(0.5**0.5)

@@ -1,6 +1,7 @@
 """The networks of jet images: their known sizes, LAGAN's against NumPy, and what the discriminator tells of classes."""
 
 import math
+from pathlib import Path
 
 import needs
 import numpy as np
@@ -77,7 +78,10 @@ def _both_heads(width):
     ],
 )
 def test_the_comparisons_have_the_published_weights(architecture, generator, discriminator):
+    """Layer by layer, and as docs/jets.md says."""
     model = JetsModel(architecture=architecture)
+    page = (Path(__file__).parents[2] / "docs" / "jets.md").read_text()
+    assert f"| {generator:,}, {discriminator:,} |" in page
     assert _count(Generator(model, 1).variables) == generator
     assert _count(Discriminator(model, 1).variables) == discriminator
 
