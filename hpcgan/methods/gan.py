@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +27,8 @@ from hpcgan.methods.penalties import gradient_penalty, r1_penalty
 from hpcgan.methods.permute import inverse, permute
 from hpcgan.methods.settings import GanSettings
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
-from hpcgan.networks.capabilities import Auxiliary, OwnCoordinates
+from hpcgan.networks import stateless
+from hpcgan.networks.capabilities import Auxiliary, AuxiliaryClassifier, Origin, OwnCoordinates, Randomised
 from hpcgan.networks.layers import Tensors, iterate_spectral_norms, synchronise
 from hpcgan.problems.base import Problem
 
@@ -35,14 +36,15 @@ D_LOSS, G_LOSS = "discriminator_loss", "generator_loss"
 REAL, FAKE = "real_probability", "fake_probability"
 #: Averaged over all ranks in every step, in this order.
 METRICS = (D_LOSS, G_LOSS, REAL, FAKE, NONFINITE, ATTENTION)
-#: Averaged besides, where the generator's network has such a loss; it is a part of the generator's.
+#: Averaged besides, where a network has such a loss (`Auxiliary`, `AuxiliaryClassifier`): a part of the generator's.
 AUXILIARY = "auxiliary_loss"
 #: What follows from them: how much more the discriminator takes real samples for real than fake ones, 1 at most.
 SATURATION = "saturation"
 #: How far the discriminator takes samples for real, as an update of it averages it: probabilities follow from both.
 BELIEF = {"real": "belief_in_real", "fake": "belief_in_fake"}
+Half = Literal["real", "fake"]
 #: What the discriminator's updates of a step are on, and how their collectives are told apart.
-HALVES = {"joint": ("",), "apart": ("real", "fake")}
+HALVES: Mapping[str, tuple[Half | Literal[""], ...]] = {"joint": ("",), "apart": ("real", "fake")}
 
 
 class Kind(NamedTuple):
@@ -102,7 +104,8 @@ class Gan(UpdateMethod):
         self.metrics = METRICS
         generator = self.networks["generator"]
         self._auxiliary = generator if isinstance(generator, Auxiliary) and generator.has_auxiliary_loss else None
-        if self._auxiliary is not None:
+        self._discriminator = self.networks["discriminator"]
+        if self._auxiliary is not None or isinstance(self._discriminator, AuxiliaryClassifier):
             self.losses.append(LossCurve("auxiliary", AUXILIARY, "auxiliary"))
             self.metrics += (AUXILIARY,)
         self._loss = LOSSES[config.loss].smoothed(config.label_smoothing)
@@ -114,9 +117,12 @@ class Gan(UpdateMethod):
 
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
         noise = rng.normal(self._seed, "noise", step, first, n, self._problem.noise_dim)
-        flip = rng.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0] < self._config.label_flip
         dtype = self._config.dtype
-        draws = {"noise": noise.astype(dtype), "flip": np.array(flip, dtype)}
+        draws = {"noise": noise.astype(dtype), "flip": self._flips(step, first, n)}
+        if isinstance(self._discriminator, Randomised):
+            for origin in ("real", "fake", *(_generator_of(turn) for turn in range(self._config.generator_steps))):
+                name = _random_of(origin)
+                draws[name] = stateless.source(self._seed, name, step, first, n)
         if self._config.generator_steps > 1 and self._is_turn(step):
             for turn in range(self._config.generator_steps):
                 noise = rng.normal(self._seed, f"noise/{turn}", step, first, n, self._problem.noise_dim)
@@ -131,6 +137,14 @@ class Gan(UpdateMethod):
             for name, order in self._problem.permutations(self._symmetries, uniforms).items():
                 draws[f"order/{name}"], draws[f"inverse/{name}"] = order, inverse(order)
         return draws
+
+    def _flips(self, step: int, first: int, n: int) -> np.ndarray:
+        """Whether labels are swapped: one number, or (n,), as `label_flip_unit` says."""
+        if self._config.label_flip_unit == "batch":
+            uniforms = rng.uniform(self._seed, "label-flip", step, 0, 1, 1)[0, 0]
+        else:
+            uniforms = rng.uniform(self._seed, "label-flip/sample", step, first, n, 1)[:, 0]
+        return np.array(uniforms < self._config.label_flip, self._config.dtype)
 
     # --- sampling ----------------------------------------------------------------------------------
 
@@ -168,7 +182,7 @@ class Gan(UpdateMethod):
         # the passes of its own updates, which is this one if it is shared.
         forward = self._forward(real, draws, update=is_shared) if settings.accumulation == 1 else None
 
-        def of_discriminator(half: str, real: Tensors, draws: Tensors) -> Local:
+        def of_discriminator(half: Half | Literal[""], real: Tensors, draws: Tensors) -> Local:
             fake: Tensors = {}
             if half != "real":
                 fake = self._generate(real, draws, update=is_shared) if forward is None else forward.fake
@@ -186,8 +200,11 @@ class Gan(UpdateMethod):
             name = f"discriminator_{half}" if half else "discriminator"
             updates.append(Update("discriminator", D_LOSS, collect, name, before=iterate))
         for turn in range(settings.generator_steps if kind.update_generator else 0):
-            noise = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
-            collect = functools.partial(in_parts, settings.accumulation, of_generator, real, noise)
+            own = draws if is_shared else {**draws, "noise": draws[_noise_of(turn)]}
+            random = draws.get(_random_of(_generator_of(turn)))
+            if random is not None:
+                own = {**own, _random_of("generator"): random}
+            collect = functools.partial(in_parts, settings.accumulation, of_generator, real, own)
             name = f"generator_{turn}" if turn else "generator"
             follow = functools.partial(self.follow, momentum) if turn == settings.generator_steps - 1 else None
             updates.append(Update("generator", G_LOSS, collect, name, after=follow))
@@ -219,21 +236,38 @@ class Gan(UpdateMethod):
             fake = self._generate(real, draws, update)
         return Forward(fake, tape)
 
-    def _discriminator_local(self, half: str, real: Tensors, fake: Tensors, draws: Tensors, kind: Kind) -> Local:
+    def _discriminator_local(
+        self, half: Half | Literal[""], real: Tensors, fake: Tensors, draws: Tensors, kind: Kind
+    ) -> Local:
         """Contribution to an update of the discriminator on a real and a fake batch, or on the `half` of them."""
-        noisy = {"real": instance_noise.add(real, draws, "real"), "fake": instance_noise.add(fake, draws, "fake")}
+        view = {"real": self._view(real, draws, "real"), "fake": self._view(fake, draws, "fake")}
         logits: dict[str, tf.Tensor] = {}
         if half:
-            gradients, loss, logits[half] = self.half_gradients(half, noisy[half], draws["flip"], kind.penalise)
+            gradients, loss, logits[half], conditions_loss = self.half_gradients(
+                half, view[half], draws["flip"], kind.penalise
+            )
         else:
-            gradients, loss, logits["real"], logits["fake"] = self.discriminator_gradients(
-                noisy["real"], noisy["fake"], draws["flip"], kind.penalise, draws.get("epsilon")
+            gradients, loss, logits["real"], logits["fake"], conditions_loss = self.discriminator_gradients(
+                view["real"], view["fake"], draws["flip"], kind.penalise, draws.get("epsilon")
             )
         metrics = {D_LOSS: loss}
         metrics |= {BELIEF[origin]: tf.reduce_mean(self._loss.belief(values)) for origin, values in logits.items()}
         if "fake" in logits and not kind.update_generator:
-            metrics |= self._generator_losses(logits["fake"], fake)
+            metrics |= self._generator_losses(logits["fake"], conditions_loss, fake)
         return Local(gradients, metrics)
+
+    def _view(self, sample: Tensors, draws: Tensors, origin: Origin) -> Tensors:
+        """What the discriminator is shown: with noise, and with what it draws its own random numbers by."""
+        view = instance_noise.add(sample, draws, "real" if origin == "real" else "fake")
+        random = draws.get(_random_of(origin)) if sample else None
+        return view if random is None else {**view, stateless.RANDOM: random}
+
+    def _judge(self, sample: Tensors, origin: Origin, update: bool = True) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The discriminator's logits, and its loss of telling the conditions if it is one that does."""
+        network = self._discriminator
+        if isinstance(network, AuxiliaryClassifier):
+            return network.judge(sample, origin, training=True, update=update)
+        return network(sample, training=True, update=update), None
 
     def discriminator_gradients(
         self,
@@ -242,37 +276,45 @@ class Gan(UpdateMethod):
         flip: tf.Tensor,
         penalise: bool = False,
         epsilon: tf.Tensor | None = None,
-    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Local gradients, loss (without penalties) and logits of the discriminator.
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Local gradients, loss (without penalties), logits of real and of fake samples, loss of the fake's conditions.
 
+        That is None unless the discriminator tells conditions (`AuxiliaryClassifier`), and is a part of the loss.
         `penalise` is for R1; `epsilon`, (n,), says where between real and fake samples the gradient penalty is taken.
         """
         network = self.networks["discriminator"]
         fake = {k: tf.stop_gradient(v) for k, v in fake.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
-            real_logits, fake_logits = network.pair(real, fake)
-            loss = objective = self._loss.discriminator(real_logits, fake_logits, flip)
+            if isinstance(network, AuxiliaryClassifier):
+                real_logits, of_real = self._judge(real, "real")
+                fake_logits, of_fake = self._judge(fake, "fake")
+                loss = self._loss.discriminator(real_logits, fake_logits, flip) + of_real + of_fake
+            else:
+                real_logits, fake_logits = network.pair(real, fake)
+                loss, of_fake = self._loss.discriminator(real_logits, fake_logits, flip), None
+            objective = loss
             if penalise:
                 objective = loss + self._r1(real)
             if self._penalty_weight is not None and epsilon is not None:
                 data = self._made(real), self._made(fake)
                 objective += gradient_penalty(self._critic_given(real), *data, epsilon, self._penalty_weight)
-        return tape.gradient(objective, network.weights), loss, real_logits, fake_logits
+        return tape.gradient(objective, network.weights), loss, real_logits, fake_logits, of_fake
 
     def half_gradients(
-        self, half: str, sample: Tensors, flip: tf.Tensor, penalise: bool = False
-    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Local gradients, loss (without penalties) and logits of the discriminator on `real` or `fake` samples."""
+        self, half: Half, sample: Tensors, flip: tf.Tensor, penalise: bool = False
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """The same on `real` or on `fake` samples, with the logits and the loss of the conditions of these."""
         network = self.networks["discriminator"]
         sample = {k: tf.stop_gradient(v) for k, v in sample.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(network.weights)
-            logits = network(sample, training=True)
-            loss = objective = (self._loss.on_real if half == "real" else self._loss.on_fake)(logits, flip)
-            if penalise and half == "real":
-                objective = loss + self._r1(sample)
-        return tape.gradient(objective, network.weights), loss, logits
+            logits, of_conditions = self._judge(sample, half)
+            loss = (self._loss.on_real if half == "real" else self._loss.on_fake)(logits, flip)
+            if of_conditions is not None:
+                loss += of_conditions
+            objective = loss + self._r1(sample) if penalise and half == "real" else loss
+        return tape.gradient(objective, network.weights), loss, logits, of_conditions
 
     def _r1(self, real: Tensors) -> tf.Tensor:
         """R1 in the discriminator's own coordinates, for all the steps until it is due again."""
@@ -293,7 +335,8 @@ class Gan(UpdateMethod):
 
     def _made(self, sample: Tensors) -> Tensors:
         """The tensors that a generator makes (not its conditions)."""
-        return {k: v for k, v in sample.items() if self._problem.schema[k].role == "data"}
+        schema = self._problem.schema
+        return {k: v for k, v in sample.items() if k in schema and schema[k].role == "data"}
 
     def generator_gradients(
         self, fake: Tensors, tape: tf.GradientTape, draws: Tensors | None = None
@@ -303,17 +346,22 @@ class Gan(UpdateMethod):
         with tf.GradientTape(watch_accessed_variables=False) as upstream:
             upstream.watch(list(tensors.values()))
             # Its statistics follow the discriminator's own update only.
-            logits = self._critic(instance_noise.add({**fake, **tensors}, draws or {}, "fake"))
-            losses = self._generator_losses(logits, {**fake, **tensors})
+            view = self._view({**fake, **tensors}, draws or {}, "generator")
+            logits, of_conditions = self._judge(view, "generator", update=False)
+            losses = self._generator_losses(logits, of_conditions, {**fake, **tensors})
         gradient = upstream.gradient(losses[G_LOSS], tensors)
         return tape.gradient(tensors, self.networks["generator"].weights, output_gradients=gradient), losses
 
-    def _generator_losses(self, logits: tf.Tensor, fake: Tensors) -> dict[str, tf.Tensor]:
-        """The generator's loss; with an auxiliary one, their sum and the auxiliary one."""
+    def _generator_losses(
+        self, logits: tf.Tensor, of_conditions: tf.Tensor | None, fake: Tensors
+    ) -> dict[str, tf.Tensor]:
+        """The generator's loss; with auxiliary ones (its own, that of the conditions), the sum of all and theirs."""
         loss = self._loss.generator(logits)
-        if self._auxiliary is None:
+        own = None if self._auxiliary is None else self._auxiliary.auxiliary_loss(fake)
+        parts = [part for part in (own, of_conditions) if part is not None]
+        if not parts:
             return {G_LOSS: loss}
-        auxiliary = self._auxiliary.auxiliary_loss(fake)
+        auxiliary = parts[0] if len(parts) == 1 else tf.add_n(parts)
         return {G_LOSS: loss + auxiliary, AUXILIARY: auxiliary}
 
     def _conditions(self, sample: Tensors) -> dict[str, tf.Tensor]:
@@ -322,6 +370,16 @@ class Gan(UpdateMethod):
         if missing:
             raise InputError(f"problem '{self._problem.name}': its encode has to return the conditions, too: {missing}")
         return {name: sample[name] for name in names}
+
+
+def _generator_of(turn: int) -> str:
+    """Name of one of several updates of the generator."""
+    return f"generator/{turn}"
+
+
+def _random_of(origin: str) -> str:
+    """Name among the draws of what the discriminator draws its own numbers by in an update."""
+    return f"random/{origin}"
 
 
 def _noise_of(turn: int) -> str:

@@ -1,6 +1,6 @@
 """Losses as paired pure functions of logits; each term is the mean over the batch.
 
-`flip` swaps what the discriminator is told is real and fake (0 or 1, one draw a batch); the generator's
+`flip` swaps what the discriminator is told is real and fake (0 or 1, one draw a batch or one a sample); the generator's
 loss is never flipped. `smoothing` makes the target of what is told real 1 - smoothing (Salimans et al. 2016,
 arXiv:1606.03498, section 3.4); only the losses that have a target take it.
 
@@ -28,19 +28,25 @@ def bce_on_real(real: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.
     Parameters
     ----------
     real : (n,) logits
-    flip : scalar
+    flip : scalar or (n,)
         1 swaps the labels, 0 leaves them.
     smoothing : float
         s: -(1 - s) ln sigmoid(x) - s ln sigmoid(-x) for what is told real.
     """
     loss = tf.reduce_mean(tf.nn.softplus(-(1.0 - 2.0 * flip) * real))
-    return loss + smoothing * (1.0 - flip) * tf.reduce_mean(real) if smoothing else loss
+    return loss + smoothing * _weighted_mean(1.0 - flip, real) if smoothing else loss
 
 
 def bce_on_fake(fake: tf.Tensor, flip: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """The other half, -mean ln sigmoid(-fake); parameters as of `bce_on_real`."""
     loss = tf.reduce_mean(tf.nn.softplus((1.0 - 2.0 * flip) * fake))
-    return loss + smoothing * flip * tf.reduce_mean(fake) if smoothing else loss
+    return loss + smoothing * _weighted_mean(flip, fake) if smoothing else loss
+
+
+def _weighted_mean(weight: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Mean of weight * values, (n,), for one weight or as many as there are values."""
+    weight = tf.convert_to_tensor(weight, values.dtype)
+    return tf.reduce_mean(weight * values) if weight.shape.rank else weight * tf.reduce_mean(values)
 
 
 def bce_generator(fake: tf.Tensor) -> tf.Tensor:

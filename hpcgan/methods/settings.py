@@ -55,7 +55,10 @@ class GanSettings(TrainingSection):
         "bce", description="bce: non-saturating binary cross-entropy; the others and when to take which: docs/losses.md"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
-    label_flip: Fraction = Field(0.0, description="probability that a batch has real and fake swapped for D")
+    label_flip: Fraction = Field(0.0, description="probability that D is told real for fake and fake for real")
+    label_flip_unit: Literal["batch", "sample"] = Field(
+        "batch", description="what label_flip draws for: all samples of a batch at once, or each of them"
+    )
     label_smoothing: Decrement = Field(
         0.0, description="s: D is told that real samples are real with 1 - s (bce and least_squares)"
     )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan.networks.layers import Network, Tensors
+
+#: What an update of a step is on: the discriminator's on real or on generated samples, or the generator's.
+Origin = Literal["real", "fake", "generator"]
 
 
 class Calibrated(Network):
@@ -112,6 +116,37 @@ class Auxiliary(Network):
         tensors : mapping of str to tensor
             Generated samples as the discriminator sees them, without noise, and their conditions.
         """
+
+
+class AuxiliaryClassifier(Network):
+    """A discriminator that learns to tell the conditions of samples, as the generator learns to make them tellable.
+
+    Odena, Olah and Shlens 2017 (arXiv:1610.09585).
+    """
+
+    @abstractmethod
+    def judge(
+        self, sample: Tensors, origin: Origin, training: bool, update: bool = True
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What a call gives, (n,), and the loss of telling the conditions: a mean over the samples, with its weight.
+
+        Parameters
+        ----------
+        sample : mapping of str to tensor
+            With its conditions.
+        origin : "real", "fake" or "generator"
+            What is trained: the discriminator on real or on generated samples, or the generator.
+        training, update : bool
+            As of a call.
+        """
+
+
+class Randomised(Network):
+    """A discriminator that draws random numbers of its own in training, as dropout does.
+
+    What it is shown then has the entry `RANDOM` besides, which `hpcgan.networks.stateless` makes numbers of. Where that
+    is missing (in penalties, and outside of training) it draws none.
+    """
 
 
 class Density(Network):

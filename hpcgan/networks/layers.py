@@ -166,6 +166,11 @@ def uniform_of(normal: tf.Tensor) -> tf.Tensor:
     return 0.5 * tf.math.erfc(-normal / math.sqrt(2.0))
 
 
+def unfused_leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
+    """For after a bias: with `tf.nn.leaky_relu` there TensorFlow's remapper fails, and says so in every training."""
+    return tf.maximum(float(np.float32(slope)) * x, x)  # the op's slope is of single precision, whatever x is
+
+
 def wrap_phi(x: tf.Tensor, width: int) -> tf.Tensor:
     """Extend the phi axis (the third) by `width` columns of the other edge on both sides."""
 

@@ -76,7 +76,7 @@ def _of_chunk(images: NDArray[Any], pt_min_gev: float) -> LeadingJets:
     leading = good[first]
     counts[particles.images[owners]] = 1
     return LeadingJets(
-        counts, np.hypot(px, py)[leading], _tau21(_constituents(sequence, particles, leading, pt_min_gev))
+        counts, np.hypot(px, py)[leading], tau21(_constituents(sequence, particles, leading, pt_min_gev))
     )
 
 
@@ -95,8 +95,8 @@ def _constituents(
     return particles.take(np.arange(len(chosen)), sizes, which)
 
 
-def _tau21(constituents: jets.Particles) -> NDArray[np.float64]:
-    """tau_2 / tau_1 of jets; 0 where tau_1 is 0, for a jet of one pixel."""
+def tau21(constituents: jets.Particles) -> NDArray[np.float64]:
+    """tau_2 / tau_1 of jets, each an image of its constituents; 0 where tau_1 is 0, for a jet of one pixel."""
     if not constituents.images.size:
         return np.zeros(0)
     tau = jets.cluster_sequence(constituents).njettiness(

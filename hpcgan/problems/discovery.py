@@ -43,6 +43,7 @@ PROBLEMS = Plugins(
         "calogan": "hpcgan.problems.calorimeter.calogan:CaloganProblem",
         "conditional": "hpcgan.problems.detector_images.conditional:ConditionalProblem",
         "cosmo": "hpcgan.problems.cosmo.problem:CosmoProblem",
+        "jets": "hpcgan.problems.jet_images.problem:JetsProblem",
         "pileup": "hpcgan.problems.pileup.problem:PileupProblem",
         "rpv": "hpcgan.problems.detector_images.rpv:RpvProblem",
     },

@@ -86,7 +86,7 @@ def test_gradients_are_those_of_numerical_differentiation():
     def losses():
         with tf.GradientTape(persistent=True) as tape:
             fake = generator(noise, {}, training=True, update=False)
-        d_gradients, d_loss, _, _ = gan.discriminator_gradients(real, fake, flip)
+        d_gradients, d_loss, *_ = gan.discriminator_gradients(real, fake, flip)
         g_gradients, g_loss = gan.generator_gradients(fake, tape)
         return d_gradients, d_loss, g_gradients, g_loss["generator_loss"]
 
@@ -153,6 +153,15 @@ def test_label_flip_is_one_draw_a_batch_at_the_given_rate():
     assert set(np.unique(flips)) == {0.0, 1.0}
     assert flips.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 3000))
     assert gan.draws(7, 0, 4)["flip"] == gan.draws(7, 64, 4)["flip"]  # the same for every rank
+
+
+def test_label_flips_of_samples_are_those_of_the_global_batch():
+    gan = _gan(label_flip=0.3, label_flip_unit="sample")
+    whole = gan.draws(5, 0, 3000)["flip"]
+    assert set(np.unique(whole)) == {0.0, 1.0}
+    assert whole.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 3000))
+    np.testing.assert_array_equal(gan.draws(5, 100, 50)["flip"], whole[100:150])
+    assert np.any(gan.draws(6, 0, 3000)["flip"] != whole)
 
 
 def test_averaging_keeps_half_after_a_half_life():

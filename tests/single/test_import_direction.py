@@ -65,7 +65,9 @@ MAY_IMPORT = {
     "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.rng"},
     "hpcgan.problems.cosmo": {*FAMILY, "hpcgan.networks"},
     "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
-    "hpcgan.problems.jet_images": {"hpcgan.physics", "hpcgan.data"},
+    "hpcgan.problems.jet_images": {"hpcgan.problems.base", "hpcgan.problems.figures", "hpcgan.report", "hpcgan.metrics",
+                                   "hpcgan.physics", "hpcgan.data", "hpcgan.config", "hpcgan.networks",
+                                   "hpcgan.problems.files"},
     "hpcgan.problems.pileup": {"hpcgan.problems.base", "hpcgan.problems.files", "hpcgan.problems.detector_images",
                                "hpcgan.metrics", "hpcgan.physics", "hpcgan.data", "hpcgan.rng"},
     # Which files a run was trained with: what only its problem and its directory together know.
@@ -99,7 +101,6 @@ MAY_IMPORT = {
 NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
-        "calorimeter.local",
         "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.response",
@@ -112,6 +113,9 @@ NETWORKS = tuple(
         "detector_images.pixels",
         "detector_images.spectrum",
         "detector_images.total_pt",
+        "jet_images.networks_discriminator",
+        "jet_images.networks_generator",
+        "jet_images.networks_layers",
     )
 )
 # Where TensorFlow may be imported at all, even inside a function.

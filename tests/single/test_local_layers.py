@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 tf = needs.tensorflow()
 
+from hpcgan.networks import local  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.problems.calorimeter import local  # noqa: E402
-from hpcgan.problems.calorimeter.local import LocallyConnected2D, SharedConv2D  # noqa: E402
+from hpcgan.networks.local import LocallyConnected2D, SharedConv2D  # noqa: E402
 
 
 def _loop(x, kernel, size, stride):

@@ -150,3 +150,20 @@ def test_a_critic_without_any_gradient_has_a_penalty_with_one():
         )
     assert float(value) == pytest.approx(1.0, abs=1e-5)
     assert np.isfinite(tape.gradient(value, w))
+
+
+@pytest.mark.parametrize(
+    ("name", "smoothing"),
+    [("bce", 0.0), ("bce", 0.2), ("hinge", 0.0), ("least_squares", 0.0), ("least_squares", 0.2)],
+)
+def test_labels_flipped_sample_by_sample(name, smoothing):
+    """Means over samples, each with the loss of its own label."""
+    loss, real, fake = losses.LOSSES[name].smoothed(smoothing), np.array([0.7, -1.5, 2.0]), np.array([-0.3, 1.1, 0.4])
+    flips = np.array([1.0, 0.0, 1.0])
+    each = []
+    for x, y, flip in zip(real, fake, flips, strict=True):
+        each.append(float(loss.discriminator(tf.constant([x]), tf.constant([y]), tf.constant(flip))))
+    value = float(loss.discriminator(tf.constant(real), tf.constant(fake), tf.constant(flips)))
+    assert value == pytest.approx(np.mean(each), rel=1e-12)
+    unflipped = float(loss.discriminator(tf.constant(real), tf.constant(fake), tf.constant(0.0, tf.float64)))
+    assert abs(value - unflipped) > 0.05

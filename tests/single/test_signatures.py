@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "hpcgan"
 MOST = 7
 #: Layers, of which packages of other people build networks, too: what comes after the sizes is given by keyword.
 PUBLIC = {f"hpcgan.networks.layers.{layer}.__init__" for layer in ("Conv2D", "ConvTranspose2D", "Dense")}
-PUBLIC |= {"hpcgan.problems.calorimeter.local.LocallyConnected2D.__init__"}
+PUBLIC |= {"hpcgan.networks.local.LocallyConnected2D.__init__"}
 #: Rows of a file or a table. A field is a column there, so a row is as wide as what is recorded; parts would nest the
 #: file for the sake of a constructor that nobody calls by position. A row is made by name (`kw_only`), by who records
 #: it and by its reader, and never changes (`frozen`). The list may only get shorter.

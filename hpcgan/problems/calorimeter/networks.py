@@ -17,9 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan.networks.capabilities import Auxiliary, Calibrated, Matched, OwnCoordinates
-from hpcgan.networks.layers import BatchNorm, Conv2D, Dense, Initializer, Projection, Tensors
-from hpcgan.networks.minibatch import MinibatchDiscrimination
-from hpcgan.problems.calorimeter.local import (
+from hpcgan.networks.layers import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Initializer,
+    Projection,
+    Tensors,
+    unfused_leaky_relu,
+)
+from hpcgan.networks.local import (
     LocallyConnected2D,
     Pair,
     SharedConv2D,
@@ -27,6 +34,7 @@ from hpcgan.problems.calorimeter.local import (
     pad_cells,
     samples_first,
 )
+from hpcgan.networks.minibatch import MinibatchDiscrimination
 from hpcgan.problems.calorimeter.response import Response
 from hpcgan.problems.calorimeter.shares import Shares
 from hpcgan.problems.calorimeter.showers import (
@@ -117,11 +125,6 @@ class CellEncoding(tf.Module):
 
 
 # --- generator -----------------------------------------------------------------------------------------
-
-
-def unfused_leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
-    """For after a bias: with `tf.nn.leaky_relu` there TensorFlow's remapper fails, and says so in every training."""
-    return tf.maximum(float(np.float32(slope)) * x, x)  # the op's slope is of single precision, whatever x is
 
 
 class LayerGenerator(tf.Module):

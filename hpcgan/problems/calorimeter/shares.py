@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from hpcgan.networks.capabilities import Matching
 from hpcgan.networks.layers import Initializer, Tensors
+from hpcgan.networks.local import Pair
 from hpcgan.networks.quantiles import of_histogram
-from hpcgan.problems.calorimeter.local import Pair
 from hpcgan.problems.calorimeter.showers import ENERGY, PARTICLE, class_numbers, images_of, layer_energies, layer_name
 
 BINS = 6  # of the energy, with as many training showers in each

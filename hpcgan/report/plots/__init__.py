@@ -15,7 +15,7 @@ from hpcgan.report.plots.distributions import (
     profile_ratio,
     spectrum_ratio,
 )
-from hpcgan.report.plots.images import attention, image_grid, image_table, mean_images
+from hpcgan.report.plots.images import attention, image_grid, image_table, mean_images, signed_images
 from hpcgan.report.plots.lines import curves, progress
 from hpcgan.report.plots.style import BEFORE, COLOURS, FAKE, REAL, STYLE, new_figure, png, styled, with_unit
 
@@ -41,6 +41,7 @@ __all__ = [
     "png",
     "profile_ratio",
     "progress",
+    "signed_images",
     "spectrum_ratio",
     "styled",
     "with_unit",

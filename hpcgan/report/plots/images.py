@@ -74,6 +74,33 @@ def mean_images(
 
 
 @styled
+def signed_images(
+    panels: Sequence[tuple[str, np.ndarray]],
+    extent: tuple[float, float, float, float],
+    value: str,
+    axes: tuple[str, str],
+) -> Figure:
+    """Images of numbers of either sign side by side, on one linear scale around zero.
+
+    Parameters
+    ----------
+    panels : sequence of (title, image)
+        (rows, columns) arrays; rows run along the first of `axes` and are drawn horizontally.
+    extent, value, axes
+        As in `mean_images`.
+    """
+    limit = max((float(np.abs(image).max()) for _, image in panels if image.size), default=0.0) or 1.0
+    figure = new_figure((4.1 * len(panels) + 0.9, 4.2))
+    places = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, image) in zip(places, panels, strict=True):
+        picture = _draw_image(panel, image, extent, "RdBu_r", Normalize(-limit, limit))
+        panel.set(title=title, xlabel=axes[0])
+    places[0].set_ylabel(axes[1])
+    figure.colorbar(picture, ax=places, label=value)
+    return figure
+
+
+@styled
 def image_grid(
     real: np.ndarray,
     fake: np.ndarray,
