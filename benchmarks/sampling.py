@@ -212,6 +212,23 @@ def _maps(config: Config, problem: Problem, index: int) -> Make:
     return make
 
 
+def _jets(config: Config, problem: Problem, index: int) -> Make:
+    from hpcgan.problems.jet_images import processes
+    from hpcgan.problems.jet_images.generate import CLASSES, Block, JetImages
+
+    images = JetImages(2)
+    integrals = processes.tables(1)
+    blocks = iter(range(1000 * index, 1000 * (index + 1)))
+
+    def make(n: int | None) -> int:
+        each, block = n or 50, next(blocks)  # of either class
+        for process in CLASSES:
+            images.make(Block(process, block, each, integrals), lambda _: None)
+        return each * len(CLASSES)
+
+    return make
+
+
 SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
     "rpv": _collisions,
     "conditional": _collisions,
@@ -219,6 +236,7 @@ SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
     "calogan": _showers,
     "calo_layer": _showers,
     "cosmo": _maps,
+    "jets": _jets,
 }
 
 

@@ -132,7 +132,7 @@ class JetImages(DataSet):
         samples: list[Sample] = []
         events = passed = 0
         for particles in processes.events(task.process, seed, task.integrals):
-            sample = self._sample(particles, task.process.label)
+            sample = sample_of(particles, task.process.label, self.rotation)
             new = len(sample[files.SIGNAL])
             events, passed = events + particles.n_events, passed + new
             samples.append(sample)
@@ -142,25 +142,6 @@ class JetImages(DataSet):
             if events > MOST_EVENTS * (passed + 1):
                 raise HpcganError(f"PYTHIA made {passed} {task.process.name} jets that pass in {events} events")
         return Selection(take(concatenate(samples), slice(task.n)), events, passed)
-
-    def _sample(self, particles: pythia.Particles, label: int) -> Sample:
-        """The jets of a batch of events that pass."""
-        jets = trimming.leading_jets(cells.hit_cells(particles), PT_GEV[0])
-        jets = jets.take(passes(jets))
-        tau = jets.tau()
-        columns = {
-            files.SIGNAL: np.full(len(jets), label),
-            "jet_pt": jets.pt,
-            "jet_eta": jets.eta,
-            "jet_phi": jets.phi,
-            "jet_mass": jets.mass,
-            "jet_delta_R": jets.delta_r,
-            **{f"tau_{i + 1}": tau[:, i] for i in range(trimming.MAX_TAU)},
-        }
-        return {
-            files.IMAGE: preprocessing.images_of(jets, self.rotation),
-            **{name: values.astype(np.float32) for name, values in columns.items()},
-        }
 
     def writer(self, target: Target) -> files.Writer:
         return files.Writer(target)
@@ -180,6 +161,34 @@ class JetImages(DataSet):
             text = f"{passed} of {events} events pass, {passed / events:.2%} +- {error:.2%}"
             if sys.stderr is not None:
                 print(f"{name}: {text}", file=sys.stderr)
+
+
+def sample_of(particles: pythia.Particles, label: int, rotation: Rotation) -> Sample:
+    """The jets of a batch of events that pass, in the published layout.
+
+    Parameters
+    ----------
+    particles : hpcgan.physics.pythia.Particles
+    label : int
+        Their `signal`.
+    rotation : "cubic" or "cells"
+    """
+    jets = trimming.leading_jets(cells.hit_cells(particles), PT_GEV[0])
+    jets = jets.take(passes(jets))
+    tau = jets.tau()
+    columns = {
+        files.SIGNAL: np.full(len(jets), label),
+        "jet_pt": jets.pt,
+        "jet_eta": jets.eta,
+        "jet_phi": jets.phi,
+        "jet_mass": jets.mass,
+        "jet_delta_R": jets.delta_r,
+        **{f"tau_{i + 1}": tau[:, i] for i in range(trimming.MAX_TAU)},
+    }
+    return {
+        files.IMAGE: preprocessing.images_of(jets, rotation),
+        **{name: values.astype(np.float32) for name, values in columns.items()},
+    }
 
 
 def passes(jets: trimming.TrimmedJets) -> NDArray[np.bool_]:

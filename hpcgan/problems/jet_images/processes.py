@@ -18,7 +18,7 @@ ECM_GEV = 14000.0
 WPRIME_MASS_GEV = 600.0
 """W and Z from its decay at rest have 287 GeV: the peak of the W's pT lies in the window of the selection."""
 
-PT_HAT_GEV = (180.0, 500.0)
+PT_HAT_GEV = (160.0, 500.0)
 """Of the hard scattering of dijets; docs/jets.md has the share of jets that this leaves out."""
 
 BATCH_EVENTS = 100
@@ -27,7 +27,7 @@ BATCH_EVENTS = 100
 
 @dataclass(frozen=True)
 class WprimeProcess(pythia.Process):
-    """W' -> W Z with W -> q q' and Z -> neutrinos: the leading jet is the W's.
+    """W' -> W Z with W -> q q' and Z -> neutrinos: the leading jet is mostly the W's.
 
     Parameters
     ----------
