@@ -102,7 +102,7 @@ def test_a_cell_depends_on_the_halves_of_cells_of_earlier_turns_alone():
     turns = multiscale.TURNS[cells.row.numpy() % 2, cells.column.numpy() % 2]
     with tf.GradientTape() as tape:
         tape.watch([first, second])
-        answers = part.answers(whole, (first, second), cells, None).intervals[:, 0]
+        answers = part.answers(part._view(whole, first, second), cells, None).intervals[:, 0]
     jacobian = tape.jacobian(answers, [first, second])
     sees = sum(np.abs(part.numpy()) for part in jacobian)[:, 0]  # (cells, rows, columns)
     rows, columns = np.indices((4, 4))
@@ -206,7 +206,8 @@ def test_inputs_are_centred_and_scaled_by_real_events():
     before = part.log_prob(images, None).numpy()
     part.measure(images, None)
     cells = multiscale.Cells.where(tf.constant(halves.sum(0) > 0))
-    seen = part._features(tf.constant(halves.sum(0)), tuple(map(tf.constant, halves)), cells, None)
+    view = part._view(tf.constant(halves.sum(0)), *map(tf.constant, halves))
+    seen = part._features(view, cells, None)
     scaled = ((seen - part.mean) * part.scale).numpy()
     np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-9)
     spread = scaled.std(axis=0)
@@ -253,6 +254,7 @@ def test_a_step_up_the_gradient_makes_real_events_more_probable():
         (["model.hidden_units=0"], "needs model.hidden_units"),
         (["model.total_pt=free"], "set model.total_pt=drawn"),
         (["model.pixel_noise=true"], "model.pixel_noise needs model.architecture=detector"),
+        (["model.filters=32"], "model.filters is of a generator and a discriminator.*leave it out"),
         (
             ["model.architecture=detector"],
             "trains density, but this model has generator and discriminator: set method: gan",
@@ -261,7 +263,7 @@ def test_a_step_up_the_gradient_makes_real_events_more_probable():
 )
 def test_what_does_not_go_together_is_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as error:
-        config.load(ROOT / "configs/rpv_multiscale.yaml", overrides)
+        config.load(ROOT / "configs/rpv.yaml", overrides)
     assert "\n" not in str(error.value)
 
 
