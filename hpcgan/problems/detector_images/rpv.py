@@ -124,8 +124,8 @@ class RpvModel(ModelSection):
                 field = type(self).model_fields.get(option)
                 if field is not None and getattr(self, option) != field.default:
                     raise ValueError(
-                        f"model.{option} is of a generator and a discriminator, which model.architecture=multiscale does "
-                        "not have: leave it out"
+                        f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
+                        "neither: leave it out"
                     )
             if not self.hidden_units:
                 raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
