@@ -12,6 +12,7 @@ tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
+from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import networks_multiscale as multiscale  # noqa: E402
@@ -265,6 +266,12 @@ def test_what_does_not_go_together_is_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as error:
         config.load(ROOT / "configs/rpv.yaml", overrides)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("augments", [True, False])
+def test_samples_have_the_symmetries_of_the_events_it_was_trained_on(augments):
+    loaded = config.load(ROOT / "configs/rpv.yaml", [f"training.augment_generated={str(augments).lower()}"])
+    assert Likelihood.symmetries(loaded) == (RpvProblem.symmetries if augments else ())
 
 
 def test_the_adversarial_method_has_no_networks_here(tmp_path):
