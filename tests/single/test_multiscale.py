@@ -19,6 +19,7 @@ from hpcgan.problems.detector_images import networks_multiscale as multiscale  #
 from hpcgan.problems.detector_images.conditional import ConditionalModel  # noqa: E402
 from hpcgan.problems.detector_images.networks_multiscale import BOTH, ETA, FIRST, PHI, SECOND, Multiscale, Split  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.total_pt import DrawnTotal  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"architecture": "multiscale", "hidden_units": 4, "intensity": "pt", "scale_mev": 6000.0, "exponent": 1 / 3}
@@ -48,7 +49,7 @@ def pairs(rows, columns, axis, n=1, seed=0):
 @pytest.fixture(scope="module")
 def network():
     built = Multiscale(MODEL, 1)
-    built.total.log_total_pt.assign(np.log(np.linspace(500.0, 5000.0, MODEL.total_pt_knots)))
+    built.total.log_total_pt.assign(np.log(500.0 + 4500.0 * built.total.levels))
     return built
 
 
@@ -199,7 +200,23 @@ def test_calibration_measures_the_summed_momentum():
     encoded = PROBLEM.encode({"hist": images})["hist"]
     built.calibrate([{"hist": tf.constant(part, tf.float32)} for part in np.split(encoded, 4)])
     quantiles = np.exp(built.total.log_total_pt.numpy())
-    np.testing.assert_allclose(quantiles[[0, 512, 1024]], [1000.0, 2000.0, 3000.0], rtol=1e-3)
+    expected = [1000.0, 1000.0 + 2000.0 * 0.995 * 512 / 1023, 2990.0, 3000.0 - 10.0 / np.e]
+    np.testing.assert_allclose(quantiles[[0, 512, 1023, 1024]], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("conditions", [0, 1])
+def test_summed_momentum_has_no_largest_value(conditions):
+    total = DrawnTotal(Initializer(1, "float64"), "density", conditions, 1025, tail=0.005)
+    levels = (np.arange(100_000) + 0.5) / 100_000
+    sums = 1000.0 - 200.0 * np.log1p(-levels)  # exponential above 1 TeV
+    at = np.full((len(sums), 1), 0.3)
+    total.measure([sums], [at] if conditions else [])
+    z = np.array([-8.0, -1.0, 0.0, 2.0, 2.5758, 2.5759, 3.0, 4.0, 6.0, 9.0])
+    inputs = tf.constant(at[: len(z)]) if conditions else None
+    drawn = np.exp(total(tf.constant(z), inputs).numpy())
+    np.testing.assert_allclose(drawn, 1000.0 - 200.0 * stats.norm.logsf(z), rtol=2e-3)
+    assert drawn[-1] > 2.0 * sums.max()
+    assert (np.diff(drawn) > 0).all()
 
 
 def test_inputs_are_centred_and_scaled_by_real_events():

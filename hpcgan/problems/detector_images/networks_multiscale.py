@@ -45,6 +45,8 @@ WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 TURNS = np.array([[0, 2], [3, 1]])
 """When a cell is split, by whether its row and its column are even (0) or odd (1)."""
+TAIL = 0.005
+"""Share of events with the highest summed pT, which falls off exponentially there."""
 DENSE, SPARSE = 32, 8
 """A split with more than DENSE cells has so many of them in an event that it learns from every second event of a batch,
 every fourth, ... every SPARSE-th: else nearly all the time would go into the finest splits, which know the most cells.
@@ -329,7 +331,7 @@ class Multiscale(Density, Calibrated):
         super().__init__("multiscale")
         init = Initializer(seed, dtype)
         self.conditions = config.conditions
-        self.total = DrawnTotal(init, "density", len(self.conditions), config.total_pt_knots)
+        self.total = DrawnTotal(init, "density", len(self.conditions), config.total_pt_knots, TAIL)
         self.power = 1.0 / config.exponent
         self.to_gev = tf.constant(config.linear_to_pt * config.pt_unit_mev / 1e3, dtype)
         least = config.least_pt_gev
