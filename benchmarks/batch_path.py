@@ -2,7 +2,7 @@
 
     python benchmarks/batch_path.py --data data/rpv --ranks 2 [--tree DIR] [--list] [--out FILE.json]
 
-A short training of `configs/rpv.yaml` in which `sys.setprofile` counts on rank 0, on all threads. Three numbers:
+A short training of `configs/rpv_gan.yaml` in which `sys.setprofile` counts on rank 0, on all threads. Three numbers:
 
 - *steady*: functions entered from one step to the next, once everything is compiled;
 - *traced*: functions entered in the first steps that later batches pass as compiled graphs, not as Python;
@@ -25,7 +25,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-CONFIG = "configs/rpv.yaml"
+CONFIG = "configs/rpv_gan.yaml"
 STEPS_AN_EPOCH = 11  # 180 events in batches of 16 over all ranks
 STEADY = range(STEPS_AN_EPOCH + 2, 2 * STEPS_AN_EPOCH - 2)  # in the second epoch, away from its ends
 TRACED = range(2)  # one with a penalty, one without

@@ -30,7 +30,7 @@ import numpy as np
 
 from hpcgan.launch.topology import available_cores, plan
 
-CONFIGS = ("configs/rpv_reference.yaml", "configs/rpv.yaml")
+CONFIGS = ("configs/rpv_reference.yaml", "configs/rpv_gan.yaml")
 CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
 NORMS = ("FusedBatchNormV3", "FusedBatchNormGradV3")
 COPIES = 4  # tensors that a timed operation goes through, so that they do not all stay in a cache

@@ -1,6 +1,6 @@
 """Every loss on one recipe at equal compute: what a step of each costs, then trainings of so many minutes.
 
-    python benchmarks/losses.py configs/rpv.yaml --out runs/losses --minutes 15 [key=value]
+    python benchmarks/losses.py configs/rpv_gan.yaml --out runs/losses --minutes 15 [key=value]
 
 Equal compute is equal time of training steps on one core of a quiet machine: first some steps of every loss are timed
 in turn, then each is trained for as many whole epochs as fit, at least two. Learning rates fall over a training's own

@@ -1,6 +1,6 @@
 """Peak memory of a training against the size of its data, and a training on data larger than its memory limit.
 
-    python benchmarks/memory.py configs/rpv.yaml [key=value ...] [--events 4000,16000,64000] [--data data/rpv]
+    python benchmarks/memory.py configs/rpv_gan.yaml [key=value ...] [--events 4000,16000,64000] [--data data/rpv]
 
 Data sets of the given sizes are made by repeating the events of --data; a rank then trains on each for some steps with
 `data.cache_mb=1`, so that every batch is read from disk, under a limit on its address space: that of the smallest one

@@ -33,7 +33,7 @@ from hpcgan.system.files import write_atomic
 ROOT = Path(__file__).resolve().parents[1]
 #: Of the published problems, with steps to time and to warm up: ten to twenty seconds.
 CONFIGURATIONS = {
-    "configs/rpv.yaml": (48, 8),
+    "configs/rpv_gan.yaml": (48, 8),
     "configs/rpv_reference.yaml model.filters=16": (100, 20),
     "configs/rpv_reference.yaml model.filters=64": (20, 5),
     "configs/calogan.yaml": (40, 8),

@@ -7,7 +7,7 @@
 #SBATCH --output=%x-%j.out
 
 # --- settings --------------------------------------------------------------------------------------
-CONFIG=configs/rpv.yaml
+CONFIG=configs/rpv_gan.yaml
 DATA=data/rpv              # make it first: hpcgan data rpv --out data/rpv --events 24000 --mass 1400,850 --seed 1
 RANKS=(1 2 4)              # at most the tasks of the job
 MODE=weak                  # weak: the same batch a rank; strong: the same batch over all ranks

@@ -12,7 +12,7 @@
 #SBATCH --output=%x-%A_%a.out
 
 # --- settings --------------------------------------------------------------------------------------
-CONFIG=configs/rpv.yaml
+CONFIG=configs/rpv_gan.yaml
 DATA=data/rpv              # make it first: hpcgan data rpv --out data/rpv --events 24000 --mass 1400,850 --seed 1
 TRIALS=slurm/trials.txt    # line N: what element N changes, as key=value words
 RUNS=runs/sweep

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train the RPV GAN on 2 nodes, until it is done: sbatch slurm/train_rpv.sh, from the folder of this repository.
+# Train on RPV events on 2 nodes, until it is done: sbatch slurm/train_rpv.sh, from the folder of this repository.
 #SBATCH --job-name=train_rpv
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=2
@@ -14,7 +14,7 @@ CONFIG=configs/rpv.yaml
 DATA=data/rpv              # generated in the job when it is missing
 EVENTS=24000
 MASS=1400,850              # gluino, neutralino, GeV
-GLOBAL_BATCH=64            # events of a step over all ranks: what the rates of rpv.yaml were chosen for
+GLOBAL_BATCH=128           # events of a step over all ranks: what the rates of rpv.yaml were chosen for
 HPCGAN=.venv/bin/hpcgan    # made by `make setup`
 # ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,9 @@ from typing import cast
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.config import Config
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
+from hpcgan.methods.settings import LikelihoodSettings
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.capabilities import Density
 from hpcgan.networks.layers import Tensors
@@ -41,6 +43,11 @@ class Likelihood(UpdateMethod):
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
         """None: a step takes no random numbers."""
         return {}
+
+    @classmethod
+    def symmetries(cls, config: Config) -> tuple[str, ...]:
+        """Those under which the density saw real samples: what it has not learnt of them, its samples have."""
+        return tuple(config.data.augment) if cast(LikelihoodSettings, config.training).augment_generated else ()
 
     def updates(self, real: Tensors, draws: Tensors, momentum: tf.Tensor, kind: Hashable) -> list[Update]:
         """One, of the density."""

@@ -178,3 +178,6 @@ class LikelihoodSettings(TrainingSection):
     loss_label: ClassVar[str] = "Negative log-likelihood [nats an event]"
 
     density: AdamConfig = AdamConfig(learning_rate=1.0e-3, beta1=0.9)
+    augment_generated: bool = Field(
+        False, description="generated samples are shown under data.augment's symmetries at random, as real ones are"
+    )

@@ -8,6 +8,7 @@ blocks. Batch norm and activations, which ask only for channels last, are as for
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -18,6 +19,7 @@ from hpcgan.networks.layers import Initializer
 
 Pair = tuple[int, int]
 Initial = Literal["he_uniform", "glorot_uniform", "glorot_normal"]
+Fans = Literal["layer", "geometric"]
 
 
 def cells_first(x: tf.Tensor) -> tf.Tensor:
@@ -151,6 +153,8 @@ class LocallyConnected2D(tf.Module):
         inputs, outputs), and as for any kernel of more than two axes the first counts as a receptive field. So
         fan_in = h' w' * kernel cells * inputs and fan_out = h' w' * outputs, h' w' times what a place has, and weights
         begin smaller by the root of that: 20 times for a layer of 388 places.
+    fans : "layer" or "geometric"
+        The fans of `initial` are those; or both are the root of the number of weights, as Keras 1 has them.
     bias : sequence of float, optional
         Initial bias of each output, at all places; None: no bias.
 
@@ -171,6 +175,7 @@ class LocallyConnected2D(tf.Module):
         kernel: Pair,
         stride: Pair = (1, 1),
         initial: Initial = "glorot_uniform",
+        fans: Fans = "layer",
         bias: Sequence[float] | None = None,
     ) -> None:
         super().__init__(name.replace("/", "_"))
@@ -185,7 +190,7 @@ class LocallyConnected2D(tf.Module):
             init,
             f"{name}/kernel",
             (height, width, seen, outputs),
-            (height * width * seen, height * width * outputs),
+            fans_of((height * width, seen, outputs), fans),
             initial,
         )
         self.bias: tf.Variable | None = None
@@ -226,6 +231,13 @@ class SharedConv2D(tf.Module):
         y = tf.matmul(tf.reshape(seen, [-1, seen.shape[3]]), kernel)
         y = tf.nn.bias_add(y, self.bias)
         return tf.reshape(y, [seen.shape[0], seen.shape[1], -1, kernel.shape[1]])
+
+
+def fans_of(shape: tuple[int, int, int], fans: Fans) -> tuple[float, float]:
+    """Fans of a kernel (places, inputs, outputs): with the places as a receptive field, or both alike."""
+    if fans == "geometric":
+        return (math.sqrt(math.prod(shape)),) * 2
+    return shape[0] * shape[1], shape[0] * shape[2]
 
 
 def initialised(

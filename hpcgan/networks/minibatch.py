@@ -12,6 +12,7 @@ from typing import Literal
 import tensorflow as tf
 
 from hpcgan.networks.layers import BatchStatistic, Initializer
+from hpcgan.networks.local import Fans, fans_of
 
 
 def nearness(own: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
@@ -62,6 +63,8 @@ class MinibatchDiscrimination(BatchStatistic):
     kernels, dims : int
     scope : "local" or "global"
         Whether the batch is the rank's own or that of all ranks, whatever holds for batch norm.
+    fans : "layer" or "geometric"
+        As of `hpcgan.networks.local.LocallyConnected2D`, of T as an array (kernels, features, dims).
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class MinibatchDiscrimination(BatchStatistic):
         kernels: int = 10,
         dims: int = 10,
         scope: Literal["local", "global"] = "local",
+        fans: Fans = "layer",
     ) -> None:
         super().__init__(name.replace("/", "_"))
         self.scope = scope
@@ -80,7 +84,7 @@ class MinibatchDiscrimination(BatchStatistic):
         # Glorot-uniform with the fans of T as an array (kernels, features, dims), of which the first axis counts as a
         # receptive field. With those of a matrix hundreds of features would set all samples e^-15 apart to begin with.
         self.projections = [
-            init.glorot_uniform(f"{name}/{i}/kernel", (width, kernels * dims), kernels * width, kernels * dims)
+            init.glorot_uniform(f"{name}/{i}/kernel", (width, kernels * dims), *fans_of((kernels, width, dims), fans))
             for i, width in enumerate(widths)
         ]
         self.biases = [init.constant(f"{name}/{i}/bias", (kernels * dims,), 0.0) for i in range(len(widths))]

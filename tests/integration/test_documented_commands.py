@@ -34,7 +34,7 @@ SHORT = ["training.epochs=1", "training.batch_size=8", "scoring.events=20"]
 NETWORKS = [*SHORT, "model.filters=1", "model.latent_dim=3"]
 #: What is added to the trainings of a configuration.
 TRAININGS = {
-    "configs/conditional.yaml": [*NETWORKS, "model.hidden_units=4"],
+    "configs/conditional.yaml": [*SHORT, "model.hidden_units=4"],
     "configs/calo_nll.yaml": [
         "training.epochs=1",
         "training.batch_size=8",

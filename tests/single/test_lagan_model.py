@@ -59,6 +59,28 @@ def test_the_discriminator_has_the_published_weights():
     assert _count(discriminator.variables) == sum(parts.values()) == 1_399_034
 
 
+def test_initial_weights():
+    """Those of Keras 1: an array of three axes has the root of its size for both fans."""
+    named = {**Generator(JetsModel(), 1).named, **Discriminator(JetsModel(), 1).named}
+
+    def bound(name, variance):
+        largest = np.abs(named[name].numpy()).max()
+        assert 0.98 * math.sqrt(3 * variance) < largest <= math.sqrt(3 * variance) * (1 + 1e-6), name
+
+    bound("generator/project/kernel", 2 / (200 + 6272))
+    bound("generator/conv/kernel", 2 / (25 * 128))
+    bound("generator/local0/kernel", 2 / math.sqrt(196 * 1600 * 6))
+    bound("generator/local1/kernel", 2 / math.sqrt(676 * 54 * 6))
+    bound("discriminator/conv/kernel", 2 / (25 * 33))
+    bound("discriminator/local1/kernel", 1 / math.sqrt(169 * 200 * 8))
+    bound("discriminator/minibatch/0/kernel", 1 / math.sqrt(20 * 72 * 10))
+    assert named["generator/out/kernel"].numpy().std() == pytest.approx((625 * 24) ** -0.25, rel=0.03)
+    assert named["generator/embedding"].numpy().std() == pytest.approx(math.sqrt(2 / 202), rel=0.1)
+    for name, variable in named.items():
+        if name.endswith("/bias"):
+            assert not np.any(variable), name
+
+
 FC_G = 200 * 256 + 256 + 256 * 512 + 512 + 512 * 625 + 625 + 625 * 625 + 625
 DCGAN_G = 6272 * 201 + (25 * 128 * 64 + 64) + 4 * 64 + (25 * 64 * 32 + 32) + 4 * 32 + (9 * 32 * 8 + 8) + (4 * 8 + 1)
 FC_D = 625 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 128 + 128

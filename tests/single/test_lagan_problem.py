@@ -72,7 +72,7 @@ def configuration(folder: Path, *overrides: str) -> config.Config:
 
 
 def test_the_configuration_is_the_published_training():
-    published = config.load(Path("configs/lagan.yaml"))
+    published = config.load(Path("configs/jets_lagan.yaml"))
     assert published.model == JetsModel()
     model, training = published.model, published.training
     assert (model.architecture, model.latent_dim, model.scale_gev, model.dropout) == ("lagan", 200, 100.0, 0.2)

@@ -12,12 +12,14 @@ tf = needs.tensorflow()
 
 from hpcgan import config  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
+from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images import networks_multiscale as multiscale  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel  # noqa: E402
 from hpcgan.problems.detector_images.networks_multiscale import BOTH, ETA, FIRST, PHI, SECOND, Multiscale, Split  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
+from hpcgan.problems.detector_images.total_pt import DrawnTotal  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"architecture": "multiscale", "hidden_units": 4, "intensity": "pt", "scale_mev": 6000.0, "exponent": 1 / 3}
@@ -47,7 +49,7 @@ def pairs(rows, columns, axis, n=1, seed=0):
 @pytest.fixture(scope="module")
 def network():
     built = Multiscale(MODEL, 1)
-    built.total.log_total_pt.assign(np.log(np.linspace(500.0, 5000.0, MODEL.total_pt_knots)))
+    built.total.log_total_pt.assign(np.log(500.0 + 4500.0 * built.total.levels))
     return built
 
 
@@ -102,7 +104,7 @@ def test_a_cell_depends_on_the_halves_of_cells_of_earlier_turns_alone():
     turns = multiscale.TURNS[cells.row.numpy() % 2, cells.column.numpy() % 2]
     with tf.GradientTape() as tape:
         tape.watch([first, second])
-        answers = part.answers(whole, (first, second), cells, None).intervals[:, 0]
+        answers = part.answers(part._view(whole, first, second), cells, None).intervals[:, 0]
     jacobian = tape.jacobian(answers, [first, second])
     sees = sum(np.abs(part.numpy()) for part in jacobian)[:, 0]  # (cells, rows, columns)
     rows, columns = np.indices((4, 4))
@@ -198,7 +200,23 @@ def test_calibration_measures_the_summed_momentum():
     encoded = PROBLEM.encode({"hist": images})["hist"]
     built.calibrate([{"hist": tf.constant(part, tf.float32)} for part in np.split(encoded, 4)])
     quantiles = np.exp(built.total.log_total_pt.numpy())
-    np.testing.assert_allclose(quantiles[[0, 512, 1024]], [1000.0, 2000.0, 3000.0], rtol=1e-3)
+    expected = [1000.0, 1000.0 + 2000.0 * 0.995 * 512 / 1023, 2990.0, 3000.0 - 10.0 / np.e]
+    np.testing.assert_allclose(quantiles[[0, 512, 1023, 1024]], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("conditions", [0, 1])
+def test_summed_momentum_has_no_largest_value(conditions):
+    total = DrawnTotal(Initializer(1, "float64"), "density", conditions, 1025, tail=0.005)
+    levels = (np.arange(100_000) + 0.5) / 100_000
+    sums = 1000.0 - 200.0 * np.log1p(-levels)  # exponential above 1 TeV
+    at = np.full((len(sums), 1), 0.3)
+    total.measure([sums], [at] if conditions else [])
+    z = np.array([-8.0, -1.0, 0.0, 2.0, 2.5758, 2.5759, 3.0, 4.0, 6.0, 9.0])
+    inputs = tf.constant(at[: len(z)]) if conditions else None
+    drawn = np.exp(total(tf.constant(z), inputs).numpy())
+    np.testing.assert_allclose(drawn, 1000.0 - 200.0 * stats.norm.logsf(z), rtol=2e-3)
+    assert drawn[-1] > 2.0 * sums.max()
+    assert (np.diff(drawn) > 0).all()
 
 
 def test_inputs_are_centred_and_scaled_by_real_events():
@@ -206,7 +224,8 @@ def test_inputs_are_centred_and_scaled_by_real_events():
     before = part.log_prob(images, None).numpy()
     part.measure(images, None)
     cells = multiscale.Cells.where(tf.constant(halves.sum(0) > 0))
-    seen = part._features(tf.constant(halves.sum(0)), tuple(map(tf.constant, halves)), cells, None)
+    view = part._view(tf.constant(halves.sum(0)), *map(tf.constant, halves))
+    seen = part._features(view, cells, None)
     scaled = ((seen - part.mean) * part.scale).numpy()
     np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-9)
     spread = scaled.std(axis=0)
@@ -253,6 +272,7 @@ def test_a_step_up_the_gradient_makes_real_events_more_probable():
         (["model.hidden_units=0"], "needs model.hidden_units"),
         (["model.total_pt=free"], "set model.total_pt=drawn"),
         (["model.pixel_noise=true"], "model.pixel_noise needs model.architecture=detector"),
+        (["model.filters=32"], "model.filters is of a generator and a discriminator.*leave it out"),
         (
             ["model.architecture=detector"],
             "trains density, but this model has generator and discriminator: set method: gan",
@@ -261,8 +281,14 @@ def test_a_step_up_the_gradient_makes_real_events_more_probable():
 )
 def test_what_does_not_go_together_is_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as error:
-        config.load(ROOT / "configs/rpv_multiscale.yaml", overrides)
+        config.load(ROOT / "configs/rpv.yaml", overrides)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("augments", [True, False])
+def test_samples_have_the_symmetries_of_the_events_it_was_trained_on(augments):
+    loaded = config.load(ROOT / "configs/rpv.yaml", [f"training.augment_generated={str(augments).lower()}"])
+    assert Likelihood.symmetries(loaded) == (RpvProblem.symmetries if augments else ())
 
 
 def test_the_adversarial_method_has_no_networks_here(tmp_path):

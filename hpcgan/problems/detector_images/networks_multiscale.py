@@ -45,6 +45,8 @@ WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 TURNS = np.array([[0, 2], [3, 1]])
 """When a cell is split, by whether its row and its column are even (0) or odd (1)."""
+TAIL = 0.005
+"""Share of events with the highest summed pT, which falls off exponentially there."""
 DENSE, SPARSE = 32, 8
 """A split with more than DENSE cells has so many of them in an event that it learns from every second event of a batch,
 every fourth, ... every SPARSE-th: else nearly all the time would go into the finest splits, which know the most cells.
@@ -99,6 +101,19 @@ class Answers(NamedTuple):
     intervals: tf.Tensor
     low: tf.Tensor
     high: tf.Tensor
+
+
+class View(NamedTuple):
+    """What the network sees of whole images before any cell is split, computed once.
+
+    `planes` are (n, rows, columns, 6): encoded pT, whether there is any, and the same of both halves, as far as they
+    are known; `windows` are sums over windows of each of the sides `WINDOWS`; `of_event` are (n, 2).
+    """
+
+    whole: tf.Tensor
+    planes: tf.Tensor
+    windows: list[tf.Tensor]
+    of_event: tf.Tensor
 
 
 class Split(tf.Module):
@@ -165,7 +180,7 @@ class Split(tf.Module):
         first, second = self.halves(images)
         whole = first + second
         cells = Cells.where(whole > 0)
-        answers = self.answers(whole, (first, second), cells, conditions)
+        answers = self.answers(self._view(whole, first, second), cells, conditions)
         a, b = cells.of(first), cells.of(second)
         allowed = tf.unstack(answers.is_allowed, axis=1)
         is_both = (a > 0) & (b > 0) & allowed[BOTH]
@@ -184,12 +199,13 @@ class Split(tf.Module):
     def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
         """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
         uniform = uniform_of(normal)
-        first, second = tf.zeros_like(whole), tf.zeros_like(whole)
         row, column = np.indices((self.rows, self.columns))
-        turns = TURNS[row % 2, column % 2]
-        for turn in np.unique(turns):
-            cells = Cells.where((whole > 0) & tf.constant(turns == turn))
-            answers = self.answers(whole, (first, second), cells, conditions)
+        turns = tf.constant(TURNS[row % 2, column % 2])
+        view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole))
+
+        def split(turn: tf.Tensor, planes: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            cells = Cells.where((whole > 0) & (turns == turn))
+            answers = self.answers(view._replace(planes=planes), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
             way = _drawn(answers.ways, of_way)[0]
             interval, within = _drawn(answers.intervals, of_share)
@@ -197,19 +213,25 @@ class Split(tf.Module):
             share = tf.sigmoid(answers.low + place * (answers.high - answers.low))
             share = tf.where(way == BOTH, share, tf.cast(way == FIRST, share.dtype))
             parts = cells.of(whole)
+            first, second = parts * share, parts * (1.0 - share)
             index = tf.stack(cells, axis=1)
-            first = tf.tensor_scatter_nd_update(first, index, parts * share)
-            second = tf.tensor_scatter_nd_update(second, index, parts * (1.0 - share))
+            planes = tf.tensor_scatter_nd_update(planes, index, _planes(parts, first, second))
+            halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
+            return turn + 1, planes, halves
+
+        # A loop of the graph: unrolled, it would take a quarter of a minute to build.
+        start = (tf.zeros([], turns.dtype), view.planes, tf.zeros_like(view.planes[..., :2]))
+        halves = tf.while_loop(lambda turn, *_: turn < TURNS.size, split, start, parallel_iterations=1)[2]
+        if self.axis == ETA:
+            halves = tf.transpose(halves, [0, 1, 3, 2])
         return tf.reshape(
-            tf.stack([first, second], axis=self.axis + 1),
+            halves,
             [-1, self.rows * (2 if self.axis == ETA else 1), self.columns * (2 if self.axis == PHI else 1)],
         )
 
-    def answers(
-        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, conditions: tf.Tensor | None
-    ) -> Answers:
+    def answers(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> Answers:
         """What the network says of cells of images, of whose halves it sees those of cells in earlier turns."""
-        x = self._features(whole, halves, cells, conditions)
+        x = self._features(view, cells, conditions)
         # (x - mean) * scale, at the cost of the weights' number instead of the inputs'.
         hidden = self.hidden * self.scale[:, None]
         bias = self.hidden_bias - tf.linalg.matvec(hidden, self.mean, transpose_a=True)
@@ -218,7 +240,7 @@ class Split(tf.Module):
         # Not gathered: the gradient of that is sparse.
         row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
         x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
-        pt = cells.of(whole)
+        pt = cells.of(view.whole)
         least_first, least_second = (tf.gather(least, cells.row) for least in self.least)
         is_first, is_both = pt >= 0.999 * least_first, pt > 1.001 * (least_first + least_second)
         is_second = (pt >= 0.999 * least_second) | ~is_first
@@ -231,72 +253,75 @@ class Split(tf.Module):
 
     def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
         """Set the mean of what the network sees of cells and the scale to those of split images."""
-        halves = self.halves(images)
-        whole = tf.add_n(halves)
-        seen = self._features(whole, halves, Cells.where(whole > 0), conditions)
+        first, second = self.halves(images)
+        whole = first + second
+        seen = self._features(self._view(whole, first, second), Cells.where(whole > 0), conditions)
         mean, variance = tf.nn.moments(seen, axes=[0])
         self.mean.assign(mean)
         self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
 
     # --- what the network sees -----------------------------------------------------------------------
 
-    def _features(
-        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, conditions: tf.Tensor | None
-    ) -> tf.Tensor:
-        pt = cells.of(whole)
+    def _view(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> View:
+        share_lit = tf.reduce_mean(tf.cast(whole > 0, whole.dtype), axis=[1, 2])
+        total = tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0
+        windows = [self._sums(whole, side) for side in WINDOWS]
+        return View(whole, _planes(whole, first, second), windows, tf.stack([total, 4.0 * share_lit], axis=1))
+
+    def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> tf.Tensor:
+        pt = cells.of(view.whole)
         log_pt = tf.math.log(tf.maximum(pt, 0.05))
         eta = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
-        share_lit = tf.reduce_mean(tf.cast(whole > 0, pt.dtype), axis=[1, 2])
-        of_event = [tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0, 4.0 * share_lit]
         phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
-        parity = self._parity(cells)
+        parity = 2 * (cells.row % 2) + cells.column % 2
         columns = [
-            self._neighbours(whole, halves, cells, parity),
-            *(self._windows(whole, side, cells) for side in WINDOWS),
+            self._neighbours(view.planes, cells, parity),
+            *(self._windows(sums, side, cells) for sums, side in zip(view.windows, WINDOWS, strict=True)),
             tf.stack([eta, tf.abs(eta), log_pt, _encoded(pt)], axis=1),
             tf.one_hot(parity, 4, dtype=pt.dtype),
             tf.sin(phases),
             tf.cos(phases),
-            tf.gather(tf.stack(of_event, axis=1), cells.event),
+            tf.gather(view.of_event, cells.event),
         ]
         if conditions is not None:
             columns.append(tf.gather(conditions, cells.event))
         return tf.concat(columns, axis=1)
 
-    @staticmethod
-    def _parity(cells: Cells) -> tf.Tensor:
-        return 2 * (cells.row % 2) + cells.column % 2
-
-    def _neighbours(
-        self, whole: tf.Tensor, halves: tuple[tf.Tensor, tf.Tensor], cells: Cells, parity: tf.Tensor
-    ) -> tf.Tensor:
-        """Of the cell and those around it: pT and whether there is any, and of the halves, if they are known."""
+    def _neighbours(self, planes: tf.Tensor, cells: Cells, parity: tf.Tensor) -> tf.Tensor:
+        """Planes of the cell and of those around it; of halves, of those that are split before."""
         down, right = self._reach
-        planes = [_encoded(whole), _is_lit(whole), *map(_encoded, halves), *map(_is_lit, halves)]
-        padded = _wrapped(tf.stack(planes, axis=-1), down, right)
+        count = planes.shape[-1]
+        padded = _wrapped(planes, down, right)
         height, width = self.rows + 2 * down, self.columns + 2 * right
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
         steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
-        around = tf.gather(tf.reshape(padded, [-1, len(planes)]), corner[:, None] + steps)  # (cells, places, planes)
+        around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
         around = tf.concat([around[..., :2], around[..., 2:] * tf.gather(self._is_split, parity)], axis=2)
-        return tf.reshape(around, [-1, len(planes) * len(self._places)])
+        return tf.reshape(around, [-1, count * len(self._places)])
 
-    def _windows(self, whole: tf.Tensor, side: int, cells: Cells) -> tf.Tensor:
-        """PT of nine windows of `side` x `side` cells, the cell in the middle of them: (cells, 9).
+    def _sums(self, whole: tf.Tensor, side: int) -> tf.Tensor:
+        """PT of all windows of `side` x `side` cells, encoded, with a margin of as many rows and columns of windows.
 
-        Where an image is too narrow for three of them, each window has all columns.
+        Where an image is too narrow for three of them, each window has all columns, and there is one of them.
         """
-        half, has_all = side // 2, 3 * side > self.columns
-        margin = side + half
-        sums = tf.reduce_sum(whole, axis=2, keepdims=True) if has_all else _box(_wrapped(whole, 0, margin), side, PHI)
-        sums = _encoded(_box(tf.pad(sums, [[0, 0], [margin, margin], [0, 0]]), side, ETA))
+        margin = side + side // 2
+        if self._has_all(side):
+            sums = tf.reduce_sum(whole, axis=2, keepdims=True)
+        else:
+            sums = _box(_wrapped(whole, 0, margin), side, PHI)
+        return _encoded(_box(tf.pad(sums, [[0, 0], [margin, margin], [0, 0]]), side, ETA))
+
+    def _windows(self, sums: tf.Tensor, side: int, cells: Cells) -> tf.Tensor:
+        """Nine of these windows, side by side, the cell in the middle of them: (cells, 9)."""
+        has_all = self._has_all(side)
         height, width = self.rows + 2 * side, 1 if has_all else self.columns + 2 * side
-        moves = (
-            np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))]) * side
-        )
+        moves = np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))])
         corner = (cells.event * height + cells.row) * width + (0 if has_all else cells.column)
-        steps = tf.constant(moves[:, 0] * width + moves[:, 1], tf.int32)
+        steps = tf.constant(side * (moves[:, 0] * width + moves[:, 1]), tf.int32)
         return tf.gather(tf.reshape(sums, [-1]), corner[:, None] + steps)
+
+    def _has_all(self, side: int) -> bool:
+        return 3 * side > self.columns
 
 
 class Multiscale(Density, Calibrated):
@@ -306,7 +331,7 @@ class Multiscale(Density, Calibrated):
         super().__init__("multiscale")
         init = Initializer(seed, dtype)
         self.conditions = config.conditions
-        self.total = DrawnTotal(init, "density", len(self.conditions), config.total_pt_knots)
+        self.total = DrawnTotal(init, "density", len(self.conditions), config.total_pt_knots, TAIL)
         self.power = 1.0 / config.exponent
         self.to_gev = tf.constant(config.linear_to_pt * config.pt_unit_mev / 1e3, dtype)
         least = config.least_pt_gev
@@ -398,6 +423,13 @@ def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _encoded(pt: tf.Tensor) -> tf.Tensor:
     """What the network sees of a pT in GeV: pixels have 0.1 to some hundred."""
     return tf.math.log1p(2.0 * pt)
+
+
+def _planes(whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """What the network sees of cells (...) and of their halves, (..., 6)."""
+    return tf.stack(
+        [_encoded(whole), _is_lit(whole), _encoded(first), _encoded(second), _is_lit(first), _is_lit(second)], axis=-1
+    )
 
 
 def _is_lit(pt: tf.Tensor) -> tf.Tensor:

@@ -41,6 +41,15 @@ DETECTOR_OPTIONS = (
 )
 SPLIT_OPTIONS = ("hidden_units", "total_pt")
 """Those that the multiscale architecture has, too."""
+PAIR_OPTIONS = (
+    "latent_dim",
+    "filters",
+    "normalisation",
+    "discriminator_normalisation",
+    "phi_padding",
+    "conditioning",
+)
+"""Those of a generator and a discriminator, whatever their architecture."""
 MASSES = ("mGlu", "mNeu")
 
 
@@ -111,6 +120,13 @@ class RpvModel(ModelSection):
             if option not in own and getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(f"model.{option} needs model.architecture=detector")
         if self.architecture == "multiscale":
+            for option in PAIR_OPTIONS:
+                field = type(self).model_fields.get(option)
+                if field is not None and getattr(self, option) != field.default:
+                    raise ValueError(
+                        f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
+                        "neither: leave it out"
+                    )
             if not self.hidden_units:
                 raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
             if self.total_pt != "drawn":

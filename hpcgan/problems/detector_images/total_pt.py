@@ -23,10 +23,18 @@ class DrawnTotal(tf.Module):
         Numbers on which quantiles depend.
     knots : int
         Quantiles.
+    tail : float
+        Probability of the highest sums, which fall off exponentially from where they begin, without an end; 0: no sum
+        is above the largest of the training events.
     """
 
-    def __init__(self, init: Initializer, name: str, conditions: int, knots: int) -> None:
+    def __init__(self, init: Initializer, name: str, conditions: int, knots: int, tail: float = 0.0) -> None:
         super().__init__(f"{name}_total_pt")
+        self._tail = tail
+        # The last quantile of a tail is a mean excess above where it begins, if it is exponential.
+        self.levels = np.append(np.linspace(0.0, 1.0 - tail, knots - 1), 1.0 - tail / np.e)
+        if not tail:
+            self.levels = np.linspace(0.0, 1.0, knots)
         shape = (terms(np.zeros((1, conditions))).shape[1], knots) if conditions else (knots,)
         self.log_total_pt = init.constant(f"{name}/log_total_pt", shape, 0.0, trainable=False)
         self.centre = init.constant(f"{name}/centre", (conditions,), 0.0, trainable=False) if conditions else None
@@ -42,21 +50,32 @@ class DrawnTotal(tf.Module):
         An event without energy counts as a millionth of the unit.
         """
         sums = np.concatenate(totals).astype(np.float64)
-        knots = np.linspace(0.0, 1.0, self.log_total_pt.shape[-1])
         if self.centre is None:
-            self.log_total_pt.assign(np.log(np.maximum(np.quantile(sums, knots), 1e-6)))
+            self.log_total_pt.assign(np.log(np.maximum(np.quantile(sums, self.levels), 1e-6)))
             return
-        table, centre = fit(np.log(np.maximum(sums, 1e-6)), np.concatenate(conditions).astype(np.float64), knots)
+        table, centre = fit(np.log(np.maximum(sums, 1e-6)), np.concatenate(conditions).astype(np.float64), self.levels)
         self.log_total_pt.assign(table)
         self.centre.assign(centre)
 
     def __call__(self, normal: tf.Tensor, inputs: tf.Tensor | None) -> tf.Tensor:
         """The ln(summed pT / unit) that standard normal numbers stand for, (n,), under conditions (n, c)."""
-        log_total = _quantile(self.log_total_pt, normal)
-        if inputs is None:
-            return log_total
-        # (terms, n): a quantile is a sum over the terms in the conditions
-        return tf.reduce_sum(log_total * tf.transpose(_terms(inputs - self.centre)), axis=0)
+
+        def at(quantiles: tf.Tensor) -> tf.Tensor:
+            """Of each event, (n,), of what the table has for it: a sum over the terms in the conditions, if any."""
+            if inputs is None:
+                return quantiles
+            return tf.reduce_sum(quantiles * tf.transpose(_terms(inputs - self.centre)), axis=0)  # (terms, n)
+
+        if not self._tail:
+            return at(_quantile(self.log_total_pt, uniform_of(normal)))
+        above = uniform_of(-normal)  # not 1 - uniform_of(normal), of which single precision leaves nothing
+        is_beyond = above < self._tail
+        place = tf.minimum(uniform_of(normal) / (1.0 - self._tail), 1.0)
+        begin, mean = (at(self.log_total_pt[..., column, None]) for column in (-2, -1))
+        excess = tf.math.log(self._tail / tf.where(is_beyond, above, self._tail)) * (tf.exp(mean) - tf.exp(begin))
+        return tf.where(
+            is_beyond, tf.math.log(tf.exp(begin) + excess), at(_quantile(self.log_total_pt[..., :-1], place))
+        )
 
 
 def _terms(x: tf.Tensor) -> tf.Tensor:
@@ -66,10 +85,10 @@ def _terms(x: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.ones_like(columns[0]), *columns, *products], axis=1)
 
 
-def _quantile(table: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
-    """The quantile that a standard normal number stands for, from a table of equidistant ones: of each row, if many."""
+def _quantile(table: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """The quantile that a uniform number stands for, from a table of equidistant ones: of each row, if many."""
     last = table.shape[-1] - 1
-    place = uniform_of(normal) * last
+    place = uniform * last
     below = tf.minimum(tf.cast(place, tf.int32), last - 1)
     fraction = place - tf.cast(below, place.dtype)
     return (1.0 - fraction) * tf.gather(table, below, axis=-1) + fraction * tf.gather(table, below + 1, axis=-1)

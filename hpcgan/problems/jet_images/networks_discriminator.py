@@ -1,6 +1,6 @@
 """Discriminators of jet images, which also tell the class: LAGAN's, and those it was compared with (arXiv:1701.05927).
 
-What is not set here is as in Keras, see `networks_generator`.
+What is not set here is as in Keras 1, see `networks_generator`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hpcgan.networks.local import LocallyConnected2D, SharedConv2D, cells_first,
 from hpcgan.networks.minibatch import MinibatchDiscrimination
 from hpcgan.networks.stateless import RANDOM, dropout, uniform
 from hpcgan.problems.jet_images.files import IMAGE, SIDE, SIGNAL
-from hpcgan.problems.jet_images.networks_layers import EPSILON, MOMENTUM, SLOPE, ValidConv2D
+from hpcgan.problems.jet_images.networks_layers import EPSILON, FANS, MOMENTUM, SLOPE, ValidConv2D
 
 if TYPE_CHECKING:
     from hpcgan.problems.jet_images.problem import JetsModel
@@ -54,7 +54,9 @@ class LocatedTower(Tower):
         self.conv = SharedConv2D(init, f"{name}/conv", 1, 32, kernel=(5, 5))
         shapes = (((29, 29), 32, (5, 5), (2, 2)), ((17, 17), 8, (5, 5), (1, 1)), ((15, 15), 8, (3, 3), (2, 2)))
         self.locals = [
-            LocallyConnected2D(init, f"{name}/local{i}", cells, inputs, 8, kernel=kernel, stride=stride, bias=[0.0] * 8)
+            LocallyConnected2D(
+                init, f"{name}/local{i}", cells, inputs, 8, kernel=kernel, stride=stride, fans=FANS, bias=[0.0] * 8
+            )
             for i, (cells, inputs, kernel, stride) in enumerate(shapes)
         ]
         self.norms = [BatchNorm(init, f"{name}/norm{i}", 8, momentum=MOMENTUM, epsilon=EPSILON) for i in range(3)]
@@ -168,6 +170,7 @@ class Discriminator(AuxiliaryClassifier, Randomised):
             kernels=KERNELS,
             dims=DIMS,
             scope=config.minibatch_discrimination,
+            fans=FANS,
         )
         inputs = KERNELS + self.tower.width
         self.head = Dense(init, "discriminator/head", inputs, 1, glorot=True)

@@ -1,6 +1,6 @@
 """Generators of jet images: LAGAN's, and those it was compared with (arXiv:1701.05927).
 
-What is not set here is as in Keras: Glorot-uniform weights, zero biases, batch norm with an epsilon of 1e-3 and a
+What is not set here is as in Keras 1: Glorot-uniform weights, zero biases, batch norm with an epsilon of 1e-3 and a
 momentum of 0.99, a slope of 0.3 of the leaky ReLU. All end in a ReLU, for images of which most pixels are dark.
 """
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from hpcgan.networks.layers import BatchNorm, Conv2D, ConvTranspose2D, Dense, Initializer, Network, unfused_leaky_relu
 from hpcgan.networks.local import LocallyConnected2D, Pair, cells_first, pad_cells, samples_first
 from hpcgan.problems.jet_images.files import IMAGE, SIDE, SIGNAL
-from hpcgan.problems.jet_images.networks_layers import EPSILON, MOMENTUM, SLOPE, ValidConv2D
+from hpcgan.problems.jet_images.networks_layers import EPSILON, FANS, MOMENTUM, SLOPE, ValidConv2D
 
 if TYPE_CHECKING:
     from hpcgan.problems.jet_images.problem import JetsModel
@@ -52,13 +52,23 @@ class LocatedBody(Body):
             BatchNorm(init, f"{name}/norm{i}", channels, momentum=MOMENTUM, epsilon=EPSILON)
             for i, channels in enumerate((64, 6))
         ]
-        self.first = LocallyConnected2D(
-            init, f"{name}/local0", (18, 18), 64, 6, kernel=(5, 5), initial="he_uniform", bias=[0.0] * 6
+        self.first, self.second = (
+            LocallyConnected2D(
+                init,
+                f"{name}/local{i}",
+                cells,
+                inputs,
+                6,
+                kernel=kernel,
+                initial="he_uniform",
+                fans=FANS,
+                bias=[0.0] * 6,
+            )
+            for i, (cells, inputs, kernel) in enumerate((((18, 18), 64, (5, 5)), ((28, 28), 6, (3, 3))))
         )
-        self.second = LocallyConnected2D(
-            init, f"{name}/local1", (28, 28), 6, 6, kernel=(3, 3), initial="he_uniform", bias=[0.0] * 6
+        self.last = LocallyConnected2D(
+            init, f"{name}/out", (26, 26), 6, 1, kernel=(2, 2), initial="glorot_normal", fans=FANS
         )
-        self.last = LocallyConnected2D(init, f"{name}/out", (26, 26), 6, 1, kernel=(2, 2), initial="glorot_normal")
 
     def __call__(self, latent: tf.Tensor, training: bool, update: bool) -> tf.Tensor:
         x = tf.reshape(self.project(latent), [-1, *START, CHANNELS])

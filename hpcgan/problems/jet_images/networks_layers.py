@@ -5,9 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hpcgan.networks.layers import Initializer
+from hpcgan.networks.local import Fans
 
 SLOPE = 0.3  # of the leaky ReLU
 MOMENTUM, EPSILON = 0.99, 1e-3  # of batch norm
+FANS: Fans = "geometric"  # of kernels with three axes
 
 
 class ValidConv2D(tf.Module):
