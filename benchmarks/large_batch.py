@@ -1,6 +1,6 @@
 """Score against the global batch at equal samples seen, for rules of the learning rate: what to set on N ranks.
 
-    python benchmarks/large_batch.py configs/rpv_gan.yaml --out runs/large-batch --ranks 1,4,16,64 --epochs 4 [key=value]
+    python benchmarks/large_batch.py configs/rpv_gan.yaml --out runs/large-batch --ranks 1,4,16,64 [key=value]
 
 Each of the N ranks is one part of an accumulated batch (`training.accumulation`), whose gradients are those of N ranks
 bit for bit up to the order of summation, as long as layers that look at a batch as a whole look at a rank's
