@@ -6,8 +6,8 @@ autoregression: Reed et al., arXiv:1703.03664; splits of a conserved quantity, s
 A split asks for each cell with momentum whether the one half, the other or both have any, and for both, how much the
 first has. The answers are a network's with two hidden layers, the same for all cells of an image, which sees the cell
 and what is around it: the cells to be split, sums over larger windows, and those of its neighbours that have been
-split already. Cells are split in four turns, by whether their row and their column are even, so that all cells of a
-turn are split at once and yet neighbours depend on one another.
+split already. Cells are split in turns, by the places of their row and their column, so that all cells of a turn are split at
+once and yet neighbours depend on one another.
 
 The share of a half is bounded by the threshold of the calorimeter: each half with momentum has as much as one pixel at
 least. Between the bounds the logit of the share has a density that is constant in intervals, so that edges, as
@@ -43,8 +43,12 @@ ALL = 64
 """Images of so many cells at most are seen as a whole: jets balance one another across the detector."""
 WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
-TURNS = np.array([[0, 2], [3, 1]])
-"""When a cell is split, by whether its row and its column are even (0) or odd (1)."""
+ETA, PHI = 1, 2
+"""Axes of a batch of images."""
+TURNS = {ETA: np.array([[0, 2], [3, 1]]), PHI: np.array([[0, 4], [6, 2], [1, 5], [7, 3]])}
+"""When a cell is split along an axis, by its row and its column: those of one turn know nothing of one another, so they
+are two cells apart, and four in eta where cells are twice as wide as high: four pixels at the finest, like the others.
+"""
 TAIL = 0.005
 """Share of events with the highest summed pT, which falls off exponentially there."""
 DENSE, SPARSE = 32, 8
@@ -53,8 +57,6 @@ every fourth, ... every SPARSE-th: else nearly all the time would go into the fi
 """
 NUMBERS = 2
 """Standard normal numbers for a cell to be split: which halves have momentum, and the share of the first."""
-ETA, PHI = 1, 2
-"""Axes of a batch of images."""
 FIRST, SECOND, BOTH = range(3)
 """Which halves have momentum."""
 MEASURED = 1024
@@ -152,14 +154,16 @@ class Split(tf.Module):
             for right in range(-self._reach[1], self._reach[1] + 1)
         ]
         self._places = np.array(places)
-        rows, columns = np.indices((2, 2))
-        turns = TURNS[(rows[..., None] + self._places[:, 0]) % 2, (columns[..., None] + self._places[:, 1]) % 2]
-        self._is_split = tf.constant((turns < TURNS[..., None]).reshape(4, -1, 1), init.dtype)  # before, by parity
-        inputs = 6 * len(places) + len(WINDOWS) * 9 + 4 + 4 + 2 * len(_FREQUENCIES) + 2 + conditions
+        self._turns = TURNS[self.axis]
+        rows, columns = np.indices(self._turns.shape)
+        turns = self._turn(rows[..., None] + self._places[:, 0], columns[..., None] + self._places[:, 1])
+        is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
+        self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
+        inputs = 6 * len(places) + len(WINDOWS) * 9 + 4 + self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
         self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
         self.scale = init.constant(f"{name}/scale", (inputs,), 1.0, trainable=False)
         self.hidden = init.he_uniform(f"{name}/hidden", (inputs, units), inputs, 2)
-        self.hidden_bias = init.constant(f"{name}/hidden_bias", (units,), 0.0)
+        self.hidden_bias = init.constant(f"{name}/hidden_bias", (self.rows, units), 0.0)  # of each row
         self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
         self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
         self.out = init.normal(f"{name}/out", (units, BOTH + 1 + self.bins), 0.1 / math.sqrt(units))
@@ -199,8 +203,7 @@ class Split(tf.Module):
     def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
         """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
         uniform = uniform_of(normal)
-        row, column = np.indices((self.rows, self.columns))
-        turns = tf.constant(TURNS[row % 2, column % 2])
+        turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
         view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole))
 
         def split(turn: tf.Tensor, planes: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -221,7 +224,7 @@ class Split(tf.Module):
 
         # A loop of the graph: unrolled, it would take a quarter of a minute to build.
         start = (tf.zeros([], turns.dtype), view.planes, tf.zeros_like(view.planes[..., :2]))
-        halves = tf.while_loop(lambda turn, *_: turn < TURNS.size, split, start, parallel_iterations=1)[2]
+        halves = tf.while_loop(lambda turn, *_: turn < self._turns.size, split, start, parallel_iterations=1)[2]
         if self.axis == ETA:
             halves = tf.transpose(halves, [0, 1, 3, 2])
         return tf.reshape(
@@ -235,10 +238,10 @@ class Split(tf.Module):
         # (x - mean) * scale, at the cost of the weights' number instead of the inputs'.
         hidden = self.hidden * self.scale[:, None]
         bias = self.hidden_bias - tf.linalg.matvec(hidden, self.mean, transpose_a=True)
-        x = tf.nn.silu(tf.matmul(x, hidden) + bias)
-        x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
-        # Not gathered: the gradient of that is sparse.
+        # Rows are no multiples of the towers, so neighbours depend on the row. Not gathered: that gradient is sparse.
         row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
+        x = tf.nn.silu(tf.matmul(x, hidden) + tf.matmul(row, bias))
+        x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
         x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
         pt = cells.of(view.whole)
         least_first, least_second = (tf.gather(least, cells.row) for least in self.least)
@@ -273,12 +276,12 @@ class Split(tf.Module):
         log_pt = tf.math.log(tf.maximum(pt, 0.05))
         eta = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
         phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
-        parity = 2 * (cells.row % 2) + cells.column % 2
+        place = self._turns.shape[1] * (cells.row % self._turns.shape[0]) + cells.column % self._turns.shape[1]
         columns = [
-            self._neighbours(view.planes, cells, parity),
+            self._neighbours(view.planes, cells, place),
             *(self._windows(sums, side, cells) for sums, side in zip(view.windows, WINDOWS, strict=True)),
             tf.stack([eta, tf.abs(eta), log_pt, _encoded(pt)], axis=1),
-            tf.one_hot(parity, 4, dtype=pt.dtype),
+            tf.one_hot(place, self._turns.size, dtype=pt.dtype),
             tf.sin(phases),
             tf.cos(phases),
             tf.gather(view.of_event, cells.event),
@@ -287,7 +290,12 @@ class Split(tf.Module):
             columns.append(tf.gather(conditions, cells.event))
         return tf.concat(columns, axis=1)
 
-    def _neighbours(self, planes: tf.Tensor, cells: Cells, parity: tf.Tensor) -> tf.Tensor:
+    def _turn(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """In which turn cells are split."""
+        rows, columns = self._turns.shape
+        return self._turns[row % rows, column % columns]
+
+    def _neighbours(self, planes: tf.Tensor, cells: Cells, place: tf.Tensor) -> tf.Tensor:
         """Planes of the cell and of those around it; of halves, of those that are split before."""
         down, right = self._reach
         count = planes.shape[-1]
@@ -296,7 +304,7 @@ class Split(tf.Module):
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
         steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
         around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
-        around = tf.concat([around[..., :2], around[..., 2:] * tf.gather(self._is_split, parity)], axis=2)
+        around = tf.concat([around[..., :2], around[..., 2:] * tf.gather(self._is_split, place)], axis=2)
         return tf.reshape(around, [-1, count * len(self._places)])
 
     def _sums(self, whole: tf.Tensor, side: int) -> tf.Tensor:
