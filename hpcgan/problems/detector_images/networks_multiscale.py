@@ -6,8 +6,8 @@ autoregression: Reed et al., arXiv:1703.03664; splits of a conserved quantity, s
 A split asks for each cell with momentum whether the one half, the other or both have any, and for both, how much the
 first has. The answers are a network's with two hidden layers, the same for all cells of an image, which sees the cell
 and what is around it: the cells to be split, sums over larger windows, and those of its neighbours that have been
-split already. Cells are split in turns, by the places of their row and their column, so that all cells of a turn are split at
-once and yet neighbours depend on one another.
+split already. Cells are split in turns, by the places of their row and their column, so that all cells of a turn are
+split at once and yet neighbours depend on one another.
 
 The share of a half is bounded by the threshold of the calorimeter: each half with momentum has as much as one pixel at
 least. Between the bounds the logit of the share has a density that is constant in intervals, so that edges, as
@@ -45,7 +45,7 @@ WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 ETA, PHI = 1, 2
 """Axes of a batch of images."""
-TURNS = {ETA: np.array([[0, 2], [3, 1]]), PHI: np.array([[0, 4], [6, 2], [1, 5], [7, 3]])}
+TURNS: Mapping[int, np.ndarray] = {ETA: np.array([[0, 2], [3, 1]]), PHI: np.array([[0, 4], [6, 2], [1, 5], [7, 3]])}
 """When a cell is split along an axis, by its row and its column: those of one turn know nothing of one another, so they
 are two cells apart, and four in eta where cells are twice as wide as high: four pixels at the finest, like the others.
 """
@@ -155,8 +155,8 @@ class Split(tf.Module):
         ]
         self._places = np.array(places)
         self._turns = TURNS[self.axis]
-        rows, columns = np.indices(self._turns.shape)
-        turns = self._turn(rows[..., None] + self._places[:, 0], columns[..., None] + self._places[:, 1])
+        cells = np.indices(self._turns.shape)[..., None]
+        turns = self._turn(cells[0] + self._places[:, 0], cells[1] + self._places[:, 1])
         is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
         self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
         inputs = 6 * len(places) + len(WINDOWS) * 9 + 4 + self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
