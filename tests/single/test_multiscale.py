@@ -222,6 +222,8 @@ def test_summed_momentum_has_no_largest_value(conditions):
 
 def test_inputs_are_centred_and_scaled_by_real_events():
     part, (images, halves) = split(4, 4, ETA), pairs(4, 4, ETA, n=500)
+    part.measure(tf.zeros_like(images), None)  # nothing to measure: as they are
+    assert (part.mean.numpy() == 0).all()
     before = part.log_prob(images, None).numpy()
     part.measure(images, None)
     cells = multiscale.Cells.where(tf.constant(halves.sum(0) > 0))

@@ -255,11 +255,13 @@ class Split(tf.Module):
         return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
 
     def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
-        """Set the mean of what the network sees of cells and the scale to those of split images."""
+        """Set the mean of what the network sees of cells and the scale to those of split images, if any has momentum."""
         first, second = self.halves(images)
         whole = first + second
-        seen = self._features(self._view(whole, first, second), Cells.where(whole > 0), conditions)
-        mean, variance = tf.nn.moments(seen, axes=[0])
+        cells = Cells.where(whole > 0)
+        if not len(cells.event):
+            return
+        mean, variance = tf.nn.moments(self._features(self._view(whole, first, second), cells, conditions), axes=[0])
         self.mean.assign(mean)
         self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
 
