@@ -255,7 +255,7 @@ class Split(tf.Module):
         return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
 
     def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
-        """Set the mean of what the network sees of cells and the scale to those of split images, unless all are empty."""
+        """Set the mean and the scale of what the network sees to those of split images, unless all are empty."""
         first, second = self.halves(images)
         whole = first + second
         cells = Cells.where(whole > 0)
