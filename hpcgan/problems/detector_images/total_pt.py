@@ -31,10 +31,9 @@ class DrawnTotal(tf.Module):
     def __init__(self, init: Initializer, name: str, conditions: int, knots: int, tail: float = 0.0) -> None:
         super().__init__(f"{name}_total_pt")
         self._tail = tail
-        # The last quantile of a tail is a mean excess above where it begins, if it is exponential.
-        self.levels = np.append(np.linspace(0.0, 1.0 - tail, knots - 1), 1.0 - tail / np.e)
-        if not tail:
-            self.levels = np.linspace(0.0, 1.0, knots)
+        self.levels = np.linspace(0.0, 1.0, knots)
+        if tail:  # the last quantile is a mean excess above where the tail begins, if that is exponential
+            self.levels = np.append(np.linspace(0.0, 1.0 - tail, knots - 1), 1.0 - tail / np.e)
         shape = (terms(np.zeros((1, conditions))).shape[1], knots) if conditions else (knots,)
         self.log_total_pt = init.constant(f"{name}/log_total_pt", shape, 0.0, trainable=False)
         self.centre = init.constant(f"{name}/centre", (conditions,), 0.0, trainable=False) if conditions else None

@@ -59,14 +59,12 @@ class TrimmedJets:
     @property
     def eta(self) -> Floats:
         """(J,)"""
-        eta: Floats = np.arcsinh(self.momentum[:, 2] / self.pt)
-        return eta
+        return _direction(self.momentum)[:, 0]
 
     @property
     def phi(self) -> Floats:
         """(J,) from -pi to pi."""
-        phi: Floats = np.arctan2(self.momentum[:, 1], self.momentum[:, 0])
-        return phi
+        return _direction(self.momentum)[:, 1]
 
     @property
     def mass(self) -> Floats:
