@@ -68,6 +68,8 @@ def config(data: Path, *overrides: str) -> Config:
 class Sampler:
     """Stands for that of a run in reports: `images`, brighter by a factor, and a run called `name`."""
 
+    held_out_losses = None
+
     def __init__(self, folder: Path, brightness: float = 1.0, name: str = "tiny") -> None:
         self.problem, self._brightness = RpvProblem(RpvModel()), np.float32(brightness)
         self.config = SimpleNamespace(

@@ -73,7 +73,8 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         stop.retire()
         if comm.is_root:
             if best is not None:
-                print(f"best: {config.scoring.deciding} {best['score']:.2f} in epoch {best['epoch']}")
+                criterion = config.scoring.deciding.replace("held_out", "held-out loss")
+                print(f"best: {criterion} {best['score']:.2f} in epoch {best['epoch']}")
             print(f"run: {directory.path}", flush=True)
 
     return run_as_rank(work, config.comm.backend, at_end=stop.retire)

@@ -81,6 +81,10 @@ class ScoringConfig(Section):
     quantities: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="what counts for the best epoch, of the problem's observables; null: its score"
     )
+    select_by: Literal["score", "held_out"] = Field(
+        "score",
+        description="what the best epoch is best by; held_out: the loss of validation events, by method nll",
+    )
     weights: Literal["auto", "average", "current"] = Field(
         "auto", description="generator scored and sampled; auto: the average where there is one"
     )
@@ -89,8 +93,10 @@ class ScoringConfig(Section):
     )
 
     @property
-    def deciding(self) -> Literal["score", "selection"]:
+    def deciding(self) -> Literal["score", "selection", "held_out"]:
         """What epochs are compared by, as their records call it."""
+        if self.select_by == "held_out":
+            return "held_out"
         return "score" if self.quantities is None else "selection"
 
 
@@ -149,6 +155,8 @@ class Config(Section):
     def _settings_fit_together(self) -> Config:
         if self.scoring.weights == "average" and self.training.average_half_life == 0:
             raise ValueError("scoring.weights=average needs training.average_half_life > 0")
+        if self.scoring.select_by == "held_out":
+            self._check_held_out()
         schedule = self.training.schedule
         if self.training.global_batch_size is not None and schedule.scaling != "none" and not schedule.reference_batch:
             raise ValueError(
@@ -157,6 +165,18 @@ class Config(Section):
             )
         self.training.check(self)
         return self
+
+    def _check_held_out(self) -> None:
+        key = "scoring.select_by=held_out"
+        if not self.training.has_held_out_loss:
+            raise ValueError(f"{key}: method {self.method} has no loss that says how good samples are; use score")
+        if self.scoring.quantities is not None:
+            raise ValueError(f"{key} and scoring.quantities exclude one another: leave one of them out")
+        if self.training.rollback.score_factor is not None:
+            raise ValueError(
+                f"{key}: training.rollback.score_factor is a ratio of scores, which a loss has not; "
+                "leave it out, or use training.rollback.loss_above"
+            )
 
     def dump(self, *starting: str) -> dict[str, Any]:
         """The training, defaults included, as plain values.

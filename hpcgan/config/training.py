@@ -78,6 +78,8 @@ class TrainingSection(Section):
     networks: ClassVar[tuple[str, ...]]
     #: What plots call the losses.
     loss_label: ClassVar[str] = "Mean loss of an epoch"
+    #: Whether the loss of events that are not trained on says how good the method's samples are.
+    has_held_out_loss: ClassVar[bool] = False
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1, description="samples a rank and step (and samples generated at a time)")

@@ -41,11 +41,6 @@ class EpochScores:
     score: Score
     selection: Score | None = None
 
-    @property
-    def deciding(self) -> Score:
-        """By which epochs are compared."""
-        return self.score if self.selection is None else self.selection
-
 
 class Scorer:
     """Scores generated samples against the first `events` real ones of a split.

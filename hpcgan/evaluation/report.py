@@ -19,6 +19,7 @@ from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
 from hpcgan.evaluation import distances as sample_distances
+from hpcgan.evaluation import held_out as held_out_loss
 from hpcgan.evaluation import more_scores
 from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
 from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
@@ -45,7 +46,16 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 2
-CURVES = ("epoch", "step", "samples", "losses", "collapse", "score", "samples_per_second")  # of an epoch's record
+CURVES = (
+    "epoch",
+    "step",
+    "samples",
+    "losses",
+    "held_out",
+    "collapse",
+    "score",
+    "samples_per_second",
+)  # of an epoch's record
 DEFAULTS = EvaluationOptions()
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
@@ -203,10 +213,12 @@ def evaluate_sampler(
     numbers, figures = report.compare(samples, beyond, more)
     settings = config.dump()
     numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
+    loss = settings_of(settings["method"]).loss_label
+    with clock("held_out"):
+        numbers["held_out"] = _held_out(sampler, loss, real_sample, weights)
     with clock("figures"):
         from hpcgan.report.training_curves import training_figures
 
-        loss = settings_of(settings["method"]).loss_label
         figures += training_figures(history.epochs, sampler.checkpoint.epoch, numbers["band"], loss)
     sides = {
         "real": {"label": f"{split} events of {folder}", "path": str(folder), "split": split, "events": held_out.total},
@@ -308,7 +320,7 @@ def compare_files(
         "real": {"label": f"real: {real}", "path": str(real), "split": None, "events": of_real.total},
         "fake": {"label": f"generated: {fake}", "path": str(fake), "events": of_fake.total},
     }
-    content = {"title": fake.name, "problem": problem, **sides, **numbers, "training": None}
+    content = {"title": fake.name, "problem": problem, **sides, **numbers, "held_out": None, "training": None}
     return report.write(out / "report.html", content, figures)
 
 
@@ -333,6 +345,9 @@ def results(report: Report) -> str:
     if band["n"] != score["n"]:
         lines.append(f"generated against real at N={band['n']}: {_spread(against)}")
     lines += more_scores.summary(data)
+    if data["held_out"] is not None:
+        loss = data["held_out"]
+        lines.append(f"loss of the real events: {loss['mean']:.2f} +- {loss['error']:.2f} ({loss['loss']})")
     lines += _points_summary(data["points"])
     lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
@@ -535,6 +550,14 @@ def _mixed(problem: Problem, fake: Path, select: Mapping[str, float | list[float
         source.close()
 
 
+def _held_out(sampler: RunSampler, loss: str, real: Sample, weights: np.ndarray | None) -> dict[str, Any] | None:
+    """The loss of the real events, where the method's says how good its samples are."""
+    if sampler.held_out_losses is None:
+        return None
+    values = held_out_loss.of_sample(sampler.held_out_losses, sampler.problem, real, sampler.batch_size)
+    return dataclasses.asdict(held_out_loss.summary(loss, values, weights))
+
+
 def _training(
     info: CheckpointInfo,
     epochs: Sequence[Epoch],
@@ -549,6 +572,7 @@ def _training(
             "step": info.step,
             "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
+            "criterion": "score" if of_checkpoint is None else of_checkpoint.criterion,
             "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
         "epochs": epochs[-1].epoch if epochs else 0,

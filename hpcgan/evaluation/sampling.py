@@ -15,6 +15,7 @@ from hpcgan.config import Config
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import Conditions, from_random_events, training_conditions
+from hpcgan.evaluation.held_out import Losses
 from hpcgan.methods.base import build_network, method_class
 from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.networks.layers import BatchNorm, Network
@@ -64,6 +65,11 @@ class RunSampler:
     def symmetries(self) -> tuple[str, ...]:
         """Symmetries that are applied to its samples at random: those under which the discriminator saw them."""
         return method_class(self.config.method).symmetries(self.config)
+
+    @functools.cached_property
+    def held_out_losses(self) -> Losses | None:
+        """What tells the loss of each encoded sample, where that says how good the network is."""
+        return method_class(self.config.method).held_out_losses(self.network, self.config.training.dtype)
 
     @functools.cached_property
     def training_conditions(self) -> Sample:

@@ -39,6 +39,8 @@ def curves(run: RunDirectory, loss_label: str) -> Figure:
     if not epochs:
         raise InputError(f"{run.path}: no epoch is done yet")
     losses: Lines = {name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses}
+    if any(record.held_out is not None for record in epochs):
+        losses["held out"] = [None if record.held_out is None else record.held_out.mean for record in epochs]
     panels: list[tuple[str, Lines, bool]] = [(loss_label, losses, False)]
     scores = [record.score for record in epochs]
     if scored := [score for score in scores if score is not None]:

@@ -230,7 +230,7 @@ def _header(name: str, state: str, attempt: int, epochs: int, records: Reader) -
     epochs_done = records.of(Epoch)
     last = epochs_done[-1] if epochs_done else None
     best = None if last is None else last.best
-    number = "score" if last is None or last.selection is None else "selection"
+    number = "score" if last is None else last.criterion
     rate = "–" if records.rate is None else f"{records.rate:,.0f}" if records.rate >= 10 else f"{records.rate:.2g}"
     parts = [
         f"<b style='font-size:1.3em'>{html.escape(name)}</b>",

@@ -189,6 +189,15 @@ class Method(ABC):
                 variable.assign(theirs[name].astype(variable.dtype.as_numpy_dtype))
 
     @classmethod
+    def held_out_losses(cls, network: Network, dtype: str) -> Callable[[Sample], np.ndarray] | None:
+        """What tells the loss of each of some encoded samples, (n,), from the network that is sampled.
+
+        None where a loss says nothing of how good samples are. Where it does, it is that of `losses`' only entry, and
+        the settings' `has_held_out_loss` is true.
+        """
+        return None
+
+    @classmethod
     def symmetries(cls, config: Config) -> tuple[str, ...]:
         """Symmetries that belong to the samples: what was trained is the distribution after them."""
         return ()

@@ -8,18 +8,19 @@ so the average over equally large ranks is that of one rank with all of them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import cast
 
 import numpy as np
 import tensorflow as tf
 
 from hpcgan.config import Config
+from hpcgan.data.schema import Sample
 from hpcgan.methods.base import ATTENTION, NONFINITE, LossCurve
 from hpcgan.methods.settings import LikelihoodSettings
 from hpcgan.methods.step import Local, Update, UpdateMethod, in_parts
 from hpcgan.networks.capabilities import Density
-from hpcgan.networks.layers import Tensors
+from hpcgan.networks.layers import Network, Tensors
 
 NAME, LOSS = "density", "nll"
 #: Averaged over all ranks in every step, in this order; the first is in nats an event, for the units of the encoding.
@@ -43,6 +44,12 @@ class Likelihood(UpdateMethod):
     def draws(self, step: int, first: int, n: int) -> dict[str, np.ndarray]:
         """None: a step takes no random numbers."""
         return {}
+
+    @classmethod
+    def held_out_losses(cls, network: Network, dtype: str) -> Callable[[Sample], np.ndarray]:
+        """Negative log-likelihoods."""
+        log_prob = tf.function(cast(Density, network).log_prob, autograph=False)
+        return lambda sample: -log_prob({name: tf.constant(x, dtype) for name, x in sample.items()}).numpy()
 
     @classmethod
     def symmetries(cls, config: Config) -> tuple[str, ...]:

@@ -176,6 +176,7 @@ class LikelihoodSettings(TrainingSection):
     trainer: ClassVar[str] = "hpcgan.methods.nll:Likelihood"
     networks: ClassVar[tuple[str, ...]] = ("density",)
     loss_label: ClassVar[str] = "Negative log-likelihood [nats an event]"
+    has_held_out_loss: ClassVar[bool] = True
 
     density: AdamConfig = AdamConfig(learning_rate=1.0e-3, beta1=0.9)
     augment_generated: bool = Field(

@@ -47,6 +47,12 @@ def training_figures(
     mark = None if selected is None else (selected, f"checkpoint (epoch {selected_epoch})")
     # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
     losses = {name: [r.losses.get(name) for r in epochs] for name in epochs[0].losses}
+    caption_of_losses = "Losses, averaged over each epoch."
+    if any(r.held_out is not None for r in epochs):
+        losses["held out"] = [None if r.held_out is None else r.held_out.mean for r in epochs]
+        caption_of_losses = "Losses: averaged over each epoch, and after it that of validation events (held out)."
+    if any(r.selected_by == "held_out" for r in epochs):
+        caption_of_losses += " The checkpoint is that with the lowest one held out."
     x = np.array([r.samples for r in epochs], dtype=np.float64)
     figures = []
     scored = [(r.samples, r.score) for r in epochs if r.score is not None]
@@ -80,7 +86,7 @@ def training_figures(
             caption += " The checkpoint is chosen by the selection, the same sum over scoring.quantities."
         figures.append(embed("score_curve", caption, figure, "training"))
     figure = plots.curves(x, losses, label, loss_label, mark=mark)
-    figures.append(embed("loss_curve", "Losses, averaged over each epoch.", figure, "training"))
+    figures.append(embed("loss_curve", caption_of_losses, figure, "training"))
     signs = {text: [r.collapse.get(name) for r in epochs] for name, text in COLLAPSE.items()}
     signs = {text: values for text, values in signs.items() if any(value is not None for value in values)}
     if signs:  # a training that is not scored, of a method without a discriminator, has none

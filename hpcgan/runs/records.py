@@ -26,6 +26,9 @@ Outcome = Literal["done", "pruned", "interrupted", "stopped", "failed"]
 """Of an attempt: `pruned` ended by a verdict before its last epoch; `interrupted` by a signal, `stopped` by a command,
 both with a checkpoint to go on from."""
 
+SelectedBy = Literal["score", "held_out"]
+"""What the epochs of a training are compared by: `scoring.select_by`."""
+
 OVER: tuple[Outcome, ...] = ("done", "pruned")
 """Outcomes of a training that is over."""
 
@@ -130,6 +133,16 @@ class EpochScore:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Mean loss of held-out events, with its statistical error, over `n` of them; `loss` is its name."""
+
+    loss: str
+    mean: Number
+    error: Number
+    n: int
+
+
+@dataclass(frozen=True)
 class Best:
     """The best epoch so far; `score` is what epochs are compared by (`Epoch.deciding`)."""
 
@@ -156,6 +169,10 @@ class Epoch(Record):
         The problem's; None if the epoch was not scored.
     selection : EpochScore or None
         Of `scoring.quantities`, where these are set: what epochs are compared by instead.
+    held_out : HeldOut or None
+        Of validation events, by methods that can tell.
+    selected_by : "score" or "held_out"
+        What epochs are compared by: scores (`score`, or the selection where there is one), or `held_out`.
     is_best : bool
     best : Best or None
         Of all epochs so far.
@@ -172,6 +189,8 @@ class Epoch(Record):
     collapse: Numbers = field(default_factory=dict)
     score: EpochScore | None = None
     selection: EpochScore | None = None
+    held_out: HeldOut | None = None
+    selected_by: SelectedBy = "score"
     is_best: bool = False
     best: Best | None = None
     learning_rates: Numbers = field(default_factory=dict)
@@ -180,9 +199,24 @@ class Epoch(Record):
 
     @property
     def deciding(self) -> float | None:
-        """What epochs are compared by, if it is there and finite: the selection where there is one, else the score."""
+        """What epochs are compared by, if it is there and finite; smaller is better."""
+        value = self.compared
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def compared(self) -> float | None:
+        """The same, finite or not."""
+        if self.selected_by == "held_out":
+            return None if self.held_out is None else self.held_out.mean
         score = self.score if self.selection is None else self.selection
-        return score.total if score is not None and math.isfinite(score.total) else None
+        return None if score is None else score.total
+
+    @property
+    def criterion(self) -> str:
+        """What people call that number."""
+        if self.selected_by == "held_out":
+            return "held-out loss"
+        return "score" if self.selection is None else "selection"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,10 @@ class Trial:
             return code or EXIT_FAILED
         try:
             report = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
-            score = report["selection"] or report["score"]  # of what selects epochs and trials
+            if run.load_config().scoring.select_by == "held_out":
+                score = {"mean": report["held_out"]["mean"], "std": report["held_out"]["error"]}
+            else:
+                score = report["selection"] or report["score"]  # of what selects epochs and trials
             mean, spread = float(score["mean"]), score["std"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HpcganError(f"{run.report}/report.json: cannot be read: {error}") from None

@@ -15,6 +15,7 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.schema import Sample
 from hpcgan.data.sharding import Sharding
 from hpcgan.errors import InputError
+from hpcgan.evaluation import held_out
 from hpcgan.evaluation.epoch import Diversity, DiversityMeter, EpochScores, Scorer
 from hpcgan.evaluation.sampling import scored_network
 from hpcgan.methods.base import Method, method_class
@@ -22,6 +23,7 @@ from hpcgan.methods.sampler import Sampler, make_sampler
 from hpcgan.problems.base import Problem
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import HeldOut
 from hpcgan.schedule import Rates
 from hpcgan.system.files import warn
 from hpcgan.training import warm_start
@@ -166,6 +168,11 @@ class Assembly:
         )
 
     @functools.cached_property
+    def _held_out_losses(self) -> held_out.Losses | None:
+        network = self.method.networks[scored_network(self.config)]
+        return self.method.held_out_losses(network, self.config.training.dtype)
+
+    @functools.cached_property
     def diversity_meter(self) -> DiversityMeter:
         """On the first of the events that are scored."""
         return DiversityMeter(self.problem, self.inputs.validation, self.comm, self.sampler.batch_size)
@@ -181,6 +188,15 @@ class Assembly:
     def score(self, epoch: int) -> tuple[EpochScores, Diversity | None]:
         """The scores and the diversity of the generator, which has been measured, on all ranks."""
         return self.scorer(self.generate, epoch), self.diversity_meter(self.generate, epoch)
+
+    def held_out(self) -> HeldOut | None:
+        """The loss of the validation events that are scored, where the method's says something; on all ranks."""
+        losses = self._held_out_losses
+        if losses is None:
+            return None
+        events, size = self.config.scoring.events, self.sampler.batch_size
+        name = self.method.losses[0].name
+        return held_out.measure(name, losses, self.problem, self.inputs.validation, self.comm, events, size)
 
 
 def make_method(config: Config, problem: Problem, comm: Comm) -> tuple[Method, TrainState]:

@@ -6,7 +6,7 @@ Knows neither the problem nor the method. Progress is counted in samples seen by
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from hpcgan import schedule
 from hpcgan.errors import HpcganError
@@ -15,6 +15,7 @@ from hpcgan.methods.base import ATTENTION
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.records import Best
 from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
@@ -108,10 +109,8 @@ class Loop:
         means = counters.finish_epoch()
         started = time.monotonic()
         scores, diversity = self._score()
-        deciding = None if scores is None else scores.deciding
+        held_out = None if scores is None else assembly.held_out()
         pairs = None if diversity is None else diversity.pairs
-        is_best = counters.is_best(None if deciding is None else deciding.total, pairs)
-        best = counters.best
         self._comm.beat(f"the records of epoch {counters.epoch}")
         record = records.Epoch(
             step=counters.step,
@@ -126,17 +125,19 @@ class Loop:
             },
             score=_recorded(None if scores is None else scores.score),
             selection=_recorded(None if scores is None else scores.selection),
-            is_best=is_best,
-            best=None if best is None else records.Best(best.score, best.epoch, best.step),
+            held_out=held_out,
+            selected_by=config.scoring.select_by,
             learning_rates=dict(learning_rates),
             samples_per_second=rate,
             scoring_seconds=time.monotonic() - started,
         )
-        self._output.epoch(record)
-        went_back = self._rollback.after_epoch(deciding, diversity)
+        is_best = counters.is_best(record.compared, pairs)
+        best = None if counters.best is None else Best(counters.best.score, counters.best.epoch, counters.best.step)
+        self._output.epoch(replace(record, is_best=is_best, best=best))
+        went_back = self._rollback.after_epoch(record.compared, diversity)
         is_last = counters.epoch == config.training.epochs
         if is_best or is_last or went_back or schedule.due(counters.epoch, config.checkpoint.every_epochs):
-            self._checkpoint(None if went_back else deciding)  # a score belongs to the weights beside it
+            self._checkpoint(None if went_back else record.compared)  # a score belongs to the weights beside it
 
     def _score(self) -> tuple[EpochScores | None, Diversity | None]:
         """Scores and diversity of the generator, on all ranks, in the epochs for which there are any."""
@@ -148,14 +149,14 @@ class Loop:
         self._comm.beat(f"scoring epoch {epoch}")
         return assembly.score(epoch)
 
-    def _checkpoint(self, score: Score | None = None) -> None:
+    def _checkpoint(self, score: float | None = None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
         state = self._assembly.state
         self._comm.beat(f"the checkpoint of step {state.counters.step}")
         state.check_equal(self._comm)
         failure = None
         try:
-            self._output.save(None if score is None else score.total)
+            self._output.save(score)
         except (HpcganError, OSError) as error:
             failure = asdict(Failure.of(error))
         failure = self._comm.broadcast_json(failure)

@@ -304,6 +304,8 @@ def _scalars(record: records.Epoch) -> dict[str, float]:
             if score is not None
         },
     }
+    if record.held_out is not None:
+        groups["held_out"] = {record.held_out.loss: record.held_out.mean}
     flat = {f"{group}/{name}": value for group, numbers in groups.items() for name, value in numbers.items()}
     return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}
 

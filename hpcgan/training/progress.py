@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hpcgan.methods.base import LossCurve
-from hpcgan.runs.records import Epoch
+from hpcgan.runs.records import Epoch, HeldOut
 
 _LINE_EVERY_S = 30.0
 _PARTS_SHOWN = 6  # of a score, in a line
@@ -118,6 +118,8 @@ class Reporter:
             line += f"  score {score.total:.2f} at N={score.n} ({_parts(score.parts)})"
         if selection is not None:
             line += f"  selection {selection.total:.2f} ({_parts(selection.parts)})"
+        if record.held_out is not None:
+            line += f"  held-out {_with_error(record.held_out)}"
         line += "  best" if record.is_best else ""
         self.message(f"{line}  left {self._left(float(record.epoch))}")
         self._shown = time.monotonic()
@@ -140,6 +142,10 @@ def _parts(parts: Mapping[str, float]) -> str:
     names = list(parts) if rest <= 0 else sorted(parts, key=lambda name: -parts[name])[:_PARTS_SHOWN]
     text = ", ".join(f"{name} {parts[name]:.2f}" for name in names)
     return text if rest <= 0 else f"{text} and {rest} smaller ones"
+
+
+def _with_error(held_out: HeldOut) -> str:
+    return f"{held_out.loss} {held_out.mean:.2f} +- {held_out.error:.2f}"
 
 
 def _rate(value: float | None) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from hpcgan.errors import HpcganError
 from hpcgan.evaluation.epoch import Diversity
 from hpcgan.methods.base import StepResult
-from hpcgan.metrics.observable import Score
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
@@ -47,16 +46,16 @@ class Rollback:
             return True
         return False
 
-    def after_epoch(self, score: Score | None, diversity: Diversity | None) -> bool:
-        """True if the epoch's score or diversity was so bad that the training has gone back."""
+    def after_epoch(self, score: float | None, diversity: Diversity | None) -> bool:
+        """True if the epoch's score (what epochs are compared by) or diversity was so bad that it has gone back."""
         counters, settings = self._state.counters, self._settings
         best, factor, least = counters.best, settings.score_factor, settings.diversity_below
         if score is None or best is None:
             return False
         reason = None
-        if factor is not None and score.total > factor * best.score:
+        if factor is not None and score > factor * best.score:
             reason = (
-                f"a score of {score.total:.4g} after epoch {counters.epoch}, {score.total / best.score:.3g} "
+                f"a score of {score:.4g} after epoch {counters.epoch}, {score / best.score:.3g} "
                 f"times the best (training.rollback.score_factor: {factor:g})"
             )
         elif least is not None and diversity is not None and diversity.pairs < least <= (best.diversity or 0):

@@ -11,6 +11,7 @@ tf = needs.tensorflow()
 pytest.importorskip("horovod")
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.evaluation import held_out  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.methods.settings import LikelihoodSettings  # noqa: E402
 from hpcgan.problems.calorimeter.layer import CaloLayerModel, CaloLayerProblem  # noqa: E402
@@ -72,6 +73,43 @@ def test_two_ranks_with_half_the_batch_are_one_rank_with_all_of_it(each_comm, pa
         np.testing.assert_allclose(ours[1][name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max(), err_msg=name)
     for mine, whole in zip(ours[2], theirs[2], strict=True):
         assert mine == pytest.approx(whole, rel=1e-10)
+
+
+class Showers:
+    """Some, by number."""
+
+    def __init__(self, n):
+        self._all = everybody(n // BATCH, 7)
+
+    def __len__(self):
+        return len(self._all["energy"])
+
+    def read(self, indices):
+        return {name: values[indices] for name, values in self._all.items()}
+
+    def weights(self):
+        return None
+
+
+class Plain:
+    """A problem whose samples are encoded as they are."""
+
+    def encode(self, sample):
+        return sample
+
+
+@pytest.mark.world_size(2)
+@pytest.mark.parametrize("n", [20, 4])  # five batches, and one that leaves a rank without any
+def test_the_loss_of_held_out_showers_does_not_depend_on_the_ranks(each_comm, n):
+    problem = CaloLayerProblem(CaloLayerModel(layer="layer_2", hidden_units=10, components=2))
+    method = Likelihood(problem, LikelihoodSettings(batch_size=BATCH), SerialComm(), 1)
+    losses = method.held_out_losses(method.networks["density"], "float32")
+    ours, alone = (
+        held_out.measure("nll", losses, Plain(), Showers(n), comm, 18, BATCH) for comm in (each_comm, SerialComm())
+    )
+    assert ours == alone
+    assert ours.n == min(n, 18)
+    assert np.isfinite([ours.mean, ours.error]).all()
 
 
 @pytest.mark.world_size(2)

@@ -108,6 +108,33 @@ def test_a_run_says_what_it_was_trained_by(reference, data):
         assert file.attrs["problem"] == "calo_layer"
 
 
+def test_the_loss_of_validation_showers_is_that_of_the_network_that_is_sampled(reference, data):
+    """Of the last epoch, by hand."""
+    settings = config(data)
+    subject = CaloLayerProblem(settings.model)
+    method, state = assembly.make_method(settings, subject, SerialComm())
+    state.load_variables(final_arrays(reference).arrays)
+    with contextlib.closing(subject.open(data, "val")) as source:
+        sample = subject.encode(source.read(np.arange(20)))
+    nll = -method.networks["density_average"].log_prob({k: tf.constant(v) for k, v in sample.items()}).numpy()
+    recorded_last = epochs(reference)[-1]["held_out"]
+    assert (recorded_last["loss"], recorded_last["n"]) == ("nll", 20)
+    assert recorded_last["mean"] == pytest.approx(nll.mean(), rel=1e-5)
+    assert recorded_last["error"] == pytest.approx(nll.std(ddof=1) / np.sqrt(20), rel=1e-4)
+
+
+def test_an_epoch_is_best_by_the_loss_of_validation_showers(data, tmp_path, capsys):
+    """At a rate at which the loss rises, sooner or later."""
+    arguments = ("scoring.select_by=held_out", "training.epochs=6", "training.density.learning_rate=0.3")
+    found = epochs(train(data, tmp_path, *arguments))
+    losses = [r["held_out"]["mean"] for r in found]
+    lowest = int(np.argmin(losses))
+    assert [r["is_best"] for r in found] == [loss == min(losses[: i + 1]) for i, loss in enumerate(losses)]
+    assert found[-1]["best"] == {"score": losses[lowest], "epoch": lowest + 1, "step": 15 * (lowest + 1)}
+    assert checkpoint.load_best(RunDirectory(tmp_path).checkpoints, pytest.fail).step == 15 * (lowest + 1)
+    assert f"  held-out nll {losses[0]:.2f} +- " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("stops", [[7], [15], [20, 3]], ids=str)
 def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, stops):
     """In the middle of an epoch, at its end, twice."""
@@ -204,7 +231,10 @@ def test_evaluate_names_the_loss_for_what_it_is(reference, monkeypatch, tmp_path
         out=tmp_path,
         log=lambda text: None,
     )
-    assert labels["Negative log-likelihood [nats an event]"] == ["nll"]
+    assert labels["Negative log-likelihood [nats an event]"] == ["nll", "held out"]
+    assert made.data["held_out"]["loss"] == "Negative log-likelihood [nats an event]"
+    assert made.data["held_out"]["n"] == 20
+    assert "loss of the real events: " in report.summary(made)
     assert labels["Ratio"] == ["distance of generated pairs", "distance to the nearest"]
     assert made.data["score"]["n"] == 20
     assert [set(curve["losses"]) for curve in made.data["training"]["curves"]] == [{"nll"}] * 2
