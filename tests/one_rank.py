@@ -41,6 +41,19 @@ def eagerly() -> Iterator[None]:
         tf.config.run_functions_eagerly(False)
 
 
+def steps(gan: Any, problem: Any, comm: Any, batches: Iterable[dict[str, np.ndarray]]) -> Trained:
+    """What a step with each of the batches, in physical units, comes to; `comm`'s ranks share a batch evenly."""
+    metrics: list[dict[str, float]] = []
+    for step, whole in enumerate(batches):
+        n = len(next(iter(whole.values())))
+        mine, first = n // comm.size, comm.rank * (n // comm.size)
+        real = problem.encode({name: values[first : first + mine] for name, values in whole.items()})
+        draws, rates = gan.draws(step, first, mine), dict.fromkeys(("generator", "discriminator"), 1e-3)
+        done = gan.step(step, real, draws, learning_rates=rates, samples=n * (step + 1), attention=False)
+        metrics.append(done.metrics)
+    return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, metrics
+
+
 def assert_as_one_rank(
     comm: Any, ours: Trained, theirs: Callable[[], Trained], rtol: float, floor: float = 0.0
 ) -> None:

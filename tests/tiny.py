@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from hpcgan import config as configuration
+from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config, DataConfig, ScoringConfig
 from hpcgan.data import storage
 from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.storage import Target
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.runs.directory import RunDirectory
 from hpcgan.training.requests import StopRequest
 
 EVENTS = 100  # 60 for training, 20 for validation, 20 for the test
@@ -63,6 +65,15 @@ def config(data: Path, *overrides: str) -> Config:
         "scoring": {"events": 20},
     }
     return configuration.load(raw, overrides)
+
+
+def train(settings: Config, folder: Path, stop: StopRequest | None = None, comm: Comm | None = None) -> RunDirectory:
+    """A whole training, in a run directory."""
+    from hpcgan.training import attempt  # which imports TensorFlow
+
+    run = RunDirectory(folder)
+    attempt.train(settings, run, comm or SerialComm(), stop or StopRequest())
+    return run
 
 
 class Sampler:

@@ -4,6 +4,7 @@ import functools
 
 import needs
 import numpy as np
+import one_rank
 import pytest
 from one_rank import assert_as_one_rank, averaged, on, unless_thorough
 
@@ -155,16 +156,12 @@ def whole_steps(comm, size, scope="global", steps=2, training=PUBLISHED, **added
     for network in (gan.networks["generator"], gan.networks["discriminator"]):
         for weight in network.weights:
             weight.assign(0.3 * rng.normal(size=weight.shape))
-    first, metrics = comm.rank * mine, []
-    for step in range(steps):
-        whole = {f"layer_{i}": 1e3 * np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
-        whole["energy"] = rng.uniform(1, 20, size * BATCH)
-        real = problem.encode({name: values[first : first + mine] for name, values in whole.items()})
-        rates = {"generator": 1e-3, "discriminator": 1e-3}
-        draws = gan.draws(step, first, mine)
-        done = gan.step(step, real, draws, learning_rates=rates, samples=9 * step + 9, attention=False)
-        metrics.append(done.metrics)
-    return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, metrics
+
+    def batch():
+        made = {f"layer_{i}": 1e3 * np.maximum(rng.normal(size=(size * BATCH, *s)), 0) for i, s in enumerate(SHAPES)}
+        return {**made, "energy": rng.uniform(1, 20, size * BATCH)}
+
+    return one_rank.steps(gan, problem, comm, (batch() for _ in range(steps)))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import jet_data
 import needs
 import numpy as np
+import one_rank
 import pytest
 from one_rank import assert_as_one_rank, on, unless_thorough
 
@@ -27,18 +28,13 @@ PUBLISHED = {
 def steps(comm, size, architecture, **training):
     """Weights, statistics and metrics after two steps; the ranks share batches of `size` * BATCH."""
     model = JetsModel(architecture=architecture, latent_dim=5, class_flip=(0.3, 0.4))
-    share = size * BATCH // comm.size
-    config = GanSettings(batch_size=share, dtype="float64", **{**PUBLISHED, **training})
+    config = GanSettings(batch_size=size * BATCH // comm.size, dtype="float64", **{**PUBLISHED, **training})
     problem = JetsProblem(model)
-    gan, metrics, first = Gan(problem, config, comm, seed=1), [], comm.rank * share
-    for step in range(2):
-        whole = {name: values.astype(np.float64) for name, values in jet_data.jets(size * BATCH, seed=step).items()}
-        real = problem.encode({name: values[first : first + share] for name, values in whole.items()})
-        rates = {"generator": 1e-3, "discriminator": 1e-3}
-        draws = gan.draws(step, first, share)
-        result = gan.step(step, real, draws, learning_rates=rates, samples=9 * step + 9, attention=False)
-        metrics.append(result.metrics)
-    return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, metrics
+    batches = (
+        {name: values.astype(np.float64) for name, values in jet_data.jets(size * BATCH, seed=step).items()}
+        for step in range(2)
+    )
+    return one_rank.steps(Gan(problem, config, comm, seed=1), problem, comm, batches)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import needs
 import numpy as np
+import one_rank
 import pytest
 import tiny
 from one_rank import assert_as_one_rank, averaged, on, unless_thorough
@@ -32,16 +33,9 @@ def train(comm, model=None, *, whole=1, steps=3, dtype="float64", compression="n
     flip = 0.0 if training.get("loss") == "wgan_gp" else 0.3
     config = GanSettings(batch_size=mine, dtype=dtype, average_half_life=50.0, label_flip=flip, **training)
     gan = Gan(problem, config, comm, seed=1, compression=compression)
-    first, results = comm.rank * mine, []
-    for step in range(steps):
-        images = tiny.images(ranks * BATCH * steps)[ranks * BATCH * step :][first : first + mine]
-        real = problem.encode({"hist": images.astype(dtype)})
-        draws = gan.draws(step, first, mine)
-        rates = {"generator": 1e-3, "discriminator": 1e-3}
-        with unless_thorough(compiled):
-            done = gan.step(step, real, draws, learning_rates=rates, samples=step * 12 + 12, attention=False)
-        results.append(done.metrics)
-    return {f"{n}/{k}": v.numpy() for n, net in gan.networks.items() for k, v in net.named.items()}, results
+    images = tiny.images(ranks * BATCH * steps).astype(dtype)
+    with unless_thorough(compiled):
+        return one_rank.steps(gan, problem, comm, ({"hist": batch} for batch in np.split(images, steps)))
 
 
 known = {}

@@ -14,7 +14,6 @@ tf = needs.tensorflow()
 
 from recorded import recorded  # noqa: E402
 
-from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.epoch import Diversity, EpochScores  # noqa: E402
 from hpcgan.metrics.observable import Score  # noqa: E402
@@ -26,8 +25,7 @@ from hpcgan.runs import (  # noqa: E402
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.runs.lease import attempt_state  # noqa: E402
-from hpcgan.training import assembly, attempt  # noqa: E402
-from hpcgan.training.requests import StopRequest  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 TIMING = {"time", "samples_per_second", "scoring_seconds", "attempt"}
@@ -39,9 +37,7 @@ def data(tmp_path_factory):
 
 
 def train(data, folder, *overrides, stop=None):
-    run = RunDirectory(folder)
-    attempt.train(tiny.config(data, *overrides), run, SerialComm(), stop or StopRequest())
-    return run
+    return tiny.train(tiny.config(data, *overrides), folder, stop)
 
 
 def scored(total, selection=None):

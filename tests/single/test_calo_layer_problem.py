@@ -34,8 +34,7 @@ from hpcgan.runs import (  # noqa: E402
 )
 from hpcgan.runs import commands as control  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import assembly, attempt  # noqa: E402
-from hpcgan.training.requests import StopRequest  # noqa: E402
+from hpcgan.training import assembly  # noqa: E402
 from hpcgan.training.timing import period  # noqa: E402
 
 SHOWERS = 100  # 60 for training, 20 for validation, 20 for the test
@@ -63,9 +62,7 @@ def config(data, *overrides):
 
 
 def train(data, folder, *overrides, stop=None):
-    run = RunDirectory(folder)
-    attempt.train(config(data, *overrides), run, SerialComm(), stop or StopRequest())
-    return run
+    return tiny.train(config(data, *overrides), folder, stop)
 
 
 def final_arrays(run):

@@ -41,11 +41,9 @@ from hpcgan.problems.calorimeter.networks import Discriminator, Generator  # noq
 from hpcgan.problems.figures import figures_of  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import attempt  # noqa: E402
 from hpcgan.training import warm_start as origin  # noqa: E402
 from hpcgan.training.assembly import Assembly, make_method  # noqa: E402
 from hpcgan.training.inputs import Inputs  # noqa: E402
-from hpcgan.training.requests import StopRequest  # noqa: E402
 
 CELLS = "2x8,4x4,4x2"
 
@@ -334,15 +332,9 @@ def test_steps_and_first_weights_make_another_run(tmp_path):
 # --- a training ----------------------------------------------------------------------------------------------------
 
 
-def train(made: config.Config, path: Path, stop: StopRequest | None = None) -> RunDirectory:
-    run = RunDirectory(path)
-    attempt.train(made, run, SerialComm(), stop or StopRequest())
-    return run
-
-
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> RunDirectory:
-    return train(configuration(folder), tmp_path_factory.mktemp("run") / "run")
+    return tiny.train(configuration(folder), tmp_path_factory.mktemp("run") / "run")
 
 
 def test_a_training_records_the_mismatch_and_the_shower_shapes(run):
@@ -358,8 +350,8 @@ def test_a_training_records_the_mismatch_and_the_shower_shapes(run):
 def test_stopped_and_resumed_it_ends_with_the_same_bits(run, folder, tmp_path):
     made = configuration(folder)
     with pytest.raises(Interrupted):
-        train(made, tmp_path / "again", tiny.StopAt(3))
-    again = train(made, tmp_path / "again")
+        tiny.train(made, tmp_path / "again", tiny.StopAt(3))
+    again = tiny.train(made, tmp_path / "again")
     ours, theirs = (checkpoints.load(checkpoints.path_of(r.checkpoints, 4)) for r in (again, run))
     assert ours.meta == theirs.meta
     for name, value in theirs.arrays.items():
@@ -461,7 +453,7 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
     assert state.counters.step == 0
     if not averaged:
         return
-    finished = train(made, tmp_path / "new")
+    finished = tiny.train(made, tmp_path / "new")
     said = [json.loads(line) for line in finished.provenance_file.read_text().splitlines()]
     assert said[0]["started_from"] == str(best.path)
     # Resumed, it does not need the other run.
@@ -472,7 +464,7 @@ def test_a_training_starts_from_the_weights_of_another(run, eplus, tmp_path, ave
         preflight(moved, RunDirectory(tmp_path / "other"), 1)
     finished.config_file.write_text(moved.to_yaml())
     preflight(moved, finished, 1)
-    assert train(moved, finished.path).provenance_file.read_text().count("started_from") == 1
+    assert tiny.train(moved, finished.path).provenance_file.read_text().count("started_from") == 1
 
 
 def test_an_average_begins_where_the_generator_was_if_there_was_none(run, folder):
@@ -582,7 +574,7 @@ def test_a_training_on_several_particles(mixture, tmp_path, monkeypatch):
     monkeypatch.setattr(calogan_figures.CaloganFigures, "compare", lambda self, real, fake, weights: [])
     monkeypatch.setattr(conditional, "PROBE_EVENTS", 16)
     made = configuration(mixture, "model.particles=[gamma, eplus]", "training.epochs=1")
-    run = train(made, tmp_path / "run")
+    run = tiny.train(made, tmp_path / "run")
     (record,) = recorded(run.metrics_file, "epoch")
     points = record["score"]["details"]["points"]
     assert [(point["conditions"], point["n"]) for point in points] == [

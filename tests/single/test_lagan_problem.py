@@ -24,7 +24,6 @@ from recorded import recorded  # noqa: E402
 
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
-from hpcgan.comm.base import SerialComm  # noqa: E402
 from hpcgan.commands import generate as generate_command  # noqa: E402
 from hpcgan.errors import InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
@@ -36,7 +35,6 @@ from hpcgan.problems.jet_images.problem import JetsModel, JetsProblem  # noqa: E
 from hpcgan.problems.jet_images.quantities import SCORED, more_observables, observables  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
-from hpcgan.training import attempt  # noqa: E402
 
 PROBLEM = JetsProblem(JetsModel())
 
@@ -222,15 +220,9 @@ def test_w_jets_have_two_prongs_and_the_score_is_a_mean_over_the_classes():
 # --- a training ----------------------------------------------------------------------------------------------------
 
 
-def train(settings: config.Config, path: Path, stop: object | None = None) -> RunDirectory:
-    run = RunDirectory(path)
-    attempt.train(settings, run, SerialComm(), stop or tiny.StopAt(-1))
-    return run
-
-
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> RunDirectory:
-    return train(configuration(folder), tmp_path_factory.mktemp("run") / "run")
+    return tiny.train(configuration(folder), tmp_path_factory.mktemp("run") / "run")
 
 
 def test_a_training_records_the_loss_of_the_class_and_the_score(run):
@@ -246,8 +238,8 @@ def test_a_training_records_the_loss_of_the_class_and_the_score(run):
 def test_stopped_and_resumed_it_ends_with_the_same_bits(run, folder, tmp_path):
     """Dropout and flips included."""
     with pytest.raises(Interrupted):
-        train(configuration(folder), tmp_path / "again", tiny.StopAt(3))
-    again = train(configuration(folder), tmp_path / "again")
+        tiny.train(configuration(folder), tmp_path / "again", tiny.StopAt(3))
+    again = tiny.train(configuration(folder), tmp_path / "again")
     ours, theirs = (checkpoints.load(checkpoints.path_of(r.checkpoints, 4)) for r in (again, run))
     assert ours.meta == theirs.meta
     for name, value in theirs.arrays.items():
@@ -312,7 +304,7 @@ def test_the_published_step_compiles(folder, tmp_path):
             "training.batch_size=30",
             "training.accumulation=2",
         )
-        lagan = train(configuration(folder, *overrides), tmp_path / "run")
+        lagan = tiny.train(configuration(folder, *overrides), tmp_path / "run")
     finally:
         tf.config.run_functions_eagerly(True)
     (record,) = recorded(lagan.metrics_file, "epoch")

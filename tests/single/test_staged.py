@@ -25,10 +25,8 @@ from hpcgan.errors import EXIT_DONE, EnvironmentFailure, InputError, Interrupted
 from hpcgan.problems import run_data  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import checkpoint, records  # noqa: E402
-from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.system.files import file_lock  # noqa: E402
-from hpcgan.training import attempt, staged  # noqa: E402
-from hpcgan.training.requests import StopRequest  # noqa: E402
+from hpcgan.training import staged  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -49,9 +47,7 @@ STAGE = "data.stage=$NODE_SCRATCH"
 
 
 def train(data, folder, *overrides, stop=None, comm=None):
-    run = RunDirectory(folder)
-    attempt.train(tiny.config(data, *overrides), run, comm or SerialComm(), stop or StopRequest())
-    return run
+    return tiny.train(tiny.config(data, *overrides), folder, stop, comm)
 
 
 def copies_of(run):

@@ -37,10 +37,7 @@ def data(folder, **columns):
 
 
 def train(folder, run, *overrides, stop=None):
-    directory = RunDirectory(run)
-    made = tiny.config(folder, "training.epochs=1", "scoring.events=10", *overrides)
-    attempt.train(made, directory, SerialComm(), stop or StopRequest())
-    return directory
+    return tiny.train(tiny.config(folder, "training.epochs=1", "scoring.events=10", *overrides), run, stop)
 
 
 def arrays(run):
