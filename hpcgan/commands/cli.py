@@ -24,6 +24,7 @@ COMMANDS = {
     "data": "generate, import or inspect data sets",
     "train": "train a model; the same command again resumes it",
     "generate": "samples of a trained run as a file",
+    "pretrained": "generators that come with hpcgan, as runs: 'hpcgan generate pretrained:NAME'",
     "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
     "evaluate": "physics score and report (HTML, JSON) of a run or of files",
     "overlay": "generated and real pileup on signal events: shift of the jets",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
-from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.directory import trained_run
 from hpcgan.system import streams
 from hpcgan.system.console import note
 
@@ -34,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Export."""
     if args.out.exists():  # said before TensorFlow takes its seconds to load
         raise InputError(f"{args.out}: exists already; give --out a folder that does not")
-    if not RunDirectory(args.run).exists:
-        raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
+    trained_run(args.run)
     streams.go_on(f"the work goes on, into {args.out}")
     from hpcgan.evaluation.export import SIGNATURE, export
     from hpcgan.evaluation.sampling import load_sampler

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
-from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.directory import trained_run
 from hpcgan.system import streams
 from hpcgan.system.console import note
 
@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if ranks_of_launcher(os.environ) is not None:
         return _as_rank(args)
     check_target(args.out, args.force)
-    if not RunDirectory(args.run).exists:  # said before TensorFlow takes its seconds to load
-        raise InputError(f"{args.run}: not a run directory (no config.yaml in it)")
+    trained_run(args.run)  # said before TensorFlow takes its seconds to load
     if not starts:
         from hpcgan.comm.base import SerialComm
 
@@ -165,7 +164,7 @@ def _read_run(run: Path) -> tuple[Config, Problem]:
     from hpcgan.problems import run_data
     from hpcgan.problems.base import problem_class
 
-    config = run_data.load(RunDirectory(run))
+    config = run_data.load(trained_run(run))
     return config, problem_class(config.problem)(config.model)
 
 

@@ -35,8 +35,8 @@ from hpcgan.problems.figures import figures_of
 from hpcgan.problems.layouts import problem_of
 from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed, stamp, write
 from hpcgan.report.page import EmbeddedFigure, render
-from hpcgan.runs import records
-from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs import pretrained, records
+from hpcgan.runs.directory import trained_run
 from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
@@ -105,10 +105,9 @@ def evaluate_run(
     InputError
         No run there, no checkpoint yet, bad data files, or others than the run's.
     """
-    run = Path(run)
-    directory = RunDirectory(run)
-    if not directory.exists:  # said before TensorFlow takes its seconds to load
-        raise InputError(f"{run}: not a run directory (no config.yaml in it)")
+    directory = trained_run(run)  # said before TensorFlow takes its seconds to load
+    if out is None and pretrained.is_name(run):
+        raise InputError(f"{run}: --out is missing: name a folder for the report")
     out = out or directory.report
     check_folder(out)
     notices: list[str] = []

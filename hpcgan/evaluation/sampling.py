@@ -22,7 +22,7 @@ from hpcgan.networks.layers import BatchNorm, Network
 from hpcgan.problems import run_data
 from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.directory import trained_run
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def load_sampler(
     Parameters
     ----------
     run_dir : Path
+        Or `pretrained:NAME`.
     checkpoint : "best" or "latest"
     warn : callable
         Takes a line about a damaged checkpoint.
@@ -143,7 +144,7 @@ def load_sampler(
     comm = SerialComm() if comm is None else comm
     origin = None
     with agreed(comm):
-        run = RunDirectory(Path(run_dir))
+        run = trained_run(run_dir)
         config = run_data.load(run)
         problem = problem_class(config.problem)(config.model)
         network = build_network(problem, method_class(config.method).sampled, config.seed, config.training.dtype)

@@ -158,7 +158,8 @@ class Method(ABC):
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Begin with the weights and moving statistics of another training; what networks have measured stays.
 
-        An averaged network gets those of an averaged one, or of the network itself where there was none.
+        An averaged network gets those of an averaged one, or of the network itself where there was none; the other way
+        round, too, of a generator that comes with the package (`hpcgan.runs.pretrained`), which has nothing else.
 
         Parameters
         ----------
@@ -174,7 +175,9 @@ class Method(ABC):
 
         owners = {name.split("/")[1] for name in arrays if name.startswith("network/")}
         for owner, network in self.networks.items():
-            prefix = f"network/{owner if owner in owners else owner.removesuffix('_average')}/"
+            base = owner.removesuffix("_average")
+            origin = next((name for name in (owner, base, f"{base}_average") if name in owners), base)
+            prefix = f"network/{origin}/"
             theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             measured = {variable.ref() for variable in constants_of(network)}
             own = {name for name, variable in network.named.items() if variable.ref() in measured}

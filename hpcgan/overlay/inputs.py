@@ -22,6 +22,7 @@ from hpcgan.problems.pileup.layout import POOL
 from hpcgan.problems.pileup.problem import PileupModel, PileupProblem
 from hpcgan.problems.pileup.source import BLOCKS, SumSource
 from hpcgan.report.output import Log
+from hpcgan.runs import pretrained
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
 
@@ -104,7 +105,7 @@ def settings_of(pileup: Path, mu: int) -> tuple[PileupProblem, Config | None]:
     """
     if pileup.is_file():
         return PileupProblem(PileupModel(mu=mu)), None
-    run = RunDirectory(pileup)
+    run = RunDirectory(pretrained.resolve(pileup))
     if not run.exists:
         _refuse_missing(pileup)
         raise InputError(f"{pileup}: neither a file nor a run directory (no config.yaml in it)")

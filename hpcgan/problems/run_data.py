@@ -285,7 +285,8 @@ def _why_not(problem: Problem, folder: Path, recorded: RunData, split: str, run:
         missing = [path for path in problem.files(folder, split).values() if not path.is_file()]
         if missing:
             places = ", ".join(place for place in recorded.places if Path(place).is_absolute())
-            text = f"{missing[0]}: no such file (data of the run {run.path}, which lay in {places})"
+            lay = f", which lay in {places}" if places else ""
+            text = f"{missing[0]}: no such file (data of the run {run.path}{lay})"
             return _Unusable(text, is_missing=True)
         differing = _files_differing(problem, folder, split, recorded.files[split], _identities(problem, folder, split))
     except InputError as error:
@@ -337,11 +338,11 @@ def _origin(config: Config) -> str | None:
     path = config.training.start_from
     if path is None:
         return None
-    run = owner_of(path)
     try:
+        run, checkpoint = owner_of(path)
         other, data = run.load_config(), read(run)
     except InputError:
         return None
     content = [other.identity(), None if data is None else [data.fingerprints(), data.origin]]
-    checkpoint = None if run.path == path else path.name
-    return hashlib.sha256(json.dumps([*content, checkpoint], sort_keys=True).encode()).hexdigest()
+    name = None if checkpoint is None else checkpoint.name
+    return hashlib.sha256(json.dumps([*content, name], sort_keys=True).encode()).hexdigest()

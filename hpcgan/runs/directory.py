@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hpcgan import config as configuration
 from hpcgan import yamlio
 from hpcgan.config import Config
 from hpcgan.errors import EnvironmentFailure, InputError
+from hpcgan.runs import pretrained
 from hpcgan.system.files import NOT_THE_USERS, write_atomic
 
 
@@ -109,10 +111,26 @@ class RunDirectory:
             raise kind(f"{self.path}: cannot write the run directory: {error.strerror}") from None
 
 
-def owner_of(path: Path) -> RunDirectory:
-    """The run of a run directory, or of one of its checkpoints."""
-    is_checkpoint = (path / "manifest.json").is_file()
-    return RunDirectory(path.absolute().parent.parent if is_checkpoint else path)
+def trained_run(path: str | os.PathLike[str]) -> RunDirectory:
+    """A run that is read: that of a run directory, or of `pretrained:NAME` (`hpcgan.runs.pretrained`).
+
+    Raises
+    ------
+    InputError
+        There is no run.
+    """
+    run = RunDirectory(pretrained.resolve(path))
+    if not run.exists:
+        raise InputError(f"{run.path}: not a run directory (no config.yaml in it)")
+    return run
+
+
+def owner_of(path: Path) -> tuple[RunDirectory, Path | None]:
+    """The run that a path means, and the one of its checkpoints, if it means that."""
+    path = pretrained.resolve(path)
+    if (path / "manifest.json").is_file():
+        return RunDirectory(path.absolute().parent.parent), path
+    return RunDirectory(path), None
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -27,7 +27,7 @@ def check(config: Config) -> None:
     if config.training.start_from is None:
         return
     path = config.training.start_from
-    run = owner_of(path)
+    run, checkpoint = owner_of(path)
     if not run.exists:
         raise InputError(f"{KEY}: {path} is no run directory (with a config.yaml), and no checkpoint of one")
     other = run.load_config()
@@ -37,7 +37,7 @@ def check(config: Config) -> None:
     if differing:
         examples = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in differing[:3])
         raise InputError(f"{KEY}: the weights of {path} are of another model ({examples})")
-    if run.path == path and not checkpoints.steps(run.checkpoints):
+    if checkpoint is None and not checkpoints.steps(run.checkpoints):
         raise InputError(f"{KEY}: {path} has no checkpoint yet")
 
 
@@ -52,9 +52,9 @@ def load(config: Config, path: Path, warn: Callable[[str], None]) -> Checkpoint:
         It is damaged.
     """
     check(config)
-    run = owner_of(path)
+    run, checkpoint = owner_of(path)
     try:
-        return checkpoints.load_best(run.checkpoints, warn) if run.path == path else checkpoints.load(path)
+        return checkpoints.load_best(run.checkpoints, warn) if checkpoint is None else checkpoints.load(checkpoint)
     except HpcganError as error:
         raise type(error)(f"{KEY}: {error}") from None
 
