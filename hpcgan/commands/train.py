@@ -73,8 +73,7 @@ def train_here(config: Config, directory: RunDirectory) -> int:
         stop.retire()
         if comm.is_root:
             if best is not None:
-                criterion = config.scoring.deciding.replace("held_out", "held-out loss")
-                print(f"best: {criterion} {best['score']:.2f} in epoch {best['epoch']}")
+                print(f"best: {config.scoring.criterion} {best['score']:.2f} in epoch {best['epoch']}")
             print(f"run: {directory.path}", flush=True)
 
     return run_as_rank(work, config.comm.backend, at_end=stop.retire)

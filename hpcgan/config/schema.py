@@ -99,6 +99,11 @@ class ScoringConfig(Section):
             return "held_out"
         return "score" if self.quantities is None else "selection"
 
+    @property
+    def criterion(self) -> str:
+        """The same, as people call it."""
+        return "held-out loss" if self.deciding == "held_out" else self.deciding
+
 
 class CommConfig(Section):
     """Communication between ranks."""

@@ -46,16 +46,8 @@ if TYPE_CHECKING:
 
 #: Version of the JSON's layout; grows when a key changes its meaning or goes.
 SCHEMA_VERSION = 2
-CURVES = (
-    "epoch",
-    "step",
-    "samples",
-    "losses",
-    "held_out",
-    "collapse",
-    "score",
-    "samples_per_second",
-)  # of an epoch's record
+#: Of an epoch's record.
+CURVES = ("epoch", "step", "samples", "losses", "held_out", "collapse", "score", "samples_per_second")
 DEFAULTS = EvaluationOptions()
 #: Real events read from one file, at most, in units of the events on each side.
 POOL_FACTOR = 10
@@ -212,6 +204,7 @@ def evaluate_sampler(
     numbers, figures = report.compare(samples, beyond, more)
     settings = config.dump()
     numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
+    numbers["training"]["checkpoint"]["criterion"] = config.scoring.criterion
     loss = settings_of(settings["method"]).loss_label
     with clock("held_out"):
         numbers["held_out"] = _held_out(sampler, loss, real_sample, weights)
@@ -571,7 +564,6 @@ def _training(
             "step": info.step,
             "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
-            "criterion": "score" if of_checkpoint is None else of_checkpoint.criterion,
             "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
         "epochs": epochs[-1].epoch if epochs else 0,

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpcgan.config import RateChange
+from hpcgan.config import Config, RateChange
 from hpcgan.evaluation import epoch_samples
 from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import LivePanel, Picture, badge, text
@@ -133,7 +133,7 @@ class TrainingDashboard(LivePanel):
 
     def _show_state(self) -> None:
         state, records, epochs = self._state, self._reader, self._config.training.epochs
-        self.header.value = _header(self._config.name, state, self._attempt, epochs, records)
+        self.header.value = _header(self._config, state, self._attempt, records)
         self.progress.max = float(epochs)
         self.progress.value = min(records.epochs_done, float(epochs))
         self.progress.bar_style = BAR_STYLES.get(state, "warning" if self._attempt else "")
@@ -226,19 +226,20 @@ class TrainingDashboard(LivePanel):
         return lines
 
 
-def _header(name: str, state: str, attempt: int, epochs: int, records: Reader) -> str:
+def _header(config: Config, state: str, attempt: int, records: Reader) -> str:
     epochs_done = records.of(Epoch)
     last = epochs_done[-1] if epochs_done else None
     best = None if last is None else last.best
-    number = "score" if last is None else last.criterion
     rate = "–" if records.rate is None else f"{records.rate:,.0f}" if records.rate >= 10 else f"{records.rate:.2g}"
     parts = [
-        f"<b style='font-size:1.3em'>{html.escape(name)}</b>",
+        f"<b style='font-size:1.3em'>{html.escape(config.name)}</b>",
         badge(state),
-        f"epoch <b>{int(records.epochs_done)}</b> of {epochs}",
+        f"epoch <b>{int(records.epochs_done)}</b> of {config.training.epochs}",
         f"step <b>{records.step:,}</b>",
         f"<b>{rate}</b> samples/s",
-        "no score yet" if best is None else f"best {number} <b>{best.score:.2f}</b> (epoch {best.epoch})",
+        "no score yet"
+        if best is None
+        else f"best {config.scoring.criterion} <b>{best.score:.2f}</b> (epoch {best.epoch})",
     ]
     if attempt > 1:
         parts.append(f"attempt {attempt}")

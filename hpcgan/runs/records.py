@@ -211,13 +211,6 @@ class Epoch(Record):
         score = self.score if self.selection is None else self.selection
         return None if score is None else score.total
 
-    @property
-    def criterion(self) -> str:
-        """What people call that number."""
-        if self.selected_by == "held_out":
-            return "held-out loss"
-        return "score" if self.selection is None else "selection"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Record):

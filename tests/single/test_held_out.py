@@ -76,10 +76,8 @@ def test_a_loss_that_is_no_number_is_none_on_every_rank():
 def test_epochs_are_compared_by_it_where_the_configuration_says_so():
     record = {"step": 1, "epoch": 1, "score": EpochScore(3.0), "held_out": HeldOut("nll", -7.0, 0.1, 20)}
     assert Epoch(**record).deciding == 3.0
-    assert Epoch(**record).criterion == "score"
     by_loss = Epoch(**record, selected_by="held_out")
     assert by_loss.deciding == -7.0
-    assert by_loss.criterion == "held-out loss"
     assert Epoch(step=1, epoch=1, score=EpochScore(3.0), selected_by="held_out").deciding is None
     lost = {**record, "held_out": HeldOut("nll", math.nan, math.nan, 20)}
     assert Epoch(**lost, selected_by="held_out").deciding is None
