@@ -16,7 +16,7 @@ from hpcgan.comm import select
 from hpcgan.config import Config
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HpcganError, InputError, Interrupted
 from hpcgan.problems import run_data
-from hpcgan.runs import records
+from hpcgan.runs import pretrained, records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best, Epoch
 from hpcgan.system.console import quiet_tensorflow
@@ -221,6 +221,6 @@ def generate(
     rows = len(next(iter(values.values())))
     if n is not None and rows not in (1, n) and not points:
         raise InputError(f"conditions: there are {rows}, n is {n}")
-    for text in asking.warnings(problem, sampler.config, values):
+    for text in asking.warnings(problem, sampler.config, values, pretrained.ranges(run)):
         warnings.warn(text, stacklevel=2)
     return sampler.sample(rows if n is None else n, seed, conditions=asking.each(values))

@@ -41,7 +41,10 @@ def main() -> None:
     parser.add_argument("--at", default="", help="point of the conditions whose real events are measured")
     args = parser.parse_args()
     quiet_tensorflow()
+    from hpcgan.evaluation import conditions
     from hpcgan.evaluation.sampling import scored_network
+    from hpcgan.problems import run_data
+    from hpcgan.problems.base import problem_class
 
     report = json.loads(args.report.read_text(encoding="utf-8"))
     run, target = RunDirectory(args.run), RunDirectory(pretrained.FOLDER / args.name)
@@ -51,6 +54,7 @@ def main() -> None:
     target.config_file.write_text(run.config_file.read_text(encoding="utf-8"), encoding="utf-8")
     _without_places(run, target)
     config = run.load_config()
+    problem = problem_class(config.problem)(config.model)
     stated = report["training"]["checkpoint"]
     loaded = checkpoints.load(checkpoints.path_of(run.checkpoints, stated["step"]))
     prefix = f"network/{scored_network(config)}/"
@@ -62,6 +66,7 @@ def main() -> None:
         data=args.data,
         trained=args.trained,
         licence=LICENCE,
+        conditions=conditions.ranges(conditions.training_conditions(problem, run_data.load(run))),
         events=report["score"]["n"],
         scores=list(_scores(report)),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.runs import pretrained
 from hpcgan.runs.directory import trained_run
 from hpcgan.system import streams
 from hpcgan.system.console import note
@@ -183,7 +184,7 @@ def _asked(args: argparse.Namespace, config: Config, problem: Problem) -> tuple[
         n = n or rows
         if rows not in (1, n):
             raise InputError(f"{args.conditions}: has conditions of {rows} events, -n is {n}")
-    return conditions.each(values), n, conditions.warnings(problem, config, values)
+    return conditions.each(values), n, conditions.warnings(problem, config, values, pretrained.ranges(args.run))
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -29,6 +29,8 @@ from hpcgan.weights import resample
 #: Conditions of events first ... first + n - 1, in physical units: (first, n) -> Sample.
 Conditions = Callable[[int, int], Sample]
 Point = Mapping[str, float]
+#: Smallest and largest value by name of a condition.
+Ranges = Mapping[str, tuple[float, float]]
 
 
 def each(values: Sample) -> Conditions:
@@ -216,15 +218,20 @@ def training_conditions(problem: Problem, config: Config) -> Sample:
         source.close()
 
 
-def warnings(problem: Problem, config: Config, conditions: Sample) -> list[str]:
-    """What to warn of: conditions outside the range of the training data, or that these are not there to tell."""
-    try:
-        available = training_conditions(problem, config)
-    except InputError as error:
-        return [f"no telling whether this is an extrapolation: {error}"]
+def warnings(problem: Problem, config: Config, conditions: Sample, trained: Ranges | None = None) -> list[str]:
+    """What to warn of: conditions outside the range of the training data, or that these are not there to tell.
+
+    `trained` are the ranges where they are known without the data.
+    """
+    if trained is None:
+        try:
+            available = training_conditions(problem, config)
+        except InputError as error:
+            return [f"no telling whether this is an extrapolation: {error}"]
+        trained = ranges(available)
     texts = []
     for name in problem.conditions:
-        low, high = float(available[name].min()), float(available[name].max())
+        low, high = trained[name]
         least, most = float(conditions[name].min()), float(conditions[name].max())
         unit = f" {spec.unit}" if (spec := problem.schema[name]).unit else ""
         if least < low or most > high:
@@ -233,6 +240,11 @@ def warnings(problem: Problem, config: Config, conditions: Sample) -> list[str]:
                 f"{name}={value}{unit} is outside the training data's {low:g} to {high:g}{unit}: an extrapolation"
             )
     return texts
+
+
+def ranges(conditions: Sample) -> Ranges:
+    """The smallest and the largest value of each condition."""
+    return {name: (float(values.min()), float(values.max())) for name, values in conditions.items()}
 
 
 # --- files: one row an event, as HDF5, CSV or NumPy array ---------------------------------------------

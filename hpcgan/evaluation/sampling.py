@@ -80,7 +80,10 @@ class RunSampler:
         InputError
             The training data are not found any more, or are others now.
         """
-        return training_conditions(self.problem, self.config)
+        try:
+            return training_conditions(self.problem, self.config)
+        except InputError as error:
+            raise InputError(f"{error}; say which conditions to make, e.g. with --condition") from None
 
     def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample:
         """Samples first ... first + n - 1 of the sequence of a seed, in physical units.

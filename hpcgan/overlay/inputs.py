@@ -147,7 +147,7 @@ def open_generated(
     if sampler.problem.conditions:
         values = conditions.of_points(sampler.problem, [{"mu": float(mu)}])
         conditions_of = conditions.each(values)
-        for warning in conditions.warnings(sampler.problem, sampler.config, values):
+        for warning in conditions.warnings(sampler.problem, sampler.config, values, pretrained.ranges(pileup)):
             log(f"warning: {warning}")
     return Images(
         label,

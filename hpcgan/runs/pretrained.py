@@ -39,6 +39,8 @@ class Card(pydantic.BaseModel):
         Configuration, command that made the training events, time and machine.
     licence : str
         SPDX identifier.
+    conditions : dict of str to (float, float)
+        Of conditional ones, the range of each condition in the training events.
     scores : list of Number
         On test events, in samples of `events`.
     """
@@ -48,6 +50,7 @@ class Card(pydantic.BaseModel):
     data: str
     trained: str
     licence: str
+    conditions: dict[str, tuple[float, float]] = {}
     events: int
     scores: list[Number]
 
@@ -81,6 +84,11 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 def card(name: str) -> Card:
     """What is said of a generator."""
     return Card.model_validate(yamlio.load((FOLDER / name / CARD).read_text(encoding="utf-8")))
+
+
+def ranges(path: str | os.PathLike[str]) -> dict[str, tuple[float, float]] | None:
+    """The ranges of conditions that `pretrained:NAME` was trained in; None of any other path."""
+    return card(resolve(path).name).conditions if is_name(path) else None
 
 
 def size(name: str) -> int:

@@ -64,6 +64,18 @@ def test_other_paths_are_what_they_are_and_unknown_names_are_one_line(tmp_path, 
     assert "--out is missing: name a folder for the report" in capsys.readouterr().err
 
 
+def test_a_conditional_one_knows_its_range_without_its_training_events(tmp_path, monkeypatch, capsys):
+    needs.tensorflow()
+    monkeypatch.chdir(tmp_path)
+    argv = ["generate", "pretrained:conditional", "-n", "2", "--out", "made.h5", "--force"]
+    assert main([*argv, "--condition", "mGlu=1600,mNeu=850"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main([*argv, "--condition", "mGlu=2000,mNeu=850"]) == 0
+    assert "mGlu=2000 GeV is outside the training data's 1400 to 1800" in capsys.readouterr().err
+    assert main(argv) == 2
+    assert "say which conditions to make, e.g. with --condition" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_it_makes_is_like_real_events(name):
     """Some hundred events against quantiles of real test events: each quantity by itself, and one may be unlucky."""

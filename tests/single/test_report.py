@@ -161,6 +161,7 @@ def test_what_the_record_holds(made):
         "samples": 120,
         "score": 12.5,
         "score_n": 50,
+        "criterion": "score",
     }
     assert data["training"]["samples_per_second"] == 702.0
     assert [c["epoch"] for c in data["training"]["curves"]] == [1, 2, 3]
