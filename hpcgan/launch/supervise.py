@@ -115,7 +115,7 @@ class Supervisor:
             )
             return EXIT_INTERRUPTED
         end = time.monotonic() + PATIENCE
-        requested = False
+        requested = told = False
         while True:
             try:
                 state = slurm.job_state(job.id)
@@ -130,6 +130,9 @@ class Supervisor:
                     if self._shares is not None and (reason := self._shares.hopeless()) is not None:
                         self.report(f"error: {reason}")
                         return EXIT_FAILED
+                if not told:  # before Slurm is asked, which may end this process before it hears the answer
+                    told = True
+                    self.report(f"checkpoint written; job {job.id} goes back into the queue")
                 slurm.requeue(job.id)
                 break
             except HpcganError as error:  # a controller that is being restarted answers again soon
@@ -137,7 +140,6 @@ class Supervisor:
                     self.report(f"error: cannot queue again ({error}); submit again to go on")
                     return EXIT_INTERRUPTED
                 time.sleep(PATIENCE / 15)
-        self.report(f"checkpoint written; job {job.id} is back in the queue")
         # Slurm ends this process. To leave by itself would end the job before it is queued.
         time.sleep(REQUEUE_TIMEOUT)
         return EXIT_INTERRUPTED

@@ -252,7 +252,7 @@ exec {sys.executable} -m hpcgan supervise -- train tiny.yaml training.epochs=$ep
     assert number, done.stderr
     logs = [outside / f"array-{element}.out" for element in (0, 1)]
     for element, log in enumerate(logs):
-        jobs.wait_for(lambda: "is back in the queue" in read(log), 400, lambda: read(log)[-6000:])  # noqa: B023
+        jobs.wait_for(lambda: "goes back into the queue" in read(log), 400, lambda: read(log)[-6000:])  # noqa: B023
         # Seen once; with a minute's limit a busy machine would need many rounds.
         longer = ["scontrol", "update", f"JobId={number}_{element}", "TimeLimit=30"]
         subprocess.run(longer, env=clean.env, check=True, timeout=30)

@@ -548,7 +548,7 @@ def test_a_preempted_start_is_not_held_against_the_chain(program, tmp_path, monk
     told = []
     monkeypatch.setattr(supervise.Shares, "hopeless", lambda self: "no")
     assert supervisor(CurrentJob("7", 2, 1, 1), told).supervise() == EXIT_INTERRUPTED
-    assert told == ["checkpoint written; job 7 is back in the queue"]
+    assert told == ["checkpoint written; job 7 goes back into the queue"]
 
 
 def test_a_job_that_may_not_queue_again_ends_with_its_checkpoint(program, tmp_path):
@@ -580,7 +580,7 @@ def test_a_job_goes_back_into_the_queue_once_the_controller_answers(program, tmp
     assert supervisor(CurrentJob("12_3", 0, 1, 1), told).supervise() == EXIT_INTERRUPTED
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["show job --oneliner 12_3"] * 3 + ["requeue 12_3"]
-    assert told == ["checkpoint written; job 12_3 is back in the queue"]
+    assert told == ["checkpoint written; job 12_3 goes back into the queue"]
 
 
 def test_a_run_that_a_command_has_stopped_does_not_go_back_into_the_queue(program, tmp_path):
