@@ -51,7 +51,6 @@ def main() -> None:
     if target.path.exists():
         shutil.rmtree(target.path)
     target.checkpoints.mkdir(parents=True)
-    target.config_file.write_text(run.config_file.read_text(encoding="utf-8"), encoding="utf-8")
     _without_places(run, target)
     config = run.load_config()
     problem = problem_class(config.problem)(config.model)

@@ -18,7 +18,7 @@ import hpcgan
 from hpcgan import rng
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError, InputError
-from hpcgan.evaluation.conditions import each, from_random_events
+from hpcgan.evaluation.conditions import Ranges, each, from_random_events, ranges
 from hpcgan.evaluation.sampling import RunSampler, scored_network, uses_batch_statistics
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 from hpcgan.networks.capabilities import matching_of, unmatched
@@ -120,13 +120,13 @@ def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) ->
     if SYMMETRIES in inputs:
         inputs[SYMMETRIES]["distribution"] = "uniform in [0, 1)"
         inputs[SYMMETRIES]["operations"] = list(sampler.symmetries)
-    trained: Sample = {}
+    trained: Ranges = {}
     with contextlib.suppress(InputError):  # the data have gone; the model does not need them
-        trained = sampler.training_conditions if problem.conditions else {}
+        trained = ranges(sampler.training_conditions) if problem.conditions else {}
     for name in problem.conditions:
         inputs[name]["unit"] = problem.schema[name].unit
         if name in trained:
-            inputs[name]["trained_range"] = [float(trained[name].min()), float(trained[name].max())]
+            inputs[name]["trained_range"] = list(trained[name])
     for name, tensor in outputs.items():
         tensor["unit"] = problem.schema[name].unit
     statistics = "batch" if uses_batch_statistics(config, sampler.network) else "moving"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 
@@ -43,15 +44,13 @@ def measure(name: str, losses: Losses, problem: Problem, source: Source, comm: C
     """
     events = min(events, len(source))
     batches = np.array_split(np.arange(-(-events // size)), comm.size)[comm.rank]
-    own = np.arange(events)[batches[0] * size : (batches[-1] + 1) * size] if len(batches) else np.arange(0)
-    pieces = [of_sample(losses, problem, source.read(own[i : i + size]), size) for i in range(0, len(own), size)]
+    shares = [np.arange(batch * size, min((batch + 1) * size, events)) for batch in batches]
+    pieces = [of_sample(losses, problem, source.read(share), size) for share in shares]
     gathered = comm.gather_array(np.concatenate([np.empty(0), *pieces]))
-    numbers = None
+    whole = None
     if gathered is not None:
-        whole = summary(name, np.concatenate(gathered), weights_of_first(source, events))
-        numbers = [number if np.isfinite(number) else None for number in (whole.mean, whole.error)]
-    mean, error = (math.nan if number is None else float(number) for number in comm.broadcast_json(numbers))
-    return HeldOut(name, mean, error, events)
+        whole = asdict(summary(name, np.concatenate(gathered), weights_of_first(source, events)))
+    return HeldOut(**comm.broadcast_json(whole))
 
 
 def of_sample(losses: Losses, problem: Problem, sample: Sample, size: int) -> np.ndarray:

@@ -203,8 +203,7 @@ def evaluate_sampler(
     samples = sample_distances.Samples(n, real, fakes, pool, training, cells, more_weights)
     numbers, figures = report.compare(samples, beyond, more)
     settings = config.dump()
-    numbers["training"] = _training(sampler.checkpoint, history.epochs, settings, history.provenance)
-    numbers["training"]["checkpoint"]["criterion"] = config.scoring.criterion
+    numbers["training"] = _training(sampler.checkpoint, config.scoring.criterion, history, settings)
     loss = settings_of(settings["method"]).loss_label
     with clock("held_out"):
         numbers["held_out"] = _held_out(sampler, loss, real_sample, weights)
@@ -552,10 +551,11 @@ def _held_out(sampler: RunSampler, loss: str, real: Sample, weights: np.ndarray 
 
 def _training(
     info: CheckpointInfo,
-    epochs: Sequence[Epoch],
+    criterion: str,
+    history: History,
     config: dict[str, Any],
-    provenance: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    epochs = history.epochs
     of_checkpoint = next((r for r in epochs if r.epoch == info.epoch and r.step == info.step), None)
     rates = [r.samples_per_second for r in epochs if r.samples_per_second]
     return {
@@ -564,6 +564,7 @@ def _training(
             "step": info.step,
             "samples": of_checkpoint.samples if of_checkpoint else None,
             "score": info.score,
+            "criterion": criterion,
             "score_n": of_checkpoint.score.n if of_checkpoint and of_checkpoint.score else None,
         },
         "epochs": epochs[-1].epoch if epochs else 0,
@@ -571,5 +572,5 @@ def _training(
         "samples_per_second": float(np.median(rates)) if rates else None,
         "curves": [{key: value for key, value in records.plain(r).items() if key in CURVES} for r in epochs],
         "config": config,
-        "provenance": provenance,
+        "provenance": history.provenance,
     }

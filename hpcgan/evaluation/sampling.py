@@ -80,10 +80,7 @@ class RunSampler:
         InputError
             The training data are not found any more, or are others now.
         """
-        try:
-            return training_conditions(self.problem, self.config)
-        except InputError as error:
-            raise InputError(f"{error}; say which conditions to make, e.g. with --condition") from None
+        return training_conditions(self.problem, self.config)
 
     def sample(self, n: int, seed: int, first: int = 0, conditions: Conditions | None = None) -> Sample:
         """Samples first ... first + n - 1 of the sequence of a seed, in physical units.
@@ -99,7 +96,10 @@ class RunSampler:
         if first % size:
             raise ValueError(f"first={first} is not a multiple of the batch size {size}")
         if conditions is None and self.problem.conditions:
-            conditions = from_random_events(self.training_conditions, seed)
+            try:
+                conditions = from_random_events(self.training_conditions, seed)
+            except InputError as error:
+                raise InputError(f"{error}; say which conditions to make, e.g. with --condition") from None
         samples: Sample = {}
         for start in range(first, first + n, size):
             values_of_batch = None if conditions is None else conditions(start, size)

@@ -34,14 +34,12 @@ def curves(run: RunDirectory, loss_label: str) -> Figure:
         No epoch is done yet.
     """
     from hpcgan.report import plots
+    from hpcgan.report.training_curves import loss_curves
 
     epochs = records.read(run.metrics_file, Epoch)
     if not epochs:
         raise InputError(f"{run.path}: no epoch is done yet")
-    losses: Lines = {name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses}
-    if any(record.held_out is not None for record in epochs):
-        losses["held out"] = [None if record.held_out is None else record.held_out.mean for record in epochs]
-    panels: list[tuple[str, Lines, bool]] = [(loss_label, losses, False)]
+    panels: list[tuple[str, Lines, bool]] = [(loss_label, loss_curves(epochs), False)]
     scores = [record.score for record in epochs]
     if scored := [score for score in scores if score is not None]:
         sizes = ", ".join(str(n) for n in sorted({score.n for score in scored}))

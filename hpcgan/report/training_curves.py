@@ -20,6 +20,21 @@ COLLAPSE = {
 }
 #: Parts of a score in the figure of its curve, at most.
 PARTS_SHOWN = 5
+#: The curve of the loss of held-out events.
+HELD_OUT = "held out"
+
+
+def loss_curves(epochs: Sequence[Epoch]) -> dict[str, Sequence[float | None]]:
+    """Losses of each epoch, of at least one, and of held-out events where a method tells them (`HELD_OUT`).
+
+    None where every step of an epoch was bad (`training.rollback`), or nothing was scored: a gap in the curve.
+    """
+    losses: dict[str, Sequence[float | None]] = {
+        name: [record.losses.get(name) for record in epochs] for name in epochs[0].losses
+    }
+    if any(record.held_out is not None for record in epochs):
+        losses[HELD_OUT] = [None if record.held_out is None else record.held_out.mean for record in epochs]
+    return losses
 
 
 def training_figures(
@@ -45,11 +60,9 @@ def training_figures(
     label = "Samples seen by all ranks"
     selected = next((float(r.samples) for r in epochs if r.epoch == selected_epoch), None)
     mark = None if selected is None else (selected, f"checkpoint (epoch {selected_epoch})")
-    # None where every step of an epoch was bad (`training.rollback`): a gap in the curve.
-    losses = {name: [r.losses.get(name) for r in epochs] for name in epochs[0].losses}
+    losses = loss_curves(epochs)
     caption_of_losses = "Losses, averaged over each epoch."
-    if any(r.held_out is not None for r in epochs):
-        losses["held out"] = [None if r.held_out is None else r.held_out.mean for r in epochs]
+    if HELD_OUT in losses:
         caption_of_losses = "Losses: averaged over each epoch, and after it that of validation events (held out)."
     if any(r.selected_by == "held_out" for r in epochs):
         caption_of_losses += " The checkpoint is that with the lowest one held out."

@@ -200,16 +200,12 @@ class Epoch(Record):
     @property
     def deciding(self) -> float | None:
         """What epochs are compared by, if it is there and finite; smaller is better."""
-        value = self.compared
-        return value if value is not None and math.isfinite(value) else None
-
-    @property
-    def compared(self) -> float | None:
-        """The same, finite or not."""
         if self.selected_by == "held_out":
-            return None if self.held_out is None else self.held_out.mean
-        score = self.score if self.selection is None else self.selection
-        return None if score is None else score.total
+            value = None if self.held_out is None else self.held_out.mean
+        else:
+            score = self.score if self.selection is None else self.selection
+            value = None if score is None else score.total
+        return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True, kw_only=True)

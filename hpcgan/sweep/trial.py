@@ -167,11 +167,9 @@ class Trial:
             return code or EXIT_FAILED
         try:
             report = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
-            if run.load_config().scoring.select_by == "held_out":
-                score = {"mean": report["held_out"]["mean"], "std": report["held_out"]["error"]}
-            else:
-                score = report["selection"] or report["score"]  # of what selects epochs and trials
-            mean, spread = float(score["mean"]), score["std"]
+            deciding = run.load_config().scoring.deciding  # what selects epochs and trials
+            mean = float(report[deciding]["mean"])
+            spread = report[deciding]["error" if deciding == "held_out" else "std"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HpcganError(f"{run.report}/report.json: cannot be read: {error}") from None
         self.study.write_result(replace(result, test_score=mean, test_spread=spread))

@@ -131,13 +131,13 @@ class Loop:
             samples_per_second=rate,
             scoring_seconds=time.monotonic() - started,
         )
-        is_best = counters.is_best(record.compared, pairs)
+        is_best = counters.is_best(record.deciding, pairs)
         best = None if counters.best is None else Best(counters.best.score, counters.best.epoch, counters.best.step)
         self._output.epoch(replace(record, is_best=is_best, best=best))
-        went_back = self._rollback.after_epoch(record.compared, diversity)
+        went_back = self._rollback.after_epoch(record.deciding, diversity)
         is_last = counters.epoch == config.training.epochs
         if is_best or is_last or went_back or schedule.due(counters.epoch, config.checkpoint.every_epochs):
-            self._checkpoint(None if went_back else record.compared)  # a score belongs to the weights beside it
+            self._checkpoint(None if went_back else record.deciding)  # a score belongs to the weights beside it
 
     def _score(self) -> tuple[EpochScores | None, Diversity | None]:
         """Scores and diversity of the generator, on all ranks, in the epochs for which there are any."""
