@@ -266,7 +266,7 @@ def version() -> str:
         return "unknown"
 
 
-def initialise(process: Process, seed: int, tables: str | None = None) -> Any:
+def initialise(process: Process, seed: int, tables: str | None = None, hooks: Any = None) -> Any:
     """A freshly initialised ``Pythia`` object.
 
     Parameters
@@ -276,6 +276,8 @@ def initialise(process: Process, seed: int, tables: str | None = None) -> Any:
         1 to :data:`SEED_MAX`.
     tables : str, optional
         What :func:`multiparton_tables` returned, to skip that part of the work.
+    hooks : pythia8mc.UserHooks, optional
+        What PYTHIA asks within an event.
 
     Raises
     ------
@@ -291,7 +293,7 @@ def initialise(process: Process, seed: int, tables: str | None = None) -> Any:
         slha = process.slha()
         if slha is not None:
             settings.append(_write_input(folder, "SLHA:file", slha))
-        return _initialised(process, settings, seed)
+        return _initialised(process, settings, seed, hooks)
 
 
 _TABLES_FILE = "MultipartonInteractions:initFile"
@@ -335,7 +337,7 @@ def _write_input(folder: str, setting: str, text: str) -> str:
     return f"{setting} = {path}"
 
 
-def _initialised(process: Process, settings: list[str], seed: int) -> Any:
+def _initialised(process: Process, settings: list[str], seed: int, hooks: Any = None) -> Any:
     """A ``Pythia`` object with these settings, initialised."""
     if not 1 <= seed <= SEED_MAX:
         raise InputError(f"seed = {seed}: PYTHIA takes 1 to {SEED_MAX}")
@@ -350,6 +352,8 @@ def _initialised(process: Process, settings: list[str], seed: int) -> Any:
     for line in (*COMMON_SETTINGS, f"Random:seed = {seed}", *settings):
         if not generator.readString(line):
             raise HpcganError(f"PYTHIA {version()} refuses the setting '{line}' of process {process.name}")
+    if hooks is not None:
+        generator.setUserHooksPtr(hooks)
     if not generator.init():
         values = ", ".join(f"{key} = {value}" for key, value in process.describe().items())
         raise HpcganError(f"PYTHIA {version()} does not initialise for {values}")
@@ -367,7 +371,7 @@ def _unset_environment(name: str) -> Iterator[None]:
 
 
 def events(
-    process: Process, seed: int, n: int, batch: int = BATCH_EVENTS, tables: str | None = None
+    process: Process, seed: int, n: int, batch: int = BATCH_EVENTS, tables: str | None = None, hooks: Any = None
 ) -> Iterator[Particles]:
     """Generate events in batches.
 
@@ -382,6 +386,8 @@ def events(
         Events in memory at a time.
     tables : str, optional
         See :func:`multiparton_tables`.
+    hooks : pythia8mc.UserHooks, optional
+        What PYTHIA asks within an event; one that it vetoes is begun anew and counts neither for `n` nor for `batch`.
 
     Yields
     ------
@@ -395,7 +401,7 @@ def events(
     """
     if n <= 0:
         return
-    generator = initialise(process, seed, tables)
+    generator = initialise(process, seed, tables, hooks)
     total = 0
     failures = 0
     while total < n:

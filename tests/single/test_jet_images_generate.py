@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from hpcgan.data.schema import Sample
 from hpcgan.data.storage import SPLITS, Target
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics import pythia
-from hpcgan.problems.jet_images import files, generate, processes, trimming
+from hpcgan.problems.jet_images import files, generate, processes, trimming, veto, windows
 from hpcgan.problems.jet_images.generate import JetGenerator, JetImages, in_turns
 
 
@@ -71,7 +72,7 @@ def test_the_files_say_what_passed(folder: Path, capsys: pytest.CaptureFixture[s
     assert attributes["problem"] == "jets"
     for name in ("wprime", "dijets"):
         events, efficiency = attributes[f"{name}_events"], attributes[f"{name}_efficiency"]
-        assert events % processes.BATCH_EVENTS == 0
+        assert events >= processes.BATCH_EVENTS
         assert events * efficiency == pytest.approx(round(events * efficiency))
         assert 6 / events <= efficiency < 1
     assert attributes["wprime_efficiency"] > attributes["dijets_efficiency"]
@@ -132,7 +133,7 @@ def test_the_windows() -> None:
     momentum = np.stack([pt, np.zeros(7), pz, np.sqrt(pt**2 + pz**2 + mass**2)], axis=1)
     nowhere = np.zeros((7, 2))
     some = trimming.TrimmedJets(momentum, nowhere, nowhere, None)
-    assert generate.passes(some).tolist() == [True, False, False, False, False, False, True]
+    assert windows.passes(some).tolist() == [True, False, False, False, False, False, True]
 
 
 def test_too_few_and_other_options() -> None:
@@ -144,9 +145,41 @@ def test_too_few_and_other_options() -> None:
 
 def test_a_process_without_such_jets_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "MOST_EVENTS", 5)
-    monkeypatch.setattr(generate, "PT_GEV", (6000.0, 7000.0))
     block = generate.Block(processes.SIGNAL, 0, 1, "")
     empty = pythia.Particles(np.zeros(0, int), np.zeros(0, int), (np.zeros(0),) * 4, (), 10)
-    monkeypatch.setattr(processes, "events", lambda *_: iter([empty] * 9))
+    batch = processes.Batch(empty, 10)
+    monkeypatch.setattr(processes, "events", lambda *_: iter([batch] * 9))
     with pytest.raises(HpcganError, match="0 wprime jets that pass in 10 events"):
         JetImages(10).make(block, lambda n: None)
+
+
+def test_the_veto_loses_no_jet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that are only watched: each whose jet passes would have gone on, and most others would not."""
+    hooks = veto.hooks()
+    answers: list[bool] = []
+    stop = type(hooks).doVetoPT
+
+    def watch(self: Any, place: int, event: Any) -> bool:
+        answers.append(not stop(self, place, event))
+        return False
+
+    monkeypatch.setattr(type(hooks), "doVetoPT", watch)
+    passed, goes_on = [], []
+    for particles in pythia.events(processes.BACKGROUND, 3, 400, 1, processes.tables(1), hooks):
+        sample = generate.sample_of(particles, processes.BACKGROUND.label, "cells")
+        passed.append(bool(len(sample["signal"])))
+        goes_on.append(answers[-1])  # PYTHIA begins an event anew now and then, when it fails
+    assert len(goes_on) == 400 <= hooks.events == len(answers) < 410
+    assert 2 <= sum(passed) < 20
+    assert all(goes_on[number] for number in np.flatnonzero(passed))
+    assert 0.1 < np.mean(goes_on) < 0.3
+
+
+def test_events_that_were_stopped_are_counted_and_do_not_come() -> None:
+    batches = processes.events(processes.BACKGROUND, 4, processes.tables(1))
+    first, second = next(batches), next(batches)
+    for batch in (first, second):
+        assert batch.particles.n_events == processes.BATCH_EVENTS
+        assert 3 * processes.BATCH_EVENTS < batch.begun < 15 * processes.BATCH_EVENTS
+    signal = next(processes.events(processes.SIGNAL, 4, processes.tables(1)))
+    assert signal.begun == signal.particles.n_events == processes.BATCH_EVENTS

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from hpcgan.data.generators import DataSet, Generator
@@ -25,20 +24,15 @@ from hpcgan.data.schema import Sample, concatenate, take
 from hpcgan.data.storage import SPLIT_EDGES, Target
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.physics import pythia
-from hpcgan.problems.jet_images import cells, files, preprocessing, processes, trimming
+from hpcgan.problems.jet_images import cells, files, preprocessing, processes, trimming, veto, windows
 from hpcgan.problems.jet_images.layout import JETS
 from hpcgan.problems.jet_images.preprocessing import Rotation
-
-PT_GEV = (250.0, 300.0)
-MASS_GEV = (60.0, 100.0)
-ETA_MAX = 2.0
-"""Of the trimmed jet."""
 
 CLASSES = (processes.SIGNAL, processes.BACKGROUND)
 """The order in which they take turns."""
 
 MOST_EVENTS = 10_000
-"""Events for a jet that passes: with more than that on average, something is wrong."""
+"""Of PYTHIA's events for a jet that passes: with more than that on average, something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,11 @@ class JetImages(DataSet):
             "cells": [cells.N_ETA, cells.N_PHI, cells.ETA_MAX],
             "trimming": [trimming.SUBJET_RADIUS, trimming.PT_FRACTION],
             "tau_axes": trimming.TAU_AXES,
-            "pt_gev": PT_GEV,
-            "mass_gev": MASS_GEV,
-            "eta_max": ETA_MAX,
+            "pt_gev": windows.PT_GEV,
+            "mass_gev": windows.MASS_GEV,
+            "eta_max": windows.ETA_MAX,
+            "veto_scale_gev": veto.SCALE_GEV,
+            "veto_margins_gev": [veto.PT_MARGINS_GEV, veto.MASS_MARGINS_GEV],
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -111,8 +107,8 @@ class JetImages(DataSet):
             "ecm_gev": processes.ECM_GEV,
             "detector": "cells of 0.1 x 0.1",
             "rotation": self.rotation,
-            "pt_range_gev": PT_GEV,
-            "mass_range_gev": MASS_GEV,
+            "pt_range_gev": windows.PT_GEV,
+            "mass_range_gev": windows.MASS_GEV,
         }
 
     def tasks(self) -> list[Block]:
@@ -131,10 +127,10 @@ class JetImages(DataSet):
         seed = processes.pythia_seed(self.seed, task.process.describe(), task.index)
         samples: list[Sample] = []
         events = passed = 0
-        for particles in processes.events(task.process, seed, task.integrals):
-            sample = sample_of(particles, task.process.label, self.rotation)
+        for batch in processes.events(task.process, seed, task.integrals):
+            sample = sample_of(batch.particles, task.process.label, self.rotation)
             new = len(sample[files.SIGNAL])
-            events, passed = events + particles.n_events, passed + new
+            events, passed = events + batch.begun, passed + new
             samples.append(sample)
             advance(min(new, max(task.n - passed + new, 0)))
             if passed >= task.n:
@@ -173,8 +169,8 @@ def sample_of(particles: pythia.Particles, label: int, rotation: Rotation) -> Sa
         Their `signal`.
     rotation : "cubic" or "cells"
     """
-    jets = trimming.leading_jets(cells.hit_cells(particles), PT_GEV[0])
-    jets = jets.take(passes(jets))
+    jets = trimming.leading_jets(cells.hit_cells(particles), windows.PT_GEV[0])
+    jets = jets.take(windows.passes(jets))
     tau = jets.tau()
     columns = {
         files.SIGNAL: np.full(len(jets), label),
@@ -189,13 +185,6 @@ def sample_of(particles: pythia.Particles, label: int, rotation: Rotation) -> Sa
         files.IMAGE: preprocessing.images_of(jets, rotation),
         **{name: values.astype(np.float32) for name, values in columns.items()},
     }
-
-
-def passes(jets: trimming.TrimmedJets) -> NDArray[np.bool_]:
-    """(J,) whether trimmed jets are in the windows of pT and mass, and not too far forward."""
-    pt, mass = jets.pt, jets.mass
-    in_windows = (pt > PT_GEV[0]) & (pt < PT_GEV[1]) & (mass > MASS_GEV[0]) & (mass < MASS_GEV[1])
-    return np.asarray(in_windows & (np.abs(jets.eta) < ETA_MAX))
 
 
 def in_turns(samples: Sequence[Sample]) -> Sample:

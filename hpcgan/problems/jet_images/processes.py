@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.physics import pythia
+from hpcgan.problems.jet_images import veto
 
 ECM_GEV = 14000.0
 """Centre-of-mass energy of the proton-proton collisions, GeV."""
@@ -18,7 +19,7 @@ ECM_GEV = 14000.0
 WPRIME_MASS_GEV = 600.0
 """W and Z from its decay at rest have 287 GeV: the peak of the W's pT lies in the window of the selection."""
 
-PT_HAT_GEV = (160.0, 500.0)
+PT_HAT_GEV = (140.0, 500.0)
 """Of the hard scattering of dijets; docs/jets.md has the share of jets that this leaves out."""
 
 BATCH_EVENTS = 100
@@ -120,6 +121,27 @@ def pythia_seed(*name: Any) -> int:
     return int.from_bytes(digest[:16], "little") % pythia.SEED_MAX + 1
 
 
-def events(process: pythia.Process, seed: int, integrals: str | None = None) -> Iterator[pythia.Particles]:
-    """Events of a process without end, `BATCH_EVENTS` at a time; `integrals` are those of :func:`tables`."""
-    return pythia.events(process, seed, 1 << 62, BATCH_EVENTS, integrals)
+@dataclass(frozen=True)
+class Batch:
+    """Events of a process, and how many PYTHIA has begun for them: more, where those without a chance are stopped."""
+
+    particles: pythia.Particles
+    begun: int
+
+
+def events(process: pythia.Process, seed: int, integrals: str) -> Iterator[Batch]:
+    """Events of a process without end, `BATCH_EVENTS` at a time; of dijets only those that may have a jet that passes.
+
+    Parameters
+    ----------
+    process : hpcgan.physics.pythia.Process
+    seed : int
+    integrals : str
+        Those of :func:`tables`.
+    """
+    hooks = veto.hooks() if isinstance(process, DijetProcess) else None
+    before = 0
+    for particles in pythia.events(process, seed, 1 << 62, BATCH_EVENTS, integrals, hooks):
+        begun = particles.n_events if hooks is None else hooks.events - before
+        before += begun
+        yield Batch(particles, begun)
