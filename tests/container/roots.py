@@ -12,6 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "containers/Containerfile"
+#: Debian's certificates, which a package inside replaces: it cannot where a file of this machine is mounted there.
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+OWN_BUNDLE = "/opt/certificates.crt"
 PROGRAMS = ("debootstrap", "chroot", "unshare", "mount")
 #: Mounted in a name space of its own, so that nothing is left mounted whatever happens.
 ENTER = """
@@ -64,16 +67,20 @@ class RootFileSystem:
     folder : Path
         Made by debootstrap where it is empty.
     shared : list of str
-        Folders of this machine that are seen inside under the same path.
+        Files and folders of this machine that are seen inside under the same path.
     """
 
     def __init__(self, folder: Path, shared: list[str]) -> None:
         self.folder = folder
-        self._shared = ["/etc/resolv.conf", *shared]
+        self._shared = ["/etc/resolv.conf", *(path for path in shared if path != BUNDLE)]
         if not (folder / "etc").is_dir():
             command = ["debootstrap", "--variant=minbase", "bookworm", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        self._settings = {}
+        if BUNDLE in shared:
+            shutil.copy(BUNDLE, f"{folder}{OWN_BUNDLE}")
+            self._settings = {"PIP_CERT": OWN_BUNDLE}
 
     def copy(self, sources: list[str], target: str) -> None:
         """As COPY of a recipe does."""
@@ -97,7 +104,7 @@ class RootFileSystem:
                 *enter,
                 "env",
                 "-i",
-                *(f"{name}={value}" for name, value in {**clean, **settings, **env}.items()),
+                *(f"{name}={value}" for name, value in {**clean, **settings, **self._settings, **env}.items()),
                 *command,
             ],
             stdin=subprocess.DEVNULL,

@@ -42,12 +42,13 @@ def problem(**model: Any) -> PileupProblem:
 # --- configuration -----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_configuration():
-    found = config.load(CONFIGS / "pileup.yaml", ["model.mu=140"])
+@pytest.mark.parametrize("name", ["pileup.yaml", "pileup_gan.yaml"])
+def test_the_shipped_configurations(name: str):
+    found = config.load(CONFIGS / name, ["model.mu=140"])
     assert isinstance(found.model, PileupModel)
     assert found.model.mus == (140,)
     assert config.load(found.dump()).model == found.model
-    several = config.load(CONFIGS / "pileup.yaml", ["model.mu=[140, 20, 60]", "scoring.statistics=moving"])
+    several = config.load(CONFIGS / name, ["model.mu=[140, 20, 60]", "scoring.statistics=moving"])
     assert several.model.mus == (20, 60, 140)
     assert config.load(several.dump()).model == several.model
 
@@ -72,7 +73,7 @@ def test_the_shipped_configuration():
 )
 def test_bad_configurations(override: str, message: str):
     with pytest.raises(InputError) as error:
-        config.load(CONFIGS / "pileup.yaml", [override])
+        config.load(CONFIGS / "pileup_gan.yaml", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
