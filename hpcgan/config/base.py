@@ -55,7 +55,7 @@ class Section(BaseModel):
     def _truth_is_no_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         """Pydantic takes true for 1: `batch_size: true` would train with batches of one sample."""
         valid = handler(value)
-        if _holds_truth(value) and not _holds_truth(valid):
+        if _holds_truth(value) and not _holds_truth(valid) and not isinstance(valid, str):
             raise ValueError("input should be a number, not true or false")
         return valid
 

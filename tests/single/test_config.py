@@ -262,6 +262,7 @@ def test_a_list_that_is_too_short_says_so():
 
 def test_truth_stays_where_it_is_asked_for():
     assert load(overrides=["data.stage_keep=false"]).data.stage_keep is False
+    assert load(overrides=["name=true"]).name == "True"
 
 
 def test_paths_to_read_may_begin_with_the_users_folder(monkeypatch, tmp_path):
