@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpcgan.errors import HpcganError
+from hpcgan.runs import pretrained
 from hpcgan.system import home
 from hpcgan.system.files import refusal
 
@@ -149,6 +150,8 @@ def _named(text: str) -> Path:
         raise argparse.ArgumentTypeError("the name is empty")
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise argparse.ArgumentTypeError(f"{_short(text)}: a name with a line break or another control character")
+    if pretrained.is_name(text):
+        raise argparse.ArgumentTypeError(f"{_short(text)}: is what comes with hpcgan, which is only read; name another")
     try:
         path = home.expand(text)
     except HpcganError as error:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+
+from hpcgan.errors import HpcganError
+from hpcgan.system import home
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -17,10 +29,35 @@ LARGEST_RATE = 1.0
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 
 
+def _expanded(value: Any) -> Any:
+    """With `~` in front replaced: no shell does that in a file, and none behind the = of an override."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip() or any(ord(character) < 32 for character in value):
+        raise ValueError("input should be a path, without control characters")
+    try:
+        return home.expand(value)
+    except HpcganError as error:
+        raise ValueError(str(error)) from None
+
+
+#: What is read; `~` in front is the user's folder.
+InputPath = Annotated[Path, BeforeValidator(_expanded)]
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys, NaN and infinities are errors, instances are read-only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Pydantic takes true for 1: `batch_size: true` would train with batches of one sample."""
+        valid = handler(value)
+        if _holds_truth(value) and not _holds_truth(valid) and not isinstance(valid, str):
+            raise ValueError("input should be a number, not true or false")
+        return valid
 
     @field_validator("*")
     @classmethod
@@ -29,6 +66,11 @@ class Section(BaseModel):
         if type(value) is int and value >= 2**31 and info.field_name != "seed":
             raise ValueError(f"input should be less than {2**31}")
         return value
+
+
+def _holds_truth(value: Any) -> bool:
+    """Whether it is true or false, or a list with one of them."""
+    return any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value]))
 
 
 class ModelSection(Section):

@@ -21,6 +21,13 @@ from hpcgan.suggest import choose, did_you_mean
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
+#: What users call the types of values whose names in Python pydantic gives, by its type of error.
+_WORDS = {
+    **dict.fromkeys(("list_type", "tuple_type"), "input should be a list, as [A, B]"),
+    **dict.fromkeys(("dict_type", "model_type"), "input should be a section of keys"),
+    "path_type": "input should be a path",
+}
+
 
 def load(
     source: Path | str | Mapping[str, Any],
@@ -63,7 +70,8 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         Missing or broken file.
     """
     raw = _read_yaml(Path(path))
-    raw.setdefault("name", Path(path).stem)
+    if raw.get("name") is None:  # also `name:` without a value
+        raw["name"] = Path(path).stem
     for item in overrides:
         _override(raw, item)
     return raw
@@ -164,6 +172,8 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
     model_config = _valid(problem.Model, raw.get("model", {}), where, "model")
     training = _valid(training_schema, raw.get("training", {}), where, "training")
     config = _valid(Config, {**raw, "method": method, "model": model_config, "training": training}, where)
+    if len(set(config.data.augment)) < len(config.data.augment):
+        raise InputError(f"{where}: data.augment: name each only once")
     for symmetry in config.data.augment:
         if symmetry not in problem.symmetries:
             choices = ", ".join(problem.symmetries) or "none"
@@ -258,9 +268,12 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: Sequence[str]
     if first["type"] == "extra_forbidden":
         keys = _keys_at(model, [str(part) for part in first["loc"][:-1]])
         return f"unknown key '{dotted}'{choose(path[-1], keys, 'keys here')}{more}"
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):
+        listed = ".".join(path[:-1])
+        return f"{listed}: the list is too short, it has {path[-1]} value{'' if path[-1] == '1' else 's'}{more}"
     if first["type"] == "missing":
         return f"'{dotted}' is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
     if not dotted or message.startswith(f"{dotted}."):  # of several keys, which it names
         return f"{message}{more}"
     value = first["input"]

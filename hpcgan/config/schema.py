@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from hpcgan import yamlio
-from hpcgan.config.base import NonNegative, Section
+from hpcgan.config.base import InputPath, NonNegative, Section
 from hpcgan.config.job import JobSection
 from hpcgan.config.registries import BACKENDS
 from hpcgan.config.studies import ScalingSection, SweepSection
@@ -28,7 +28,7 @@ from hpcgan.suggest import did_you_mean
 class DataConfig(Section):
     """Where the samples are, and how real ones are shown to the discriminator."""
 
-    path: Path = Field(description="folder with train.h5, val.h5 and test.h5")
+    path: InputPath = Field(description="folder with train.h5, val.h5 and test.h5")
     augment: tuple[str, ...] = Field((), description="symmetries of the problem applied at random to real samples")
     cache_mb: int = Field(1024, ge=0, description="memory a rank may use to hold a split, MiB")
     stage: str | None = Field(
@@ -154,7 +154,7 @@ class Config(Section):
     @field_validator("name", mode="before")
     @classmethod
     def _name_is_text(cls, value: Any) -> Any:
-        return str(value)
+        return value if value is None else str(value)
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Config:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hpcgan.config.base import Decrement, Fraction, NonNegative, Positive, Rate, Section
+from hpcgan.config.base import Decrement, Fraction, InputPath, NonNegative, Positive, Rate, Section
 from hpcgan.suggest import did_you_mean
 
 Scaling = Literal["none", "sqrt", "linear"]
@@ -92,7 +91,7 @@ class TrainingSection(Section):
     average_half_life: NonNegative = Field(
         0.0, description="half-life in samples of the averaged network that is sampled; 0: no averaging"
     )
-    start_from: Path | None = Field(
+    start_from: InputPath | None = Field(
         None,
         description="run whose weights to begin with (of its best checkpoint), or one of its checkpoints; optimizers, "
         "rates and progress begin anew",

@@ -583,6 +583,8 @@ def refuse_foreign(path: Path, group: h5py.Group, name: str, where: str) -> None
     link = group.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
         raise InputError(f"{path}: {where} is a link to another file ({link.filename!r}); copy the data into this one")
+    if isinstance(link, h5py.SoftLink) and group.get(name) is None:  # `in` is true of it
+        raise InputError(f"{path}: {where} is a link to {link.path}, which the file does not hold; copy the data there")
     node = group[name]
     if isinstance(node, h5py.Dataset):
         _refuse_unknown_filters(path, node, where)
@@ -736,7 +738,8 @@ def find_data(path: Path, group: h5py.Group, name: str, kinds: str = "fiu") -> h
     data = group[name]
     if data.dtype.kind not in kinds:
         numbers = "numbers" if "f" in kinds else "whole numbers"
-        raise InputError(f"{path}: {where} does not hold {numbers} (type {data.dtype})")
+        remedy = f"store it as {'float32' if 'f' in kinds else 'int64'}"
+        raise InputError(f"{path}: {where} does not hold {numbers} (type {data.dtype}); {remedy}")
     return data
 
 

@@ -229,3 +229,51 @@ def test_shipped_searches_are_valid_and_are_no_trainings(path):
 def test_json_schema_knows_the_model_of_the_problem():
     whole = config.schema("rpv")
     assert "latent_dim" in whole["properties"]["model"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.batch_size=true", "training.batch_size: input should be a number, not true or false, got True"),
+        ("training.generator.learning_rate=true", "learning_rate: input should be a number, not true"),
+        ("seed=false", "seed: input should be a number, not true"),
+        ("data.augment=eta_reflection", r"data.augment: input should be a list, as \[A, B\], got 'eta_reflection'"),
+        ("data.augment=[eta_reflection, eta_reflection]", "data.augment: name each only once"),
+        ("scoring.quantities=jet_pt", r"scoring.quantities: input should be a list, as \[A, B\], got 'jet_pt'"),
+        ("training.generator=2e-4", "training.generator: input should be a section of keys, got 0.0002"),
+        ("data.select=[y, 1]", "data.select: input should be a section of keys"),
+        ("data.path=[a]", r"data.path: input should be a path, got \['a'\]"),
+        ("data.path=''", "data.path: input should be a path"),
+        ('data.path="a\\0b"', "data.path: input should be a path, without control characters"),
+        ("data.path=~no-such-user/rpv", "data.path: ~no-such-user/rpv: there is no such user"),
+        ("training.start_from=~no-such-user/run", "training.start_from: ~no-such-user/run: there is no such user"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_the_users_words(override, message):
+    with pytest.raises(InputError, match=message):
+        load(overrides=[override])
+
+
+def test_a_list_that_is_too_short_says_so():
+    jets = {"problem": "jets", "data": {"path": "data/jets"}}
+    with pytest.raises(InputError, match=r"model.class_flip: the list is too short, it has 1 value$"):
+        config.load(jets, ["model.class_flip=[0.05]"])
+
+
+def test_truth_stays_where_it_is_asked_for():
+    assert load(overrides=["data.stage_keep=false"]).data.stage_keep is False
+    assert load(overrides=["name=true"]).name == "True"
+
+
+def test_paths_to_read_may_begin_with_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    loaded = load(overrides=["data.path=~/rpv", "training.start_from=~/runs/a"])
+    assert loaded.data.path == tmp_path / "rpv"
+    assert loaded.training.start_from == tmp_path / "runs/a"
+    assert load(overrides=["training.start_from=pretrained:rpv"]).training.start_from == Path("pretrained:rpv")
+
+
+def test_a_name_without_a_value_is_the_files(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("problem: rpv\nname:\ndata: {path: data}\n")
+    assert config.load(file).name == "mine"

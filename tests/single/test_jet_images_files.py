@@ -212,3 +212,34 @@ def test_other_files_are_none_of_jets(tmp_path: Path) -> None:
     with h5py.File(other, "w") as file:
         file["layer_0"] = np.zeros(3)
     assert JetImporter.recognise(text) == JetImporter.recognise(other) == ""
+
+
+def test_pt_that_no_collision_has(tmp_path: Path) -> None:
+    """Images in MeV whose file does not say so; where it does, they are converted."""
+    sample = jets_of(6)
+    sample["image"][4, 12, 12] = 300.0
+    path = published(tmp_path / "mev.h5", sample, image=sample["image"] * 1000)
+    with pytest.raises(
+        InputError, match=r"mev\.h5: image of jet 4 has 3\.\d+e\+05 GeV, more than any .* attribute units"
+    ):
+        JetImporter().import_files(Order([path], tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*"))
+    with h5py.File(path, "a") as file:
+        file["image"].attrs["units"] = "MeV"
+    assert JetImporter().import_files(Order([path], tmp_path / "out"))
+    with files.open_jets(tmp_path / "out" / "test.h5") as file:
+        np.testing.assert_allclose(file.read()["image"][0], sample["image"][4], rtol=1e-6)
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    path = published(tmp_path / "a.h5", image=None)
+    with h5py.File(path, "a") as file:
+        file["image"] = h5py.SoftLink("/pixels")
+    with pytest.raises(InputError, match=r"a\.h5: image is a link to /pixels, which the file does not hold; copy"):
+        files.open_jets(path)
+
+
+def test_classes_that_are_no_numbers(tmp_path: Path) -> None:
+    path = published(tmp_path / "a.h5", signal=np.arange(6) % 2 > 0)
+    with pytest.raises(InputError, match=r"signal does not hold numbers \(type bool\); store it as float32"):
+        files.open_jets(path)

@@ -60,6 +60,9 @@ def test_other_paths_are_what_they_are_and_unknown_names_are_one_line(tmp_path, 
     for argv in (["generate", "pretrained:rvp", "-n", "3", *out], ["export", "pretrained:rvp", "--out", "x"]):
         assert main(argv) == 2
         assert "pretrained:rvp: there is no such generator; did you mean 'rpv'?" in capsys.readouterr().err
+    for argv in (["train", "x.yaml", "--run"], ["generate", "x", "-n", "3", "--out"], ["export", "x", "--out"]):
+        assert main([*argv, f"pretrained:{NAMES[0]}"]) == 2
+        assert "is what comes with hpcgan, which is only read; name another" in capsys.readouterr().err
     assert main(["evaluate", f"pretrained:{NAMES[0]}"]) == 2
     assert "--out is missing: name a folder for the report" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import h5py
+import numpy as np
 
 import hpcgan
 from hpcgan.data import storage
@@ -18,6 +19,9 @@ from hpcgan.errors import InputError
 from hpcgan.problems.jet_images import files
 from hpcgan.problems.jet_images.layout import JETS
 from hpcgan.system.files import sha256
+
+MOST_GEV = 1e5
+"""pT of a jet at most: the energy of collisions in the largest collider that was ever planned."""
 
 PIECE_BYTES = 16 << 20
 """Jets in memory at a time."""
@@ -62,12 +66,24 @@ class JetImporter(Importer):
                 for file in opened:
                     for first, sample in file.pieces(PIECE_BYTES):
                         files.check_sample(sample, str(file.path), first)
+                        _check_plausible(sample[files.IMAGE], file.path, first)
                         n = len(sample[files.SIGNAL])
                         for split, which in storage.interleave(count, n).items():
                             writer.append_to(split, {name: values[which] for name, values in sample.items()})
                         count += n
                         order.progress(count, total)
         return True
+
+
+def _check_plausible(images: np.ndarray, path: Path, first: int) -> None:
+    """Refuse images of more pT than there is: whoever says no unit may mean MeV."""
+    pt = images.sum(axis=(1, 2), dtype=float)
+    bad = np.flatnonzero(pt > MOST_GEV)
+    if bad.size:
+        raise InputError(
+            f"{path}: {files.IMAGE} of jet {first + bad[0]} has {pt[bad[0]]:.4g} GeV, more than any collision; if it "
+            "is in another unit, say so in the attribute units of the data set"
+        )
 
 
 def _check_columns(file: tensors.TensorFile, first: tensors.TensorFile) -> None:
