@@ -412,8 +412,8 @@ class Split(tf.Module):
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
         steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
         around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
-        known = len(self.grid.per_gev) + 1
-        around = tf.concat([around[..., :known], around[..., known:] * tf.gather(self._is_split, place)], axis=2)
+        of_cells = len(self.grid.per_gev) + 1
+        around = tf.concat([around[..., :of_cells], around[..., of_cells:] * tf.gather(self._is_split, place)], axis=2)
         return tf.reshape(around, [-1, count * len(self._places)])
 
     def _sums(self, whole: tf.Tensor, side: int) -> tf.Tensor:
