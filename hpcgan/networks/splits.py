@@ -109,8 +109,6 @@ class Grid:
         Rows and columns of cells on either side of the one to be split that the network sees.
     per_gev : tuple of float
         The network sees ln(1 + pT times each of them), with pT in GeV: linear below the inverse, logarithmic above.
-    faint_gev : float
-        What is fainter looks alike in the sines of ln pT that the network sees besides.
     sparse : int
         The finest splits learn from every so-many-th event of a batch.
     """
@@ -121,8 +119,12 @@ class Grid:
     bins: tuple[int, int] = (128, 32)
     radius: int = 2
     per_gev: tuple[float, ...] = (2.0,)
-    faint_gev: float = 0.05
     sparse: int = 8
+
+    @property
+    def faint_gev(self) -> float:
+        """What is fainter looks alike in the sines of ln pT that the network sees besides."""
+        return 0.1 / self.per_gev[0]
 
     def splits(self) -> list[tuple[int, int, int]]:
         """Rows, columns and axis of each split, from the whole image to pixels."""

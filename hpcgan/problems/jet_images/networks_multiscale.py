@@ -27,7 +27,6 @@ GRID = Grid(
     bins=(128, 64),
     radius=3,
     per_gev=(2.0, 1.0e3, 1.0e7),
-    faint_gev=1.0e-3,
     sparse=1,
 )
 FIRST = (GRID.side - SIDE) // 2
