@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jet_data
 import needs
 import numpy as np
 import one_rank
@@ -56,6 +57,10 @@ CASES = {
         {},
     ),
     "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
+    "jets": ("jets", {}, [], {}),
+    "jets by likelihood": (
+        "jets", {"architecture": "multiscale", "hidden_units": 4, "threshold_gev": 1e-6}, [], {"method": "nll"},
+    ),
     "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
 }  # fmt: skip
 #: Of what the others have, too.
@@ -85,6 +90,7 @@ def configuration(name, data):
     raw = {
         "problem": problem,
         "name": "tiny",
+        **{key: more[key] for key in ("method",) if key in more},
         "data": {"path": str(data), "augment": augment},
         "model": model,
         "training": {**training, **more.get("training", {})},
@@ -129,6 +135,10 @@ def _exported(tmp_path_factory):
             sample = {"hist": tiny.images(12), "mGlu": np.repeat(np.float32([1400, 1600, 1800]), 4)}
             sample |= {"mNeu": np.full(12, 850, np.float32), "mu": np.repeat(np.float32([20, 60, 140]), 4)}
             encoded = problem.encode({name: sample[name] for name in problem.schema})
+            batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
+        if name == "jets by likelihood":
+            problem = problem_class(made_config.problem)(made_config.model)
+            encoded = problem.encode(jet_data.jets(12))
             batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
         if made_config.problem == "calogan":
             rng = np.random.default_rng(3)

@@ -112,10 +112,10 @@ NETWORKS = tuple(
         "detector_images.networks_multiscale",
         "detector_images.pixels",
         "detector_images.spectrum",
-        "detector_images.total_pt",
         "jet_images.networks_discriminator",
         "jet_images.networks_generator",
         "jet_images.networks_layers",
+        "jet_images.networks_multiscale",
     )
 )
 # Where TensorFlow may be imported at all, even inside a function.

@@ -13,13 +13,16 @@ tf = needs.tensorflow()
 from hpcgan import config  # noqa: E402
 from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
+from hpcgan.networks import splits  # noqa: E402
+from hpcgan.networks.drawn_total import DrawnTotal  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
+from hpcgan.networks.splits import BOTH, FIRST, SECOND, Split  # noqa: E402
+from hpcgan.networks.splits import COLUMNS as PHI  # noqa: E402
+from hpcgan.networks.splits import ROWS as ETA  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
-from hpcgan.problems.detector_images import networks_multiscale as multiscale  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel  # noqa: E402
-from hpcgan.problems.detector_images.networks_multiscale import BOTH, ETA, FIRST, PHI, SECOND, Multiscale, Split  # noqa: E402
+from hpcgan.problems.detector_images.networks_multiscale import GRID, Multiscale  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem  # noqa: E402
-from hpcgan.problems.detector_images.total_pt import DrawnTotal  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"architecture": "multiscale", "hidden_units": 4, "intensity": "pt", "scale_mev": 6000.0, "exponent": 1 / 3}
@@ -31,8 +34,8 @@ COSH = np.cosh(jets.image_geometry().eta)
 def split(rows, columns, axis, least=0.5, seed=1):
     """With weights large enough to matter, in float64."""
     halves = rows * (2 if axis == ETA else 1)
-    least = np.broadcast_to(np.asarray(least, float), halves)
-    part = Split(Initializer(seed, "float64"), "split", (rows, columns, axis), least, units=8, conditions=0)
+    least = np.broadcast_to(np.asarray(least, float), halves)[:, None]
+    part = Split(Initializer(seed, "float64"), "split", GRID, (rows, columns, axis), least, units=8, conditions=0)
     rng = np.random.default_rng(seed)
     for variable in part.trainable_variables:
         variable.assign_add(0.3 * rng.normal(size=variable.shape))
@@ -101,7 +104,7 @@ def test_a_cell_depends_on_the_halves_of_cells_of_earlier_turns_alone(axis):
     images, _ = pairs(4, 4, axis)
     first, second = part.halves(images)
     whole = first + second
-    cells = multiscale.Cells.where(whole > 0)
+    cells = splits.Cells.where(whole > 0)
     turns = part._turn(cells.row.numpy(), cells.column.numpy())
     with tf.GradientTape() as tape:
         tape.watch([first, second])
@@ -113,7 +116,7 @@ def test_a_cell_depends_on_the_halves_of_cells_of_earlier_turns_alone(axis):
     for cell, turn in enumerate(turns):
         assert np.all(sees[cell][turn_of >= turn] == 0)
         if turn:  # some of all earlier ones that are near
-            near = np.abs(rows - cells.row.numpy()[cell]) <= multiscale.RADIUS
+            near = np.abs(rows - cells.row.numpy()[cell]) <= GRID.radius
             earlier = (turn_of < turn) & near & (whole.numpy()[0] > 0)
             assert np.all(sees[cell][earlier] > 0)
 
@@ -160,20 +163,18 @@ def test_what_the_thresholds_forbid_counts_as_the_nearest_that_they_allow():
 
 def test_ways_are_told_apart():
     assert (FIRST, SECOND, BOTH) == (0, 1, 2)
-    way, within = multiscale._drawn(
-        tf.math.log(tf.constant([[0.2, 0.3, 0.5]] * 4)), tf.constant([0.1, 0.35, 0.5, 0.99])
-    )
+    way, within = splits._drawn(tf.math.log(tf.constant([[0.2, 0.3, 0.5]] * 4)), tf.constant([0.1, 0.35, 0.5, 0.99]))
     assert way.numpy().tolist() == [0, 1, 2, 2]
     np.testing.assert_allclose(within, [0.5, 0.5, 0.0, 0.98], atol=1e-6)
 
 
 def test_splits_alternate_from_one_cell_to_all_pixels():
-    shapes = multiscale.splits()
+    shapes = GRID.splits()
     assert len(shapes) == 12
     assert shapes[:3] == [(1, 1, ETA), (2, 1, PHI), (2, 2, ETA)]
     assert shapes[-1] == (64, 32, PHI)
     cells = sum(rows * columns for rows, columns, _ in shapes)
-    assert 1 + multiscale.NUMBERS * cells == PROBLEM.noise_dim == 1 + 2 * 4095
+    assert 1 + splits.NUMBERS * cells == PROBLEM.noise_dim == 1 + 2 * 4095
 
 
 def test_an_event_has_the_drawn_momentum_and_pixels_above_the_threshold(network, noise, images):
@@ -226,7 +227,7 @@ def test_inputs_are_centred_and_scaled_by_real_events():
     assert (part.mean.numpy() == 0).all()
     before = part.log_prob(images, None).numpy()
     part.measure(images, None)
-    cells = multiscale.Cells.where(tf.constant(halves.sum(0) > 0))
+    cells = splits.Cells.where(tf.constant(halves.sum(0) > 0))
     view = part._view(tf.constant(halves.sum(0)), *map(tf.constant, halves))
     seen = part._features(view, cells, None)
     scaled = ((seen - part.mean) * part.scale).numpy()

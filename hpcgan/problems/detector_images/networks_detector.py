@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcgan.networks.capabilities import Calibrated, Matched
+from hpcgan.networks.drawn_total import DrawnTotal
 from hpcgan.networks.layers import (
     Conv2D,
     ConvTranspose2D,
@@ -28,7 +29,6 @@ from hpcgan.networks.layers import (
 )
 from hpcgan.problems.detector_images.pixels import PARTS, Pixels, to_power
 from hpcgan.problems.detector_images.spectrum import Spectrum
-from hpcgan.problems.detector_images.total_pt import DrawnTotal
 
 if TYPE_CHECKING:
     from hpcgan.problems.detector_images.rpv import RpvModel

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpcgan.config import Fraction, ModelSection, NonNegative, Positive
 from hpcgan.data.layouts.base import Layout
@@ -23,6 +23,11 @@ from hpcgan.problems.jet_images.files import IMAGE, SIGNAL
 from hpcgan.problems.jet_images.layout import JETS
 from hpcgan.problems.jet_images.quantities import MORE, SCORED, TAILS, more_observables, observables
 from hpcgan.problems.jet_images.source import JetSource
+
+PAIR_OPTIONS = ("latent_dim", "dropout", "minibatch_discrimination", "class_weight", "class_flip")
+"""Those of a generator and a discriminator, whatever their architecture."""
+SIDE_OF_SPLITS = 32
+"""Pixels of a side of the image that the multiscale architecture splits, the next power of two."""
 
 
 class JetsModel(ModelSection):
@@ -39,15 +44,20 @@ class JetsModel(ModelSection):
         "threshold_gev",
     )
 
-    architecture: Literal["lagan", "dcgan", "fc", "hybrid"] = Field(
+    architecture: Literal["lagan", "dcgan", "fc", "hybrid", "multiscale"] = Field(
         "lagan",
         description="lagan: locally connected layers; dcgan: convolutions, whose weights are those of every place; fc: "
-        "fully connected layers; hybrid: dcgan and fc together",
+        "fully connected layers; hybrid: dcgan and fc together; multiscale: a density that shares an image's pT among "
+        "ever smaller cells (method: nll)",
     )
     latent_dim: int = Field(200, ge=1, le=4096, description="length of the noise vector")
     scale_gev: Positive = Field(100.0, description="pT of a pixel that is encoded as 1, GeV")
     exponent: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="power of the encoding")
-    threshold_gev: NonNegative = Field(0.0, description="generated pixels below become 0, GeV")
+    threshold_gev: NonNegative = Field(
+        0.0,
+        description="generated pixels below become 0, GeV; multiscale: pixels below are dark to the density, too",
+    )
+    hidden_units: int = Field(0, ge=0, le=4096, description="multiscale: units of the two hidden layers of each split")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2, description="share of the discriminator's features that are dropped in training"
     )
@@ -63,8 +73,31 @@ class JetsModel(ModelSection):
         "and in the generator's",
     )
 
+    @model_validator(mode="after")
+    def _options_of_the_architecture(self) -> JetsModel:
+        if self.architecture != "multiscale":
+            if self.hidden_units:
+                raise ValueError("model.hidden_units needs model.architecture=multiscale")
+            return self
+        for option in PAIR_OPTIONS:
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(
+                    f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
+                    "neither: leave it out"
+                )
+        if not self.hidden_units:
+            raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
+        if not self.threshold_gev:
+            raise ValueError(
+                "model.architecture=multiscale needs to know what a lit pixel has at least: set model.threshold_gev, "
+                "e.g. 1.0e-10"
+            )
+        return self
+
     @property
     def batch_coupling(self) -> dict[str, str]:
+        if self.architecture == "multiscale":
+            return {}
         return {"minibatch discrimination (of problem jets)": "training.loss to bce, hinge or least_squares"}
 
 
@@ -73,14 +106,11 @@ class JetsProblem(Problem):
 
     name: ClassVar[str] = "jets"
     Model: ClassVar[type[JetsModel]] = JetsModel
+    methods: ClassVar[Sequence[str]] = ("gan", "nll")
     images: ClassVar[Mapping[str, tuple[bool, bool]]] = {IMAGE: (False, False)}
     layouts: ClassVar[Sequence[Layout]] = (JETS,)
     generators: ClassVar[Mapping[str, str]] = {"jets": "hpcgan.problems.jet_images.generate:JetGenerator"}
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.jet_images.importing:JetImporter",)
-    networks: ClassVar[Mapping[str, str]] = {
-        "generator": "hpcgan.problems.jet_images.networks_generator:Generator",
-        "discriminator": "hpcgan.problems.jet_images.networks_discriminator:Discriminator",
-    }
     quantities: ClassVar[Sequence[str]] = SCORED
     more_quantities: ClassVar[Sequence[str]] = MORE
     tails: ClassVar[Sequence[str]] = TAILS
@@ -133,7 +163,20 @@ class JetsProblem(Problem):
     # --- networks --------------------------------------------------------------------------------
 
     @property
+    def networks(self) -> Mapping[str, str]:
+        package = "hpcgan.problems.jet_images"
+        if self.model.architecture == "multiscale":
+            return {"density": f"{package}.networks_multiscale:Multiscale"}
+        return {
+            "generator": f"{package}.networks_generator:Generator",
+            "discriminator": f"{package}.networks_discriminator:Discriminator",
+        }
+
+    @property
     def noise_dim(self) -> int:
+        if self.model.architecture == "multiscale":
+            # One for the summed pT, and two for each cell that is split.
+            return 1 + 2 * (SIDE_OF_SPLITS**2 - 1)
         return self.model.latent_dim
 
     # --- physics ---------------------------------------------------------------------------------

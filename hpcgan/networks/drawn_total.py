@@ -1,4 +1,4 @@
-"""The summed transverse momentum of an event, drawn from that of the training events."""
+"""A sum over a sample, as the transverse momentum of an event is one, drawn from that of the training events."""
 
 from __future__ import annotations
 

@@ -1,0 +1,478 @@
+"""Splits of images: what is in a cell is shared by its two halves, at random, until cells are pixels.
+
+An image is a sum, shared by its two halves, each half's by two halves of its own across, and so on (multiscale
+autoregression: Reed et al., arXiv:1703.03664; splits of a conserved quantity, so that sums are right at each scale). A
+split asks for each cell with momentum whether the one half, the other or both have any, and for both, how much the
+first has. The answers are a network's with two hidden layers, the same for all cells of an image, which sees the cell
+and what is around it: the cells to be split, sums over larger windows, and those of its neighbours that have been
+split already. Cells are split in turns, by the places of their row and their column, so that all cells of a turn are
+split at once and yet neighbours depend on one another.
+
+The share of a half is bounded: each half with momentum has as much as one pixel at least. Between the bounds the logit
+of the share has a density that is constant in intervals, so that edges, as thresholds make them, stay sharp.
+`hpcgan/networks/multiscale.py` has the density of images that such splits make.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hpcgan.networks.layers import Initializer, uniform_of, wrap_phi
+
+ALL = 64
+"""Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales."""
+WINDOWS = (3, 7)
+"""Sides of the larger windows around the cell, in cells; nine of each, side by side."""
+ROWS, COLUMNS = 1, 2
+"""Axes of a batch of images, along which cells are split: into an upper and a lower half, or a left and a right."""
+TURNS: Mapping[int, np.ndarray] = {
+    ROWS: np.array([[0, 2], [3, 1]]),
+    COLUMNS: np.array([[0, 4], [6, 2], [1, 5], [7, 3]]),
+}
+"""When a cell is split along an axis, by its row and its column: those of one turn know nothing of one another, so they
+are two cells apart, and four rows where cells are twice as wide as high: four pixels at the finest, like the others.
+"""
+DENSE = 32
+"""A split with more than DENSE cells has so many of them in an event that it learns from every second event of a batch,
+every fourth, ... every `Grid.sparse`-th: else nearly all the time would go into the finest splits, which know the most
+cells.
+"""
+NUMBERS = 2
+"""Standard normal numbers for a cell to be split: which halves have momentum, and the share of the first."""
+FIRST, SECOND, BOTH = range(3)
+"""Which halves have momentum."""
+LEAST_SPREAD = 0.05
+"""Of an input: what is nearly always the same stays small."""
+_FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
+
+
+_NO_PIXEL = (
+    1e30  # GeV that the half of a cell without a pixel would have at least: as no cell has so much, it stays dark
+)
+
+
+class Logit:
+    """The coordinate in which the density of a share is constant in intervals: its logit."""
+
+    def of(self, logit: tf.Tensor) -> tf.Tensor:
+        """Coordinates of logits."""
+        return logit
+
+    def log_slope(self, logit: tf.Tensor) -> tf.Tensor:
+        """Log of the derivative of the coordinate by the logit."""
+        return tf.zeros_like(logit)
+
+    def shares(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the first half and what the second have of a cell, at coordinates x."""
+        share = tf.sigmoid(x)
+        return share, 1.0 - share
+
+
+class StretchedLogit(Logit):
+    """asinh of the logit: intervals are fine where halves have about as much, and coarse where one has next to nothing.
+
+    For pixels over many decades. The second half's share is not one minus the first's, which has no digits for it.
+    """
+
+    def of(self, logit: tf.Tensor) -> tf.Tensor:
+        return tf.math.asinh(logit)
+
+    def log_slope(self, logit: tf.Tensor) -> tf.Tensor:
+        return -0.5 * tf.math.log1p(tf.square(logit))
+
+    def shares(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logit = tf.sinh(x)
+        return tf.sigmoid(logit), tf.sigmoid(-logit)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What all splits of an image have in common.
+
+    Attributes
+    ----------
+    side : int
+        Pixels of a side, a power of two.
+    goes_around : bool
+        Whether the last column is next to the first.
+    coordinate : Logit
+        Of shares.
+    bins : (int, int)
+        Intervals of this coordinate: of images that are seen as a whole, whose bounds are far apart, and of others.
+    radius : int
+        Rows and columns of cells on either side of the one to be split that the network sees.
+    per_gev : tuple of float
+        The network sees ln(1 + pT times each of them), with pT in GeV: linear below the inverse, logarithmic above.
+    sparse : int
+        The finest splits learn from every so-many-th event of a batch.
+    """
+
+    side: int
+    goes_around: bool
+    coordinate: Logit
+    bins: tuple[int, int] = (128, 32)
+    radius: int = 2
+    per_gev: tuple[float, ...] = (2.0,)
+    sparse: int = 8
+
+    @property
+    def faint_gev(self) -> float:
+        """What is fainter looks alike in the sines of ln pT that the network sees besides."""
+        return 0.1 / self.per_gev[0]
+
+    def splits(self) -> list[tuple[int, int, int]]:
+        """Rows, columns and axis of each split, from the whole image to pixels."""
+        shapes, side = [], 1
+        while side < self.side:
+            shapes += [(side, side, ROWS), (2 * side, side, COLUMNS)]
+            side *= 2
+        return shapes
+
+
+class Cells(NamedTuple):
+    """Some cells of a batch of images: the event, row and column of each, (cells,) int32."""
+
+    event: tf.Tensor
+    row: tf.Tensor
+    column: tf.Tensor
+
+    def of(self, images: tf.Tensor) -> tf.Tensor:
+        """Their values in (n, rows, columns)."""
+        return tf.gather_nd(images, tf.stack(self, axis=1))
+
+    @staticmethod
+    def where(mask: tf.Tensor) -> Cells:
+        """The cells of a mask (n, rows, columns), event after event."""
+        return Cells(*tf.unstack(tf.cast(tf.where(mask), tf.int32), axis=1))
+
+
+class Answers(NamedTuple):
+    """What the network says of cells: which ways the thresholds allow, (cells, 3), and ln of the probability of each
+    way and of each interval of the coordinate of the first half's share, (cells, bins), which lie between `low` and
+    `high`, (cells,).
+    """
+
+    is_allowed: tf.Tensor
+    ways: tf.Tensor
+    intervals: tf.Tensor
+    low: tf.Tensor
+    high: tf.Tensor
+
+
+class View(NamedTuple):
+    """What the network sees of whole images before any cell is split, computed once.
+
+    `planes` are (n, rows, columns, planes): encoded pT, whether there is any, and the same of both halves, as far as
+    they are known; `windows` are sums over windows of each of the sides `WINDOWS`; `of_event` are (n, 2).
+    """
+
+    whole: tf.Tensor
+    planes: tf.Tensor
+    windows: list[tf.Tensor]
+    of_event: tf.Tensor
+
+
+class Split(tf.Module):
+    """One split of all cells of images (n, rows, columns) of pT in GeV.
+
+    Parameters
+    ----------
+    init : Initializer
+    name : str
+    grid : Grid
+    shape : (rows, columns, axis)
+        Of the images to be split, and along which axis.
+    least : (rows, columns) array of the split images, or (rows, 1)
+        pT that a cell with momentum has at least, GeV; infinite where there is no pixel.
+    units : int
+        Of each of the two hidden layers.
+    conditions : int
+        Numbers that the network knows of an event besides.
+    """
+
+    def __init__(
+        self,
+        init: Initializer,
+        name: str,
+        grid: Grid,
+        shape: tuple[int, int, int],
+        least: np.ndarray,
+        units: int,
+        conditions: int,
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.grid = grid
+        self.rows, self.columns, self.axis = shape
+        self._bound(least, init.dtype)
+        self.every = max(1, min(grid.sparse, self.rows * self.columns // DENSE))
+        is_coarse = self.rows * self.columns <= ALL
+        self.bins, radius = (grid.bins[0], grid.side) if is_coarse else (grid.bins[1], grid.radius)
+        self._reach = (
+            min(radius, self.rows - 1),
+            min(radius, self.columns // 2 if grid.goes_around else self.columns - 1),
+        )
+        places = [
+            (down, right)
+            for down in range(-self._reach[0], self._reach[0] + 1)
+            for right in range(-self._reach[1], self._reach[1] + 1)
+        ]
+        self._places = np.array(places)
+        self._turns = TURNS[self.axis]
+        cells = np.indices(self._turns.shape)[..., None]
+        turns = self._turn(cells[0] + self._places[:, 0], cells[1] + self._places[:, 1])
+        is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
+        self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
+        kinds = len(grid.per_gev)
+        inputs = 3 * (kinds + 1) * len(places) + len(WINDOWS) * 9 + 3 + kinds
+        inputs += self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
+        inputs += 0 if grid.goes_around else 2 + self.columns
+        self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
+        self.scale = init.constant(f"{name}/scale", (inputs,), 1.0, trainable=False)
+        self.hidden = init.he_uniform(f"{name}/hidden", (inputs, units), inputs, 2)
+        self.hidden_bias = init.constant(f"{name}/hidden_bias", (self.rows, units), 0.0)  # of each row
+        self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
+        self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
+        self.out = init.normal(f"{name}/out", (units, BOTH + 1 + self.bins), 0.1 / math.sqrt(units))
+        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + self.bins), 0.0)  # of each row
+
+    def _bound(self, least: np.ndarray, dtype: str) -> None:
+        """Note what each half has at least, and which halves have no pixel."""
+        of_split = np.broadcast_to(
+            least, [self.rows * (2 if self.axis == ROWS else 1), self.columns * (2 if self.axis == COLUMNS else 1)]
+        )
+        halves = (of_split[0::2], of_split[1::2]) if self.axis == ROWS else (of_split[:, 0::2], of_split[:, 1::2])
+        has_pixel = [np.isfinite(half).reshape(-1) for half in halves]
+        self.least = [
+            tf.constant(np.where(has, half.reshape(-1), _NO_PIXEL), dtype)
+            for has, half in zip(has_pixel, halves, strict=True)
+        ]
+        self._is_first_alone = None if all(has.all() for has in has_pixel) else tf.constant(~has_pixel[1])
+
+    def halves(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The images of either half of each cell, out of split images."""
+        if self.axis == ROWS:
+            return images[:, 0::2], images[:, 1::2]
+        return images[:, :, 0::2], images[:, :, 1::2]
+
+    def log_prob(self, images: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+        """Log of the density of split images (n, 2 rows, columns) or (n, rows, 2 columns), given their sums: (n,).
+
+        With respect to the first half's pT in GeV where both halves have some. What the thresholds forbid, as the odd
+        muon makes it, counts as the nearest that they allow.
+        """
+        first, second = self.halves(images)
+        whole = first + second
+        cells = Cells.where(whole > 0)
+        answers = self.answers(self._view(whole, first, second), cells, conditions)
+        a, b = cells.of(first), cells.of(second)
+        allowed = tf.unstack(answers.is_allowed, axis=1)
+        is_both = (a > 0) & (b > 0) & allowed[BOTH]
+        is_first = (a >= b) & allowed[FIRST] | ~allowed[SECOND]
+        way = tf.where(is_both, BOTH, tf.where(is_first, FIRST, SECOND))
+        log_p = tf.gather(answers.ways, way, batch_dims=1)
+        a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
+        width = tf.where(is_both, answers.high - answers.low, 1.0)
+        logit = tf.math.log(a) - tf.math.log(b)
+        place = (self.grid.coordinate.of(logit) - answers.low) / width
+        interval = tf.clip_by_value(tf.cast(tf.floor(place * self.bins), tf.int32), 0, self.bins - 1)
+        log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(self.bins / width)
+        log_density += self.grid.coordinate.log_slope(logit)
+        log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
+        log_p += tf.where(is_both, log_density, 0.0)
+        return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
+
+    def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+        """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
+        uniform = uniform_of(normal)
+        turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
+        view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole))
+
+        def split(turn: tf.Tensor, planes: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            cells = Cells.where((whole > 0) & (turns == turn))
+            answers = self.answers(view._replace(planes=planes), cells, conditions)
+            of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
+            way = _drawn(answers.ways, of_way)[0]
+            interval, within = _drawn(answers.intervals, of_share)
+            place = (tf.cast(interval, within.dtype) + within) / self.bins
+            shares = self.grid.coordinate.shares(answers.low + place * (answers.high - answers.low))
+            parts = cells.of(whole)
+            first, second = (
+                parts * tf.where(way == BOTH, share, tf.cast(way == alone, share.dtype))
+                for share, alone in zip(shares, (FIRST, SECOND), strict=True)
+            )
+            index = tf.stack(cells, axis=1)
+            planes = tf.tensor_scatter_nd_update(planes, index, self._planes(parts, first, second))
+            halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
+            return turn + 1, planes, halves
+
+        # A loop of the graph: unrolled, it would take a quarter of a minute to build.
+        start = (tf.zeros([], turns.dtype), view.planes, tf.zeros_like(view.planes[..., :2]))
+        halves = tf.while_loop(lambda turn, *_: turn < self._turns.size, split, start, parallel_iterations=1)[2]
+        if self.axis == ROWS:
+            halves = tf.transpose(halves, [0, 1, 3, 2])
+        return tf.reshape(
+            halves,
+            [-1, self.rows * (2 if self.axis == ROWS else 1), self.columns * (2 if self.axis == COLUMNS else 1)],
+        )
+
+    def answers(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> Answers:
+        """What the network says of cells of images, of whose halves it sees those of cells in earlier turns."""
+        x = self._features(view, cells, conditions)
+        # (x - mean) * scale, at the cost of the weights' number instead of the inputs'.
+        hidden = self.hidden * self.scale[:, None]
+        bias = self.hidden_bias - tf.linalg.matvec(hidden, self.mean, transpose_a=True)
+        # Rows differ: in a detector's, towers are no multiples of them. Not gathered: that gradient is sparse.
+        row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
+        x = tf.nn.silu(tf.matmul(x, hidden) + tf.matmul(row, bias))
+        x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
+        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
+        pt = cells.of(view.whole)
+        number = cells.row * self.columns + cells.column
+        least_first, least_second = (tf.gather(least, number) for least in self.least)
+        is_first, is_both = pt >= 0.999 * least_first, pt > 1.001 * (least_first + least_second)
+        if self._is_first_alone is not None:
+            is_first |= tf.gather(self._is_first_alone, number)
+        is_second = (pt >= 0.999 * least_second) | ~is_first
+        is_allowed = tf.stack([is_first, is_second, is_both], axis=1)
+        pt = tf.where(is_both, pt, 2.0 * (least_first + least_second))  # any number for which there are logarithms
+        low = tf.math.log(least_first) - tf.math.log(pt - least_first)
+        high = tf.math.log(pt - least_second) - tf.math.log(least_second)
+        ways = tf.where(is_allowed, x[:, : BOTH + 1], -1e9)
+        low, high = self.grid.coordinate.of(low), self.grid.coordinate.of(high)
+        return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
+
+    def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
+        """Set the mean and the scale of what the network sees to those of split images, unless all are empty."""
+        first, second = self.halves(images)
+        whole = first + second
+        cells = Cells.where(whole > 0)
+        if not len(cells.event):
+            return
+        mean, variance = tf.nn.moments(self._features(self._view(whole, first, second), cells, conditions), axes=[0])
+        self.mean.assign(mean)
+        self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
+
+    # --- what the network sees -----------------------------------------------------------------------
+
+    def _view(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> View:
+        share_lit = tf.reduce_mean(tf.cast(whole > 0, whole.dtype), axis=[1, 2])
+        total = tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0
+        windows = [self._sums(whole, side) for side in WINDOWS]
+        return View(whole, self._planes(whole, first, second), windows, tf.stack([total, 4.0 * share_lit], axis=1))
+
+    def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> tf.Tensor:
+        pt = cells.of(view.whole)
+        log_pt = tf.math.log(tf.maximum(pt, self.grid.faint_gev))
+        down = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
+        phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
+        place = self._turns.shape[1] * (cells.row % self._turns.shape[0]) + cells.column % self._turns.shape[1]
+        columns = [
+            self._neighbours(view.planes, cells, place),
+            *(self._windows(sums, side, cells) for sums, side in zip(view.windows, WINDOWS, strict=True)),
+            tf.stack([down, tf.abs(down), log_pt, *self._encoded(pt)], axis=1),
+            tf.one_hot(place, self._turns.size, dtype=pt.dtype),
+            tf.sin(phases),
+            tf.cos(phases),
+            tf.gather(view.of_event, cells.event),
+        ]
+        if not self.grid.goes_around:  # then columns differ
+            right = (tf.cast(cells.column, pt.dtype) + 0.5) * (2.0 / self.columns) - 1.0
+            columns += [
+                tf.stack([right, tf.abs(right)], axis=1),
+                tf.one_hot(cells.column, self.columns, dtype=pt.dtype),
+            ]
+        if conditions is not None:
+            columns.append(tf.gather(conditions, cells.event))
+        return tf.concat(columns, axis=1)
+
+    def _encoded(self, pt: tf.Tensor) -> list[tf.Tensor]:
+        """What the network sees of a pT in GeV."""
+        return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.per_gev]
+
+    def _planes(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """What the network sees of cells (...) and of their halves, (..., planes)."""
+        own = [*self._encoded(whole), _is_lit(whole)]
+        return tf.stack([*own, *self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)], axis=-1)
+
+    def _turn(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """In which turn cells are split."""
+        rows, columns = self._turns.shape
+        return self._turns[row % rows, column % columns]
+
+    def _neighbours(self, planes: tf.Tensor, cells: Cells, place: tf.Tensor) -> tf.Tensor:
+        """Planes of the cell and of those around it; of halves, of those that are split before."""
+        down, right = self._reach
+        count = planes.shape[-1]
+        padded = self._widened(planes, down, right)
+        height, width = self.rows + 2 * down, self.columns + 2 * right
+        corner = (cells.event * height + cells.row + down) * width + cells.column + right
+        steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
+        around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
+        of_cells = len(self.grid.per_gev) + 1
+        around = tf.concat([around[..., :of_cells], around[..., of_cells:] * tf.gather(self._is_split, place)], axis=2)
+        return tf.reshape(around, [-1, count * len(self._places)])
+
+    def _sums(self, whole: tf.Tensor, side: int) -> tf.Tensor:
+        """PT of all windows of `side` x `side` cells, encoded, with a margin of as many rows and columns of windows.
+
+        Where an image is too narrow for three of them, each window has all columns, and there is one of them.
+        """
+        margin = side + side // 2
+        if self._has_all(side):
+            sums = tf.reduce_sum(whole, axis=2, keepdims=True)
+        else:
+            sums = _box(self._widened(whole, 0, margin), side, COLUMNS)
+        return self._encoded(_box(tf.pad(sums, [[0, 0], [margin, margin], [0, 0]]), side, ROWS))[0]
+
+    def _windows(self, sums: tf.Tensor, side: int, cells: Cells) -> tf.Tensor:
+        """Nine of these windows, side by side, the cell in the middle of them: (cells, 9)."""
+        has_all = self._has_all(side)
+        height, width = self.rows + 2 * side, 1 if has_all else self.columns + 2 * side
+        moves = np.array([(down, right) for down in (0, 1, 2) for right in ((0, 0, 0) if has_all else (0, 1, 2))])
+        corner = (cells.event * height + cells.row) * width + (0 if has_all else cells.column)
+        steps = tf.constant(side * (moves[:, 0] * width + moves[:, 1]), tf.int32)
+        return tf.gather(tf.reshape(sums, [-1]), corner[:, None] + steps)
+
+    def _widened(self, x: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
+        """Margins of (n, rows, columns, ...): zeros, but where columns go around the other edge beyond theirs."""
+        if columns and self.grid.goes_around:
+            x, columns = wrap_phi(x, columns), 0
+        if not rows and not columns:
+            return x
+        return tf.pad(x, [[0, 0], [rows, rows], [columns, columns]] + [[0, 0]] * (len(x.shape) - 3))
+
+    def _has_all(self, side: int) -> bool:
+        return 3 * side > self.columns
+
+
+def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which of the outcomes (n, k) a uniform number (n,) stands for, and where between its bounds the number lies."""
+    p = tf.exp(log_p)
+    upto = tf.cumsum(p, axis=1)
+    which = tf.reduce_sum(tf.cast(uniform[:, None] >= upto[:, :-1], tf.int32), axis=1)
+    chance = tf.gather(p, which, batch_dims=1)
+    within = (uniform - (tf.gather(upto, which, batch_dims=1) - chance)) / tf.maximum(chance, 1e-12)
+    return which, tf.clip_by_value(within, 0.0, 1.0)
+
+
+def _is_lit(pt: tf.Tensor) -> tf.Tensor:
+    return tf.cast(pt > 0, pt.dtype)
+
+
+def _box(x: tf.Tensor, side: int, axis: int) -> tf.Tensor:
+    """Sums over `side` neighbours along an axis of (n, rows, columns), which gets shorter by side - 1."""
+    length = x.shape[axis] - side + 1
+    begin = [0, 0, 0]
+    parts = []
+    for shift in range(side):
+        begin[axis] = shift
+        size = [-1, -1, -1]
+        size[axis] = length
+        parts.append(tf.slice(x, begin, size))
+    return tf.add_n(parts)
