@@ -14,7 +14,19 @@ import tensorflow as tf
 
 from hpcgan import rng
 from hpcgan.data.schema import Sample
-from hpcgan.evaluation.classifier import LEAST, Judge, Log, Training, judge_repeatedly
+from hpcgan.evaluation.classifier import (
+    LEAST,
+    Judge,
+    Judgement,
+    Log,
+    Training,
+    judge_repeatedly,
+    mean_of,
+    spread_of,
+)
+from hpcgan.metrics import points
+from hpcgan.metrics.classification import auc
+from hpcgan.metrics.observable import Estimate, Observable
 from hpcgan.networks.layers import BatchNorm, Dense, Initializer, wrap_phi
 from hpcgan.problems.base import Problem
 
@@ -98,6 +110,16 @@ class Frame:
         if not np.all(np.isfinite(rows)):
             raise ValueError("images: values that are not finite")
         return rows
+
+    def point_conditions(self, rows: np.ndarray) -> dict[str, Observable]:
+        """Conditions of rows, (n,) each, of which there are points with many events each."""
+        conditions, start = {}, len(self.names) * self.cells
+        for name in self.conditions:
+            numbers = math.prod(self.problem.schema[name].shape)
+            if name in self.problem.point_conditions and numbers == 1:
+                conditions[name] = Observable(rows[:, start].astype(np.float64), condition=True)
+            start += numbers
+        return conditions
 
     def permute(self, rows: np.ndarray, symmetries: Sequence[str], draws: np.ndarray) -> np.ndarray:
         """Rows after random symmetry operations, as `Problem.permutations` has them."""
@@ -383,8 +405,9 @@ def image_test(
     Returns
     -------
     dict, Suspects
-        Numbers as JSON-able types, as of `ClassifierTest`, with `aucs`, `auc_spread`, `inputs` and `null`; and where
-        the first classifier looks.
+        Numbers as JSON-able types, as of `ClassifierTest`, with `aucs`, `auc_spread`, `inputs` and `null`, and
+        `points`, the AUC of the same classifiers for the test events of each point of the conditions; and where the
+        first classifier looks.
 
     Raises
     ------
@@ -393,10 +416,12 @@ def image_test(
     """
     frame = settings.frame
     real, fake, *more = (frame.rows(sample) for sample in samples)
-    repeated, first = judge_repeatedly(real, fake, settings, trainings, log, "classifier on images")
-    against = None
+    repeated, judgements = judge_repeatedly(real, fake, settings, trainings, log, "classifier on images")
+    first, against, between_real = judgements[0], None, None
     if more and len(more[0]) >= LEAST:
-        null, _ = judge_repeatedly(real, more[0], settings, 1, log, "classifier on images, real against real")
+        null, (between_real,) = judge_repeatedly(
+            real, more[0], settings, 1, log, "classifier on images, real against real"
+        )
         against = dataclasses.asdict(null.mean)
     numbers = {
         **dataclasses.asdict(repeated.mean),
@@ -404,6 +429,7 @@ def image_test(
         "auc_spread": repeated.auc_spread,
         "inputs": frame.inputs,
         "null": against,
+        "points": _at_points(frame, judgements, between_real),
     }
     network = first.classifier.network
     assert isinstance(network, ImageNetwork)
@@ -414,6 +440,42 @@ def image_test(
         events=_first_image(least_real, frame),
         attention=network.attention(least_real),
     )
+
+
+def _at_points(frame: Frame, judgements: Sequence[Judgement], between_real: Judgement | None) -> list[dict[str, Any]]:
+    """The AUC for the test events of each point of the conditions that has at least `LEAST` on either side.
+
+    The classifiers are those of all events, which see the conditions: so many events as all points have together train
+    them, but a point counts by its share.
+    """
+    rows = []
+    at = frame.point_conditions(judgements[0].real)
+    for point in points.sizes(at) if at else ():
+        areas = [_auc_at(frame, judgement, point) for judgement in judgements]
+        known = [area for area in areas if area is not None]
+        if len(known) < len(areas):
+            continue
+        aucs = [area.value for area in known]
+        null = None if between_real is None else _auc_at(frame, between_real, point)
+        rows.append(
+            {
+                "conditions": points.described(at, point),
+                "auc": dataclasses.asdict(mean_of(known)),
+                "aucs": aucs,
+                "auc_spread": spread_of(aucs),
+                "null": None if null is None else dataclasses.asdict(null),
+            }
+        )
+    return rows
+
+
+def _auc_at(frame: Frame, judgement: Judgement, point: points.Point) -> Estimate | None:
+    """None where a side has too few test events of the point."""
+    real, fake = (
+        logits[points.events_of(frame.point_conditions(rows), point)]
+        for rows, logits in ((judgement.real, judgement.real_logits), (judgement.fake, judgement.fake_logits))
+    )
+    return auc(real, fake) if min(len(real), len(fake)) >= LEAST else None
 
 
 def _first_image(rows: np.ndarray, frame: Frame) -> np.ndarray:

@@ -18,9 +18,9 @@ import pydantic
 from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
+from hpcgan.evaluation import by_point, more_scores
 from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation import held_out as held_out_loss
-from hpcgan.evaluation import more_scores
 from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
 from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
@@ -340,6 +340,7 @@ def results(report: Report) -> str:
         loss = data["held_out"]
         lines.append(f"loss of the real events: {loss['mean']:.2f} +- {loss['error']:.2f} ({loss['loss']})")
     lines += _points_summary(data["points"])
+    lines += by_point.summary(data)
     lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
     return "\n".join(lines)
@@ -407,11 +408,14 @@ class _Evaluation:
         self._note_band(comparison)
         numbers = to_json(comparison)
         self.notices.extend(beyond.notices)
-        numbers["points"] = [*trained_rows(comparison), *beyond.rows]
+        numbers["points"] = [*trained_rows(comparison.band, comparison.band_scores), *beyond.rows]
         for name, distance in numbers["distances"].items():
             distance["unit"] = real[name].unit
         with self.clock("more_scores", "scoring what is not in the score" if more.names else ""):
             numbers |= more_scores.measure(samples, more, repetitions)
+        with self.clock("by_point", "distances at each point of the conditions" if problem.conditions else ""):
+            scored = [*numbers["points"], *((numbers["more_scores"] or {}).get("points", []))]
+            numbers["by_point"] = by_point.measure(samples, more, comparison, scored, distances, self.clock.log)
         samples = dataclasses.replace(samples, n=comparison.band.n)
         with self.clock("sample_distances", "distances between samples" if distances.distances else ""):
             numbers["sample_distances"] = sample_distances.measure(samples, distances, self.clock.log)
@@ -419,7 +423,9 @@ class _Evaluation:
         of_classifier: list[EmbeddedFigure] = []
         if "images" in self.inputs(n) and numbers["sample_distances"] is not None:
             with self.clock("image_classifier"):
-                numbers["sample_distances"]["classifier"]["images"], figure = self._classify_images(samples)
+                on_images, figure = self._classify_images(samples)
+                numbers["by_point"] = by_point.with_classifier(numbers["by_point"], on_images.pop("points"))
+                numbers["sample_distances"]["classifier"]["images"] = on_images
                 of_classifier.append(figure)
         real_sample, fake_sample = samples.cells[:2]
         sides = (weights_of(real), weights_of(fakes[0]))

@@ -278,6 +278,11 @@ def test_evaluate(run, tmp_path):
     page = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     assert set(page.data["distances"]) >= {*SCORED, "lit_pixels"}
     assert set(page.data["measurements"]["mean_images"]) == {"signal", "background"}
+    qcd, w = page.data["by_point"]
+    assert (qcd["conditions"], w["conditions"]) == ({"signal": 0.0}, {"signal": 1.0})
+    for row in (qcd, w):
+        assert set(row["quantities"]) == {*SCORED, "lit_pixels", "pixel_pt"}
+        assert {name for name, q in row["quantities"].items() if q["score"] is not None} == {*SCORED, "pixel_pt"}
     names = [figure["name"] for figure in page.data["figures"]]
     for expected in ("distributions", "mean_signal", "mean_background", "pixels_signal", "difference", "jets"):
         assert expected in names
