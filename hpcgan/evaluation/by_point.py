@@ -21,6 +21,8 @@ from hpcgan.metrics.distances import distances
 from hpcgan.problems.base import Observables
 
 Log = Callable[[str], None]
+#: Quantities of a point that a terminal shows, at most; of more only those that are the problem's observables.
+MOST_LINES = 8
 
 
 def measure(
@@ -113,7 +115,7 @@ def _only(
 
 
 def with_classifier(rows: Sequence[Row], of_points: Sequence[Row]) -> list[Row]:
-    """The rows of `measure` with what a classifier of all events finds at each point (`image_classifier.image_test`)."""
+    """The rows of `measure` with what classifiers of all events find at each point (`image_classifier.image_test`)."""
     at_point = {_key(row["conditions"]): row for row in of_points}
     return [{**row, "classifier": at_point.get(_key(row["conditions"]))} for row in rows]
 
@@ -128,7 +130,10 @@ def summary(data: dict[str, Any]) -> list[str]:
     lines = []
     for row in data["by_point"]:
         lines.append(f"at {points.label(row['conditions'])}, N={row['n']} (in brackets: real against real):")
+        few = len(row["quantities"]) <= MOST_LINES
         for name, quantity in row["quantities"].items():
+            if not few and name not in data["distances"]:
+                continue
             score = quantity["score"]
             parts = [] if score is None else [f"-ln p {score['mean']:.2f} (95% below {score['band']['p95']:.2f})"]
             parts += [

@@ -240,7 +240,8 @@ class ImageNetwork(Judge):
 
     The planes of an image are log(1 + |x| / s) with the sign of x, for three magnitudes s (`TURNS`), and whether x is
     not zero. Of an axis that does not go around the network also sees the distance from the centre, on all pixels and
-    on lit ones: what a detector does to an event depends on it.
+    on lit ones: what a detector does to an event depends on it. The distance has a sign, too, where no mirror of the
+    problem reflects the axis: the two ends of such an axis differ.
 
     Parameters
     ----------
@@ -254,7 +255,7 @@ class ImageNetwork(Judge):
         super().__init__("image_classifier")
         self.frame, self.scales, self.seed = settings.frame, scales, settings.seed
         self.inputs = self.frame.inputs
-        self.place = _distances(self.frame)
+        self.place = _places(self.frame)
         images, places = len(self.frame.names), self.place.shape[-1]
         halvings = max(0, int(math.log2(min(self.frame.shape) / LEAST_SIDE)))
         strides = [1, *[2] * halvings, 1]
@@ -361,11 +362,28 @@ def _constant(values: np.ndarray) -> tf.Tensor:
     return tf.constant(values, tf.float32)
 
 
-def _distances(frame: Frame) -> np.ndarray:
-    """Distance from the centre along each axis that does not go around, (rows, columns, axes), 0 to 1."""
-    grids = np.meshgrid(*(np.abs(2.0 * (np.arange(n) + 0.5) / n - 1.0) for n in frame.shape), indexing="ij")
-    planes = [grid for grid, goes_around in zip(grids, frame.periodic, strict=True) if not goes_around]
+def _places(frame: Frame) -> np.ndarray:
+    """Where a pixel is, (rows, columns, places).
+
+    For each axis that does not go around the distance from the centre, 0 to 1, and unless a mirror of the problem
+    reflects the axis, the distance with its sign, too.
+    """
+    grids = np.meshgrid(*(2.0 * (np.arange(n) + 0.5) / n - 1.0 for n in frame.shape), indexing="ij")
+    planes = []
+    for grid, goes_around in zip(grids, frame.periodic, strict=True):
+        if not goes_around:
+            planes += [np.abs(grid)] if _is_reflected(grid, frame) else [np.abs(grid), grid]
     return np.stack(planes, axis=-1) if planes else np.zeros((*frame.shape, 0))
+
+
+def _is_reflected(grid: np.ndarray, frame: Frame) -> bool:
+    """Whether the mirrors of the problem change an image that holds this (rows, columns)."""
+    if not frame.problem.mirrors:
+        return False
+    row = np.zeros((1, frame.inputs))
+    row[0, : frame.cells] = grid.reshape(-1)
+    every = np.full((1, len(frame.problem.symmetries)), 0.25)  # below one half: done
+    return not np.array_equal(frame.permute(row, frame.problem.mirrors, every), row)
 
 
 @dataclass(frozen=True)
@@ -452,15 +470,15 @@ def _at_points(frame: Frame, judgements: Sequence[Judgement], between_real: Judg
     at = frame.point_conditions(judgements[0].real)
     for point in points.sizes(at) if at else ():
         areas = [_auc_at(frame, judgement, point) for judgement in judgements]
-        known = [area for area in areas if area is not None]
-        if len(known) < len(areas):
+        estimates = [area for area in areas if area is not None]
+        if len(estimates) < len(areas):
             continue
-        aucs = [area.value for area in known]
+        aucs = [area.value for area in estimates]
         null = None if between_real is None else _auc_at(frame, between_real, point)
         rows.append(
             {
                 "conditions": points.described(at, point),
-                "auc": dataclasses.asdict(mean_of(known)),
+                "auc": dataclasses.asdict(mean_of(estimates)),
                 "aucs": aucs,
                 "auc_spread": spread_of(aucs),
                 "null": None if null is None else dataclasses.asdict(null),

@@ -193,6 +193,33 @@ def test_an_axis_that_goes_around_has_no_edge():
     assert np.max(np.abs(logits(STRIDE, 0) - logits(0, 0))) > 1e-3
 
 
+def test_the_ends_of_an_axis_differ_where_no_mirror_reflects_it():
+    """A lit pixel above the centre against one below: only mirror images, unless the problem has no such symmetry."""
+    rng = np.random.default_rng(19)
+
+    def dots(n, below):
+        pixels = np.zeros((n, SIDE, SIDE), np.float32)
+        pixels[np.arange(n), rng.integers(3, 6, n) + 7 * below, rng.integers(3, 13, n)] = 1.0
+        return {"picture": pixels, "mass": np.zeros(n)}
+
+    samples = dots(400, False), dots(400, True)
+    mirrored, fixed = (image_test(samples, settings(problem), 1)[0]["auc"] for problem in (Tube(), Fixed()))
+    assert mirrored["value"] == pytest.approx(0.5, abs=4 * 0.0458)  # of 80 and 80 events
+    assert fixed["value"] > 0.95
+    assert network(Fixed()).place.shape == (SIDE, SIDE, 2)
+    assert network(Tube()).place.shape == (SIDE, SIDE, 1)
+
+
+def test_jets_have_no_axis_that_goes_around():
+    jets = problem_class("jets")
+    frame = Frame.of(jets(jets.Model()))
+    assert (frame.shape, frame.periodic, frame.conditions) == ((25, 25), (False, False), ("signal",))
+    images = {"image": np.random.default_rng(20).exponential(1.0, (4, 25, 25)), "signal": np.zeros(4)}
+    judge = ImageTraining(frame=frame).network(frame.rows(images))
+    assert len(list(judge.orientations(frame.rows(images)))) == 1
+    assert judge.place.shape == (25, 25, 4)
+
+
 def test_training_events_are_turned_anew_in_each_epoch():
     judge, frame = network(), Frame.of(Tube())
     rows = frame.rows(pictures(13, 40))
