@@ -293,16 +293,17 @@ def compare_files(
         more.pool, more_fake = more.of_loaded(of_real), more.of_loaded(of_fake)
         more.real = points.take(more.pool, on_real)
         more.fakes = [points.take(more_fake, events_of_sample) for events_of_sample in on_fakes]
+    others = np.setdiff1d(np.arange(len(of_real.order)), on_real)[:n]
     cells: tuple[Sample, ...] = (of_real.sample(on_real), of_fake.sample(on_fakes[0]))
     if _wants_cells(inputs):
-        cells = (*cells, of_real.sample(slice(n, 2 * n)))
+        cells = (*cells, of_real.sample(others))
     samples = sample_distances.Samples(
         n,
         points.take(of_real.observables, on_real),
         [points.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
         of_real.observables,
         cells=cells,
-        more_weights=of_real.weights(slice(n, 2 * n)),
+        more_weights=of_real.weights(others),
     )
     numbers, figures = report.compare(samples, Beyond(), more)
     of_real.source.close()
@@ -427,6 +428,11 @@ class _Evaluation:
                 numbers["by_point"] = by_point.with_classifier(numbers["by_point"], on_images.pop("points"))
                 numbers["sample_distances"]["classifier"]["images"] = on_images
                 of_classifier.append(figure)
+        if "conditions" in self.inputs(n) and numbers["sample_distances"] is not None:
+            with self.clock("condition_classifier"):
+                numbers["sample_distances"]["between_conditions"] = sample_distances.classify_conditions(
+                    problem, samples, distances, self.clock.log
+                )
         real_sample, fake_sample = samples.cells[:2]
         sides = (weights_of(real), weights_of(fakes[0]))
         with self.clock("figures", "drawing"):
@@ -513,7 +519,7 @@ class _Evaluation:
 
 def _wants_cells(inputs: Sequence[sample_distances.Inputs]) -> bool:
     """Whether a classifier needs more real events than those of the score, to hold real ones against real ones."""
-    return "cells" in inputs or "images" in inputs
+    return not {"cells", "images", "conditions"}.isdisjoint(inputs)
 
 
 def _check_points(real: Observables, pool: Observables) -> None:
