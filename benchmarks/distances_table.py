@@ -50,6 +50,14 @@ def entries(report: Report) -> Iterator[Entry]:
         if judged is not None:
             null = "" if judged["null"] is None else _with_error(judged["null"])
             yield Entry("AUC on images", events, _area(judged), null)
+    measurements = report["measurements"]
+    for name, chance in measurements.items():
+        if name.endswith("_by_chance"):
+            what = name.removesuffix("_by_chance")
+            for events, value in measurements[what].items():
+                yield Entry(
+                    f"{what.replace('_', ' ')}: share that differs", events, _number(value), _number(chance[events])
+                )
     between = (report["sample_distances"] or {}).get("between_conditions")
     for pair in () if between is None else between["pairs"]:
         events = f"{label(pair['first'])} and {label(pair['second'])}"

@@ -59,6 +59,7 @@ def report(fpd=1.5, auc=0.8):
         "schema": "hpcgan.report", "problem": "classes", "band": {"n": 100, "pool": 400, "p95": 6.0},
         "against_band": {"mean": 20.0, "std": None}, "sample_distances": measured,
         "by_point": [{**point, "classifier": judged}],
+        "measurements": {"mean_images": {"w": 0.25}, "mean_images_by_chance": {"w": 0.02}, "other": 1.0},
     }  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def test_a_row_a_number_and_a_column_a_report(script):
         "| kind=1, N = 50 | jet mass: separation | – | – | – |",
         "| kind=1, N = 50 | FPD | 0.01 ± 0.002 | 1.5 ± 0.25 | 3 ± 0.25 |",
         "| kind=1, N = 50 | AUC on images | 0.500 ± 0.020 | 0.800 ± 0.010, 0.030 | 0.950 ± 0.010, 0.030 |",
+        "| w | mean images: share that differs | 0.02 | 0.25 | 0.25 |",
         "| kind=0 and kind=1 | AUC of classes, trained on real, tested on real | 0.890 ± 0.010, 0.005 "
         "| 0.900 ± 0.010, 0.005 | 0.900 ± 0.010, 0.005 |",
         "| kind=0 and kind=1 | AUC of classes, trained on generated, tested on real | 0.890 ± 0.010, 0.005 "
@@ -85,7 +87,7 @@ def test_a_row_a_number_and_a_column_a_report(script):
 
 def test_what_a_report_lacks_is_empty(script):
     bare = copy.deepcopy(report())
-    bare["sample_distances"], bare["by_point"] = None, []
+    bare["sample_distances"], bare["by_point"], bare["measurements"] = None, [], {}
     lines = script.table({"bare": bare, "ours": report()}).splitlines()
     assert "| all, N = 100 | FPD | 0.01 ± 0.002 |  | 1.5 ± 0.25 |" in lines
     assert len(lines) == len(script.table({"ours": report()}).splitlines())
