@@ -4,9 +4,11 @@ What is timed is what `hpcgan.generate` does for a batch: noise, network, decodi
 compiling are not. The simulation of the run's problem makes the same kind of samples, on one core and on all of them (a
 process each): PYTHIA and the detector for detector images (gluinos of 1400 GeV for `rpv` and `conditional`; for a sum
 of mu minimum-bias events, mu times an event's time), parametrised showers for calorimeters, lognormal maps for `cosmo`.
-With `--reference` a rate of something else, samples a second and core, is compared, too.
+With `--reference` a rate of something else, samples a second and core, is compared, too. With `--condition` both make
+samples of one point of the conditions, such as a class: what is simulated takes its own time for each.
 
     python benchmarks/sampling.py RUN --out DIR --reference 2.5 --reference-name Geant4
+    python benchmarks/sampling.py RUN --out DIR --condition signal=1 --simulation-seconds 120
 
 DIR gets `sampling.csv`, `sampling.json` and `sampling.png`.
 """
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ import numpy as np
 from together import run_all, spread, total_rate, wait_for_all, write_rate
 
 from hpcgan.errors import HpcganError, InputError
+from hpcgan.evaluation.conditions import of_points, parse
 from hpcgan.problems.base import Problem, problem_class
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.console import quiet_tensorflow
@@ -122,7 +125,9 @@ def time_batches(args: argparse.Namespace) -> None:
         for size in batch_sizes(args.max_batch):
             sampler = load_sampler(args.run, batch_size=size)
             asked = None
-            if sampler.problem.conditions:
+            if args.condition is not None:
+                asked = each(of_points(sampler.problem, [parse(args.condition)], "--condition"))
+            elif sampler.problem.conditions:
                 asked = each(from_random_events(sampler.training_conditions, 1)(0, size))
             done = 0
 
@@ -145,7 +150,7 @@ def time_simulation(args: argparse.Namespace) -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1 - index]})
     config, problem = read_run(args.run)
-    make = SIMULATIONS[problem.name](config, problem, index)
+    make = SIMULATIONS[problem.name](config, problem, index, {} if args.condition is None else parse(args.condition))
     make(1)  # imports, tables
     wait_for_all(folder, processes, index)
     started, done = time.perf_counter(), 0
@@ -160,12 +165,13 @@ def time_simulation(args: argparse.Namespace) -> None:
 Make = Callable[["int | None"], float]
 
 
-def _collisions(config: Config, problem: Problem, index: int) -> Make:
+def _collisions(config: Config, problem: Problem, index: int, condition: Mapping[str, float]) -> Make:
     from hpcgan.physics import detector, pythia
     from hpcgan.problems.detector_images import generate
 
     mus = getattr(problem.model, "mus", None)
-    process: pythia.Process = pythia.MinBiasProcess() if mus else pythia.RpvProcess(1400.0, 850.0)
+    masses = (condition.get("mGlu", 1400.0), condition.get("mNeu", 850.0))
+    process: pythia.Process = pythia.MinBiasProcess() if mus else pythia.RpvProcess(*masses)
     tables = pythia.multiparton_tables(process.soft, 1)
     each = float(np.mean(mus)) if mus else 1.0
     blocks = iter(range(1000 * index, 1000 * (index + 1)))
@@ -179,7 +185,7 @@ def _collisions(config: Config, problem: Problem, index: int) -> Make:
     return make
 
 
-def _showers(config: Config, problem: Problem, index: int) -> Make:
+def _showers(config: Config, problem: Problem, index: int, condition: Mapping[str, float]) -> Make:
     from hpcgan.evaluation.conditions import training_conditions
     from hpcgan.physics.showers import simulate
     from hpcgan.problems.calorimeter import files as calo
@@ -198,7 +204,7 @@ def _showers(config: Config, problem: Problem, index: int) -> Make:
     return make
 
 
-def _maps(config: Config, problem: Problem, index: int) -> Make:
+def _maps(config: Config, problem: Problem, index: int, condition: Mapping[str, float]) -> Make:
     from hpcgan.physics.lognormal import LognormalMaps
     from hpcgan.problems.cosmo.generate import Maps
 
@@ -212,24 +218,26 @@ def _maps(config: Config, problem: Problem, index: int) -> Make:
     return make
 
 
-def _jets(config: Config, problem: Problem, index: int) -> Make:
+def _jets(config: Config, problem: Problem, index: int, condition: Mapping[str, float]) -> Make:
     from hpcgan.problems.jet_images import processes
     from hpcgan.problems.jet_images.generate import CLASSES, Block, JetImages
 
     images = JetImages(2)
     integrals = processes.tables(1)
+    kinds = [process for process in CLASSES if process.label == condition.get("signal", process.label)]
     blocks = iter(range(1000 * index, 1000 * (index + 1)))
 
     def make(n: int | None) -> int:
-        each, block = n or 50, next(blocks)  # of either class
-        for process in CLASSES:
+        each, block = n or 50, next(blocks)  # of each class
+        for process in kinds:
             images.make(Block(process, block, each, integrals), lambda _: None)
-        return each * len(CLASSES)
+        return each * len(kinds)
 
     return make
 
 
-SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
+#: From configuration, problem, number of the process and one point of the conditions, {} for all.
+SIMULATIONS: dict[str, Callable[[Config, Problem, int, Mapping[str, float]], Make]] = {
     "rpv": _collisions,
     "conditional": _collisions,
     "pileup": _collisions,
@@ -238,6 +246,9 @@ SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
     "cosmo": _maps,
     "jets": _jets,
 }
+
+#: Problems whose simulation makes what `--condition` says.
+BY_CONDITION = ("conditional", "jets")
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -254,6 +265,8 @@ def command(args: argparse.Namespace, cores: int, *more: str) -> list[str]:
     said = [sys.executable, __file__, str(args.run), "--cores", str(cores), "--out", str(args.out)]
     for name in ("max_batch", "repeats", "seconds", "simulation_seconds"):
         said += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    if args.condition is not None:
+        said += ["--condition", args.condition]
     return [*said, *more]
 
 
@@ -332,6 +345,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=7, help="of which the median counts (default: 7)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a repeat, at least a batch (default: 1)")
     parser.add_argument("--simulation-seconds", type=float, default=20.0, help="of the simulation (default: 20)")
+    parser.add_argument("--condition", metavar="NAME=VALUE,...", help="samples of this point of the conditions alone")
     parser.add_argument("--no-simulation", action="store_true", help="time the generator alone")
     parser.add_argument("--reference", type=float, metavar="RATE", help="samples a second and core of something else")
     parser.add_argument("--reference-name", default="reference", metavar="NAME", help="what that is")
@@ -359,6 +373,12 @@ def compare(args: argparse.Namespace) -> None:
     config, problem = read_run(args.run)
     if problem.name not in SIMULATIONS and not args.no_simulation:
         raise InputError(f"there is no simulation of problem '{problem.name}' here: give --no-simulation")
+    if args.condition is not None:
+        of_points(problem, [parse(args.condition)], "--condition")
+        if problem.name not in BY_CONDITION and not args.no_simulation:
+            raise InputError(
+                f"the simulation of problem '{problem.name}' knows no --condition: give --no-simulation, too"
+            )
     if args.out.exists():
         raise InputError(f"{args.out}: exists already; give --out a folder that does not")
     available = len(os.sched_getaffinity(0))
@@ -372,9 +392,10 @@ def compare(args: argparse.Namespace) -> None:
             rows += [row(cores, size, seconds, rate, args.reference) for size, seconds in timed]
     args.out.mkdir(parents=True)
     facts = {
-        "title": f"{problem.name}: {args.run.name}",
+        "title": f"{problem.name}: {args.run.name}" + (f", {args.condition}" if args.condition else ""),
         "problem": problem.name,
         "run": str(args.run),
+        "condition": args.condition,
         "model": config.model.model_dump(mode="json"),
         "cores_of_machine": available,
         "repeats": args.repeats,

@@ -55,16 +55,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--classifier",
-        choices=("features", "cells", "both", "images", "none"),
+        choices=("features", "cells", "both", "images", "conditions", "none"),
         action="append",
         help="train classifiers to tell generated from real events, on observables, cells, both of these (takes long) "
-        "or images; may be given several times (default: images, where samples are such, of 1000 events or more)",
+        "or images, or to tell conditions apart; may be given several times (default: images, where samples are such, "
+        "of 1000 events or more)",
     )
     parser.add_argument(
         "--classifier-units",
         type=arguments.whole(1, 10**6),
         metavar="N",
-        help="of classifiers on features and cells, units of their three layers (default: 2048)",
+        help="of classifiers on features, cells and conditions, units of their three layers (default: 2048)",
     )
     parser.add_argument(
         "--classifier-epochs", type=arguments.count, metavar="N", help="epochs of these, at most (default: 50)"
@@ -130,8 +131,8 @@ def _distances(args: argparse.Namespace) -> Options:
         words |= {"features", "cells"}
     inputs = [name for name in get_args(Inputs) if name in words]
     for name in ("units", "epochs"):
-        if getattr(args, f"classifier_{name}") is not None and not {"features", "cells"} & words:
-            raise InputError(f"--classifier-{name} goes with --classifier features, cells or both")
+        if getattr(args, f"classifier_{name}") is not None and not {"features", "cells", "conditions"} & words:
+            raise InputError(f"--classifier-{name} goes with --classifier features, cells, both or conditions")
     if inputs and importlib.util.find_spec("tensorflow") is None:  # said before minutes of scoring
         raise InputError("--classifier needs TensorFlow: pip install 'hpcgan[train]'")
     return Options(

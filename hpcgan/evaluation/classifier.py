@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -343,19 +343,24 @@ class RepeatedTest:
             events=tests[0].events,
             epoch=max(test.epoch for test in tests),
             epochs=max(test.epochs for test in tests),
-            auc=_mean([test.auc for test in tests]),
+            auc=mean_of([test.auc for test in tests]),
             auc_null_error=tests[0].auc_null_error,
-            jsd=_mean([test.jsd for test in tests]),
+            jsd=mean_of([test.jsd for test in tests]),
         )
         return cls(mean, tuple(test.auc.value for test in tests))
 
     @property
     def auc_spread(self) -> float | None:
         """Standard deviation of the AUC over the trainings; None of a single one."""
-        return float(np.std(self.aucs, ddof=1)) if len(self.aucs) > 1 else None
+        return spread_of(self.aucs)
 
 
-def _mean(estimates: list[Estimate]) -> Estimate:
+def spread_of(values: Sequence[float]) -> float | None:
+    """Standard deviation over trainings; None of a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_of(estimates: list[Estimate]) -> Estimate:
     """Mean value, with the error of one: trainings share most of their events."""
     return Estimate(
         float(np.mean([estimate.value for estimate in estimates])),
@@ -370,16 +375,13 @@ def judge_repeatedly(
     trainings: int,
     log: Log = lambda text: None,
     label: str = "classifier",
-) -> tuple[RepeatedTest, Judgement]:
-    """`judge` with the seeds `seed` ... `seed + trainings - 1`: what they come to, and the first one."""
+) -> tuple[RepeatedTest, list[Judgement]]:
+    """`judge` with the seeds `seed` ... `seed + trainings - 1`: what they come to, and each of them."""
     judgements: list[Judgement] = []
-    tests: list[ClassifierTest] = []
     for i in range(trainings):
         text = label if trainings == 1 else f"{label}, training {i + 1} of {trainings}"
-        judgement = judge(real, fake, dataclasses.replace(settings, seed=settings.seed + i), log, text)
-        judgements = judgements or [judgement]
-        tests.append(judgement.test)
-    return RepeatedTest.of(tests), judgements[0]
+        judgements.append(judge(real, fake, dataclasses.replace(settings, seed=settings.seed + i), log, text))
+    return RepeatedTest.of([judgement.test for judgement in judgements]), judgements
 
 
 def split(sample: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

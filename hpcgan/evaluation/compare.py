@@ -138,7 +138,7 @@ def compare(
         band=band,
         band_scores=band_scores,
         distances={name: distances(band_real[name], band_fakes[0][name], seed=seed) for name in names},
-        reference=_reference(pool, names, sizes, seed),
+        reference=reference(pool, names, sizes, seed),
     )
 
 
@@ -186,13 +186,25 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _reference(
-    pool: Observables, names: Sequence[str], sizes: int | Mapping[points.Point, int], seed: int
+def reference(
+    pool: Observables, names: Sequence[str], sizes: int | Mapping[points.Point, int], seed: int = 0
 ) -> dict[str, dict[str, float | None]]:
+    """Median `ks`, `wasserstein` and `separation` of each quantity between disjoint real samples.
+
+    Parameters
+    ----------
+    pool : Observables
+        Real events that the samples are drawn from.
+    names : sequence of str
+        Of the quantities.
+    sizes : int or mapping of Point to int
+        Events of a sample, as of `hpcgan.metrics.null_band.Splitter`.
+    seed : int
+    """
     splitter = Splitter(pool, sizes)
     rng = np.random.default_rng([seed, 1])
     splits = [splitter.split(rng) for _ in range(REFERENCE_SPLITS)]
-    reference: dict[str, dict[str, float | None]] = {}
+    medians: dict[str, dict[str, float | None]] = {}
     for observable in names:
         whole = pool[observable]
         between_real = [distances(whole.take(first), whole.take(second), bootstrap=0) for first, second in splits]
@@ -201,5 +213,5 @@ def _reference(
             "wasserstein": [d.wasserstein for d in between_real if d.wasserstein is not None],
             "separation": [d.separation for d in between_real if d.separation is not None],
         }
-        reference[observable] = {name: float(np.median(of)) if of else None for name, of in values.items()}
-    return reference
+        medians[observable] = {name: float(np.median(of)) if of else None for name, of in values.items()}
+    return medians

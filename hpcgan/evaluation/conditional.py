@@ -15,12 +15,12 @@ import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.errors import InputError
-from hpcgan.evaluation.compare import Comparison, EvaluationOptions, summary
+from hpcgan.evaluation.compare import EvaluationOptions, summary
 from hpcgan.evaluation.conditions import Point, each, of_points
 from hpcgan.evaluation.distances import spread
 from hpcgan.evaluation.events import Loaded, is_left_out, join, observables_of_sample
 from hpcgan.metrics import points
-from hpcgan.metrics.null_band import Band, null_band
+from hpcgan.metrics.null_band import Band, NullBand, null_band
 from hpcgan.metrics.observable import Score
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.figures import figures_of
@@ -38,21 +38,28 @@ PROBE_EVENTS = 256
 # --- rows of the table of points ---------------------------------------------------------------------
 
 
-def trained_rows(comparison: Comparison) -> list[Row]:
-    """One entry for each point of a comparison, at the band's numbers of events; none without conditions.
+def trained_rows(band: NullBand, scored: Sequence[Score]) -> list[Row]:
+    """One entry for each point of the conditions, at a band's numbers of events; none without conditions.
+
+    Parameters
+    ----------
+    band : NullBand
+    scored : sequence of Score
+        Of each generated sample, at the band's numbers of events.
 
     Returns
     -------
     list of dict
         `conditions`, `trained`, `n` (events on each side), `score` and each of `parts` (mean and standard deviation
-        over the generated samples), `band` (`median`, `p95`, `p99` of real against real), `share_above` (of real
-        against real that score as high as a generated sample) and `nearest` (None here, see `left_out_row`).
+        over the generated samples), `band` (`median`, `p95`, `p99` of real against real, in `parts` of each part),
+        `share_above` (of real against real that score as high as a generated sample) and `nearest` (None here, see
+        `left_out_row`).
     """
     rows = []
-    for i, band in enumerate(comparison.band.points):
-        at_point = [score.details["points"][i] for score in comparison.band_scores]
+    for i, at_band in enumerate(band.points):
+        at_point = [score.details["points"][i] for score in scored]
         scores = [Score(point["total"], point["parts"], point["n"]) for point in at_point]
-        rows.append(_row(band.conditions, band, scores))
+        rows.append(_row(at_band.conditions, at_band, scores))
     return rows
 
 
@@ -111,7 +118,7 @@ def _row(conditions: Point, band: Band, scores: Sequence[Score], nearest: dict[s
         "trained": nearest is None,
         "n": band.n,
         **summary(scores),
-        "band": band.levels,
+        "band": {**band.levels, "parts": band.parts},
         "share_above": float(np.mean([band.share_above(score) for score in scores])),
         "nearest": nearest,
     }

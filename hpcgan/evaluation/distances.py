@@ -23,7 +23,7 @@ from hpcgan.metrics.kernel import kpd
 from hpcgan.metrics.manifold import NEIGHBOURS, manifold
 from hpcgan.metrics.memorisation import memorisation
 from hpcgan.metrics.observable import weighted, weights_of
-from hpcgan.metrics.points import take
+from hpcgan.metrics.points import label, take
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import single_events
@@ -40,7 +40,7 @@ NULL_SPLITS = 10
 #: most: that takes a minute or two at 4096 events, and with few events it says little.
 LEAST_FOR_IMAGES, MOST_PIXELS = 1000, 64 * 64
 
-Inputs = Literal["features", "cells", "images"]
+Inputs = Literal["features", "cells", "images", "conditions"]
 Log = Callable[[str], None]
 
 NAMES = {
@@ -61,10 +61,12 @@ class Options:
     ----------
     distances : bool
         FPD, KPD, precision, recall, density, coverage and memorisation.
-    classifier : tuple of "features", "cells" and "images", or None
-        What classifiers are trained on, if any; None: images, where `inputs` takes them.
+    classifier : tuple of "features", "cells", "images" and "conditions", or None
+        What classifiers are trained on, if any, and "conditions" for those that tell points of the conditions apart;
+        None: images, where `inputs` takes them.
     units, epochs : int
-        Of a classifier on features or cells: units of each of its three layers, and epochs, at most.
+        Of a classifier on features or cells, that between conditions included where samples are no images: units of
+        each of its three layers, and epochs, at most.
     """
 
     distances: bool = True
@@ -81,13 +83,18 @@ class Options:
         Raises
         ------
         InputError
-            Images are asked for, and the problem has none.
+            Images or conditions are asked for, and the problem has none.
         """
         if self.classifier is not None:
             if "images" in self.classifier and not problem.images:
                 raise InputError(
                     f"--classifier images: samples of problem '{problem.name}' are no images of one shape; "
                     "take features or cells"
+                )
+            if "conditions" in self.classifier and not problem.point_conditions:
+                raise InputError(
+                    f"--classifier conditions: samples of problem '{problem.name}' have no conditions with many events "
+                    "of the same; take images, features or cells"
                 )
             return self.classifier
         pixels = max((math.prod(problem.schema[name].shape) for name in problem.images), default=0)
@@ -132,7 +139,8 @@ class Samples:
 def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict[str, Any] | None:
     """All numbers as JSON-able types; None if nothing is asked for, or there are fewer than `LEAST` events.
 
-    Those of a classifier on images are not among them: `classify_images` has them.
+    Those of classifiers on images and between conditions are not among them: `classify_images` and
+    `classify_conditions` have them.
 
     Raises
     ------
@@ -157,7 +165,7 @@ def measure(samples: Samples, options: Options, log: Log, seed: int = 0) -> dict
         if options.distances and samples.training is not None:
             copies = dataclasses.asdict(memorisation(np.concatenate(fakes), pool, features(samples.training)))
         measured["memorisation"] = copies
-        measured["classifier"] = {}
+        measured |= {"classifier": {}, "between_conditions": None}
         if "features" in classifier:
             measured["classifier"]["features"] = _classify((real, fakes[0]), splits[0], options, log, "features")
         if "cells" in classifier and samples.cells:
@@ -288,6 +296,37 @@ def classify_images(problem: Problem, samples: Samples, log: Log, seed: int = 0)
         raise InputError(f"classifier on images: {error}") from None
 
 
+def classify_conditions(
+    problem: Problem, samples: Samples, options: Options, log: Log, seed: int = 0
+) -> dict[str, Any]:
+    """Classifiers between the points of the conditions, trained and tested on real and on generated events.
+
+    Returns
+    -------
+    dict
+        As of `hpcgan.evaluation.condition_classifier.condition_test`.
+
+    Raises
+    ------
+    InputError
+        Fewer than two points, too many, too few events, or no TensorFlow.
+    """
+    quiet_tensorflow()
+    try:
+        from hpcgan.evaluation.classifier import Settings
+        from hpcgan.evaluation.condition_classifier import condition_test
+    except ImportError as error:
+        raise _no_tensorflow(error) from None
+
+    cells = of_single_events(samples, seed).cells
+    log("training classifiers between conditions")
+    settings = Settings(hidden=(options.units,) * 3, epochs=options.epochs, seed=seed)
+    try:
+        return condition_test(problem, cells, settings, log=log)
+    except ValueError as error:
+        raise InputError(f"--classifier conditions: {error}") from None
+
+
 def _no_tensorflow(error: ImportError) -> InputError:
     return InputError(f"--classifier needs TensorFlow: pip install 'hpcgan[train]' ({error})")
 
@@ -317,4 +356,15 @@ def summary(measured: dict[str, Any] | None) -> list[str]:
         if test.get("auc_spread") is not None:
             spread_over = f" (spread of {len(test['aucs'])} trainings {test['auc_spread']:.3f})"
         lines.append(f"classifier on {inputs}: AUC {area}{spread_over}{against}; JSD {divergence} bit")
+    between = measured["between_conditions"]
+    for pair in () if between is None else between["pairs"]:
+        names = " and ".join(label(pair[side]) for side in ("first", "second"))
+        lines.append(f"classifiers on {between['inputs']} between {names}, AUC:")
+        for test in pair["tests"]:
+            trained_on, tested_on = (test[key].replace("_", " ") for key in ("trained_on", "tested_on"))
+            spread_over = "" if test["auc_spread"] is None else f" (spread {test['auc_spread']:.3f})"
+            lines.append(
+                f"  trained on {trained_on}, tested on {tested_on}: {test['auc']['value']:.3f} +- "
+                f"{test['auc']['error']:.3f}{spread_over}"
+            )
     return lines

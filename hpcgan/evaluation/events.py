@@ -29,7 +29,7 @@ class Loaded:
     observables: Observables
     total: int
 
-    def weights(self, events: slice) -> np.ndarray | None:
+    def weights(self, events: slice | np.ndarray) -> np.ndarray | None:
         """Weights (k,) of some of those read, by their place in `order`; None where all count alike."""
         weights = self.source.weights()
         return None if weights is None else weights[self.order[events]]

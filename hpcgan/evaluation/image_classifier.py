@@ -14,7 +14,19 @@ import tensorflow as tf
 
 from hpcgan import rng
 from hpcgan.data.schema import Sample
-from hpcgan.evaluation.classifier import LEAST, Judge, Log, Training, judge_repeatedly
+from hpcgan.evaluation.classifier import (
+    LEAST,
+    Judge,
+    Judgement,
+    Log,
+    Training,
+    judge_repeatedly,
+    mean_of,
+    spread_of,
+)
+from hpcgan.metrics import points
+from hpcgan.metrics.classification import auc
+from hpcgan.metrics.observable import Estimate, Observable
 from hpcgan.networks.layers import BatchNorm, Dense, Initializer, wrap_phi
 from hpcgan.problems.base import Problem
 
@@ -98,6 +110,16 @@ class Frame:
         if not np.all(np.isfinite(rows)):
             raise ValueError("images: values that are not finite")
         return rows
+
+    def point_conditions(self, rows: np.ndarray) -> dict[str, Observable]:
+        """Conditions of rows, (n,) each, of which there are points with many events each."""
+        conditions, start = {}, len(self.names) * self.cells
+        for name in self.conditions:
+            numbers = math.prod(self.problem.schema[name].shape)
+            if name in self.problem.point_conditions and numbers == 1:
+                conditions[name] = Observable(rows[:, start].astype(np.float64), condition=True)
+            start += numbers
+        return conditions
 
     def permute(self, rows: np.ndarray, symmetries: Sequence[str], draws: np.ndarray) -> np.ndarray:
         """Rows after random symmetry operations, as `Problem.permutations` has them."""
@@ -218,7 +240,8 @@ class ImageNetwork(Judge):
 
     The planes of an image are log(1 + |x| / s) with the sign of x, for three magnitudes s (`TURNS`), and whether x is
     not zero. Of an axis that does not go around the network also sees the distance from the centre, on all pixels and
-    on lit ones: what a detector does to an event depends on it.
+    on lit ones: what a detector does to an event depends on it. The distance has a sign, too, where no mirror of the
+    problem reflects the axis: the two ends of such an axis differ.
 
     Parameters
     ----------
@@ -232,7 +255,7 @@ class ImageNetwork(Judge):
         super().__init__("image_classifier")
         self.frame, self.scales, self.seed = settings.frame, scales, settings.seed
         self.inputs = self.frame.inputs
-        self.place = _distances(self.frame)
+        self.place = _places(self.frame)
         images, places = len(self.frame.names), self.place.shape[-1]
         halvings = max(0, int(math.log2(min(self.frame.shape) / LEAST_SIDE)))
         strides = [1, *[2] * halvings, 1]
@@ -339,11 +362,28 @@ def _constant(values: np.ndarray) -> tf.Tensor:
     return tf.constant(values, tf.float32)
 
 
-def _distances(frame: Frame) -> np.ndarray:
-    """Distance from the centre along each axis that does not go around, (rows, columns, axes), 0 to 1."""
-    grids = np.meshgrid(*(np.abs(2.0 * (np.arange(n) + 0.5) / n - 1.0) for n in frame.shape), indexing="ij")
-    planes = [grid for grid, goes_around in zip(grids, frame.periodic, strict=True) if not goes_around]
+def _places(frame: Frame) -> np.ndarray:
+    """Where a pixel is, (rows, columns, places).
+
+    For each axis that does not go around the distance from the centre, 0 to 1, and unless a mirror of the problem
+    reflects the axis, the distance with its sign, too.
+    """
+    grids = np.meshgrid(*(2.0 * (np.arange(n) + 0.5) / n - 1.0 for n in frame.shape), indexing="ij")
+    planes = []
+    for grid, goes_around in zip(grids, frame.periodic, strict=True):
+        if not goes_around:
+            planes += [np.abs(grid)] if _is_reflected(grid, frame) else [np.abs(grid), grid]
     return np.stack(planes, axis=-1) if planes else np.zeros((*frame.shape, 0))
+
+
+def _is_reflected(grid: np.ndarray, frame: Frame) -> bool:
+    """Whether the mirrors of the problem change an image that holds this (rows, columns)."""
+    if not frame.problem.mirrors:
+        return False
+    row = np.zeros((1, frame.inputs))
+    row[0, : frame.cells] = grid.reshape(-1)
+    every = np.full((1, len(frame.problem.symmetries)), 0.25)  # below one half: done
+    return not np.array_equal(frame.permute(row, frame.problem.mirrors, every), row)
 
 
 @dataclass(frozen=True)
@@ -383,8 +423,9 @@ def image_test(
     Returns
     -------
     dict, Suspects
-        Numbers as JSON-able types, as of `ClassifierTest`, with `aucs`, `auc_spread`, `inputs` and `null`; and where
-        the first classifier looks.
+        Numbers as JSON-able types, as of `ClassifierTest`, with `aucs`, `auc_spread`, `inputs` and `null`, and
+        `points`, the AUC of the same classifiers for the test events of each point of the conditions; and where the
+        first classifier looks.
 
     Raises
     ------
@@ -393,10 +434,12 @@ def image_test(
     """
     frame = settings.frame
     real, fake, *more = (frame.rows(sample) for sample in samples)
-    repeated, first = judge_repeatedly(real, fake, settings, trainings, log, "classifier on images")
-    against = None
+    repeated, judgements = judge_repeatedly(real, fake, settings, trainings, log, "classifier on images")
+    first, against, between_real = judgements[0], None, None
     if more and len(more[0]) >= LEAST:
-        null, _ = judge_repeatedly(real, more[0], settings, 1, log, "classifier on images, real against real")
+        null, (between_real,) = judge_repeatedly(
+            real, more[0], settings, 1, log, "classifier on images, real against real"
+        )
         against = dataclasses.asdict(null.mean)
     numbers = {
         **dataclasses.asdict(repeated.mean),
@@ -404,6 +447,7 @@ def image_test(
         "auc_spread": repeated.auc_spread,
         "inputs": frame.inputs,
         "null": against,
+        "points": _at_points(frame, judgements, between_real),
     }
     network = first.classifier.network
     assert isinstance(network, ImageNetwork)
@@ -414,6 +458,42 @@ def image_test(
         events=_first_image(least_real, frame),
         attention=network.attention(least_real),
     )
+
+
+def _at_points(frame: Frame, judgements: Sequence[Judgement], between_real: Judgement | None) -> list[dict[str, Any]]:
+    """The AUC for the test events of each point of the conditions that has at least `LEAST` on either side.
+
+    The classifiers are those of all events, which see the conditions: so many events as all points have together train
+    them, but a point counts by its share.
+    """
+    rows = []
+    at = frame.point_conditions(judgements[0].real)
+    for point in points.sizes(at) if at else ():
+        areas = [_auc_at(frame, judgement, point) for judgement in judgements]
+        estimates = [area for area in areas if area is not None]
+        if len(estimates) < len(areas):
+            continue
+        aucs = [area.value for area in estimates]
+        null = None if between_real is None else _auc_at(frame, between_real, point)
+        rows.append(
+            {
+                "conditions": points.described(at, point),
+                "auc": dataclasses.asdict(mean_of(estimates)),
+                "aucs": aucs,
+                "auc_spread": spread_of(aucs),
+                "null": None if null is None else dataclasses.asdict(null),
+            }
+        )
+    return rows
+
+
+def _auc_at(frame: Frame, judgement: Judgement, point: points.Point) -> Estimate | None:
+    """None where a side has too few test events of the point."""
+    real, fake = (
+        logits[points.events_of(frame.point_conditions(rows), point)]
+        for rows, logits in ((judgement.real, judgement.real_logits), (judgement.fake, judgement.fake_logits))
+    )
+    return auc(real, fake) if min(len(real), len(fake)) >= LEAST else None
 
 
 def _first_image(rows: np.ndarray, frame: Frame) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from hpcgan.data.schema import Sample
 from hpcgan.evaluation.compare import at_band, sizes_of
+from hpcgan.evaluation.conditional import trained_rows
 from hpcgan.evaluation.distances import Samples, spread
 from hpcgan.evaluation.events import Loaded, observables_of_sample
 from hpcgan.evaluation.tails import count_tails
@@ -130,7 +131,16 @@ def _scores(
         values = [s.parts[name] for s in scores]
         of_each[name] = {"unit": real[name].unit, **spread(values), "samples": values, "band": levels, "means": means}
     numbers: dict[str, Any] = {"selection": None}
-    numbers["more_scores"] = {"n": band.n, "splits": splits, "quantities": of_each} if quantities else None
+    at_points = [
+        {
+            "conditions": row["conditions"],
+            "parts": {name: row["parts"][name] for name in quantities},
+            "band": {"parts": {name: row["band"]["parts"][name] for name in quantities}},
+        }
+        for row in trained_rows(band, scores)
+    ]
+    of_all = {"n": band.n, "splits": splits, "quantities": of_each, "points": at_points}
+    numbers["more_scores"] = of_all if quantities else None
     if more.selection:
         totals = [s.total for s in scores]
         numbers["selection"] = {

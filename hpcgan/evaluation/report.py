@@ -18,9 +18,9 @@ import pydantic
 from hpcgan.config import settings_of
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import InputError
+from hpcgan.evaluation import by_point, more_scores
 from hpcgan.evaluation import distances as sample_distances
 from hpcgan.evaluation import held_out as held_out_loss
-from hpcgan.evaluation import more_scores
 from hpcgan.evaluation.compare import EVENTS, Comparison, EvaluationOptions, compare, to_json
 from hpcgan.evaluation.conditional import Beyond, match, probe, score_left_out, trained_rows
 from hpcgan.evaluation.conditions import each
@@ -293,16 +293,17 @@ def compare_files(
         more.pool, more_fake = more.of_loaded(of_real), more.of_loaded(of_fake)
         more.real = points.take(more.pool, on_real)
         more.fakes = [points.take(more_fake, events_of_sample) for events_of_sample in on_fakes]
+    others = np.setdiff1d(np.arange(len(of_real.order)), on_real)[:n]
     cells: tuple[Sample, ...] = (of_real.sample(on_real), of_fake.sample(on_fakes[0]))
     if _wants_cells(inputs):
-        cells = (*cells, of_real.sample(slice(n, 2 * n)))
+        cells = (*cells, of_real.sample(others))
     samples = sample_distances.Samples(
         n,
         points.take(of_real.observables, on_real),
         [points.take(of_fake.observables, events_of_sample) for events_of_sample in on_fakes],
         of_real.observables,
         cells=cells,
-        more_weights=of_real.weights(slice(n, 2 * n)),
+        more_weights=of_real.weights(others),
     )
     numbers, figures = report.compare(samples, Beyond(), more)
     of_real.source.close()
@@ -340,6 +341,7 @@ def results(report: Report) -> str:
         loss = data["held_out"]
         lines.append(f"loss of the real events: {loss['mean']:.2f} +- {loss['error']:.2f} ({loss['loss']})")
     lines += _points_summary(data["points"])
+    lines += by_point.summary(data)
     lines += sample_distances.summary(data["sample_distances"])
     lines += [f"note: {notice}" for notice in data["notices"]]
     return "\n".join(lines)
@@ -407,11 +409,14 @@ class _Evaluation:
         self._note_band(comparison)
         numbers = to_json(comparison)
         self.notices.extend(beyond.notices)
-        numbers["points"] = [*trained_rows(comparison), *beyond.rows]
+        numbers["points"] = [*trained_rows(comparison.band, comparison.band_scores), *beyond.rows]
         for name, distance in numbers["distances"].items():
             distance["unit"] = real[name].unit
         with self.clock("more_scores", "scoring what is not in the score" if more.names else ""):
             numbers |= more_scores.measure(samples, more, repetitions)
+        with self.clock("by_point", "distances at each point of the conditions" if problem.conditions else ""):
+            scored = [*numbers["points"], *((numbers["more_scores"] or {}).get("points", []))]
+            numbers["by_point"] = by_point.measure(samples, more, comparison, scored, distances, self.clock.log)
         samples = dataclasses.replace(samples, n=comparison.band.n)
         with self.clock("sample_distances", "distances between samples" if distances.distances else ""):
             numbers["sample_distances"] = sample_distances.measure(samples, distances, self.clock.log)
@@ -419,8 +424,15 @@ class _Evaluation:
         of_classifier: list[EmbeddedFigure] = []
         if "images" in self.inputs(n) and numbers["sample_distances"] is not None:
             with self.clock("image_classifier"):
-                numbers["sample_distances"]["classifier"]["images"], figure = self._classify_images(samples)
+                on_images, figure = self._classify_images(samples)
+                numbers["by_point"] = by_point.with_classifier(numbers["by_point"], on_images.pop("points"))
+                numbers["sample_distances"]["classifier"]["images"] = on_images
                 of_classifier.append(figure)
+        if "conditions" in self.inputs(n) and numbers["sample_distances"] is not None:
+            with self.clock("condition_classifier"):
+                numbers["sample_distances"]["between_conditions"] = sample_distances.classify_conditions(
+                    problem, samples, distances, self.clock.log
+                )
         real_sample, fake_sample = samples.cells[:2]
         sides = (weights_of(real), weights_of(fakes[0]))
         with self.clock("figures", "drawing"):
@@ -507,7 +519,7 @@ class _Evaluation:
 
 def _wants_cells(inputs: Sequence[sample_distances.Inputs]) -> bool:
     """Whether a classifier needs more real events than those of the score, to hold real ones against real ones."""
-    return "cells" in inputs or "images" in inputs
+    return not {"cells", "images", "conditions"}.isdisjoint(inputs)
 
 
 def _check_points(real: Observables, pool: Observables) -> None:

@@ -24,10 +24,13 @@ class Band:
         Events on each side.
     samples : list of float
         The total scores, in the order drawn.
+    parts : dict of str to dict
+        `median`, `p95`, `p99` of each part.
     """
 
     n: int
     samples: list[float]
+    parts: dict[str, dict[str, float]]
 
     @property
     def mean(self) -> float:
@@ -97,8 +100,6 @@ class NullBand(Band):
     Attributes
     ----------
     splits : Splits
-    parts : dict of str to dict
-        `median`, `p95`, `p99` of each part.
     sizes : list of int
         Events on each side, of each point of the conditions in the order asked for; [n] without conditions.
     points : list of PointBand
@@ -106,19 +107,19 @@ class NullBand(Band):
     """
 
     splits: Splits
-    parts: dict[str, dict[str, float]]
     sizes: list[int]
     points: list[PointBand]
 
     @classmethod
     def of(cls, scores: Sequence[Score], sizes: Sequence[int], splits: Splits) -> NullBand:
         """From the scores of all splits, those of single points as `points.score_by_point` has recorded them."""
-        parts = {part: levels([s.parts[part] for s in scores]) for part in scores[0].parts}
-        of_points = [
-            PointBand(point["n"], [s.details["points"][i]["total"] for s in scores], point["conditions"])
-            for i, point in enumerate(scores[0].details.get("points", []))
-        ]
-        return cls(sum(sizes), [s.total for s in scores], splits, parts, list(sizes), of_points)
+        of_points = []
+        for i, point in enumerate(scores[0].details.get("points", [])):
+            at_point = [s.details["points"][i] for s in scores]
+            parts = _levels_of_parts([row["parts"] for row in at_point])
+            of_points.append(PointBand(point["n"], [row["total"] for row in at_point], parts, point["conditions"]))
+        parts = _levels_of_parts([s.parts for s in scores])
+        return cls(sum(sizes), [s.total for s in scores], parts, splits, list(sizes), of_points)
 
     @property
     def p95_error(self) -> float:
@@ -151,6 +152,10 @@ class NullBand(Band):
 def levels(values: Sequence[float]) -> dict[str, float]:
     """Median, 95% and 99% quantile of scores."""
     return dict(zip(("median", "p95", "p99"), np.quantile(values, [0.5, 0.95, 0.99]).tolist(), strict=True))
+
+
+def _levels_of_parts(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {part: levels([parts[part] for parts in scores]) for part in scores[0]}
 
 
 def null_band(

@@ -34,19 +34,26 @@ STRIDE = 2
 
 
 class Tube(Symmetries):
-    """Images on a cylinder: columns go around."""
+    """Images on a cylinder: columns go around. Each has a mass of its own, so that there are no points."""
 
     name = "tube"
     symmetries = ("row_reflection", "column_reflection", "rotation")
     mirrors = symmetries[:2]
     images = {"picture": (False, True)}
     schema = {"picture": TensorSpec((SIDE, SIDE)), "mass": TensorSpec((), role="condition")}
+    point_conditions = ()
 
     def permutations(self, symmetries, draws):
         rows, columns = (axis(SIDE, draws[:, i], self.symmetries[i] in symmetries) for i in range(2))
         if "rotation" in symmetries:
             columns = (columns + (draws[:, 2:3] * SIDE).astype(np.int32)) % SIDE
         return {"picture": flattened(rows, columns)}
+
+
+class Classes(Tube):
+    """The mass is one of a few."""
+
+    point_conditions = ("mass",)
 
 
 class Fixed(Tube):
@@ -93,6 +100,27 @@ def test_two_gaussians_as_brightness():
     assert suspects.events.max(axis=(1, 2)).mean() < 0.5
     assert suspects.real.shape == (SIDE, SIDE)
     json.dumps(numbers, allow_nan=False)
+
+
+def test_the_area_at_each_point():
+    """Pictures of mass 1 are brighter by 1.5 than real ones, those of mass 2 are not."""
+
+    def sample(seed, n, shift):
+        parts = [pictures(seed, n, shift), pictures(seed + 100, n)]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {**joined, "mass": np.repeat([1.0, 2.0], n)}
+
+    samples = sample(1, 900, 1.5), sample(2, 900, 0.0), sample(3, 900, 1.5)
+    numbers, _ = image_test(samples, settings(Classes()), trainings=2)
+    heavy, light = reversed(numbers["points"])
+    assert (light["conditions"], heavy["conditions"]) == ({"mass": 1.0}, {"mass": 2.0})
+    expected = stats.norm.cdf(1.5 / math.sqrt(2))
+    assert light["auc"]["value"] == pytest.approx(expected, abs=4 * light["auc"]["error"])
+    assert heavy["auc"]["value"] == pytest.approx(0.5, abs=4 * heavy["auc"]["error"])
+    for row in (light, heavy):
+        assert row["auc"]["value"] == pytest.approx(np.mean(row["aucs"]))
+        assert row["auc_spread"] == pytest.approx(abs(row["aucs"][0] - row["aucs"][1]) / math.sqrt(2))
+        assert row["null"]["value"] == pytest.approx(0.5, abs=4 * row["null"]["error"])
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -163,6 +191,33 @@ def test_an_axis_that_goes_around_has_no_edge():
     assert logits(0, STRIDE) == pytest.approx(logits(0, 0), abs=1e-5)
     assert logits(0, 3 * STRIDE) == pytest.approx(logits(0, 0), abs=1e-5)
     assert np.max(np.abs(logits(STRIDE, 0) - logits(0, 0))) > 1e-3
+
+
+def test_the_ends_of_an_axis_differ_where_no_mirror_reflects_it():
+    """A lit pixel above the centre against one below: only mirror images, unless the problem has no such symmetry."""
+    rng = np.random.default_rng(19)
+
+    def dots(n, below):
+        pixels = np.zeros((n, SIDE, SIDE), np.float32)
+        pixels[np.arange(n), rng.integers(3, 6, n) + 7 * below, rng.integers(3, 13, n)] = 1.0
+        return {"picture": pixels, "mass": np.zeros(n)}
+
+    samples = dots(400, False), dots(400, True)
+    mirrored, fixed = (image_test(samples, settings(problem), 1)[0]["auc"] for problem in (Tube(), Fixed()))
+    assert mirrored["value"] == pytest.approx(0.5, abs=4 * 0.0458)  # of 80 and 80 events
+    assert fixed["value"] > 0.95
+    assert network(Fixed()).place.shape == (SIDE, SIDE, 2)
+    assert network(Tube()).place.shape == (SIDE, SIDE, 1)
+
+
+def test_jets_have_no_axis_that_goes_around():
+    jets = problem_class("jets")
+    frame = Frame.of(jets(jets.Model()))
+    assert (frame.shape, frame.periodic, frame.conditions) == ((25, 25), (False, False), ("signal",))
+    images = {"image": np.random.default_rng(20).exponential(1.0, (4, 25, 25)), "signal": np.zeros(4)}
+    judge = ImageTraining(frame=frame).network(frame.rows(images))
+    assert len(list(judge.orientations(frame.rows(images)))) == 1
+    assert judge.place.shape == (25, 25, 4)
 
 
 def test_training_events_are_turned_anew_in_each_epoch():

@@ -128,6 +128,7 @@ TENSORFLOW = (
     "hpcgan.evaluation.sampling",
     "hpcgan.evaluation.export",
     "hpcgan.evaluation.classifier",
+    "hpcgan.evaluation.condition_classifier",
     "hpcgan.evaluation.image_classifier",
     "hpcgan.comm.horovod",
     "hpcgan.comm.import_tensorflow",

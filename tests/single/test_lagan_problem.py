@@ -278,10 +278,32 @@ def test_evaluate(run, tmp_path):
     page = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     assert set(page.data["distances"]) >= {*SCORED, "lit_pixels"}
     assert set(page.data["measurements"]["mean_images"]) == {"signal", "background"}
+    qcd, w = page.data["by_point"]
+    assert (qcd["conditions"], w["conditions"]) == ({"signal": 0.0}, {"signal": 1.0})
+    for row in (qcd, w):
+        assert set(row["quantities"]) == {*SCORED, "lit_pixels", "pixel_pt"}
+        assert {name for name, q in row["quantities"].items() if q["score"] is not None} == {*SCORED, "pixel_pt"}
     names = [figure["name"] for figure in page.data["figures"]]
     for expected in ("distributions", "mean_signal", "mean_background", "pixels_signal", "difference", "jets"):
         assert expected in names
     check_numbers(Page(page.html.read_text()), json.loads(page.json.read_text()))
+
+
+def test_the_difference_of_mean_images_beside_chance():
+    """Pixels with a mean of 1 GeV and as large a spread: sqrt(2 / pi) sqrt(1 / n + 1 / m) by chance."""
+    rng = np.random.default_rng(1)
+    real, fake = (
+        {"image": rng.exponential(1.0, (n, 25, 25)).astype(np.float32), "signal": np.ones(n, np.float32)}
+        for n in (200, 800)
+    )
+    by_chance = math.sqrt(2 / math.pi) * math.sqrt(1 / 200 + 1 / 800)
+    numbers = figures_of(PROBLEM).measurements(real, fake)
+    assert numbers["mean_images_by_chance"] == {"signal": pytest.approx(by_chance, rel=0.02)}
+    assert numbers["mean_images"] == {
+        "signal": pytest.approx(by_chance, rel=0.15)
+    }  # 625 pixels, 0.76 / 25 each: 5 sigma
+    fake["image"] *= 2
+    assert figures_of(PROBLEM).measurements(real, fake)["mean_images"] == {"signal": pytest.approx(1.0, rel=0.05)}
 
 
 def test_figures_of_one_class_and_of_few_jets():
@@ -292,7 +314,7 @@ def test_figures_of_one_class_and_of_few_jets():
     assert names == ["distributions", "mean_background", "pixels_background", "jets"]
     few = {name: array[:1] for name, array in sample.items()}
     assert figures.singles(None, few)[1] is not None
-    assert figures.measurements(sample, sample) == {"mean_images": {"signal": 0.0, "background": 0.0}}
+    assert figures.measurements(sample, sample)["mean_images"] == {"signal": 0.0, "background": 0.0}
 
 
 def test_the_published_step_compiles(folder, tmp_path):

@@ -159,10 +159,11 @@ def test_a_comparison_with_too_few_events_for_the_band():
     found = compare.compare(PROBLEM, real, [fake, fake], pool, 24, repetitions=5)
     assert (found.n, found.band.n, found.band_scores[0].n) == (24, 20, 20)
     assert list(found.distances) == list(found.reference) == ["x"]
-    rows = conditional.trained_rows(found)
+    rows = conditional.trained_rows(found.band, found.band_scores)
     assert [row["n"] for row in rows] == [10, 10]
     assert rows[0]["score"] == {"mean": 1.0, "std": 0.0}
     assert rows[0]["share_above"] == 0.0
+    assert rows[0]["band"]["parts"] == {"x": {"median": 0.0, "p95": 0.0, "p99": 0.0}}
     assert rows[0]["trained"]
     assert rows[0]["nearest"] is None
 

@@ -67,7 +67,22 @@ def test_table_and_plot(sampling, tmp_path):
     assert levels == pytest.approx([20_000.0, 200_000.0, 400_000.0])
 
 
+def test_a_class_of_jets_is_simulated_by_itself(sampling, monkeypatch):
+    from hpcgan.problems.jet_images import generate, processes
+
+    blocks = []
+    monkeypatch.setattr(processes, "tables", lambda seed: "")
+    monkeypatch.setattr(generate.JetImages, "make", lambda self, block, advance: blocks.append(block))
+    for condition, names, number in (
+        ({"signal": 1.0}, ["wprime"], 7), ({"signal": 0.0}, ["dijets"], 7), ({}, ["dijets", "wprime"], 14),
+    ):  # fmt: skip
+        blocks.clear()
+        assert sampling.SIMULATIONS["jets"](None, None, 0, condition)(7) == number
+        assert sorted(block.process.name for block in blocks) == names
+
+
 def test_every_problem_has_a_simulation(sampling):
     from hpcgan.problems.discovery import PROBLEMS
 
     assert set(PROBLEMS.names()) <= set(sampling.SIMULATIONS)
+    assert set(sampling.BY_CONDITION) <= set(PROBLEMS.names())

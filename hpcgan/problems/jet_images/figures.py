@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ from hpcgan.problems.figures import BEYOND, Canvas, Captioned, Figures
 from hpcgan.problems.jet_images.files import HALF_SIDE, IMAGE, SIGNAL
 from hpcgan.problems.jet_images.quantities import more_observables
 from hpcgan.report import plots
-from hpcgan.weights import mean
+from hpcgan.weights import effective, mean, mean_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class JetFigures(Figures):
                 (
                     f"mean_{name}",
                     f"{title}: mean $p_T$ of each pixel; the difference relative to real, and in units of its "
-                    "standard error.",
+                    f"standard error. {_sentence(_mean_difference(of_class))}",
                     plots.mean_images(a, b, EXTENT, f"Mean {PT}", AXES, log=True, weights=own),
                 ),
                 _spectrum(name, title, [weighted(more_observables(j[IMAGE], ["pixel_pt"]), w) for j, w in of_class]),
@@ -73,14 +74,20 @@ class JetFigures(Figures):
         return caption, plots.image_table(rows, columns, EXTENT, PT, AXES)
 
     def measurements(self, real: Sample, fake: Sample, weights: SidesWeights = UNWEIGHTED) -> dict[str, Any]:
-        """Of each class: sum over the pixels of |difference of the means|, over the sum of the real means."""
+        """Of each class: sum over the pixels of |difference of the means|, over the sum of the real means.
+
+        `mean_images_by_chance` is what that comes to on average for jets of one distribution.
+        """
         sides = [self._by_class(real, weights[0]), self._by_class(fake, weights[1])]
-        shares = {}
-        for signal, name, _ in CLASSES:
-            if all(signal in side for side in sides):
-                a, b = (mean(jets[IMAGE], w) for jets, w in (side[signal] for side in sides))
-                shares[name] = float(np.abs(b - a).sum() / a.sum()) if a.sum() > 0 else None
-        return {"mean_images": shares}
+        differences = {
+            name: _mean_difference([side[signal] for side in sides]) or (None, None)
+            for signal, name, _ in CLASSES
+            if all(signal in side for side in sides)
+        }
+        return {
+            "mean_images": {name: difference for name, (difference, _) in differences.items()},
+            "mean_images_by_chance": {name: chance for name, (_, chance) in differences.items()},
+        }
 
     def _by_class(self, sample: Sample, weights: np.ndarray | None) -> dict[int, tuple[Sample, np.ndarray | None]]:
         """Jets of each class there is, with their weights."""
@@ -115,6 +122,29 @@ def _note(real: Observable, fake: Observable) -> str:
     if distance.ks is None or distance.wasserstein is None:
         return "no values to compare"
     return f"KS {distance.ks.value:.3f}, W$_1$ {distance.wasserstein:.3g} {real.unit}".rstrip()
+
+
+def _mean_difference(sides: Sequence[tuple[Sample, np.ndarray | None]]) -> tuple[float, float] | None:
+    """Sum over the pixels of |difference of the means| over the sum of the real means, and that of equal distributions.
+
+    The latter from the errors of the real means: a normal difference with standard deviation s has a mean magnitude of
+    sqrt(2 / pi) s. None where real jets are dark, there is one, or generated ones have no distribution.
+    """
+    real, fake = (mean(jets[IMAGE], weights) for jets, weights in sides)
+    whole = float(real.sum())
+    n, m = (float(len(jets[IMAGE])) if weights is None else effective(weights) for jets, weights in sides)
+    if whole <= 0 or m <= 0 or len(sides[0][0][IMAGE]) < 2:
+        return None
+    jets, weights = sides[0]
+    by_chance = math.sqrt(2.0 / math.pi * (1.0 + n / m)) * float(mean_error(jets[IMAGE], weights).sum())
+    return float(np.abs(fake - real).sum()) / whole, by_chance / whole
+
+
+def _sentence(difference: tuple[float, float] | None) -> str:
+    if difference is None:
+        return "There are too few jets to say how much the images differ."
+    share, by_chance = difference
+    return f"Absolute differences sum to {share:.1%} of the real sum, by chance to {by_chance:.1%}."
 
 
 def _upright(images: np.ndarray) -> np.ndarray:
