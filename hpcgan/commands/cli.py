@@ -31,7 +31,7 @@ COMMANDS = {
     "scaling": "measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",
     "sweep": "search hyper-parameters; 'sweep status|report|best|journal DIR' show a search",
     "submit": "train in a Slurm job, or in as many as it takes",
-    "jobs": "list runs with queue state, epoch, score and time left",
+    "jobs": "list runs with queue state, epoch, score, goodput and time left",
     "control": "pause, resume, change, checkpoint or stop a training",
     "supervise": "inside a Slurm job: train on all its tasks, through time limits and failures",
     "doctor": "check the installation with a real job of two ranks",

@@ -60,9 +60,10 @@ class Loop:
         """
         config, counters = self._assembly.config, self._assembly.state.counters
         if counters.commanded.paused:
-            self._requests.attend(stop=False)
+            self._output.phases.exclude(self._requests.attend(stop=False))
         if config.scoring.every_epochs and counters.epoch < config.training.epochs:
             self._assembly.prepare_scoring()
+            self._output.phases.done("scoring")
         while counters.epoch < config.training.epochs:
             if counters.under_way.position == 0 and (reason := self._requests.verdict()) is not None:
                 return reason
@@ -151,7 +152,7 @@ class Loop:
 
     def _checkpoint(self, score: float | None = None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
-        state = self._assembly.state
+        state, started = self._assembly.state, time.monotonic()
         self._comm.beat(f"the checkpoint of step {state.counters.step}")
         state.check_equal(self._comm)
         failure = None
@@ -162,6 +163,7 @@ class Loop:
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
             raise Failure(**failure).error()
+        self._output.saved(time.monotonic() - started)
 
 
 def _recorded(score: Score | None) -> records.EpochScore | None:

@@ -22,8 +22,10 @@ from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
+    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.runs.goodput import time_spent  # noqa: E402
 from hpcgan.runs.lease import attempt_state  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 
@@ -73,6 +75,25 @@ def test_a_run_leaves_what_other_tools_read(reference):
     with hdf5.open_images(reference.samples / "epoch-0002.h5") as file:
         assert file.n == 4  # a batch, as it is smaller than 16
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
+
+
+def test_the_time_of_a_run_is_known_from_its_records(reference):
+    """Its parts are those of one undisturbed attempt; phases and checkpoints are recorded once, and add up."""
+    spent = time_spent(reference)
+    ran = {part for part, seconds in spent.seconds.items() if seconds}
+    assert ran == {"startup", "steps", "scoring", "checkpoint"}
+    (origin,) = records.read_lines(reference.provenance_file)
+    all_records = recorded(reference.metrics_file)
+    assert spent.whole == pytest.approx(all_records[-1]["time"] - origin["born"])
+    assert [(r["step"], r["seconds"] > 0.0) for r in all_records if r["kind"] == "checkpoint"] == [
+        (15, True),
+        (30, True),
+    ]
+    (first,) = (r for r in all_records if r["kind"] == "begun")
+    assert list(first["phases"]) == ["imports", "data", "state", "scoring"]
+    assert 0.0 < sum(first["phases"].values()) < first["startup_s"]
+    assert spent.seconds["startup"] == pytest.approx(first["startup_s"], abs=0.1)
+    assert origin["cores"] >= 1
 
 
 def assert_same_end(ours, theirs):
