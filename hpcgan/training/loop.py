@@ -19,6 +19,7 @@ from hpcgan.runs.records import Best
 from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
+from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Clock
 from hpcgan.training.requests import Requests, StopRequest
 from hpcgan.training.rollback import Rollback
@@ -40,7 +41,8 @@ class Loop:
         self._assembly, self._output, self._comm = assembly, output, assembly.comm
         self._clock = Clock()
         self._rollback = Rollback(assembly, run.checkpoints, output)
-        self._requests = Requests(assembly, run, stop, output, self._checkpoint)
+        self._pace = Pace(assembly.config.checkpoint, run) if assembly.comm.is_root else None
+        self._requests = Requests(assembly, run, stop, output, self._checkpoint, self._pace)
         self._is_first = True  # of the steps of this attempt
 
     def run(self) -> str | None:
@@ -163,7 +165,10 @@ class Loop:
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
             raise Failure(**failure).error()
-        self._output.saved(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._output.saved(seconds)
+        if self._pace is not None:
+            self._pace.saved(seconds)
 
 
 def _recorded(score: Score | None) -> records.EpochScore | None:
