@@ -58,20 +58,20 @@ class Pace:
         self._settings = settings
         self._began = self._last = time.monotonic()
         self._costs: deque[float] = deque(maxlen=RECENT)
-        self._held, self._failures = 0.0, 0
+        self._ran, self._failures = 0.0, 0
         if settings.every == "auto":
             self._costs.extend(record.seconds for record in records.read(run.metrics_file, Checkpoint)[-RECENT:])
             spent = time_spent(run, until=time.time())
             if spent is not None:
-                self._held, self._failures = spent.held, spent.failures
+                self._ran, self._failures = spent.held - spent.seconds["down"], spent.failures
 
     @property
     def mtbf(self) -> float:
         """Mean time between failures, s: as configured, else that of this run so far."""
         if self._settings.mtbf is not None:
             return self._settings.mtbf
-        held = self._held + time.monotonic() - self._began
-        return held / self._failures if self._failures else max(held, UNDISTURBED_S)
+        ran = self._ran + time.monotonic() - self._began
+        return ran / self._failures if self._failures else max(ran, UNDISTURBED_S)
 
     @property
     def interval(self) -> float:

@@ -96,10 +96,10 @@ def test_auto_takes_time_between_failures_and_cost_from_the_records_of_the_run(c
         {"kind": "start", "attempt": 3, "step": 19, "time": 800.0},
     )
     one = Pace(CheckpointConfig(every="auto"), run)
-    assert one.mtbf == pytest.approx(1000.0 / 2)
-    assert one.interval == pytest.approx(interval(3.0, 500.0))
+    assert one.mtbf == pytest.approx(800.0 / 2)  # processes ran for 300 s, 300 s and 200 s so far
+    assert one.interval == pytest.approx(interval(3.0, 400.0))
     clock.now += 500.0  # without another failure
-    assert one.mtbf == pytest.approx(1500.0 / 2)
+    assert one.mtbf == pytest.approx(1300.0 / 2)
 
 
 def test_a_run_without_failures_is_taken_to_have_one_a_day_or_fewer(clock, tmp_path):
