@@ -20,7 +20,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "jobs",
-        description="List the runs in a folder: state of their Slurm jobs, epochs done, best score, time left.",
+        description="List the runs in a folder: state of their Slurm jobs, epochs done, best score, "
+        "goodput (steps that count over the time in which cores were held), time left.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER|RUN",
                         help="folder of runs, or one run (default: runs)")  # fmt: skip

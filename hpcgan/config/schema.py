@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from hpcgan import yamlio
-from hpcgan.config.base import InputPath, NonNegative, Section
+from hpcgan.config.base import InputPath, NonNegative, Positive, Section
 from hpcgan.config.job import JobSection
 from hpcgan.config.registries import BACKENDS
 from hpcgan.config.studies import ScalingSection, SweepSection
@@ -127,6 +127,14 @@ class CheckpointConfig(Section):
     """Checkpoints; the best by score is kept besides."""
 
     every_epochs: int = Field(1, ge=1)
+    every: Literal["auto"] | Positive | None = Field(
+        None,
+        description="seconds between checkpoints, in the middle of epochs, too; auto: from what a checkpoint costs and "
+        "mtbf; null: after epochs only",
+    )
+    mtbf: Positive | None = Field(
+        None, description="mean time between failures for every: auto, s; null: that of the run so far"
+    )
     keep: int = Field(2, ge=1, description="latest checkpoints kept")
 
 

@@ -37,6 +37,7 @@ from hpcgan.report.output import Clock, Log, Report, check_folder, embed, listed
 from hpcgan.report.page import EmbeddedFigure, render
 from hpcgan.runs import pretrained, records
 from hpcgan.runs.directory import trained_run
+from hpcgan.runs.goodput import PARTS, TimeSpent, time_spent
 from hpcgan.runs.records import Epoch
 from hpcgan.system.console import quiet_tensorflow
 from hpcgan.weights import check
@@ -57,10 +58,11 @@ FILES = Use(select_key="--select", ignore_key="--ignore-weights")
 
 @dataclass(frozen=True)
 class History:
-    """What a run has written of itself: its `epoch` records and its provenance, an entry an attempt."""
+    """What a run has written: its `epoch` records, its provenance, an entry an attempt, and what its time went to."""
 
     epochs: list[Epoch] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
+    spent: TimeSpent | None = None
 
 
 def evaluate_run(
@@ -120,7 +122,11 @@ def evaluate_run(
     if options.events is None:
         options = dataclasses.replace(options, events=config.scoring.events)
     stem = "report" if (checkpoint, split) == ("best", "test") else f"report-{checkpoint}-{split}"
-    history = History(records.read(directory.metrics_file, Epoch), records.read_lines(directory.provenance_file))
+    history = History(
+        records.read(directory.metrics_file, Epoch),
+        records.read_lines(directory.provenance_file),
+        time_spent(directory),
+    )
     return evaluate_sampler(sampler, history, options, page=out / f"{stem}.html", split=split, notices=notices, log=log)
 
 
@@ -509,7 +515,12 @@ class _Evaluation:
         report = Report(data, page, page.with_suffix(".json"))
         files: dict[str, bytes | str] = {
             page.name: render(
-                "evaluation.html.j2", data, figures, self.notices, distance_titles=sample_distances.NAMES
+                "evaluation.html.j2",
+                data,
+                figures,
+                self.notices,
+                distance_titles=sample_distances.NAMES,
+                parts_of_time=PARTS,
             ),
             report.json.name: json.dumps(data, indent=1, allow_nan=False) + "\n",
         }
@@ -582,6 +593,7 @@ def _training(
         "epochs": epochs[-1].epoch if epochs else 0,
         "samples": epochs[-1].samples if epochs else 0,
         "samples_per_second": float(np.median(rates)) if rates else None,
+        "time": None if history.spent is None else history.spent.plain(),
         "curves": [{key: value for key, value in records.plain(r).items() if key in CURVES} for r in epochs],
         "config": config,
         "provenance": history.provenance,

@@ -6,6 +6,7 @@ batch job or not at all, and a kernel that is restarted attaches again and has l
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from hpcgan.problems import run_data
 from hpcgan.runs import commands as control
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.goodput import TimeSpent, time_spent
 from hpcgan.runs.lease import attempt_state
 from hpcgan.runs.records import Best, Command, Epoch, Reader
 from hpcgan.suggest import did_you_mean
@@ -97,7 +99,7 @@ class Training:
 
         Parameters
         ----------
-        kind : "start", "begun", "epoch", "step", "command", "rollback" or "end"
+        kind : "start", "begun", "epoch", "step", "command", "checkpoint", "rollback" or "end"
 
         Raises
         ------
@@ -145,6 +147,10 @@ class Training:
         if not until(reached, timeout, every):
             raise HpcganError(f"{self.run.path}: in epoch {self.epoch + 1} after {timeout:.0f} s")
         return self.state
+
+    def time_spent(self) -> TimeSpent | None:
+        """What the time of the training went to so far (`seconds`, `startup`, `goodput`); None before its start."""
+        return time_spent(self.run, time.time() if self.attempt_state() == "running" else None)
 
     # --- commands ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from hpcgan.interactive import figures
 from hpcgan.interactive.live_panel import LivePanel, Picture, badge, text
 from hpcgan.runs import commands
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.goodput import TimeSpent, time_spent
 from hpcgan.runs.lease import attempts_made
 from hpcgan.runs.records import Command, Epoch, Reader
 from hpcgan.schedule import Rates
@@ -67,6 +68,7 @@ class TrainingDashboard(LivePanel):
         self._run, self._attempt_state, self._config = run, attempt_state, run.load_config()
         self._reader = Reader(self._run.metrics_file, Epoch, Command)
         self._state, self._attempt = "not started", 0
+        self._spent: tuple[tuple[int, int], TimeSpent | None] = (0, 0), None  # after an epoch of an attempt
         self._unanswered: dict[str, str] = {}  # names of commands, by their number
         super().__init__(run.path, every)
 
@@ -133,7 +135,7 @@ class TrainingDashboard(LivePanel):
 
     def _show_state(self) -> None:
         state, records, epochs = self._state, self._reader, self._config.training.epochs
-        self.header.value = _header(self._config, state, self._attempt, records)
+        self.header.value = _header(self._config, state, self._attempt, records, self._time_spent())
         self.progress.max = float(epochs)
         self.progress.value = min(records.epochs_done, float(epochs))
         self.progress.bar_style = BAR_STYLES.get(state, "warning" if self._attempt else "")
@@ -148,6 +150,14 @@ class TrainingDashboard(LivePanel):
                 "Drawing ..." if records.of(Epoch) else "Curves and samples come with the first epoch that is done."
             )
             self._note.value = f"<i>{drawing}</i>"
+
+    def _time_spent(self) -> TimeSpent | None:
+        """As of the last epoch: it takes a look at all records."""
+        done = self._reader.of(Epoch)[-1:]
+        moment = self._attempt, done[0].epoch if done else 0
+        if done and self._spent[0] != moment:
+            self._spent = moment, time_spent(self._run)
+        return self._spent[1]
 
     def _base_rate(self, network: str) -> float:
         """As `set` means it: before scaling by ranks and decay."""
@@ -226,7 +236,7 @@ class TrainingDashboard(LivePanel):
         return lines
 
 
-def _header(config: Config, state: str, attempt: int, records: Reader) -> str:
+def _header(config: Config, state: str, attempt: int, records: Reader, spent: TimeSpent | None) -> str:
     epochs_done = records.of(Epoch)
     last = epochs_done[-1] if epochs_done else None
     best = None if last is None else last.best
@@ -241,6 +251,8 @@ def _header(config: Config, state: str, attempt: int, records: Reader) -> str:
         if best is None
         else f"best {config.scoring.criterion} <b>{best.score:.2f}</b> (epoch {best.epoch})",
     ]
+    if spent is not None and spent.goodput is not None:
+        parts.append(f"goodput <b>{spent.goodput:.0%}</b>")
     if attempt > 1:
         parts.append(f"attempt {attempt}")
     spans = "".join(f"<span>{part}</span>" for part in parts)

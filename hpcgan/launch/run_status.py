@@ -16,12 +16,32 @@ from hpcgan.errors import HpcganError, InputError
 from hpcgan.launch import slurm
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.goodput import TimeSpent, time_spent
 from hpcgan.runs.lease import attempt_state, attempts_made
 from hpcgan.runs.records import Begun, Epoch, Reader, Record
 from hpcgan.system.console import print_table
 
 #: Starts in a row that went into starting and stopping after which a job is not queued again.
 FRUITLESS = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How far a training is.
+
+    Attributes
+    ----------
+    epochs : int
+        Wanted.
+    last : Epoch or None
+        The last epoch that is done.
+    spent : TimeSpent or None
+        What its time went to.
+    """
+
+    epochs: int
+    last: Epoch | None
+    spent: TimeSpent | None
 
 
 @dataclass(frozen=True)
@@ -41,10 +61,7 @@ class RunStatus:
         Why it waits, or where it runs.
     limit_left_s : float or None
         Seconds to the job's time limit.
-    epochs : int
-        Wanted.
-    last : Epoch or None
-        The last epoch that is done.
+    training : Trained
     """
 
     run: str
@@ -52,23 +69,24 @@ class RunStatus:
     job: str | None
     reason: str
     limit_left_s: float | None
-    epochs: int
-    last: Epoch | None
+    training: Trained
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain values; of the training `epoch`, `score`, the lowest one, and its own estimate of time."""
-        last, epoch = self.last, 0 if self.last is None else self.last.epoch
+        last, epochs, spent = self.training.last, self.training.epochs, self.training.spent
+        epoch = 0 if last is None else last.epoch
         return {
             "run": self.run,
             "state": self.state,
             "job": self.job,
             "reason": self.reason,
             "epoch": epoch,
-            "epochs": self.epochs,
+            "epochs": epochs,
             "score": None if last is None else last.deciding,
             "best": None if last is None or last.best is None else last.best.score,
             "limit_left_s": self.limit_left_s,
-            "training_left_s": training_left(last, self.epochs - epoch) if last and self.epochs > epoch else None,
+            "training_left_s": training_left(last, epochs - epoch) if last and epochs > epoch else None,
+            "time": None if spent is None else spent.plain(),
         }
 
 
@@ -278,8 +296,9 @@ def _status(run: RunDirectory, jobs: dict[str, float], queued: dict[str, slurm.Q
     entry = _newest_living(jobs, queued or {})
     job = entry.job if entry else next(reversed(jobs), None)
     state, reason = (entry.state.lower(), entry.reason) if entry else _state_of_no_job(run, job, queued is not None)
-    limit_left = entry.seconds_left if entry else None
-    return RunStatus(str(run.path), state, job, reason, limit_left, wanted_epochs(run), epochs[-1] if epochs else None)
+    spent = time_spent(run, time.time() if attempt_state(run) == "running" else None)
+    trained = Trained(wanted_epochs(run), epochs[-1] if epochs else None, spent)
+    return RunStatus(str(run.path), state, job, reason, entry.seconds_left if entry else None, trained)
 
 
 def _state_of_no_job(run: RunDirectory, job: str | None, answered: bool) -> tuple[str, str]:
@@ -314,7 +333,7 @@ def training_left(last: Epoch, epochs: int) -> float | None:
     return epochs * (last.samples / last.epoch / last.samples_per_second + last.scoring_seconds)
 
 
-COLUMNS = ("run", "job", "state", "epoch", "score", "best", "to limit", "to end", "where or why")
+COLUMNS = ("run", "job", "state", "epoch", "score", "best", "goodput", "to limit", "to end", "where or why")
 
 
 def print_statuses(statuses: list[RunStatus]) -> None:
@@ -322,9 +341,10 @@ def print_statuses(statuses: list[RunStatus]) -> None:
     cells = []
     for s in (status.plain() for status in statuses):
         scores = ("" if s[name] is None else f"{s[name]:.2f}" for name in ("score", "best"))
+        goodput = "" if s["time"] is None or s["time"]["goodput"] is None else f"{s['time']['goodput']:.0%}"
         spans = (clock(s[name]) for name in ("limit_left_s", "training_left_s"))
         cells.append(
-            [s["run"], s["job"] or "", s["state"], f"{s['epoch']}/{s['epochs']}", *scores, *spans, s["reason"]]
+            [s["run"], s["job"] or "", s["state"], f"{s['epoch']}/{s['epochs']}", *scores, goodput, *spans, s["reason"]]
         )
     print_table(COLUMNS, cells, texts=("run", "state", "where or why"))
 

@@ -88,10 +88,19 @@ class Start(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Begun(Record):
-    """The first step of an attempt is done; `startup_s` seconds after its process was started."""
+    """The first step of an attempt is done.
+
+    Attributes
+    ----------
+    startup_s : float or None
+        Seconds since its process was started, without a pause at its beginning.
+    phases : dict of str to float
+        Seconds of these, by what the process was at (`hpcgan.training.progress.Phases`); the first step took the rest.
+    """
 
     kind: Literal["begun"] = "begun"
     startup_s: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +244,14 @@ class Command(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint(Record):
+    """The state of a step is in a checkpoint; `seconds` is how long the training waited for that."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollback(Record):
     """The training went back to the weights of an earlier step, for the `count`-th time."""
 
@@ -269,7 +286,7 @@ class End(Record):
         return "training" if self.failure is None else self.failure.kind
 
 
-AnyRecord = Start | Begun | Step | Epoch | Command | Rollback | End
+AnyRecord = Start | Begun | Step | Epoch | Command | Checkpoint | Rollback | End
 KINDS: dict[str, type[Record]] = {record.kind: record for record in get_args(AnyRecord)}
 R = TypeVar("R", bound=Record)
 _ANY: pydantic.TypeAdapter[AnyRecord] = pydantic.TypeAdapter(Annotated[AnyRecord, pydantic.Field(discriminator="kind")])

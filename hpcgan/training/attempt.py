@@ -23,6 +23,7 @@ from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import Inputs
 from hpcgan.training.loop import Loop
 from hpcgan.training.output import Output
+from hpcgan.training.progress import Phases
 from hpcgan.training.requests import StopRequest
 from hpcgan.training.staged import Staged, staged
 from hpcgan.training.state import TrainState
@@ -64,12 +65,14 @@ def train(
     HpcganError
         Any other failure that has a name.
     """
-    born = time.monotonic() if born is None else born
+    phases = Phases(time.monotonic() if born is None else born)
+    phases.done("imports")
     comm.watch(config.comm.timeout_s, run.attempts / f"stalled-{comm.broadcast_json(secrets.token_hex(8))}")
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(staged(config, comm, lambda: stop.requested is not None))
         inputs, data = checked_inputs(place, config, run, comm)
         stack.enter_context(inputs)
+        phases.done("data")
         assembly = Assembly.of(config, comm, inputs)
         started_from = None
         with agreed(comm):  # apart from the checks: nothing is written if they fail on any rank
@@ -79,7 +82,8 @@ def train(
                 run_data.write(run, data)
                 started_from = None if assembly.restore(run) else assembly.begin()
         assembly.share()
-        with Output(assembly, run, terminal, born) as output:
+        phases.done("state")
+        with Output(assembly, run, terminal, phases) as output:
             with agreed(comm):
                 output.open(data, started_from)
             output.announce(started_from)

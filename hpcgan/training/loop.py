@@ -19,6 +19,7 @@ from hpcgan.runs.records import Best
 from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
+from hpcgan.training.pace import Pace
 from hpcgan.training.progress import Clock
 from hpcgan.training.requests import Requests, StopRequest
 from hpcgan.training.rollback import Rollback
@@ -40,7 +41,8 @@ class Loop:
         self._assembly, self._output, self._comm = assembly, output, assembly.comm
         self._clock = Clock()
         self._rollback = Rollback(assembly, run.checkpoints, output)
-        self._requests = Requests(assembly, run, stop, output, self._checkpoint)
+        self._pace = Pace(assembly.config.checkpoint, run) if assembly.comm.is_root else None
+        self._requests = Requests(assembly, run, stop, output, self._checkpoint, self._pace)
         self._is_first = True  # of the steps of this attempt
 
     def run(self) -> str | None:
@@ -60,9 +62,10 @@ class Loop:
         """
         config, counters = self._assembly.config, self._assembly.state.counters
         if counters.commanded.paused:
-            self._requests.attend(stop=False)
+            self._output.phases.exclude(self._requests.attend(stop=False))
         if config.scoring.every_epochs and counters.epoch < config.training.epochs:
             self._assembly.prepare_scoring()
+            self._output.phases.done("scoring")
         while counters.epoch < config.training.epochs:
             if counters.under_way.position == 0 and (reason := self._requests.verdict()) is not None:
                 return reason
@@ -151,7 +154,7 @@ class Loop:
 
     def _checkpoint(self, score: float | None = None) -> None:
         """Rank 0 writes, all ranks hear how it went."""
-        state = self._assembly.state
+        state, started = self._assembly.state, time.monotonic()
         self._comm.beat(f"the checkpoint of step {state.counters.step}")
         state.check_equal(self._comm)
         failure = None
@@ -162,6 +165,10 @@ class Loop:
         failure = self._comm.broadcast_json(failure)
         if failure is not None:
             raise Failure(**failure).error()
+        seconds = time.monotonic() - started
+        self._output.saved(seconds)
+        if self._pace is not None:
+            self._pace.saved(seconds)
 
 
 def _recorded(score: Score | None) -> records.EpochScore | None:

@@ -22,6 +22,7 @@ from hpcgan.comm.base import Comm
 from hpcgan.config import Config
 from hpcgan.data.schema import Sample, take
 from hpcgan.errors import EXIT_BAD_INPUT, EnvironmentFailure, HpcganError, InputError, Interrupted, Stopped
+from hpcgan.launch.topology import available_cores
 from hpcgan.methods.base import ATTENTION, NONFINITE
 from hpcgan.problems import run_data
 from hpcgan.problems.events import Use, doubts, weights_used
@@ -33,7 +34,7 @@ from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
 from hpcgan.system.files import warn
 from hpcgan.training.assembly import Assembly
-from hpcgan.training.progress import Clock, Reporter
+from hpcgan.training.progress import Clock, Phases, Reporter
 from hpcgan.training.staged import summary
 
 RECORD_EVERY = 50  # steps between `step` records
@@ -50,17 +51,18 @@ class Output:
     run : RunDirectory
     terminal : bool
         Whether a person reads on a terminal.
-    born : float
-        When the attempt was started, by `time.monotonic`.
+    phases : Phases
+        Of the start of the attempt.
 
     Attributes
     ----------
+    phases : Phases
     pruned : str or None
         Why the training ended before its last epoch, by somebody's verdict.
     """
 
-    def __init__(self, assembly: Assembly, run: RunDirectory, terminal: bool, born: float) -> None:
-        self._assembly, self._run, self._born = assembly, run, born
+    def __init__(self, assembly: Assembly, run: RunDirectory, terminal: bool, phases: Phases) -> None:
+        self._assembly, self._run, self.phases = assembly, run, phases
         config = assembly.config
         self._reporter = Reporter(
             assembly.comm.is_root, terminal, config.training.epochs, assembly.method.losses, assembly.epochs_done
@@ -114,10 +116,14 @@ class Output:
             attempt = self._lease.attempt
             self._records = records.Writer(run.metrics_file, attempt)
             origin_of_weights = {} if started_from is None else {"started_from": str(started_from)}
-            origin = provenance(assembly.config, comm, data)
-            records.append(
-                run.provenance_file, {"attempt": attempt, "step": counters.step, **origin, **origin_of_weights}
-            )
+            origin = {
+                "attempt": attempt,
+                "step": counters.step,
+                "born": time.time() - self.phases.total(),
+                **provenance(assembly.config, comm, data),
+                "phases": self.phases.seconds,
+            }
+            records.append(run.provenance_file, {**origin, **origin_of_weights})
             copies = assembly.inputs.staged.copies
             start = records.Start(step=counters.step, ranks=comm.size, samples=counters.samples, copies=copies)
             self._records.write(start)
@@ -180,7 +186,7 @@ class Output:
     def begun(self) -> None:
         """The first step of the attempt is done, which ends what it takes to start."""
         step = self._assembly.state.counters.step
-        self._write(records.Begun(step=step, startup_s=time.monotonic() - self._born))
+        self._write(records.Begun(step=step, startup_s=self.phases.total(), phases=dict(self.phases.seconds)))
 
     def step(self, metrics: Mapping[str, float], clock: Clock) -> None:
         """A step is done."""
@@ -229,6 +235,10 @@ class Output:
         checkpoints.save(self._run.checkpoints, state.counters.step, state.arrays(), state.meta(), score)
         best = state.counters.best
         checkpoints.prune(self._run.checkpoints, keep, best.step if best else None)
+
+    def saved(self, seconds: float) -> None:
+        """All ranks have heard that a checkpoint holds this step, for which they waited so long."""
+        self._write(records.Checkpoint(step=self._assembly.state.counters.step, seconds=seconds))
 
     def _write(self, record: records.Record) -> None:
         if self._records is not None:
@@ -281,6 +291,7 @@ def provenance(config: Config, comm: Comm, data: run_data.RunData) -> dict[str, 
         "ranks": comm.size,
         "backend": comm.backend,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "cores": comm.size * (tf.config.threading.get_intra_op_parallelism_threads() or available_cores()),
         "hpcgan": hpcgan.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -288,6 +299,7 @@ def provenance(config: Config, comm: Comm, data: run_data.RunData) -> dict[str, 
         "identity": config.identity_hash(),
         "data": {"path": data.places[0], **data.fingerprints(run_data.SPLITS)},
         "slurm_job": None if job is None else job.id,
+        "slurm_restarts": None if job is None else job.restarts,
     }
 
 

@@ -36,6 +36,34 @@ class Clock:
         return count / max(elapsed, 1e-9) if count else None
 
 
+class Phases:
+    """What the start of an attempt goes into, in seconds.
+
+    Parameters
+    ----------
+    born : float
+        When its process was started, by `time.monotonic`.
+    """
+
+    def __init__(self, born: float) -> None:
+        self._born = self._last = born
+        self.seconds: dict[str, float] = {}
+
+    def done(self, name: str) -> None:
+        """A phase has ended now, which the one before it began."""
+        now = time.monotonic()
+        self.seconds[name], self._last = now - self._last, now
+
+    def exclude(self, seconds: float) -> None:
+        """A pause is no part of it."""
+        self._born += seconds
+        self._last += seconds
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._born
+
+
 class Reporter:
     """Reports a training; silent on ranks other than 0.
 

@@ -24,6 +24,7 @@ from hpcgan.training.state import CommandedChange
 if TYPE_CHECKING:
     from hpcgan.training.assembly import Assembly
     from hpcgan.training.output import Output
+    from hpcgan.training.pace import Pace
 
 PAUSED_S = 1.0  # between two looks of a paused training
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -86,6 +87,8 @@ class Requests:
     output : Output
     checkpoint : callable
         Writes one, on all ranks together.
+    pace : Pace or None
+        When rank 0 wants one; None on other ranks.
     """
 
     def __init__(
@@ -95,16 +98,23 @@ class Requests:
         stop: StopRequest,
         output: Output,
         checkpoint: Callable[[], None],
+        pace: Pace | None,
     ) -> None:
         self._assembly, self._comm, self._state = assembly, assembly.comm, assembly.state
-        self._stop, self._output, self._checkpoint = stop, output, checkpoint
+        self._stop, self._output, self._checkpoint, self._pace = stop, output, checkpoint, pace
         self._verdict_file = run.verdict_file
         self._inbox = Inbox(run) if assembly.comm.is_root else None
 
     def look(self) -> tuple[bool, bool]:
-        """Whether a signal has asked this rank to stop; whether it has anything to say: that, or commands that wait."""
+        """Whether a signal has asked this rank to stop; whether it has anything to say.
+
+        That is a stop, commands that wait, or that a checkpoint is due.
+        """
         stop = self._stop.requested is not None
-        return stop, stop or (self._inbox is not None and self._inbox.waiting())
+        return stop, stop or self._due() or (self._inbox is not None and self._inbox.waiting())
+
+    def _due(self) -> bool:
+        return self._pace is not None and self._pace.due()
 
     def verdict(self) -> str | None:
         """Why the training shall end before its last epoch: rank 0 looks, all ranks hear."""
@@ -133,11 +143,15 @@ class Requests:
         counters, start = self._state.counters, time.monotonic()
         while True:
             stop = any(self._comm.broadcast_json(self._comm.gather_json(stop)))
-            commands = self._comm.broadcast_json(self._inbox.read() if self._inbox is not None else None)
-            if commands and self._obey(commands):
+            own = None if self._inbox is None else {"commands": self._inbox.read(), "due": self._due()}
+            news = cast("dict[str, Any]", self._comm.broadcast_json(own))
+            if news["commands"] and self._obey(news["commands"]):
                 raise Stopped(self._goodbye("by a command"), collective=True)
-            if stop:
+            # What was obeyed is in a checkpoint already, and a pause has nothing new for one.
+            due = news["due"] and not news["commands"] and not counters.commanded.paused
+            if stop or due:
                 self._checkpoint()
+            if stop:
                 raise Interrupted(self._goodbye("on request"), collective=True)
             if not counters.commanded.paused:
                 return time.monotonic() - start

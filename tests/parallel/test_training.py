@@ -196,6 +196,17 @@ def assert_whole(run, whole):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.world_size(2)
+def test_rank_0_decides_when_a_checkpoint_is_due_and_both_write_it_at_the_same_step(
+    comm, data, whole, tmp_path_factory
+):
+    run = shared_folder(comm, tmp_path_factory, "due")
+    _train(comm, data, run, "checkpoint.every=1e-9", "checkpoint.keep=100")
+    if comm.is_root:
+        assert checkpoint.steps(run / "checkpoints") == list(range(1, 15))
+        assert_whole(run, whole)
+
+
 def copied(comm, run, tmp_path_factory):
     """A copy of a run that all ranks know."""
     copy = shared_folder(comm, tmp_path_factory, "copy") / "run"

@@ -22,8 +22,10 @@ from hpcgan.problems.detector_images import files as hdf5  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.runs import (  # noqa: E402
     checkpoint,
+    records,
 )
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
+from hpcgan.runs.goodput import time_spent  # noqa: E402
 from hpcgan.runs.lease import attempt_state  # noqa: E402
 from hpcgan.training import assembly  # noqa: E402
 
@@ -75,6 +77,25 @@ def test_a_run_leaves_what_other_tools_read(reference):
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
 
 
+def test_the_time_of_a_run_is_known_from_its_records(reference):
+    """Its parts are those of one undisturbed attempt; phases and checkpoints are recorded once, and add up."""
+    spent = time_spent(reference)
+    ran = {part for part, seconds in spent.seconds.items() if seconds}
+    assert ran == {"startup", "steps", "scoring", "checkpoint"}
+    (origin,) = records.read_lines(reference.provenance_file)
+    all_records = recorded(reference.metrics_file)
+    assert spent.whole == pytest.approx(all_records[-1]["time"] - origin["born"])
+    assert [(r["step"], r["seconds"] > 0.0) for r in all_records if r["kind"] == "checkpoint"] == [
+        (15, True),
+        (30, True),
+    ]
+    (first,) = (r for r in all_records if r["kind"] == "begun")
+    assert list(first["phases"]) == ["imports", "data", "state", "scoring"]
+    assert 0.0 < sum(first["phases"].values()) < first["startup_s"]
+    assert spent.seconds["startup"] == pytest.approx(first["startup_s"], abs=0.1)
+    assert origin["cores"] >= 1
+
+
 def assert_same_end(ours, theirs):
     """Weights, optimizers, counters, and the records of all epochs."""
     assert_same_state(final_arrays(ours), final_arrays(theirs))
@@ -97,6 +118,18 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, s
             train(data, tmp_path, stop=tiny.StopAt(step))
     assert final_arrays(RunDirectory(tmp_path)).step == sum(stops)
     assert_same_end(train(data, tmp_path), reference)
+
+
+@pytest.mark.usefixtures("cold")
+def test_checkpoints_in_the_middle_of_epochs_change_no_bits_and_are_gone_on_from(data, reference, tmp_path):
+    run = train(data, tmp_path / "run", "checkpoint.every=1e-9", "checkpoint.keep=100")
+    assert checkpoint.steps(run.checkpoints) == list(range(1, 31))
+    assert_same_end(run, reference)
+    for step in range(8, 31):  # as if it had been killed before the eighth was written
+        shutil.rmtree(checkpoint.path_of(run.checkpoints, step))
+    assert_same_end(train(data, run.path, "checkpoint.every=auto", "checkpoint.mtbf=1e-9"), reference)
+    assert recorded(run.metrics_file, "start")[-1]["step"] == 7
+    assert checkpoint.steps(run.checkpoints)[-2:] == [29, 30]  # every step again: failures come faster than checkpoints
 
 
 #: Epochs of five steps.

@@ -13,6 +13,7 @@ from hpcgan.commands.cli import main
 from hpcgan.errors import HpcganError, InputError, Interrupted, Stopped
 from hpcgan.runs import commands as control
 from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs.goodput import time_spent
 from hpcgan.runs.lease import attempt_state
 from hpcgan.training.requests import StopRequest
 
@@ -142,6 +143,15 @@ def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_pat
     assert_same_end(run, reference)
     found = recorded(run.metrics_file, "command")
     assert [(r["name"], r["step"], r["paused"]) for r in found] == [("pause", 3, True), ("resume", 3, False)]
+    spent, metrics = time_spent(run), recorded(run.metrics_file)
+    pause, resume = (r["time"] for r in found)
+    end, start = (
+        next(r["time"] for r in metrics if r["kind"] == kind and r["attempt"] == n)
+        for kind, n in (("end", 1), ("start", 2))
+    )
+    waited = (end - pause) + (resume - start)
+    saved = sum(r["seconds"] for r in metrics if r["kind"] == "checkpoint" and r["step"] == 3)
+    assert spent.seconds["paused"] == pytest.approx(waited - saved, abs=saved + 0.05)  # one of them is after the pause
 
 
 def test_a_stop_is_for_good_until_somebody_starts_it_again(data, reference, tmp_path):

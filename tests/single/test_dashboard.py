@@ -289,6 +289,7 @@ def test_what_cannot_be_read_is_said_and_tried_again(run, played, opened):
     aside.rename(run.metrics_file)
     poll(lambda: "epoch <b>2</b>" in panel.header.value)
     assert "best score <b>3.25</b> (epoch 2)" in panel.header.value
+    assert "goodput <b>" in panel.header.value
     assert "cannot refresh" not in panel.status.value
 
 

@@ -137,7 +137,7 @@ TENSORFLOW = (
 # Parts of these that must be importable without it all the same: inside functions only.
 LAZY = (
     "hpcgan.comm",
-    *(f"hpcgan.training.{name}" for name in ("inputs", "progress", "requests", "staged", "warm_start")),
+    *(f"hpcgan.training.{name}" for name in ("inputs", "pace", "progress", "requests", "staged", "warm_start")),
     *(f"hpcgan.methods.{name}" for name in ("base", "settings")),
 )
 ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",)}

@@ -145,7 +145,7 @@ def test_bad_input_is_one_line(training, tmp_path):
     with pytest.raises(InputError, match="a learning rate is above 0"):
         training.set(lr=-1.0)
     with pytest.raises(
-        InputError, match="kind 'epochs': choose one of start, begun, step, epoch, command, rollback, end"
+        InputError, match="kind 'epochs': choose one of start, begun, step, epoch, command, checkpoint, rollback, end"
     ):
         training.metrics("epochs")
     (tmp_path / "config.yaml").write_text((training.run.path / "config.yaml").read_text())

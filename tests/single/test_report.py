@@ -21,6 +21,7 @@ from hpcgan.problems.detector_images.figures import ImageFigures
 from hpcgan.problems.detector_images.rpv import RpvProblem
 from hpcgan.report import training_curves
 from hpcgan.report.page import render
+from hpcgan.runs.goodput import PARTS, TimeSpent
 from hpcgan.runs.records import Epoch, EpochScore
 
 PHYSICS = [
@@ -66,9 +67,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folder, tmp_path_factory):
     provenance = [{"attempt": 1, "command": "hpcgan train x.yaml", "ranks": 2}]
+    seconds = {**dict.fromkeys(PARTS, 0.0), "startup": 10.0, "steps": 70.0, "redone": 20.0}
+    spent = TimeSpent(seconds, {"imports": 4.0, "first_step": 6.0}, attempts=2, failures=1, core_seconds=7200.0)
     return report.evaluate_sampler(
         tiny.Sampler(folder, 1.1, "tiny <run>"),
-        report.History(epoch_records(50), provenance),
+        report.History(epoch_records(50), provenance, spent),
         EvaluationOptions(3, 50, repetitions=50),
         page=tmp_path_factory.mktemp("run") / "report" / "report.html",
         log=silent,
@@ -90,6 +93,16 @@ def test_json_is_what_was_returned(made):
     data = json.loads(made.json.read_text(), parse_constant=pytest.fail)
     assert data == json.loads(json.dumps(made.data))
     assert (data["schema"], data["schema_version"]) == ("hpcgan.report", 2)
+
+
+def test_the_report_says_what_the_time_of_the_training_went_to(made):
+    time = json.loads(made.json.read_text())["training"]["time"]
+    assert (time["goodput"], time["whole_s"], time["core_hours"]) == (0.7, 100.0, 2.0)
+    html = made.html.read_text(encoding="utf-8")
+    assert "Goodput 70.0%" in html
+    assert "2 core-hours in 2 attempts. One attempt failed." in html
+    assert '<td>20.0%</td><td class="text">what no checkpoint had' in html
+    assert "Paused</td>" not in html
 
 
 def test_numbers_of_the_page_are_those_of_the_json(made, page):

@@ -213,6 +213,37 @@ def test_a_run_without_a_log_is_said(run, capsys):
     assert "no job has written a log there" in capsys.readouterr().err
 
 
+# --- what time went to ------------------------------------------------------------------------------------
+
+
+def test_goodput_is_a_column_and_its_parts_are_in_json(scheduler, run, capsys):
+    trained(run, "11", "done")
+    run.provenance_file.write_text('{"attempt": 1, "born": 100.0, "cores": 36, "slurm_job": "11"}\n')
+    metrics(
+        run,
+        {"kind": "start", "attempt": 1, "time": 110.0, "step": 0},
+        {"kind": "begun", "attempt": 1, "time": 120.0},
+        {"kind": "end", "attempt": 1, "time": 200.0, "outcome": "done"},
+    )
+    submitted(run, "11", time=40.0)
+    assert cli.main(["jobs", str(run.path), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    spent = {part: seconds for part, seconds in entry["time"]["seconds"].items() if seconds}
+    assert spent == {"queue": 60.0, "startup": 20.0, "steps": 80.0}
+    assert (entry["time"]["goodput"], entry["time"]["core_hours"]) == (0.8, 1.0)
+    assert cli.main(["jobs", str(run.path)]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "goodput" in head
+    assert "80%" in line
+
+
+def test_a_run_that_waits_for_its_first_start_has_no_goodput(scheduler, run, capsys):
+    submitted(run, "11")
+    queue(scheduler, "11|PENDING|1:00|(Priority)")
+    assert cli.main(["jobs", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["time"] is None
+
+
 # --- what starts are good for -----------------------------------------------------------------------------
 
 

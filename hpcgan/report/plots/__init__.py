@@ -16,7 +16,7 @@ from hpcgan.report.plots.distributions import (
     spectrum_ratio,
 )
 from hpcgan.report.plots.images import attention, image_grid, image_table, mean_images, signed_images
-from hpcgan.report.plots.lines import curves, progress
+from hpcgan.report.plots.lines import curves, progress, series, stacked
 from hpcgan.report.plots.style import BEFORE, COLOURS, FAKE, REAL, STYLE, new_figure, png, styled, with_unit
 
 __all__ = [
@@ -41,8 +41,10 @@ __all__ = [
     "png",
     "profile_ratio",
     "progress",
+    "series",
     "signed_images",
     "spectrum_ratio",
+    "stacked",
     "styled",
     "with_unit",
 ]

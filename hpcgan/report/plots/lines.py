@@ -12,6 +12,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hpcgan.report.plots.style import COLOURS, REAL, new_figure, styled
 
+#: Lines of a figure that have names.
+MOST_NAMED = 12
+
 
 @styled
 def curves(
@@ -85,6 +88,63 @@ def progress(
     return figure
 
 
+@styled
+def series(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]],
+    x_label: str,
+    y_label: str,
+    *,
+    log_y: bool = False,
+) -> Figure:
+    """One quantity of several trainings, each with its own x.
+
+    Parameters
+    ----------
+    lines : mapping of str to ((n,) sequence, (n,) sequence)
+        Label, x and y of each; None where there is nothing. Of many lines, none is named.
+    x_label, y_label : str
+    log_y : bool
+    """
+    figure = new_figure((7.2, 4.2))
+    panel = figure.subplots()
+    for (name, (x, values)), colour in zip(lines.items(), itertools.cycle(COLOURS)):
+        _draw_line(panel, x, values, name, colour)
+    if log_y:
+        panel.set_yscale("log")
+    panel.set(xlabel=x_label, ylabel=y_label)
+    panel.margins(x=0.02)
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if len(lines) <= MOST_NAMED:
+        longest = max((len(name) for name in lines), default=1)
+        figure.legend(loc="outside upper center", ncols=max(1, min(4, 90 // (longest + 5))), fontsize=9)
+    return figure
+
+
+@styled
+def stacked(bars: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
+    """A horizontal bar each, of parts one behind the other.
+
+    Parameters
+    ----------
+    bars : mapping of str to mapping of str to float
+        Label of a bar to its parts, the same ones of each; a part that is nothing in all bars is left out.
+    x_label : str
+    """
+    figure = new_figure((9.0, 1.6 + 0.34 * len(bars)))
+    panel = figure.subplots()
+    parts = [part for part in next(iter(bars.values())) if any(bar[part] for bar in bars.values())]
+    starts = np.zeros(len(bars))
+    for part, colour in zip(parts, itertools.cycle((*COLOURS, "#999999", "#dddddd", "#000000"))):
+        widths = np.array([bar[part] for bar in bars.values()])
+        panel.barh(list(bars), widths, left=starts, height=0.7, color=colour, label=part)
+        starts += widths
+    panel.set(xlabel=x_label, xlim=(0, max(float(starts.max()) * 1.02, 1e-9)))
+    panel.tick_params(axis="y", which="both", left=False, right=False)
+    panel.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=min(len(parts), 9) or 1, fontsize=9)
+    return figure
+
+
 def _around(values: Sequence[float]) -> tuple[float, float]:
     """Limits of an axis that shows all values, with some room; half a unit on each side of a single one."""
     low, high = min(values), max(values)
@@ -95,5 +155,11 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
 def _draw_lines(panel: Axes, x: Sequence[float] | np.ndarray, lines: Mapping[str, Sequence[float | None]]) -> None:
     """Lines with a point a value; None is a gap."""
     for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-        y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
+        _draw_line(panel, x, values, name, colour)
+
+
+def _draw_line(
+    panel: Axes, x: Sequence[float] | np.ndarray, values: Sequence[float | None], name: str, colour: str
+) -> None:
+    y = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    panel.plot(x, y, "o-", ms=2.5 if len(x) > 20 else 4, lw=1.3, color=colour, label=name)
