@@ -51,10 +51,8 @@ LEAST_SPREAD = 0.05
 """Of an input: what is nearly always the same stays small."""
 _FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
 
-
-_NO_PIXEL = (
-    1e30  # GeV that the half of a cell without a pixel would have at least: as no cell has so much, it stays dark
-)
+_NO_PIXEL = 1e30
+"""GeV that the half of a cell without a pixel would have at least: as no cell has so much, it stays dark."""
 
 
 class Logit:
