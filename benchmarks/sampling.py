@@ -229,7 +229,23 @@ def _jets(config: Config, problem: Problem, index: int) -> Make:
     return make
 
 
+def _geometries(config: Config, problem: Problem, index: int) -> Make:
+    from hpcgan.problems.arm.generate import GeometryGenerator
+
+    options = GeometryGenerator(layer=problem.model.layer, segmentation=problem.model.geometries)
+    seeds = iter(range(10**6 * index, 10**6 * (index + 1)))
+
+    def make(n: int | None) -> int:
+        data_set = options.data_set(n or 512, next(seeds))
+        for task in data_set.tasks():
+            data_set.make(task, lambda _: None)
+        return data_set.n
+
+    return make
+
+
 SIMULATIONS: dict[str, Callable[[Config, Problem, int], Make]] = {
+    "arm": _geometries,
     "rpv": _collisions,
     "conditional": _collisions,
     "pileup": _collisions,
