@@ -73,7 +73,7 @@ class Path:
 
 
 class Arm(Density, Calibrated):
-    """The probability of the cells of a shower, given its geometry."""
+    """The probability of the cells of a shower in its geometry."""
 
     def __init__(self, config: ArmModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("arm")
@@ -166,8 +166,8 @@ class Arm(Density, Calibrated):
         """Samples cell by cell, (n, cells) normal numbers -> (n, cells): see :meth:`sample_by_passes`.
 
         What comes before the activations of all layers is kept. A cell's number adds what it changes in the later cells
-        of its block, layer after layer, and the cells of a block together what they change in later blocks. So all
-        cells together cost about one pass of the network, as long as the longest order that is asked for.
+        of its block, layer after layer, and the cells of a block together what they change in later blocks. All
+        together that is about as many multiplications as one pass takes. It ends with the longest order asked for.
         """
         n, geometry = tf.shape(noise)[0], self._geometry(conditions)
         uniforms = _uniform(tf.transpose(noise))
