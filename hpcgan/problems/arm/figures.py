@@ -36,7 +36,7 @@ LABELS = {
 COLUMNS = 3
 SHOWN = 3
 
-Weighted = tuple[Sample, "np.ndarray | None"]
+Weighted = tuple[Sample, np.ndarray | None]
 """Showers and their weights."""
 
 
@@ -49,8 +49,9 @@ class ArmFigures(Figures):
         panels: list[Captioned] = []
         for geometry, sides in self._by_geometry(real, fake, weights).items():
             panels.append((f"distributions_{geometry}", *self._distributions(geometry, sides)))
-            images = [self._drawn(sample[CELLS], geometry) for sample, _ in sides]
-            figure = plots.mean_images(*images, EXTENT, self._value, AXES, log=True, weights=(sides[0][1], sides[1][1]))
+            a, b = (self._drawn(sample[CELLS], geometry) for sample, _ in sides)
+            own = (sides[0][1], sides[1][1])
+            figure = plots.mean_images(a, b, EXTENT, self._value, AXES, log=True, weights=own)
             caption = (
                 f"{geometry}: mean energy of each cell, spread over the finest cells that it holds; the difference "
                 "relative to real, and in units of its standard error."

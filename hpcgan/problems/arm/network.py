@@ -177,10 +177,10 @@ class Arm(Density, Calibrated):
         uniforms, exists = (tf.pad(x, [[0, extra], [0, 0]]) for x in (uniforms, exists))
         kernels = [self._in_blocks(kernel, extra) for kernel in self.dense]
         log_first = tf.gather(self.log_first, geometry)
-        begin = [tf.transpose(tf.reshape(tf.gather(self._from_sizes(), geometry), [n, self.cells, -1]), [1, 0, 2])]
-        begin += [tf.tile(bias[:, None], [1, n, 1]) for bias in self.biases[1:]]
-        sums = [tf.reshape(tf.pad(x, [[0, extra], [0, 0], [0, 0]]), [blocks, BLOCK, n, -1]) for x in begin]
         window, features = self.convolution.shape[0], self.features
+        begin = [tf.reshape(tf.gather(self._from_sizes(), geometry), [n, self.cells, features])]
+        begin = [tf.transpose(begin[0], [1, 0, 2]), *(tf.tile(bias[:, None], [1, n, 1]) for bias in self.biases[1:])]
+        sums = [tf.reshape(tf.pad(x, [[0, extra], [0, 0], [0, 0]]), [blocks, BLOCK, n, features]) for x in begin]
         last = tf.reshape(self.convolution, [window * features, -1])
 
         def of_block(
@@ -219,7 +219,7 @@ class Arm(Density, Calibrated):
             changes = [tf.einsum("bni,bikjf->kjnf", x.stack(), kernel[b]) for x, kernel in zip(inputs, kernels)]
             return b + 1, [s + change for s, change in zip(sums, changes)], latest, number, values
 
-        _, _, _, _, values = tf.while_loop(
+        done, _, _, _, values = tf.while_loop(
             lambda b, *_: b * BLOCK < tf.reduce_max(tf.gather(self.path.counts, geometry)),
             of_block,
             (
@@ -227,11 +227,13 @@ class Arm(Density, Calibrated):
                 sums,
                 tf.zeros([n, window * features], noise.dtype),
                 tf.zeros([n], noise.dtype),
-                tf.TensorArray(noise.dtype, blocks * BLOCK, element_shape=[None], clear_after_read=False),
+                tf.TensorArray(noise.dtype, blocks * BLOCK, element_shape=[None]),
             ),
             parallel_iterations=1,
         )
-        return self._as_images(tf.transpose(values.stack())[:, : self.cells], geometry)
+        numbers = values.gather(tf.range(done * BLOCK))  # orders that end early leave the rest unwritten
+        numbers = tf.transpose(tf.pad(numbers, [[0, (blocks - done) * BLOCK], [0, 0]]))[:, : self.cells]
+        return self._as_images(tf.ensure_shape(numbers, [None, self.cells]), geometry)
 
     def sample_by_passes(self, noise: tf.Tensor, conditions: Tensors) -> dict[str, tf.Tensor]:
         """The same samples of the same noise by one pass of the whole network for each cell: simple, and slow.
