@@ -236,8 +236,24 @@ def _jets(config: Config, problem: Problem, index: int, condition: Mapping[str, 
     return make
 
 
+def _geometries(config: Config, problem: Problem, index: int, point: Mapping[str, float]) -> Make:
+    from hpcgan.problems.arm.generate import GeometryGenerator
+
+    options = GeometryGenerator(layer=problem.model.layer, segmentation=problem.model.geometries)
+    seeds = iter(range(10**6 * index, 10**6 * (index + 1)))
+
+    def make(n: int | None) -> int:
+        data_set = options.data_set(n or 512, next(seeds))
+        for task in data_set.tasks():
+            data_set.make(task, lambda _: None)
+        return data_set.n
+
+    return make
+
+
 #: From configuration, problem, number of the process and one point of the conditions, {} for all.
 SIMULATIONS: dict[str, Callable[[Config, Problem, int, Mapping[str, float]], Make]] = {
+    "arm": _geometries,
     "rpv": _collisions,
     "conditional": _collisions,
     "pileup": _collisions,

@@ -60,6 +60,10 @@ class DataSet(ABC):
         if self.n < 5:
             raise InputError(f"{self.noun} = {self.n}: at least 5 are needed to fill train, validation and test")
 
+    def sizes(self) -> Mapping[str, int]:
+        """Samples of each file, `n` in all: by default 60, 20 and 20 percent."""
+        return split_sizes(self.n)
+
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """Everything that the files' contents depend on, as plain values: the same settings, the same files."""
@@ -97,7 +101,7 @@ def make_data_set(
     progress: Progress | None = None,
     force: bool = False,
 ) -> bool:
-    """Write ``train.h5``, ``val.h5`` and ``test.h5`` (60/20/20 percent).
+    """Write ``train.h5``, ``val.h5`` and ``test.h5``, with as many samples as :meth:`DataSet.sizes` says.
 
     The same data set gives the same bytes whatever `jobs` is. With more than one job a script that calls this needs the
     usual ``if __name__ == "__main__":`` guard, since the workers are spawned.
@@ -134,7 +138,7 @@ def make_data_set(
         "hpcgan": hpcgan.__version__,
         "settings": json.dumps(data_set.settings()),
     }
-    target = Target(out, split_sizes(data_set.n), attributes, force)
+    target = Target(out, data_set.sizes(), attributes, force)
     if target.is_there(data_set.layout.open):
         return False
     with data_set.writer(target) as writer:  # refuses what no disk could hold

@@ -41,8 +41,14 @@ CHUNK_LIMIT = 1 << 30
 _PART = ".part"
 
 
-def split_sizes(n_events: int) -> dict[str, int]:
+def split_sizes(n_events: int, split_edges: Sequence[float] = SPLIT_EDGES) -> dict[str, int]:
     """Events of each split; they add up to `n_events`.
+
+    Parameters
+    ----------
+    n_events : int
+    split_edges : sequence of float
+        Shares of the events at which the splits begin and end, from 0 to 1.
 
     Raises
     ------
@@ -51,7 +57,7 @@ def split_sizes(n_events: int) -> dict[str, int]:
     """
     if n_events < 5:
         raise InputError(f"{n_events} events: at least 5 are needed to fill train, validation and test")
-    edges = [int(n_events * edge + 1e-9) for edge in SPLIT_EDGES]
+    edges = [int(n_events * edge + 1e-9) for edge in split_edges]
     return {name: high - low for name, low, high in zip(SPLITS, edges, edges[1:])}
 
 

@@ -39,6 +39,7 @@ PROBLEMS = Plugins(
     "hpcgan.problems",
     "problem",
     {
+        "arm": "hpcgan.problems.arm.problem:ArmProblem",
         "calo_layer": "hpcgan.problems.calorimeter.layer:CaloLayerProblem",
         "calogan": "hpcgan.problems.calorimeter.calogan:CaloganProblem",
         "conditional": "hpcgan.problems.detector_images.conditional:ConditionalProblem",

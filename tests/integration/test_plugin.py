@@ -130,7 +130,7 @@ def test_a_class_needs_no_entry_point_but_a_place_that_every_rank_finds(place: P
     assert "holds exactly these jets already" in again
     assert "there is no module 'nowhere'" in place.hpcgan("data", "nowhere:Problem", "--out", "x", code=2)
     named = place.hpcgan("train", "jets25.yaml", "--dry-run", code=2, PYTHONPATH=str(ROOT))
-    assert "problem 'jets25' does not exist; choose one of: calo_layer" in named
+    assert "problem 'jets25' does not exist; choose one of: arm, calo_layer" in named
 
 
 def test_a_package_that_cannot_be_loaded_hides_no_other(place: Place) -> None:

@@ -56,6 +56,9 @@ CASES = {
         ["eta_reflection"],
         {},
     ),
+    "arm": (
+        "arm", {"geometries": ["eta2_phi2", "eta1+2_phi3"], "categories": 8, "dense_layers": 2}, [], {},
+    ),
     "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
     "jets": ("jets", {}, [], {}),
     "jets by likelihood": (
@@ -103,6 +106,8 @@ def conditions_of(problem):
     """Different ones for each of N samples."""
     if problem.name == "conditional":
         return {"mGlu": np.linspace(1400, 1800, N, dtype=np.float32), "mNeu": np.full(N, 850, np.float32)}
+    if problem.name == "arm":
+        return {"geometry": np.arange(N, dtype=np.float32) % 2}
     scale = {"mu": 20.0, "energy": 15.0}
     found = {}
     for name in problem.conditions:

@@ -62,6 +62,10 @@ MAY_IMPORT = {
     "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.runs": {"hpcgan.config"},
     "hpcgan.problems": set(),
+    # Sums the showers of this family's generator and importers.
+    "hpcgan.problems.arm": {"hpcgan.problems.base", "hpcgan.problems.calorimeter", "hpcgan.problems.figures",
+                            "hpcgan.report", "hpcgan.metrics", "hpcgan.physics",
+                            "hpcgan.data", "hpcgan.config", "hpcgan.networks"},
     "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.rng"},
     "hpcgan.problems.cosmo": {*FAMILY, "hpcgan.networks"},
     "hpcgan.problems.detector_images": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files"},
@@ -101,6 +105,7 @@ MAY_IMPORT = {
 NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
+        "arm.network",
         "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.response",

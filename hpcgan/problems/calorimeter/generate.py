@@ -143,6 +143,24 @@ class ShowerSet(DataSet):
         return files.Writer(target, self.beam.segmentation, self.beam.particle)
 
 
+def energy_range(value: Any) -> Any:
+    """Lowest and highest energy of a text LOW:HIGH or of a single number; what is no text stays as it is.
+
+    Raises
+    ------
+    ValueError
+        A text of neither form.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        ends = [float(part) for part in value.split(":")]
+        low, high = ends if len(ends) == 2 else ends * 2
+    except ValueError:
+        raise ValueError("write it as LOW:HIGH or as a single energy, for example 1:100") from None
+    return low, high
+
+
 class ShowerGenerator(Generator):
     """Generate parametrised showers in the lead / liquid-argon calorimeter of CaloGAN and write train.h5, val.h5 and
     test.h5 (60/20/20 percent) in the layout of the published data.
@@ -165,14 +183,7 @@ class ShowerGenerator(Generator):
     @field_validator("energy", mode="before")
     @classmethod
     def _one_or_two_energies(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            ends = [float(part) for part in value.split(":")]
-            low, high = ends if len(ends) == 2 else ends * 2
-        except ValueError:
-            raise ValueError("write it as LOW:HIGH or as a single energy, for example 1:100") from None
-        return low, high
+        return energy_range(value)
 
     def data_set(self, n: int, seed: int) -> ShowerSet:
         if self.particle is None:

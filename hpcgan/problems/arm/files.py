@@ -1,0 +1,105 @@
+"""Files of showers in one layer, in one or several geometries.
+
+In the group `samples`: ``cells (N, C)``, the energies of a shower's cells in MeV, image (phi, eta) row after row and
+then zeros up to C, the cells of the largest geometry; ``geometry (N,)``, the number of its geometry. Attributes of the
+group say `layer` and `geometries`, their texts (:mod:`hpcgan.problems.arm.geometry`) in order, with spaces between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcgan.data.layouts import tensors
+from hpcgan.data.meaning import Meaning
+from hpcgan.data.schema import Sample, Schema, TensorSpec
+from hpcgan.errors import InputError
+from hpcgan.problems.arm.geometry import LAYERS, Geometry, parse_all
+
+CELLS = "cells"
+GEOMETRY = "geometry"
+
+LAYER_KEY = "layer"
+GEOMETRIES_KEY = "geometries"
+"""Attributes of the group."""
+
+
+def widest(geometries: Sequence[Geometry]) -> int:
+    """Cells of the largest geometry."""
+    return max(geometry.n_cells for geometry in geometries)
+
+
+def schema_of(geometries: Sequence[Geometry]) -> Schema:
+    """Tensors of a shower."""
+    return {
+        CELLS: TensorSpec((widest(geometries),), "MeV", sparse=True, meaning=Meaning("MeV")),
+        GEOMETRY: TensorSpec((), role="condition"),
+    }
+
+
+def attributes_of(layer: str, geometries: Sequence[Geometry]) -> dict[str, Any]:
+    """What a file says of its geometries."""
+    return {LAYER_KEY: layer, GEOMETRIES_KEY: " ".join(map(str, geometries))}
+
+
+def read_geometries(path: Path) -> tuple[str, tuple[Geometry, ...]]:
+    """Layer and geometries of a file.
+
+    Raises
+    ------
+    InputError
+        Missing or broken file, or one that does not say its layer and geometries.
+    """
+    with tensors.open_tensors(path, group=tensors.GROUP) as file:
+        layer, text = file.text(LAYER_KEY), file.text(GEOMETRIES_KEY)
+    if layer not in LAYERS:
+        raise InputError(
+            f"{path}: attribute {LAYER_KEY} is {layer[:20]!r}; needed is {', '.join(LAYERS)}, as 'hpcgan data arm' "
+            "writes it"
+        )
+    try:
+        return layer, parse_all(text.split(), layer)
+    except InputError as error:
+        raise InputError(f"{path}: attribute {GEOMETRIES_KEY}: {error}") from None
+
+
+def check_sample(sample: Sample, geometries: Sequence[Geometry], path: str, first: int = 0) -> None:
+    """Refuse showers that cannot be: negative energies, a geometry that is none, energy beyond its cells.
+
+    Parameters
+    ----------
+    sample : Sample
+    geometries : sequence of Geometry
+        Of the file.
+    path : str
+        What the message calls the file.
+    first : int
+        Number of the first shower.
+
+    Raises
+    ------
+    InputError
+        The message names file, data set and shower.
+    """
+    cells, numbers = sample[CELLS], sample[GEOMETRY]
+    negative = np.flatnonzero((cells < 0).any(axis=1))
+    if negative.size:
+        value = cells[negative[0]].min()
+        raise InputError(f"{path}: {CELLS} of shower {first + negative[0]} holds a negative energy: {value:g} MeV")
+    unknown = np.flatnonzero(~np.isin(numbers, np.arange(len(geometries))))
+    if unknown.size:
+        raise InputError(
+            f"{path}: {GEOMETRY} of shower {first + unknown[0]} is {numbers[unknown[0]]:g}; the file names "
+            f"{len(geometries)}, from 0 on"
+        )
+    counts = np.array([geometry.n_cells for geometry in geometries])[numbers.astype(np.int64)]
+    beyond = np.flatnonzero(((cells > 0) & (np.arange(cells.shape[1]) >= counts[:, None])).any(axis=1))
+    if beyond.size:
+        at = beyond[0]
+        raise InputError(
+            f"{path}: {CELLS} of shower {first + at} has energy beyond the {counts[at]} cells of its geometry "
+            f"{geometries[int(numbers[at])]}"
+        )
