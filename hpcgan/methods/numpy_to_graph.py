@@ -24,6 +24,7 @@ _UFUNCS: dict[np.ufunc, Callable[..., tf.Tensor]] = {
     np.remainder: tf.math.floormod,
     np.negative: tf.negative,
     np.absolute: tf.abs,
+    np.rint: tf.math.rint,
     np.square: tf.square,
     np.sqrt: tf.sqrt,
     np.cbrt: lambda x: tf.sign(x) * tf.pow(tf.abs(x), tf.constant(1.0 / 3.0, x.dtype)),

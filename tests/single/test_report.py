@@ -136,7 +136,10 @@ def test_the_page_needs_nothing_else(made, page):
 def test_texts_of_a_report_are_no_markup(made):
     names = report.sample_distances.NAMES
     pages.check_escaped(
-        lambda data: render("evaluation.html.j2", data, [], data["notices"], distance_titles=names), made.data
+        lambda data: render(
+            "evaluation.html.j2", data, [], data["notices"], distance_titles=names, parts_of_time=PARTS
+        ),
+        made.data,
     )
 
 

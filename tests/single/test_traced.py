@@ -15,6 +15,7 @@ X = np.array([[-2.5, -1.0, 0.0], [0.25, 1.0, 7.0]])
 FORMULAS = {
     "ufuncs of one": lambda x: np.sqrt(np.abs(x)) + np.square(x) - np.tanh(x) + np.exp(-x) + np.log1p(np.abs(x)),
     "cube root": np.cbrt,
+    "whole numbers, halves to even": lambda x: np.rint(x) + np.rint(np.rint(x) + x.dtype.type(0.5)),
     "logarithms": lambda x: np.log10(np.abs(x) + 1) + np.log(np.abs(x) + 2),
     "power": lambda x: np.power(np.abs(x), x.dtype.type(0.3)),
     "python numbers": lambda x: 2.0 * x / (3 - x) + 1,

@@ -73,8 +73,8 @@ class ArmFigures(Figures):
                 self._drawn(cells[None], self.problem.model.cells[int(number)])[0]
                 for cells, number in zip(fake[CELLS], fake[GEOMETRY].reshape(-1), strict=True)
             ]
-            drawn = np.stack(images)
-            return caption, plots.image_grid(drawn[:0], drawn, EXTENT, self._value, AXES)
+            showers = np.stack(images)
+            return caption, plots.image_grid(showers[:0], showers, EXTENT, self._value, AXES)
         columns = [f"Shower {i + 1}" for i in range(SHOWN)]
         return caption, plots.image_table(rows, columns, EXTENT, self._value, AXES)
 

@@ -245,8 +245,8 @@ class Arm(Density, Calibrated):
         exists, numbers = tf.gather(self.path.exists, geometry), tf.zeros_like(noise)
         for cell in range(self.cells):
             logits = tf.gather(self.log_first, geometry) if cell == 0 else self.logits(numbers, geometry)[:, cell]
-            drawn = tf.where(exists[:, cell], _draw(logits, uniforms[:, cell]), 0.0)
-            numbers = tf.concat([numbers[:, :cell], drawn[:, None], numbers[:, cell + 1 :]], axis=1)
+            number = tf.where(exists[:, cell], _draw(logits, uniforms[:, cell]), 0.0)
+            numbers = tf.concat([numbers[:, :cell], number[:, None], numbers[:, cell + 1 :]], axis=1)
         return self._as_images(numbers, geometry)
 
     # --- parts -------------------------------------------------------------------------------------

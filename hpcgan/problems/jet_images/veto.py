@@ -23,7 +23,7 @@ SCALE_GEV = 3.0
 """Transverse momentum of the evolution at which an event is looked at."""
 
 PT_MARGINS_GEV = (45.0, 60.0)
-MASS_MARGINS_GEV = (25.0, 60.0)
+MASS_MARGINS_GEV = (35.0, 60.0)
 """Below and above the windows of the selection."""
 
 JETS = 3
