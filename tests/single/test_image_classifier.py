@@ -110,7 +110,7 @@ def test_the_area_at_each_point():
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**joined, "mass": np.repeat([1.0, 2.0], n)}
 
-    samples = sample(1, 900, 1.5), sample(2, 900, 0.0), sample(3, 900, 1.5)
+    samples = sample(1, 600, 1.5), sample(2, 600, 0.0), sample(3, 600, 1.5)
     numbers, _ = image_test(samples, settings(Classes()), trainings=2)
     heavy, light = reversed(numbers["points"])
     assert (light["conditions"], heavy["conditions"]) == ({"mass": 1.0}, {"mass": 2.0})
