@@ -18,6 +18,7 @@ from hpcgan.data.pipeline import Pipeline
 from hpcgan.data.storage import Target
 from hpcgan.problems.detector_images import files as hdf5
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
+from hpcgan.runs.checkpoint import Checkpoint
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.training.requests import StopRequest
 
@@ -74,6 +75,14 @@ def train(settings: Config, folder: Path, stop: StopRequest | None = None, comm:
     run = RunDirectory(folder)
     attempt.train(settings, run, comm or SerialComm(), stop or StopRequest())
     return run
+
+
+def assert_same_state(ours: Checkpoint, theirs: Checkpoint) -> None:
+    """Two checkpoints hold the same bits."""
+    assert ours.meta == theirs.meta
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
 class Sampler:

@@ -43,6 +43,9 @@ class Member:
         What the page calls it.
     run : RunDirectory
     config : dict
+        Its configuration as plain values.
+    criterion : str
+        What its epochs are compared by.
     epochs : list of Epoch
     spent : TimeSpent or None
     """
@@ -50,16 +53,9 @@ class Member:
     label: str
     run: RunDirectory
     config: dict[str, Any]
+    criterion: str
     epochs: list[Epoch]
     spent: TimeSpent | None
-
-    @property
-    def criterion(self) -> str:
-        """What its epochs are compared by."""
-        scoring = self.config["scoring"]
-        if scoring["select_by"] == "held_out":
-            return "held-out loss"
-        return "score" if scoring["quantities"] is None else "selection"
 
 
 def compare_runs(paths: Sequence[Path], out: Path) -> Report:
@@ -121,12 +117,13 @@ def _members(paths: Sequence[Path]) -> list[Member]:
     names = Counter(run.path.absolute().name for run in runs)
     members = []
     for run in runs:
-        name = run.path.absolute().name
+        name, config = run.path.absolute().name, run.load_config()
         members.append(
             Member(
                 name if names[name] == 1 else str(run.path),
                 run,
-                run.load_config().dump(),
+                config.dump(),
+                config.scoring.criterion,
                 records.read(run.metrics_file, Epoch),
                 time_spent(run),
             )

@@ -98,15 +98,8 @@ def test_the_time_of_a_run_is_known_from_its_records(reference):
 
 def assert_same_end(ours, theirs):
     """Weights, optimizers, counters, and the records of all epochs."""
-    assert_same_state(final_arrays(ours), final_arrays(theirs))
+    tiny.assert_same_state(final_arrays(ours), final_arrays(theirs))
     assert epochs(ours) == epochs(theirs)
-
-
-def assert_same_state(ours, theirs):
-    assert ours.meta == theirs.meta
-    assert ours.arrays.keys() == theirs.arrays.keys()
-    for name, array in theirs.arrays.items():
-        np.testing.assert_array_equal(ours.arrays[name], array, err_msg=name)
 
 
 @pytest.mark.usefixtures("cold")
@@ -309,7 +302,7 @@ def test_an_interrupted_run_with_a_rollback_ends_with_the_same_bits(data, tmp_pa
     for stop in (19, 5):  # before and after the rollback
         with pytest.raises(Interrupted):
             train(data, tmp_path / "run", *ROLLBACK, stop=tiny.StopAt(stop))
-    assert_same_state(final_arrays(train(data, tmp_path / "run", *ROLLBACK)), whole)
+    tiny.assert_same_state(final_arrays(train(data, tmp_path / "run", *ROLLBACK)), whole)
 
 
 def test_rollbacks_are_bounded_also_across_a_resume(data, tmp_path, monkeypatch):

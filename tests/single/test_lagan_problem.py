@@ -241,9 +241,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(run, folder, tmp_path):
         tiny.train(configuration(folder), tmp_path / "again", tiny.StopAt(3))
     again = tiny.train(configuration(folder), tmp_path / "again")
     ours, theirs = (checkpoints.load(checkpoints.path_of(r.checkpoints, 4)) for r in (again, run))
-    assert ours.meta == theirs.meta
-    for name, value in theirs.arrays.items():
-        np.testing.assert_array_equal(ours.arrays[name], value, err_msg=name)
+    tiny.assert_same_state(ours, theirs)
 
 
 def generate(run: RunDirectory, out: Path, *options: str) -> files.TensorFile:

@@ -18,6 +18,7 @@ from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.errors import InputError
 from hpcgan.problems.arm.geometry import LAYERS, Geometry, parse_all
+from hpcgan.problems.calorimeter.files import refuse_negative
 
 CELLS = "cells"
 GEOMETRY = "geometry"
@@ -85,10 +86,7 @@ def check_sample(sample: Sample, geometries: Sequence[Geometry], path: str, firs
         The message names file, data set and shower.
     """
     cells, numbers = sample[CELLS], sample[GEOMETRY]
-    negative = np.flatnonzero((cells < 0).any(axis=1))
-    if negative.size:
-        value = cells[negative[0]].min()
-        raise InputError(f"{path}: {CELLS} of shower {first + negative[0]} holds a negative energy: {value:g} MeV")
+    refuse_negative(sample, CELLS, path, first)
     unknown = np.flatnonzero(~np.isin(numbers, np.arange(len(geometries))))
     if unknown.size:
         raise InputError(

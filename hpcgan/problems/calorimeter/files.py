@@ -225,15 +225,20 @@ def check_sample(sample: Sample, path: str, first: int = 0) -> None:
         The message names file, data set and shower.
     """
     for name in (name for name in (*LAYERS, OVERFLOW) if name in sample):
-        flat = sample[name].reshape(len(sample[name]), -1)
-        bad = np.flatnonzero((flat < 0).any(axis=1))
-        if bad.size:
-            value = flat[bad[0]].min()
-            raise InputError(f"{path}: {name} of shower {first + bad[0]} holds a negative energy: {value:g} MeV")
+        refuse_negative(sample, name, path, first)
     energy = sample[ENERGY].reshape(-1)
     bad = np.flatnonzero(~(energy > 0))
     if bad.size:
         raise InputError(f"{path}: {ENERGY} of shower {first + bad[0]} is {energy[bad[0]]:g} GeV; it must be above 0")
+
+
+def refuse_negative(sample: Sample, name: str, path: str, first: int = 0) -> None:
+    """Refuse showers with a negative energy, in MeV, in one of their tensors; as of :func:`check_sample`."""
+    flat = sample[name].reshape(len(sample[name]), -1)
+    bad = np.flatnonzero((flat < 0).any(axis=1))
+    if bad.size:
+        value = flat[bad[0]].min()
+        raise InputError(f"{path}: {name} of shower {first + bad[0]} holds a negative energy: {value:g} MeV")
 
 
 def validate(path: str | os.PathLike[str], segmentation: Segmentation | None = None) -> None:
