@@ -52,7 +52,7 @@ INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4"
 # Filters of HDF5 files that other people packed with Blosc, LZ4, Zstandard and the like.
 FILTERS = ["hdf5plugin>=4"]
 # `hpcgan serve`: a web server, and what counts. gRPC and protobuf come with TensorFlow anyway.
-SERVE = ["uvicorn>=0.30", "starlette>=0.40", "prometheus-client>=0.20", "grpcio>=1.59", "protobuf>=3.20.3"]
+SERVE = ["uvicorn>=0.30", "starlette>=0.40", "prometheus-client>=0.20", "grpcio>=1.59", "protobuf>=4.25"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [

@@ -85,8 +85,8 @@ def application(
         ],
         middleware=[] if token is None else [Middleware(Token, token=token)],
         exception_handlers={
-            Refusal: lambda call, error: _refused(error.status, error.reason),  # type: ignore[attr-defined]
-            HTTPException: lambda call, error: _refused(error.status_code, error.detail),  # type: ignore[attr-defined]
+            Refusal: _say_refusal,
+            HTTPException: _say_refusal,
         },
         lifespan=lifespan,
     )
@@ -95,6 +95,13 @@ def application(
 def _refused(status: int, reason: str) -> JSONResponse:
     headers = {"Retry-After": "1"} if status == 503 else None
     return JSONResponse({"error": reason}, status, headers)
+
+
+async def _say_refusal(call: Call, error: Exception) -> Response:
+    if isinstance(error, HTTPException):  # Starlette's: no such path or method
+        return _refused(error.status_code, error.detail)
+    assert isinstance(error, Refusal)
+    return _refused(error.status, error.reason)
 
 
 class Token:

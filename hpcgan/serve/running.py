@@ -134,6 +134,8 @@ def run(service: Service, where: Where, say: Callable[[str], None]) -> None:
         There are no workers any more, or the ones there are cannot load a generator.
     """
     token = read_token(where)
+    if where.grpc_port:  # gRPC binds it for itself, when it is too late for a message
+        listen(where.host, where.grpc_port, "--grpc-port").close()
     bound = listen(where.host, where.port)
     host = f"[{where.host}]" if ":" in where.host else where.host
     reach = socket.getfqdn() if where.host in ("0.0.0.0", "::") else host
@@ -177,6 +179,8 @@ def run(service: Service, where: Where, say: Callable[[str], None]) -> None:
                 where.address_file.unlink(missing_ok=True)
     if service.workers.failure is not None:
         raise HpcganError(service.workers.failure)
+    if not server.started:
+        raise HpcganError("the service did not start, see above")
 
 
 @contextlib.contextmanager
@@ -202,7 +206,11 @@ async def _watch(service: Service, server: uvicorn.Server, announce: Callable[[]
     said = False
     while service.workers.failure is None:
         if service.is_ready and not said:
-            announce()
+            try:
+                announce()
+            except OSError as error:
+                service.workers.failure = f"{error.filename}: {error.strerror}"
+                break
             said = True
         await asyncio.sleep(LOOK_S)
     server.should_exit = True

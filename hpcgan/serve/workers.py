@@ -16,7 +16,7 @@ from typing import Any
 
 from hpcgan.data.schema import Sample
 from hpcgan.errors import HpcganError
-from hpcgan.launch.topology import plan
+from hpcgan.launch.topology import plan, threads_from_env
 from hpcgan.serve import pipe
 from hpcgan.serve.merging import Batch, Merger
 from hpcgan.serve.refusal import Refusal
@@ -207,7 +207,9 @@ class Workers:
             thread.join()
 
     def _work(self, number: int) -> None:
-        environment = plan(self._plan.workers).environment(os.environ)
+        workers = self._plan.workers
+        threads = max(1, threads_from_env(os.environ) // workers)
+        environment = plan(workers, threads=threads).environment(os.environ)
         attempts = 0
         process: Process | None = None
         try:

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
     "hpcgan.commands": {"hpcgan.api", "hpcgan.serve", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay",
-                        "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.base",
+                        "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs",
+                        "hpcgan.problems.base",
                         "hpcgan.problems.discovery", "hpcgan.problems.events", "hpcgan.problems.importers",
                         "hpcgan.problems.layouts", "hpcgan.problems.run_data", "hpcgan.data", "hpcgan.config"},
     "hpcgan.interactive": {"hpcgan.api", "hpcgan.sweep", "hpcgan.launch", "hpcgan.evaluation.epoch_samples",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -148,11 +149,8 @@ json_values = st.recursive(
 
 @given(st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()), st.none() | st.integers().map(str))
 def test_anything_is_a_request_or_refused(body: bytes, length: str | None) -> None:
-    try:
-        request = protocol.read(body, length)
-        asking.read(CONDITIONAL, request.inputs, 10)
-    except InputError as error:
-        assert "\n" not in str(error)
+    with contextlib.suppress(InputError):  # any other error fails
+        assert asking.read(CONDITIONAL, protocol.read(body, length).inputs, 10).n <= 10
 
 
 def test_outputs_that_there_are_not_and_text_too_long_are_refused() -> None:
