@@ -131,20 +131,13 @@ def test_lengths_of_headers_and_bytes_too_many_are_refused() -> None:
         protocol.read(body + b"abc", str(len(body)))
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["name", "datatype", "shape", "data", "parameters", "inputs", "outputs", "binary_data_size"]
-            ),
-            inner | st.sampled_from(["seed", "INT64", "FP32", "BOOL"]),
-            max_size=5,
-        )
-    ),
-    max_leaves=20,
+KEYS = ["name", "datatype", "shape", "data", "parameters", "inputs", "outputs", "binary_data_size"]
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["seed", "INT64", "FP32", "BOOL", ""])
+lists = st.lists(leaves | st.lists(leaves, max_size=3), max_size=3)
+tensors = st.dictionaries(
+    st.sampled_from(KEYS), leaves | lists | st.dictionaries(st.sampled_from(KEYS), leaves, max_size=2), max_size=6
 )
+json_values = leaves | st.dictionaries(st.sampled_from(KEYS), leaves | tensors | st.lists(tensors, max_size=3), max_size=4)
 
 
 @given(st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()), st.none() | st.integers().map(str))
