@@ -48,15 +48,27 @@ class Client:
         head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
         headers = {**self._headers, "Inference-Header-Content-Length": str(len(head))}
         body = head + b"".join(a.tobytes() for a in arrays.values())
-        self._connection.request("POST", f"/v2/models/{model}/infer", body, headers)
-        answer = self._connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
-            raise ServiceError(answer.status, json.loads(content)["error"])
-        position = int(answer.headers["Inference-Header-Content-Length"])
+        status, length, content = self._post(f"/v2/models/{model}/infer", body, headers)
+        if status != 200:
+            text = content.decode(errors="replace")
+            raise ServiceError(status, json.loads(text)["error"] if text.startswith("{") else text[:200])
+        position = int(length)
         made = {}
         for tensor in json.loads(content[:position])["outputs"]:
             values = np.frombuffer(content, TYPES[tensor["datatype"]], math.prod(tensor["shape"]), position)
             made[tensor["name"]] = values.reshape(tensor["shape"])
             position += tensor["parameters"]["binary_data_size"]
         return made
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        """Status, length of the JSON object, and content; once more where the service closed an idle connection."""
+        for is_last in (False, True):
+            try:
+                self._connection.request("POST", path, body, headers)
+                answer = self._connection.getresponse()
+                return answer.status, answer.headers.get("Inference-Header-Content-Length", "0"), answer.read()
+            except BaseException as error:
+                self._connection.close()  # the next request opens another one
+                if is_last or not isinstance(error, ConnectionError):
+                    raise
+        raise AssertionError

@@ -138,8 +138,8 @@ class Inference:
             status = 499  # nginx's, since there is none of HTTP
         except (asyncio.TimeoutError, TimeoutError):
             status = 504
-            if sent.began:  # to a client that does not read: the connection is closed
-                raise
+            if sent.began:  # to a client that does not read: uvicorn closes the connection, and says so
+                return
             await _refused(504, f"took longer than {service.limits.timeout_s:g} s")(scope, receive, send)
         except Refusal as refusal:
             status = refusal.status

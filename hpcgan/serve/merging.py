@@ -190,6 +190,7 @@ class Merger:
                     if waiting >= self._sizes[model] or self._closed or now >= due:
                         self._turn = model + 1
                         if batch := self._take(model):
+                            self._changed.notify()  # another worker may have some of what is left
                             return batch
                         continue
                     wake = due if wake is None else min(wake, due)

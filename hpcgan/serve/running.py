@@ -76,11 +76,11 @@ def read_token(where: Where) -> str | None:
         if not is_local(where.host):
             raise InputError(f"--host {where.host}: other machines can reach it there; give --token-file FILE as well")
         return None
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
     try:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise InputError(f"{path}: others can read the token; chmod 600 it")
         token = path.read_text(encoding="ascii").strip()
@@ -163,6 +163,8 @@ def run(service: Service, where: Where, say: Callable[[str], None]) -> None:
         access_log=False,
         lifespan="on",
         loop="asyncio",
+        http="h11",
+        ws="none",
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=int(service.limits.timeout_s) + 1,

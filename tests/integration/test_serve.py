@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_in_one_line(served: Served) -> None:
     client = served.client()
     for arguments, status, text in (
         ({"model": "mass", "seed": 1}, 404, "there is no model 'mass'; there are masses, other"),
-        ({"model": "masses", "seed": 1, "mGlu": 500.0, "mNeu": 850.0}, 400, "mNeu"),
+        ({"model": "masses", "seed": 1, "mGlu": 500.0, "mNeu": 850.0}, 400, "850 GeV: must be at least 4 GeV below"),
         ({"model": "other", "seed": 1, "events": 101}, 400, "at most 100"),
     ):
         with pytest.raises(ServiceError) as caught:

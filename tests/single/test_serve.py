@@ -215,7 +215,7 @@ def test_conditions_are_for_all_events_or_for_each() -> None:
         (CONDITIONAL, inputs(seed=1, mGlu=1500.0, mNeu=850.0, m=1.0), "'m' is not a condition"),
         (CONDITIONAL, inputs(seed=1, mGlu=[1500.0] * 2, mNeu=[850.0] * 3), "events, another input for 3"),
         (CONDITIONAL, inputs(seed=1, mGlu=np.nan, mNeu=850.0), "give finite numbers"),
-        (CONDITIONAL, inputs(seed=1, mGlu=500.0, mNeu=850.0), "mNeu"),
+        (CONDITIONAL, inputs(seed=1, mGlu=500.0, mNeu=850.0), "850 GeV: must be at least 4 GeV below"),
     ],
 )
 def test_what_no_event_can_have_is_refused(problem: Any, given_inputs: dict[str, np.ndarray], text: str) -> None:
