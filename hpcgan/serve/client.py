@@ -25,7 +25,7 @@ class ServiceError(Exception):
 
 
 class Client:
-    """One connection to a service, for one thread."""
+    """One connection to a service, for one thread at a time."""
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 120.0) -> None:
         parts = urlsplit(url)
@@ -59,6 +59,10 @@ class Client:
             made[tensor["name"]] = values.reshape(tensor["shape"])
             position += tensor["parameters"]["binary_data_size"]
         return made
+
+    def close(self) -> None:
+        """Close the connection; a later request opens another one."""
+        self._connection.close()
 
     def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
         """Status, length of the JSON object, and content; once more where the service closed an idle connection."""

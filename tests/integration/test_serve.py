@@ -65,9 +65,11 @@ class Served:
         where = json.loads(address.read_text())
         self.url, self.grpc = where["url"], where["grpc"]
         self.port = int(self.url.rpartition(":")[2])
+        self.clients: list[Client] = []
 
     def client(self) -> Client:
-        return Client(self.url, TOKEN)
+        self.clients.append(Client(self.url, TOKEN))
+        return self.clients[-1]
 
     def ask(self, path: str, body: bytes | None = None, token: str | None = TOKEN, **headers: str) -> tuple[int, Any]:
         """Status and content of a response."""
@@ -88,6 +90,8 @@ class Served:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
     def end(self) -> None:
+        for client in self.clients:
+            client.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -116,6 +120,12 @@ def served(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     service.end()
 
 
+def same_events(made: np.ndarray, expected: np.ndarray) -> None:
+    """Check that they are, to the rounding of float32; a network rounds some rows of a batch in another way."""
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:no telling whether this is an extrapolation:UserWarning")  # there are no data
 def test_events_are_those_of_generate_whatever_they_are_merged_with(runs: dict[str, Path], served: Served) -> None:
     expected = {
         seed: hpcgan.generate(
@@ -137,20 +147,23 @@ def test_events_are_those_of_generate_whatever_they_are_merged_with(runs: dict[s
         singles, wholes = threads.map(single, range(24)), threads.map(whole, range(4))
         merged, events = list(wholes), list(singles)
     for seed, made in enumerate(merged):
-        np.testing.assert_allclose(made, expected[seed]["hist"], rtol=1e-3, atol=1.0)
-    for number, event in enumerate(events):  # to the last bit, in whatever batch
-        np.testing.assert_array_equal(event, merged[number % 4][number % 21])
+        same_events(made, expected[seed]["hist"])
+    for number, event in enumerate(events):  # in whatever batch
+        same_events(event, merged[number % 4][number % 21])
+    for seed, index in ((0, 3), (1, 0)):  # of the same masses
+        with pytest.raises(AssertionError):
+            same_events(merged[seed][index], merged[0][0])
     own = served.client().generate(
         "masses", [3, 2], index=[20, 19], mGlu=[MASSES["mGlu"][2], MASSES["mGlu"][1]], mNeu=850.0
     )
-    np.testing.assert_array_equal(own["hist"], np.stack([merged[3][20], merged[2][19]]))
+    same_events(own["hist"], np.stack([merged[3][20], merged[2][19]]))
 
 
 def test_batch_statistics_give_way_to_moving_ones(served: Served) -> None:
     """An event alone is what it is among others; the command has said that `generate` makes others."""
     client = served.client()
     among = client.generate("other", seed=5, events=9)["hist"]
-    np.testing.assert_allclose(client.generate("other", seed=5, index=7)["hist"][0], among[7], rtol=1e-3, atol=1.0)
+    same_events(client.generate("other", seed=5, index=7)["hist"][0], among[7])
     assert "scoring.statistics=batch" in served.log.read_text()
 
 
@@ -242,7 +255,8 @@ def test_what_cannot_be_is_refused_in_one_line(served: Served) -> None:
 
 def test_more_than_is_held_is_refused_at_once_and_who_leaves_frees_the_place(served: Served) -> None:
     body = json.dumps({"inputs": [{"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]},
-                                  {"name": "events", "datatype": "INT64", "shape": [1], "data": [100]}]})  # fmt: skip
+                                  {"name": "events", "datatype": "INT64", "shape": [1], "data": [100]}],
+                       "parameters": {"binary_data_output": True}})  # fmt: skip
     os.kill(served_worker(served), signal.SIGSTOP)  # so that nothing is finished meanwhile
     try:
         left = http.client.HTTPConnection("127.0.0.1", served.port)

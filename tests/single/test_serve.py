@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -338,6 +340,16 @@ def test_generators_take_turns() -> None:
     merger.close()
     batches = iter(merger.next, None)
     assert [batch.model for batch in batches if batch is not None] == [0, 1, 0, 1]
+
+
+def test_what_is_left_of_a_request_is_for_the_other_workers_that_wait() -> None:
+    merger = Merger([2], 60.0)
+    with ThreadPoolExecutor(2) as workers:
+        waiting = [workers.submit(merger.next) for _ in range(2)]
+        time.sleep(0.05)  # both wait
+        merger.add(0, asked(4))
+        batches = [batch.result(10) for batch in waiting]
+    assert sorted(part.first for batch in batches if batch is not None for part in batch.parts) == [0, 2]
 
 
 def test_a_job_takes_its_events_in_any_order() -> None:
