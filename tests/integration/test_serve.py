@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -375,5 +376,68 @@ def test_a_worker_that_hangs_is_replaced(runs: dict[str, Path], tmp_path: Path) 
         assert caught.value.status in (503, 504)
         wait_for(lambda: served.ask("/v2/health/ready")[0] == 200 and served.number("hpcgan_worker_restarts") == 1)
         assert served.client().generate("other", 1, 4)["hist"].shape == (4, 64, 64)
+    finally:
+        served.end()
+
+
+@pytest.mark.faults
+def test_a_client_that_does_not_read_is_cut_off(runs: dict[str, Path], tmp_path: Path) -> None:
+    served = Served(tmp_path, f"other={runs['batches']}", "--timeout", "6")
+    try:
+        body = json.dumps({"inputs": [{"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]},
+                                      {"name": "events", "datatype": "INT64", "shape": [1], "data": [1000]}],
+                           "parameters": {"binary_data_output": True}})  # fmt: skip
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", served.port))
+            lines = ["POST /v2/models/other/infer HTTP/1.1", "Host: a", f"Authorization: Bearer {TOKEN}"]
+            connection.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode())
+            wait_for(lambda: served.number("hpcgan_held_events") == 1000, 5)
+            wait_for(lambda: served.number("hpcgan_held_events") == 0, 20)
+            assert served.number('hpcgan_requests_total{model="other",status="504"') == 1
+            read = 0
+            with contextlib.suppress(ConnectionError):
+                while part := connection.recv(1 << 20):
+                    read += len(part)
+        assert read < 1000 * 64 * 64 * 4
+        assert "Traceback" not in served.log.read_text()
+        assert served.client().generate("other", 1)["hist"].shape == (1, 64, 64)
+    finally:
+        served.end()
+
+
+@pytest.mark.faults
+def test_a_second_signal_ends_it_at_once(runs: dict[str, Path], tmp_path: Path) -> None:
+    served = Served(tmp_path, f"other={runs['batches']}")
+    worker = served_worker(served)
+    try:
+        os.kill(worker, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as threads:
+            failing = threads.submit(served.client().generate, "other", 1, 100)
+            wait_for(lambda: served.number("hpcgan_held_events") == 100)
+            served.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: refused(served.port))
+            time.sleep(0.5)
+            assert served.process.poll() is None
+            served.process.send_signal(signal.SIGTERM)
+            served.process.wait(20)
+            with pytest.raises(OSError):
+                failing.result(30)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        served.end()
+
+
+@pytest.mark.faults
+def test_a_worker_that_cannot_be_replaced_ends_the_service(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["batches"], run)
+    served = Served(tmp_path, str(run))
+    try:
+        shutil.rmtree(run / "checkpoints")
+        os.kill(served_worker(served), signal.SIGKILL)
+        assert served.process.wait(60) == 1, served.log.read_text()
+        assert served.log.read_text().splitlines()[-1].startswith("error: ")
+        assert not served.address_file.exists()
     finally:
         served.end()

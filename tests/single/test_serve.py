@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ from hpcgan import rng
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
-from hpcgan.serve import asking, protocol
+from hpcgan.serve import asking, protocol, workers
 from hpcgan.serve.asking import Asked
 from hpcgan.serve.merging import Job, Merger
 from hpcgan.serve.refusal import Refusal
@@ -357,6 +357,55 @@ def test_a_job_takes_its_events_in_any_order() -> None:
     job.deliver(2, {"a": np.array([2.0])})
     job.deliver(0, {"a": np.array([0.0, 1.0])})
     assert job.future.result(0)["a"].tolist() == [0.0, 1.0, 2.0]
+
+
+class FakeProcess:
+    """A worker's process that ends before it is ready, or has the checkpoints of `steps`, and ends at its first batch."""
+
+    pid = 0
+
+    def __init__(self, steps: Iterator[int]) -> None:
+        self.steps = steps
+
+    def ready(self) -> list[dict[str, Any]]:
+        step = next(self.steps)
+        if not step:
+            raise workers.WorkerEnded("has ended (exit code 3)")
+        return [{"step": step}]
+
+    def make(self, batch: Any, timeout_s: float) -> Any:
+        raise workers.WorkerEnded("was killed by SIGKILL")
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason", "restarts"),
+    [
+        ([0, 0, 0], "a worker has ended (exit code 3) before it was ready, 3 times in a row", 2),
+        ([40, 0, 0, 41], "now of step 41, the service began with that of step 40; start it anew", 3),
+    ],
+)
+def test_workers_that_do_not_start_or_have_other_weights_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, steps: list[int], reason: str, restarts: int
+) -> None:
+    left = iter(steps)
+    monkeypatch.setattr(workers, "Process", lambda *_: FakeProcess(left))
+    merger = Merger([2], 0.0)
+    job = merger.add(0, asked(2))
+    notes: list[str] = []
+    told = workers.Workers(
+        workers.Plan([{"run": "RUN", "checkpoint": "best"}], [["who"]], 1, 1.0), merger, notes.append
+    )
+    told.start()
+    told.join()
+    assert reason in str(told.failure)
+    assert (told.ready, told.restarts, len(notes)) == (0, restarts, restarts)
+    with pytest.raises(Refusal, match="SIGKILL while it made these" if steps[0] else "the service has failed: a worker"):
+        job.future.result(0)
+    with pytest.raises(Refusal):
+        merger.add(0, asked(1))
 
 
 def test_stretches_of_seeds_and_numbers() -> None:
