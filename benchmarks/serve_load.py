@@ -1,4 +1,4 @@
-"""Load on a service: throughput against offline generation, latencies, memory; with `--faults` among clients that misbehave.
+"""Load on a service: throughput against offline generation, latencies, memory; `--faults`: with clients that misbehave.
 
     python benchmarks/serve_load.py pretrained:rpv --seconds 600 --out DIR
     python benchmarks/serve_load.py pretrained:rpv --clients 16 --seconds 60 --faults --out DIR

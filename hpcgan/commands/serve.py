@@ -17,8 +17,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser(
         "serve",
-        description="Serve the generators of runs by the Open Inference Protocol, until a signal (Ctrl-C, SIGTERM) asks "
-        "for the end. Requests that wait are merged; the same seed gives the same events whatever they are merged with.",
+        description="Serve the generators of runs by the Open Inference Protocol, until a signal (Ctrl-C, SIGTERM) "
+        "asks for the end. Requests that wait are merged; the same seed gives the same events, to rounding, whatever "
+        "they are merged with.",
     )
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run directory, or pretrained:NAME")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")

@@ -1,4 +1,4 @@
-"""What a request asks a generator for: which events, with which conditions, checked before anything is made. NumPy only."""
+"""What a request asks a generator for: which events, of which conditions, checked beforehand. NumPy only."""
 
 from __future__ import annotations
 

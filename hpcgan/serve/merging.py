@@ -21,6 +21,8 @@ from hpcgan.serve.refusal import Refusal
 
 SHARES = 4
 """A request leaves the rest of a batch to others after one part in so many."""
+LOOK_S = 0.5
+"""Between two looks at whether there still is somebody who wants a batch."""
 
 
 class Job:
@@ -176,10 +178,13 @@ class Merger:
         for job in waiting:
             job.fail(why)
 
-    def next(self) -> Batch | None:
-        """The next batch, as soon as there is one; None once it is closed and nothing is left."""
+    def next(self, is_wanted: Callable[[], bool] = lambda: True) -> Batch | None:
+        """The next batch, as soon as there is one; None once it is closed and nothing is left, or none is wanted."""
         with self._changed:
             while True:
+                if not is_wanted():
+                    self._changed.notify()  # what woke this one up is for another one
+                    return None
                 now, wake = self._clock(), None
                 for model in self._in_turn():
                     queue = self._without_ended(model)
@@ -196,7 +201,7 @@ class Merger:
                     wake = due if wake is None else min(wake, due)
                 if self._closed:
                     return None
-                self._changed.wait(None if wake is None else max(0.0, wake - now))
+                self._changed.wait(LOOK_S if wake is None else min(LOOK_S, max(0.0, wake - now)))
 
     def _in_turn(self) -> list[int]:
         n = len(self._sizes)

@@ -29,9 +29,10 @@ NAME = "inference.GRPCInferenceService"
 _MODEL = {"name": (1, "string"), "version": (2, "string")}
 _TENSOR = {"name": (1, "string"), "datatype": (2, "string"), "shape": (3, "repeated int64")}
 _CONTENTS = {
-    "bool_contents": (1, "repeated bool"), "int_contents": (2, "repeated int32"), "int64_contents": (3, "repeated int64"),
-    "uint_contents": (4, "repeated uint32"), "uint64_contents": (5, "repeated uint64"),
-    "fp32_contents": (6, "repeated float"), "fp64_contents": (7, "repeated double"),
+    "bool_contents": (1, "repeated bool"), "int_contents": (2, "repeated int32"),
+    "int64_contents": (3, "repeated int64"), "uint_contents": (4, "repeated uint32"),
+    "uint64_contents": (5, "repeated uint64"), "fp32_contents": (6, "repeated float"),
+    "fp64_contents": (7, "repeated double"),
 }  # fmt: skip
 _OF_MODEL = {"model_name": (1, "string"), "model_version": (2, "string"), "id": (3, "string")}
 MESSAGES: Mapping[str, Mapping[str, tuple[int, str]]] = {

@@ -170,8 +170,8 @@ def run(service: Service, where: Where, say: Callable[[str], None]) -> None:
         timeout_graceful_shutdown=int(service.limits.timeout_s) + 1,
     )
     server = uvicorn.Server(config)
-    # uvicorn, which stops in order at the first SIGINT or SIGTERM and at once at the second, sends itself the signal
-    # again at the end, in case that somebody else is to know of it.
+    # uvicorn, which stops in order at the first SIGINT or SIGTERM and at once at a SIGINT after it, sends itself the
+    # signal again at the end, in case that somebody else is to know of it.
     with _replaced(signal.SIGTERM, signal.SIGINT):
         try:
             server.run(sockets=[bound])

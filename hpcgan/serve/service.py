@@ -58,8 +58,8 @@ class Model:
         if self.config.scoring.statistics == "moving":
             return None
         return (
-            f"{self.run}: `hpcgan generate` uses the statistics of each batch (scoring.statistics=batch), with which an "
-            "event depends on the others of its batch; the service uses the moving ones"
+            f"{self.run}: `hpcgan generate` uses the statistics of each batch (scoring.statistics=batch), with which "
+            "an event depends on the others of its batch; the service uses the moving ones"
         )
 
 
@@ -161,7 +161,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def making(self, model: Model, request: Request) -> AsyncIterator[asyncio.Future[Sample]]:
-        """Have the events of a request made; they count as held until the block ends, which should be when they are sent.
+        """Have the events of a request made; they count as held until the block ends: best when they are sent.
 
         Raises
         ------

@@ -68,7 +68,7 @@ def _about(checkpoint: CheckpointInfo) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # The service decides when its workers end: a Ctrl-C, or a signal to the whole job, must not reach them first.
+    # The service decides when its workers end: a signal to the whole job must not reach them first.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -55,6 +55,7 @@ class Process:
                 [sys.executable, "-m", "hpcgan.serve.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,  # a Ctrl-C is for the service, which decides when its workers end
                 env={**environment, "PYTHONPATH": path},
             )
         with contextlib.suppress(OSError):  # it has ended already: said when it is asked for something
@@ -96,7 +97,7 @@ class Process:
             arrays = {"seed": asked.seeds, "index": asked.indices, **asked.conditions}
             pipe.send(self._pipe, {"model": batch.model, "outputs": list(self._outputs[batch.model])}, arrays)
         except OSError:
-            raise WorkerEnded(self._why()) from None
+            raise WorkerEnded(self.why()) from None
         header, events = self._receive(timeout_s)
         if "failure" in header:
             raise Refusal(500, f"the events could not be made: {header['failure']}")
@@ -109,9 +110,14 @@ class Process:
                 raise WorkerEnded(f"was killed because it took longer than {timeout_s:g} s")
             return pipe.receive(self._pipe)
         except (EOFError, OSError):
-            raise WorkerEnded(self._why()) from None
+            raise WorkerEnded(self.why()) from None
 
-    def _why(self) -> str:
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def why(self) -> str:
+        """What has become of the process, in a few words; one that is still there is killed after a while."""
         try:
             code = self._process.wait(10.0)
         except subprocess.TimeoutExpired:  # the pipe is closed: no use any more
@@ -245,12 +251,12 @@ class Workers:
         for ours, theirs, model in zip(self.checkpoints, checkpoints, self._plan.models, strict=True):
             if ours != theirs:
                 raise HpcganError(
-                    f"{model['run']}: its {model['checkpoint']} checkpoint is now of step {theirs['step']}, the service "
-                    f"began with that of step {ours['step']}; start it anew to have that one"
+                    f"{model['run']}: its {model['checkpoint']} checkpoint is now of step {theirs['step']}, the "
+                    f"service began with that of step {ours['step']}; start it anew to have that one"
                 )
 
     def _serve(self, process: Process) -> None:
-        while (batch := self._merger.next()) is not None:
+        while (batch := self._merger.next(process.is_alive)) is not None:
             try:
                 batch.deliver(process.make(batch, self._plan.timeout_s))
             except Refusal as refusal:
@@ -259,3 +265,5 @@ class Workers:
                 batch.fail(Refusal(503, f"the worker {error} while it made these events; ask again"))
                 raise
             self.batches(batch)
+        if not process.is_alive():
+            raise WorkerEnded(process.why())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -134,12 +135,16 @@ def test_lengths_of_headers_and_bytes_too_many_are_refused() -> None:
 
 
 KEYS = ["name", "datatype", "shape", "data", "parameters", "inputs", "outputs", "binary_data_size"]
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["seed", "INT64", "FP32", "BOOL", ""])
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["seed", "INT64", "FP32", "BOOL", ""])
+)
 lists = st.lists(leaves | st.lists(leaves, max_size=3), max_size=3)
 tensors = st.dictionaries(
     st.sampled_from(KEYS), leaves | lists | st.dictionaries(st.sampled_from(KEYS), leaves, max_size=2), max_size=6
 )
-json_values = leaves | st.dictionaries(st.sampled_from(KEYS), leaves | tensors | st.lists(tensors, max_size=3), max_size=4)
+json_values = leaves | st.dictionaries(
+    st.sampled_from(KEYS), leaves | tensors | st.lists(tensors, max_size=3), max_size=4
+)
 
 
 @given(st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()), st.none() | st.integers().map(str))
@@ -342,6 +347,19 @@ def test_generators_take_turns() -> None:
     assert [batch.model for batch in batches if batch is not None] == [0, 1, 0, 1]
 
 
+def test_a_worker_that_has_ended_takes_no_batch() -> None:
+    merger = Merger([2], 60.0)
+    alive = threading.Event()
+    alive.set()
+    with ThreadPoolExecutor(1) as workers:
+        waiting = workers.submit(merger.next, alive.is_set)
+        alive.clear()
+        assert waiting.result(10) is None
+    merger.add(0, asked(2))
+    assert merger.next(alive.is_set) is None
+    assert merger.next() is not None
+
+
 def test_what_is_left_of_a_request_is_for_the_other_workers_that_wait() -> None:
     merger = Merger([2], 60.0)
     with ThreadPoolExecutor(2) as workers:
@@ -360,7 +378,7 @@ def test_a_job_takes_its_events_in_any_order() -> None:
 
 
 class FakeProcess:
-    """A worker's process that ends before it is ready, or has the checkpoints of `steps`, and ends at its first batch."""
+    """A worker that ends before it is ready, or has the checkpoints of `steps` and ends at its first batch."""
 
     pid = 0
 
@@ -372,6 +390,9 @@ class FakeProcess:
         if not step:
             raise workers.WorkerEnded("has ended (exit code 3)")
         return [{"step": step}]
+
+    def is_alive(self) -> bool:
+        return True
 
     def make(self, batch: Any, timeout_s: float) -> Any:
         raise workers.WorkerEnded("was killed by SIGKILL")
@@ -402,7 +423,9 @@ def test_workers_that_do_not_start_or_have_other_weights_end_the_service(
     told.join()
     assert reason in str(told.failure)
     assert (told.ready, told.restarts, len(notes)) == (0, restarts, restarts)
-    with pytest.raises(Refusal, match="SIGKILL while it made these" if steps[0] else "the service has failed: a worker"):
+    with pytest.raises(
+        Refusal, match="SIGKILL while it made these" if steps[0] else "the service has failed: a worker"
+    ):
         job.future.result(0)
     with pytest.raises(Refusal):
         merger.add(0, asked(1))
