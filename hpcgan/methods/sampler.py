@@ -145,17 +145,17 @@ class Sampler:
         values_by_name = conditions or {}
         stretches = rng.runs(seeds, indices)
 
-        def drawn(draw: Callable[..., np.ndarray], name: str, columns: int) -> np.ndarray:
+        def of_stretches(draw: Callable[..., np.ndarray], name: str, columns: int) -> np.ndarray:
             return np.concatenate([draw(seed, name, step, first, n, columns) for seed, first, n in stretches])
 
         inputs = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(values_by_name).items()}
-        noise = tf.constant(drawn(rng.normal, stream, self._problem.noise_dim), self._dtype)
+        noise = tf.constant(of_stretches(rng.normal, stream, self._problem.noise_dim), self._dtype)
         encoded = self._compiled(noise, inputs)
         if self._matched is not None:
             encoded = self._matched(encoded, inputs, self.table)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
-            draws = drawn(rng.uniform, f"{stream}/symmetries", len(self._problem.symmetries))
+            draws = of_stretches(rng.uniform, f"{stream}/symmetries", len(self._problem.symmetries))
             sample = self._problem.augment(sample, self._symmetries, draws)
         return {**self._problem.decode(sample), **values_by_name}
 

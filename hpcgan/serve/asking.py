@@ -66,14 +66,14 @@ def read(problem: Problem, inputs: Mapping[str, np.ndarray], most: int) -> Asked
         Inputs that are missing, unknown, of unequal length or negative, more than `most` events, or conditions that no
         event can have.
     """
-    given = {name: array for name, array in inputs.items() if name not in NUMBERS}
+    of_events = {name: array for name, array in inputs.items() if name not in NUMBERS}
     if "seed" not in inputs:
         raise InputError("inputs: 'seed' is missing: the same seed makes the same events")
     numbers = {name: _whole(inputs[name], name) for name in NUMBERS if name in inputs}
     lengths = {name: len(array) for name, array in numbers.items() if name != "events" and len(array) > 1}
     lengths.update(
         (name, len(array))
-        for name, array in given.items()
+        for name, array in of_events.items()
         if array.ndim and array.size > math.prod(problem.schema[name].shape if name in problem.schema else ())
     )
     if "events" in numbers:
@@ -89,8 +89,8 @@ def read(problem: Problem, inputs: Mapping[str, np.ndarray], most: int) -> Asked
     if n > most:
         raise InputError(f"inputs: {n} events; this service makes at most {most} for a request")
     conditions: Sample = {}
-    if given or problem.conditions:
-        checked = asking.of_arrays(problem, given, "inputs")
+    if of_events or problem.conditions:
+        checked = asking.of_arrays(problem, of_events, "inputs")
         conditions = {name: np.broadcast_to(array, (n, *array.shape[1:])) for name, array in checked.items()}
     seeds, indices = numbers["seed"], numbers.get("index", np.zeros(1, np.int64))
     if len(seeds) == len(indices) == 1:

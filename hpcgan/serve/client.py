@@ -53,12 +53,12 @@ class Client:
             text = content.decode(errors="replace")
             raise ServiceError(status, json.loads(text)["error"] if text.startswith("{") else text[:200])
         position = int(length)
-        made = {}
+        arrays_by_name = {}
         for tensor in json.loads(content[:position])["outputs"]:
             values = np.frombuffer(content, TYPES[tensor["datatype"]], math.prod(tensor["shape"]), position)
-            made[tensor["name"]] = values.reshape(tensor["shape"])
+            arrays_by_name[tensor["name"]] = values.reshape(tensor["shape"])
             position += tensor["parameters"]["binary_data_size"]
-        return made
+        return arrays_by_name
 
     def close(self) -> None:
         """Close the connection; a later request opens another one."""

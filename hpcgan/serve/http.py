@@ -113,8 +113,8 @@ class Token:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let through, or refuse with 401."""
         if scope["type"] == "http" and not scope["path"].startswith(HEALTH):
-            shown = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(shown, self._expected):
+            authorization = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(authorization, self._expected):
                 await _refused(401, "show the service's token: 'Authorization: Bearer TOKEN'")(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -46,7 +46,7 @@ class Job:
         self._lock = threading.Lock()
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Events that are in no batch yet; none of a request that is over."""
         return 0 if self.future.done() else self.asked.n - self.given
 
@@ -188,7 +188,7 @@ class Merger:
                 now, wake = self._clock(), None
                 for model in self._in_turn():
                     queue = self._without_ended(model)
-                    waiting = sum(job.left for job in queue)
+                    waiting = sum(job.remaining for job in queue)
                     if not waiting:
                         continue
                     due = min(job.arrived for job in queue) + self._latency_s
@@ -210,8 +210,8 @@ class Merger:
     def _without_ended(self, model: int) -> deque[Job]:
         """The queue of a generator without the requests that are over, e.g. of clients that have left."""
         queue = self._queues[model]
-        if any(not job.left for job in queue):
-            queue = self._queues[model] = deque(job for job in queue if job.left)
+        if any(not job.remaining for job in queue):
+            queue = self._queues[model] = deque(job for job in queue if job.remaining)
         return queue
 
     def _take(self, model: int) -> Batch | None:
@@ -221,12 +221,12 @@ class Merger:
         share = max(1, room // SHARES)
         while room and queue:
             job = queue.popleft()
-            n = min(job.left, room, share if queue else room)
+            n = min(job.remaining, room, share if queue else room)
             if not n:
                 continue
             parts.append(Part(job, job.given, n))
             job.given += n
             room -= n
-            if job.left:
+            if job.remaining:
                 queue.append(job)
         return Batch(model, parts) if parts else None

@@ -20,7 +20,7 @@ def send(pipe: Connection, header: Header, arrays: Mapping[str, np.ndarray] | No
     pipe.send_bytes(json.dumps({**header, "tensors": tensors}).encode())
     for array in contiguous.values():
         if array.nbytes:
-            pipe.send_bytes(memoryview(array.reshape(-1).view(np.uint8)))
+            pipe.send_bytes(array.reshape(-1).view(np.uint8).data)
 
 
 def receive(pipe: Connection) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -30,6 +30,6 @@ def receive(pipe: Connection) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for name, dtype, shape in header.pop("tensors"):
         array = np.empty(math.prod(shape), dtype)
         if array.nbytes:
-            pipe.recv_bytes_into(memoryview(array.view(np.uint8)))
+            pipe.recv_bytes_into(array.view(np.uint8).data)
         arrays[name] = array.reshape(shape)
     return header, arrays

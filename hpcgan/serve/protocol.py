@@ -182,7 +182,7 @@ def _of_json(data: Any, shape: list[int], dtype: str, where: str) -> np.ndarray:
     return converted.reshape(shape)
 
 
-def chosen(request: Request, made: Sample) -> dict[str, tuple[np.ndarray, bool]]:
+def chosen(request: Request, events: Sample) -> dict[str, tuple[np.ndarray, bool]]:
     """The outputs that a request asks for, and whether each comes as bytes.
 
     Raises
@@ -190,11 +190,11 @@ def chosen(request: Request, made: Sample) -> dict[str, tuple[np.ndarray, bool]]
     InputError
         There is no such output, or it is too large to be written as JSON.
     """
-    outputs = dict.fromkeys(made, request.binary) if request.outputs is None else request.outputs
+    outputs = dict.fromkeys(events, request.binary) if request.outputs is None else request.outputs
     for name in outputs:
-        if name not in made:
-            raise InputError(f"outputs: '{name[:40]}' is none of {', '.join(made)}")
-    return {name: (made[name], binary) for name, binary in outputs.items()}
+        if name not in events:
+            raise InputError(f"outputs: '{name[:40]}' is none of {', '.join(events)}")
+    return {name: (events[name], binary) for name, binary in outputs.items()}
 
 
 def check_size(request: Request, numbers: Mapping[str, int]) -> None:
@@ -220,11 +220,11 @@ def check_size(request: Request, numbers: Mapping[str, int]) -> None:
         )
 
 
-def write(model: str, version: str, request: Request, made: Sample) -> tuple[bytes, list[np.ndarray]]:
+def write(model: str, version: str, request: Request, events: Sample) -> tuple[bytes, list[np.ndarray]]:
     """A response: the JSON object, and the arrays of which the bytes follow it, in this order."""
     outputs: list[dict[str, Any]] = []
     arrays = []
-    for name, (array, binary) in chosen(request, made).items():
+    for name, (array, binary) in chosen(request, events).items():
         entry: dict[str, Any] = {"name": name, "datatype": datatype(array.dtype), "shape": list(array.shape)}
         if binary:
             entry["parameters"] = {"binary_data_size": array.nbytes}
@@ -239,6 +239,6 @@ def write(model: str, version: str, request: Request, made: Sample) -> tuple[byt
 def chunks(array: np.ndarray) -> Iterator[bytes]:
     """An array as little-endian bytes, a part at a time."""
     little = np.ascontiguousarray(array, np.dtype(array.dtype).newbyteorder("<"))
-    view = memoryview(little.reshape(-1).view(np.uint8))
+    view = little.reshape(-1).view(np.uint8).data
     for start in range(0, len(view), _CHUNK):
         yield bytes(view[start : start + _CHUNK])

@@ -192,8 +192,8 @@ def _handler(
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             if expected is not None:
-                shown = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-                if not hmac.compare_digest(shown.encode(), expected.encode()):
+                authorization = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
+                if not hmac.compare_digest(authorization.encode(), expected.encode()):
                     raise Refusal(401, "show the service's token: metadata 'authorization: Bearer TOKEN'")
             return await method(request)
         except Refusal as refusal:

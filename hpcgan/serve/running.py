@@ -205,14 +205,14 @@ def _announce(service: Service, where: Where, address: dict[str, Any], say: Call
 
 async def _watch(service: Service, server: uvicorn.Server, announce: Callable[[], None]) -> None:
     """Say when the service is ready, and end it when it cannot go on."""
-    said = False
+    is_announced = False
     while service.workers.failure is None:
-        if service.is_ready and not said:
+        if service.is_ready and not is_announced:
             try:
                 announce()
             except OSError as error:
                 service.workers.failure = f"{error.filename}: {error.strerror}"
                 break
-            said = True
+            is_announced = True
         await asyncio.sleep(LOOK_S)
     server.should_exit = True

@@ -116,8 +116,8 @@ class Service:
         self._held = 0
         self._merger = Merger([model.batch_size for model in self.models], limits.latency_s)
         told = [{"run": m.run, "checkpoint": m.checkpoint, "batch_size": m.batch_size} for m in self.models]
-        given = [asking.outputs(model.problem) for model in self.models]
-        self.workers = Workers(Plan(told, given, workers, limits.timeout_s), self._merger, note)
+        outputs = [asking.outputs(model.problem) for model in self.models]
+        self.workers = Workers(Plan(told, outputs, workers, limits.timeout_s), self._merger, note)
         self.workers.batches = self._count
         for name, text, value in (
             ("hpcgan_held_events", "Events that wait, are being made or sent.", lambda: self._held),
