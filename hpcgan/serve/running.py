@@ -138,7 +138,7 @@ def run(service: Service, where: Where, say: Callable[[str], None]) -> None:
         listen(where.host, where.grpc_port, "--grpc-port").close()
     bound = listen(where.host, where.port)
     host = f"[{where.host}]" if ":" in where.host else where.host
-    reach = socket.getfqdn() if where.host in ("0.0.0.0", "::") else host
+    reach = socket.gethostname() if where.host in ("0.0.0.0", "::") else host
     address: dict[str, Any] = {"url": f"http://{reach}:{bound.getsockname()[1]}"}
 
     @contextlib.asynccontextmanager

@@ -266,13 +266,16 @@ def test_more_than_is_held_is_refused_at_once_and_who_leaves_frees_the_place(ser
         with pytest.raises(ServiceError, match="100 events are asked for already, at most 150") as caught:
             served.client().generate("other", 1, 51)
         assert caught.value.status == 503
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port)) as other:
+            other.request("POST", "/v2/models/other/infer", body, {"Authorization": f"Bearer {TOKEN}"})
+            assert other.getresponse().headers["Retry-After"] == "1"
         left.close()
         wait_for(lambda: served.number("hpcgan_held_events") == 0)
     finally:
         os.kill(served_worker(served), signal.SIGCONT)
     assert len(served.client().generate("other", 1, 51)["hist"]) == 51
     assert served.number('hpcgan_requests_total{model="other",status="499"') == 1
-    assert served.number('hpcgan_requests_total{model="other",status="503"') == 1
+    assert served.number('hpcgan_requests_total{model="other",status="503"') == 2
     assert served.number("hpcgan_events_total") > 100
 
 
@@ -293,7 +296,10 @@ def test_half_a_request_harms_nobody(served: Served) -> None:
     for sent in (b"GET", head, head + b"{", os.urandom(300) + b"\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", served.port)) as connection:
             connection.sendall(sent)
-    assert served.client().generate("other", 1)["hist"].shape == (1, 64, 64)
+    client = served.client()
+    assert client.generate("other", 1)["hist"].shape == (1, 64, 64)
+    client._connection.sock.shutdown(socket.SHUT_RDWR)  # as of a connection that the service has closed
+    assert client.generate("other", 1)["hist"].shape == (1, 64, 64)
     assert served.number("hpcgan_held_events") == 0
 
 
