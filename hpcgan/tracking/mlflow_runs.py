@@ -29,8 +29,13 @@ STATES: Mapping[Status, str] = {
     "interrupted": "SCHEDULED",  # MLflow's word for a run that will go on
     "failed": "FAILED",
 }
-#: Tries and seconds of a request: the process that tells a tracker tries again by itself, and has a limit of time.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+#: Tries and seconds of a request: the process that tells a tracker tries again by itself, and has a limit of time. And
+#: no messages to MLflow's makers, whom compute nodes often cannot reach.
+VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 T = TypeVar("T")
 
 
@@ -41,7 +46,7 @@ class MlflowTracker(Tracker):
 
     def __init__(self, settings: TrackingConfig, folder: Path) -> None:
         super().__init__(settings, folder)
-        for name, value in PATIENCE.items():
+        for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

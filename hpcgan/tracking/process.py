@@ -33,8 +33,15 @@ from hpcgan.tracking.mirror import Mirror
 LOOK_S, AGAIN_S = 2.0, 30.0
 #: What rank 0 says before its end of the pipe closes: that it waits, or that it does not.
 WAITS, LEAVES = b"waits\n", b"leaves\n"
-#: In another Python, whose own packages come first.
-PROGRAM = "import sys; sys.path.append(sys.argv[1]); from hpcgan.tracking import process; process.start(sys.argv[2:])"
+#: In another Python, whose own packages come first; folders of the working directory are none (`wandb`, say).
+PROGRAM = """import sys
+sys.path = [place for place in sys.path if place] + [sys.argv[1]]
+from hpcgan.tracking import process
+process.start(sys.argv[2:])"""
+
+
+class Busy(InputError):
+    """Another process has the mirror of a run."""
 
 
 def command(settings: TrackingConfig, run: Path, *words: str) -> list[str]:
@@ -114,7 +121,7 @@ def opened(run: RunDirectory, settings: TrackingConfig) -> Iterator[tuple[Mirror
                 with contextlib.suppress(Exception):  # of somebody else's library, at an end
                     tracker.close()
     except Locked:
-        raise InputError(f"{run.path}: another process tracks it, beside its training perhaps; wait for it") from None
+        raise Busy(f"{run.path}: another process tracks it, beside its training perhaps; wait for it") from None
 
 
 @contextlib.contextmanager
@@ -146,7 +153,7 @@ def told(settings: TrackingConfig) -> Iterator[None]:
 def follow(run: RunDirectory, settings: TrackingConfig) -> int:
     """Tell a tracker of a run that is trained, until standard input ends."""
     parent = Parent(settings.wait_s)
-    failure = ""
+    failure, pause = "", LOOK_S
     while True:
         try:
             with opened(run, settings) as (mirror, _), told(settings):
@@ -156,13 +163,16 @@ def follow(run: RunDirectory, settings: TrackingConfig) -> int:
                     if parent.ended:
                         return EXIT_DONE
                     parent.wait(LOOK_S)
+        except Busy:  # that of an attempt which was killed just now, and has its limit of time
+            pause = LOOK_S
         except HpcganError as error:
+            pause = AGAIN_S
             if not failure and not parent.left:
                 warn(f"{error}; the training goes on, 'hpcgan track {run.path}' tells what is missing")
             failure = str(error)
         if parent.ended:
             return EXIT_FAILED
-        parent.wait(AGAIN_S)
+        parent.wait(pause)
 
 
 class Parent:

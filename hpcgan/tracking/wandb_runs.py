@@ -23,6 +23,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, settings: TrackingConfig, folder: Path) -> None:
         super().__init__(settings, folder)
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to its makers, whom nodes often cannot reach
         import wandb
 
         self._wandb: Any = wandb

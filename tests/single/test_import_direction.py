@@ -148,7 +148,8 @@ LAZY = (
     *(f"hpcgan.training.{name}" for name in ("inputs", "pace", "progress", "requests", "staged", "warm_start")),
     *(f"hpcgan.methods.{name}" for name in ("base", "settings")),
 )
-ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",)}
+ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",),
+           "mlflow": ("hpcgan.tracking.mlflow_runs",), "wandb": ("hpcgan.tracking.wandb_runs",)}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,13 +15,12 @@ from hpcgan.config import TrackingConfig
 from hpcgan.errors import InputError
 from hpcgan.runs.curves import KEEP, settled
 from hpcgan.runs.records import Reader
+from hpcgan.system.files import file_lock
 from hpcgan.tracking import process
 from hpcgan.tracking.follower import Follower
 from hpcgan.tracking.memory import Entry, Memory
 from hpcgan.tracking.mirror import Mirror
 from hpcgan.tracking.mlflow_runs import clean, without_password
-
-TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -192,12 +190,6 @@ def test_passwords_are_not_remembered():
 # --- the process --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def find_trackers(monkeypatch):
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    monkeypatch.setenv("PYTHONPATH", path)
-
-
 def until(condition, limit=60.0):
     end = time.monotonic() + limit
     while not condition():
@@ -267,6 +259,19 @@ def test_the_process_of_a_killed_rank_ends_by_itself(run, tmp_path, find_tracker
         assert started.wait(60) == 0
     assert points(tmp_path) == [(10, 1.01)]
     assert [status for (status,) in calls(tmp_path, "state")] == ["running", "failed"]
+
+
+def test_the_process_of_a_killed_attempt_is_waited_for(run, tmp_path, find_trackers, capfd):
+    run.attempt(0, [10], checkpoints=[10])
+    folder = run.directory.path / "tracking"
+    folder.mkdir()
+    with file_lock(folder / "trackers-Notebook.lock"):
+        follower_ = follower(run, tmp_path, "Notebook")
+        until((folder / "log.txt").exists)
+        assert heard(tmp_path) == []
+    until(lambda: points(tmp_path) == [(10, 1.01)])
+    follower_.finish()
+    assert capfd.readouterr().err == ""
 
 
 def test_python_that_cannot_be_started_is_said(run, tmp_path, capfd):
