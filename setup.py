@@ -53,7 +53,7 @@ INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4"
 FILTERS = ["hdf5plugin>=4"]
 # Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
 # neither is in `dev`: an environment of its own serves as well (`tracking.python`).
-TRACKING = ["mlflow>=3", "wandb>=0.20"]
+TRACKING = ["mlflow>=3", "wandb>=0.31"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [

@@ -28,10 +28,13 @@ class Notebook(Tracker):
         with open(Path(str(self.settings.uri)) / "heard.jsonl", "a") as file:
             file.write(json.dumps([call, *about]) + "\n")
 
-    def open(self, key: str, started: float) -> bool:
-        known = any(call[:2] == ["open", key] for call in heard(Path(str(self.settings.uri))))
-        self._note("open", key)
+    def find(self, key: str) -> bool:
+        known = any(call[:2] == ["begin", key] for call in heard(Path(str(self.settings.uri))))
+        self._note("find", key)
         return known
+
+    def begin(self, key: str, started: float) -> None:
+        self._note("begin", key)
 
     def describe(self, parameters: Mapping[str, str], facts: Mapping[str, str]) -> None:
         self._note("describe", dict(parameters), dict(facts))

@@ -28,10 +28,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Tell the tracker, here or in another Python."""
     from hpcgan.config import TrackingConfig, validated
-    from hpcgan.runs.directory import trained_run
+    from hpcgan.runs.directory import RunDirectory
     from hpcgan.tracking import process
 
-    directory = trained_run(args.run)
+    directory = RunDirectory(args.run)
     stored = process.read_settings(directory)
     options = {name: getattr(args, name) for name in ("to", "uri", "project", "python")}
     changes = {name: value for name, value in options.items() if value is not None}

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
@@ -139,6 +140,16 @@ class TrackingConfig(Section):
     @classmethod
     def _tracker_exists(cls, value: str | None) -> str | None:
         return None if value is None else _one_of(TRACKERS.names(), value)
+
+    @model_validator(mode="after")
+    def _no_password(self) -> TrackingConfig:
+        if self.uri is not None and "@" in (place := urlsplit(self.uri).netloc) and ":" in place.rpartition("@")[0]:
+            # Of the whole section, as a message of a key shows its value.
+            raise ValueError(
+                "tracking.uri: has a password, which the configuration and lists of processes would show; leave the "
+                "key out, and give the address in the tracker's own variable, such as MLFLOW_TRACKING_URI"
+            )
+        return self
 
 
 def _one_of(names: Sequence[str], value: str) -> str:

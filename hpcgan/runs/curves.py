@@ -14,6 +14,8 @@ from hpcgan.runs.records import OVER, Checkpoint, End, Epoch, Reader, Record, St
 
 #: What a reader has to keep for `settled`.
 KEEP = (Start, Step, Epoch, Checkpoint, End)
+Curved = Step | Epoch
+"""A record that has points of curves."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Point:
         return self.samples, self.time
 
 
-def values(record: Step | Epoch) -> dict[str, float]:
+def values(record: Curved) -> dict[str, float]:
     """The numbers of a record by curve, `losses/generator` say; what is not known is left out."""
     if isinstance(record, Step):
         return {f"step/{name}": value for name, value in record.metrics.items() if value is not None}
@@ -62,8 +64,14 @@ def values(record: Step | Epoch) -> dict[str, float]:
     return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}
 
 
-def settled(reader: Reader) -> list[Point]:
-    """The points that stay, in order; a later look has the same ones and more, unless a checkpoint was lost.
+def point(record: Curved) -> Point:
+    """The numbers of a record that can be drawn."""
+    finite = {name: value for name, value in values(record).items() if math.isfinite(value)}
+    return Point(record.samples, record.time, finite)
+
+
+def settled(reader: Reader) -> list[Curved]:
+    """The records that stay, in order; a later look has the same ones and more, unless a checkpoint was lost.
 
     Parameters
     ----------
@@ -71,11 +79,7 @@ def settled(reader: Reader) -> list[Point]:
         That keeps `KEEP`, without what later attempts replaced.
     """
     limit = _limit(reader)
-    return [
-        Point(record.samples, record.time, {k: v for k, v in values(record).items() if math.isfinite(v)})
-        for record in reader.of(Record)
-        if isinstance(record, (Step, Epoch)) and record.step <= limit
-    ]
+    return [record for record in reader.of(Record) if isinstance(record, Curved) and record.step <= limit]
 
 
 def _limit(reader: Reader) -> float:

@@ -43,21 +43,12 @@ class Tracker(ABC):
         return self.folder.absolute().name
 
     @abstractmethod
-    def open(self, key: str, started: float) -> bool:
-        """Find the tracked run of a key, or begin one.
+    def find(self, key: str) -> bool:
+        """Open the tracked run of a key, hex digits that the run directory remembers; whether it is there."""
 
-        Parameters
-        ----------
-        key : str
-            Hex digits that the run directory remembers.
-        started : float
-            When the run began, in seconds since 1970.
-
-        Returns
-        -------
-        bool
-            Whether it was there; what it has been told then counts.
-        """
+    @abstractmethod
+    def begin(self, key: str, started: float) -> None:
+        """Begin and open the tracked run of a key; the run began at `started`, in seconds since 1970."""
 
     @abstractmethod
     def describe(self, parameters: Mapping[str, str], facts: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.runs import records
-from hpcgan.runs.curves import KEEP, Point, settled
+from hpcgan.runs.curves import KEEP, Curved, point, settled
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import OVER, End, Reader
 from hpcgan.system.files import version
@@ -70,11 +70,11 @@ class Mirror:
         Exception
             Whatever the tracker raises; the next look goes on from there.
         """
-        points = settled(self._reader.read())
-        entry = self._open(points)
+        told = settled(self._reader.read())
+        entry = self._open(told)
         self._describe(entry)
-        for first in range(entry.points, len(points), CHUNK):
-            chunk = points[first : first + CHUNK]
+        for first in range(entry.points, len(told), CHUNK):
+            chunk = [point(record) for record in told[first : first + CHUNK]]
             self._tracker.log(chunk)
             entry.points, entry.mark = first + len(chunk), chunk[-1].mark
             self._remember(entry)
@@ -91,20 +91,22 @@ class Mirror:
             entry.status = status
             self._remember(entry)
 
-    def _open(self, points: list[Point]) -> Entry:
+    def _open(self, told: list[Curved]) -> Entry:
         entry = self._entry
         if entry is None:
             entry = self._memory.read().get(self._tracker.place)
-        if entry is not None and not _is_of(entry, points):
+        if entry is not None and not _is_of(entry, told):
             entry = self._replace(entry)
         if entry is not None and entry is self._entry:
             return entry
         if entry is None:
             entry = Entry()
             self._remember(entry)  # before the tracker hears of it: a killed process leaves no run that nobody knows
-        start = self._reader.of(records.Start)
-        if not self._tracker.open(entry.key, start[0].time if start else 0.0):
+        if not self._tracker.find(entry.key):
             entry = Entry(key=entry.key)
+            self._remember(entry)  # a killed process leaves no new run of which old points are remembered, either
+            start = self._reader.of(records.Start)
+            self._tracker.begin(entry.key, start[0].time if start else 0.0)
         self._entry = entry
         return entry
 
@@ -127,11 +129,11 @@ class Mirror:
         self._memory.write(self._tracker.place, entry)
 
 
-def _is_of(entry: Entry, points: list[Point]) -> bool:
+def _is_of(entry: Entry, told: list[Curved]) -> bool:
     """Whether what was told is still what the records say."""
     if entry.points == 0:
         return True
-    return len(points) >= entry.points and points[entry.points - 1].mark == entry.mark
+    return len(told) >= entry.points and point(told[entry.points - 1]).mark == entry.mark
 
 
 def status_of(reader: Reader, alive: bool) -> Status:

@@ -22,7 +22,7 @@ from hpcgan.tracking.base import Status, Tracker
 
 #: The most that MLflow takes at once, and the longest of texts.
 METRICS, PARAMETERS, TAGS, LONGEST = 1000, 100, 100, 5000
-KEY = "hpcgan.key"
+KEY, NOW = "hpcgan.key", "now."
 STATES: Mapping[Status, str] = {
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -57,24 +57,24 @@ class MlflowTracker(Tracker):
         self.place = f"{without_password(self._uri)} {settings.project}"
         self._run: Any = None
 
-    def open(self, key: str, started: float) -> bool:
-        experiment = self._experiment()
-        active = self._runs(experiment, key)
-        if active:
-            self._run = active[0]
-            return True
-        source = {"mlflow.source.name": "hpcgan", "mlflow.source.type": "JOB"}
-        self._run = self._client.create_run(
-            experiment, start_time=_ms(started), run_name=self.name, tags={KEY: key, **source}
-        )
-        return False
+    def find(self, key: str) -> bool:
+        self._run = next(iter(self._runs(self._experiment(), key)), None)
+        return self._run is not None
+
+    def begin(self, key: str, started: float) -> None:
+        tags = {KEY: key, "mlflow.source.name": "hpcgan", "mlflow.source.type": "JOB"}
+        self._run = self._client.create_run(self._experiment(), start_time=_ms(started), run_name=self.name, tags=tags)
 
     def describe(self, parameters: Mapping[str, str], facts: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
         texts = {clean(name): text[:LONGEST] for name, text in parameters.items()}
-        first = {**texts, **self._client.get_run(self._id).data.params}
-        changed = {f"now.{name}": text for name, text in texts.items() if first[name] != text}
+        known = self._client.get_run(self._id).data
+        first = {**texts, **known.params}
+        changed = {f"{NOW}{name}": text for name, text in texts.items() if first[name] != text}
+        for name in known.tags:
+            if name.startswith(NOW) and name not in changed:  # it has its first value again
+                self._client.delete_tag(self._id, name)
         for part in _chunks([Param(name, first[name]) for name in texts], PARAMETERS):
             self._client.log_batch(self._id, params=part)
         tags = {**changed, **{f"hpcgan.{clean(name)}": text[:LONGEST] for name, text in facts.items()}}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import sys
 import threading
@@ -33,9 +32,13 @@ from hpcgan.tracking.mirror import Mirror
 LOOK_S, AGAIN_S = 2.0, 30.0
 #: What rank 0 says before its end of the pipe closes: that it waits, or that it does not.
 WAITS, LEAVES = b"waits\n", b"leaves\n"
-#: In another Python, whose own packages come first; folders of the working directory are none (`wandb`, say).
-PROGRAM = """import sys
-sys.path = [place for place in sys.path if place] + [sys.argv[1]]
+#: In another Python maybe, which finds this package and no other one of the training's; folders of the working
+#: directory are none (`wandb`, say).
+PROGRAM = """import importlib.util, sys
+sys.path = [place for place in sys.path if place]
+spec = importlib.util.spec_from_file_location("hpcgan", sys.argv[1] + "/__init__.py")
+sys.modules["hpcgan"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["hpcgan"])
 from hpcgan.tracking import process
 process.start(sys.argv[2:])"""
 
@@ -46,7 +49,7 @@ class Busy(InputError):
 
 def command(settings: TrackingConfig, run: Path, *words: str) -> list[str]:
     """The command line of the process."""
-    package = str(Path(__file__).resolve().parents[2])
+    package = str(Path(__file__).resolve().parents[1])
     python = sys.executable if settings.python is None else str(settings.python)
     return [python, "-c", PROGRAM, package, str(run), settings.model_dump_json(), *words]
 
@@ -65,8 +68,12 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are meant for the training, whose end ends the pipe
     os.nice(19)
-    with _quiet(directory.path / "tracking"):
-        return follow(directory, tracking)
+    try:
+        with _quiet(directory.path / "tracking"):
+            return follow(directory, tracking)
+    except OSError as error:  # of the run directory
+        warn(f"{error.filename or directory.path}: {error.strerror}; the training goes on, and is not tracked")
+        return EXIT_FAILED
 
 
 def start(argv: Sequence[str]) -> None:
@@ -106,14 +113,15 @@ def opened(run: RunDirectory, settings: TrackingConfig) -> Iterator[tuple[Mirror
     Raises
     ------
     InputError
-        There is no such tracker, its package is missing, or another process has the mirror.
+        There is no such tracker, its package is missing, another process has the mirror, or the run directory cannot
+        be written.
     """
     name = str(settings.to)
     with told(settings):
         tracker: Tracker = TRACKERS.get(name)(settings, run.path)
     memory = Memory(run.path / "tracking", name)
-    memory.path.parent.mkdir(exist_ok=True)
     try:
+        memory.path.parent.mkdir(exist_ok=True)
         with file_lock(memory.path.with_suffix(".lock")):
             try:
                 yield Mirror(run, tracker, memory), tracker
@@ -122,6 +130,8 @@ def opened(run: RunDirectory, settings: TrackingConfig) -> Iterator[tuple[Mirror
                     tracker.close()
     except Locked:
         raise Busy(f"{run.path}: another process tracks it, beside its training perhaps; wait for it") from None
+    except OSError as error:
+        raise InputError(f"{memory.path.parent}: cannot be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -155,14 +165,16 @@ def follow(run: RunDirectory, settings: TrackingConfig) -> int:
     parent = Parent(settings.wait_s)
     failure, pause = "", LOOK_S
     while True:
+        ended = parent.ended  # before the look, which then sees all that there will be
         try:
             with opened(run, settings) as (mirror, _), told(settings):
                 while True:
                     mirror.look(alive=not parent.died)
                     failure = ""
-                    if parent.ended:
+                    if ended:
                         return EXIT_DONE
                     parent.wait(LOOK_S)
+                    ended = parent.ended
         except Busy:  # that of an attempt which was killed just now, and has its limit of time
             pause = LOOK_S
         except HpcganError as error:
@@ -170,13 +182,13 @@ def follow(run: RunDirectory, settings: TrackingConfig) -> int:
             if not failure and not parent.left:
                 warn(f"{error}; the training goes on, 'hpcgan track {run.path}' tells what is missing")
             failure = str(error)
-        if parent.ended:
+        if ended:
             return EXIT_FAILED
         parent.wait(pause)
 
 
 class Parent:
-    """Rank 0, as this process hears of it through its standard input.
+    """Rank 0, as this process hears of it through its standard input, whatever the tracker is at.
 
     Parameters
     ----------
@@ -185,7 +197,6 @@ class Parent:
 
     Attributes
     ----------
-    ended : bool
     died : bool
         It said no word before.
     left : bool
@@ -193,29 +204,33 @@ class Parent:
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit, self._heard = limit, b""
-        self.ended = self.died = self.left = False
+        self._limit, self._end = limit, threading.Event()
+        self.died = self.left = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the pipe has ended."""
+        return self._end.is_set()
 
     def wait(self, seconds: float) -> None:
         """Until the pipe ends, and no longer than that."""
-        until = time.monotonic() + seconds
-        while not self.ended and (rest := until - time.monotonic()) > 0:
-            if select.select([0], [], [], rest)[0]:
-                self._hear(os.read(0, 4096))
+        self._end.wait(seconds)
 
-    def _hear(self, data: bytes) -> None:
-        self._heard += data
-        if data:
-            return
-        self.ended, self.died = True, self._heard not in (WAITS, LEAVES)
-        self.left = self._heard != WAITS
-        limit = threading.Timer(self._limit, os._exit, (EXIT_FAILED,))
-        limit.daemon = True
-        limit.start()
+    def _listen(self) -> None:
+        heard = b""
+        while data := os.read(0, 4096):
+            heard += data
+        self.died, self.left = heard not in (WAITS, LEAVES), heard != WAITS
         if self.left:  # a launcher reads this rank's messages to their end
             silence = os.open(os.devnull, os.O_WRONLY)
             for descriptor in (sys.stderr.fileno(), 2):
                 os.dup2(silence, descriptor)
+        self._end.set()
+        time.sleep(self._limit)
+        if os.getpgrp() == os.getpid():  # with what the library has started
+            os.killpg(0, signal.SIGKILL)
+        os._exit(EXIT_FAILED)
 
 
 @contextlib.contextmanager

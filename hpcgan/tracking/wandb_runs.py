@@ -31,9 +31,12 @@ class WandbTracker(Tracker):
         self._key, self._run = "", None
         self._failed = False
 
-    def open(self, key: str, started: float) -> bool:
+    def find(self, key: str) -> bool:
         self._key = key
         return True  # the files are all there is to ask, and may have been synced and removed
+
+    def begin(self, key: str, started: float) -> None:
+        self._key = key
 
     def describe(self, parameters: Mapping[str, str], facts: Mapping[str, str]) -> None:
         config = {**parameters, **{f"hpcgan.{name}": text for name, text in facts.items()}}
@@ -45,7 +48,9 @@ class WandbTracker(Tracker):
             run.log({**point.values, "samples": point.samples, "_timestamp": point.time}, step=point.samples)
 
     def upload(self, path: Path, name: str) -> None:
-        self._started().save(str(path.absolute()), base_path=str(self.folder.absolute()), policy="now")
+        # In a folder of the run's name: wandb has a `config.yaml` of its own, and would write into this one's.
+        folder = self.folder.absolute()
+        self._started().save(str(folder / name), base_path=str(folder.parent), policy="now", glob=False)
 
     def state(self, status: Status, when: float) -> None:
         self._failed = status == "failed"
@@ -82,7 +87,7 @@ class WandbTracker(Tracker):
                 mode=os.environ.get("WANDB_MODE", "offline"),
                 resume="allow",
                 settings=self._wandb.Settings(
-                    silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True,
+                    silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, symlink=False,
                     **({"base_url": self.settings.uri} if self.settings.uri else {}),
                 ),
             )  # fmt: skip

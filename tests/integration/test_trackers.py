@@ -135,12 +135,19 @@ def test_three_requeues_are_one_run_of_mlflow(server, tmp_path):
     tags = {tag["key"]: tag["value"] for tag in server.runs("requeues")[0]["data"]["tags"]}
     assert tags["now.model.filters"] == "4"
     # Deleted by somebody: made again.
+    run.directory.config_file.write_text("name: run\nmodel: {filters: 2}\n")
     server.ask("runs/delete", run_id=tracked["info"]["run_id"])
     after()
     (again,) = server.runs("requeues")
     assert again["info"]["run_id"] != tracked["info"]["run_id"]
     assert [(step // BATCH, value) for step, value, _ in server.history(again, "step/d")] == curve
-    # Without memory, the key is lost, and the records are told to another run; with --anew, the last one is put aside.
+    # The first value again: no tag says otherwise.
+    run.directory.config_file.write_text("name: run\nmodel: {filters: 4}\n")
+    after()
+    run.directory.config_file.write_text("name: run\nmodel: {filters: 2}\n")
+    after()
+    assert not [tag for tag in server.runs("requeues")[0]["data"]["tags"] if tag["key"].startswith("now.")]
+    # With --anew, the last one is put aside.
     done = track(path, "--to", "mlflow", "--uri", server.uri, "--project", "requeues", "--anew")
     assert done.returncode == 0, done.stderr
     assert len(server.runs("requeues")) == 1
@@ -243,4 +250,6 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
     assert [(row["samples"] // BATCH, row["step/d"]) for row in rows if "step/d" in row] == curve
     assert {row for lines in told for kind, row in lines if kind == "run"} == {key}
     assert [row for lines in told for kind, row in lines if kind == "exit"] == [1, 0, 1, 0]
-    assert (folders[0] / "files" / "provenance.jsonl").exists()
+    config = folders[-1] / "files" / "run-1a2b" / "config.yaml"
+    assert config.read_text() == run.directory.config_file.read_text()
+    assert not config.is_symlink()  # nor would it be read through a link that a moved run has broken

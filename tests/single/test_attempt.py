@@ -86,7 +86,7 @@ def test_a_tracked_training_is_one_run_over_an_interruption(data, tmp_path, find
     assert before[-1] == ["state", "interrupted"]
     run = train(data, tmp_path / "run", *tracking)
     calls = heard(tmp_path)
-    assert {about[0] for call, *about in calls if call == "open"} == {before[0][1]}
+    assert [about for call, *about in calls if call == "begin"] == [[before[0][1]]]
     points = [about for call, *about in calls if call == "point"]
     assert [(samples, values["score/total"]) for samples, values in points] == [
         (r["samples"], r["score"]["total"]) for r in recorded(run.metrics_file, "epoch")

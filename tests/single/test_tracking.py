@@ -13,7 +13,7 @@ from trackers import BATCH, Notebook, WrittenRun, heard
 from hpcgan.commands.cli import main
 from hpcgan.config import TrackingConfig
 from hpcgan.errors import InputError
-from hpcgan.runs.curves import KEEP, settled
+from hpcgan.runs.curves import KEEP, point, settled
 from hpcgan.runs.records import Reader
 from hpcgan.system.files import file_lock
 from hpcgan.tracking import process
@@ -46,22 +46,26 @@ def calls(folder, name):
     return [line[1:] for line in heard(folder) if line[0] == name]
 
 
+def shown(reader):
+    return [point(record) for record in settled(reader.read())]
+
+
 def test_points_stay_once_a_checkpoint_holds_them(run):
     reader = Reader(run.directory.metrics_file, *KEEP)
-    assert settled(reader.read()) == []
+    assert shown(reader) == []
     run.attempt(0, [10, 20, 30], checkpoints=[20])
-    first = settled(reader.read())
+    first = shown(reader)
     assert [point.samples for point in first] == [40, 80]
     assert first[0].values == {"step/d": 1.01}  # what is not known is left out
     run.attempt(20, [30, 40], checkpoints=[40])  # step 30 is done again, with another loss
-    second = settled(reader.read())
+    second = shown(reader)
     assert second[:2] == first
     assert [(p.samples, p.values["step/d"]) for p in second[2:]] == [(120, 2.03), (160, 2.04)]
 
 
 def test_a_run_that_is_over_is_tracked_to_its_end(run):
     run.attempt(0, [10, 20], checkpoints=[10], end="pruned")
-    assert [point.samples for point in settled(Reader(run.directory.metrics_file, *KEEP).read())] == [40, 80]
+    assert [point.samples for point in shown(Reader(run.directory.metrics_file, *KEEP))] == [40, 80]
 
 
 def test_three_requeues_are_one_tracked_run_with_one_curve(run, mirror, tmp_path):
@@ -75,12 +79,13 @@ def test_three_requeues_are_one_tracked_run_with_one_curve(run, mirror, tmp_path
     run.attempt(50, [60], checkpoints=[60], end="done")
     third.look(alive=True)  # by the same process
     assert points(tmp_path) == [(10, 1.01), (20, 1.02), (30, 2.03), (40, 3.04), (50, 3.05), (60, 4.06)]
-    assert len({key for (key,) in calls(tmp_path, "open")}) == 1
+    assert len(calls(tmp_path, "begin")) == 1
+    assert [key for (key,) in calls(tmp_path, "find")] == calls(tmp_path, "begin")[0] * 3
     assert [status for (status,) in calls(tmp_path, "state")] == ["failed", "interrupted", "failed", "finished"]
     assert calls(tmp_path, "discard") == []
     before = heard(tmp_path)
     mirror().look(alive=False)
-    assert [line[0] for line in heard(tmp_path)[len(before) :]] == ["open"]  # there is nothing new to tell
+    assert [line[0] for line in heard(tmp_path)[len(before) :]] == ["find"]  # there is nothing new to tell
 
 
 def test_what_is_told_of_it(run, mirror, tmp_path):
@@ -106,7 +111,7 @@ def test_a_lost_checkpoint_begins_another_tracked_run(run, mirror, tmp_path):
     mirror().look(alive=True)
     run.attempt(10, [20], checkpoints=[20], end="done")  # that of step 20 was broken
     mirror().look(alive=False)
-    (first,), (second,) = calls(tmp_path, "open")
+    (first,), (second,) = calls(tmp_path, "begin")
     assert first != second
     assert calls(tmp_path, "discard") == [[first]]
     assert points(tmp_path)[2:] == [(10, 1.01), (20, 2.02)]  # those of the second
@@ -123,6 +128,27 @@ def test_a_tracked_run_that_is_gone_is_made_again(run, mirror, tmp_path):
     mirror().look(alive=True)
     assert points(tmp_path) == [(10, 1.01), (20, 1.02)]
     assert len(calls(tmp_path, "describe")) == 1
+
+
+def test_a_process_that_was_killed_while_it_made_the_tracked_run_again_loses_no_point(
+    run, mirror, tmp_path, monkeypatch
+):
+    run.attempt(0, [10, 20], checkpoints=[20])
+    mirror().look(alive=True)
+    (tmp_path / "heard.jsonl").unlink()
+    begin = Notebook.begin
+
+    def killed(self, key, started):
+        begin(self, key, started)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Notebook, "begin", killed)
+    with pytest.raises(KeyboardInterrupt):
+        mirror().look(alive=True)
+    monkeypatch.setattr(Notebook, "begin", begin)
+    mirror().look(alive=True)
+    assert points(tmp_path) == [(10, 1.01), (20, 1.02)]
+    assert len(calls(tmp_path, "begin")) == 1
 
 
 def test_another_place_has_a_tracked_run_of_its_own(run, mirror, tmp_path):
@@ -227,12 +253,21 @@ def test_a_tracker_that_hangs_holds_an_end_for_its_limit(run, tmp_path, find_tra
     assert "connecting" in (run.directory.path / "tracking" / "log.txt").read_text()
 
 
+def test_a_tracker_that_hangs_outlives_a_rank_that_does_not_wait_for_its_limit(run, tmp_path, find_trackers):
+    run.attempt(0, [10], checkpoints=[10])
+    command = process.command(TrackingConfig(to="trackers:Hanging", uri=str(tmp_path), wait_s=0.2), run.directory.path)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as started:
+        until(lambda: calls(tmp_path, "hangs"))
+        started.stdin.close()  # as of a rank that was killed
+        assert started.wait(60) == -signal.SIGKILL
+
+
 def test_a_tracker_that_fails_is_said_once(run, tmp_path, find_trackers, capfd, monkeypatch):
     monkeypatch.setattr(process, "command", lambda *words: _impatient(process_command(*words)))
     monkeypatch.setattr("hpcgan.tracking.follower.command", process.command)
     run.attempt(0, [10], checkpoints=[10])
     follower_ = follower(run, tmp_path, "Failing")
-    until(lambda: len(calls(tmp_path, "open")) > 2)  # it tries again and again
+    until(lambda: len(calls(tmp_path, "find")) > 2)  # it tries again and again
     follower_.finish()
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == (
@@ -251,7 +286,8 @@ def _impatient(command):
 
 def test_the_process_of_a_killed_rank_ends_by_itself(run, tmp_path, find_trackers):
     run.attempt(0, [10, 20], checkpoints=[10])
-    command = process.command(TrackingConfig(to="trackers:Notebook", uri=str(tmp_path)), run.directory.path)
+    settings_ = TrackingConfig(to="trackers:Notebook", uri=str(tmp_path), wait_s=60)
+    command = process.command(settings_, run.directory.path)
     with subprocess.Popen(command, stdin=subprocess.PIPE) as started:
         until(lambda: calls(tmp_path, "state"))
         started.send_signal(signal.SIGTERM)  # that of a job, which is meant for the training
@@ -314,3 +350,6 @@ def test_trackers_are_no_part_of_a_run_s_identity(tmp_path):
     assert plain.identity_hash() == tracked.identity_hash()
     with pytest.raises(InputError, match=r"tracking\.to: choose one of: mlflow, wandb, or package"):
         config(tmp_path, "tracking.to=tensorboard")
+    with pytest.raises(InputError, match=r"tracking\.uri: has a password") as refused:
+        config(tmp_path, "tracking.uri=http://me:secret@host:5000")
+    assert "secret" not in str(refused.value)
