@@ -250,6 +250,6 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
     assert [(row["samples"] // BATCH, row["step/d"]) for row in rows if "step/d" in row] == curve
     assert {row for lines in told for kind, row in lines if kind == "run"} == {key}
     assert [row for lines in told for kind, row in lines if kind == "exit"] == [1, 0, 1, 0]
-    config = folders[-1] / "files" / "run-1a2b" / "config.yaml"
+    config = folders[0] / "files" / "run-1a2b" / "config.yaml"
     assert config.read_text() == run.directory.config_file.read_text()
     assert not config.is_symlink()  # nor would it be read through a link that a moved run has broken
