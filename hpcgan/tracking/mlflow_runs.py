@@ -69,10 +69,10 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param, RunTag
 
         texts = {clean(name): text[:LONGEST] for name, text in parameters.items()}
-        known = self._client.get_run(self._id).data
-        first = {**texts, **known.params}
+        existing = self._client.get_run(self._id).data
+        first = {**texts, **existing.params}
         changed = {f"{NOW}{name}": text for name, text in texts.items() if first[name] != text}
-        for name in known.tags:
+        for name in existing.tags:
             if name.startswith(NOW) and name not in changed:  # it has its first value again
                 self._client.delete_tag(self._id, name)
         for part in _chunks([Param(name, first[name]) for name in texts], PARAMETERS):

@@ -1,7 +1,7 @@
 """Runs of Weights & Biases: files in the run directory, which `wandb sync` brings to a server at any later time.
 
 Each attempt that has something to tell writes a folder `RUN/wandb/offline-run-*-KEY` of its own. All have the same key,
-and `wandb sync` puts them together, in the order of time, as one run. `WANDB_MODE=online` talks to the server at once.
+by which `wandb sync` takes them for parts of one run. `WANDB_MODE=online` talks to the server at once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ class WandbTracker(Tracker):
     def __init__(self, settings: TrackingConfig, folder: Path) -> None:
         super().__init__(settings, folder)
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to its makers, whom nodes often cannot reach
+        os.environ.setdefault("WANDB_SILENT", "true")  # errors are raised all the same
         import wandb
 
         self._wandb: Any = wandb
         self.place = f"{settings.uri or os.environ.get('WANDB_BASE_URL', 'wandb')} {settings.project}"
-        self._key, self._run = "", None
+        self._key = ""
+        self._run: Any = None
         self._failed = False
 
     def find(self, key: str) -> bool:
@@ -87,7 +89,7 @@ class WandbTracker(Tracker):
                 mode=os.environ.get("WANDB_MODE", "offline"),
                 resume="allow",
                 settings=self._wandb.Settings(
-                    silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, symlink=False,
+                    console="off", disable_git=True, save_code=False, x_disable_stats=True, symlink=False,
                     **({"base_url": self.settings.uri} if self.settings.uri else {}),
                 ),
             )  # fmt: skip

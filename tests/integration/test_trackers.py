@@ -234,7 +234,7 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
 
     def after():
         done = track(run.directory.path, "--to", "wandb")
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
 
     curve = three_requeues(run, after)
     after()  # nothing new: no folder
@@ -248,6 +248,7 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
         told.append([json.loads(line) for line in lines])
     rows = [row for lines in told for kind, row in lines if kind == "history"]
     assert [(row["samples"] // BATCH, row["step/d"]) for row in rows if "step/d" in row] == curve
+    assert next(row for row in rows if "step/d" in row)["_timestamp"] == 1002  # when it was recorded
     assert {row for lines in told for kind, row in lines if kind == "run"} == {key}
     assert [row for lines in told for kind, row in lines if kind == "exit"] == [1, 0, 1, 0]
     config = folders[0] / "files" / "run-1a2b" / "config.yaml"
