@@ -240,7 +240,8 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
     after()  # nothing new: no folder
     folders = sorted((run.directory.path / "wandb").glob("offline-run-*"))
     assert len(folders) == 4
-    (key,) = {folder.name.rpartition("-")[2] for folder in folders}
+    names = [folder.name for folder in folders]
+    (key,) = {name.rpartition("-")[2] for name in names}
     told = []
     for folder in folders:
         command = [PYTHON, "-c", READER, str(folder / f"run-{key}.wandb")]
@@ -254,3 +255,8 @@ def test_three_requeues_are_one_run_of_wandb(tmp_path):
     config = folders[0] / "files" / "run-1a2b" / "config.yaml"
     assert config.read_text() == run.directory.config_file.read_text()
     assert not config.is_symlink()  # nor would it be read through a link that a moved run has broken
+    done = track(run.directory.path, "--to", "wandb", "--anew")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(folder.name for folder in (run.directory.path / "wandb" / "replaced").iterdir()) == names
+    (anew,) = (run.directory.path / "wandb").glob("offline-run-*")
+    assert not anew.name.endswith(key)
