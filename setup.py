@@ -53,6 +53,9 @@ INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4"
 FILTERS = ["hdf5plugin>=4"]
 # `hpcgan serve`: a web server, and what counts. gRPC and protobuf come with TensorFlow anyway.
 SERVE = ["uvicorn>=0.30", "starlette>=0.40", "prometheus-client>=0.20", "grpcio>=1.59", "protobuf>=4.25"]
+# Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
+# neither is in `dev`: an environment of its own serves as well (`tracking.python`).
+TRACKING = ["mlflow>=3", "wandb>=0.31"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
@@ -128,6 +131,7 @@ setup(
         "interactive": INTERACTIVE,
         "filters": FILTERS,
         "serve": SERVE,
+        "tracking": TRACKING,
         "dev": DEV,
         "docs": DOCS,
         "peer": PEER,
