@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from hpcgan import rng
 from hpcgan.errors import InputError
 from hpcgan.problems.detector_images.conditional import ConditionalModel, ConditionalProblem
 from hpcgan.problems.detector_images.rpv import RpvModel, RpvProblem
-from hpcgan.serve import asking, protocol, workers
+from hpcgan.serve import asking, protocol, running, workers
 from hpcgan.serve.asking import Asked
 from hpcgan.serve.merging import Job, Merger
 from hpcgan.serve.refusal import Refusal
@@ -429,6 +430,28 @@ def test_workers_that_do_not_start_or_have_other_weights_end_the_service(
         job.future.result(0)
     with pytest.raises(Refusal):
         merger.add(0, asked(1))
+
+
+def test_a_token_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    where = running.Where(host="0.0.0.0", token_file=tmp_path / "token")
+    token = running.read_token(where)
+    assert token is not None
+    assert len(token) >= 32
+    assert (tmp_path / "token").stat().st_mode & 0o077 == 0
+    assert running.read_token(where) == token
+    (tmp_path / "token").write_text("short\n")
+    with pytest.raises(InputError, match="one word of at least 16 characters"):
+        running.read_token(where)
+    with pytest.raises(InputError, match="no token can be read"):
+        running.read_token(running.Where(token_file=tmp_path / "none" / "token"))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False), ("node", False)],
+)
+def test_what_other_machines_reach(host: str, expected: bool) -> None:
+    assert running.is_local(host) == expected
 
 
 def test_stretches_of_seeds_and_numbers() -> None:
