@@ -52,8 +52,10 @@ class HighLevel:
 
 def low_level(showers: Showers) -> NDArray[np.float32]:
     """Inputs of the classifier on voxels: (n, 1 + voxels)."""
-    energy = showers.energy[:, None]
-    return np.concatenate([np.log10(energy), 100.0 * (showers.voxels / energy)], axis=1, dtype=np.float32)
+    inputs = np.empty((len(showers), 1 + showers.voxels.shape[1]), np.float32)
+    inputs[:, 0] = np.log10(showers.energy)
+    np.multiply(showers.voxels, (100.0 / showers.energy)[:, None], out=inputs[:, 1:])
+    return inputs
 
 
 def high_level(showers: Showers, geometry: Geometry) -> HighLevel:

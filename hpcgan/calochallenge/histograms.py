@@ -65,7 +65,7 @@ def _quantities(
     for place, (low, high) in enumerate(zip(geometry.energies, geometry.energies[1:])):
         here = (showers.energy >= low) & (showers.energy < high)
         edges = NARROW_AT if place >= geometry.narrow else RESPONSE_AT
-        yield f"response_at_{low:g}_mev", features.response[here], edges
+        yield f"response_at_{low:.0f}_mev", features.response[here], edges
     for number, layer in enumerate(geometry.layers):
         yield f"layer_{layer.number}", features.layers[:, number], None
     centred = [layer.number for layer in geometry.layers if layer.centred]

@@ -101,9 +101,11 @@ class Comparison:
         n = min(len(real), len(fake))
         if n < LEAST:
             raise InputError(f"{n} showers are too few to compare: give {LEAST} or more on each side")
-        rest = real.take(slice(n, 2 * n)) if other is None else other.take(slice(n))
+        if other is not None and len(other) < LEAST // 2:
+            raise InputError(f"{len(other)} other real showers are too few to compare: give {LEAST // 2} or more")
+        rest = (real.take(slice(n, None)) if other is None else other).take(slice(n))
         first = real.take(slice(n))
-        if len(rest) >= n // 2:
+        if other is not None or len(rest) >= n // 2:
             null = first.take(slice(len(rest))), rest
         else:
             null = first.take(slice(n // 2)), first.take(slice(n // 2, 2 * (n // 2)))
@@ -147,8 +149,8 @@ def jobs(comparisons: int, options: Options) -> list[Job]:
     trainings = [
         Job(place, null, inputs, number)
         for inputs in options.classifiers
-        for number in range(options.trainings)
         for place, null in places
+        for number in range(options.trainings)
     ]
     return trainings + [Job(place, null) for place, null in places if options.distances]
 

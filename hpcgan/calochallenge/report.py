@@ -111,8 +111,9 @@ def lines(data: Mapping[str, Any]) -> list[str]:
         title = f", {comparison['title']}" if comparison["title"] else ""
         n, n_null = comparison["n"], comparison["n_null"]
         shown.append(f"{comparison['geometry']}{title}: {n} generated against {n} real showers; real: {n_null} each")
-        shown.append(f"{'':<24}{'generated':<24}real against real")
-        shown += [f"{name:<24}{generated:<24}{real}".rstrip() for name, generated, real in rows(comparison)]
+        cells = [("", "generated", "real against real"), *rows(comparison)]
+        first, second = (max(len(row[column]) for row in cells) + 2 for column in range(2))
+        shown += [f"{name:<{first}}{generated:<{second}}{real}" for name, generated, real in cells]
     return shown + [f"note: {notice}" for notice in data["notices"]]
 
 

@@ -74,6 +74,9 @@ class Training:
         Of initial weights, splits and order.
     """
 
+    #: A cost that no epoch can be below: one that reaches it ends the training.
+    least_cost: ClassVar[float] = -np.inf
+
     learning_rate: float = 2e-4
     epochs: int = 50
     patience: int = 10
@@ -90,9 +93,6 @@ class Training:
     def rate(self, progress: float) -> float:
         """Learning rate after that share of the longest training."""
         return self.learning_rate
-
-    #: A cost that no epoch can be below: one that reaches it ends the training.
-    least_cost: ClassVar[float] = -np.inf
 
     def cost(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """What the logits (n,) of the validation events come to: the epoch with the lowest cost counts."""

@@ -38,7 +38,15 @@ def test_high_level_is_what_loops_over_voxels_find():
     found = features.high_level_inputs(sample, features.high_level(sample, GEOMETRY))
     names = features.input_names(GEOMETRY)
     assert names == [
-        *("log10_energy", "log10_layer_0", "log10_layer_4", "centre_eta_4", "centre_phi_4", "width_eta_4", "width_phi_4")
+        *(
+            "log10_energy",
+            "log10_layer_0",
+            "log10_layer_4",
+            "centre_eta_4",
+            "centre_phi_4",
+            "width_eta_4",
+            "width_phi_4",
+        )
     ]
     for shower, row in zip(zip(sample.energy, sample.voxels.astype(float), strict=True), found, strict=True):
         energy, voxels = shower
@@ -131,7 +139,11 @@ def test_bins_are_the_challenge_s():
     assert published(533).energies[0], published(533).energies[-1] == (256.0, 2.0**23)
     assert histograms.logarithmic(10.0, 1e5, 40) == pytest.approx(10 ** np.linspace(1, 5, 40))
     assert histograms.logarithmic(10.0, 10.0, 40) is None
-    assert [len(edges) for edges in (histograms.RESPONSE, histograms.RESPONSE_AT, histograms.NARROW_AT)] == [101, 21, 21]
+    assert [len(edges) for edges in (histograms.RESPONSE, histograms.RESPONSE_AT, histograms.NARROW_AT)] == [
+        101,
+        21,
+        21,
+    ]
 
 
 def test_response_at_each_energy_of_data_set_1():
@@ -181,7 +193,7 @@ def test_files_of_the_challenge_and_of_calogan(tmp_path):
         (lambda e, v: (e, v - 1.0), "shower 1 has a voxel of -0.5 MeV; energies must not be negative .--cut"),
         (lambda e, v: (e, v * [[1.0], [1.0], [np.nan]]), "voxels of shower 2 are not finite"),
         (lambda e, v: (e, v[:, :7]), "showers has 7 voxels, another segmentation"),
-        (lambda e, v: (e[:2], v), "incident_energies has 2 samples"),
+        (lambda e, v: (e[:2], v), "showers has 3 samples but incident_energies has 2"),
         (lambda e, v: (e[:, 0], v), r"incident_energies has shape \(3,\)"),
         (lambda e, v: (e, v[:, 0]), r"needed are incident_energies \(N, 1\) and showers \(N, voxels\)"),
     ],

@@ -49,7 +49,11 @@ def test_published_binnings_are_what_their_files_say(binning, voxels, layers, wi
         assert (one.number, one.centred) == (other.number, other.centred)
         assert np.allclose(one.eta, other.eta)
         assert np.allclose(one.phi, other.phi)
-    assert (read.least_mev, read.window_mm, read.energies) == (built_in.least_mev, built_in.window_mm, built_in.energies)
+    assert (read.least_mev, read.window_mm, read.energies) == (
+        built_in.least_mev,
+        built_in.window_mm,
+        built_in.energies,
+    )
     assert published(voxels + 1) is None
 
 
@@ -77,7 +81,9 @@ def test_the_particle_is_that_of_the_voxels(binning):
     path = binning(both)
     assert read_binning(path, 3).title == "binning.xml, photon"
     assert read_binning(path, 4).title == "binning.xml, pion"
-    with pytest.raises(InputError, match=r"is a binning of 4 voxels \('pion'\), 3 voxels \('photon'\), the showers have 5"):
+    with pytest.raises(
+        InputError, match=r"is a binning of 4 voxels \('pion'\), 3 voxels \('photon'\), the showers have 5"
+    ):
         read_binning(path, 5)
 
 
@@ -103,7 +109,10 @@ EXTERNAL = '<!DOCTYPE b [<!ENTITY a SYSTEM "file:///etc/passwd">]><Bins><Bin nam
         (xml([(0, [0, 1], 1)]).replace('alpha="1"', 'alpha="1.5"'), "layer '0': n_bin_alpha is '1.5'"),
         (xml([(0, [0, 1], 1)]).replace('"0,1"', '"0;1"'), "layer '0': r_edges is '0;1', needed are numbers"),
         (xml([(0, [0, 2, 1], 1)]), "layer '0': r_edges must rise"),
-        (xml([(0, [0, 1], 1)]).replace('"0,1"', '"0,inf"'), "layer '0': r_edges must rise from 0 or more, and be finite"),
+        (
+            xml([(0, [0, 1], 1)]).replace('"0,1"', '"0,inf"'),
+            "layer '0': r_edges must rise from 0 or more, and be finite",
+        ),
         (xml([(0, [0, 1], 0)]), "layer '0': 1 x 0 voxels"),
         (xml([(0, [0, 1], 999_999)]), "layer '0': 1 x 999999 voxels"),
         (xml([(0, [0, 1], 1), (1, [0, 1], 1)]).replace('id="1"', 'id="0"'), "two layers of 'photon' have one id"),
