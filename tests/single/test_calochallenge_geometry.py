@@ -5,23 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from binnings import xml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcgan.calochallenge.geometry import PUBLISHED, Layer, of_segmentation, published, read_binning
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import Grid, Segmentation
-
-
-def xml(layers, name="photon"):
-    """A binning file of the published form: layers of (number, edges, angles), those between without voxels."""
-    held = {number: (edges, angles) for number, edges, angles in layers}
-    rows = []
-    for number in range(max(held) + 1):
-        edges, angles = held.get(number, ([0], 1))
-        text = ",".join(f"{edge:g}" for edge in edges)
-        rows.append(f'      <Layer id="{number}" r_edges="{text}" n_bin_alpha="{angles}" /> \n')
-    return f'<Bins>\n   <Bin pid="22" etaMin="0" etaMax="130" name="{name}">\n{"".join(rows)}   </Bin>\n</Bins>\n'
 
 
 @pytest.fixture

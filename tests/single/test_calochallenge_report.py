@@ -9,7 +9,7 @@ import h5py
 import needs
 import numpy as np
 import pytest
-from test_calochallenge_geometry import xml
+from binnings import xml
 from untrained import make_run
 
 needs.tensorflow()
