@@ -3,8 +3,8 @@
 A binning file is XML: a ``Bin`` for each particle (`name`), with a ``Layer`` for each layer of the calorimeter: its
 number `id`, the edges of its radial bins `r_edges` in mm, separated by commas, and the number `n_bin_alpha` of its bins
 in the angle alpha. A layer with a single edge has no voxels. Voxels come layer after layer, in a layer angle after
-angle, at an angle from the inside out. Angles begin at -pi. A voxel stands for the point in the middle of its bins, eta = r cos
-alpha and phi = r sin alpha, in mm (CaloChallenge, arXiv:2410.21611, and its public `XMLHandler.py`).
+angle, at an angle from the inside out. Angles begin at -pi. A voxel stands for the point in the middle of its bins,
+eta = r cos alpha and phi = r sin alpha, in mm (CaloChallenge, arXiv:2410.21611, and its public `XMLHandler.py`).
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Geometry:
 
 #: Incident energies of data set 1 are powers of two from 256 MeV to 4 TeV.
 POWERS = tuple(2.0**power for power in range(8, 24))
-#: The least energy read out of a voxel of data sets 2 and 3, 0.5 keV over the sampling fraction 0.033.
-LEAST_OF_SILICON = 0.5e-3 / 0.033
+#: Where the histograms of energies begin, MeV. Of data sets 2 and 3: 0.5 keV over the sampling fraction 0.033.
+LEAST_OF_SET_1, LEAST_OF_SILICON = 10.0, 0.5e-3 / 0.033
 
 
 def _edges(text: str) -> list[float]:
@@ -162,10 +162,15 @@ def published(voxels: int) -> Geometry | None:
 
 
 def _geometry(title: str, layers: tuple[Layer, ...], voxels: int) -> Geometry:
-    """With the histograms that the challenge's scripts have for the data set of so many voxels."""
+    """With the histograms that the challenge's scripts have for the data set of so many voxels.
+
+    Other binnings have those of data set 1 but for what is about its incident energies and its hadron calorimeter.
+    """
     if voxels in (6480, 40500):
         return Geometry(title, layers, LEAST_OF_SILICON, window_mm=30.0)
-    return Geometry(title, layers, 10.0, 100.0, (12, 13), POWERS, 4 if voxels == 368 else 1 << 30)
+    if voxels not in PUBLISHED:
+        return Geometry(title, layers, LEAST_OF_SET_1)
+    return Geometry(title, layers, LEAST_OF_SET_1, 100.0, (12, 13), POWERS, 4 if voxels == 368 else 1 << 30)
 
 
 def of_segmentation(cells: Segmentation) -> Geometry:

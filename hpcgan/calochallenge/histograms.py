@@ -43,13 +43,13 @@ def separations(
         Energies are binned up to the largest real one.
     """
     quantities = (_quantities(geometry, *side) for side in (real, fake))
-    found: dict[str, float | None] = {}
+    powers: dict[str, float | None] = {}
     for (name, of_real, edges), (_, of_fake, _) in zip(*quantities, strict=True):
         if edges is None:  # energies
             number = VOXEL_EDGES if name == "voxels" else LAYER_EDGES
             edges = logarithmic(geometry.least_mev, float(of_real.max(initial=0.0)), number)
-        found[name] = None if edges is None else separation(of_real, of_fake, edges)
-    return found
+        powers[name] = None if edges is None else separation(of_real, of_fake, edges)
+    return powers
 
 
 def logarithmic(low: float, high: float, number: int) -> Array | None:

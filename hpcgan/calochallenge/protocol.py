@@ -186,9 +186,9 @@ def measure(
     if gathered is None:
         return None
     results = dict(pair for of_rank in gathered for pair in of_rank)
-    found = [(job, results[place]) for place, job in enumerate(work)]
+    done = [(job, results[place]) for place, job in enumerate(work)]
     return [
-        _summary(comparison, [pair for pair in found if pair[0].comparison == number])
+        _summary(comparison, [pair for pair in done if pair[0].comparison == number])
         for number, comparison in enumerate(comparisons)
     ]
 

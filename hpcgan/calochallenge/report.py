@@ -62,8 +62,8 @@ def compare(inputs: Files | Run, out: Path, options: Options, comm: Comm, log: L
     with clock("showers"):
         loaded = inputs.load(comm, log)
     with clock("comparison"):
-        found = measure(loaded.comparisons, options, comm, log)
-    if found is None:
+        comparisons = measure(loaded.comparisons, options, comm, log)
+    if comparisons is None:
         return None
     data = {
         "schema": "hpcgan.calochallenge",
@@ -74,8 +74,8 @@ def compare(inputs: Files | Run, out: Path, options: Options, comm: Comm, log: L
         "fake": loaded.fake,
         "options": dataclasses.asdict(options),
         "ranks": comm.size,
-        "notices": [*loaded.notices, *_notices(found, options)],
-        "comparisons": found,
+        "notices": [*loaded.notices, *_notices(comparisons, options)],
+        "comparisons": comparisons,
         "timing": clock.seconds(),
     }
     report = Report(data, out / f"{STEM}.html", out / f"{STEM}.json")
@@ -88,10 +88,10 @@ def compare(inputs: Files | Run, out: Path, options: Options, comm: Comm, log: L
     return report
 
 
-def _notices(found: list[dict[str, Any]], options: Options) -> list[str]:
+def _notices(comparisons: list[dict[str, Any]], options: Options) -> list[str]:
     """In what a comparison is not the challenge's."""
     notices = []
-    n = min(comparison["n"] for comparison in found)
+    n = min(comparison["n"] for comparison in comparisons)
     if n < 100_000:
         notices.append(
             f"{n} showers on each side; the published tables have 100,000 or more, and classifiers find more with more."
@@ -106,15 +106,16 @@ def _notices(found: list[dict[str, Any]], options: Options) -> list[str]:
 
 def lines(data: Mapping[str, Any]) -> list[str]:
     """What a terminal shows: a table for each comparison, then the notices."""
-    shown: list[str] = []
+    text_lines: list[str] = []
     for comparison in data["comparisons"]:
         title = f", {comparison['title']}" if comparison["title"] else ""
         n, n_null = comparison["n"], comparison["n_null"]
-        shown.append(f"{comparison['geometry']}{title}: {n} generated against {n} real showers; real: {n_null} each")
+        sizes = f"{n} generated against {n} real showers; real: {n_null} each"
+        text_lines.append(f"{comparison['geometry']}{title}: {sizes}")
         cells = [("", "generated", "real against real"), *rows(comparison)]
         first, second = (max(len(row[column]) for row in cells) + 2 for column in range(2))
-        shown += [f"{name:<{first}}{generated:<{second}}{real}" for name, generated, real in cells]
-    return shown + [f"note: {notice}" for notice in data["notices"]]
+        text_lines += [f"{name:<{first}}{generated:<{second}}{real}" for name, generated, real in cells]
+    return text_lines + [f"note: {notice}" for notice in data["notices"]]
 
 
 def rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -155,9 +155,9 @@ def _compare(args: argparse.Namespace, options: Options, out: Path, comm: Comm) 
     with agreed(comm):
         inputs = _inputs(args)
     where = "" if comm.size == 1 else f"[{comm.rank}] "
-    made = report.compare(inputs, out, options, comm, lambda text: note(where + text))
-    if made is not None:
-        print(report.summary(made), flush=True)
+    written_report = report.compare(inputs, out, options, comm, lambda text: note(where + text))
+    if written_report is not None:
+        print(report.summary(written_report), flush=True)
 
 
 def _command(args: argparse.Namespace, out: Path) -> list[str]:

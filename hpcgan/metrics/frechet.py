@@ -123,12 +123,12 @@ def resampled_fpd(
     batches: int = BATCHES,
     seed: int = RESAMPLED_SEED,
 ) -> Estimate:
-    """Frechet physics distance as the authors' package `jetnet` computes it: what published tables have.
+    """Frechet physics distance as the authors' package `jetnet` computes it.
 
     Subsamples of the two sizes and eight between them, at equal steps in 1/N, are drawn with replacement, whatever the
     number of events, and the line through their averages is not below zero. Samples of one distribution have a distance
     above zero, about that of all events at hand (`sample_distance`), and the error is only that of the fit: see `fpd`.
-    With the same features and seed it is the number of `jetnet.evaluation.fpd(normalise=False)`, to rounding.
+    jetnet takes each feature over its largest magnitude among the real events before that.
 
     Parameters
     ----------

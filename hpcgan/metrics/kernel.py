@@ -74,11 +74,11 @@ def kpd(real: np.ndarray, fake: np.ndarray, *, batches: int = BATCHES, seed: int
 def resampled_kpd(
     real: np.ndarray, fake: np.ndarray, *, batch: int = BATCH, batches: int = BATCHES, seed: int = 42
 ) -> Estimate:
-    """Kernel physics distance as the authors' package `jetnet` computes it: what published tables have.
+    """Kernel physics distance as the authors' package `jetnet` computes it.
 
     Batches are drawn with replacement and have the same number of events whatever there are: with few events, one that
-    is in a batch twice counts as its own neighbour, and the value is above that of `kpd`. With the same features and
-    seed it is the number of `jetnet.evaluation.kpd(normalise=False)`, to rounding.
+    is in a batch twice counts as its own neighbour, and the value is above that of `kpd`. jetnet takes each feature over
+    its largest magnitude among the real events before that.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """The CaloChallenge's classifiers, against closed forms and against an implementation in NumPy of its own."""
 
+import dataclasses
 import math
 
 import needs
@@ -79,8 +80,12 @@ def gradients(weights, x, labels):
     return found[::-1]
 
 
-def train_in_numpy(weights, x, labels, held, held_labels, protocol):
-    """Adam in double precision, in the efficient form of its paper; weights of the first epoch of the best accuracy."""
+def train_in_numpy(weights, x, labels, held, held_labels, protocol, pytorch=False):
+    """Adam in double precision; epoch and weights of the first one of the best accuracy.
+
+    TensorFlow adds epsilon to the root of the second moment, PyTorch to that of the moment without its bias.
+    """
+    weights = list(weights)
     moments = [[(np.zeros_like(p), np.zeros_like(p)) for p in pair] for pair in weights]
     step, best, kept = 0, -1.0, None
     for epoch in range(protocol.epochs):
@@ -95,8 +100,10 @@ def train_in_numpy(weights, x, labels, held, held_labels, protocol):
                     m, v = moments[layer][kind]
                     m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
                     moments[layer][kind] = m, v
-                    rate = protocol.learning_rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-                    updated.append(weights[layer][kind] - rate * m / (np.sqrt(v) + 1e-8))
+                    unbiased = math.sqrt(1 - 0.999**step)
+                    epsilon = 1e-8 * unbiased if pytorch else 1e-8
+                    rate = protocol.learning_rate * unbiased / (1 - 0.9**step)
+                    updated.append(weights[layer][kind] - rate * m / (np.sqrt(v) + epsilon))
                 weights[layer] = tuple(updated)
         accuracy = np.mean((forward(weights, held)[1] > 0) == (held_labels > 0))
         if accuracy > best:
@@ -111,29 +118,35 @@ def area(positive, negative):
 
 
 def test_an_implementation_in_numpy_finds_the_same(monkeypatch):
-    """The same epoch and, but for single precision, the same logits; of these the same AUC and divergence."""
+    """The same epoch, logits, AUC and divergence, but for single precision: up to 3e-6 in logits of up to 2.2.
+
+    With epsilon where PyTorch has it the logits are others: the form matters more than the rounding.
+    """
     monkeypatch.setattr(classifier, "BATCH", 100)
-    protocol = Protocol(hidden=(16, 16, 16), learning_rate=1e-2, epochs=4, seed=3)
+    protocol = Protocol(hidden=(16, 16, 16), learning_rate=1e-2, epochs=8, seed=3)
     real, fake = gaussian(5, 300, 0.8).astype(np.float32), gaussian(6, 300).astype(np.float32)
     found = classify(real, fake, protocol)
     (x0, held0, test0), (x1, held1, test1) = parts(fake, 3, "fake"), parts(real, 3, "real")
     network = Perceptron(3, protocol)
-    weights = [(layer.kernel.numpy().astype(float), layer.bias.numpy().astype(float)) for layer in network.layers]
+    initial = [(layer.kernel.numpy().astype(float), layer.bias.numpy().astype(float)) for layer in network.layers]
 
     def labels(*sides):
         return np.concatenate([np.full(len(side), float(label)) for label, side in enumerate(sides)])
 
     x, held = (np.concatenate(sides).astype(float) for sides in ((x0, x1), (held0, held1)))
-    epoch, weights = train_in_numpy(weights, x, labels(x0, x1), held, labels(held0, held1), protocol)
-    assert (found.epoch, found.epochs) == (epoch, 4)
+    known = x, labels(x0, x1), held, labels(held0, held1)
+    epoch, weights = train_in_numpy(initial, *known, protocol)
+    assert (found.epoch, found.epochs) == (epoch, 8)
     trained = train((x0, x1), (held0, held1), protocol)
-    for side in (held, test0, test1):
-        assert trained(side.astype(np.float32)) == pytest.approx(forward(weights, side.astype(float))[1], abs=2e-3)
-    negative, positive = trained(test0), trained(test1)
+    held_logits, negative, positive = (forward(weights, side.astype(float))[1] for side in (held, test0, test1))
+    for side, logits in ((held, held_logits), (test0, negative), (test1, positive)):
+        assert trained(side.astype(np.float32)) == pytest.approx(logits, abs=2e-5)
+    of_pytorch = train_in_numpy(initial, *known, dataclasses.replace(protocol, epochs=epoch), pytorch=True)[1]
+    assert np.abs(forward(of_pytorch, held)[1] - held_logits).max() > 1e-3
     assert found.auc_raw.value == pytest.approx(area(positive, negative), abs=1e-12)
-    steps = isotonic_by_pooling(expit(trained(held.astype(np.float32))), labels(held0, held1))
+    steps = isotonic_by_pooling(expit(held_logits), labels(held0, held1))
     p, q = (np.interp(expit(side), *steps) for side in (positive, negative))
-    assert found.auc.value == pytest.approx(area(p, q), abs=1e-6)
+    assert found.auc.value == pytest.approx(area(p, q), abs=1e-12)
     entropy = -0.5 * (np.mean(np.log(p)) + np.mean(np.log(1 - q)))
     assert found.jsd.value == pytest.approx(1 - entropy / math.log(2), abs=1e-6)
 
@@ -228,8 +241,8 @@ def test_resampled_fpd_is_that_of_its_definition():
 def test_resampled_fpd_ends_at_the_distance_of_the_samples():
     """With replacement the bias of the samples at hand stays, and nothing is below zero."""
     x, y = gaussian(13, 200), gaussian(14, 200)
-    found = resampled_fpd(x, y, sizes=(2000, 5000), batches=10)
-    assert found.value == pytest.approx(sample_distance(x, y), rel=0.3)
+    found = resampled_fpd(x, y, batches=10)
+    assert found.value == pytest.approx(sample_distance(x, y), rel=0.05)  # over seeds: 0.6 to 1.2%
     assert resampled_fpd(x, x, sizes=(50, 400), batches=5).value >= 0.0
     for function in (resampled_fpd, resampled_kpd):
         with pytest.raises(ValueError, match="cannot be compared"):

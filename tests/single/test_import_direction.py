@@ -46,7 +46,7 @@ MAY_IMPORT = {
     # A comparison of calorimeter showers that others have defined: about this family.
     "hpcgan.calochallenge": {"hpcgan.evaluation", "hpcgan.comm", "hpcgan.problems.base", "hpcgan.problems.calorimeter",
                              "hpcgan.problems.events", "hpcgan.problems.run_data", "hpcgan.physics", "hpcgan.runs",
-                             "hpcgan.data", "hpcgan.report", "hpcgan.metrics", "hpcgan.config", "hpcgan.rng"},
+                             "hpcgan.data", "hpcgan.report", "hpcgan.metrics", "hpcgan.rng"},
     # Generated pileup laid over generated signals: about these two families.
     "hpcgan.overlay": {"hpcgan.evaluation", "hpcgan.problems.base", "hpcgan.problems.events",
                        "hpcgan.problems.run_data", "hpcgan.problems.detector_images", "hpcgan.problems.pileup",
