@@ -226,5 +226,6 @@ def _by_particle(problem: object, samples: tuple[Sample, Sample, Sample], cut_me
             rows = np.arange(len(sample["energy"])) if number is None else np.flatnonzero(sample[PARTICLE] == number)
             sides.append(checked(of_sample(take(sample, rows), cells), where, cut_mev=cut_mev))
         title = "" if number is None else names[number]
-        comparisons.append(Comparison.of(geometry, *sides, title=title))
+        real, fake, other = sides
+        comparisons.append(Comparison.of(geometry, real, fake, other, title))
     return comparisons

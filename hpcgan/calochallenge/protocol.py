@@ -202,9 +202,9 @@ def _done(comparison: Comparison, job: Job, options: Options, log: Log) -> dict[
     quiet_tensorflow()
     from hpcgan.calochallenge.classifier import Protocol, classify
 
-    rows = [_inputs(side, comparison.geometry, job.inputs) for side in (real, fake)]
+    real_rows, fake_rows = (_inputs(side, comparison.geometry, job.inputs) for side in (real, fake))
     protocol = Protocol(hidden=(options.units,) * 3, epochs=options.epochs, seed=options.seed + job.number)
-    result = classify(*rows, protocol, log, job.label(options))
+    result = classify(real_rows, fake_rows, protocol, log, job.label(options))
     log(f"{job.label(options)}: AUC {result.auc.value:.4f}, epoch {result.epoch} of {result.epochs}")
     return dataclasses.asdict(result)
 

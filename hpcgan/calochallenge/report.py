@@ -122,16 +122,15 @@ def rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Name, generated against real, and real against real, of each number."""
     for measure_name, title in (("auc", "AUC"), ("jsd", "JSD [bit]")):
         for inputs, result in comparison["classifiers"].items():
-            sides = (_spread(side[measure_name]) for side in (result, result["null"]))
-            yield (f"{title} {LEVELS[inputs]}", *sides)
+            yield f"{title} {LEVELS[inputs]}", _spread(result[measure_name]), _spread(result["null"][measure_name])
     if comparison["distances"] is None:
         return
-    both = comparison["distances"], comparison["distances"]["null"]
+    generated, real = both = comparison["distances"], comparison["distances"]["null"]
     for name, title, factor in DISTANCES:
-        yield (title, *(_number(side[name], factor) for side in both))
+        yield title, _number(generated[name], factor), _number(real[name], factor)
     powers = [{name: value for name, value in side["separation"].items() if value is not None} for side in both]
-    means = [f"{np.mean(list(side.values())):.5f}" if side else "-" for side in powers]
-    yield (f"Separation, mean of {len(powers[0])}", *means)
+    mean, real_mean = (f"{np.mean(list(side.values())):.5f}" if side else "-" for side in powers)
+    yield f"Separation, mean of {len(powers[0])}", mean, real_mean
     for name in sorted(powers[0], key=lambda name: -powers[0][name])[:SHOWN]:
         yield f"  {name}", f"{powers[0][name]:.5f}", f"{powers[1][name]:.5f}" if name in powers[1] else "-"
 
