@@ -77,8 +77,8 @@ def resampled_kpd(
     """Kernel physics distance as the authors' package `jetnet` computes it.
 
     Batches are drawn with replacement and have the same number of events whatever there are: with few events, one that
-    is in a batch twice counts as its own neighbour, and the value is above that of `kpd`. jetnet takes each feature
-    over its largest magnitude among the real events before that.
+    is in a batch twice counts as its own neighbour, which adds to the value. jetnet takes each feature over its largest
+    magnitude among the real events before that.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """What the CaloChallenge's classifiers see of showers, against loops over voxels; separation powers by hand."""
 
 import math
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import PUBLISHED, Segmentation
 from hpcgan.problems.calorimeter.calogan import CaloganModel, CaloganProblem
 
+DATA = Path(__file__).parents[1] / "data"
 GEOMETRY = Geometry(
     "small", (Layer.of_cylinder(0, [0, 10, 30], 1), Layer.of_cylinder(4, [0, 2, 6, 9], 5)), 0.1, wide=(4,)
 )
@@ -216,3 +218,13 @@ def test_a_binning_is_for_files_of_the_challenge(tmp_path):
         file["overflow"], file["energy"] = np.zeros((2, 3)), np.full((2, 1), 5.0)
     with pytest.raises(InputError, match="to which --binning does not apply"):
         showers.read(path, tmp_path / "x.xml", None)
+    sample, geometry = showers.read(path, None, None)
+    assert geometry.title == f"CaloGAN, {cells} cells"
+    assert (sample.energy.tolist(), sample.voxels.tolist()) == ([5000.0] * 2, [[1.0] * 504] * 2)
+
+
+def test_showers_of_geant4():
+    """Energies in one unit: what the cells hold is less than the incident energy, but most of it."""
+    sample, geometry = showers.read(DATA / "geant4_gamma.h5", None, 50)
+    assert (len(sample), geometry.n_voxels) == (50, sample.voxels.shape[1])
+    assert 0.7 < np.median(sample.voxels.sum(axis=1) / sample.energy) < 1.0
