@@ -221,8 +221,8 @@ def distances(geometry: Geometry, real: Showers, fake: Showers) -> dict[str, Any
     Separation powers are those of `hpcgan.calochallenge.histograms`. FPD and KPD are those of the package `jetnet`
     (its defaults, seed 42), of the high-level features of the classifier, each over the largest magnitude that it has
     among the real showers. Participants have computed them so; the organisers' own script was not found.
-    Precision, recall, density and coverage have k = 5 and all showers, which the published values tell (those of data
-    set 1 are multiples of 1/121,000). That they are of the same features in the same units is an assumption.
+    Precision, recall, density and coverage have k = 5: the published coverage of real showers is about 1 - 1/2^5. That
+    they are of all showers and of the same features in the same units is an assumption.
 
     Returns
     -------
