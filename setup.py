@@ -51,6 +51,9 @@ SWEEP = ["optuna>=5"]
 INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # Filters of HDF5 files that other people packed with Blosc, LZ4, Zstandard and the like.
 FILTERS = ["hdf5plugin>=4"]
+# Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
+# neither is in `dev`: an environment of its own serves as well (`tracking.python`).
+TRACKING = ["mlflow>=3", "wandb>=0.31"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
@@ -124,6 +127,7 @@ setup(
         "sweep": SWEEP,
         "interactive": INTERACTIVE,
         "filters": FILTERS,
+        "tracking": TRACKING,
         "dev": DEV,
         "docs": DOCS,
         "peer": PEER,
