@@ -29,9 +29,12 @@ import untrained
 tf = needs.tensorflow()
 needs.found("uvicorn", "starlette", "prometheus_client", "grpc")
 
+import grpc  # noqa: E402
+
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.commands.cli import main  # noqa: E402
+from hpcgan.serve import rpc  # noqa: E402
 from hpcgan.serve.client import Client, ServiceError  # noqa: E402
 
 TOKEN = "a-token-of-enough-characters"
@@ -187,10 +190,6 @@ def test_the_protocol_says_what_there_is(served: Served) -> None:
 
 
 def test_grpc_gives_the_same(served: Served) -> None:
-    import grpc
-
-    from hpcgan.serve import rpc
-
     classes = rpc.messages()
     metadata = (("authorization", f"Bearer {TOKEN}"),)
 
@@ -333,13 +332,27 @@ def test_a_signal_ends_it_when_what_was_accepted_is_done(served: Served) -> None
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(served.client().generate("other", 1, 100)))
     asking.start()
-    wait_for(lambda: served.number("hpcgan_held_events") == 100)
-    worker = served_worker(served)
-    served.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: refused(served.port))
-    os.kill(worker, signal.SIGCONT)
-    asking.join(60)
-    assert answers[0]["hist"].shape == (100, 64, 64)
+    with grpc.insecure_channel(served.grpc) as channel:
+        classes = rpc.messages()
+        infer = channel.unary_unary(
+            f"/{rpc.NAME}/ModelInfer",
+            request_serializer=classes["ModelInferRequest"].SerializeToString,
+            response_deserializer=classes["ModelInferResponse"].FromString,
+        )
+        seeds = {"name": "seed", "datatype": "INT64", "shape": [20], "contents": {"int64_contents": range(20)}}
+        also = infer.future(
+            classes["ModelInferRequest"](model_name="other", inputs=[seeds]),
+            metadata=(("authorization", f"Bearer {TOKEN}"),),
+            timeout=60,
+        )
+        wait_for(lambda: served.number("hpcgan_held_events") == 120)
+        worker = served_worker(served)
+        served.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: refused(served.port))
+        os.kill(worker, signal.SIGCONT)
+        asking.join(60)
+        assert answers[0]["hist"].shape == (100, 64, 64)
+        assert list(also.result().outputs[0].shape) == [20, 64, 64]
     assert served.process.wait(60) == 0, served.log.read_text()
     assert not served.address_file.exists()
     assert "error" not in served.log.read_text()
