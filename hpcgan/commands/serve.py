@@ -7,6 +7,7 @@ import importlib.util
 
 from hpcgan.commands import arguments
 from hpcgan.errors import EXIT_DONE, InputError
+from hpcgan.serve.limits import Limits
 from hpcgan.system import streams
 from hpcgan.system.console import note
 
@@ -43,19 +44,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--batch-size", type=arguments.count, metavar="B", help="events made at a time (default: that of the training)"
     )
     parser.add_argument(
-        "--latency", type=arguments.real(0.0, 10.0), default=0.005, metavar="S",
-        help="how long a request waits for others to be merged with, s (default: 0.005)",
+        "--latency", type=arguments.real(0.0, 10.0), default=Limits.latency_s, metavar="S",
+        help="how long a request waits for others to be merged with, s (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--max-events", type=arguments.whole(1, 10**6), default=4096, metavar="N", help="of a request (default: 4096)"
-    )
-    parser.add_argument(
-        "--max-held", type=arguments.whole(1, 10**8), default=16384, metavar="N",
-        help="events that wait, are made or sent; more are refused (default: 16384)",
+        "--max-events", type=arguments.whole(1, 10**6), default=Limits.request_events, metavar="N",
+        help="of a request (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=arguments.real(0.0, 86400.0, above=True), default=60.0, metavar="S",
-        help="of a request, its response included, s (default: 60)",
+        "--max-held", type=arguments.whole(1, 10**8), default=Limits.held_events, metavar="N",
+        help="events that wait, are made or sent; more are refused (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=arguments.real(0.0, 86400.0, above=True), default=Limits.timeout_s, metavar="S",
+        help="of a request, its response included, s (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -67,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise InputError(f"{', '.join(missing)} is not installed: pip install 'hpcgan[serve]'")
     streams.go_on("the service goes on")
-    from hpcgan.serve.limits import Limits
     from hpcgan.serve.running import Where, run
     from hpcgan.serve.service import Service, open_models
 

@@ -24,7 +24,7 @@ class Limits:
     """
 
     request_events: int = 4096
-    held_events: int = 16384
+    held_events: int = 8192
     body_bytes: int = 8 << 20
     timeout_s: float = 60.0
     latency_s: float = 0.005
