@@ -51,12 +51,15 @@ SWEEP = ["optuna>=5"]
 INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # Filters of HDF5 files that other people packed with Blosc, LZ4, Zstandard and the like.
 FILTERS = ["hdf5plugin>=4"]
+# `hpcgan export --format onnx`, which runs what it has written.
+ONNX = ["tf2onnx>=1.17", "onnx>=1.16", "onnxruntime>=1.17"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
     *SWEEP,
     *INTERACTIVE,
     *FILTERS,
+    *ONNX,
     "nbclient>=0.10",
     "nbconvert>=7",
     "nbformat>=5.10",
@@ -124,6 +127,7 @@ setup(
         "sweep": SWEEP,
         "interactive": INTERACTIVE,
         "filters": FILTERS,
+        "onnx": ONNX,
         "dev": DEV,
         "docs": DOCS,
         "peer": PEER,
