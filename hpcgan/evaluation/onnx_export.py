@@ -24,10 +24,11 @@ Draws = Literal["given", "drawn"]
 MODEL, DESCRIPTION = "model.onnx", "hpcgan.json"
 SEED, FIRST, SAMPLES = "seed", "first", "samples"
 TOLERANCE = 1e-5
-"""Of the largest value of a tensor: by so much a model may be off where no number lies at an edge."""
-LEAST_ALIKE = 0.9
-"""Share of the values that must be so. A share of a half, or a pixel at a threshold, falls on either side of an edge
-when it lies there to rounding, and what depends on it becomes another sample of the same distribution.
+"""Of the largest value of a tensor: by so much a value may be off."""
+LEAST_ALIKE = 0.95
+"""Share of the values that must be so, among those that are not zero in both. Rounding does the rest: a number that
+lies at the edge of an interval or at a threshold falls to the other side, and what depends on it becomes another
+sample of the same distribution. docs/onnx.md says how many events that concerns.
 """
 _IR_VERSION = 9
 _EXTRA = "pip install 'hpcgan[onnx]'"
@@ -276,6 +277,13 @@ def asked(model: Any, sampler: RunSampler, n: int, seed: int, conditions: Any = 
     return {tensor.name: fed[tensor.name] for tensor in model.get_inputs()}
 
 
+def share_alike(values: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the values that are those of the run, to `TOLERANCE` of the largest one: of those that are not zero in
+    both, which are nearly all of an image."""
+    is_off = ~(np.abs(values - exact) <= TOLERANCE * float(np.abs(exact).max()))  # what is no number is off
+    return 1.0 - float(is_off.sum()) / max(1, np.count_nonzero((values != 0) | (exact != 0)))
+
+
 def _compare(sampler: RunSampler, path: Path) -> None:
     """Hold a written model against the run."""
     model = session(path)
@@ -285,8 +293,7 @@ def _compare(sampler: RunSampler, path: Path) -> None:
         return dict(zip(names, model.run(names, asked(model, sampler, n, seed, conditions)), strict=True))
 
     for name, values, exact in compared(sampler, answer):
-        alike = np.abs(values - exact) <= TOLERANCE * float(np.abs(exact).max())
-        if values.dtype != exact.dtype or alike.mean() < LEAST_ALIKE:
+        if values.dtype != exact.dtype or share_alike(values, exact) < LEAST_ALIKE:
             raise HpcganError(
                 f"problem '{sampler.problem.name}' cannot be exported to ONNX: the model gives another '{name}'"
             )

@@ -32,6 +32,8 @@ from hpcgan.evaluation import onnx_export, onnx_par04, onnx_random  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.export import request  # noqa: E402
 from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
+from hpcgan.networks.layers import Initializer  # noqa: E402
+from hpcgan.networks.splits import ROWS, Grid, Logit, Split  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED  # noqa: E402
 from hpcgan.problems.calorimeter.mesh import mesh_of  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
@@ -39,7 +41,7 @@ from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The others take long to convert; `--faults` has them.
-QUICK = ("rpv", "conditional", "matched calogan")
+QUICK = ("rpv", "conditional", "matched calogan", "arm")
 DRAWN = ("conditional", "rpv")
 CHOSEN = [name for name in CASES if name != "rpv in float64" and (one_rank.thorough or name in QUICK)]
 
@@ -156,8 +158,8 @@ def test_batches_of_any_size(exported):
     sent = request(made, N, 5, conditions_of(made.problem))
     (one,) = model.run(None, {name: values[3:4] for name, values in sent.items()})
     np.testing.assert_allclose(one[0], expected["hist"][3], rtol=0, atol=1e-5 * expected["hist"].max())
-    (none,) = model.run(None, {name: values[:0] for name, values in sent.items()})
-    assert none.shape == (0, 64, 64)
+    (more,) = model.run(None, {name: np.concatenate([values] * 3) for name, values in sent.items()})
+    np.testing.assert_allclose(more[-1], expected["hist"][-1], rtol=0, atol=1e-5 * expected["hist"].max())
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -199,6 +201,30 @@ def test_places_in_a_table(tmp_path):
     made = on_runtime(tmp_path, lambda table, x: tf.searchsorted(table, x, side="right"), table=table, x=x)
     wanted = np.stack([np.searchsorted(row, values, side="right") for row, values in zip(table, x, strict=True)])
     np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_split_of_the_likelihood_models(tmp_path):
+    """Cells that are found by a mask, turn after turn in a loop of the graph: where momentum is, and how much."""
+    grid = Grid(4, True, Logit())
+    init = Initializer(3, "float32")
+    part = Split(init, "split", grid, (2, 2, ROWS), np.full((4, 2), 0.5), 8, 0)
+    generator = np.random.default_rng(4)
+    whole = (generator.exponential(5.0, (N, 2, 2)) * (generator.random((N, 2, 2)) < 0.8)).astype(np.float32)
+    uniform = generator.random((N, 2, 2, 2)).astype(np.float32)
+    made = on_runtime(tmp_path, lambda whole, uniform: part(whole, uniform, None), whole=whole, uniform=uniform)
+    wanted = part(tf.constant(whole), tf.constant(uniform), None).numpy()
+    assert 0 < np.count_nonzero(wanted) < wanted.size
+    np.testing.assert_array_equal(made > 0, wanted > 0)
+    np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_alike():
+    """Zeros in both say nothing, and what is no number is off."""
+    exact = np.array([0.0] * 96 + [1.0, 2.0, 3.0, 4.0])
+    assert onnx_export.share_alike(exact.copy(), exact) == 1.0
+    assert onnx_export.share_alike(np.where(exact == 2.0, 2.0001, exact), exact) == 0.75
+    assert onnx_export.share_alike(np.where(exact == 2.0, 2.00003, exact), exact) == 1.0
+    assert onnx_export.share_alike(np.where(exact == 2.0, np.nan, exact), exact) == 0.75
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +331,7 @@ def test_a_mesh_keeps_energy_and_places():
     assert corner[-1].sum() == pytest.approx(1.0)
 
 
+@pytest.mark.faults
 def test_par04_model_and_macro(exported, tmp_path):
     place, made, _, expected = exported["matched calogan"]
     said = onnx_par04.export(made, place / "run", tmp_path / "model")
@@ -369,22 +396,30 @@ def test_the_program_in_cplusplus_prints_the_events(exported, tmp_path):
     assert failed.stderr.startswith("print_showers: ")
 
 
-def test_the_real_generators_are_exported_as_they_are(tmp_path):
-    """The likelihood model that comes with the package, event by event and in score, on noise that was given.
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["rpv", "conditional"])
+def test_the_real_generators_are_exported_as_they_are(tmp_path, name):
+    """The likelihood models that come with the package, event by event and in score, on noise that was given.
 
     Random choices at a boundary may fall the other way: an event in which one does is another one of the same density.
+    One or two in a hundred events are off by more than 1e-5 of the largest cell.
     """
-    made = load_sampler(Path("pretrained:rpv"), batch_size=32)
-    onnx_export.export(made, Path("pretrained:rpv"), tmp_path / "model")
-    n = 32
-    np.savez(tmp_path / "sent.npz", **request(made, n, 3))
+    run, n = Path(f"pretrained:{name}"), 64
+    made = load_sampler(run, batch_size=n)
+    onnx_export.export(made, run, tmp_path / "model")
+    asked = None
+    if name == "conditional":
+        asked = {"mGlu": np.linspace(1400, 1800, n, dtype=np.float32), "mNeu": np.full(n, 850, np.float32)}
+    np.savez(tmp_path / "sent.npz", **request(made, n, 3, asked))
     run_plainly([(tmp_path / "model" / "model.onnx", tmp_path / "sent.npz", tmp_path / "made.npz")])
     with np.load(tmp_path / "made.npz") as archive:
         given = archive["hist"]
-    exact = made.sample(n, 3)["hist"]
+    exact, other = (made.sample(n, seed, conditions=each(asked) if asked else None)["hist"] for seed in (3, 4))
     off = np.abs(given - exact).max(axis=(1, 2)) / exact.max()
     assert np.mean(off <= 1e-5) >= 0.9
-    problem = made.problem
-    other = problem.observables(made.sample(n, 4))
-    ours, theirs = (problem.score(other, problem.observables({"hist": hist})) for hist in (given, exact))
-    assert ours.total == pytest.approx(theirs.total, abs=0.3)
+    assert onnx_export.share_alike(given, exact) >= 0.99
+    assert onnx_export.share_alike(other, exact) < 0.1
+    problem, more = made.problem, asked or {}
+    reference = problem.observables({"hist": other, **more})
+    ours, theirs = (problem.score(reference, problem.observables({"hist": hist, **more})) for hist in (given, exact))
+    assert ours.total == pytest.approx(theirs.total, rel=1e-3)
