@@ -119,7 +119,7 @@ def describe(sampler: RunSampler, run: Path, takes: Specs, gives: Specs) -> dict
         {name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for name, spec in specs.items()}
         for specs in (takes, gives)
     )
-    distributions = {
+    distributions: dict[str, dict[str, Any]] = {
         NOISE: {"distribution": "standard normal"},
         SYMMETRIES: {"distribution": "uniform in [0, 1)", "operations": list(sampler.symmetries)},
     }

@@ -278,10 +278,13 @@ def asked(model: Any, sampler: RunSampler, n: int, seed: int, conditions: Any = 
 
 
 def share_alike(values: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the values that are those of the run, to `TOLERANCE` of the largest one: of those that are not zero in
-    both, which are nearly all of an image."""
+    """Share of the values that are those of the run, to `TOLERANCE` of the largest one.
+
+    Of those that are not zero in both: most of an image are.
+    """
     is_off = ~(np.abs(values - exact) <= TOLERANCE * float(np.abs(exact).max()))  # what is no number is off
-    return 1.0 - float(is_off.sum()) / max(1, np.count_nonzero((values != 0) | (exact != 0)))
+    count = int(np.count_nonzero((values != 0) | (exact != 0)))
+    return 1.0 - int(np.count_nonzero(is_off)) / max(1, count)
 
 
 def _compare(sampler: RunSampler, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Operations of generators that tf2onnx does not know, as operations of ONNX.
 
-`register` adds them to tf2onnx's own table. ONNX has no erfc, log1p, expm1 and searchsorted. The obvious substitutes
-lose what these are for: 1 - erf(x) has no digits left where a spectrum's tail is drawn, and the obvious comparison of
+`register` adds them to tf2onnx's own table. ONNX has no erfc, log1p, expm1 and searchsorted, and ONNX Runtime's sigmoid
+has no digits in its tail. The obvious substitutes lose what these are for: 1 - erf(x) has no digits left where a spectrum's tail is drawn, and the obvious comparison of
 every number with every knot of a table takes memory for all of these pairs.
 """
 
@@ -97,6 +97,14 @@ def _log1p(steps: Steps) -> None:
     steps.become("Where", is_tiny, x, corrected)
 
 
+def _sigmoid(steps: Steps) -> None:
+    """1 / (1 + e^-x). ONNX Runtime's own has an error of 1e-7, however small the result: nothing is left of the share
+    of a half that has next to nothing.
+    """
+    (x,) = steps.inputs
+    steps.become("Div", 1.0, steps("Add", steps("Exp", steps("Neg", x)), 1.0))
+
+
 def _erfc(steps: Steps) -> None:
     """In double precision, by :func:`erfc_coefficients`; erfc(-z) = 2 - erfc(z)."""
     from onnx import TensorProto
@@ -142,7 +150,7 @@ def register() -> None:
             def version_18(cls, ctx: Any, node: Any, **_: Any) -> None:
                 convert(ctx, node)
 
-    for name, convert in (("Expm1", _expm1), ("Log1p", _log1p), ("Erfc", _erfc)):
+    for name, convert in (("Expm1", _expm1), ("Log1p", _log1p), ("Sigmoid", _sigmoid), ("Erfc", _erfc)):
         add(name, lambda graph, node, convert=convert: convert(Steps(graph, node)))
 
     def upper_bound(graph: Any, node: Any) -> None:

@@ -84,9 +84,7 @@ def test_the_probabilities_of_all_ways_to_split_sum_to_one(axis, least):
 def test_samples_follow_the_density():
     part, n, total = split(1, 1, ETA), 20000, 7.0
     normal = tf.constant(np.random.default_rng(1).normal(size=(n, 1, 1, 2)))
-    first, second = (
-        part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), uniform_of(normal), None).numpy()[..., 0].T
-    )
+    first, second = part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), uniform_of(normal), None).numpy()[..., 0].T
     np.testing.assert_allclose(first + second, total, rtol=1e-12)
     grid = np.linspace(0.5, 6.5, 2001)[1:-1]
     pair = np.stack([np.append(grid, [0.0, total]), np.append(total - grid, [total, 0.0])], axis=1)[..., None]

@@ -180,8 +180,11 @@ def on_runtime(tmp_path, function, **arrays):
         (tf.math.erfc, special.erfc, -9.0, 9.0),
         (tf.math.expm1, np.expm1, -20.0, 20.0),
         (tf.math.log1p, np.log1p, -0.999, 1e4),
+        (tf.sigmoid, special.expit, -80.0, 30.0),
+        (tf.math.asinh, np.arcsinh, -80.0, 80.0),
+        (tf.sinh, np.sinh, -20.0, 20.0),
     ],
-    ids=["erfc", "expm1", "log1p"],
+    ids=["erfc", "expm1", "log1p", "sigmoid", "asinh", "sinh"],
 )
 def test_functions_keep_their_digits(tmp_path, function, reference, low, high):
     """To a few units of single precision, relative: tails and small numbers are what they are for."""
