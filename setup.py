@@ -53,6 +53,9 @@ INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4"
 FILTERS = ["hdf5plugin>=4"]
 # `hpcgan export --format onnx`, which runs what it has written.
 ONNX = ["tf2onnx>=1.17", "onnx>=1.16", "onnxruntime>=1.17"]
+# Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
+# neither is in `dev`: an environment of its own serves as well (`tracking.python`).
+TRACKING = ["mlflow>=3", "wandb>=0.31"]
 # What benchmarks/ compares with; in an environment of its own, since nothing of hpcgan uses it.
 PEER = ["torch==2.13.0"]
 DEV = [
@@ -128,6 +131,7 @@ setup(
         "interactive": INTERACTIVE,
         "filters": FILTERS,
         "onnx": ONNX,
+        "tracking": TRACKING,
         "dev": DEV,
         "docs": DOCS,
         "peer": PEER,

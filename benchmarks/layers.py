@@ -317,6 +317,8 @@ def measure_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     config = configuration.load(path, overrides)
     if config.training.dtype != "float32":
         sys.exit(f"{path}: the peak is that of float32, training.dtype is {config.training.dtype}")
+    if config.method != "gan":
+        sys.exit(f"{path}: only steps of GANs are read, whose products have the same shapes in every step")
     problem, batch = problem_class(config.problem)(config.model), config.training.batch_size
     gan = Gan(problem, config.training, comm, config.seed, config.data.augment, config.comm.compression)
     rng = np.random.default_rng(1)

@@ -98,6 +98,14 @@ def few_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def find_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that tests start find the trackers of `trackers.py`."""
+    tests = Path(__file__).resolve().parent
+    path = os.pathsep.join([str(tests), str(tests.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+@pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of 16 MB, which takes the rights to mount one."""
     folder = tmp_path / "disk"

@@ -27,6 +27,7 @@ COMMANDS = {
     "pretrained": "generators that come with hpcgan, as runs: 'hpcgan generate pretrained:NAME'",
     "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
     "evaluate": "physics score and report (HTML, JSON) of a run or of files",
+    "track": "show a run in MLflow or Weights & Biases, or tell them what is missing",
     "report": "runs compared in one page: curves, scores, time, core-hours",
     "overlay": "generated and real pileup on signal events: shift of the jets",
     "scaling": "measure a training on 1, 2, 4 ... ranks; 'scaling model STUDY' extrapolates",

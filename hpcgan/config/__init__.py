@@ -17,9 +17,17 @@ from hpcgan.config.base import (
     Section,
 )
 from hpcgan.config.job import JobSection
-from hpcgan.config.reading import keys, load, of_training, read, schema
+from hpcgan.config.reading import keys, load, of_training, read, schema, validated
 from hpcgan.config.registries import METHODS, settings_of
-from hpcgan.config.schema import STARTING, CheckpointConfig, CommConfig, Config, DataConfig, ScoringConfig
+from hpcgan.config.schema import (
+    STARTING,
+    CheckpointConfig,
+    CommConfig,
+    Config,
+    DataConfig,
+    ScoringConfig,
+    TrackingConfig,
+)
 from hpcgan.config.studies import ScalingSection, SweepSection
 from hpcgan.config.training import AdamConfig, RateChange, RollbackConfig, ScheduleSection, TrainingSection
 
@@ -27,6 +35,6 @@ __all__ = [
     "LARGEST_RATE", "METHODS", "STARTING", "AdamConfig", "CheckpointConfig", "CommConfig", "Config",
     "DataConfig", "Decrement", "Fraction", "JobSection", "ModelSection", "NonNegative", "Option", "Positive",
     "Rate", "RateChange", "RollbackConfig", "ScalingSection", "ScheduleSection",
-    "ScoringConfig", "Section", "SweepSection", "TrainingSection", "keys", "load", "of_training", "read", "schema",
-    "settings_of",
+    "ScoringConfig", "Section", "SweepSection", "TrackingConfig", "TrainingSection", "keys", "load", "of_training",
+    "read", "schema", "settings_of", "validated",
 ]  # fmt: skip

@@ -96,6 +96,20 @@ def schema(problem: str, method: str | None = None) -> dict[str, Any]:
     return whole
 
 
+def validated(model: type[AnyModel], values: object, where: str, *prefix: str) -> AnyModel:
+    """The whole, or the section at `prefix`, as its schema has it.
+
+    Raises
+    ------
+    InputError
+        One line that begins with `where`, with the key.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, model, prefix)}") from None
+
+
 def keys() -> list[str]:
     """Dotted keys of a training but for `model:`, those of each method's training among them."""
     of_training = [key for key in _keys_of(Config, "") if key.partition(".")[0] not in STARTING]
@@ -169,9 +183,9 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
         if not isinstance(raw[section], dict):
             example = f"{section}.{next(iter(model.model_fields), 'key')}"
             raise InputError(f"{where}: '{section}' must be a section of keys, e.g. {example}")
-    model_config = _valid(problem.Model, raw.get("model", {}), where, "model")
-    training = _valid(training_schema, raw.get("training", {}), where, "training")
-    config = _valid(Config, {**raw, "method": method, "model": model_config, "training": training}, where)
+    model_config = validated(problem.Model, raw.get("model", {}), where, "model")
+    training = validated(training_schema, raw.get("training", {}), where, "training")
+    config = validated(Config, {**raw, "method": method, "model": model_config, "training": training}, where)
     if len(set(config.data.augment)) < len(config.data.augment):
         raise InputError(f"{where}: data.augment: name each only once")
     for symmetry in config.data.augment:
@@ -249,14 +263,6 @@ def _check_quantities(config: Config, problem: Any, where: str) -> None:
             )
     if len(set(quantities)) < len(quantities):
         raise InputError(f"{where}: scoring.quantities: name each only once")
-
-
-def _valid(model: type[AnyModel], values: Mapping[str, Any], where: str, *prefix: str) -> AnyModel:
-    """The whole, or the section at `prefix`, as its schema has it."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, model, prefix)}") from None
 
 
 def _first(error: ValidationError, model: type[BaseModel], prefix: Sequence[str]) -> str:

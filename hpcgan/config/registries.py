@@ -1,7 +1,7 @@
-"""The methods and the comm backends there are, found by name without importing them: nothing here loads TensorFlow.
+"""Methods, comm backends and trackers, found by name without importing them: nothing here loads TensorFlow.
 
-`method:` and `comm.backend:` of a configuration are names here, of entry points of the groups below, or the place
-`package.module:Class` of somebody's own.
+`method:`, `comm.backend:` and `tracking.to:` of a configuration are names here, of entry points of the groups below, or
+the place `package.module:Class` of somebody's own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,17 @@ BACKENDS = Plugins(
         "serial": "hpcgan.comm.base:SerialComm",
     },
     lambda cls: hasattr(cls, "begin_average"),
+)
+
+#: Where runs are shown: subclasses of `hpcgan.tracking.base.Tracker`.
+TRACKERS = Plugins(
+    "hpcgan.trackers",
+    "tracking.to",
+    {
+        "mlflow": "hpcgan.tracking.mlflow_runs:MlflowTracker",
+        "wandb": "hpcgan.tracking.wandb_runs:WandbTracker",
+    },
+    lambda cls: hasattr(cls, "upload") and hasattr(cls, "discard"),
 )
 
 

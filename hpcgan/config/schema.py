@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from hpcgan import yamlio
 from hpcgan.config.base import InputPath, NonNegative, Positive, Section
 from hpcgan.config.job import JobSection
-from hpcgan.config.registries import BACKENDS
+from hpcgan.config.registries import BACKENDS, TRACKERS
 from hpcgan.config.studies import ScalingSection, SweepSection
 from hpcgan.config.training import TrainingSection
 from hpcgan.errors import InputError
@@ -117,10 +118,45 @@ class CommConfig(Section):
     @field_validator("backend")
     @classmethod
     def _backend_exists(cls, value: str) -> str:
-        names = ["auto", *BACKENDS.names()]
-        if value not in names and ":" not in value:
-            raise ValueError(f"choose one of: {', '.join(names)}, or package.module:Class{did_you_mean(value, names)}")
-        return value
+        return _one_of(["auto", *BACKENDS.names()], value)
+
+
+class TrackingConfig(Section):
+    """Where the run is shown besides, by a process of its own that never holds up the training."""
+
+    to: str | None = Field(
+        None, description="mlflow, wandb, or somebody's own tracker: package.module:Class; null: nowhere"
+    )
+    uri: str | None = Field(
+        None, min_length=1, description="server or database; null: what the variables of the tracker say"
+    )
+    project: str = Field("hpcgan", min_length=1, description="experiment of MLflow, project of Weights & Biases")
+    python: InputPath | None = Field(
+        None, description="Python that has the tracker's package; null: the one that trains"
+    )
+    wait_s: NonNegative = Field(10.0, description="seconds that the end of a training waits for the tracker")
+
+    @field_validator("to")
+    @classmethod
+    def _tracker_exists(cls, value: str | None) -> str | None:
+        return None if value is None else _one_of(TRACKERS.names(), value)
+
+    @model_validator(mode="after")
+    def _no_password(self) -> TrackingConfig:
+        if self.uri is not None and "@" in (place := urlsplit(self.uri).netloc) and ":" in place.rpartition("@")[0]:
+            # Of the whole section, as a message of a key shows its value.
+            raise ValueError(
+                "tracking.uri: has a password, which the configuration and lists of processes would show; leave the "
+                "key out, and give the address in the tracker's own variable, such as MLFLOW_TRACKING_URI"
+            )
+        return self
+
+
+def _one_of(names: Sequence[str], value: str) -> str:
+    """A name of a plug-in, or the place of one."""
+    if value not in names and ":" not in value:
+        raise ValueError(f"choose one of: {', '.join(names)}, or package.module:Class{did_you_mean(value, names)}")
+    return value
 
 
 class CheckpointConfig(Section):
@@ -155,6 +191,7 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     comm: CommConfig = CommConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
     sweep: SweepSection = SweepSection()
     job: JobSection = JobSection()
     scaling: ScalingSection = ScalingSection()
@@ -206,13 +243,13 @@ class Config(Section):
         return yamlio.dump(self.dump(*starting))
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: everything but lengths, cadences, communication and where files lie.
+        """What makes two runs the same run: all but lengths, cadences, communication, trackers, and where files lie.
 
         Data, and runs whose weights are taken, are known by their content, which is not looked at here
         (`hpcgan.problems.run_data`).
         """
         plain = self.dump()
-        del plain["comm"], plain["checkpoint"]
+        del plain["comm"], plain["checkpoint"], plain["tracking"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
         del plain["data"]["path"], plain["data"]["stage"], plain["data"]["stage_keep"]
         if self.training.start_from is not None:

@@ -37,7 +37,7 @@ _HOROVOD = {
     "HOROVOD_DISABLE_GROUP_FUSION": "1",
     # Horovod as `tools/setup.sh` builds it sleeps until there is work, at most so many milliseconds; others do not know
     # the variable, and look every `HOROVOD_CYCLE_TIME`.
-    "HOROVOD_IDLE_CYCLE_TIME": "10",
+    "HOROVOD_IDLE_CYCLE_TIME": "100",
 }
 _OPEN_MPI = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 _INTEL = {"I_MPI_PIN": "0", "I_MPI_THREAD_YIELD": "2"}

@@ -1,4 +1,4 @@
-"""What rank 0 writes and shows of an attempt: lease, records, TensorBoard, samples, lines; other ranks do nothing."""
+"""What rank 0 writes and shows of an attempt: lease, records, curves, samples, lines; other ranks do nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from hpcgan.methods.base import ATTENTION, NONFINITE
 from hpcgan.problems import run_data
 from hpcgan.problems.events import Use, doubts, weights_used
 from hpcgan.runs import checkpoint as checkpoints
-from hpcgan.runs import records
+from hpcgan.runs import curves, records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.lease import Lease
 from hpcgan.system.allocation import current_job
 from hpcgan.system.failure import Failure
 from hpcgan.system.files import warn
+from hpcgan.tracking.follower import Follower
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.progress import Clock, Phases, Reporter
 from hpcgan.training.staged import summary
@@ -70,6 +71,7 @@ class Output:
         self._lease: Lease | None = None
         self._records: records.Writer | None = None
         self._events: Any = None
+        self._follower: Follower | None = None
         self._conditions: Sample | None = None
         self.pruned: str | None = None
 
@@ -97,6 +99,8 @@ class Output:
         if self._lease is not None:
             with contextlib.suppress(*hidden):
                 self._lease.release(outcome)
+        if self._follower is not None:  # after a failure, nobody waits: other ranks may wait for this one
+            self._follower.finish(wait=outcome != "failed")
 
     def open(self, data: run_data.RunData, started_from: Path | None) -> None:
         """Take the lease and begin the records, on rank 0.
@@ -129,6 +133,7 @@ class Output:
             self._records.write(start)
             with _written_by_tensorflow(run.tensorboard):
                 self._events = tf.summary.create_file_writer(os.fsencode(run.tensorboard))
+            self._follower = Follower(assembly.config.tracking, run)
         except OSError as error:
             raise EnvironmentFailure(f"{run.path}: cannot write: {error.strerror}") from None
         if assembly.problem.conditions:
@@ -194,13 +199,14 @@ class Output:
         values = {k: v for k, v in metrics.items() if k not in (NONFINITE, ATTENTION)}
         self._reporter.step(epochs, lambda: clock.rate(counters.samples), values)
         if counters.step % RECORD_EVERY == 0:
-            self._write(records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(values)))
-            self._tensorboard({f"step/{k}": v for k, v in values.items()})
+            record = records.Step(step=counters.step, samples=counters.samples, epoch=epochs, metrics=dict(values))
+            self._write(record)
+            self._tensorboard(record)
 
     def epoch(self, record: records.Epoch) -> None:
         """An epoch is done: its record, and some generated events to look at."""
         self._write(record)
-        self._tensorboard(_scalars(record))
+        self._tensorboard(record)
         self._store_samples(record.epoch)
         self._reporter.epoch(record)
 
@@ -244,12 +250,12 @@ class Output:
         if self._records is not None:
             self._records.write(record)
 
-    def _tensorboard(self, scalars: Mapping[str, float]) -> None:
+    def _tensorboard(self, record: records.Step | records.Epoch) -> None:
         if self._events is None:
             return
         with _written_by_tensorflow(self._run.tensorboard):
             with self._events.as_default():
-                for name, value in scalars.items():
+                for name, value in curves.values(record).items():
                     tf.summary.scalar(name, value, step=self._assembly.state.counters.samples)
             self._events.flush()
 
@@ -301,25 +307,6 @@ def provenance(config: Config, comm: Comm, data: run_data.RunData) -> dict[str, 
         "slurm_job": None if job is None else job.id,
         "slurm_restarts": None if job is None else job.restarts,
     }
-
-
-def _scalars(record: records.Epoch) -> dict[str, float]:
-    rate = record.samples_per_second
-    groups: dict[str, Mapping[str, float | None]] = {
-        "losses": record.losses,
-        "probabilities": record.probabilities,
-        "collapse": record.collapse,
-        "learning_rates": record.learning_rates,
-        **{
-            name: {"total": score.total, **score.parts}
-            for name, score in (("score", record.score), ("selection", record.selection))
-            if score is not None
-        },
-    }
-    if record.held_out is not None:
-        groups["held_out"] = {record.held_out.loss: record.held_out.mean}
-    flat = {f"{group}/{name}": value for group, numbers in groups.items() for name, value in numbers.items()}
-    return {name: value for name, value in {"samples_per_second": rate, **flat}.items() if value is not None}
 
 
 def _spoken(command: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from one_rank import unless_thorough
 tf = needs.tensorflow()
 
 from recorded import recorded  # noqa: E402
+from trackers import heard  # noqa: E402
 
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.epoch import Diversity, EpochScores  # noqa: E402
@@ -75,6 +76,27 @@ def test_a_run_leaves_what_other_tools_read(reference):
     with hdf5.open_images(reference.samples / "epoch-0002.h5") as file:
         assert file.n == 4  # a batch, as it is smaller than 16
     assert any(p.name.startswith("events.out.tfevents") for p in reference.tensorboard.iterdir())
+
+
+def test_a_tracked_training_is_one_run_over_an_interruption(data, tmp_path, find_trackers, eager):
+    tracking = ("tracking.to=trackers:Notebook", f"tracking.uri={tmp_path}", "tracking.wait_s=300")
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "run", *tracking, stop=tiny.StopAt(20))
+    before = heard(tmp_path)
+    assert before[-1] == ["state", "interrupted"]
+    run = train(data, tmp_path / "run", *tracking)
+    calls = heard(tmp_path)
+    assert [about for call, *about in calls if call == "begin"] == [[before[0][1]]]
+    points = [about for call, *about in calls if call == "point"]
+    assert [(samples, values["score/total"]) for samples, values in points] == [
+        (r["samples"], r["score"]["total"]) for r in recorded(run.metrics_file, "epoch")
+    ]
+    assert {"losses/generator", "learning_rates/discriminator", "score/jet_pt"} <= points[0][1].keys()
+    assert [about[0] for call, *about in calls if call == "file" and "samples" in about[0]] == [
+        "samples/epoch-0001.h5",
+        "samples/epoch-0002.h5",
+    ]
+    assert calls[-1] == ["state", "finished"]
 
 
 def test_the_time_of_a_run_is_known_from_its_records(reference):

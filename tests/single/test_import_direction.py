@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
     "hpcgan.commands": {"hpcgan.api", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay", "hpcgan.training",
-                        "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs", "hpcgan.problems.base",
-                        "hpcgan.problems.discovery", "hpcgan.problems.events", "hpcgan.problems.importers",
-                        "hpcgan.problems.layouts", "hpcgan.problems.run_data", "hpcgan.data", "hpcgan.config"},
+                        "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs", "hpcgan.tracking",
+                        "hpcgan.problems.base", "hpcgan.problems.discovery", "hpcgan.problems.events",
+                        "hpcgan.problems.importers", "hpcgan.problems.layouts", "hpcgan.problems.run_data",
+                        "hpcgan.data", "hpcgan.config"},
     "hpcgan.interactive": {"hpcgan.api", "hpcgan.sweep", "hpcgan.launch", "hpcgan.evaluation.epoch_samples",
                            "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config",
                            "hpcgan.schedule"},
@@ -48,7 +49,8 @@ MAY_IMPORT = {
                        "hpcgan.runs", "hpcgan.data", "hpcgan.report", "hpcgan.metrics", "hpcgan.config"},
     "hpcgan.training": {"hpcgan.evaluation", "hpcgan.methods", "hpcgan.problems.base", "hpcgan.problems.events",
                         "hpcgan.problems.run_data", "hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology",
-                        "hpcgan.data", "hpcgan.runs", "hpcgan.metrics", "hpcgan.config", "hpcgan.schedule"},
+                        "hpcgan.data", "hpcgan.runs", "hpcgan.tracking", "hpcgan.metrics", "hpcgan.config",
+                        "hpcgan.schedule"},
     "hpcgan.evaluation": {"hpcgan.methods", "hpcgan.networks", "hpcgan.problems.base", "hpcgan.problems.events",
                           "hpcgan.problems.figures", "hpcgan.problems.layouts", "hpcgan.problems.mesh",
                           "hpcgan.problems.run_data",
@@ -59,6 +61,7 @@ MAY_IMPORT = {
     "hpcgan.networks": {"hpcgan.comm.base", "hpcgan.rng"},
     "hpcgan.comm": {"hpcgan.launch.world", "hpcgan.launch.topology", "hpcgan.config.registries"},
     "hpcgan.launch": {"hpcgan.config", "hpcgan.runs"},
+    "hpcgan.tracking": {"hpcgan.config", "hpcgan.runs"},
     "hpcgan.launch.world": set(),
     "hpcgan.launch.topology": {"hpcgan.launch.world"},
     "hpcgan.runs": {"hpcgan.config"},
@@ -151,7 +154,8 @@ LAZY = (
     *(f"hpcgan.training.{name}" for name in ("inputs", "pace", "progress", "requests", "staged", "warm_start")),
     *(f"hpcgan.methods.{name}" for name in ("base", "settings")),
 )
-ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",)}
+ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",),
+           "mlflow": ("hpcgan.tracking.mlflow_runs",), "wandb": ("hpcgan.tracking.wandb_runs",)}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Runs shown by trackers of experiments: MLflow, Weights & Biases, or somebody's own."""
