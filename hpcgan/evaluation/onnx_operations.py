@@ -1,8 +1,9 @@
 """Operations of generators that tf2onnx does not know, as operations of ONNX.
 
 `register` adds them to tf2onnx's own table. ONNX has no erfc, log1p, expm1 and searchsorted, and ONNX Runtime's sigmoid
-has no digits in its tail. The obvious substitutes lose what these are for: 1 - erf(x) has no digits left where a spectrum's tail is drawn, and the obvious comparison of
-every number with every knot of a table takes memory for all of these pairs.
+has no digits in its tail. The obvious substitutes lose what these are for: 1 - erf(x) has no digits left where a
+spectrum's tail is drawn, and the obvious comparison of every number with every knot of a table takes memory for all of
+these pairs.
 """
 
 from __future__ import annotations
