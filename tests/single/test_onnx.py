@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import needs
 import numpy as np
 import one_rank
@@ -160,6 +161,20 @@ def test_batches_of_any_size(exported):
     np.testing.assert_allclose(one[0], expected["hist"][3], rtol=0, atol=1e-5 * expected["hist"].max())
     (more,) = model.run(None, {name: np.concatenate([values] * 3) for name, values in sent.items()})
     np.testing.assert_allclose(more[-1], expected["hist"][-1], rtol=0, atol=1e-5 * expected["hist"].max())
+
+
+def test_the_code_of_the_documentation(exported, tmp_path, monkeypatch, capsys):
+    """Python's, on the model that draws."""
+    (code,) = [block.text for block in documents.blocks(ROOT / "docs" / "onnx.md") if block.language == "python"]
+    place = exported["conditional"][0]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "drawn").symlink_to(place / "drawn")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(code, scope)
+    assert scope["made"].shape == (256, 64, 64)
+    assert scope["made"].min() >= 0.0
+    assert capsys.readouterr().out == 'MeV ["eta", "phi"] 2.5\n'
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
