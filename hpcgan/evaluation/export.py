@@ -277,8 +277,8 @@ def _compare(sampler: RunSampler, path: Path) -> None:
 
     def answer(n: int, seed: int, conditions: Sample | None) -> dict[str, np.ndarray]:
         sent = request(sampler, n, seed, conditions)
-        made = function(**{name: tf.constant(value) for name, value in sent.items()})
-        return {name: tensor.numpy() for name, tensor in made.items()}
+        tensors = function(**{name: tf.constant(value) for name, value in sent.items()})
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     for name, values, exact in compared(sampler, answer):
         # A pixel at a threshold may fall on either side of it.

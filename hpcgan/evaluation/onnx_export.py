@@ -117,12 +117,14 @@ def converted(function: Any, inputs: list[str], what: str) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    given = {tensor.name: tensor.name.split(":")[0] for tensor in frozen.inputs}
-    if set(given.values()) != set(inputs):
-        raise HpcganError(f"{what} cannot be exported to ONNX: its inputs are {sorted(given.values())}")
-    made = dict(zip((tensor.name for tensor in frozen.outputs), sorted(function.structured_outputs), strict=True))
+    input_names = {tensor.name: tensor.name.split(":")[0] for tensor in frozen.inputs}
+    if set(input_names.values()) != set(inputs):
+        raise HpcganError(f"{what} cannot be exported to ONNX: its inputs are {sorted(input_names.values())}")
+    output_names = dict(
+        zip((tensor.name for tensor in frozen.outputs), sorted(function.structured_outputs), strict=True)
+    )
     with _quietly("tf2onnx", "tensorflow"), _as_refused(what):
-        model = _onnx(frozen.graph.as_graph_def(), given, made)
+        model = _onnx(frozen.graph.as_graph_def(), input_names, output_names)
     unknown = sorted(_unknown(model.graph))
     if unknown:
         raise HpcganError(f"{what} cannot be exported to ONNX, which has no {', '.join(unknown)}")
@@ -132,7 +134,7 @@ def converted(function: Any, inputs: list[str], what: str) -> Any:
     return model
 
 
-def _onnx(graph_def: Any, given: Mapping[str, str], made: Mapping[str, str]) -> Any:
+def _onnx(graph_def: Any, input_names: Mapping[str, str], output_names: Mapping[str, str]) -> Any:
     """A frozen graph as an ONNX model; names of its inputs and outputs, and what they become.
 
     Without tf2onnx's own optimizations, each of which copies the whole graph, again and again: for a likelihood model
@@ -142,18 +144,18 @@ def _onnx(graph_def: Any, given: Mapping[str, str], made: Mapping[str, str]) -> 
     from tf2onnx import optimizer, tf_loader, tfonnx
 
     with tf.device("/cpu:0"), tf.Graph().as_default():  # where it wants to be called
-        simpler = tf_loader.tf_optimize(list(given), list(made), graph_def)
+        simpler = tf_loader.tf_optimize(list(input_names), list(output_names), graph_def)
     with tf.device("/cpu:0"), tf.Graph().as_default() as graph:
         tf.import_graph_def(simpler, name="")
-        made_of_it = tfonnx.process_tf_graph(
+        graph_of_onnx = tfonnx.process_tf_graph(
             graph,
             opset=OPSET,
             continue_on_error=True,  # what is unknown is named afterwards
-            input_names=list(given),
-            output_names=list(made),
-            tensors_to_rename={**given, **made},
+            input_names=list(input_names),
+            output_names=list(output_names),
+            tensors_to_rename={**input_names, **output_names},
         )
-    return optimizer.optimize_graph(made_of_it, optimizers={}).make_model("generator")  # sorts it
+    return optimizer.optimize_graph(graph_of_onnx, optimizers={}).make_model("generator")  # sorts it
 
 
 @contextlib.contextmanager
@@ -197,18 +199,18 @@ def _draw(model: Any, sampler: RunSampler, details: dict[str, Any]) -> None:
 
     graph, problem = model.graph, sampler.problem
     to = onnx_random.Nodes("draw/")
-    drawn = {NOISE: problem.noise_dim, SYMMETRIES: len(problem.symmetries) if sampler.symmetries else 0}
-    others = [tensor for tensor in graph.input if tensor.name not in drawn]
+    widths = {NOISE: problem.noise_dim, SYMMETRIES: len(problem.symmetries) if sampler.symmetries else 0}
+    others = [tensor for tensor in graph.input if tensor.name not in widths]
     if taken := {SEED, FIRST, SAMPLES} & {tensor.name for tensor in others}:
         raise HpcganError(f"problem '{problem.name}' cannot draw in ONNX: a condition is named '{taken.pop()}'")
     if others:
         n = to("Gather", to("Shape", others[0].name), to.constant(0, np.int64), axis=0)
     else:
         n = SAMPLES
-    numbers = onnx_random.normal(to, SEED, "sample", FIRST, n, drawn[NOISE])
+    numbers = onnx_random.normal(to, SEED, "sample", FIRST, n, widths[NOISE])
     to("Cast", numbers, name=NOISE, to=next(t for t in graph.input if t.name == NOISE).type.tensor_type.elem_type)
-    if drawn[SYMMETRIES]:
-        numbers = onnx_random.uniform(to, SEED, "sample/symmetries", FIRST, n, drawn[SYMMETRIES])
+    if widths[SYMMETRIES]:
+        numbers = onnx_random.uniform(to, SEED, "sample/symmetries", FIRST, n, widths[SYMMETRIES])
         to("Identity", numbers, name=SYMMETRIES)
     nodes = [*to.nodes, *graph.node]
     scalars = [SEED, FIRST] if others else [SEED, SAMPLES, FIRST]
@@ -218,15 +220,15 @@ def _draw(model: Any, sampler: RunSampler, details: dict[str, Any]) -> None:
     graph.input.extend(inputs)
     graph.initializer.extend(to.constants.values())
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), FIRST))  # what it is if it is not given
-    said = details["inputs"]
+    descriptions = details["inputs"]
     for name in (NOISE, SYMMETRIES):
-        said.pop(name, None)
+        descriptions.pop(name, None)
     meanings = {
         SEED: "of the random numbers, from 0 on",
         SAMPLES: "how many to make",
         FIRST: "number of the first sample of the seed's sequence; 0 if it is not given",
     }
-    said |= {name: {"shape": [], "dtype": "int64", "meaning": meanings[name]} for name in scalars}
+    descriptions |= {name: {"shape": [], "dtype": "int64", "meaning": meanings[name]} for name in scalars}
 
 
 def _describe(model: Any, details: Mapping[str, Any]) -> None:

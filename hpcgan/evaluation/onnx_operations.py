@@ -67,9 +67,9 @@ class Steps:
         """A constant, by default of the type of the node's first input."""
         from tf2onnx import utils
 
-        wanted = dtype or utils.map_onnx_to_numpy_type(self.dtype)
+        numpy_type = dtype or utils.map_onnx_to_numpy_type(self.dtype)
         name = utils.make_name(f"{self._node.name}_const")
-        return str(self._graph.make_const(name, np.asarray(value, wanted)).output[0])
+        return str(self._graph.make_const(name, np.asarray(value, numpy_type)).output[0])
 
     def become(self, op: str, *inputs: Any, **attributes: Any) -> None:
         """The last operation, whose output is that of the node."""

@@ -143,11 +143,11 @@ def _compare(sampler: RunSampler, par04: Par04, mesh: ShowerMesh, path: Path) ->
     uniforms = None
     if sampler.symmetries:
         uniforms = rng.uniform(1, "sample/symmetries", 0, 0, n, len(problem.symmetries))
-    (made,) = onnx_export.session(path).run(None, {VECTOR: vector_of(par04, noise, uniforms, energy)})
+    (energies,) = onnx_export.session(path).run(None, {VECTOR: vector_of(par04, noise, uniforms, energy)})
     asked = {mesh.energy: energy.reshape(n, *problem.schema[mesh.energy].shape)}
     exact = laid_out(mesh, sampler.sample(n, 1, conditions=lambda first, count: asked))
     exact /= MEV_PER_GEV * energy[:, None]
-    if not np.allclose(made, exact, rtol=1e-3, atol=1e-4 * float(np.abs(exact).max())):
+    if not np.allclose(energies, exact, rtol=1e-3, atol=1e-4 * float(np.abs(exact).max())):
         raise HpcganError(f"problem '{problem.name}' cannot be exported for Par04: the model gives other showers")
 
 

@@ -197,7 +197,7 @@ class Arm(Density, Calibrated):
                 inputs: list[tf.Tensor],
                 latest: tf.Tensor,
                 number: tf.Tensor,
-                made: tf.Tensor,
+                of_cells: tf.Tensor,
             ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
                 x = number[:, None] / self.scale
                 cell, own, inputs = b * BLOCK + t, list(own), list(inputs)
@@ -209,16 +209,22 @@ class Arm(Density, Calibrated):
                 logits = tf.matmul(latest, last) + self.convolution_bias + self.log_share
                 number = _draw(tf.where(cell == 0, log_first, logits), uniforms[cell])
                 number = tf.where(exists[cell], number, tf.zeros_like(number))
-                return t + 1, own, inputs, latest, number, _with_row(made, t, number)
+                return t + 1, own, inputs, latest, number, _with_row(of_cells, t, number)
 
-            _, _, inputs, latest, number, made = tf.while_loop(
+            _, _, inputs, latest, number, of_cells = tf.while_loop(
                 lambda t, *_: t < BLOCK,
                 of_cell,
                 (tf.constant(0), [s[b] for s in sums], inputs, latest, number, tf.zeros([BLOCK, n], noise.dtype)),
                 parallel_iterations=1,
             )
             changes = [tf.einsum("bni,bikjf->kjnf", x, kernel[b]) for x, kernel in zip(inputs, kernels)]
-            return b + 1, [s + change for s, change in zip(sums, changes)], latest, number, _with_row(values, b, made)
+            return (
+                b + 1,
+                [s + change for s, change in zip(sums, changes)],
+                latest,
+                number,
+                _with_row(values, b, of_cells),
+            )
 
         *_, values = tf.while_loop(
             lambda b, *_: b * BLOCK < tf.reduce_max(tf.gather(self.path.counts, geometry)),
