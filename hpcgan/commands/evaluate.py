@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from hpcgan.commands import arguments, events
+from hpcgan.commands import arguments, events, protocols
 from hpcgan.errors import EXIT_DONE, InputError
 from hpcgan.system import streams
 from hpcgan.system.console import note
@@ -70,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--classifier-epochs", type=arguments.count, metavar="N", help="epochs of these, at most (default: 50)"
     )
+    protocols.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
     if (args.real is None) != (args.fake is None):
         missing = "--fake" if args.fake is None else "--real"
         raise InputError(f"{missing} is missing: give --real FILE and --fake FILE together")
+    if args.protocol is not None:
+        return protocols.run(args)
+    protocols.check_absent(args)
     if (args.run is None) == (args.real is None):
         raise InputError("give either a run directory, or --real FILE and --fake FILE")
     options = EvaluationOptions(args.samples, args.events, distances=_distances(args))

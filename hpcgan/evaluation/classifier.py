@@ -69,10 +69,13 @@ class Training:
     epochs : int
         At most.
     patience : int
-        Epochs without a lower loss on the validation events after which training ends.
+        Epochs without a lower cost of the validation events after which training ends.
     seed : int
         Of initial weights, splits and order.
     """
+
+    #: A cost that no epoch can be below: one that reaches it ends the training.
+    least_cost: ClassVar[float] = -np.inf
 
     learning_rate: float = 2e-4
     epochs: int = 50
@@ -90,6 +93,10 @@ class Training:
     def rate(self, progress: float) -> float:
         """Learning rate after that share of the longest training."""
         return self.learning_rate
+
+    def cost(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """What the logits (n,) of the validation events come to: the epoch with the lowest cost counts."""
+        return _cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True)
@@ -131,15 +138,15 @@ class Classifier:
     ----------
     network : Judge
     epoch : int
-        The epoch, from 1, whose weights these are: that of the lowest loss on validation events.
+        The epoch, from 1, whose weights these are: that of the lowest cost of the validation events.
     epochs : int
         Epochs trained.
-    validation_loss : float
-        Binary cross-entropy of that epoch, of events as they lie.
+    validation_cost : float
+        That cost (`Training.cost`, by default the binary cross-entropy), of events as they lie.
     """
 
-    def __init__(self, network: Judge, epoch: int, epochs: int, validation_loss: float) -> None:
-        self.network, self.epoch, self.epochs, self.validation_loss = network, epoch, epochs, validation_loss
+    def __init__(self, network: Judge, epoch: int, epochs: int, validation_cost: float) -> None:
+        self.network, self.epoch, self.epochs, self.validation_cost = network, epoch, epochs, validation_cost
         self._logits = _logits_of(network)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -199,7 +206,7 @@ def train(
     best, best_epoch, epoch = np.inf, 0, 0
     best_weights = [variable.numpy() for variable in network.variables]
     spoke = time.monotonic()
-    while epoch < settings.epochs and epoch - best_epoch < settings.patience:
+    while epoch < settings.epochs and epoch - best_epoch < settings.patience and best > settings.least_cost:
         order = rng.permutation(settings.seed, "classifier/order", epoch, len(inputs))
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
@@ -207,13 +214,13 @@ def train(
             batch = network.augment(inputs[chosen], epoch, chosen)
             update(tf.constant(batch), tf.constant(labels[chosen]), tf.constant(rate, tf.float32))
         epoch += 1
-        loss = _cross_entropy(logits(held), held_labels)
-        if loss < best:
-            best, best_epoch = loss, epoch
+        cost = settings.cost(logits(held), held_labels)
+        if cost < best:
+            best, best_epoch = cost, epoch
             best_weights = [variable.numpy() for variable in network.variables]
         if time.monotonic() - spoke > SPEAK_EVERY_S:
             spoke = time.monotonic()
-            log(f"{label}: epoch {epoch} of at most {settings.epochs}, lowest loss {best:.4f} in epoch {best_epoch}")
+            log(f"{label}: epoch {epoch} of at most {settings.epochs}, lowest cost {best:.4f} in epoch {best_epoch}")
     for variable, value in zip(network.variables, best_weights, strict=True):
         variable.assign(value)
     return Classifier(network, best_epoch, epoch, float(best))

@@ -70,6 +70,17 @@ class Calibration:
         steps = isotonic_regression((k + 1.0) / (n + 2.0), weights=n).x
         return cls(knots.astype(np.float64), np.repeat(steps, np.diff(fitted.blocks)))
 
+    @classmethod
+    def clipped(cls, outputs: np.ndarray, labels: np.ndarray, least: float = 1e-6) -> Calibration:
+        """Isotonic regression whose steps k / n stay `least` away from 0 and 1: for one, the CaloChallenge's.
+
+        As `IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip")` of scikit-learn.
+        """
+        knots, where, counts = np.unique(outputs, return_inverse=True, return_counts=True)
+        ones = np.bincount(where, labels, minlength=len(knots))
+        steps = isotonic_regression(ones / counts, weights=counts).x
+        return cls(knots.astype(np.float64), np.clip(steps, least, 1.0 - least))
+
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
         """Probabilities of label 1."""
         probabilities: np.ndarray = np.interp(outputs, self.outputs, self.probabilities)

@@ -64,10 +64,10 @@ def test_the_kept_epoch_is_the_best_on_validation_events():
     assert found.epochs == found.epoch + 6 < 40
     logits = found(np.concatenate(validation))
     loss = np.mean(np.logaddexp(0, np.concatenate([logits[:300], -logits[300:]])))  # class 0 comes first
-    assert loss == pytest.approx(found.validation_loss)
+    assert loss == pytest.approx(found.validation_cost)
     longer = train(x, validation, Settings(**{**vars(settings), "patience": 40}))
     assert longer.epochs == 40
-    assert (longer.epoch, longer.validation_loss) == (found.epoch, found.validation_loss)
+    assert (longer.epoch, longer.validation_cost) == (found.epoch, found.validation_cost)
 
 
 def test_the_network_is_that_of_the_challenge():
