@@ -53,6 +53,8 @@ INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4"
 FILTERS = ["hdf5plugin>=4"]
 # `hpcgan export --format onnx`, which runs what it has written.
 ONNX = ["tf2onnx>=1.17", "onnx>=1.16", "onnxruntime>=1.17"]
+# `hpcgan serve`: a web server, and what counts. gRPC and protobuf come with TensorFlow anyway.
+SERVE = ["uvicorn>=0.30", "starlette>=0.40", "prometheus-client>=0.20", "grpcio>=1.59", "protobuf>=4.25"]
 # Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
 # neither is in `dev`: an environment of its own serves as well (`tracking.python`).
 TRACKING = ["mlflow>=3", "wandb>=0.31"]
@@ -63,6 +65,7 @@ DEV = [
     *INTERACTIVE,
     *FILTERS,
     *ONNX,
+    *SERVE,
     "nbclient>=0.10",
     "nbconvert>=7",
     "nbformat>=5.10",
@@ -131,6 +134,7 @@ setup(
         "interactive": INTERACTIVE,
         "filters": FILTERS,
         "onnx": ONNX,
+        "serve": SERVE,
         "tracking": TRACKING,
         "dev": DEV,
         "docs": DOCS,

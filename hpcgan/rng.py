@@ -83,6 +83,25 @@ def normal(seed: int, stream: str, step: int, first: int, n: int, dim: int) -> n
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :dim]
 
 
+def runs(seeds: np.ndarray, indices: np.ndarray) -> list[tuple[int, int, int]]:
+    """Samples side by side as stretches of one seed and of numbers that follow each other.
+
+    Parameters
+    ----------
+    seeds, indices : (n,) int64
+        Of each sample: its seed, and its number in the sequence of that seed.
+
+    Returns
+    -------
+    list of (seed, first, n)
+        In the order of the samples.
+    """
+    breaks = np.flatnonzero((np.diff(seeds) != 0) | (np.diff(indices) != 1)) + 1
+    starts = [0, *breaks.tolist()]
+    ends = [*breaks.tolist(), len(seeds)]
+    return [(int(seeds[a]), int(indices[a]), b - a) for a, b in zip(starts, ends, strict=True) if b > a]
+
+
 def permutation(seed: int, stream: str, step: int, n: int) -> np.ndarray:
     """A random order of 0 ... n - 1, the same on every rank."""
     bits = np.random.Philox(

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train a model; the same command again resumes it",
     "generate": "samples of a trained run as a file",
     "pretrained": "generators that come with hpcgan, as runs: 'hpcgan generate pretrained:NAME'",
+    "serve": "generators of runs as a service: Open Inference Protocol over HTTP and gRPC",
     "export": "the generator of a run as a SavedModel, for TensorFlow without hpcgan",
     "evaluate": "physics score and report (HTML, JSON) of a run or of files",
     "track": "show a run in MLflow or Weights & Biases, or tell them what is missing",

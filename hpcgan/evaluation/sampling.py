@@ -12,7 +12,7 @@ import numpy as np
 from hpcgan.comm.agreement import agreed
 from hpcgan.comm.base import Comm, SerialComm
 from hpcgan.config import Config
-from hpcgan.data.schema import Sample
+from hpcgan.data.schema import Sample, take
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.evaluation.conditions import Conditions, from_random_events, training_conditions
 from hpcgan.evaluation.held_out import Losses
@@ -111,6 +111,24 @@ class RunSampler:
                 samples[name][position : position + size] = values[: n - position]
         return samples
 
+    def at(self, seeds: np.ndarray, indices: np.ndarray, conditions: Sample | None = None) -> Sample:
+        """Samples of any seeds and numbers, in physical units: each is that which `sample` makes of them.
+
+        Parameters
+        ----------
+        seeds, indices : (n,) int64
+            Of each sample: its seed, and its number in the sequence of that seed. `n` is at most `batch_size`; the
+            network is given a full batch all the same, so that what it makes does not depend on n.
+        conditions : Sample, optional
+            Of each sample, where the problem has any.
+        """
+        n, size = len(seeds), self.batch_size
+        if not 0 < n <= size:
+            raise ValueError(f"{n} samples: give from 1 to {size}")
+        filled = np.minimum(np.arange(size), n - 1)  # the last one over and over
+        values = None if not conditions else take(conditions, filled)
+        return take(self.sampler.at(seeds[filled], indices[filled], "sample", 0, values), slice(n))
+
 
 def load_sampler(
     run_dir: Path,
@@ -118,6 +136,7 @@ def load_sampler(
     warn: Any = print,
     comm: Comm | None = None,
     batch_size: int | None = None,
+    statistics: Literal["batch", "moving"] | None = None,
 ) -> RunSampler:
     """Load a run's generator to draw samples from: on rank 0, which hands its weights to the others.
 
@@ -135,6 +154,9 @@ def load_sampler(
         By default this process is alone.
     batch_size : int, optional
         Samples made at a time; by default `training.batch_size` of the run. The samples are the same, to rounding.
+    statistics : "batch" or "moving", optional
+        What batch normalisation uses; by default `scoring.statistics` of the run. A sample depends on the others of its
+        batch with "batch", and with "moving" it does not.
 
     Raises
     ------
@@ -149,6 +171,9 @@ def load_sampler(
     with agreed(comm):
         run = trained_run(run_dir)
         config = run_data.load(run)
+        if statistics is not None:
+            scoring = config.scoring.model_copy(update={"statistics": statistics})
+            config = config.model_copy(update={"scoring": scoring})
         problem = problem_class(config.problem)(config.model)
         network = build_network(problem, method_class(config.method).sampled, config.seed, config.training.dtype)
         _check_batch_size(batch_size, config, network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -125,20 +125,41 @@ class Sampler:
             Of each of the `batch_size` samples, in physical units, where the problem has any; they are part of the
             result.
         """
-        n, values_by_name = self.batch_size, conditions or {}
+        n = self.batch_size
+        return self.at(np.full(n, seed), index * n + np.arange(n), stream, step, conditions)
+
+    def at(
+        self, seeds: np.ndarray, indices: np.ndarray, stream: str, step: int, conditions: Sample | None = None
+    ) -> Sample:
+        """Samples of any seeds and numbers side by side, in physical units.
+
+        Parameters
+        ----------
+        seeds, indices : (batch_size,) int64
+            Of each sample: its seed, and its number in the sequence of that seed.
+        stream, step
+            What the noise derives from besides.
+        conditions : Sample, optional
+            As of `batch`.
+        """
+        values_by_name = conditions or {}
+        stretches = rng.runs(seeds, indices)
+
+        def of_stretches(draw: Callable[..., np.ndarray], name: str, columns: int) -> np.ndarray:
+            return np.concatenate([draw(seed, name, step, first, n, columns) for seed, first, n in stretches])
+
         inputs = {k: tf.constant(v, self._dtype) for k, v in self._problem.encode_conditions(values_by_name).items()}
-        encoded = self._compiled(self._noise(seed, stream, step, index), inputs)
+        noise = tf.constant(of_stretches(rng.normal, stream, self._problem.noise_dim), self._dtype)
+        encoded = self._compiled(noise, inputs)
         if self._matched is not None:
             encoded = self._matched(encoded, inputs, self.table)
         sample = {k: v.numpy() for k, v in encoded.items()}
         if self._symmetries:
-            columns = len(self._problem.symmetries)
-            draws = rng.uniform(seed, f"{stream}/symmetries", step, index * n, n, columns)
+            draws = of_stretches(rng.uniform, f"{stream}/symmetries", len(self._problem.symmetries))
             sample = self._problem.augment(sample, self._symmetries, draws)
         return {**self._problem.decode(sample), **values_by_name}
 
-    def _noise(self, seed: int, stream: str, step: int, index: int, n: int | None = None) -> tf.Tensor:
-        n = n or self.batch_size
+    def _noise(self, seed: int, stream: str, step: int, index: int, n: int) -> tf.Tensor:
         return tf.constant(rng.normal(seed, stream, step, index * n, n, self._problem.noise_dim), self._dtype)
 
 

@@ -606,6 +606,25 @@ def test_the_template_of_scaling_prints_a_table(clean, clone, setting):
     assert two["parts"]["step"]["value"] > 0
 
 
+def test_the_template_of_a_service_answers_until_it_is_cancelled(clean, clone):
+    from hpcgan.serve.client import Client, ServiceError
+
+    number = sbatch(clean, clone, "serve.sh", WORKERS=1)
+    log = clone / f"serve-{number}.out"
+    folder = clone / "runs" / f"serve-{number}"
+    jobs.wait_for((folder / "address.json").is_file, 120, lambda: read(log))
+    assert (folder / "token").stat().st_mode & 0o077 == 0
+    url = json.loads((folder / "address.json").read_text())["url"]
+    made = Client(url, (folder / "token").read_text().strip()).generate("rpv", seed=1, events=3)
+    assert made["hist"].shape == (3, 64, 64)
+    with pytest.raises(ServiceError, match="401"):
+        Client(url).generate("rpv", seed=1)
+    subprocess.run(["scancel", "--batch", "--signal=TERM", number], env=clean.env, check=True, timeout=30)
+    shown = wait_for_job(clean, number, 120)
+    assert shown["JobState"] == "COMPLETED", read(log)
+    assert not (folder / "address.json").exists()
+
+
 def test_the_template_of_engines_gives_one_mpi_world(clean, clone):
     ipyparallel = pytest.importorskip("ipyparallel")
     number = sbatch(clean, clone, "ipyparallel.sh")

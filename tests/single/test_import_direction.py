@@ -27,9 +27,9 @@ FAMILY = {"hpcgan.problems.base", "hpcgan.problems.figures", "hpcgan.problems.sy
 MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
-    "hpcgan.commands": {"hpcgan.api", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay", "hpcgan.calochallenge",
-                        "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch", "hpcgan.runs",
-                        "hpcgan.tracking", "hpcgan.problems.base", "hpcgan.problems.discovery",
+    "hpcgan.commands": {"hpcgan.api", "hpcgan.serve", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay",
+                        "hpcgan.calochallenge", "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch",
+                        "hpcgan.runs", "hpcgan.tracking", "hpcgan.problems.base", "hpcgan.problems.discovery",
                         "hpcgan.problems.events",
                         "hpcgan.problems.importers", "hpcgan.problems.layouts", "hpcgan.problems.run_data",
                         "hpcgan.data", "hpcgan.config"},
@@ -41,6 +41,8 @@ MAY_IMPORT = {
                                  "hpcgan.config"},
     "hpcgan.api": {"hpcgan.training", "hpcgan.evaluation", "hpcgan.comm.select", "hpcgan.launch", "hpcgan.runs",
                    "hpcgan.problems.run_data", "hpcgan.config"},
+    "hpcgan.serve": {"hpcgan.evaluation", "hpcgan.launch.topology", "hpcgan.problems.base", "hpcgan.problems.run_data",
+                     "hpcgan.data.schema", "hpcgan.runs", "hpcgan.config"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.epoch_samples", "hpcgan.runs", "hpcgan.problems.run_data",
                      "hpcgan.report", "hpcgan.config", "hpcgan.rng"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config"},
