@@ -51,6 +51,8 @@ SWEEP = ["optuna>=5"]
 INTERACTIVE = ["ipyparallel>=9", "ipywidgets>=8", "ipympl>=0.9", "jupyterlab>=4", "pandas>=1.5"]
 # Filters of HDF5 files that other people packed with Blosc, LZ4, Zstandard and the like.
 FILTERS = ["hdf5plugin>=4"]
+# `hpcgan export --format onnx`, which runs what it has written.
+ONNX = ["tf2onnx>=1.17", "onnx>=1.16", "onnxruntime>=1.17"]
 # `hpcgan serve`: a web server, and what counts. gRPC and protobuf come with TensorFlow anyway.
 SERVE = ["uvicorn>=0.30", "starlette>=0.40", "prometheus-client>=0.20", "grpcio>=1.59", "protobuf>=4.25"]
 # Trackers of experiments. MLflow bounds versions of packages that others here need newer (importlib_metadata), so
@@ -62,6 +64,7 @@ DEV = [
     *SWEEP,
     *INTERACTIVE,
     *FILTERS,
+    *ONNX,
     *SERVE,
     "nbclient>=0.10",
     "nbconvert>=7",
@@ -130,6 +133,7 @@ setup(
         "sweep": SWEEP,
         "interactive": INTERACTIVE,
         "filters": FILTERS,
+        "onnx": ONNX,
         "serve": SERVE,
         "tracking": TRACKING,
         "dev": DEV,

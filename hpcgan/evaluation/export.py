@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,9 @@ SIGNATURE = "serving_default"
 NOISE, SYMMETRIES = "noise", "symmetries"
 DESCRIPTION = Path("assets.extra", "hpcgan.json")
 """What the model is and takes; the folder is the one that the format leaves to the users of a model."""
+
+#: Tensors by name, or what stands for them.
+Specs = Mapping[str, Any]
 
 
 class Serving(tf.Module):
@@ -73,14 +76,14 @@ class Serving(tf.Module):
             The problem encodes or decodes with what cannot become part of a graph.
         """
         # Without autograph, which has nothing to do here but would lose the names in messages.
-        function = tf.function(lambda **inputs: self._generate(inputs), autograph=False)
+        function = tf.function(lambda **inputs: self(inputs), autograph=False)
         try:
             return function.get_concrete_function(**self.inputs)
         except UntraceableError as error:
             raise HpcganError(f"problem '{self._problem.name}' cannot be exported: {error}") from None
 
-    def _generate(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """As `hpcgan.methods.sampler.Sampler.batch`."""
+    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Samples in physical units, as `hpcgan.methods.sampler.Sampler.batch` makes them."""
         problem = self._problem
         values = {name: Traced(inputs[name]) for name in problem.conditions}
         encoded = problem.encode_conditions(cast("Sample", values))
@@ -109,26 +112,31 @@ class Serving(tf.Module):
         return changed
 
 
-def describe(sampler: RunSampler, run: Path, serving: Serving, function: Any) -> dict[str, Any]:
+def describe(sampler: RunSampler, run: Path, takes: Specs, gives: Specs) -> dict[str, Any]:
     """What a model says of itself: where it comes from, its inputs and outputs with shapes and units."""
     config, problem, checkpoint = sampler.config, sampler.problem, sampler.checkpoint
     inputs, outputs = (
         {name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for name, spec in specs.items()}
-        for specs in (serving.inputs, function.structured_outputs)
+        for specs in (takes, gives)
     )
-    inputs[NOISE]["distribution"] = "standard normal"
-    if SYMMETRIES in inputs:
-        inputs[SYMMETRIES]["distribution"] = "uniform in [0, 1)"
-        inputs[SYMMETRIES]["operations"] = list(sampler.symmetries)
+    distributions: dict[str, dict[str, Any]] = {
+        NOISE: {"distribution": "standard normal"},
+        SYMMETRIES: {"distribution": "uniform in [0, 1)", "operations": list(sampler.symmetries)},
+    }
     trained: Ranges = {}
     with contextlib.suppress(InputError):  # the data have gone; the model does not need them
         trained = ranges(sampler.training_conditions) if problem.conditions else {}
-    for name in problem.conditions:
-        inputs[name]["unit"] = problem.schema[name].unit
-        if name in trained:
-            inputs[name]["trained_range"] = list(trained[name])
+    for name, tensor in inputs.items():
+        tensor |= distributions.get(name, {})
+        if name in problem.conditions:
+            tensor["unit"] = problem.schema[name].unit
+            if name in trained:
+                tensor["trained_range"] = list(trained[name])
     for name, tensor in outputs.items():
-        tensor["unit"] = problem.schema[name].unit
+        if name in problem.schema:
+            tensor["unit"] = problem.schema[name].unit
+            if axes := problem.schema[name].meaning.axes:
+                tensor["axes"] = list(axes)
     statistics = "batch" if uses_batch_statistics(config, sampler.network) else "moving"
     return {
         "format": 1,
@@ -160,6 +168,31 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: exists already; give --out a folder that does not")
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A place for what becomes folder `path` when the block ends well; otherwise nothing is left.
+
+    Raises
+    ------
+    InputError
+        The folder is there already, or cannot be written.
+    """
+    check_target(path)
+    absolute = path.absolute()
+    temporary = absolute.parent / f".{absolute.name}.{secrets.token_hex(4)}.part"
+    try:
+        absolute.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        check_target(path)
+        os.rename(temporary, absolute)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except tf.errors.OpError as error:
+        raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def export(sampler: RunSampler, run: Path, path: Path) -> dict[str, Any]:
     """Write a SavedModel, which appears under its name when it is complete and gives what the run gives.
 
@@ -187,24 +220,13 @@ def export(sampler: RunSampler, run: Path, path: Path) -> dict[str, Any]:
     check_target(path)
     serving = Serving(sampler)
     function = serving.concrete()
-    details = describe(sampler, run, serving, function)
-    absolute = path.absolute()
-    temporary = absolute.parent / f".{absolute.name}.{secrets.token_hex(4)}.part"
-    try:
-        absolute.parent.mkdir(parents=True, exist_ok=True)
+    details = describe(sampler, run, serving.inputs, function.structured_outputs)
+    with new_folder(path) as temporary:
         tf.saved_model.save(serving, str(temporary), signatures={SIGNATURE: function})
         description = temporary / DESCRIPTION
         description.parent.mkdir()
         description.write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
         _compare(sampler, temporary)
-        check_target(path)
-        os.rename(temporary, absolute)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except tf.errors.OpError as error:
-        raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return details
 
 
@@ -226,8 +248,17 @@ def request(sampler: RunSampler, n: int, seed: int, conditions: Sample | None = 
     return sent
 
 
-def _compare(sampler: RunSampler, path: Path) -> None:
-    """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
+def compared(
+    sampler: RunSampler, answer: Callable[[int, int, Sample | None], Mapping[str, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, values of a model and values of the run, of each tensor of a batch.
+
+    Parameters
+    ----------
+    sampler : RunSampler
+    answer : callable
+        Gives what the model makes, from a number of samples, a seed and conditions.
+    """
     problem, n, conditions = sampler.problem, sampler.batch_size, None
     if problem.conditions:
         try:
@@ -236,10 +267,20 @@ def _compare(sampler: RunSampler, path: Path) -> None:
             shapes = {name: problem.schema[name] for name in problem.conditions}
             conditions = {name: np.ones((n, *spec.shape), spec.dtype) for name, spec in shapes.items()}
     expected = sampler.sample(n, 1, conditions=None if conditions is None else each(conditions))
+    for name, values in answer(n, 1, conditions).items():
+        yield name, values, expected[name]
+
+
+def _compare(sampler: RunSampler, path: Path) -> None:
+    """Hold a written model against the run: nothing that decodes otherwise may leave the house."""
     function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
-    answer = function(**{name: tf.constant(value) for name, value in request(sampler, n, 1, conditions).items()})
-    for name, values in answer.items():
-        exact = expected[name]
+
+    def answer(n: int, seed: int, conditions: Sample | None) -> dict[str, np.ndarray]:
+        sent = request(sampler, n, seed, conditions)
+        tensors = function(**{name: tf.constant(value) for name, value in sent.items()})
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+    for name, values, exact in compared(sampler, answer):
         # A pixel at a threshold may fall on either side of it.
-        if not np.allclose(values.numpy(), exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max())):
-            raise HpcganError(f"problem '{problem.name}' cannot be exported: the model gives another '{name}'")
+        if not np.allclose(values, exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max())):
+            raise HpcganError(f"problem '{sampler.problem.name}' cannot be exported: the model gives another '{name}'")

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.drawn_total import DrawnTotal
-from hpcgan.networks.layers import Initializer, Tensors, stacked
+from hpcgan.networks.layers import Initializer, Tensors, stacked, uniform_of
 from hpcgan.networks.splits import NUMBERS, ROWS, Grid, Split
 
 TAIL = 0.005
@@ -114,9 +114,9 @@ class Multiscale(Density, Calibrated):
         """Images of noise: one number for the summed pT of each, then `NUMBERS` for each cell of each split."""
         inputs = stacked(conditions, self.conditions) if self.conditions else None
         images = tf.exp(self.total(noise[:, 0], inputs))[:, None, None]
-        start = 1
+        uniforms, start = uniform_of(noise[:, 1:]), 0
         for split in self.splits:
             end = start + NUMBERS * split.rows * split.columns
-            normal = tf.reshape(noise[:, start:end], [-1, split.rows, split.columns, NUMBERS])
-            images, start = split(images, normal, inputs), end
+            uniform = tf.reshape(uniforms[:, start:end], [-1, split.rows, split.columns, NUMBERS])
+            images, start = split(images, uniform, inputs), end
         return self.encoded(images)

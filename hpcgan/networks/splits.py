@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks.layers import Initializer, uniform_of, wrap_phi
+from hpcgan.networks.layers import Initializer, wrap_phi
 
 ALL = 64
 """Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales."""
@@ -44,7 +44,7 @@ every fourth, ... every `Grid.sparse`-th: else nearly all the time would go into
 cells.
 """
 NUMBERS = 2
-"""Standard normal numbers for a cell to be split: which halves have momentum, and the share of the first."""
+"""Random numbers for a cell to be split: which halves have momentum, and the share of the first."""
 FIRST, SECOND, BOTH = range(3)
 """Which halves have momentum."""
 LEAST_SPREAD = 0.05
@@ -285,9 +285,8 @@ class Split(tf.Module):
         log_p += tf.where(is_both, log_density, 0.0)
         return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
 
-    def __call__(self, whole: tf.Tensor, normal: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
-        """Split images (n, rows, columns) at random, by standard normal numbers (n, rows, columns, NUMBERS)."""
-        uniform = uniform_of(normal)
+    def __call__(self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+        """Split images (n, rows, columns) at random, by uniform numbers (n, rows, columns, NUMBERS)."""
         turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
         view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole))
 

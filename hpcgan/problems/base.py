@@ -21,6 +21,7 @@ from hpcgan.metrics.observable import Observable, Score
 from hpcgan.problems.conditions import Conditions
 from hpcgan.problems.discovery import PROBLEMS
 from hpcgan.problems.files import ProblemFiles
+from hpcgan.problems.mesh import ShowerMesh
 from hpcgan.problems.symmetries import Symmetries
 
 Observables = dict[str, Observable]
@@ -97,6 +98,11 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
     @abstractmethod
     def observables(self, sample: Sample) -> Observables:
         """What is compared between real and generated samples (physical units in), and their conditions."""
+
+    @property
+    def mesh(self) -> ShowerMesh | None:
+        """Where Geant4's example Par04 puts the energy of a sample, if samples are showers; by default nowhere."""
+        return None
 
     def more_observables(self, sample: Sample, names: Sequence[str]) -> Observables:
         """What else can be compared, those that are named: of `more_quantities` and `tails`.

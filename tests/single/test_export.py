@@ -6,71 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jet_data
 import needs
 import numpy as np
-import one_rank
 import pytest
 import tiny
-import untrained
 
 tf = needs.tensorflow()
 
-from hpcgan import config  # noqa: E402
+from export_cases import CASES, IMAGE, N, conditions_of, make_run  # noqa: E402
+
 from hpcgan.commands.cli import main  # noqa: E402
 from hpcgan.data.schema import TensorSpec  # noqa: E402
 from hpcgan.errors import HpcganError, InputError  # noqa: E402
 from hpcgan.evaluation import export as exporting  # noqa: E402
 from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
-from hpcgan.problems.base import problem_class  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
 from hpcgan.problems.detector_images.rpv import RpvProblem  # noqa: E402
 from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
-from hpcgan.problems.discovery import PROBLEMS  # noqa: E402
-
-N = 7
-DETECTOR = {
-    "architecture": "detector", "filters": 2, "latent_dim": 3, "intensity": "pt", "scale_mev": 6000.0,
-    "exponent": 1 / 3, "pixel_noise": True, "total_pt": "drawn",
-}  # fmt: skip
-IMAGE = ["eta_reflection", "phi_reflection", "phi_rotation"]
-#: Problem, its model, symmetries of generated samples, other settings.
-CASES = {
-    "rpv": ("rpv", {"filters": 2, "latent_dim": 3}, [], {}),
-    "rpv of batch statistics": (
-        "rpv", {"filters": 2, "latent_dim": 3, "exponent": 0.5}, IMAGE, {"scoring": {"statistics": "batch"}},
-    ),
-    "rpv in float64": ("rpv", {"filters": 2, "latent_dim": 3}, [], {"training": {"dtype": "float64"}}),
-    "detector": ("rpv", {**DETECTOR, "pixel_pt": "matched"}, ["phi_rotation"], {}),
-    "matched, of batch statistics": (
-        "rpv", {**DETECTOR, "pixel_pt": "matched"}, [], {"scoring": {"statistics": "batch"}},
-    ),
-    "conditional": ("conditional", DETECTOR, IMAGE, {}),
-    "pileup": ("pileup", {"filters": 2, "latent_dim": 3, "mu": [20, 60, 140], "exponent": 0.4}, IMAGE, {}),
-    "matched pileup": ("pileup", {**DETECTOR, "mu": [20, 60, 140], "pixel_pt": "matched"}, [], {}),
-    "calogan": ("calogan", {"segmentation": "2x8,4x4,4x2", "latent_dim": 5}, [], {}),
-    "matched calogan": (
-        "calogan",
-        {"segmentation": "2x8,4x4,4x2", "latent_dim": 5, "cell_encoding": "log", "cell_energies": "matched"},
-        ["eta_reflection"],
-        {},
-    ),
-    "arm": (
-        "arm", {"geometries": ["eta2_phi2", "eta1+2_phi3"], "categories": 8, "dense_layers": 2}, [], {},
-    ),
-    "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
-    "jets": ("jets", {}, [], {}),
-    "jets by likelihood": (
-        "jets", {"architecture": "multiscale", "hidden_units": 4, "threshold_gev": 1e-6}, [], {"method": "nll"},
-    ),
-    "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
-}  # fmt: skip
-#: Of what the others have, too.
-VARIANTS = {"rpv in float64", "matched, of batch statistics", "matched pileup", "calogan"}
-if not one_rank.thorough:
-    CASES = {name: case for name, case in CASES.items() if name not in VARIANTS}
-CASES |= {name: (name, {}, [], {}) for name in PROBLEMS.names() if name not in {case[0] for case in CASES.values()}}
 
 PLAIN = """
 import json, sys
@@ -83,38 +36,6 @@ for folder in json.loads(sys.argv[1]):
     np.savez(folder + "/made.npz", **{name: tensor.numpy() for name, tensor in made.items()})
 assert not [name for name in sys.modules if name.startswith("hpcgan.")]
 """
-
-
-def configuration(name, data):
-    problem, model, augment, more = CASES[name]
-    training = {"epochs": 1, "batch_size": N, "average_half_life": 50}
-    if augment:
-        training["augment_generated"] = True
-    raw = {
-        "problem": problem,
-        "name": "tiny",
-        **{key: more[key] for key in ("method",) if key in more},
-        "data": {"path": str(data), "augment": augment},
-        "model": model,
-        "training": {**training, **more.get("training", {})},
-        "scoring": more.get("scoring", {}),
-    }
-    return config.load(raw)
-
-
-def conditions_of(problem):
-    """Different ones for each of N samples."""
-    if problem.name == "conditional":
-        return {"mGlu": np.linspace(1400, 1800, N, dtype=np.float32), "mNeu": np.full(N, 850, np.float32)}
-    if problem.name == "arm":
-        return {"geometry": np.arange(N, dtype=np.float32) % 2}
-    scale = {"mu": 20.0, "energy": 15.0}
-    found = {}
-    for name in problem.conditions:
-        shape = problem.schema[name].shape
-        values = scale.get(name, 1.0) * (1.0 + np.arange(N, dtype=np.float32))
-        found[name] = np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (N, *shape)).copy()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +54,7 @@ def _exported(tmp_path_factory):
     for number, name in enumerate(CASES):
         place = folder / str(number)
         place.mkdir()
-        made_config = configuration(name, data)
-        batches = []
-        if made_config.problem in ("rpv", "conditional", "pileup"):
-            problem = problem_class(made_config.problem)(made_config.model)
-            sample = {"hist": tiny.images(12), "mGlu": np.repeat(np.float32([1400, 1600, 1800]), 4)}
-            sample |= {"mNeu": np.full(12, 850, np.float32), "mu": np.repeat(np.float32([20, 60, 140]), 4)}
-            encoded = problem.encode({name: sample[name] for name in problem.schema})
-            batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
-        if name == "jets by likelihood":
-            problem = problem_class(made_config.problem)(made_config.model)
-            encoded = problem.encode(jet_data.jets(12))
-            batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in encoded.items()}]
-        if made_config.problem == "calogan":
-            rng = np.random.default_rng(3)
-            shapes = made_config.model.shapes
-            showers = {f"layer_{i}": rng.exponential(0.5, (50, *shape)) for i, shape in enumerate(shapes)}
-            showers["energy"] = np.linspace(10.0, 90.0, 50)
-            batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in showers.items()}]
-        run = untrained.make_run(place / "run", made_config, batches)
+        run = make_run(place / "run", name, data)
         made = load_sampler(run.path)
         said = exporting.export(made, run.path, place / "model" / "1")
         asked = conditions_of(made.problem)

@@ -24,7 +24,7 @@ from hpcgan.errors import InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.networks import multiscale  # noqa: E402
-from hpcgan.networks.layers import Initializer  # noqa: E402
+from hpcgan.networks.layers import Initializer, uniform_of  # noqa: E402
 from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Cells, Grid, Split, StretchedLogit  # noqa: E402
 from hpcgan.problems.jet_images import files, networks_multiscale  # noqa: E402
 from hpcgan.problems.jet_images.networks_multiscale import FIRST, Multiscale  # noqa: E402
@@ -117,7 +117,7 @@ def test_a_density_over_eight_decades_integrates_to_one():
 def test_samples_follow_it_and_their_likelihood_is_minus_the_entropy():
     part, n, total = stretched(), 20000, 100.0
     normal = np.random.default_rng(2).normal(size=(n, 1, 1, NUMBERS))
-    images = part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), tf.constant(normal), None)
+    images = part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), uniform_of(tf.constant(normal)), None)
     first, second = images.numpy()[..., 0].T
     x, density, alone = by_quadrature(part, total)
     for is_dark, p in ((second == 0, alone[0]), (first == 0, alone[1])):

@@ -15,7 +15,7 @@ from hpcgan.errors import InputError  # noqa: E402
 from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.networks import splits  # noqa: E402
 from hpcgan.networks.drawn_total import DrawnTotal  # noqa: E402
-from hpcgan.networks.layers import Initializer  # noqa: E402
+from hpcgan.networks.layers import Initializer, uniform_of  # noqa: E402
 from hpcgan.networks.splits import BOTH, FIRST, SECOND, Split  # noqa: E402
 from hpcgan.networks.splits import COLUMNS as PHI  # noqa: E402
 from hpcgan.networks.splits import ROWS as ETA  # noqa: E402
@@ -83,10 +83,8 @@ def test_the_probabilities_of_all_ways_to_split_sum_to_one(axis, least):
 
 def test_samples_follow_the_density():
     part, n, total = split(1, 1, ETA), 20000, 7.0
-    normal = np.random.default_rng(1).normal(size=(n, 1, 1, 2))
-    first, second = (
-        part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), tf.constant(normal), None).numpy()[..., 0].T
-    )
+    normal = tf.constant(np.random.default_rng(1).normal(size=(n, 1, 1, 2)))
+    first, second = part(tf.fill([n, 1, 1], tf.constant(total, tf.float64)), uniform_of(normal), None).numpy()[..., 0].T
     np.testing.assert_allclose(first + second, total, rtol=1e-12)
     grid = np.linspace(0.5, 6.5, 2001)[1:-1]
     pair = np.stack([np.append(grid, [0.0, total]), np.append(total - grid, [total, 0.0])], axis=1)[..., None]
@@ -127,14 +125,14 @@ def test_splitting_at_once_is_as_one_after_the_other():
     images, _ = pairs(2, 2, ETA, n=6)
     whole = tf.add_n(part.halves(images))
     normal = tf.constant(np.random.default_rng(2).normal(size=(6, 2, 2, 2)))
-    drawn = part(whole, normal, None)
+    drawn = part(whole, uniform_of(normal), None)
     np.testing.assert_allclose(tf.add_n(part.halves(drawn)).numpy(), whole.numpy(), rtol=1e-12)
     log_p = part.log_prob(drawn, None).numpy()
     assert np.isfinite(log_p).all()
     # The first number of a cell decides on the way: far down it is the first, far up both, wherever that is allowed.
-    least_way = part(whole, tf.constant(np.full((6, 2, 2, 2), -9.0)), None).numpy()
+    least_way = part(whole, uniform_of(tf.constant(np.full((6, 2, 2, 2), -9.0))), None).numpy()
     assert np.all(least_way[:, 1::2] == 0)
-    most = part(whole, tf.constant(np.full((6, 2, 2, 2), 9.0)), None)
+    most = part(whole, uniform_of(tf.constant(np.full((6, 2, 2, 2), 9.0))), None)
     first, second = (half.numpy() for half in part.halves(most))
     is_wide = whole.numpy() > 1.001
     assert np.all((first > 0)[is_wide] & (second > 0)[is_wide])

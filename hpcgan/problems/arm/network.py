@@ -144,8 +144,8 @@ class Arm(Density, Calibrated):
         before = tf.pad(numbers[:, :-1], [[0, 0], [1, 0]]) / self.scale
         x = tf.matmul(before, self._masked(self.dense[0])) + tf.gather(self._from_sizes(), geometry)
         for kernel, bias in zip(self.dense[1:], self.biases[1:]):
-            x = tf.matmul(tf.nn.gelu(x), self._masked(kernel)) + tf.reshape(bias, [-1])
-        x = tf.reshape(tf.nn.gelu(x), [-1, self.cells, self.features])
+            x = tf.matmul(_gelu(x), self._masked(kernel)) + tf.reshape(bias, [-1])
+        x = tf.reshape(_gelu(x), [-1, self.cells, self.features])
         x = tf.pad(x, [[0, 0], [self.convolution.shape[0] - 1, 0], [0, 0]])
         return tf.nn.conv1d(x, self.convolution, 1, "VALID") + self.convolution_bias + self.log_share
 
@@ -183,43 +183,50 @@ class Arm(Density, Calibrated):
         sums = [tf.reshape(tf.pad(x, [[0, extra], [0, 0], [0, 0]]), [blocks, BLOCK, n, features]) for x in begin]
         last = tf.reshape(self.convolution, [window * features, -1])
 
+        # Rows of tensors are replaced, rather than written to arrays: what ONNX has loops for, too.
         def of_block(
-            b: tf.Tensor, sums: list[tf.Tensor], latest: tf.Tensor, number: tf.Tensor, values: tf.TensorArray
-        ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor, tf.TensorArray]:
+            b: tf.Tensor, sums: list[tf.Tensor], latest: tf.Tensor, number: tf.Tensor, values: tf.Tensor
+        ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
             within = [kernel[b, :, :, b] for kernel in kernels]  # (BLOCK, inputs, BLOCK, features)
             within = [tf.transpose(kernel, [0, 2, 1, 3]) for kernel in within]
-            inputs = [tf.TensorArray(noise.dtype, BLOCK, element_shape=[None, k.shape[2]]) for k in kernels]
+            inputs = [tf.zeros([BLOCK, n, kernel.shape[2]], noise.dtype) for kernel in kernels]
 
             def of_cell(
                 t: tf.Tensor,
                 own: list[tf.Tensor],
-                inputs: list[tf.TensorArray],
+                inputs: list[tf.Tensor],
                 latest: tf.Tensor,
                 number: tf.Tensor,
-                values: tf.TensorArray,
-            ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.TensorArray], tf.Tensor, tf.Tensor, tf.TensorArray]:
+                of_cells: tf.Tensor,
+            ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
                 x = number[:, None] / self.scale
                 cell, own, inputs = b * BLOCK + t, list(own), list(inputs)
                 for layer, kernel in enumerate(within):
-                    inputs[layer] = inputs[layer].write(t, x)
+                    inputs[layer] = _with_row(inputs[layer], t, x)
                     own[layer] += tf.matmul(x[None], kernel[t])
-                    x = tf.nn.gelu(own[layer][t])
+                    x = _gelu(own[layer][t])
                 latest = tf.concat([latest[:, features:], x], axis=1)
                 logits = tf.matmul(latest, last) + self.convolution_bias + self.log_share
                 number = _draw(tf.where(cell == 0, log_first, logits), uniforms[cell])
                 number = tf.where(exists[cell], number, tf.zeros_like(number))
-                return t + 1, own, inputs, latest, number, values.write(cell, number)
+                return t + 1, own, inputs, latest, number, _with_row(of_cells, t, number)
 
-            _, _, inputs, latest, number, values = tf.while_loop(
+            _, _, inputs, latest, number, of_cells = tf.while_loop(
                 lambda t, *_: t < BLOCK,
                 of_cell,
-                (tf.constant(0), [s[b] for s in sums], inputs, latest, number, values),
+                (tf.constant(0), [s[b] for s in sums], inputs, latest, number, tf.zeros([BLOCK, n], noise.dtype)),
                 parallel_iterations=1,
             )
-            changes = [tf.einsum("bni,bikjf->kjnf", x.stack(), kernel[b]) for x, kernel in zip(inputs, kernels)]
-            return b + 1, [s + change for s, change in zip(sums, changes)], latest, number, values
+            changes = [tf.einsum("bni,bikjf->kjnf", x, kernel[b]) for x, kernel in zip(inputs, kernels)]
+            return (
+                b + 1,
+                [s + change for s, change in zip(sums, changes)],
+                latest,
+                number,
+                _with_row(values, b, of_cells),
+            )
 
-        done, _, _, _, values = tf.while_loop(
+        *_, values = tf.while_loop(
             lambda b, *_: b * BLOCK < tf.reduce_max(tf.gather(self.path.counts, geometry)),
             of_block,
             (
@@ -227,12 +234,11 @@ class Arm(Density, Calibrated):
                 sums,
                 tf.zeros([n, window * features], noise.dtype),
                 tf.zeros([n], noise.dtype),
-                tf.TensorArray(noise.dtype, blocks * BLOCK, element_shape=[None]),
+                tf.zeros([blocks, BLOCK, n], noise.dtype),  # orders that end early leave the rest
             ),
             parallel_iterations=1,
         )
-        numbers = values.gather(tf.range(done * BLOCK))  # orders that end early leave the rest unwritten
-        numbers = tf.transpose(tf.pad(numbers, [[0, (blocks - done) * BLOCK], [0, 0]]))[:, : self.cells]
+        numbers = tf.transpose(tf.reshape(values, [blocks * BLOCK, n]))[:, : self.cells]
         return self._as_images(tf.ensure_shape(numbers, [None, self.cells]), geometry)
 
     def sample_by_passes(self, noise: tf.Tensor, conditions: Tensors) -> dict[str, tf.Tensor]:
@@ -285,6 +291,16 @@ def _draw(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     """Numbers (n,) of the categories (n, categories) whose interval of the cumulative distribution holds `uniforms`."""
     upto = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, :-1]
     return tf.reduce_sum(tf.cast(uniforms[:, None] >= upto, uniforms.dtype), axis=1)
+
+
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    """GELU (Hendrycks and Gimpel, arXiv:1606.08415); `tf.nn.gelu` is written otherwise on some TensorFlows."""
+    return 0.5 * x * (1.0 + tf.math.erf(x / math.sqrt(2.0)))
+
+
+def _with_row(x: tf.Tensor, row: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """A tensor in which a row is replaced."""
+    return tf.tensor_scatter_nd_update(x, [[row]], values[None])
 
 
 def _uniform(normal: tf.Tensor) -> tf.Tensor:

@@ -23,8 +23,10 @@ from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.calorimeter import files as shower_files
 from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS
 from hpcgan.problems.calorimeter.layout import SHOWERS
+from hpcgan.problems.calorimeter.mesh import mesh_of
 from hpcgan.problems.calorimeter.source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
 from hpcgan.problems.files import file_of, target_of
+from hpcgan.problems.mesh import ShowerMesh
 from hpcgan.problems.symmetries import axis, flattened
 from hpcgan.suggest import did_you_mean
 
@@ -164,6 +166,11 @@ class CaloganProblem(Problem):
         with shower_files.open_showers(path) as file:
             segmentation = str(shower_files.segmentation_of(file))
         return cls(CaloganModel(segmentation=segmentation, particles=particles_in(path)))
+
+    @property
+    def mesh(self) -> ShowerMesh | None:
+        """Of a single particle: the example does not say which one."""
+        return None if self.model.classes else mesh_of(self.model.cells)
 
     # --- data ------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from hpcgan.config import ModelSection, Positive
 from hpcgan.data.layouts.base import Layout
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
@@ -296,7 +297,7 @@ class RpvProblem(Problem):
 
     @property
     def schema(self) -> Schema:
-        return {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
+        return {"hist": TensorSpec((PIXELS, PIXELS), "MeV", meaning=Meaning("MeV", ("eta", "phi")))}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
         file = self.existing(path, split)

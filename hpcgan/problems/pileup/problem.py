@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from hpcgan.data.layouts.base import Layout
+from hpcgan.data.meaning import Meaning
 from hpcgan.data.schema import Sample, Schema, TensorSpec
 from hpcgan.data.source import Source
 from hpcgan.errors import InputError
@@ -121,7 +122,7 @@ class PileupProblem(RpvProblem):
 
     @property
     def schema(self) -> Schema:
-        image = {"hist": TensorSpec((PIXELS, PIXELS), "MeV")}
+        image = {"hist": TensorSpec((PIXELS, PIXELS), "MeV", meaning=Meaning("MeV", ("eta", "phi")))}
         return {**image, **{name: TensorSpec((), role="condition") for name in self.model.conditions}}
 
     def open(self, path: Path, split: str, cache_mb: int = 1024) -> Source:
