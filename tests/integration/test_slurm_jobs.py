@@ -6,6 +6,7 @@ The rows of the table in docs/reliability.md that need a scheduler. Where a test
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -615,10 +616,10 @@ def test_the_template_of_a_service_answers_until_it_is_cancelled(clean, clone):
     jobs.wait_for((folder / "address.json").is_file, 120, lambda: read(log))
     assert (folder / "token").stat().st_mode & 0o077 == 0
     url = json.loads((folder / "address.json").read_text())["url"]
-    made = Client(url, (folder / "token").read_text().strip()).generate("rpv", seed=1, events=3)
-    assert made["hist"].shape == (3, 64, 64)
-    with pytest.raises(ServiceError, match="401"):
-        Client(url).generate("rpv", seed=1)
+    with contextlib.closing(Client(url, (folder / "token").read_text().strip())) as client:
+        assert client.generate("rpv", seed=1, events=3)["hist"].shape == (3, 64, 64)
+    with contextlib.closing(Client(url)) as stranger, pytest.raises(ServiceError, match="401"):
+        stranger.generate("rpv", seed=1)
     subprocess.run(["scancel", "--batch", "--signal=TERM", number], env=clean.env, check=True, timeout=30)
     shown = wait_for_job(clean, number, 120)
     assert shown["JobState"] == "COMPLETED", read(log)
