@@ -18,6 +18,8 @@ PY := "$(VENV)/bin/python"
 GPU ?= 0
 SITE ?= $(or $(HPCGAN_SITE),$(shell [ ! -d "$(VENV)/setup-site" ] || echo 1))  # as it was made
 TRAIN := $(if $(filter 1,$(GPU)),gpu,train)
+# What needs a real Slurm, which `make test-slurm` installs.
+ON_SLURM := $(addprefix tests/integration/,test_slurm_jobs.py test_slurm_clusters.py test_staging_jobs.py)
 export HPCGAN_VENV := $(if $(filter /%,$(firstword $(VENV))),$(VENV),$(CURDIR)/$(VENV))
 export HPCGAN_GPU := $(GPU)
 export HPCGAN_SITE := $(if $(filter 1,$(SITE)),1,0)
@@ -39,11 +41,10 @@ notebooks:
 	"$(VENV)/bin/jupyter" lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev
-	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py
+	@tools/test.sh $(ON_SLURM:%=--ignore=%)
 
 coverage: setup-dev
-	@tools/test.sh --ignore=tests/integration/test_slurm_jobs.py --ignore=tests/integration/test_slurm_clusters.py \
-		-p pytest_cov --cov --cov-report=term --cov-report=xml
+	@tools/test.sh $(ON_SLURM:%=--ignore=%) -p pytest_cov --cov --cov-report=term --cov-report=xml
 
 # In an environment of its own, which needs neither TensorFlow nor MPI.
 docs:
@@ -52,8 +53,7 @@ docs:
 
 test-slurm: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest -n 2 --dist loadfile tests/integration/test_slurm_jobs.py tests/integration/test_slurm_clusters.py \
-		tests/single/test_slurm.py
+	$(PY) -m pytest -n 2 --dist loadfile $(ON_SLURM) tests/single/test_slurm.py
 
 # The image of containers/ in a root file system that debootstrap makes.
 test-container: setup-dev

@@ -25,6 +25,8 @@ MAY_SEARCH = {
     "sweep.report": "counts reasons as one that differ in their numbers only",
     "scaling.model": "names of files from names of interconnects",
     "system.allocation": "names of the variables that a job sets, and Slurm's short form of counts a node",
+    "tracking.memory": "names of files from names of trackers",
+    "tracking.mlflow_runs": "names of curves in the characters that MLflow takes",
     "training.output": "TensorFlow's errors without its name of a node, to be shown",
     "yamlio": "numbers of YAML",
 }
