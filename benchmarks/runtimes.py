@@ -14,7 +14,6 @@ DIR gets `runtimes.csv` and `runtimes.json`: milliseconds a sample, median and r
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sampling import use_cores
+from sampling import check_above_0, use_cores, write_rows
 from together import spread
 
 from hpcgan.errors import HpcganError, InputError
@@ -188,9 +187,7 @@ def main() -> None:
     if args.worker is not None:
         serve(args)
         return
-    for name in ("max_batch", "repeats", "seconds", "cores"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
+    check_above_0(args, "max_batch", "repeats", "seconds", "cores")
     if args.out.exists():
         raise InputError(f"{args.out}: exists already; give --out a folder that does not")
     available = len(os.sched_getaffinity(0))
@@ -200,11 +197,7 @@ def main() -> None:
         for cores in [args.cores] if args.cores else sorted({1, available}):
             rows += measure(args, cores, Path(folder))
     args.out.mkdir(parents=True)
-    with (args.out / "runtimes.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(Row.__dataclass_fields__))
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
+    write_rows(args.out / "runtimes.csv", rows)
     facts = {"run": str(args.run), "condition": args.condition, "cores_of_machine": available, "repeats": args.repeats}
     facts |= {"load_average": os.getloadavg(), "rows": [asdict(row) for row in rows]}
     write_atomic(args.out / "runtimes.json", json.dumps(facts, indent=1) + "\n")

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +332,15 @@ def figure(
     return drawn
 
 
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """A CSV file of dataclasses of one kind, floats to six digits."""
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(rows[0])])
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
+
+
 def write(
     folder: Path,
     rows: Sequence[Row],
@@ -340,11 +349,7 @@ def write(
     facts: dict[str, Any],
 ) -> None:
     """The table as CSV and JSON, and the plot."""
-    with (folder / "sampling.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(Row.__dataclass_fields__))
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
+    write_rows(folder / "sampling.csv", rows)
     said = {**facts, "simulation_samples_per_s": {str(k): v for k, v in simulation.items()}}
     if reference is not None:
         said["reference"] = {"name": reference[0], "samples_per_s_core": reference[1]}
@@ -381,11 +386,16 @@ def main() -> None:
         compare(args)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Measure everything, write it down."""
-    for name in ("max_batch", "repeats", "reference", "cores"):
+def check_above_0(args: argparse.Namespace, *names: str) -> None:
+    """Refuse options that are not, where they are given."""
+    for name in names:
         if getattr(args, name) is not None and getattr(args, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Measure everything, write it down."""
+    check_above_0(args, "max_batch", "repeats", "reference", "cores")
     config, problem = read_run(args.run)
     if problem.name not in SIMULATIONS and not args.no_simulation:
         raise InputError(f"there is no simulation of problem '{problem.name}' here: give --no-simulation")
