@@ -62,8 +62,7 @@ class Calibration:
         0 or 1 at the ends: a single event that is otherwise would make the cross-entropy infinite. Here it is
         (k + 1) / (n + 2) (Laplace), which is the same for many events; steps that fall by that are joined.
         """
-        knots, where, counts = np.unique(outputs, return_inverse=True, return_counts=True)
-        ones = np.bincount(where, labels, minlength=len(knots))
+        knots, ones, counts = _by_output(outputs, labels)
         fitted = isotonic_regression(ones / counts, weights=counts)
         starts = fitted.blocks[:-1]
         n, k = np.add.reduceat(counts, starts), np.add.reduceat(ones, starts)
@@ -76,8 +75,7 @@ class Calibration:
 
         As `IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip")` of scikit-learn.
         """
-        knots, where, counts = np.unique(outputs, return_inverse=True, return_counts=True)
-        ones = np.bincount(where, labels, minlength=len(knots))
+        knots, ones, counts = _by_output(outputs, labels)
         steps = isotonic_regression(ones / counts, weights=counts).x
         return cls(knots.astype(np.float64), np.clip(steps, least, 1.0 - least))
 
@@ -85,6 +83,12 @@ class Calibration:
         """Probabilities of label 1."""
         probabilities: np.ndarray = np.interp(outputs, self.outputs, self.probabilities)
         return probabilities
+
+
+def _by_output(outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different outputs, rising, how many labels of 1 each has, and how many labels."""
+    knots, where, counts = np.unique(outputs, return_inverse=True, return_counts=True)
+    return knots, np.bincount(where, labels, minlength=len(knots)), counts
 
 
 def jensen_shannon(positive: np.ndarray, negative: np.ndarray) -> Estimate:
