@@ -221,9 +221,9 @@ def cancel(run: RunDirectory) -> list[str]:
         elif job in asked_before:
             slurm.cancel([job])
             lines.append(f"job {job} was asked before: it is cancelled now")
+        elif not (slurm.forbid_requeue(job) and slurm.ask_to_stop(job)):
+            lines.append(f"job {job} has just ended by itself")
         else:
-            slurm.forbid_requeue(job)
-            slurm.ask_to_stop(job)
             lines.append(
                 f"job {job} is asked to write a checkpoint and to end, and does not queue again; "
                 "--cancel once more ends it at once"

@@ -430,7 +430,7 @@ def wait(job: str, report: Callable[[str], None], every: float = 5.0) -> JobStat
 
 
 def cancel(jobs: Sequence[str], *, waiting_only: bool = False) -> None:
-    """Take jobs out of the queue, or with `waiting_only` those that have not begun.
+    """Take jobs out of the queue, or with `waiting_only` those that have not begun; one that is over is none.
 
     Raises
     ------
@@ -438,29 +438,39 @@ def cancel(jobs: Sequence[str], *, waiting_only: bool = False) -> None:
         Slurm refuses: what it says.
     """
     if jobs:
-        _call(["scancel", *(["--state=PENDING"] if waiting_only else []), *jobs])
+        _tell(["scancel", *(["--state=PENDING"] if waiting_only else []), *jobs])
 
 
-def ask_to_stop(job: str) -> None:
+def ask_to_stop(job: str) -> bool:
     """Tell a job's script what Slurm tells it before the time limit (SIGUSR1).
 
+    Returns
+    -------
+    bool
+        False: it is over, or ending, already.
+
     Raises
     ------
     HpcganError
         Slurm refuses: what it says.
     """
-    _call(["scancel", "--signal=USR1", "--batch", job])
+    return _tell(["scancel", "--signal=USR1", "--batch", job])
 
 
-def forbid_requeue(job: str) -> None:
+def forbid_requeue(job: str) -> bool:
     """Let a job end when it ends, and not go back into the queue.
 
+    Returns
+    -------
+    bool
+        False: it is over already.
+
     Raises
     ------
     HpcganError
         Slurm refuses: what it says.
     """
-    _call(["scontrol", "update", f"JobId={job}", "Requeue=0"])
+    return _tell(["scontrol", "update", f"JobId={job}", "Requeue=0"])
 
 
 def requeue(job: str) -> None:
@@ -478,6 +488,29 @@ def srun_mpi_types() -> list[str]:
     """What `srun --mpi=` can be here."""
     text = _call(["srun", "--mpi=list"], both=True)
     return re.findall(r"^\s*(?:srun:\s*)?([a-z][a-z0-9_]*)\s*$", text, re.MULTILINE)
+
+
+# What Slurm's tools say of a job that is over. Between a look at the queue and a command, any job may end.
+_OVER = ("Invalid job id specified", "already finished", "already completing or completed")
+
+
+def _tell(command: list[str]) -> bool:
+    """Run a Slurm command that is for jobs which run or wait; whether all of them still did."""
+    try:
+        _call(command)
+    except _Refusal as error:
+        if error.lines and all(any(text in line for text in _OVER) for line in error.lines):
+            return False
+        raise
+    return True
+
+
+class _Refusal(HpcganError):
+    """A Slurm command that failed, with the lines of its reason."""
+
+    def __init__(self, text: str, lines: Sequence[str]) -> None:
+        super().__init__(text)
+        self.lines = lines
 
 
 _OF_TOOLS = ("SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
@@ -508,5 +541,5 @@ def _call(command: list[str], *, stdin: str = "", both: bool = False, env: Mappi
     if process.returncode != 0:
         lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
         text = "; ".join(re.sub(rf"^{re.escape(command[0])}: (error: )?", "", line) for line in lines[:3])
-        raise HpcganError(f"{command[0]}: {text or f'exit code {process.returncode}'}")
+        raise _Refusal(f"{command[0]}: {text or f'exit code {process.returncode}'}", lines)
     return process.stdout + (process.stderr if both else "")

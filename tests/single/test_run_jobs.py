@@ -177,6 +177,15 @@ def test_cancel_takes_what_waits_and_asks_what_runs_for_a_checkpoint(scheduler, 
     assert capsys.readouterr().out == f"no job of {run.path} is in the queue\n"
 
 
+def test_cancel_of_a_job_that_ends_meanwhile(scheduler, run):
+    submitted(run, "11")
+    queue(scheduler, "11|RUNNING|0:01|n1")
+    (scheduler / "scancel").write_text(
+        "#!/bin/sh\necho 'scancel: error: job id 11: Invalid job id specified' >&2; exit 1\n"
+    )
+    assert run_status.cancel(run) == ["job 11 has just ended by itself"]
+
+
 def test_a_script_of_the_users_own_is_cancelled_by_its_end(scheduler, run):
     """SIGUSR1 would end its shell, and the ranks with it."""
     trained(run, "11", "running")

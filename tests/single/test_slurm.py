@@ -324,6 +324,35 @@ def test_state_of_a_job(program):
         slurm.job_state("3")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "scancel: error: Kill job error on job id 7: Invalid job id specified",
+        "scancel: error: Kill job error on job id 7: Job/step already completing or completed",
+        "Job has already finished for job 7",
+        "Invalid job id specified for job 7",
+    ],
+)
+def test_a_job_that_ends_before_it_is_told_to_is_no_failure(program, said):
+    for tool in ("scancel", "scontrol"):
+        program(tool, f"printf '%s\\n' {shlex.quote(said)} >&2; exit 1")
+    assert slurm.ask_to_stop("7") is False
+    assert slurm.forbid_requeue("7") is False
+    slurm.cancel(["7", "8"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "x: Access/permission denied", "7: Invalid job id specified\nUnable to contact slurm controller"],
+)
+def test_other_refusals_to_end_a_job_are_failures(program, said):
+    for tool in ("scancel", "scontrol"):
+        program(tool, f"printf '%s\\n' {shlex.quote(said)} >&2; exit 1")
+    for tell in (slurm.ask_to_stop, slurm.forbid_requeue, lambda job: slurm.cancel([job, "8"])):
+        with pytest.raises(HpcganError, match=said.splitlines()[-1] if said else "exit code 1"):
+            tell("7")
+
+
 def test_waiting_lasts_through_requeues_and_a_silent_controller(program, tmp_path):
     states = tmp_path / "states"
     states.write_text("PENDING Priority\nRUNNING\nRUNNING\nX\nX\nCOMPLETING\nREQUEUED\nRUNNING\nCOMPLETED\n")
