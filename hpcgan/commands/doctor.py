@@ -264,11 +264,13 @@ def _check_horovod(horovod: dict[str, Any], tensorflow: str, instead: bool) -> C
         return Check("Horovod", FAIL, detail, "it cannot use MPI: run `make setup`")
     if horovod["tensorflow"] not in (None, tensorflow):
         return Check("Horovod", FAIL, detail, f"TensorFlow is {tensorflow}: run `make setup`")
-    if not horovod.get("wakes", True) and not built.get("nccl"):
-        from hpcgan.comm.horovod import POLLS
+    if built.get("nccl"):
+        return Check("Horovod", OK, detail)
+    from hpcgan.comm.horovod import AS_FAST, POLLS
 
+    if not horovod.get("wakes", True):
         return Check("Horovod", WARN, detail, POLLS)
-    return Check("Horovod", OK, detail)
+    return Check("Horovod", OK, f"{detail}; {AS_FAST}")
 
 
 def _check_mpi4py(mpi4py: dict[str, Any]) -> Check:

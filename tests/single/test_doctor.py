@@ -39,7 +39,10 @@ def test_a_good_installation():
     checks = doctor.check_training(GOOD)
     names = ("TensorFlow", "GPU", "Horovod", "mpi4py")
     assert [(c.name, c.status) for c in checks] == [(name, OK) for name in names]
-    assert checks[2].detail == "0.28.1, built with MPI for TensorFlow 2.15.1"
+    built = "0.28.1, built with MPI for TensorFlow 2.15.1"
+    assert checks[2].detail == f"{built}; on CPUs comm.backend=mpi is as fast, within 6%"
+    on_gpus = doctor.check_training(changed(horovod_built_with={"mpi": True, "nccl": True}))
+    assert on_gpus[2].detail == built.replace("MPI", "MPI, NCCL")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,7 @@ def test_a_good_installation():
         ({**GOOD, "horovod": {"error": "ImportError: undefined symbol: _ZN10"}}, "Horovod", FAIL, "make setup"),
         (changed(horovod_tensorflow="2.18.1"), "Horovod", FAIL, "TensorFlow is 2.15.1"),
         (changed(horovod_built_with={"mpi": False, "gloo": True}), "Horovod", FAIL, "cannot use MPI"),
+        (changed(horovod_wakes=False), "Horovod", WARN, "comm.backend=mpi, or the Horovod that `make setup` builds"),
         ({**GOOD, "horovod": NONE}, "Horovod", WARN, "make setup"),
         ({**GOOD, "horovod": NONE, "mpi": NONE}, "Horovod", FAIL, "make setup"),
         ({**GOOD, "mpi": NONE}, "mpi4py", WARN, "comm.backend: mpi"),
