@@ -42,6 +42,12 @@ CASES = {
         ["eta_reflection"],
         {},
     ),
+    "calogan by likelihood": (
+        "calogan",
+        {"segmentation": "2x4,2x2,2x1", "architecture": "multiscale", "hidden_units": 4},
+        ["eta_reflection"],
+        {"method": "nll"},
+    ),
     "arm": (
         "arm", {"geometries": ["eta2_phi2", "eta1+2_phi3"], "categories": 8, "dense_layers": 2}, [], {},
     ),

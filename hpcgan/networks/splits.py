@@ -25,8 +25,6 @@ import tensorflow as tf
 
 from hpcgan.networks.layers import Initializer, wrap_phi
 
-ALL = 64
-"""Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales."""
 WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
 ROWS, COLUMNS = 1, 2
@@ -109,6 +107,11 @@ class Grid:
         The network sees ln(1 + pT times each of them), with pT in GeV: linear below the inverse, logarithmic above.
     sparse : int
         The finest splits learn from every so-many-th event of a batch.
+    whole : int
+        Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales.
+    guides : int
+        Images of other things on the same cells, known beforehand, that the network sees besides: in GeV, as a cell's
+        pT is.
     """
 
     side: int
@@ -118,6 +121,8 @@ class Grid:
     radius: int = 2
     per_gev: tuple[float, ...] = (2.0,)
     sparse: int = 8
+    whole: int = 64
+    guides: int = 0
 
     @property
     def faint_gev(self) -> float:
@@ -166,11 +171,13 @@ class Answers(NamedTuple):
 class View(NamedTuple):
     """What the network sees of whole images before any cell is split, computed once.
 
-    `planes` are (n, rows, columns, planes): encoded pT, whether there is any, and the same of both halves, as far as
-    they are known; `windows` are sums over windows of each of the sides `WINDOWS`; `of_event` are (n, 2).
+    `planes` are (n, rows, columns, planes): encoded pT, whether there is any, the encoded `guides`, if there are any,
+    and encoded pT of both halves, as far as they are known; `windows` are sums over windows of each of the sides
+    `WINDOWS`; `of_event` are (n, 2).
     """
 
     whole: tf.Tensor
+    guides: tf.Tensor | None
     planes: tf.Tensor
     windows: list[tf.Tensor]
     of_event: tf.Tensor
@@ -209,7 +216,7 @@ class Split(tf.Module):
         self.rows, self.columns, self.axis = shape
         self._bound(least, init.dtype)
         self.every = max(1, min(grid.sparse, self.rows * self.columns // DENSE))
-        is_coarse = self.rows * self.columns <= ALL
+        is_coarse = self.rows * self.columns <= grid.whole
         self.bins, radius = (grid.bins[0], grid.side) if is_coarse else (grid.bins[1], grid.radius)
         self._reach = (
             min(radius, self.rows - 1),
@@ -227,7 +234,8 @@ class Split(tf.Module):
         is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
         self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
         kinds = len(grid.per_gev)
-        inputs = 3 * (kinds + 1) * len(places) + len(WINDOWS) * 9 + 3 + kinds
+        self._planes_of_cells = kinds + 1 + kinds * grid.guides
+        inputs = (self._planes_of_cells + 2 * (kinds + 1)) * len(places) + len(WINDOWS) * 9 + 3 + kinds
         inputs += self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
         inputs += 0 if grid.goes_around else 2 + self.columns
         self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
@@ -258,8 +266,10 @@ class Split(tf.Module):
             return images[:, 0::2], images[:, 1::2]
         return images[:, :, 0::2], images[:, :, 1::2]
 
-    def log_prob(self, images: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+    def log_prob(self, images: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None) -> tf.Tensor:
         """Log of the density of split images (n, 2 rows, columns) or (n, rows, 2 columns), given their sums: (n,).
+
+        Conditions are (n, conditions), guides (n, rows, columns, guides).
 
         With respect to the first half's pT in GeV where both halves have some. What the thresholds forbid, as the odd
         muon makes it, counts as the nearest that they allow.
@@ -267,7 +277,7 @@ class Split(tf.Module):
         first, second = self.halves(images)
         whole = first + second
         cells = Cells.where(whole > 0)
-        answers = self.answers(self._view(whole, first, second), cells, conditions)
+        answers = self.answers(self._view(whole, first, second, guides), cells, conditions)
         a, b = cells.of(first), cells.of(second)
         allowed = tf.unstack(answers.is_allowed, axis=1)
         is_both = (a > 0) & (b > 0) & allowed[BOTH]
@@ -285,10 +295,12 @@ class Split(tf.Module):
         log_p += tf.where(is_both, log_density, 0.0)
         return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
 
-    def __call__(self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None) -> tf.Tensor:
+    def __call__(
+        self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Split images (n, rows, columns) at random, by uniform numbers (n, rows, columns, NUMBERS)."""
         turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
-        view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole))
+        view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole), guides)
 
         def split(turn: tf.Tensor, planes: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             cells = Cells.where((whole > 0) & (turns == turn))
@@ -304,7 +316,8 @@ class Split(tf.Module):
                 for share, alone in zip(shares, (FIRST, SECOND), strict=True)
             )
             index = tf.stack(cells, axis=1)
-            planes = tf.tensor_scatter_nd_update(planes, index, self._planes(parts, first, second))
+            beside = None if view.guides is None else tf.gather_nd(view.guides, index)
+            planes = tf.tensor_scatter_nd_update(planes, index, self._planes(parts, first, second, beside))
             halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
             return turn + 1, planes, halves
 
@@ -344,24 +357,28 @@ class Split(tf.Module):
         low, high = self.grid.coordinate.of(low), self.grid.coordinate.of(high)
         return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
 
-    def measure(self, images: tf.Tensor, conditions: tf.Tensor | None) -> None:
+    def measure(self, images: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None) -> None:
         """Set the mean and the scale of what the network sees to those of split images, unless all are empty."""
         first, second = self.halves(images)
         whole = first + second
         cells = Cells.where(whole > 0)
         if not len(cells.event):
             return
-        mean, variance = tf.nn.moments(self._features(self._view(whole, first, second), cells, conditions), axes=[0])
+        view = self._view(whole, first, second, guides)
+        mean, variance = tf.nn.moments(self._features(view, cells, conditions), axes=[0])
         self.mean.assign(mean)
         self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
 
     # --- what the network sees -----------------------------------------------------------------------
 
-    def _view(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> View:
+    def _view(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor, guides: tf.Tensor | None = None) -> View:
         share_lit = tf.reduce_mean(tf.cast(whole > 0, whole.dtype), axis=[1, 2])
         total = tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0
         windows = [self._sums(whole, side) for side in WINDOWS]
-        return View(whole, self._planes(whole, first, second), windows, tf.stack([total, 4.0 * share_lit], axis=1))
+        if guides is not None:
+            guides = tf.concat(self._encoded(guides), axis=-1)
+        planes = self._planes(whole, first, second, guides)
+        return View(whole, guides, planes, windows, tf.stack([total, 4.0 * share_lit], axis=1))
 
     def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> tf.Tensor:
         pt = cells.of(view.whole)
@@ -392,10 +409,13 @@ class Split(tf.Module):
         """What the network sees of a pT in GeV."""
         return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.per_gev]
 
-    def _planes(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-        """What the network sees of cells (...) and of their halves, (..., planes)."""
+    def _planes(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor, guides: tf.Tensor | None) -> tf.Tensor:
+        """What the network sees of cells (...), of encoded guides (..., planes) and of the halves: (..., planes)."""
         own = [*self._encoded(whole), _is_lit(whole)]
-        return tf.stack([*own, *self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)], axis=-1)
+        halves = [*self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)]
+        if guides is None:
+            return tf.stack([*own, *halves], axis=-1)
+        return tf.concat([tf.stack(own, axis=-1), guides, tf.stack(halves, axis=-1)], axis=-1)
 
     def _turn(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """In which turn cells are split."""
@@ -411,7 +431,7 @@ class Split(tf.Module):
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
         steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
         around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
-        of_cells = len(self.grid.per_gev) + 1
+        of_cells = self._planes_of_cells
         around = tf.concat([around[..., :of_cells], around[..., of_cells:] * tf.gather(self._is_split, place)], axis=2)
         return tf.reshape(around, [-1, count * len(self._places)])
 

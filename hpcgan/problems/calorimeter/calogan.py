@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcgan.config import ModelSection, NonNegative
 from hpcgan.data.layouts.base import Layout
@@ -22,6 +22,7 @@ from hpcgan.physics.shower_shapes import shower_shapes
 from hpcgan.problems.base import Observables, Problem
 from hpcgan.problems.calorimeter import files as shower_files
 from hpcgan.problems.calorimeter.files import ENERGY, ENERGY_LIMITS, LAYERS
+from hpcgan.problems.calorimeter.grids import padded
 from hpcgan.problems.calorimeter.layout import SHOWERS
 from hpcgan.problems.calorimeter.mesh import mesh_of
 from hpcgan.problems.calorimeter.source import LABEL, PARTICLE, PDG, ShowerSource, particles_in
@@ -41,6 +42,17 @@ Both sides are compared at the same energies; a generator that does not heed the
 """
 
 UNITS = {"total_energy": "GeV", "depth_weighted": "GeV", "width_eta": "mm", "width_phi": "mm"}
+PAIR_OPTIONS = (
+    "latent_dim",
+    "minibatch_discrimination",
+    "energy_mismatch",
+    "total_energy",
+    "cell_encoding",
+    "cell_energies",
+    "conditioning",
+    "discriminator_hidden",
+)
+"""Those of a generator and a discriminator."""
 ALWAYS = ("total_energy", "response", "depth_weighted", "occupancy")
 """What every shower has; the others take energy in the calorimeter, or in a layer."""
 
@@ -53,8 +65,18 @@ class CaloganModel(ModelSection):
         "minibatch_discrimination",
         "energy_mismatch",
         "cell_energies",
+        "threshold_mev",
     )
 
+    architecture: Literal["calogan", "multiscale"] = Field(
+        "calogan",
+        description="calogan: locally connected networks, trained adversarially; multiscale: a density that shares a "
+        "shower's energy among its layers and ever smaller cells (method: nll)",
+    )
+    hidden_units: int = Field(0, ge=0, le=4096, description="multiscale: units of the two hidden layers of each split")
+    threshold_mev: Annotated[float, Field(gt=0)] = Field(
+        0.01, description="multiscale: energy that a lit cell has at least, MeV; cells below are dark to the density"
+    )
     particles: tuple[str, ...] = Field(
         (),
         description="gamma, eplus or piplus: files of others are refused; none: whatever the files hold; several: a "
@@ -120,6 +142,22 @@ class CaloganModel(ModelSection):
                     )
         return value
 
+    @model_validator(mode="after")
+    def _options_of_the_architecture(self) -> CaloganModel:
+        if self.architecture == "calogan":
+            if self.hidden_units:
+                raise ValueError("model.hidden_units needs model.architecture=multiscale")
+            return self
+        for option in PAIR_OPTIONS:
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(
+                    f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
+                    "neither: leave it out"
+                )
+        if not self.hidden_units:
+            raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
+        return self
+
     @property
     def cells(self) -> Segmentation:
         """Cells of the layers."""
@@ -137,6 +175,8 @@ class CaloganModel(ModelSection):
 
     @property
     def batch_coupling(self) -> dict[str, str]:
+        if self.architecture == "multiscale":
+            return {}
         return {"minibatch discrimination (of problem calogan)": "training.loss to bce, hinge or least_squares"}
 
 
@@ -148,14 +188,11 @@ class CaloganProblem(Problem):
 
     name: ClassVar[str] = "calogan"
     Model: ClassVar[type[CaloganModel]] = CaloganModel
+    methods: ClassVar[Sequence[str]] = ("gan", "nll")
     symmetries: ClassVar[Sequence[str]] = ("eta_reflection", "phi_reflection")
     layouts: ClassVar[Sequence[Layout]] = (SHOWERS,)
     generators: ClassVar[Mapping[str, str]] = {"calo": "hpcgan.problems.calorimeter.generate:ShowerGenerator"}
     importers: ClassVar[Sequence[str]] = ("hpcgan.problems.calorimeter.importing:ShowerImporter",)
-    networks: ClassVar[Mapping[str, str]] = {
-        "generator": "hpcgan.problems.calorimeter.networks:Generator",
-        "discriminator": "hpcgan.problems.calorimeter.networks:Discriminator",
-    }
     quantities: ClassVar[Sequence[str]] = QUANTITIES
     figures: ClassVar[str] = "hpcgan.problems.calorimeter.figures:CaloganFigures"
     model: CaloganModel
@@ -308,7 +345,18 @@ class CaloganProblem(Problem):
     # --- networks --------------------------------------------------------------------------------
 
     @property
+    def networks(self) -> Mapping[str, str]:
+        package = "hpcgan.problems.calorimeter"
+        if self.model.architecture == "multiscale":
+            return {"density": f"{package}.networks_multiscale:Multiscale"}
+        return {"generator": f"{package}.networks:Generator", "discriminator": f"{package}.networks:Discriminator"}
+
+    @property
     def noise_dim(self) -> int:
+        if self.model.architecture == "multiscale":
+            # One for the energy, and two for each layer's share but the last's and for each cell that is split.
+            split = sum(padded(rows) * padded(columns) - 1 for rows, columns in self.model.shapes)
+            return 1 + 2 * (len(self.model.shapes) - 1 + split)
         return self.model.latent_dim
 
     # --- physics ---------------------------------------------------------------------------------

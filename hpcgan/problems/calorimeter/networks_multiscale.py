@@ -1,0 +1,294 @@
+"""The density of calorimeter showers: their energy is drawn, shared by the layers, and halved until there are cells.
+
+As the density of detector images (`hpcgan/networks/multiscale.py`), but for what a shower has besides: several layers
+with grids of their own, of which the later ones depend on the images of those before. A layer is split knowing the
+particle's energy, the energies of all layers, the images of the layers before on its own grid, and what a small network
+of its own makes of them.
+
+Grids are no powers of two. A layer lies in the middle of one that is; cells beyond the layer's edge do not exist. Cells
+of a shower span six decades, so a share is a matter of its logit's asinh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from hpcgan.networks.capabilities import Calibrated, Density
+from hpcgan.networks.layers import Dense, Initializer, Tensors, uniform_of
+from hpcgan.networks.local import Pair
+from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Split, StretchedLogit
+from hpcgan.problems.calorimeter.grids import margins, padded
+from hpcgan.problems.calorimeter.networks import log_energy
+from hpcgan.problems.calorimeter.response import Response
+from hpcgan.problems.calorimeter.showers import (
+    ENERGY,
+    PARTICLE,
+    class_numbers,
+    images_of,
+    layer_energies,
+    layer_name,
+    one_hot,
+)
+
+if TYPE_CHECKING:
+    from hpcgan.problems.calorimeter.calogan import CaloganModel
+
+GRID = Grid(
+    side=0,  # each layer has its own
+    goes_around=False,
+    coordinate=StretchedLogit(),
+    bins=(512, 256),
+    per_gev=(1.0e3, 3.0, 1.0e5),
+    sparse=1,
+    whole=16,
+)
+CONTEXT = (64, 32)
+"""Units of the network that looks at the images of the layers before as a whole."""
+LEAST_SHARE = 1e-6
+"""Of the particle's energy: where the logarithm of a layer's ends."""
+MEASURED = 2048
+"""Showers, spread over the training split, by which inputs of the networks are centred and scaled."""
+
+
+class LayerSplits(tf.Module):
+    """The density of one layer's image (n, rows, columns) in GeV, given its energy.
+
+    Parameters
+    ----------
+    init : Initializer
+    name : str
+    shapes : sequence of (rows, columns)
+        Cells of the layers before, and of this one, which is the last.
+    least : float
+        Energy of a lit cell at least, GeV.
+    units : int
+        Of each hidden layer.
+    numbers : int
+        What the networks know of a shower besides.
+    """
+
+    def __init__(
+        self, init: Initializer, name: str, shapes: Sequence[Pair], least: float, units: int, numbers: int
+    ) -> None:
+        super().__init__(name.replace("/", "_"))
+        self.shape, before = shapes[-1], shapes[:-1]
+        sides = (padded(self.shape[0]), padded(self.shape[1]))
+        self.margins = [[0, 0], *(list(margins(cells)) for cells in self.shape)]
+        grid = replace(GRID, side=max(sides), guides=len(before))
+        cells = np.pad(np.full(self.shape, least), self.margins[1:], constant_values=np.inf)
+        self.overlaps = [
+            (
+                tf.constant(overlap(old[0], self.shape[0]), init.dtype),
+                tf.constant(overlap(old[1], self.shape[1]), init.dtype),
+            )
+            for old in before
+        ]
+        self.context: list[Dense] = []
+        if before:
+            widths = (sum(rows * columns for rows, columns in before), *CONTEXT)
+            self.context = [
+                Dense(init, f"{name}/context{i}", widths[i], widths[i + 1], glorot=True) for i in range(len(CONTEXT))
+            ]
+            numbers += CONTEXT[-1]
+        self.splits = []
+        for number, (rows, columns, axis) in enumerate(halvings(sides)):
+            shape = (2 * rows, columns) if axis == ROWS else (rows, 2 * columns)
+            of_cells = cells.reshape(shape[0], sides[0] // shape[0], shape[1], -1).min(axis=(1, 3))
+            self.splits.append(
+                Split(init, f"{name}/split{number}", grid, (rows, columns, axis), of_cells, units, numbers)
+            )
+
+    def log_prob(self, image: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor) -> tf.Tensor:
+        """Log of the density of images (n, rows, columns), given their sums, the images of the layers before and
+        numbers (n, numbers): (n,).
+        """
+        image, guides, numbers = tf.pad(image, self.margins), self._guides(before), self._numbers(before, numbers)
+        log_p = []
+        for split, guide in zip(reversed(self.splits), guides, strict=True):
+            log_p.append(split.log_prob(image, numbers, guide))
+            image = tf.add_n(split.halves(image))
+        return tf.add_n(log_p)
+
+    def measure(self, image: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor) -> None:
+        """Set means and scales of what the networks see to those of such showers."""
+        image, guides, numbers = tf.pad(image, self.margins), self._guides(before), self._numbers(before, numbers)
+        for split, guide in zip(reversed(self.splits), guides, strict=True):
+            split.measure(image, numbers, guide)
+            image = tf.add_n(split.halves(image))
+
+    def __call__(
+        self, energy: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor, uniform: tf.Tensor
+    ) -> tf.Tensor:
+        """Images of layers with energies (n,), drawn by uniform numbers (n, 2 for each cell that is split)."""
+        guides, numbers = self._guides(before), self._numbers(before, numbers)
+        image, start = energy[:, None, None], 0
+        for split, guide in zip(self.splits, reversed(guides), strict=True):
+            end = start + NUMBERS * split.rows * split.columns
+            of_cells = tf.reshape(uniform[:, start:end], [-1, split.rows, split.columns, NUMBERS])
+            image, start = split(image, of_cells, numbers, guide), end
+        (above, _), (left, _) = self.margins[1:]
+        return image[:, above : above + self.shape[0], left : left + self.shape[1]]
+
+    def _guides(self, before: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+        """The layers before on the cells of each split, from the last to the first."""
+        if not before:
+            return [None] * len(self.splits)
+        images = [
+            tf.einsum("ri,nij,cj->nrc", rows, image, columns)
+            for image, (rows, columns) in zip(before, self.overlaps, strict=True)
+        ]
+        guide, guides = tf.pad(tf.stack(images, axis=-1), [*self.margins, [0, 0]]), []
+        for split in reversed(self.splits):
+            guide = tf.add_n(split.halves(guide))
+            guides.append(guide)
+        return guides
+
+    def _numbers(self, before: Sequence[tf.Tensor], numbers: tf.Tensor) -> tf.Tensor:
+        if not before:
+            return numbers
+        cells = tf.concat([tf.reshape(image, [-1, image.shape[1] * image.shape[2]]) for image in before], axis=1)
+        x = 0.25 * tf.math.log1p(GRID.per_gev[0] * cells)
+        for layer in self.context:
+            x = tf.nn.silu(layer(x))
+        return tf.concat([numbers, x], axis=1)
+
+
+class Multiscale(Density, Calibrated):
+    """The density of showers `layer_<i>` (n, rows, columns) in GeV, given the particle's energy and its class."""
+
+    def __init__(self, config: CaloganModel, seed: int, dtype: str = "float32") -> None:
+        super().__init__("multiscale")
+        init = Initializer(seed, dtype)
+        shapes, units, least = (
+            [tuple(shape) for shape in config.shapes],
+            config.hidden_units,
+            1e-3 * config.threshold_mev,
+        )
+        self.classes, self.least = tuple(config.classes), least
+        known = 2 + len(self.classes)
+        self.response = Response(init, "density/response", max(1, len(self.classes)))
+        grid = replace(GRID, side=2)
+        self.shares = [
+            Split(init, f"density/share{i}", grid, (1, 1, COLUMNS), np.full((1, 2), least), units, known + 2 * i)
+            for i in range(len(shapes) - 1)
+        ]
+        self.layers = [
+            LayerSplits(init, f"density/layer{i}", shapes[: i + 1], least, units, known + 2 * len(shapes))
+            for i in range(len(shapes))
+        ]
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The response, and means and scales of what the networks see."""
+        splits = [*self.shares, *(split for layer in self.layers for split in layer.splits)]
+        return [*self.response.constants, *(c for split in splits for c in (split.mean, split.scale))]
+
+    def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
+        """Measure them on the training showers."""
+        totals, energies, which = [], [], []
+        for batch in batches:
+            totals.append(tf.reduce_sum(layer_energies(self._images(batch)), axis=1).numpy())
+            energies.append(tf.reshape(batch[ENERGY], [-1]).numpy())
+            n = len(totals[-1])
+            which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
+        self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
+        every = -(-sum(map(len, totals)) // MEASURED)
+        some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
+        sample = {name: tf.concat([batch[name] for batch in some], axis=0) for name in some[0]}
+        images = self._images(sample)
+        of_layers, known = layer_energies(images), self._known(sample, images)
+        for i, share in enumerate(self.shares):
+            share.measure(_pair(of_layers, i), self._numbers(known, sample, of_layers[:, :i]))
+        numbers = self._numbers(known, sample, of_layers)
+        for i, layer in enumerate(self.layers):
+            layer.measure(images[i], images[:i], numbers)
+
+    def log_prob(self, sample: Tensors) -> tf.Tensor:
+        """Log of the density of how a shower's energy is shared among layers and cells, given that energy: (n,), nats,
+        for GeV.
+        """
+        images = self._images(sample)
+        of_layers, known = layer_energies(images), self._known(sample, images)
+        log_p = [
+            share.log_prob(_pair(of_layers, i), self._numbers(known, sample, of_layers[:, :i]))
+            for i, share in enumerate(self.shares)
+        ]
+        numbers = self._numbers(known, sample, of_layers)
+        log_p += [layer.log_prob(images[i], images[:i], numbers) for i, layer in enumerate(self.layers)]
+        return tf.add_n(log_p)
+
+    def __call__(
+        self, noise: tf.Tensor, conditions: Tensors, training: bool = False, update: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Showers of noise: a number for the energy, then `NUMBERS` for each share of a layer and each split cell."""
+        energy = tf.reshape(conditions[ENERGY], [-1])
+        which = class_numbers(conditions[PARTICLE], self.classes) if self.classes else None
+        total = energy * self.response(noise[:, 0], energy, which)
+        total = tf.where(total < self.least, tf.zeros_like(total), total)
+        known, uniforms = self._known_of(conditions, total), uniform_of(noise[:, 1:])
+        of_layers, rest, start = [], total, 0
+        for share in self.shares:
+            uniform = tf.reshape(uniforms[:, start : start + NUMBERS], [-1, 1, 1, NUMBERS])
+            before = tf.stack(of_layers, axis=1) if of_layers else tf.zeros_like(noise[:, :0])
+            pair = share(rest[:, None, None], uniform, self._numbers(known, conditions, before))
+            of_layers.append(pair[:, 0, 0])
+            rest, start = pair[:, 0, 1], start + NUMBERS
+        of_layers.append(rest)
+        numbers, images = self._numbers(known, conditions, tf.stack(of_layers, axis=1)), []
+        for layer, sum_of_cells in zip(self.layers, of_layers, strict=True):
+            end = start + NUMBERS * sum(split.rows * split.columns for split in layer.splits)
+            images.append(layer(sum_of_cells, images, numbers, uniforms[:, start:end]))
+            start = end
+        return {layer_name(i): image for i, image in enumerate(images)}
+
+    def _images(self, sample: Tensors) -> list[tf.Tensor]:
+        return [tf.where(image >= self.least, image, tf.zeros_like(image)) for image in images_of(sample)]
+
+    def _known(self, sample: Tensors, images: Sequence[tf.Tensor]) -> tf.Tensor:
+        return self._known_of(sample, tf.reduce_sum(layer_energies(images), axis=1))
+
+    def _known_of(self, conditions: Tensors, total: tf.Tensor) -> tf.Tensor:
+        """What is known of showers with so much energy in all cells (n,) before anything is shared, (n, known)."""
+        energy = tf.reshape(conditions[ENERGY], [-1])
+        response = tf.math.log(tf.maximum(total / energy, LEAST_SHARE))
+        known = tf.stack([log_energy(energy), response], axis=1)
+        return tf.concat([known, one_hot(conditions[PARTICLE], self.classes)], axis=1) if self.classes else known
+
+    def _numbers(self, known: tf.Tensor, conditions: Tensors, of_layers: tf.Tensor) -> tf.Tensor:
+        """And that of layers with energies (n, layers): the logarithm of their shares, and which have any."""
+        shares = of_layers / tf.reshape(conditions[ENERGY], [-1, 1])
+        logs = tf.math.log(tf.maximum(shares, LEAST_SHARE))
+        return tf.concat([known, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
+
+
+def _pair(of_layers: tf.Tensor, layer: int) -> tf.Tensor:
+    """Energies (n, layers) of a layer and of those behind it together, as an image (n, 1, 2)."""
+    return tf.stack([of_layers[:, layer], tf.reduce_sum(of_layers[:, layer + 1 :], axis=1)], axis=1)[:, None]
+
+
+def halvings(sides: Pair) -> list[tuple[int, int, int]]:
+    """Rows, columns and axis of each split of a grid with sides that are powers of two, from the whole to cells.
+
+    In turns, rows first, until one side is done.
+    """
+    splits, rows, columns = [], 1, 1
+    while (rows, columns) != tuple(sides):
+        if rows < sides[0] and (rows <= columns or columns == sides[1]):
+            splits.append((rows, columns, ROWS))
+            rows *= 2
+        else:
+            splits.append((rows, columns, COLUMNS))
+            columns *= 2
+    return splits
+
+
+def overlap(old: int, new: int) -> np.ndarray:
+    """Which part of each of `old` equal intervals is in each of `new` ones of the same length: (new, old)."""
+    begin, end = np.arange(new)[:, None] / new, np.arange(1, new + 1)[:, None] / new
+    low, high = np.arange(old)[None] / old, np.arange(1, old + 1)[None] / old
+    return np.maximum(np.minimum(end, high) - np.maximum(begin, low), 0.0) * old
