@@ -172,6 +172,9 @@ class CheckpointConfig(Section):
         None, description="mean time between failures for every: auto, s; null: that of the run so far"
     )
     keep: int = Field(2, ge=1, description="latest checkpoints kept")
+    beside: bool = Field(
+        True, description="written by a thread while steps go on, from a copy of the state; false: all ranks wait"
+    )
 
 
 #: Sections that say how trainings are started.

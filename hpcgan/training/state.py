@@ -115,6 +115,27 @@ class Counters:
 _PLAIN = pydantic.TypeAdapter(Counters)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a train state, which no step changes.
+
+    Attributes
+    ----------
+    step : int
+    arrays : dict of str to array
+        Values of all variables by name.
+    meta : dict
+        The counters as plain values.
+    best_step : int or None
+        Step of the best epoch so far.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    best_step: int | None
+
+
 class TrainState:
     """Named networks and optimizers of a method, and the counters.
 
@@ -139,6 +160,13 @@ class TrainState:
         """The counters as plain values."""
         values: dict[str, Any] = _PLAIN.dump_python(self.counters, mode="json")
         return values
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all of it."""
+        # Copied here, whatever `numpy` of a variable does: TensorFlow promises no memory of its own.
+        arrays = {name: np.array(array) for name, array in self.arrays().items()}
+        best = self.counters.best
+        return Snapshot(self.counters.step, arrays, self.meta(), None if best is None else best.step)
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Overwrite everything by what a checkpoint holds.
