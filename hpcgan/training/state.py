@@ -153,7 +153,7 @@ class TrainState:
         self.counters = Counters()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Values of all variables by name."""
+        """Copies of the values of all variables by name: `numpy` of a variable is one by its documentation."""
         return {name: np.asarray(variable.numpy()) for name, variable in self.variables.items()}
 
     def meta(self) -> dict[str, Any]:
@@ -163,10 +163,8 @@ class TrainState:
 
     def snapshot(self) -> Snapshot:
         """A copy of all of it."""
-        # Copied here, whatever `numpy` of a variable does: TensorFlow promises no memory of its own.
-        arrays = {name: np.array(array) for name, array in self.arrays().items()}
         best = self.counters.best
-        return Snapshot(self.counters.step, arrays, self.meta(), None if best is None else best.step)
+        return Snapshot(self.counters.step, self.arrays(), self.meta(), None if best is None else best.step)
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Overwrite everything by what a checkpoint holds.
@@ -202,9 +200,10 @@ class TrainState:
     def digest(self) -> str:
         """Hash of all variables, for comparing ranks."""
         whole = hashlib.blake2b(digest_size=16)
-        for name, array in sorted(self.arrays().items()):
+        for name, variable in sorted(self.variables.items()):
             whole.update(name.encode())
-            whole.update(np.ascontiguousarray(array).tobytes())
+            # Not copied: a training waits for this before each checkpoint.
+            whole.update(np.ascontiguousarray(memoryview(variable.read_value())).data)
         return whole.hexdigest()
 
     def check_equal(self, comm: Comm) -> None:
