@@ -17,6 +17,7 @@ from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
+from hpcgan.training.profile import Profile
 from hpcgan.training.progress import Clock
 from hpcgan.training.requests import Requests, StopRequest
 from hpcgan.training.rollback import Rollback
@@ -38,6 +39,7 @@ class Loop:
     def __init__(self, assembly: Assembly, run: RunDirectory, output: Output, stop: StopRequest) -> None:
         self._assembly, self._output, self._comm = assembly, output, assembly.comm
         self._clock = Clock()
+        self._profile = Profile(assembly, run, output, self._clock)
         self._saving = Saving(assembly, run, output)
         self._rollback = Rollback(assembly, run.checkpoints, output, self._saving)
         self._requests = Requests(assembly, run, stop, output, self._saving)
@@ -61,8 +63,10 @@ class Loop:
         try:
             reason = self._to_the_end()
             self._saving.settle()
+            self._profile.finish()
             return reason
         finally:
+            self._profile.close()
             self._saving.close()
 
     def _to_the_end(self) -> str | None:
@@ -86,18 +90,19 @@ class Loop:
         global_batch = assembly.sharding.global_batch
         self._clock.restart(counters.samples)
         comm.beat(f"the data of epoch {counters.epoch + 1}")
-        for real, draws in assembly.rest_of_epoch():
+        for real, draws in self._profile.timed(assembly.rest_of_epoch()):
             comm.beat(f"step {counters.step}")
             stop, attention = self._requests.look()
-            result = assembly.method.step(
-                counters.step,
-                real,
-                draws,
-                learning_rates=assembly.learning_rates(),
-                samples=counters.samples + global_batch,
-                attention=attention,
-                epochs=assembly.epochs_done,
-            )
+            with self._profile.step():
+                result = assembly.method.step(
+                    counters.step,
+                    real,
+                    draws,
+                    learning_rates=assembly.learning_rates(),
+                    samples=counters.samples + global_batch,
+                    attention=attention,
+                    epochs=assembly.epochs_done,
+                )
             counters.advance(global_batch)
             if self._is_first:
                 self._clock.restart(counters.samples)  # what TensorFlow took to build the step is no part of a rate

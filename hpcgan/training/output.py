@@ -142,6 +142,11 @@ class Output:
             events = np.arange(assembly.sampler.batch_size) % len(validation)
             self._conditions = take(validation.conditions(), events)
 
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, on rank 0; 0 elsewhere."""
+        return 0 if self._lease is None else self._lease.attempt
+
     def message(self, text: str) -> None:
         """One line to who watches."""
         self._reporter.message(text)
