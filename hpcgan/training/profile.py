@@ -224,7 +224,7 @@ def _notices(summary: dict[str, Any], has_spans: bool, everyone: list[dict[str, 
         f"rank {rank}: {times['problem']}" for rank, times in enumerate(everyone) if times["problem"] is not None
     ]
     if len(everyone) > 1:
-        notices.append(f"The clocks of the ranks were compared to {1e6 * summary['clock_error_s']:.0f} µs.")
+        notices.append(f"Times of different ranks can be compared to {1e6 * summary['clock_error_s']:.0f} µs.")
         if not has_spans:
             notices.append("This backend does not say when collectives begin and end: compute has them.")
     if summary["unmatched"]:
