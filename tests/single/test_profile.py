@@ -178,14 +178,11 @@ def end(run):
 
 
 @pytest.fixture(scope="module")
-def reference(data, tmp_path_factory):
-    from one_rank import eagerly
-
-    with eagerly():
-        return train(data, tmp_path_factory.mktemp("reference"))
+def reference(data, warm, tmp_path_factory):
+    return train(data, tmp_path_factory.mktemp("reference"))
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("warm")
 def test_a_profile_over_two_epochs_changes_no_bits(data, reference, tmp_path, capsys):
     """Of steps 3 to 8 of ten."""
     run = train(data, tmp_path, "profile.steps=6", "profile.after=2")
@@ -208,7 +205,7 @@ def test_a_profile_over_two_epochs_changes_no_bits(data, reference, tmp_path, ca
     assert (folder / "summary.txt").read_text().startswith("Profile of tiny, steps 3 to 8, 1 rank (serial)\n")
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("warm")
 def test_a_profile_ends_with_the_training_at_the_latest(data, tmp_path, capsys):
     run = train(data, tmp_path, "profile.steps=100", "profile.after=8")
     assert json.loads((run.profile / "attempt-0001" / "summary.json").read_text())["last_step"] == 10
@@ -217,7 +214,7 @@ def test_a_profile_ends_with_the_training_at_the_latest(data, tmp_path, capsys):
     assert [path.name for path in run.profile.iterdir()] == ["attempt-0001"]
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("warm")
 def test_a_profile_that_cannot_be_written_does_not_end_the_training(data, reference, tmp_path, capsys):
     (tmp_path / "profile").write_text("no folder")
     run = train(data, tmp_path, "profile.steps=1", "profile.after=1")
@@ -225,7 +222,7 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_training(data, refere
     assert "profile/attempt-0001: cannot write the profile: " in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("warm")
 def test_an_error_in_a_profile_leaves_no_trace_running(data, tmp_path, monkeypatch):
     tiny.spoil(monkeypatch, lambda step: step == 3)
     with pytest.raises(Exception, match="non-finite at step 4"):
