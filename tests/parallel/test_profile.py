@@ -106,6 +106,23 @@ def test_the_rank_that_others_wait_for_is_named_and_no_bit_is_another(comm_of, s
         assert len(list((folder / "tensorboard").glob(f"rank-{rank}/plugins/profile/*/*.xplane.pb"))) == 1
 
 
+@pytest.mark.faults  # the one above, without graphs, has more to say
+@pytest.mark.world_size(2)
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_a_profile_of_compiled_steps_changes_no_bits(comm_of, shared, backend):
+    """Graphs that say when their collectives begin and end compute the same."""
+    comm, runs = comm_of(backend), []
+    for name in ("plain", "profiled"):
+        profile = ("profile.steps=4", "profile.after=2") if name == "profiled" else ()
+        runs.append(RunDirectory(shared / f"{name}-{backend}"))
+        attempt.train(tiny.config(shared / "data", *SMALL, *profile), runs[-1], comm, StopRequest())
+    if comm.is_root:
+        plain, profiled = (checkpoint.load_latest(run.checkpoints, pytest.fail) for run in runs)
+        tiny.assert_same_state(profiled, plain)
+        summary = json.loads((runs[-1].profile / "attempt-0001" / "summary.json").read_text())
+        assert {c["name"]: c["count"] for c in summary["collectives"]} == {"discriminator": 4, "generator": 4}
+
+
 @pytest.mark.world_size(2)
 def test_a_clock_that_is_ahead_is_noticed(comm_of, monkeypatch):
     """Of one machine, both clocks are the same; rank 1's is put ahead by an hour."""
