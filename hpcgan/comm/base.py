@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from hpcgan.comm.spans import Span
 from hpcgan.comm.watchdog import Watchdog
 from hpcgan.errors import FailureKind
 from hpcgan.system import failure
@@ -122,11 +123,24 @@ class Comm(ABC):
         """Leave the job in order; nothing may be called afterwards."""
         self.unwatch()
 
-    # --- watching over the peers -----------------------------------------------------------------
-
     def collective(self) -> str | None:
         """Name of the collective in which this rank is now, as far as it can be told; any thread may ask."""
         return None
+
+    # --- for a profile ---------------------------------------------------------------------------
+
+    def record_spans(self) -> bool:
+        """Remember when collectives of training steps begin and end, in graphs that are made from now on.
+
+        False where the backend has no such record. What is computed stays the same.
+        """
+        return False
+
+    def take_spans(self) -> list[Span]:
+        """What was remembered since the last call, in the order of the ends."""
+        return []
+
+    # --- watching over the peers -----------------------------------------------------------------
 
     def watch(self, timeout: float, folder: Path) -> None:
         """End the job when it gets on no more, naming the rank that is to blame (`hpcgan.comm.watchdog`).

@@ -14,6 +14,7 @@ import numpy as np
 from hpcgan.comm import import_tensorflow
 from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.comm.libraries import loaded, loaded_mpi
+from hpcgan.comm.spans import CAPACITY, Span
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
@@ -68,6 +69,7 @@ class HorovodComm(TensorComm):
         self._names: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._known = [""]  # collectives in graphs, by number; 0: none
         self._number: Any = None  # of the collective that a graph waits in
+        self._record: _Record | None = None
         if self.size > 1 and self.is_root and not hvd.nccl_built() and not wakes():  # reads a file
             self.advice = POLLS
         try:
@@ -100,14 +102,27 @@ class HorovodComm(TensorComm):
         if self._number is None:  # made late: TensorFlow's devices must be configured before the first of them
             with tf.init_scope(), tf.device("/CPU:0"):
                 self._number = tf.Variable(0, dtype=tf.int64, trainable=False, name="hpcgan_collective")
+        number = self._known.index(name)
         with tf.device("/CPU:0"), tf.control_dependencies([tensor]):
-            before = self._number.assign(self._known.index(name), read_value=False)
-        with tf.control_dependencies([before] if before is not None else []):
+            before = self._number.assign(number, read_value=False)
+            begun = None if self._record is None else tf.timestamp()
+        with tf.control_dependencies([op for op in (before, begun) if op is not None]):
             result = collective(tf.identity(tensor))
         with tf.device("/CPU:0"), tf.control_dependencies([result]):
             after = self._number.assign(0, read_value=False)
+            if self._record is not None:
+                after = self._record.add(number, begun)
         with tf.control_dependencies([after] if after is not None else []):
             return tf.identity(result)
+
+    def record_spans(self) -> bool:
+        if self._record is None:
+            self._record = _Record(self._tf)
+        return True
+
+    def take_spans(self) -> list[Span]:
+        rows = [] if self._record is None else self._record.take()
+        return [Span(self._known[int(number)], begun, begun, ended) for number, begun, ended in rows]
 
     def _unique(self, name: str) -> str:
         """`name`, numbered when it occurs again in the same graph.
@@ -174,6 +189,36 @@ class HorovodComm(TensorComm):
         if self.rank != 0:
             return None
         return [b"".join(pieces) for pieces in parts]
+
+
+class _Record:
+    """Beginnings and ends of collectives in graphs, written by the graphs themselves: no Python in between.
+
+    Parameters
+    ----------
+    tf : module
+        TensorFlow.
+    """
+
+    def __init__(self, tf: Any) -> None:
+        self._tf, self._taken = tf, 0
+        with tf.init_scope(), tf.device("/CPU:0"):
+            self._rows = tf.Variable(tf.zeros([CAPACITY, 3], tf.float64), trainable=False, name="hpcgan_spans")
+            self._count = tf.Variable(0, dtype=tf.int64, trainable=False, name="hpcgan_spans_count")
+
+    def add(self, number: int, begun: Any) -> Any:
+        """Collective `number`, which began at a time, has ended; what to wait for."""
+        tf = self._tf
+        row = tf.stack([tf.constant(number, tf.float64), begun, tf.timestamp()])
+        place = (self._count.assign_add(1) - 1) % CAPACITY
+        return self._rows.scatter_nd_update(place[None, None], row[None])
+
+    def take(self) -> list[list[float]]:
+        """Number, beginning and end of those that have come since the last call."""
+        count = int(self._count.numpy())
+        first, self._taken = max(self._taken, count - CAPACITY), count
+        rows = self._rows.numpy()
+        return [rows[place % CAPACITY].tolist() for place in range(first, count)]
 
 
 def build_info() -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.comm.libraries import loaded_mpi
+from hpcgan.comm.spans import CAPACITY, Span
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import check_world
 
@@ -59,6 +62,7 @@ class MpiComm(TensorComm):
         check_world(expected, self.size, self.rank)
         self._begun: dict[int, Callable[[], np.ndarray]] = {}
         self._last = 0
+        self._spans: deque[Span] | None = None
 
     # --- in the training step --------------------------------------------------------------------
 
@@ -75,6 +79,21 @@ class MpiComm(TensorComm):
 
     def collective(self) -> str | None:
         return self._host
+
+    def record_spans(self) -> bool:
+        self._spans = deque(maxlen=CAPACITY)
+        return True
+
+    def take_spans(self) -> list[Span]:
+        taken = list(self._spans or ())
+        if self._spans is not None:
+            self._spans.clear()
+        return taken
+
+    def _remember(self, name: str, begun: float, waiting: float) -> None:
+        """A collective of a step has ended now."""
+        if self._spans is not None:
+            self._spans.append(Span(name, begun, waiting, time.time()))
 
     def _average(self, tensor: Any, name: str) -> Any:
         return self._call(lambda x: self._begin(x, name)(), [tensor], tensor.dtype, tensor.shape)
@@ -94,6 +113,7 @@ class MpiComm(TensorComm):
 
     def _begin(self, array: np.ndarray, name: str) -> Callable[[], np.ndarray]:
         """Start to average; the result is waited for by the call of what is returned."""
+        begun = time.time()
         contribution = np.asarray(array, order="C")  # `ascontiguousarray` would give a scalar an axis
         total = np.empty_like(contribution)
         flat, summed, step = contribution.reshape(-1), total.reshape(-1), max(1, _CHUNK // contribution.itemsize)
@@ -103,16 +123,19 @@ class MpiComm(TensorComm):
         ]
 
         def finish(contribution: np.ndarray = contribution) -> np.ndarray:  # mpi4py does not keep what it sends alive
+            waiting = time.time()
             with self._on_host(name):
                 for request in requests:
                     request.Wait()
             # By multiplication, as Horovod does: the same bits.
             total[...] *= total.dtype.type(1.0 / self.size)
+            self._remember(name, begun, waiting)
             return total
 
         return finish
 
     def _rows(self, array: np.ndarray, name: str) -> np.ndarray:
+        begun = time.time()
         with self._on_host(name):
             counts = np.empty(self.size, np.int64)
             self._world.Allgather(np.array([len(array)], np.int64), counts)
@@ -125,6 +148,7 @@ class MpiComm(TensorComm):
                 )
                 self._broadcast(part.reshape(-1).view(np.uint8), rank)
                 parts.append(part)
+        self._remember(name, begun, begun)
         return np.concatenate(parts)
 
     # --- on the host -----------------------------------------------------------------------------

@@ -172,6 +172,16 @@ class CheckpointConfig(Section):
         None, description="mean time between failures for every: auto, s; null: that of the run so far"
     )
     keep: int = Field(2, ge=1, description="latest checkpoints kept")
+    beside: bool = Field(
+        True, description="written by a thread while steps go on, from a copy of the state; false: all ranks wait"
+    )
+
+
+class ProfileConfig(Section):
+    """A profile of some steps, in the run's folder `profile`; it changes nothing of the training."""
+
+    steps: int = Field(0, ge=0, le=10_000, description="steps to profile; 0: none")
+    after: int = Field(20, ge=1, description="steps of the attempt before the first that is profiled")
 
 
 #: Sections that say how trainings are started.
@@ -191,6 +201,7 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     comm: CommConfig = CommConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    profile: ProfileConfig = ProfileConfig()
     tracking: TrackingConfig = TrackingConfig()
     sweep: SweepSection = SweepSection()
     job: JobSection = JobSection()
@@ -243,13 +254,13 @@ class Config(Section):
         return yamlio.dump(self.dump(*starting))
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: all but lengths, cadences, communication, trackers, and where files lie.
+        """What makes two runs the same run: all but lengths, cadences, ranks, trackers, profiles, and where files lie.
 
         Data, and runs whose weights are taken, are known by their content, which is not looked at here
         (`hpcgan.problems.run_data`).
         """
         plain = self.dump()
-        del plain["comm"], plain["checkpoint"], plain["tracking"]
+        del plain["comm"], plain["checkpoint"], plain["profile"], plain["tracking"]
         del plain["training"]["epochs"], plain["scoring"]["every_epochs"], plain["data"]["cache_mb"]
         del plain["data"]["path"], plain["data"]["stage"], plain["data"]["stage_keep"]
         if self.training.start_from is not None:

@@ -30,7 +30,7 @@ KEYS_SHOWN = 30
 #: Losses that get a figure, at most.
 LOSSES_SHOWN = 4
 #: Of a configuration, what does not say how a run is trained.
-_NOT_TRAINING = ("name", "comm", "checkpoint")
+_NOT_TRAINING = ("name", "comm", "checkpoint", "profile")
 
 
 @dataclass(frozen=True)

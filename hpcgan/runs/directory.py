@@ -35,6 +35,7 @@ class RunDirectory:
         self.attempts = self.path / "attempts"
         self.jobs_file = self.path / "jobs.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.verdict_file = self.path / "verdict.json"
         self.commands = self.path / "commands"
 

@@ -169,6 +169,12 @@ class _Ledger:
             self.now += passed
             self.seconds[name] += passed
 
+    def move(self, seconds: float, part: str, other: str) -> None:
+        """So many seconds that counted as one part were another."""
+        moved = min(seconds, self.seconds[part])
+        self.seconds[part] -= moved
+        self.seconds[other] += moved
+
 
 def _account(attempts: Sequence[_Attempt], submitted: Mapping[str, float], until: float | None) -> TimeSpent:
     ledger = _Ledger(attempts[0].born)
@@ -236,7 +242,9 @@ def _walk(ledger: _Ledger, attempt: _Attempt, paused: bool, limit: float, alive:
         elif isinstance(record, Epoch) and not is_lost:
             ledger.until(record.time, current, "scoring", record.scoring_seconds)
         elif isinstance(record, Checkpoint) and not is_lost:
-            ledger.until(record.time, current, "checkpoint", record.seconds)
+            # Not the last seconds before the record: a checkpoint is written beside steps, after a short wait.
+            ledger.until(record.time, current)
+            ledger.move(record.seconds, current, "checkpoint")
         else:
             ledger.until(record.time, current)
         if isinstance(record, Begun):

@@ -245,10 +245,19 @@ class Command(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """The state of a step is in a checkpoint; `seconds` is how long the training waited for that."""
+    """The state of a step is in a checkpoint; recorded when it is whole, some steps later if written beside them.
+
+    Attributes
+    ----------
+    seconds : float
+        How long the training waited for that.
+    write_seconds : float
+        How long the write took, whether the training waited or not.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     seconds: float = 0.0
+    write_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,6 +407,7 @@ class Reader:
         self._file, self._offset = file, 0
         self._starts: list[tuple[int, int]] = []
         self._kept: list[Record] = []
+        self._step = 0
         self.last: Record | None = None
         self.epochs_done, self.unusable = 0.0, 0
         self.rate: float | None = None
@@ -436,7 +446,7 @@ class Reader:
     @property
     def step(self) -> int:
         """The last step that is recorded."""
-        return 0 if self.last is None else self.last.step
+        return self._step
 
     @property
     def paused(self) -> bool:
@@ -467,6 +477,8 @@ class Reader:
         elif isinstance(record, Step):
             self._measure(record)
             self.epochs_done = record.epoch
+        # A checkpoint is of a step that may be recorded already.
+        self._step = max(self._step, record.step) if isinstance(record, Checkpoint) else record.step
         self.last = record
         if isinstance(record, self._keep):
             self._kept.append(record)

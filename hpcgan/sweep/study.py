@@ -195,7 +195,7 @@ def _label(key: str) -> str:
 
 def _identity(plain: dict[str, Any]) -> dict[str, Any]:
     """What makes two trials of the same parameters the same: how long they are, too, but not what paths stand for."""
-    settings = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "seed")}
+    settings = {key: value for key, value in plain.items() if key not in ("comm", "checkpoint", "profile", "seed")}
     if isinstance(settings.get("data"), dict):
         settings["data"] = {
             k: v for k, v in settings["data"].items() if k not in ("cache_mb", "path", "stage", "stage_keep")

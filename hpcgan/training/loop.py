@@ -6,23 +6,22 @@ Knows neither the problem nor the method. Progress is counted in samples seen by
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from hpcgan import schedule
-from hpcgan.errors import HpcganError
 from hpcgan.evaluation.epoch import Diversity, EpochScores
 from hpcgan.methods.base import ATTENTION
 from hpcgan.metrics.observable import Score
 from hpcgan.runs import records
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.runs.records import Best
-from hpcgan.system.failure import Failure
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
-from hpcgan.training.pace import Pace
+from hpcgan.training.profile import Profile
 from hpcgan.training.progress import Clock
 from hpcgan.training.requests import Requests, StopRequest
 from hpcgan.training.rollback import Rollback
+from hpcgan.training.saving import Saving
 
 
 class Loop:
@@ -40,9 +39,10 @@ class Loop:
     def __init__(self, assembly: Assembly, run: RunDirectory, output: Output, stop: StopRequest) -> None:
         self._assembly, self._output, self._comm = assembly, output, assembly.comm
         self._clock = Clock()
-        self._rollback = Rollback(assembly, run.checkpoints, output)
-        self._pace = Pace(assembly.config.checkpoint, run) if assembly.comm.is_root else None
-        self._requests = Requests(assembly, run, stop, output, self._checkpoint, self._pace)
+        self._profile = Profile(assembly, run, output, self._clock)
+        self._saving = Saving(assembly, run, output)
+        self._rollback = Rollback(assembly, run.checkpoints, output, self._saving)
+        self._requests = Requests(assembly, run, stop, output, self._saving)
         self._is_first = True  # of the steps of this attempt
 
     def run(self) -> str | None:
@@ -60,6 +60,17 @@ class Loop:
         HpcganError
             Non-finite loss, ranks that differ, or a checkpoint that cannot be written.
         """
+        try:
+            reason = self._to_the_end()
+            self._saving.settle()
+            self._profile.finish()
+            return reason
+        finally:
+            self._profile.close()
+            self._saving.close()
+
+    def _to_the_end(self) -> str | None:
+        """Take the epochs that are left; why not all of them."""
         config, counters = self._assembly.config, self._assembly.state.counters
         if counters.commanded.paused:
             self._output.phases.exclude(self._requests.attend(stop=False))
@@ -79,18 +90,19 @@ class Loop:
         global_batch = assembly.sharding.global_batch
         self._clock.restart(counters.samples)
         comm.beat(f"the data of epoch {counters.epoch + 1}")
-        for real, draws in assembly.rest_of_epoch():
+        for real, draws in self._profile.timed(assembly.rest_of_epoch()):
             comm.beat(f"step {counters.step}")
             stop, attention = self._requests.look()
-            result = assembly.method.step(
-                counters.step,
-                real,
-                draws,
-                learning_rates=assembly.learning_rates(),
-                samples=counters.samples + global_batch,
-                attention=attention,
-                epochs=assembly.epochs_done,
-            )
+            with self._profile.step():
+                result = assembly.method.step(
+                    counters.step,
+                    real,
+                    draws,
+                    learning_rates=assembly.learning_rates(),
+                    samples=counters.samples + global_batch,
+                    attention=attention,
+                    epochs=assembly.epochs_done,
+                )
             counters.advance(global_batch)
             if self._is_first:
                 self._clock.restart(counters.samples)  # what TensorFlow took to build the step is no part of a rate
@@ -140,7 +152,7 @@ class Loop:
         went_back = self._rollback.after_epoch(record.deciding, diversity)
         is_last = counters.epoch == config.training.epochs
         if is_best or is_last or went_back or schedule.due(counters.epoch, config.checkpoint.every_epochs):
-            self._checkpoint(None if went_back else record.deciding)  # a score belongs to the weights beside it
+            self._saving.save(None if went_back else record.deciding)  # a score belongs to the weights beside it
 
     def _score(self) -> tuple[EpochScores | None, Diversity | None]:
         """Scores and diversity of the generator, on all ranks, in the epochs for which there are any."""
@@ -151,24 +163,6 @@ class Loop:
             return None, None
         self._comm.beat(f"scoring epoch {epoch}")
         return assembly.score(epoch)
-
-    def _checkpoint(self, score: float | None = None) -> None:
-        """Rank 0 writes, all ranks hear how it went."""
-        state, started = self._assembly.state, time.monotonic()
-        self._comm.beat(f"the checkpoint of step {state.counters.step}")
-        state.check_equal(self._comm)
-        failure = None
-        try:
-            self._output.save(score)
-        except (HpcganError, OSError) as error:
-            failure = asdict(Failure.of(error))
-        failure = self._comm.broadcast_json(failure)
-        if failure is not None:
-            raise Failure(**failure).error()
-        seconds = time.monotonic() - started
-        self._output.saved(seconds)
-        if self._pace is not None:
-            self._pace.saved(seconds)
 
 
 def _recorded(score: Score | None) -> records.EpochScore | None:

@@ -37,6 +37,7 @@ from hpcgan.tracking.follower import Follower
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.progress import Clock, Phases, Reporter
 from hpcgan.training.staged import summary
+from hpcgan.training.state import Snapshot
 
 RECORD_EVERY = 50  # steps between `step` records
 SAMPLE_EVENTS = 16  # stored after every epoch, to look at
@@ -141,6 +142,11 @@ class Output:
             events = np.arange(assembly.sampler.batch_size) % len(validation)
             self._conditions = take(validation.conditions(), events)
 
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, on rank 0; 0 elsewhere."""
+        return 0 if self._lease is None else self._lease.attempt
+
     def message(self, text: str) -> None:
         """One line to who watches."""
         self._reporter.message(text)
@@ -225,8 +231,8 @@ class Output:
             self._write(record)
             self.message(f"step {counters.step}: {_spoken(command)}")
 
-    def save(self, score: float | None) -> None:
-        """Write a checkpoint, on rank 0, if no newer attempt has taken over.
+    def save(self, snapshot: Snapshot, score: float | None) -> None:
+        """Write a checkpoint, on rank 0, if no newer attempt has taken over; in any thread.
 
         Raises
         ------
@@ -237,14 +243,12 @@ class Output:
             return
         self._lease.check()
         self._records.sync()
-        state, keep = self._assembly.state, self._assembly.config.checkpoint.keep
-        checkpoints.save(self._run.checkpoints, state.counters.step, state.arrays(), state.meta(), score)
-        best = state.counters.best
-        checkpoints.prune(self._run.checkpoints, keep, best.step if best else None)
+        checkpoints.save(self._run.checkpoints, snapshot.step, snapshot.arrays, snapshot.meta, score)
+        checkpoints.prune(self._run.checkpoints, self._assembly.config.checkpoint.keep, snapshot.best_step)
 
-    def saved(self, seconds: float) -> None:
-        """All ranks have heard that a checkpoint holds this step, for which they waited so long."""
-        self._write(records.Checkpoint(step=self._assembly.state.counters.step, seconds=seconds))
+    def saved(self, step: int, waited: float, seconds: float) -> None:
+        """A checkpoint holds a step: what the training waited for that, and what the write took, in seconds."""
+        self._write(records.Checkpoint(step=step, seconds=waited, write_seconds=seconds))
 
     def _write(self, record: records.Record) -> None:
         if self._records is not None:

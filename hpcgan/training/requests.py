@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from hpcgan.training.state import CommandedChange
 if TYPE_CHECKING:
     from hpcgan.training.assembly import Assembly
     from hpcgan.training.output import Output
-    from hpcgan.training.pace import Pace
+    from hpcgan.training.saving import Saving
 
 PAUSED_S = 1.0  # between two looks of a paused training
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -85,36 +85,25 @@ class Requests:
     stop : StopRequest
         Signals to this rank.
     output : Output
-    checkpoint : callable
-        Writes one, on all ranks together.
-    pace : Pace or None
-        When rank 0 wants one; None on other ranks.
+    saving : Saving
+        Takes checkpoints, and says when rank 0 wants one.
     """
 
     def __init__(
-        self,
-        assembly: Assembly,
-        run: RunDirectory,
-        stop: StopRequest,
-        output: Output,
-        checkpoint: Callable[[], None],
-        pace: Pace | None,
+        self, assembly: Assembly, run: RunDirectory, stop: StopRequest, output: Output, saving: Saving
     ) -> None:
         self._assembly, self._comm, self._state = assembly, assembly.comm, assembly.state
-        self._stop, self._output, self._checkpoint, self._pace = stop, output, checkpoint, pace
+        self._stop, self._output, self._saving = stop, output, saving
         self._verdict_file = run.verdict_file
         self._inbox = Inbox(run) if assembly.comm.is_root else None
 
     def look(self) -> tuple[bool, bool]:
         """Whether a signal has asked this rank to stop; whether it has anything to say.
 
-        That is a stop, commands that wait, or that a checkpoint is due.
+        That is a stop, commands that wait, that a checkpoint could not be written, or that one is due.
         """
-        stop = self._stop.requested is not None
-        return stop, stop or self._due() or (self._inbox is not None and self._inbox.waiting())
-
-    def _due(self) -> bool:
-        return self._pace is not None and self._pace.due()
+        stop, failed = self._stop.requested is not None, self._saving.look()
+        return stop, stop or failed or self._saving.due() or (self._inbox is not None and self._inbox.waiting())
 
     def verdict(self) -> str | None:
         """Why the training shall end before its last epoch: rank 0 looks, all ranks hear."""
@@ -139,18 +128,21 @@ class Requests:
         ------
         Interrupted
             A signal, or a command, asks for the end.
+        HpcganError
+            A checkpoint could not be written.
         """
         counters, start = self._state.counters, time.monotonic()
         while True:
             stop = any(self._comm.broadcast_json(self._comm.gather_json(stop)))
-            own = None if self._inbox is None else {"commands": self._inbox.read(), "due": self._due()}
-            news = cast("dict[str, Any]", self._comm.broadcast_json(own))
+            news = cast("dict[str, Any]", self._comm.broadcast_json(self._news()))
+            if news["failed"]:
+                self._saving.settle()
             if news["commands"] and self._obey(news["commands"]):
                 raise Stopped(self._goodbye("by a command"), collective=True)
             # What was obeyed is in a checkpoint already, and a pause has nothing new for one.
             due = news["due"] and not news["commands"] and not counters.commanded.paused
             if stop or due:
-                self._checkpoint()
+                self._saving.save(wait=stop)
             if stop:
                 raise Interrupted(self._goodbye("on request"), collective=True)
             if not counters.commanded.paused:
@@ -158,6 +150,13 @@ class Requests:
             self._comm.beat(f"the end of the pause at step {counters.step}")
             time.sleep(PAUSED_S)
             stop = self._stop.requested is not None
+
+    def _news(self) -> dict[str, Any] | None:
+        """What rank 0 has to say but for signals; None on other ranks."""
+        if self._inbox is None:
+            return None
+        failed = self._saving.look()
+        return {"failed": failed, "commands": self._inbox.read(), "due": self._saving.due()}
 
     def _obey(self, commands: Sequence[Mapping[str, Any]]) -> bool:
         """Do what commands say, which are the same on all ranks; True if one of them says to stop.
@@ -175,7 +174,7 @@ class Requests:
                 change = CommandedChange(step=self._state.counters.step, rates=command["rates"], id=command["id"])
                 commanded.changes.append(change)
         self._output.commands(commands, self._comm.gather_json(self._assembly.learning_rates()) or [])
-        self._checkpoint()
+        self._saving.save(wait=True)
         if self._inbox is not None:
             self._inbox.remove(command["id"] for command in commands)
         return any(command["name"] == "stop" and not command["refused"] for command in commands)

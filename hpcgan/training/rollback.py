@@ -11,6 +11,7 @@ from hpcgan.methods.base import StepResult
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.output import Output
+from hpcgan.training.saving import Saving
 
 
 class Rollback:
@@ -22,11 +23,13 @@ class Rollback:
     folder : Path
         Of the checkpoints.
     output : Output
+    saving : Saving
     """
 
-    def __init__(self, assembly: Assembly, folder: Path, output: Output) -> None:
+    def __init__(self, assembly: Assembly, folder: Path, output: Output, saving: Saving) -> None:
         self._state, self._comm, self._losses = assembly.state, assembly.comm, assembly.method.losses
         self._settings, self._folder, self._output = assembly.config.training.rollback, folder, output
+        self._saving = saving
 
     def after_step(self, result: StepResult) -> bool:
         """True if the step was bad and the training has gone back."""
@@ -74,8 +77,9 @@ class Rollback:
         Raises
         ------
         HpcganError
-            On all ranks: not (any more) allowed, or no checkpoint to go back to.
+            On all ranks: not (any more) allowed, no checkpoint to go back to, or the last one cannot be written.
         """
+        self._saving.settle()
         counters, settings = self._state.counters, self._settings
         loaded: dict[str, Any] = {}
         if counters.rollbacks < settings.limit:

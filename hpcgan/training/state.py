@@ -115,6 +115,27 @@ class Counters:
 _PLAIN = pydantic.TypeAdapter(Counters)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a train state, which no step changes.
+
+    Attributes
+    ----------
+    step : int
+    arrays : dict of str to array
+        Values of all variables by name.
+    meta : dict
+        The counters as plain values.
+    best_step : int or None
+        Step of the best epoch so far.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    best_step: int | None
+
+
 class TrainState:
     """Named networks and optimizers of a method, and the counters.
 
@@ -132,13 +153,18 @@ class TrainState:
         self.counters = Counters()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Values of all variables by name."""
+        """Copies of the values of all variables by name: `numpy` of a variable is one by its documentation."""
         return {name: np.asarray(variable.numpy()) for name, variable in self.variables.items()}
 
     def meta(self) -> dict[str, Any]:
         """The counters as plain values."""
         values: dict[str, Any] = _PLAIN.dump_python(self.counters, mode="json")
         return values
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all of it."""
+        best = self.counters.best
+        return Snapshot(self.counters.step, self.arrays(), self.meta(), None if best is None else best.step)
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Overwrite everything by what a checkpoint holds.
@@ -174,9 +200,10 @@ class TrainState:
     def digest(self) -> str:
         """Hash of all variables, for comparing ranks."""
         whole = hashlib.blake2b(digest_size=16)
-        for name, array in sorted(self.arrays().items()):
+        for name, variable in sorted(self.variables.items()):
             whole.update(name.encode())
-            whole.update(np.ascontiguousarray(array).tobytes())
+            # Not copied: a training waits for this before each checkpoint.
+            whole.update(np.ascontiguousarray(memoryview(variable.read_value())).data)
         return whole.hexdigest()
 
     def check_equal(self, comm: Comm) -> None:

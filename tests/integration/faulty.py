@@ -2,6 +2,7 @@
 
 `HPCGAN_FAULT` says which: {"rank": 1, "phase": "data", "step": 20}. The rank raises when it gets there.
 `HPCGAN_STOP_AT=20` asks rank 0 to stop after that many steps of the run, as a signal would.
+`HPCGAN_SLOW_WRITE=0.5` has the write of a checkpoint take more than twice that many seconds.
 `HPCGAN_SLOW_COPY=0.3` has copies of data (`data.stage`) take that many seconds for every 4 kB.
 `HPCGAN_PATIENCE=0.05` makes `comm.timeout_s` that much shorter in the second step: the first one takes long.
 """
@@ -81,6 +82,19 @@ def stop_after(steps: int) -> None:
     Gan.step = one  # type: ignore[method-assign]
 
 
+def slow_write(seconds: float) -> None:
+    """Write checkpoints slowly."""
+    from hpcgan.runs import checkpoint
+
+    whole = checkpoint.sync
+
+    def slowly(descriptor: int) -> None:
+        time.sleep(seconds)
+        whole(descriptor)
+
+    checkpoint.sync = slowly
+
+
 def slow_copy(seconds: float) -> None:
     """Copy data slowly."""
     from hpcgan.data import staging
@@ -124,6 +138,8 @@ if __name__ == "__main__":
         install(fault["phase"], fault["step"])
     if "HPCGAN_STOP_AT" in os.environ:
         stop_after(int(os.environ["HPCGAN_STOP_AT"]))
+    if "HPCGAN_SLOW_WRITE" in os.environ:
+        slow_write(float(os.environ["HPCGAN_SLOW_WRITE"]))
     if "HPCGAN_SLOW_COPY" in os.environ:
         slow_copy(float(os.environ["HPCGAN_SLOW_COPY"]))
     if "HPCGAN_PATIENCE" in os.environ:

@@ -1,8 +1,10 @@
 """Training on several ranks: the same gradients, the same bits, stopped and failed together."""
 
+import errno
 import functools
 import re
 import shutil
+import threading
 
 import h5py
 import needs
@@ -16,6 +18,7 @@ tf = needs.tensorflow()
 from recorded import recorded  # noqa: E402
 
 from hpcgan.comm.base import SerialComm  # noqa: E402
+from hpcgan.data.pipeline import Pipeline  # noqa: E402
 from hpcgan.errors import HpcganError, InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation.epoch import Scorer  # noqa: E402
 from hpcgan.methods.gan import Gan  # noqa: E402
@@ -33,6 +36,7 @@ from hpcgan.runs.directory import RunDirectory  # noqa: E402
 from hpcgan.runs.lease import attempt_state  # noqa: E402
 from hpcgan.training import attempt, requests  # noqa: E402
 from hpcgan.training.requests import StopRequest  # noqa: E402
+from hpcgan.training.saving import Saving  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("warm")
 BATCH = 4
@@ -201,9 +205,52 @@ def test_rank_0_decides_when_a_checkpoint_is_due_and_both_write_it_at_the_same_s
     comm, data, whole, tmp_path_factory
 ):
     run = shared_folder(comm, tmp_path_factory, "due")
-    _train(comm, data, run, "checkpoint.every=1e-9", "checkpoint.keep=100")
+    _train(comm, data, run, "checkpoint.every=1e-9", "checkpoint.keep=100", "checkpoint.beside=false")
     if comm.is_root:
         assert checkpoint.steps(run / "checkpoints") == list(range(1, 15))
+        assert_whole(run, whole)
+
+
+@pytest.mark.world_size(2)
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_checkpoints_beside_the_steps_change_no_bits_and_one_that_fails_ends_both_ranks(
+    comm_of, data, whole, tmp_path_factory, monkeypatch, backend
+):
+    """Rank 0 writes that of step 3 until step 6 begins; that of step 10 fails when step 12 begins."""
+    comm = comm_of(backend)
+    run = shared_folder(comm, tmp_path_factory, f"beside-{backend}")
+    save, batches, go = checkpoint.save, Pipeline.rest_of_epoch, {3: threading.Event(), 10: threading.Event()}
+    reached = [0]
+
+    def held(folder, step, *args):
+        assert step not in go or go[step].wait(300.0)
+        if step == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(folder, step, *args)
+
+    def opening(self, epoch, position, step):
+        for number, batch in enumerate(batches(self, epoch, position, step), step):
+            reached[0] = number
+            if number in (5, 11):
+                go[3 if number == 5 else 10].set()
+            yield batch
+
+    def due(self):  # before steps 3 and 10, and after them
+        return self._pace is not None and self._write is None and self._state.counters.step in (2, 3, 9, 10)
+
+    monkeypatch.setattr(checkpoint, "save", held)
+    monkeypatch.setattr(Pipeline, "rest_of_epoch", opening)
+    monkeypatch.setattr(Saving, "due", due)
+    with pytest.raises(HpcganError, match="No space left on device") as error:
+        _train(comm, data, run)
+    assert error.value.collective
+    assert comm.broadcast_json(comm.gather_json(reached[0])) == [reached[0]] * 2
+    assert reached[0] in (11, 12, 13)
+    if comm.is_root:
+        assert [r["step"] for r in recorded(run / "metrics.jsonl", "checkpoint")] == [3, 7]
+    monkeypatch.undo()
+    _train(comm, data, run)
+    if comm.is_root:
         assert_whole(run, whole)
 
 

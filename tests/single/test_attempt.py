@@ -137,12 +137,13 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, reference, tmp_path, s
 
 @pytest.mark.usefixtures("cold")
 def test_checkpoints_in_the_middle_of_epochs_change_no_bits_and_are_gone_on_from(data, reference, tmp_path):
-    run = train(data, tmp_path / "run", "checkpoint.every=1e-9", "checkpoint.keep=100")
+    run = train(data, tmp_path / "run", "checkpoint.every=1e-9", "checkpoint.keep=100", "checkpoint.beside=false")
     assert checkpoint.steps(run.checkpoints) == list(range(1, 31))
     assert_same_end(run, reference)
     for step in range(8, 31):  # as if it had been killed before the eighth was written
         shutil.rmtree(checkpoint.path_of(run.checkpoints, step))
-    assert_same_end(train(data, run.path, "checkpoint.every=auto", "checkpoint.mtbf=1e-9"), reference)
+    often = ("checkpoint.every=auto", "checkpoint.mtbf=1e-9", "checkpoint.beside=false")
+    assert_same_end(train(data, run.path, *often), reference)
     assert recorded(run.metrics_file, "start")[-1]["step"] == 7
     assert checkpoint.steps(run.checkpoints)[-2:] == [29, 30]  # every step again: failures come faster than checkpoints
 

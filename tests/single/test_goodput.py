@@ -102,6 +102,20 @@ def test_a_run_that_was_killed_twice(run):
     assert spent.core_seconds == pytest.approx(167.0 + 170.0 + 118.0)
 
 
+def test_a_checkpoint_beside_the_steps_counts_what_the_training_waited_for_it(run):
+    """Copied in 1 s before step 50; written while 50 more are taken; waited for another 5 s."""
+    beside = [
+        record("start", 1, 0, 0.0),
+        record("begun", 1, 1, 10.0, startup_s=10.0),
+        step(1, 50, 60.0),
+        step(1, 100, 110.0),
+        record("checkpoint", 1, 49, 112.0, seconds=6.0, write_seconds=55.0),
+        record("end", 1, 102, 113.0, outcome="done"),
+    ]
+    write(run, beside, [{"attempt": 1, "born": 0.0}])
+    assert parts(time_spent(run)) == {"startup": 10.0, "checkpoint": 6.0, "steps": 97.0}
+
+
 def test_a_checkpoint_in_the_middle_of_an_epoch_is_where_the_lost_time_begins(run):
     metrics = [
         record("start", 1, 0, 0.0),

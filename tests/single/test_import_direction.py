@@ -56,8 +56,8 @@ MAY_IMPORT = {
                        "hpcgan.runs", "hpcgan.data", "hpcgan.report", "hpcgan.metrics", "hpcgan.config"},
     "hpcgan.training": {"hpcgan.evaluation", "hpcgan.methods", "hpcgan.problems.base", "hpcgan.problems.events",
                         "hpcgan.problems.run_data", "hpcgan.comm", "hpcgan.launch.world", "hpcgan.launch.topology",
-                        "hpcgan.data", "hpcgan.runs", "hpcgan.tracking", "hpcgan.metrics", "hpcgan.config",
-                        "hpcgan.schedule"},
+                        "hpcgan.data", "hpcgan.report", "hpcgan.runs", "hpcgan.tracking", "hpcgan.metrics",
+                        "hpcgan.config", "hpcgan.schedule"},
     "hpcgan.evaluation": {"hpcgan.methods", "hpcgan.networks", "hpcgan.problems.base", "hpcgan.problems.events",
                           "hpcgan.problems.figures", "hpcgan.problems.layouts", "hpcgan.problems.mesh",
                           "hpcgan.problems.run_data",
@@ -159,7 +159,8 @@ TENSORFLOW = (
 # Parts of these that must be importable without it all the same: inside functions only.
 LAZY = (
     "hpcgan.comm",
-    *(f"hpcgan.training.{name}" for name in ("inputs", "pace", "progress", "requests", "staged", "warm_start")),
+    *(f"hpcgan.training.{name}" for name in ("inputs", "pace", "profile_summary", "progress", "requests", "staged")),
+    "hpcgan.training.warm_start",
     *(f"hpcgan.methods.{name}" for name in ("base", "settings")),
 )
 ONLY_IN = {"horovod": ("hpcgan.comm.horovod",), "mpi4py": ("hpcgan.comm.mpi",), "jinja2": ("hpcgan.report.page",),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hpcgan.runs.records import Epoch, Reader, Record
+from hpcgan.runs.records import Checkpoint, Epoch, Reader, Record
 
 
 def epoch(attempt, step, number, rate=100.0):
@@ -130,6 +130,17 @@ def test_a_rate_is_that_of_two_steps_with_nothing_between_or_of_the_last_epoch(t
     assert rate(epoch(1, 210, 1, rate=170.0)) == 170.0
     assert rate({"kind": "start", "attempt": 2, "step": 205}) is None
     assert (reader.step, reader.epochs_done) == (205, 0.0)  # the epoch is done once more
+
+
+def test_a_checkpoint_that_was_written_beside_steps_is_of_an_earlier_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    saved = {"kind": "checkpoint", "attempt": 1, "step": 40, "seconds": 0.1}
+    write(path, step(1, 50, 10.0), saved)
+    reader = Reader(path).read()
+    assert (reader.step, reader.last.step) == (50, 40)
+    write(path, {"kind": "start", "attempt": 2, "step": 40})
+    assert reader.read().step == 40
+    assert [r.step for r in reader.of(Checkpoint)] == [40]
 
 
 def test_whether_it_is_paused_is_in_the_last_command(tmp_path):

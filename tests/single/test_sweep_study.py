@@ -481,7 +481,12 @@ def test_a_study_of_something_else_is_refused_naming_the_difference(whole):
 
 def test_what_changes_no_score_may_change(damaged):
     changed = sweeps.space(
-        sweeps.SEARCH, "comm.timeout_s=5", "checkpoint.keep=3", "data.cache_mb=7", "data.stage=$TMPDIR"
+        sweeps.SEARCH,
+        "comm.timeout_s=5",
+        "checkpoint.keep=3",
+        "data.cache_mb=7",
+        "profile.steps=3",
+        "data.stage=$TMPDIR",
     )
     assert sweeps.coordinate(damaged, PLAN, search=changed)[0] == 0
 
