@@ -309,6 +309,17 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
     return entries
 
 
+def queue_length() -> int:
+    """Jobs in the queue, of all users; of an array, each element.
+
+    Raises
+    ------
+    HpcganError
+        No squeue here, or the scheduler does not answer.
+    """
+    return len(_call(["squeue", "--noheader", "--array", "--format=%i"]).split())
+
+
 @dataclass(frozen=True)
 class JobState:
     """A job as the controller has it.
