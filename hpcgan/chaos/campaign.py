@@ -25,6 +25,8 @@ from hpcgan.runs.records import Reader
 
 #: Seconds between two looks.
 LOOK_S = 0.1
+#: Seconds between two looks at what processes have outside of the run directory.
+SCAN_S = 1.0
 #: Seconds in which all processes of an attempt must have ended after the command that started them.
 GONE_S = 60.0
 #: Attempts in a row that end though nothing was done to them, after which a campaign gives up.
@@ -182,14 +184,16 @@ class Campaign:
     def _attend(self, job: subprocess.Popen[bytes], run: RunDirectory, hits: list[int]) -> int:
         """Until an attempt has ended; its exit code. Adds the numbers of the faults that hit it."""
         last = heard = time.monotonic()
-        size = -1
+        size, scan_at = -1, last
         while (code := job.poll()) is None:
             time.sleep(LOOK_S)
             now = time.monotonic()
             self._worked += now - last
             last = now
             self._later.run()
-            self._outside |= processes.outside_files(processes.marked(self._mark))
+            if now >= scan_at:
+                self._outside |= processes.outside_files(processes.marked(self._mark))
+                scan_at = now + SCAN_S
             if self._next is not None and self._worked >= self._next.after_s and self._strike(self._next, run, job):
                 hits.append(self._next.number)
                 self._next = next(self._plan, None)

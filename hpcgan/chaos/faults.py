@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,10 +181,10 @@ class TornRecord:
         line = content[last:].rstrip(b"\n")
         newest = checkpoint.newest_step(scene.run.checkpoints)
         if Reader(file, replaced=True).read().step > newest and line:
-            kept = last + int(chance.random() * len(line))
+            size = last + int(chance.random() * len(line))
             with open(file, "r+b") as stream:
-                stream.truncate(kept)
-            return {"cut": len(content) - kept}
+                stream.truncate(size)
+            return {"cut": len(content) - size}
         added = line[: 1 + int(chance.random() * max(0, len(line) - 1))]
         with open(file, "ab") as stream:
             stream.write(added)
@@ -265,8 +265,8 @@ LOCAL: dict[str, Fault] = {
 }
 
 
-def choose(names: Sequence[str], known: dict[str, Fault]) -> list[Fault]:
-    """The faults of these names, all that are known if there is no name.
+def choose(names: Sequence[str], choices: Mapping[str, Fault]) -> list[Fault]:
+    """The faults of these names, all of them if there is no name.
 
     Raises
     ------
@@ -274,6 +274,6 @@ def choose(names: Sequence[str], known: dict[str, Fault]) -> list[Fault]:
         A name that is none.
     """
     for name in names:
-        if name not in known:
-            raise InputError(f"--faults {name}: choose of {', '.join(known)}{did_you_mean(name, known)}")
-    return [known[name] for name in names or known]
+        if name not in choices:
+            raise InputError(f"--faults {name}: choose of {', '.join(choices)}{did_you_mean(name, choices)}")
+    return [choices[name] for name in names or choices]

@@ -104,7 +104,8 @@ def judge(runs: Sequence[RunDirectory], reference: RunDirectory, findings: Findi
         Of the campaign, `campaign.jsonl`.
     """
     entries = records.read_lines(log)
-    starts = sum(entry["event"] == "start" for entry in entries)
+    names = {run.path.name for run in runs}
+    starts = sum(entry["event"] == "start" and entry["run"] in names for entry in entries)
     injected = sum(entry["event"] == "fault" for entry in entries)
     unfinished = [f"{run.path.name}: {text}" for run in runs if (text := _unfinished(run))]
     checks = (
@@ -176,8 +177,8 @@ def _untimed(epoch: Epoch) -> dict[str, Any]:
 
 def stray_files(run: RunDirectory, reference: RunDirectory) -> list[str]:
     """Files and folders of a kind that an undisturbed run does not leave."""
-    known = {kind_of(path) for path in _names(reference.path)}
-    return [f"{path} is left" for path in _names(run.path) if kind_of(path) not in known]
+    kinds = {kind_of(path) for path in _names(reference.path)}
+    return [f"{path} is left" for path in _names(run.path) if kind_of(path) not in kinds]
 
 
 def _names(folder: Path) -> Iterable[Path]:

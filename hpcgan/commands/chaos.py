@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         place, ranks = venue.in_jobs(config_file, args.overrides), config.job.ranks
     else:
         place, ranks = venue.here(config_file, args.overrides, args.ranks), args.ranks
-    kinds = faults.choose([name for name in (args.faults or "").split(",") if name], dict(place.faults))
+    kinds = faults.choose([name for name in (args.faults or "").split(",") if name], place.faults)
     reference = RunDirectory(args.reference or out / "reference")
     if args.reference:
         _check_reference(reference, config, ranks)

@@ -85,8 +85,8 @@ def train(
         assembly.share()
         phases.done("state")
         with Output(assembly, run, terminal, phases) as output:
-            # Rank 0 may have to watch whether an earlier attempt lives, whatever comm.timeout_s says: once ended for it,
-            # the training would be so at each start. Looks are counted, not seconds, and take longer on a busy machine.
+            # Rank 0 may have to watch whether an earlier attempt lives, whatever comm.timeout_s says: a training that
+            # is ended for it would be so at each start. Looks are counted, not seconds: a busy machine needs longer.
             comm.beat("the right to write", may_take=2 * WATCH_S)
             with agreed(comm):
                 output.open(data, started_from)

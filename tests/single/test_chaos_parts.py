@@ -73,7 +73,8 @@ def test_roles(argv, env, role):
 def ranks(tmp_path):
     """Two processes that look like ranks of a campaign and write a file when told to, and one of somebody else."""
     mark = secrets.token_hex(8)
-    program = "import sys, time; print('up', flush=True); sys.stdin.readline(); f = open(sys.argv[1], 'w'); f.write('x'); f.flush()"
+    program = "import sys; print('up', flush=True); sys.stdin.readline(); "
+    program += "f = open(sys.argv[1], 'w'); f.write('x'); f.flush()"
     (tmp_path / "writer.py").write_text(program)
     started = []
     for rank, own in ((0, mark), (1, mark), (0, "another")):
