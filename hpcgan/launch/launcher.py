@@ -179,7 +179,9 @@ def launch(
         with _own_folder(launcher, topology) as variables:
             topology = replace(topology, env={**topology.env, **variables})
             full = _environment(topology, base, watch)
-            job = Job(launcher.command(topology, argv, module), full, watch.stdout, watch.stderr)
+            command = launcher.command(topology, argv, module)
+            below = launcher.name == "mpirun" and topology.nodes == 1
+            job = Job(command, full, watch.stdout, watch.stderr, ranks_below=below)
             try:
                 code = job.wait(requests, watch.grace, watch.timeout)
                 if code not in (EXIT_DONE, EXIT_INTERRUPTED) and (death := job.death()) is not None:

@@ -5,6 +5,7 @@ Real jobs: tests/integration/test_jobs.py.
 
 import json
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -544,3 +545,17 @@ def test_a_death_is_read_from_the_log_of_this_job_only(tmp_path):
             assert running.death() == running.death() == "rank 1 on n1: killed by signal 9 (Killed)"
         finally:
             running.end()
+
+
+def test_a_launcher_that_outlives_its_ranks_is_ended(monkeypatch):
+    """mpirun of Open MPI 5 may hang when a rank ends while it connects."""
+    monkeypatch.setattr(job, "DESERTED", 0.5)
+    told = []
+    program = "import subprocess, time; subprocess.run(['true']); subprocess.Popen(['true']); time.sleep(1000)"
+    program = program.replace("'true'", "'sleep', '0.3'")  # the second one stays a zombie
+    running = job.Job([sys.executable, "-c", program], dict(os.environ), None, None, ranks_below=True)
+    assert running.wait(job.Requests(told.append), 0.0, 60.0) == 128 + signal.SIGTERM
+    assert told == ["hpcgan: the launcher did not end with its ranks: ending it"]
+    patient = job.Job([sys.executable, "-c", "import time; time.sleep(2)"], dict(os.environ), None, None, True)
+    assert patient.wait(job.Requests(told.append), 0.0, 60.0) == 0  # nothing was below it yet
+    assert len(told) == 1
