@@ -221,23 +221,23 @@ def test_a_job_goes_on_with_the_nodes_that_are_left_and_with_all_after_the_next_
     batch = "training.global_batch_size=8"
     job = submit(clean, setting, run, ENDLESS, batch, "--nodes", "2", "--time", "20", "--min-ranks", "1")
     number = submitted(job)
-    wait_for_step(run, 7)
+    wait_for_step(run, 7, 400)
     first, second = expand(show(clean, number)["NodeList"])
     clean.kill_node(second)
 
     def ranks():
         return [entry["ranks"] for entry in records.read_lines(run / "provenance.jsonl")]
 
-    jobs.wait_for(lambda: ranks()[-1] == 1, 180, lambda: log_of(show(clean, number)))
-    wait_for_step(run, jobs.newest_step(run) + 7)
+    jobs.wait_for(lambda: ranks()[-1] == 1, 400, lambda: log_of(show(clean, number)))
+    wait_for_step(run, jobs.newest_step(run) + 7, 400)
     shown = show(clean, number)
     assert (shown["NodeList"], shown["Restarts"]) == (first, "0")
     lost = f"job {number} has lost {second}: going on with 1 of 2 ranks and the same global batch of 8"
     assert log_of(shown).count(lost) == 1
     clean.start_node(second)
     subprocess.run(["scontrol", "requeue", number], env=clean.env, check=True, timeout=30)
-    jobs.wait_for(lambda: ranks()[-1] == 2, 180, lambda: log_of(show(clean, number)))
-    wait_for_step(run, jobs.newest_step(run) + 7)
+    jobs.wait_for(lambda: ranks()[-1] == 2, 400, lambda: log_of(show(clean, number)))
+    wait_for_step(run, jobs.newest_step(run) + 7, 400)
     assert "on this number of ranks" not in log_of(show(clean, number))  # the global batch is what it was
     seen = [(r["step"], r["samples"]) for r in recorded(run / "metrics.jsonl", "epoch")]
     assert [(step, samples) for step, samples in seen] == [(7 * (i + 1), 56 * (i + 1)) for i in range(len(seen))]

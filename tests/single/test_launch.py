@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.comm.select import make_comm, resolve_backend
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
 from hpcgan.launch import launcher as start
 from hpcgan.launch import process as job
 from hpcgan.launch import srun, topology
@@ -346,6 +346,23 @@ def test_without_horovod_the_error_says_what_to_install(monkeypatch):
     for name in topology.plan(1, 1).env:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(HpcganError, match=r"make setup.*hpcgan\[train\]"):
+        make_comm("horovod")
+
+
+def test_a_disk_that_is_full_while_horovod_is_loaded_is_no_missing_horovod(monkeypatch):
+    """Found by a campaign of faults: sweeps did not try again what would have succeeded."""
+
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == "horovod":
+                raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.delitem(sys.modules, "horovod", raising=False)
+    monkeypatch.delitem(sys.modules, "horovod.tensorflow", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    for name in topology.plan(1, 1).env:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EnvironmentFailure, match=r"^Horovod cannot be loaded: No usable temporary directory"):
         make_comm("horovod")
 
 
