@@ -148,14 +148,26 @@ class Campaign:
         with self._cleaning_up():
             for number in itertools.count(1):
                 self.runs.append(RunDirectory(self._folder / f"run-{number:02d}"))
+                due = self._next if self._is_due() else None
                 try:
                     self._see_through(self.runs[-1])
                 except HpcganError as error:
                     self.findings.gave_up = str(error)
                     self._note("gave up", why=str(error))
                     return
+                if due is not None and due is self._next:  # in all of a training there was nothing to hit
+                    self._note("skipped", number=due.number, fault=due.fault.name)
+                    self._report(f"fault {due.number}: {due.fault.name} has found nothing to hit: skipped")
+                    self._advance()
                 if self._next is None:
                     return
+
+    def _is_due(self) -> bool:
+        return self._next is not None and self._worked >= self._next.after_s
+
+    def _advance(self) -> None:
+        self._next = next(self._plan, None)
+        self._worked = 0.0
 
     def _see_through(self, run: RunDirectory) -> None:
         in_a_row = 0
@@ -194,10 +206,10 @@ class Campaign:
             if now >= scan_at:
                 self._outside |= processes.outside_files(processes.marked(self._mark))
                 scan_at = now + SCAN_S
-            if self._next is not None and self._worked >= self._next.after_s and self._strike(self._next, run, job):
+            if self._next is not None and self._is_due() and self._strike(self._next, run, job):
                 hits.append(self._next.number)
-                self._next = next(self._plan, None)
-                self._worked, last = 0.0, time.monotonic()
+                self._advance()
+                last = time.monotonic()
             if (grown := _size(run.metrics_file)) != size:
                 size, heard = grown, time.monotonic()
             elif time.monotonic() - heard > self._limits.patience:

@@ -126,5 +126,7 @@ def check_own(env: Mapping[str, str]) -> None:
             "on this machine and were started with the SLURM_CONF that is set here; without --slurm, faults are those "
             "of ranks on this machine"
         )
+    if shutil.which("nsenter") is None:
+        raise InputError("--slurm: daemons that were killed are started again by nsenter: install util-linux")
     if (jobs := slurm.queue_length()) > 0:
         raise InputError(f"--slurm: the cluster has {jobs} jobs in its queue, which would be disturbed; wait for them")

@@ -258,11 +258,11 @@ FILES: list[Fault] = [
     StrangeLease(),
     StaleFiles(),
 ]
+_LAUNCHERS = [*signals("launcher"), Signal("kill-mpirun", "mpirun", signal.SIGKILL)]
+#: Kinds that there are only where ranks have a launcher.
+OF_LAUNCHERS = tuple(fault.name for fault in _LAUNCHERS)
 #: What can happen to a training on this machine, by name.
-LOCAL: dict[str, Fault] = {
-    fault.name: fault
-    for fault in (*signals("rank", "launcher"), Signal("kill-mpirun", "mpirun", signal.SIGKILL), *FILES)
-}
+LOCAL: dict[str, Fault] = {fault.name: fault for fault in (*signals("rank"), *_LAUNCHERS, *FILES)}
 
 
 def choose(names: Sequence[str], choices: Mapping[str, Fault]) -> list[Fault]:

@@ -60,7 +60,8 @@ class Venue:
 def here(config: Path, overrides: Sequence[str], ranks: int) -> Venue:
     """Ranks on this machine, under `hpcgan train`."""
     after = ["--ranks", str(ranks)] if ranks > 1 else []
-    return Venue(["train", str(config), *overrides], after, faults.LOCAL)
+    kinds = {name: kind for name, kind in faults.LOCAL.items() if ranks > 1 or name not in faults.OF_LAUNCHERS}
+    return Venue(["train", str(config), *overrides], after, kinds)
 
 
 def in_jobs(config: Path, overrides: Sequence[str]) -> Venue:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hpcgan.config import Config
     from hpcgan.runs.directory import RunDirectory
 
+#: Seconds for which a process is stopped at most, where nobody watches how long ranks wait for one another.
+LONGEST_STOP_S = 120.0
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         _check_reference(reference, config, ranks)
     api.preflight(config, RunDirectory(out / "run-01"), ranks, here=not args.slurm)
     out.mkdir(parents=True, exist_ok=True)
-    limits = Limits(2.0 * config.comm.timeout_s, args.patience)
+    limits = Limits(2.0 * (config.comm.timeout_s or LONGEST_STOP_S / 2.0), args.patience)
     planned = plan(kinds, args.failures, args.mtbf, args.seed)
     campaign = Campaign(place, planned, out, limits, lambda line: note(f"hpcgan: {line}"))
     with handling(("SIGTERM", "SIGHUP"), _interrupt):  # what was started ends with this process, and daemons come back

@@ -96,6 +96,15 @@ def test_a_training_that_hangs_ends_the_campaign(tmp_path, monkeypatch):
     assert running.findings.gave_up == "run-01 recorded nothing for 2 s and did not end"
 
 
+@pytest.mark.usefixtures("counting")
+def test_a_fault_that_finds_nothing_to_hit_is_skipped(tmp_path):
+    """There is no mpirun: each training that passes takes one fault along."""
+    result, lines = campaign(tmp_path, ["kill-mpirun"], failures=1, mtbf=0.01)
+    assert result.holds
+    assert lines == ["fault 1: kill-mpirun has found nothing to hit: skipped"]
+    assert [e["event"] for e in records.read_lines(tmp_path / "campaign.jsonl")].count("skipped") == 1
+
+
 def chaos(setting, out, *args):
     command = [sys.executable, "-m", "hpcgan", "chaos", "tiny.yaml", "--out", str(out), *args]
     return jobs.Running(setting, command)
