@@ -121,7 +121,7 @@ def role_of(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[Role, int | 
 
 
 def _environment(variables: list[bytes]) -> dict[str, str]:
-    pairs = (os.fsdecode(variable).partition("=") for variable in variables)
+    pairs = (os.fsdecode(variable).partition("=") for variable in variables if variable)  # the last one is empty
     return {name: value for name, _, value in pairs}
 
 

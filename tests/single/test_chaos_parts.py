@@ -69,6 +69,19 @@ def test_roles(argv, env, role):
     assert role_of(tuple(argv.split()), env) == role
 
 
+def test_a_rank_under_srun_is_known_by_what_proc_says(tmp_path):
+    """Its variables end in an empty one there."""
+    mark = secrets.token_hex(8)
+    (tmp_path / "waiter.py").write_text("print('up', flush=True); input()")
+    world = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", MARK: mark}
+    env = {**os.environ, **world, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "hpcgan.launch.rank_shim", "waiter"]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        assert [(p.role, p.rank) for p in marked(mark)] == [("rank", 1)]
+        process.communicate(b"\n")
+
+
 @pytest.fixture
 def ranks(tmp_path):
     """Two processes that look like ranks of a campaign and write a file when told to, and one of somebody else."""
