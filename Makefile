@@ -62,7 +62,7 @@ test-container: setup-dev
 
 test-faults: setup-dev
 	@tools/slurm.sh
-	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py \
+	$(PY) -m pytest --faults tests/integration/test_faults.py tests/integration/test_slurm_jobs.py tests/integration/test_chaos.py \
 		tests/integration/test_serve.py tests/integration/test_sweep.py tests/integration/test_trackers.py \
 		tests/integration/test_train_command.py \
 		tests/parallel tests/single

@@ -155,10 +155,17 @@ class Comm(ABC):
         if timeout > 0 and self.size > 1:
             self._watchdog = Watchdog(self.rank, self.size, timeout, folder, self.collective)
 
-    def beat(self, activity: str) -> None:
-        """Tell the watchdog that this rank gets on, and what it does now."""
+    def beat(self, activity: str, may_take: float = 0.0) -> None:
+        """Tell the watchdog that this rank gets on, and what it does now.
+
+        Parameters
+        ----------
+        activity : str
+        may_take : float
+            Seconds that this may take beyond the timeout: all ranks say it of what any of them waits for.
+        """
         if self._watchdog is not None:
-            self._watchdog.beat(activity)
+            self._watchdog.beat(activity, may_take)
 
     def unwatch(self) -> None:
         """Watch no longer."""

@@ -15,7 +15,7 @@ from hpcgan.comm import import_tensorflow
 from hpcgan.comm.collectives import TensorComm, prepare
 from hpcgan.comm.libraries import loaded, loaded_mpi
 from hpcgan.comm.spans import CAPACITY, Span
-from hpcgan.errors import HpcganError
+from hpcgan.errors import EnvironmentFailure, HpcganError
 from hpcgan.launch.world import check_world
 
 _CHUNK = 1 << 28  # bytes in one collective: MPI counts elements in 32 bits
@@ -57,6 +57,10 @@ class HorovodComm(TensorComm):
                 import horovod.tensorflow as hvd
         except HpcganError:
             raise  # of TensorFlow
+        except OSError as error:
+            if error.errno is None:  # a library that it needs is not there
+                raise HpcganError(MISSING.format(str(error).strip().splitlines()[0])) from error
+            raise EnvironmentFailure(f"Horovod cannot be loaded: {error.strerror}") from error  # a full disk, say
         except Exception as error:  # a wheel built for another TensorFlow fails with its own error types
             reason = str(error).strip().splitlines()
             raise HpcganError(MISSING.format(reason[0] if reason else type(error).__name__)) from error

@@ -112,9 +112,9 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
-    def beat(self, activity: str) -> None:
-        """This rank gets on, and what it does now."""
-        self._activity, self._last = activity, time.monotonic()
+    def beat(self, activity: str, may_take: float = 0.0) -> None:
+        """This rank gets on, and what it does now; that may take some seconds more than the timeout."""
+        self._activity, self._last = activity, time.monotonic() + may_take
 
     def close(self) -> None:
         """Watch no longer."""

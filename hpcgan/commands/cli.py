@@ -37,6 +37,7 @@ COMMANDS = {
     "jobs": "list runs with queue state, epoch, score, goodput and time left",
     "control": "pause, resume, change, checkpoint or stop a training",
     "supervise": "inside a Slurm job: train on all its tasks, through time limits and failures",
+    "chaos": "faults for a training, and a verdict whether it keeps what is promised",
     "doctor": "check the installation with a real job of two ranks",
 }
 #: Commands of two words, which show what there is already.

@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--out", type=arguments.output_folder, metavar="DIR", help="folder (default: runs/scaling-NAME-MODE-HASH)"
     )
     job = parser.add_argument_group("in a Slurm job")
-    flags.add_flags(job, "job", JobSection, leave_out=("signal_s", "requeues", "retries"))
+    flags.add_flags(job, "job", JobSection, leave_out=("signal_s", "requeues", "retries", "min_ranks"))
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     model = subparsers.add_parser("scaling model", description="Extrapolate a scaling study to a cluster.")
     model.add_argument("study", nargs="?", type=Path, metavar="STUDY", help="directory of the study")

@@ -35,11 +35,13 @@ def run(args: argparse.Namespace) -> int:
     """Check, write the script, submit it."""
     from hpcgan import api
     from hpcgan import config as configuration
-    from hpcgan.launch import run_status, slurm
+    from hpcgan.launch import elastic, run_status, slurm
     from hpcgan.runs.directory import RunDirectory
 
     config = configuration.load(args.config, args.overrides)
     directory = RunDirectory((args.run or api.default_directory(config)).absolute())
+    if config.job.min_ranks is not None:
+        elastic.global_batch(config)
     argv = ["train", str(args.config.absolute()), *configuration.of_training(args.overrides)]
     program = slurm.Program([*argv, "--run", str(directory.path)])
     script = slurm.render(config.job, config.name, program, site=slurm.site_file(config.job))

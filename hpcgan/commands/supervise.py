@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcgan.commands import arguments
@@ -11,6 +12,7 @@ from hpcgan.config import JobSection, flags
 from hpcgan.errors import InputError
 
 if TYPE_CHECKING:
+    from hpcgan.config import Config
     from hpcgan.runs.directory import RunDirectory
 
 
@@ -25,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--ranks", type=arguments.processes, metavar="N", help="ranks (default: the tasks of the Slurm job)"
     )
     parser.add_argument("--launcher", default=os.environ.get("HPCGAN_LAUNCHER", "auto"), help="auto, srun or mpirun")
-    flags.add_flags(parser, "job", JobSection, leave_out=JobSection.model_fields.keys() - {"retries", "requeues"})
+    own = {"retries", "requeues", "min_ranks"}
+    flags.add_flags(parser, "job", JobSection, leave_out=JobSection.model_fields.keys() - own)
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="e.g. -- train configs/rpv.yaml")
 
 
@@ -33,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Supervise."""
     from hpcgan.commands import cli
     from hpcgan.launch import srun
+    from hpcgan.launch.elastic import Elastic
     from hpcgan.launch.launcher import Place, Watch
     from hpcgan.launch.outcome import launch_training
     from hpcgan.launch.process import Requests
@@ -44,19 +48,37 @@ def run(args: argparse.Namespace) -> int:
     if not argv:
         raise InputError("nothing to supervise: write the command after --, e.g. hpcgan supervise -- train CONFIG")
     streams.go_on("the work goes on, see the run directory")
-    run = _watched(cli.parse(argv))
+    config, run = _watched(cli.parse(argv))
     limits, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
-    place = Place(srun.choose(args.launcher, os.environ), min(job.nodes, ranks)) if job else Place(nodes=1)
+    launcher = srun.choose(args.launcher, os.environ) if job else None
+    place = Place(launcher, min(job.nodes, ranks)) if job else Place(nodes=1)
+    if limits.min_ranks is None:
 
-    def start(requests: Requests) -> int:
-        return launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests))
+        def start(requests: Requests) -> int:
+            return launch_training(argv, run, ranks, place=place, watch=Watch(requests=requests))
 
-    return Supervisor(start, run, limits, job).supervise()
+        return Supervisor(start, run, limits, job).supervise()
+    if job is None:
+        raise InputError("--min-ranks: is about lost nodes of a Slurm job, and this is none; leave it out")
+    elastic = Elastic(config, job, ranks, limits.min_ranks, os.environ)
+
+    def start_rest(requests: Requests) -> int:
+        world = elastic.world
+        rest = replace(place, nodes=world.nodes, env={**os.environ, **world.env}) if world else place
+        return launch_training(argv, run, world.ranks if world else ranks, place=rest, watch=Watch(requests=requests))
+
+    return Supervisor(start_rest, run, limits, job, has_room=elastic.look).supervise()
 
 
-def _watched(args: argparse.Namespace) -> RunDirectory:
-    """The run that a command trains; an `InputError` if it is not `train`, or what `train` itself would refuse."""
+def _watched(args: argparse.Namespace) -> tuple[Config, RunDirectory]:
+    """The configuration and the run of a command.
+
+    Raises
+    ------
+    InputError
+        It is not `train`, or what `train` itself would refuse.
+    """
     if args.command != "train":
         raise InputError(f"only 'train' can be supervised, not '{args.command}'")
     from hpcgan import api
@@ -64,4 +86,4 @@ def _watched(args: argparse.Namespace) -> RunDirectory:
     from hpcgan.runs.directory import RunDirectory
 
     config = configuration.load(args.config, args.overrides)
-    return RunDirectory(args.run or api.default_directory(config))
+    return config, RunDirectory(args.run or api.default_directory(config))

@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--log", type=Path, metavar="FILE", help="once it is at work, append there what it would print")
     parser.add_argument("--dry-run", action="store_true", help="print the trials that are known before, and stop")
     job = parser.add_argument_group("with --executor slurm, for each trial")
-    flags.add_flags(job, "job", JobSection, leave_out=("requeues", "retries"))
+    flags.add_flags(job, "job", JobSection, leave_out=("requeues", "retries", "min_ranks"))
     job.add_argument("--print", action="store_true", dest="show", help="print the batch script and stop")
     for view, text in VIEWS.items():
         shows = subparsers.add_parser(f"sweep {view}", description=f"Show {text}.")

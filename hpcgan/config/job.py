@@ -205,6 +205,9 @@ class JobSection(Section):
     )
     requeues: int = Field(100, ge=0, le=100_000, description="times the job may queue again")
     retries: int = Field(3, ge=0, le=1000, description="failures in a row without a new checkpoint")
+    min_ranks: int | None = Field(
+        None, ge=1, description="when nodes are lost, go on in the job with the ranks that are left, if as many"
+    )
     site: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="shell file with settings of the site; by default, slurm/site.sh if there"
     )
@@ -230,6 +233,13 @@ class JobSection(Section):
                 f"job.ranks_per_node={self.ranks_per_node}: more ranks than GPUs ({self.gpus_per_node}) on a node; "
                 "hpcgan runs one rank a GPU"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _min_ranks_are_some_of_them(self) -> JobSection:
+        asked_for = self.nodes is not None or self.ranks_per_node is not None
+        if asked_for and self.min_ranks is not None and self.min_ranks > self.ranks:
+            raise ValueError(f"job.min_ranks={self.min_ranks}: the job has {self.ranks} ranks")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -11,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
 
 from hpcgan.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError
+from hpcgan.launch import scratch
 from hpcgan.launch.process import GRACE, STOP_SIGNALS, Job, Requests, handling
 from hpcgan.launch.srun import here
-from hpcgan.launch.topology import Topology, available_cores, plan
+from hpcgan.launch.topology import OPEN_MPI_5, Topology, available_cores, plan
 from hpcgan.launch.world import expected_world
 from hpcgan.system import failure, home
 from hpcgan.system.allocation import between_steps
@@ -174,19 +176,30 @@ def launch(
             watch.report(f"hpcgan: warning: {warning}")
         if failure.VARIABLE in base:  # for ranks on other nodes, too
             topology = replace(topology, env={**topology.env, failure.VARIABLE: base[failure.VARIABLE]})
-        full = _environment(topology, base, watch)
-        job = Job(launcher.command(topology, argv, module), full, watch.stdout, watch.stderr)
-        try:
-            code = job.wait(requests, watch.grace, watch.timeout)
-            if code not in (EXIT_DONE, EXIT_INTERRUPTED) and (death := job.death()) is not None:
-                failure.tell(Failure("environment", death), full)  # unless the rank itself has said why
-            if note is not None:
-                watch.report(f"hpcgan: note: {note}")
-        finally:
-            job.end()  # whatever went wrong here, no rank outlives it
+        with _own_folder(launcher, topology) as variables:
+            topology = replace(topology, env={**topology.env, **variables})
+            full = _environment(topology, base, watch)
+            command = launcher.command(topology, argv, module)
+            below = launcher.name == "mpirun" and topology.nodes == 1
+            job = Job(command, full, watch.stdout, watch.stderr, ranks_below=below)
+            try:
+                code = job.wait(requests, watch.grace, watch.timeout)
+                if code not in (EXIT_DONE, EXIT_INTERRUPTED) and (death := job.death()) is not None:
+                    failure.tell(Failure("environment", death), full)  # unless the rank itself has said why
+                if note is not None:
+                    watch.report(f"hpcgan: note: {note}")
+            finally:
+                job.end()  # whatever went wrong here, no rank outlives it
     if record is None or code == EXIT_BAD_INPUT:
         return code
     return _as_recorded(code, record, launcher.name, watch.report)
+
+
+def _own_folder(launcher: Launcher, topology: Topology) -> contextlib.AbstractContextManager[dict[str, str]]:
+    """A folder for mpirun on this machine; on others, nobody could remove it."""
+    if launcher.name == "mpirun" and launcher.flavour == OPEN_MPI_5 and topology.nodes == 1:
+        return scratch.scratch(scratch.place())
+    return contextlib.nullcontext({})
 
 
 def _environment(topology: Topology, base: Mapping[str, str], watch: Watch) -> dict[str, str]:

@@ -9,6 +9,7 @@ What the launchers get wrong, and this puts right:
   it, and the request is repeated until the job ends.
 - A killed parent leaves mpirun running, and a killed mpirun its ranks. Here the kernel ends mpirun with its
   parent, and the ranks with mpirun (`rank`).
+- mpirun may hang when a rank ends while it connects to mpirun. Here an mpirun whose ranks are gone is ended.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ REPEAT = 2.0
 IMPATIENCE = 1.0
 #: Seconds that the launcher gets to clean up after SIGTERM before it is killed with all its ranks.
 CLEANUP = 10.0
+
+#: Seconds for which mpirun may go on after the last of its ranks on this machine has ended.
+DESERTED = 30.0
 
 #: Signals that ask a job to stop.
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
@@ -82,7 +86,18 @@ class Requests:
 
 
 class Job:
-    """One mpirun or srun and the way to its end."""
+    """One mpirun or srun and the way to its end.
+
+    Parameters
+    ----------
+    args : list of str
+        Its command line.
+    env : dict of str to str
+    stdout, stderr
+        As in `subprocess.Popen`.
+    ranks_below : bool
+        Whether all ranks are processes below it: an mpirun on one machine.
+    """
 
     def __init__(
         self,
@@ -90,8 +105,12 @@ class Job:
         env: dict[str, str],
         stdout: IO[Any] | int | None,
         stderr: IO[Any] | int | None,
+        ranks_below: bool = False,
     ) -> None:
         parent = os.getpid()
+        # When something below it was last seen to live; None before anything was, or if nothing need be.
+        self._peopled: float | None = None
+        self._ranks_below = ranks_below
 
         def in_child() -> None:
             # A request may come before mpirun has its own handler; it replaces this one.
@@ -140,6 +159,9 @@ class Job:
             if timeout is not None and now - started > timeout:
                 self.end()
                 raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
+            if self._is_deserted(now):
+                requests.report("hpcgan: the launcher did not end with its ranks: ending it")
+                return self.end()
             if requests.at is None:
                 continue
             if requests.hurry or now - requests.at >= grace:
@@ -151,6 +173,14 @@ class Job:
                 self._signal(signal.SIGUSR1)
                 repeated_at = now
         return code
+
+    def _is_deserted(self, now: float) -> bool:
+        """Whether the launcher lives on though nothing below it has for a while."""
+        if not self._ranks_below:
+            return False
+        if any(is_alive(pid) for pid in descendants(self.process.pid)):
+            self._peopled = now
+        return self._peopled is not None and now - self._peopled > DESERTED
 
     def _poll(self) -> int | None:
         try:
@@ -202,6 +232,15 @@ def handling(names: Sequence[str], handler: Callable[[int, FrameType | None], No
     finally:
         for signum, old in before.items():
             signal.signal(signum, signal.SIG_DFL if old is None else old)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended: one that waits for its parent to hear of its end has (Linux)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def descendants(pid: int) -> list[int]:

@@ -184,6 +184,8 @@ def render(
         options.append(f"--signal=B:USR1@{job.signal_s}")
     if ending in ("supervised", "requeued"):
         options += ["--requeue", "--open-mode=append"]
+    if ending == "supervised" and job.min_ranks is not None:
+        options.append("--no-kill")  # the supervisor goes on with the nodes that are left
     elif ending == "warned":
         options.append("--no-requeue")
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
@@ -193,7 +195,9 @@ def render(
     command = [program.python, "-m", program.module]
     if ending == "supervised":
         lines.append("# The supervisor takes the place of this shell, so that Slurm's signals reach it.")
-        command += ["supervise", "--requeues", str(job.requeues), "--retries", str(job.retries), "--"]
+        command += ["supervise", "--requeues", str(job.requeues), "--retries", str(job.retries)]
+        command += [] if job.min_ranks is None else ["--min-ranks", str(job.min_ranks)]
+        command.append("--")
     lines.append("exec " + shlex.join([*command, *program.argv]))
     return "\n".join(lines) + "\n"
 
@@ -307,6 +311,42 @@ def queue(jobs: Sequence[str]) -> dict[str, QueueEntry]:
                 rest_s = None
             entries[fields[0]] = QueueEntry(fields[0], fields[1], fields[3], rest_s)
     return entries
+
+
+def nodes_of(job: str) -> list[str]:
+    """The nodes that a running job has now, which may be fewer than at its start.
+
+    Raises
+    ------
+    HpcganError
+        No scontrol here, the controller does not answer, or the job has no nodes.
+    """
+    nodes = re.search(r"\sNodeList=(\S+)", _call(["scontrol", "show", "job", "--oneliner", job]))
+    if nodes is None or nodes[1] == "(null)":
+        raise HpcganError(f"job {job} has no nodes")
+    return hostnames(nodes[1])
+
+
+def hostnames(nodes: str) -> list[str]:
+    """Names of nodes from Slurm's short form, `n[1-2]`.
+
+    Raises
+    ------
+    HpcganError
+        No scontrol here, or another form.
+    """
+    return _call(["scontrol", "show", "hostnames", nodes]).split()
+
+
+def queue_length() -> int:
+    """Jobs in the queue, of all users; of an array, each element.
+
+    Raises
+    ------
+    HpcganError
+        No squeue here, or the scheduler does not answer.
+    """
+    return len(_call(["squeue", "--noheader", "--array", "--format=%i"]).split())
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class Supervisor:
         The Slurm job this is the batch script of.
     report : callable
         Takes a line for the log.
+    has_room : callable
+        Asked before each start: whether the nodes that are left are enough. If not, the job goes back into the queue.
     """
 
     start: Callable[[Requests], int]
@@ -58,6 +60,7 @@ class Supervisor:
     limits: JobSection
     job: CurrentJob | None = None
     report: Callable[[str], None] = lambda line: print(f"hpcgan: {line}", file=sys.stderr, flush=True)
+    has_room: Callable[[], bool] = lambda: True
 
     def supervise(self) -> int:
         """Until there is nothing left to do here; the exit code."""
@@ -75,6 +78,8 @@ class Supervisor:
     def _supervise(self, requests: Requests) -> int:
         failures = 0
         while True:
+            if not self.has_room():
+                return self._later(EXIT_FAILED)
             before = checkpoint.newest_step(self.run.checkpoints)
             code = self.start(requests)
             if code in (EXIT_DONE, EXIT_BAD_INPUT) or (
@@ -121,8 +126,8 @@ class Supervisor:
                 state = slurm.job_state(job.id)
                 if state is None or state.state not in (*slurm.UNFINISHED, "PREEMPTED"):
                     return EXIT_INTERRUPTED  # cancelled, say: it must not go back into the queue
+                news = "checkpoint written; " * (code == EXIT_INTERRUPTED)
                 if not state.requeue:
-                    news = "checkpoint written; " * (code == EXIT_INTERRUPTED)
                     self.report(f"{news}job {job.id} ends here, as it was asked to")
                     return EXIT_INTERRUPTED
                 if state.state != "PREEMPTED" and not requested:
@@ -132,7 +137,7 @@ class Supervisor:
                         return EXIT_FAILED
                 if not told:  # before Slurm is asked, which may end this process before it hears the answer
                     told = True
-                    self.report(f"checkpoint written; job {job.id} goes back into the queue")
+                    self.report(f"{news}job {job.id} goes back into the queue")
                 slurm.requeue(job.id)
                 break
             except HpcganError as error:  # a controller that is being restarted answers again soon

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgan.errors import EnvironmentFailure, FailureKind, HpcganError, InputError
+from hpcgan.runs import leftovers
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system import liveness
 from hpcgan.system.allocation import current_job
@@ -80,7 +81,8 @@ class Lease:
         if not write_once(self._file, json.dumps({**self._me, "state": "running"})):
             raise FencedError(f"{run.path}: another process has just started on this run")
         _held_here.add(self._file.resolve())
-        self._on_lost = on_lost
+        leftovers.remove(run, self.attempt)
+        self._run, self._on_lost = run, on_lost
         self._heart = Heart(_heartbeat_file(run, self.attempt), self._is_ours)
 
     def check(self) -> None:
@@ -100,6 +102,7 @@ class Lease:
         try:
             if self._newest() == self.attempt:
                 write_atomic(self._file, json.dumps({**self._me, "state": state}))
+                leftovers.remove(self._run, self.attempt)
         finally:  # not before: an attempt of this process that it does not hold, and that says `running`, is lost
             _held_here.discard(self._file.resolve())
             self._heart.stop()

@@ -19,6 +19,7 @@ from hpcgan.problems import run_data
 from hpcgan.runs import checkpoint as checkpoints
 from hpcgan.runs.directory import RunDirectory
 from hpcgan.system.files import warn
+from hpcgan.system.liveness import WATCH_S
 from hpcgan.training.assembly import Assembly
 from hpcgan.training.inputs import Inputs
 from hpcgan.training.loop import Loop
@@ -84,8 +85,12 @@ def train(
         assembly.share()
         phases.done("state")
         with Output(assembly, run, terminal, phases) as output:
+            # Rank 0 may have to watch whether an earlier attempt lives, whatever comm.timeout_s says: a training that
+            # is ended for it would be so at each start. Looks are counted, not seconds: a busy machine needs longer.
+            comm.beat("the right to write", may_take=2 * WATCH_S)
             with agreed(comm):
                 output.open(data, started_from)
+            comm.beat("the start")
             output.announce(started_from)
             output.pruned = Loop(assembly, run, output, stop).run()
     best = assembly.state.counters.best

@@ -120,12 +120,12 @@ def shorten(factor: float) -> None:
 
     whole, steps = Watchdog.beat, [0]
 
-    def beat(self: Any, activity: str) -> None:
+    def beat(self: Any, activity: str, may_take: float = 0.0) -> None:
         steps[0] += activity.startswith("step ")
         if steps[0] == 2:
             steps[0] += 1
             self._timeout *= factor
-        whole(self, activity)
+        whole(self, activity, may_take)
 
     Watchdog.beat = beat  # type: ignore[method-assign]
 

@@ -198,6 +198,23 @@ def test_another_writer_is_refused_and_a_killed_launcher_leaves_nothing_behind(s
     job.finish(BOUND)  # fails if a rank, or mpirun, lives on
 
 
+@pytest.mark.faults
+def test_a_lease_that_nobody_can_look_up_is_watched_longer_than_the_watchdog_waits(setting, reference, tmp_path):
+    """The holder is of another kernel: rank 0 watches it for 35 s, the others wait for rank 0."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    shutil.rmtree(checkpoint.path_of(run / "checkpoints", jobs.newest_step(run)))
+    holder = json.loads((run / "attempts" / "0001.json").read_text())
+    holder["process"]["boot"] = "another"
+    (run / "attempts" / "0001.json").write_text(json.dumps({**holder, "state": "running"}))
+    _, output = jobs.Running(setting, jobs.train_command(run, "comm.timeout_s=25")).finish()
+    assert "waiting up to 35 s" in output
+    assert [r["attempt"] for r in recorded(run / "metrics.jsonl", "start")] == [1, 2], output
+    code, output = jobs.Running(setting, jobs.train_command(run)).finish()  # a first step may take longer than 25 s
+    assert code == 0, output
+    jobs.assert_same_end(run, reference)
+
+
 def test_it_ends_as_if_nothing_had_been(setting, survivor):
     if not survivor.exists():  # none of the tests above was selected
         killed_many_times(setting, survivor, 1, seed=2, ranks=2)

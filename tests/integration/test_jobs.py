@@ -228,9 +228,12 @@ def test_a_killed_launcher_takes_its_job_along(folder, frozen):
 def test_a_killed_mpirun_takes_its_ranks_along(folder):
     process = start(folder, "orphan")
     up = wait_for(lambda: told(folder, "up"))
+    session = mpirun_of(process).environ().get("PRTE_MCA_prte_tmpdir_base")  # of Open MPI 5
+    assert session is None or os.listdir(session)
     mpirun_of(process).kill()
     assert finish(process)[0] == 128 + signal.SIGKILL
     wait_for(lambda: all(gone(t["pid"]) for t in up))
+    assert session is None or not os.path.exists(session)
 
 
 def test_what_a_killed_mpirun_has_left_behind_is_in_nobodys_way(tmp_path):

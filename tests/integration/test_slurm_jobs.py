@@ -214,6 +214,49 @@ def test_a_lost_node_the_job_goes_on_elsewhere_and_the_old_ranks_stop(clean, set
     assert checkpoint.load_latest(run / "checkpoints", pytest.fail) is not None
 
 
+@pytest.mark.faults
+def test_a_job_goes_on_with_the_nodes_that_are_left_and_with_all_after_the_next_requeue(clean, setting, outside):
+    """`--min-ranks`: the node of rank 1 is lost, rank 0 goes on with the same global batch in the same job."""
+    run = outside / "fewer"
+    batch = "training.global_batch_size=8"
+    job = submit(clean, setting, run, ENDLESS, batch, "--nodes", "2", "--time", "20", "--min-ranks", "1")
+    number = submitted(job)
+    wait_for_step(run, 7, 400)
+    first, second = expand(show(clean, number)["NodeList"])
+    clean.kill_node(second)
+
+    def ranks():
+        return [entry["ranks"] for entry in records.read_lines(run / "provenance.jsonl")]
+
+    jobs.wait_for(lambda: ranks()[-1] == 1, 400, lambda: log_of(show(clean, number)))
+    wait_for_step(run, jobs.newest_step(run) + 7, 400)
+    shown = show(clean, number)
+    assert (shown["NodeList"], shown["Restarts"]) == (first, "0")
+    lost = f"job {number} has lost {second}: going on with 1 of 2 ranks and the same global batch of 8"
+    assert log_of(shown).count(lost) == 1
+    clean.start_node(second)
+    subprocess.run(["scontrol", "requeue", number], env=clean.env, check=True, timeout=30)
+    jobs.wait_for(lambda: ranks()[-1] == 2, 400, lambda: log_of(show(clean, number)))
+    wait_for_step(run, jobs.newest_step(run) + 7, 400)
+    assert "on this number of ranks" not in log_of(show(clean, number))  # the global batch is what it was
+    seen = [(r["step"], r["samples"]) for r in recorded(run / "metrics.jsonl", "epoch")]
+    assert [(step, samples) for step, samples in seen] == [(7 * (i + 1), 56 * (i + 1)) for i in range(len(seen))]
+    subprocess.run(["scancel", number], env=clean.env, check=True, timeout=30)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_campaign_of_faults_on_slurm_changes_nothing(clean, setting, outside):
+    """Processes, files, daemons and orders about the job (`hpcgan chaos --slurm`)."""
+    out = outside / "chaos"
+    words = ["tiny.yaml", "job.nodes=2", "job.time=30", "comm.timeout_s=30", "--slurm", "--out", str(out)]
+    command = [sys.executable, "-m", "hpcgan", "chaos", *words, "--failures", "10", "--mtbf", "20", "--seed", "3"]
+    code, output = jobs.Running(setting, command, {**clean.env, "HPCGAN_LAUNCHER": "srun"}).finish(3000)
+    assert code == 0, output
+    faults = json.loads((out / "verdict.json").read_text())["faults"]
+    assert sum(row["injected"] for row in faults.values()) == 10
+
+
 def expand(nodes):
     """Names from Slurm's short form n[1-2]."""
     match = re.fullmatch(r"n\[(\d)[-,](\d)\]", nodes)

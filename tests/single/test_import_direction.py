@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "hpcgan": {"hpcgan.api"},  # the public names, loaded when they are asked for
     "hpcgan.__main__": {"hpcgan.commands"},
     "hpcgan.commands": {"hpcgan.api", "hpcgan.serve", "hpcgan.sweep", "hpcgan.scaling", "hpcgan.overlay",
-                        "hpcgan.calochallenge", "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm", "hpcgan.launch",
-                        "hpcgan.runs", "hpcgan.tracking", "hpcgan.problems.base", "hpcgan.problems.discovery",
+                        "hpcgan.chaos", "hpcgan.calochallenge", "hpcgan.training", "hpcgan.evaluation", "hpcgan.comm",
+                        "hpcgan.launch", "hpcgan.runs", "hpcgan.tracking", "hpcgan.problems.base",
+                        "hpcgan.problems.discovery",
                         "hpcgan.problems.events",
                         "hpcgan.problems.importers", "hpcgan.problems.layouts", "hpcgan.problems.run_data",
                         "hpcgan.data", "hpcgan.config"},
@@ -45,6 +46,7 @@ MAY_IMPORT = {
                      "hpcgan.data.schema", "hpcgan.runs", "hpcgan.config"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.epoch_samples", "hpcgan.runs", "hpcgan.problems.run_data",
                      "hpcgan.report", "hpcgan.config", "hpcgan.rng"},
+    "hpcgan.chaos": {"hpcgan.launch", "hpcgan.runs"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config"},
     # A comparison of calorimeter showers that others have defined: about this family.
     "hpcgan.calochallenge": {"hpcgan.evaluation", "hpcgan.comm", "hpcgan.problems.base", "hpcgan.problems.calorimeter",
@@ -122,6 +124,7 @@ NETWORKS = tuple(
         "arm.network",
         "calorimeter.made",
         "calorimeter.networks",
+        "calorimeter.networks_multiscale",
         "calorimeter.response",
         "calorimeter.shares",
         "calorimeter.showers",

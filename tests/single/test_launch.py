@@ -5,6 +5,7 @@ Real jobs: tests/integration/test_jobs.py.
 
 import json
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hpcgan.comm.base import SerialComm
 from hpcgan.comm.devices import configure_devices
 from hpcgan.comm.select import make_comm, resolve_backend
-from hpcgan.errors import HpcganError, InputError
+from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
 from hpcgan.launch import launcher as start
 from hpcgan.launch import process as job
 from hpcgan.launch import srun, topology
@@ -348,6 +349,23 @@ def test_without_horovod_the_error_says_what_to_install(monkeypatch):
         make_comm("horovod")
 
 
+def test_a_disk_that_is_full_while_horovod_is_loaded_is_no_missing_horovod(monkeypatch):
+    """Found by a campaign of faults: sweeps did not try again what would have succeeded."""
+
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == "horovod":
+                raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.delitem(sys.modules, "horovod", raising=False)
+    monkeypatch.delitem(sys.modules, "horovod.tensorflow", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    for name in topology.plan(1, 1).env:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EnvironmentFailure, match=r"^Horovod cannot be loaded: No usable temporary directory"):
+        make_comm("horovod")
+
+
 class FakeTensorFlow:
     """Records what is set in `tf.config`."""
 
@@ -544,3 +562,17 @@ def test_a_death_is_read_from_the_log_of_this_job_only(tmp_path):
             assert running.death() == running.death() == "rank 1 on n1: killed by signal 9 (Killed)"
         finally:
             running.end()
+
+
+def test_a_launcher_that_outlives_its_ranks_is_ended(monkeypatch):
+    """mpirun of Open MPI 5 may hang when a rank ends while it connects."""
+    monkeypatch.setattr(job, "DESERTED", 0.5)
+    told = []
+    program = "import subprocess, time; subprocess.run(['true']); subprocess.Popen(['true']); time.sleep(1000)"
+    program = program.replace("'true'", "'sleep', '0.3'")  # the second one stays a zombie
+    running = job.Job([sys.executable, "-c", program], dict(os.environ), None, None, ranks_below=True)
+    assert running.wait(job.Requests(told.append), 0.0, 60.0) == 128 + signal.SIGTERM
+    assert told == ["hpcgan: the launcher did not end with its ranks: ending it"]
+    patient = job.Job([sys.executable, "-c", "import time; time.sleep(2)"], dict(os.environ), None, None, True)
+    assert patient.wait(job.Requests(told.append), 0.0, 60.0) == 0  # nothing was below it yet
+    assert len(told) == 1

@@ -27,10 +27,11 @@ NUMBERS = [
     (["sweep", "c.yaml"], ["--trials", "--concurrency", "--ranks", "--seed", "--top", "--repeats", "--retries"]),
     (
         ["submit", "c.yaml"],
-        ["--nodes", "--ranks-per-node", "--threads", "--gpus", "--signal", "--requeues", "--retries"],
+        ["--nodes", "--ranks-per-node", "--threads", "--gpus", "--signal", "--requeues", "--retries", "--min-ranks"],
     ),
     (["train", "c.yaml"], ["--ranks"]),
-    (["supervise"], ["--ranks", "--retries", "--requeues"]),
+    (["supervise"], ["--ranks", "--retries", "--requeues", "--min-ranks"]),
+    (["chaos", "c.yaml", "--out", "o"], ["--failures", "--mtbf", "--seed", "--ranks", "--patience"]),
     (["doctor"], ["--ranks", "--timeout"]),
     (["control", "run", "pause"], ["--wait"]),
 ]

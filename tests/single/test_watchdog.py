@@ -109,3 +109,13 @@ def test_broken_last_words_of_others_do_no_harm(tmp_path, capfd):
     peer = Peer(1, 3, folder, "barrier")
     assert peer.ended.wait(30)
     assert "ranks 0, 2 do not answer" in capfd.readouterr().err
+
+
+def test_what_may_take_longer_is_waited_for(tmp_path):
+    """The right to write, which rank 0 waits for up to 35 s, with a shorter comm.timeout_s."""
+    peers = [Peer(rank, 2, tmp_path / "stalled", "gather on rank 0") for rank in (0, 1)]
+    for peer in peers:
+        peer.dog.beat("the right to write", may_take=1.5)
+    assert not any(peer.ended.wait(1.0 / len(peers)) for peer in peers)  # twice the timeout
+    for peer in peers:
+        assert peer.ended.wait(30)  # not for ever

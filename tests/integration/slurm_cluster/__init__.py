@@ -303,7 +303,21 @@ class SlurmCluster:
             pids: dict[str, int] = json.loads(self._pids.read_text())
         except FileNotFoundError:
             return {}
-        return {name: pid for name, pid in pids.items() if _alive(pid)}
+        living = {name: pid for name, pid in pids.items() if _alive(pid)}
+        return living if len(living) == len(pids) else {**self._restarted(), **living}
+
+    def _restarted(self) -> dict[str, int]:
+        """Daemons that somebody has killed and started again, as `hpcgan chaos` does."""
+        daemons = {}
+        marker = f"SLURM_CONF={self._conf}".encode()
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                name = (path / "comm").read_text().strip() if path.name.isdigit() else ""
+                if name in ("slurmctld", "slurmd") and marker in (path / "environ").read_bytes().split(b"\0"):
+                    words = (path / "cmdline").read_bytes().decode().split("\0")
+                    if name == "slurmctld" or "-N" in words:
+                        daemons[name if name == "slurmctld" else words[words.index("-N") + 1]] = int(path.name)
+        return daemons
 
     def _kill(self, name: str, signum: int, timeout: float) -> None:
         pid = self._running().get(name)

@@ -1,0 +1,1 @@
+"""Campaigns of faults against a training: what is promised in docs/reliability.md, put to the test."""
