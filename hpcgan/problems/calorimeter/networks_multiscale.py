@@ -164,11 +164,7 @@ class Multiscale(Density, Calibrated):
     def __init__(self, config: CaloganModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("multiscale")
         init = Initializer(seed, dtype)
-        shapes, units, least = (
-            [tuple(shape) for shape in config.shapes],
-            config.hidden_units,
-            1e-3 * config.threshold_mev,
-        )
+        shapes, units, least = config.shapes, config.hidden_units, 1e-3 * config.threshold_mev
         self.classes, self.least = tuple(config.classes), least
         known = 2 + len(self.classes)
         self.response = Response(init, "density/response", max(1, len(self.classes)))
@@ -231,7 +227,8 @@ class Multiscale(Density, Calibrated):
         total = energy * self.response(noise[:, 0], energy, which)
         total = tf.where(total < self.least, tf.zeros_like(total), total)
         known, uniforms = self._known_of(conditions, total), uniform_of(noise[:, 1:])
-        of_layers, rest, start = [], total, 0
+        of_layers: list[tf.Tensor] = []
+        rest, start = total, 0
         for share in self.shares:
             uniform = tf.reshape(uniforms[:, start : start + NUMBERS], [-1, 1, 1, NUMBERS])
             before = tf.stack(of_layers, axis=1) if of_layers else tf.zeros_like(noise[:, :0])
@@ -239,7 +236,8 @@ class Multiscale(Density, Calibrated):
             of_layers.append(pair[:, 0, 0])
             rest, start = pair[:, 0, 1], start + NUMBERS
         of_layers.append(rest)
-        numbers, images = self._numbers(known, conditions, tf.stack(of_layers, axis=1)), []
+        images: list[tf.Tensor] = []
+        numbers = self._numbers(known, conditions, tf.stack(of_layers, axis=1))
         for layer, sum_of_cells in zip(self.layers, of_layers, strict=True):
             end = start + NUMBERS * sum(split.rows * split.columns for split in layer.splits)
             images.append(layer(sum_of_cells, images, numbers, uniforms[:, start:end]))
