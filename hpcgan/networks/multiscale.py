@@ -67,7 +67,7 @@ class Multiscale(Density, Calibrated):
     @property
     def constants(self) -> list[tf.Variable]:
         """The quantiles of ln(summed pT / GeV), and the means and scales of what the networks see."""
-        return [*self.total.constants, *(c for split in self.splits for c in (split.mean, split.scale))]
+        return [*self.total.constants, *(constant for split in self.splits for constant in split.constants)]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training events."""

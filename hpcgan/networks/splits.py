@@ -45,6 +45,10 @@ NUMBERS = 2
 """Random numbers for a cell to be split: which halves have momentum, and the share of the first."""
 FIRST, SECOND, BOTH = range(3)
 """Which halves have momentum."""
+OF_ALL_ROWS = 20.0
+"""Cells of all rows that count besides those of a row, where answers of a row are counted."""
+UNSEEN = 0.5
+"""Cells that have, in equal parts, what no cell has."""
 LEAST_SPREAD = 0.05
 """Of an input: what is nearly always the same stays small."""
 _FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
@@ -109,6 +113,9 @@ class Grid:
         The finest splits learn from every so-many-th event of a batch.
     whole : int
         Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales.
+    prior : bool
+        Whether answers are told as departures from what is frequent in training samples (`Split.count`). Without it an
+        interval that never occurs begins as likely as any, and is left with some probability.
     guides : int
         Images of other things on the same cells, known beforehand, that the network sees besides: in GeV, as a cell's
         pT is.
@@ -122,6 +129,7 @@ class Grid:
     per_gev: tuple[float, ...] = (2.0,)
     sparse: int = 8
     whole: int = 64
+    prior: bool = False
     guides: int = 0
 
     @property
@@ -155,17 +163,24 @@ class Cells(NamedTuple):
         return Cells(*tf.unstack(tf.cast(tf.where(mask), tf.int32), axis=1))
 
 
-class Answers(NamedTuple):
-    """What the network says of cells: which ways the thresholds allow, (cells, 3), and ln of the probability of each
-    way and of each interval of the coordinate of the first half's share, (cells, bins), which lie between `low` and
-    `high`, (cells,).
+class Bounds(NamedTuple):
+    """What thresholds allow for cells: which ways, (cells, 3), and the coordinate of the first half's share, from `low`
+    to `high`, (cells,).
     """
 
     is_allowed: tf.Tensor
-    ways: tf.Tensor
-    intervals: tf.Tensor
     low: tf.Tensor
     high: tf.Tensor
+
+
+class Answers(NamedTuple):
+    """What the network says of cells within bounds: ln of the probability of each way, (cells, 3), and of each interval
+    of the coordinate, (cells, bins).
+    """
+
+    bounds: Bounds
+    ways: tf.Tensor
+    intervals: tf.Tensor
 
 
 class View(NamedTuple):
@@ -246,6 +261,14 @@ class Split(tf.Module):
         self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
         self.out = init.normal(f"{name}/out", (units, BOTH + 1 + self.bins), 0.1 / math.sqrt(units))
         self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + self.bins), 0.0)  # of each row
+        self.prior: tf.Variable | None = None
+        if grid.prior:
+            self.prior = init.constant(f"{name}/prior", (self.rows, BOTH + 1 + self.bins), 0.0, trainable=False)
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """What is measured on training samples."""
+        return [self.mean, self.scale, *([] if self.prior is None else [self.prior])]
 
     def _bound(self, least: np.ndarray, dtype: str) -> None:
         """Note what each half has at least, and which halves have no pixel."""
@@ -279,21 +302,30 @@ class Split(tf.Module):
         cells = Cells.where(whole > 0)
         answers = self.answers(self._view(whole, first, second, guides), cells, conditions)
         a, b = cells.of(first), cells.of(second)
-        allowed = tf.unstack(answers.is_allowed, axis=1)
-        is_both = (a > 0) & (b > 0) & allowed[BOTH]
-        is_first = (a >= b) & allowed[FIRST] | ~allowed[SECOND]
-        way = tf.where(is_both, BOTH, tf.where(is_first, FIRST, SECOND))
+        way, interval = self._seen(answers.bounds, a, b)
+        is_both = way == BOTH
         log_p = tf.gather(answers.ways, way, batch_dims=1)
         a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
-        width = tf.where(is_both, answers.high - answers.low, 1.0)
+        width = tf.where(is_both, answers.bounds.high - answers.bounds.low, 1.0)
         logit = tf.math.log(a) - tf.math.log(b)
-        place = (self.grid.coordinate.of(logit) - answers.low) / width
-        interval = tf.clip_by_value(tf.cast(tf.floor(place * self.bins), tf.int32), 0, self.bins - 1)
         log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(self.bins / width)
         log_density += self.grid.coordinate.log_slope(logit)
         log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
         log_p += tf.where(is_both, log_density, 0.0)
         return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
+
+    def _seen(self, bounds: Bounds, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Which halves of cells have momentum, and in which interval the share of the first is if both have: (cells,)
+        each, of halves (cells,).
+        """
+        allowed = tf.unstack(bounds.is_allowed, axis=1)
+        is_both = (first > 0) & (second > 0) & allowed[BOTH]
+        is_first = (first >= second) & allowed[FIRST] | ~allowed[SECOND]
+        way = tf.where(is_both, BOTH, tf.where(is_first, FIRST, SECOND))
+        a, b = tf.where(is_both, first, 1.0), tf.where(is_both, second, 1.0)
+        width = tf.where(is_both, bounds.high - bounds.low, 1.0)
+        place = (self.grid.coordinate.of(tf.math.log(a) - tf.math.log(b)) - bounds.low) / width
+        return way, tf.clip_by_value(tf.cast(tf.floor(place * self.bins), tf.int32), 0, self.bins - 1)
 
     def __call__(
         self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None
@@ -309,7 +341,8 @@ class Split(tf.Module):
             way = _drawn(answers.ways, of_way)[0]
             interval, within = _drawn(answers.intervals, of_share)
             place = (tf.cast(interval, within.dtype) + within) / self.bins
-            shares = self.grid.coordinate.shares(answers.low + place * (answers.high - answers.low))
+            low, high = answers.bounds.low, answers.bounds.high
+            shares = self.grid.coordinate.shares(low + place * (high - low))
             parts = cells.of(whole)
             first, second = (
                 parts * tf.where(way == BOTH, share, tf.cast(way == alone, share.dtype))
@@ -341,8 +374,13 @@ class Split(tf.Module):
         row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
         x = tf.nn.silu(tf.matmul(x, hidden) + tf.matmul(row, bias))
         x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
-        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
-        pt = cells.of(view.whole)
+        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias if self.prior is None else self.out_bias + self.prior)
+        bounds = self._bounds(cells, cells.of(view.whole))
+        ways = tf.where(bounds.is_allowed, x[:, : BOTH + 1], -1e9)
+        return Answers(bounds, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]))
+
+    def _bounds(self, cells: Cells, pt: tf.Tensor) -> Bounds:
+        """What thresholds allow for cells with momentum (cells,)."""
         number = cells.row * self.columns + cells.column
         least_first, least_second = (tf.gather(least, number) for least in self.least)
         is_first, is_both = pt >= 0.999 * least_first, pt > 1.001 * (least_first + least_second)
@@ -353,9 +391,28 @@ class Split(tf.Module):
         pt = tf.where(is_both, pt, 2.0 * (least_first + least_second))  # any number for which there are logarithms
         low = tf.math.log(least_first) - tf.math.log(pt - least_first)
         high = tf.math.log(pt - least_second) - tf.math.log(least_second)
-        ways = tf.where(is_allowed, x[:, : BOTH + 1], -1e9)
-        low, high = self.grid.coordinate.of(low), self.grid.coordinate.of(high)
-        return Answers(is_allowed, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]), low, high)
+        return Bounds(is_allowed, self.grid.coordinate.of(low), self.grid.coordinate.of(high))
+
+    def count(self, images: tf.Tensor) -> None:
+        """Set the prior, if there is one, to how frequent answers are in split images, row by row.
+
+        A row with few cells has those of all rows besides, and what no cell has gets a little.
+        """
+        if self.prior is None:
+            return
+        first, second = self.halves(images)
+        cells = Cells.where(first + second > 0)
+        a, b = cells.of(first), cells.of(second)
+        way, interval = (x.numpy() for x in self._seen(self._bounds(cells, a + b), a, b))
+        row, is_both = cells.row.numpy(), way == BOTH
+        log_p = []
+        for answers, rows, of in ((BOTH + 1, row, way), (self.bins, row[is_both], interval[is_both])):
+            counts = np.zeros((self.rows, answers))
+            np.add.at(counts, (rows, of), 1.0)
+            of_all = counts.sum(axis=0) + UNSEEN / answers
+            counts += OF_ALL_ROWS * of_all / of_all.sum()
+            log_p.append(np.log(counts / counts.sum(axis=1, keepdims=True)))
+        self.prior.assign(np.concatenate(log_p, axis=1))
 
     def measure(self, images: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None) -> None:
         """Set the mean and the scale of what the network sees to those of split images, unless all are empty."""

@@ -46,6 +46,7 @@ GRID = Grid(
     per_gev=(1.0e3, 3.0, 1.0e5),
     sparse=1,
     whole=16,
+    prior=True,
 )
 CONTEXT = (64, 32)
 """Units of the network that looks at the images of the layers before as a whole."""
@@ -53,6 +54,8 @@ LEAST_SHARE = 1e-6
 """Of the particle's energy: where the logarithm of a layer's ends."""
 MEASURED = 2048
 """Showers, spread over the training split, by which inputs of the networks are centred and scaled."""
+COUNTED = 16384
+"""And those whose answers are counted."""
 
 
 class LayerSplits(tf.Module):
@@ -113,6 +116,13 @@ class LayerSplits(tf.Module):
             log_p.append(split.log_prob(image, numbers, guide))
             image = tf.add_n(split.halves(image))
         return tf.add_n(log_p)
+
+    def count(self, image: tf.Tensor) -> None:
+        """Set the priors of all splits to what is frequent in such showers."""
+        image = tf.pad(image, self.margins)
+        for split in reversed(self.splits):
+            split.count(image)
+            image = tf.add_n(split.halves(image))
 
     def measure(self, image: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor) -> None:
         """Set means and scales of what the networks see to those of such showers."""
@@ -180,9 +190,9 @@ class Multiscale(Density, Calibrated):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The response, and means and scales of what the networks see."""
+        """The response, means and scales of what the networks see, and what is frequent."""
         splits = [*self.shares, *(split for layer in self.layers for split in layer.splits)]
-        return [*self.response.constants, *(c for split in splits for c in (split.mean, split.scale))]
+        return [*self.response.constants, *(constant for split in splits for constant in split.constants)]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training showers."""
@@ -193,9 +203,13 @@ class Multiscale(Density, Calibrated):
             n = len(totals[-1])
             which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
-        every = -(-sum(map(len, totals)) // MEASURED)
-        some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
-        sample = {name: tf.concat([batch[name] for batch in some], axis=0) for name in some[0]}
+        images = self._images(_some(batches, COUNTED))
+        of_layers = layer_energies(images)
+        for i, share in enumerate(self.shares):
+            share.count(_pair(of_layers, i))
+        for layer, image in zip(self.layers, images, strict=True):
+            layer.count(image)
+        sample = _some(batches, MEASURED)
         images = self._images(sample)
         of_layers, known = layer_energies(images), self._known(sample, images)
         for i, share in enumerate(self.shares):
@@ -262,6 +276,13 @@ class Multiscale(Density, Calibrated):
         shares = of_layers / tf.reshape(conditions[ENERGY], [-1, 1])
         logs = tf.math.log(tf.maximum(shares, LEAST_SHARE))
         return tf.concat([known, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
+
+
+def _some(batches: Iterable[Mapping[str, tf.Tensor]], n: int) -> dict[str, tf.Tensor]:
+    """About n showers, spread over batches."""
+    every = -(-sum(len(batch[ENERGY]) for batch in batches) // n)
+    some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
+    return {name: tf.concat([batch[name] for batch in some], axis=0) for name in some[0]}
 
 
 def _pair(of_layers: tf.Tensor, layer: int) -> tf.Tensor:
