@@ -92,6 +92,33 @@ class StretchedLogit(Logit):
 
 
 @dataclass(frozen=True)
+class Sight:
+    """What the network of a split sees.
+
+    Attributes
+    ----------
+    radius : int
+        Rows and columns of cells on either side of the one to be split.
+    per_gev : tuple of float
+        A pT as ln(1 + pT times each of them), with pT in GeV: linear below the inverse, logarithmic above.
+    whole : int
+        Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales.
+    guides : int
+        Images of other things on the same cells, known beforehand, that are seen besides: in GeV, as a cell's pT is.
+    """
+
+    radius: int = 2
+    per_gev: tuple[float, ...] = (2.0,)
+    whole: int = 64
+    guides: int = 0
+
+    @property
+    def faint_gev(self) -> float:
+        """What is fainter looks alike in the sines of ln pT that the network sees besides."""
+        return 0.1 / self.per_gev[0]
+
+
+@dataclass(frozen=True)
 class Grid:
     """What all splits of an image have in common.
 
@@ -105,37 +132,21 @@ class Grid:
         Of shares.
     bins : (int, int)
         Intervals of this coordinate: of images that are seen as a whole, whose bounds are far apart, and of others.
-    radius : int
-        Rows and columns of cells on either side of the one to be split that the network sees.
-    per_gev : tuple of float
-        The network sees ln(1 + pT times each of them), with pT in GeV: linear below the inverse, logarithmic above.
+    sight : Sight
     sparse : int
         The finest splits learn from every so-many-th event of a batch.
-    whole : int
-        Images of so many cells at most are seen as a whole: what is far apart depends on one another at large scales.
     prior : bool
         Whether answers are told as departures from what is frequent in training samples (`Split.count`). Without it an
         interval that never occurs begins as likely as any, and is left with some probability.
-    guides : int
-        Images of other things on the same cells, known beforehand, that the network sees besides: in GeV, as a cell's
-        pT is.
     """
 
     side: int
     goes_around: bool
     coordinate: Logit
     bins: tuple[int, int] = (128, 32)
-    radius: int = 2
-    per_gev: tuple[float, ...] = (2.0,)
+    sight: Sight = Sight()
     sparse: int = 8
-    whole: int = 64
     prior: bool = False
-    guides: int = 0
-
-    @property
-    def faint_gev(self) -> float:
-        """What is fainter looks alike in the sines of ln pT that the network sees besides."""
-        return 0.1 / self.per_gev[0]
 
     def splits(self) -> list[tuple[int, int, int]]:
         """Rows, columns and axis of each split, from the whole image to pixels."""
@@ -231,8 +242,8 @@ class Split(tf.Module):
         self.rows, self.columns, self.axis = shape
         self._bound(least, init.dtype)
         self.every = max(1, min(grid.sparse, self.rows * self.columns // DENSE))
-        is_coarse = self.rows * self.columns <= grid.whole
-        self.bins, radius = (grid.bins[0], grid.side) if is_coarse else (grid.bins[1], grid.radius)
+        is_coarse = self.rows * self.columns <= grid.sight.whole
+        self.bins, radius = (grid.bins[0], grid.side) if is_coarse else (grid.bins[1], grid.sight.radius)
         self._reach = (
             min(radius, self.rows - 1),
             min(radius, self.columns // 2 if grid.goes_around else self.columns - 1),
@@ -248,8 +259,8 @@ class Split(tf.Module):
         turns = self._turn(cells[0] + self._places[:, 0], cells[1] + self._places[:, 1])
         is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
         self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
-        kinds = len(grid.per_gev)
-        self._planes_of_cells = kinds + 1 + kinds * grid.guides
+        kinds = len(grid.sight.per_gev)
+        self._planes_of_cells = kinds + 1 + kinds * grid.sight.guides
         inputs = (self._planes_of_cells + 2 * (kinds + 1)) * len(places) + len(WINDOWS) * 9 + 3 + kinds
         inputs += self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
         inputs += 0 if grid.goes_around else 2 + self.columns
@@ -439,7 +450,7 @@ class Split(tf.Module):
 
     def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> tf.Tensor:
         pt = cells.of(view.whole)
-        log_pt = tf.math.log(tf.maximum(pt, self.grid.faint_gev))
+        log_pt = tf.math.log(tf.maximum(pt, self.grid.sight.faint_gev))
         down = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
         phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
         place = self._turns.shape[1] * (cells.row % self._turns.shape[0]) + cells.column % self._turns.shape[1]
@@ -464,7 +475,7 @@ class Split(tf.Module):
 
     def _encoded(self, pt: tf.Tensor) -> list[tf.Tensor]:
         """What the network sees of a pT in GeV."""
-        return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.per_gev]
+        return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.sight.per_gev]
 
     def _planes(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor, guides: tf.Tensor | None) -> tf.Tensor:
         """What the network sees of cells (...), of encoded guides (..., planes) and of the halves: (..., planes)."""

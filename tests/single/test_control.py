@@ -131,7 +131,7 @@ def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled,
 
 def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path, monkeypatch):
     run, beats = RunDirectory(tmp_path / "run"), []
-    monkeypatch.setattr(SerialComm, "beat", lambda self, what: beats.append(what))
+    monkeypatch.setattr(SerialComm, "beat", lambda self, what, may_take=0.0: beats.append(what))
     with pytest.raises(Interrupted):
         train(data, run, At(look_3=sending(run, "pause"), look_13=lambda: "SIGTERM"))
     assert checkpoint.steps(run.checkpoints)[-1] == 3  # the other looks were in the pause

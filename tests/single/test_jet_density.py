@@ -26,7 +26,7 @@ from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.networks import multiscale  # noqa: E402
 from hpcgan.networks.layers import Initializer, uniform_of  # noqa: E402
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Cells, Grid, Split, StretchedLogit  # noqa: E402
+from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Cells, Grid, Sight, Split, StretchedLogit  # noqa: E402
 from hpcgan.problems.jet_images import files, networks_multiscale  # noqa: E402
 from hpcgan.problems.jet_images.networks_multiscale import FIRST, Multiscale  # noqa: E402
 from hpcgan.problems.jet_images.problem import SIDE_OF_SPLITS, JetsModel, JetsProblem  # noqa: E402
@@ -34,7 +34,7 @@ from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 
 LEAST = 1e-6
-GRID = Grid(4, goes_around=False, coordinate=StretchedLogit(), bins=(16, 16), per_gev=(2.0, 1e3), sparse=1)
+GRID = Grid(4, goes_around=False, coordinate=StretchedLogit(), bins=(16, 16), sight=Sight(per_gev=(2.0, 1e3)), sparse=1)
 MODEL = JetsModel(architecture="multiscale", hidden_units=4, threshold_gev=LEAST)
 PROBLEM = JetsProblem(MODEL)
 

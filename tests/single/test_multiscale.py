@@ -114,7 +114,7 @@ def test_a_cell_depends_on_the_halves_of_cells_of_earlier_turns_alone(axis):
     for cell, turn in enumerate(turns):
         assert np.all(sees[cell][turn_of >= turn] == 0)
         if turn:  # some of all earlier ones that are near
-            near = np.abs(rows - cells.row.numpy()[cell]) <= GRID.radius
+            near = np.abs(rows - cells.row.numpy()[cell]) <= GRID.sight.radius
             earlier = (turn_of < turn) & near & (whole.numpy()[0] > 0)
             assert np.all(sees[cell][earlier] > 0)
 

@@ -204,7 +204,7 @@ def test_particles_have_their_own_response_and_likelihood():
 )
 def test_what_does_not_go_together_is_one_line(overrides, message):
     with pytest.raises(InputError, match=message) as error:
-        config.load(Path("configs/calo_multiscale.yaml"), overrides)
+        config.load(Path("configs/calogan_nll.yaml"), overrides)
     assert "\n" not in str(error.value)
 
 
@@ -222,7 +222,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configuration(folder: Path) -> config.Config:
     small = ["training.epochs=2", "training.batch_size=30", "model.hidden_units=4", "scoring.events=20"]
     cadence = ["scoring.every_epochs=1", f"data.path={folder}", f"model.segmentation={CELLS}"]
-    return config.load(Path("configs/calo_multiscale.yaml"), [*small, *cadence])
+    return config.load(Path("configs/calogan_nll.yaml"), [*small, *cadence])
 
 
 @pytest.fixture(scope="module")

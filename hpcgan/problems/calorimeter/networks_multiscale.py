@@ -21,7 +21,7 @@ import tensorflow as tf
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Dense, Initializer, Tensors, uniform_of
 from hpcgan.networks.local import Pair
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Split, StretchedLogit
+from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Sight, Split, StretchedLogit
 from hpcgan.problems.calorimeter.grids import margins, padded
 from hpcgan.problems.calorimeter.networks import log_energy
 from hpcgan.problems.calorimeter.response import Response
@@ -43,9 +43,8 @@ GRID = Grid(
     goes_around=False,
     coordinate=StretchedLogit(),
     bins=(512, 256),
-    per_gev=(1.0e3, 3.0, 1.0e5),
+    sight=Sight(per_gev=(1.0e3, 3.0, 1.0e5), whole=16),
     sparse=1,
-    whole=16,
     prior=True,
 )
 CONTEXT = (64, 32)
@@ -82,7 +81,7 @@ class LayerSplits(tf.Module):
         self.shape, before = shapes[-1], shapes[:-1]
         sides = (padded(self.shape[0]), padded(self.shape[1]))
         self.margins = [[0, 0], *(list(margins(cells)) for cells in self.shape)]
-        grid = replace(GRID, side=max(sides), guides=len(before))
+        grid = replace(GRID, side=max(sides), sight=replace(GRID.sight, guides=len(before)))
         cells = np.pad(np.full(self.shape, least), self.margins[1:], constant_values=np.inf)
         self.overlaps = [
             (
@@ -141,8 +140,8 @@ class LayerSplits(tf.Module):
             end = start + NUMBERS * split.rows * split.columns
             of_cells = tf.reshape(uniform[:, start:end], [-1, split.rows, split.columns, NUMBERS])
             image, start = split(image, of_cells, numbers, guide), end
-        (above, _), (left, _) = self.margins[1:]
-        return image[:, above : above + self.shape[0], left : left + self.shape[1]]
+        row, column = (margin[0] for margin in self.margins[1:])
+        return image[:, row : row + self.shape[0], column : column + self.shape[1]]
 
     def _guides(self, before: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
         """The layers before on the cells of each split, from the last to the first."""
@@ -162,7 +161,7 @@ class LayerSplits(tf.Module):
         if not before:
             return numbers
         cells = tf.concat([tf.reshape(image, [-1, image.shape[1] * image.shape[2]]) for image in before], axis=1)
-        x = 0.25 * tf.math.log1p(GRID.per_gev[0] * cells)
+        x = 0.25 * tf.math.log1p(GRID.sight.per_gev[0] * cells)
         for layer in self.context:
             x = tf.nn.silu(layer(x))
         return tf.concat([numbers, x], axis=1)
@@ -176,15 +175,15 @@ class Multiscale(Density, Calibrated):
         init = Initializer(seed, dtype)
         shapes, units, least = config.shapes, config.hidden_units, 1e-3 * config.threshold_mev
         self.classes, self.least = tuple(config.classes), least
-        known = 2 + len(self.classes)
+        inputs = 2 + len(self.classes)
         self.response = Response(init, "density/response", max(1, len(self.classes)))
         grid = replace(GRID, side=2)
         self.shares = [
-            Split(init, f"density/share{i}", grid, (1, 1, COLUMNS), np.full((1, 2), least), units, known + 2 * i)
+            Split(init, f"density/share{i}", grid, (1, 1, COLUMNS), np.full((1, 2), least), units, inputs + 2 * i)
             for i in range(len(shapes) - 1)
         ]
         self.layers = [
-            LayerSplits(init, f"density/layer{i}", shapes[: i + 1], least, units, known + 2 * len(shapes))
+            LayerSplits(init, f"density/layer{i}", shapes[: i + 1], least, units, inputs + 2 * len(shapes))
             for i in range(len(shapes))
         ]
 
@@ -211,10 +210,10 @@ class Multiscale(Density, Calibrated):
             layer.count(image)
         sample = _some(batches, MEASURED)
         images = self._images(sample)
-        of_layers, known = layer_energies(images), self._known(sample, images)
+        of_layers, inputs = layer_energies(images), self._known(sample, images)
         for i, share in enumerate(self.shares):
-            share.measure(_pair(of_layers, i), self._numbers(known, sample, of_layers[:, :i]))
-        numbers = self._numbers(known, sample, of_layers)
+            share.measure(_pair(of_layers, i), self._numbers(inputs, sample, of_layers[:, :i]))
+        numbers = self._numbers(inputs, sample, of_layers)
         for i, layer in enumerate(self.layers):
             layer.measure(images[i], images[:i], numbers)
 
@@ -223,12 +222,12 @@ class Multiscale(Density, Calibrated):
         for GeV.
         """
         images = self._images(sample)
-        of_layers, known = layer_energies(images), self._known(sample, images)
+        of_layers, inputs = layer_energies(images), self._known(sample, images)
         log_p = [
-            share.log_prob(_pair(of_layers, i), self._numbers(known, sample, of_layers[:, :i]))
+            share.log_prob(_pair(of_layers, i), self._numbers(inputs, sample, of_layers[:, :i]))
             for i, share in enumerate(self.shares)
         ]
-        numbers = self._numbers(known, sample, of_layers)
+        numbers = self._numbers(inputs, sample, of_layers)
         log_p += [layer.log_prob(images[i], images[:i], numbers) for i, layer in enumerate(self.layers)]
         return tf.add_n(log_p)
 
@@ -240,18 +239,18 @@ class Multiscale(Density, Calibrated):
         which = class_numbers(conditions[PARTICLE], self.classes) if self.classes else None
         total = energy * self.response(noise[:, 0], energy, which)
         total = tf.where(total < self.least, tf.zeros_like(total), total)
-        known, uniforms = self._known_of(conditions, total), uniform_of(noise[:, 1:])
+        inputs, uniforms = self._known_of(conditions, total), uniform_of(noise[:, 1:])
         of_layers: list[tf.Tensor] = []
         rest, start = total, 0
         for share in self.shares:
             uniform = tf.reshape(uniforms[:, start : start + NUMBERS], [-1, 1, 1, NUMBERS])
             before = tf.stack(of_layers, axis=1) if of_layers else tf.zeros_like(noise[:, :0])
-            pair = share(rest[:, None, None], uniform, self._numbers(known, conditions, before))
+            pair = share(rest[:, None, None], uniform, self._numbers(inputs, conditions, before))
             of_layers.append(pair[:, 0, 0])
             rest, start = pair[:, 0, 1], start + NUMBERS
         of_layers.append(rest)
         images: list[tf.Tensor] = []
-        numbers = self._numbers(known, conditions, tf.stack(of_layers, axis=1))
+        numbers = self._numbers(inputs, conditions, tf.stack(of_layers, axis=1))
         for layer, sum_of_cells in zip(self.layers, of_layers, strict=True):
             end = start + NUMBERS * sum(split.rows * split.columns for split in layer.splits)
             images.append(layer(sum_of_cells, images, numbers, uniforms[:, start:end]))
@@ -265,17 +264,17 @@ class Multiscale(Density, Calibrated):
         return self._known_of(sample, tf.reduce_sum(layer_energies(images), axis=1))
 
     def _known_of(self, conditions: Tensors, total: tf.Tensor) -> tf.Tensor:
-        """What is known of showers with so much energy in all cells (n,) before anything is shared, (n, known)."""
+        """What networks see of showers with so much energy in all cells (n,) before anything is shared: (n, inputs)."""
         energy = tf.reshape(conditions[ENERGY], [-1])
         response = tf.math.log(tf.maximum(total / energy, LEAST_SHARE))
-        known = tf.stack([log_energy(energy), response], axis=1)
-        return tf.concat([known, one_hot(conditions[PARTICLE], self.classes)], axis=1) if self.classes else known
+        inputs = tf.stack([log_energy(energy), response], axis=1)
+        return tf.concat([inputs, one_hot(conditions[PARTICLE], self.classes)], axis=1) if self.classes else inputs
 
-    def _numbers(self, known: tf.Tensor, conditions: Tensors, of_layers: tf.Tensor) -> tf.Tensor:
+    def _numbers(self, inputs: tf.Tensor, conditions: Tensors, of_layers: tf.Tensor) -> tf.Tensor:
         """And that of layers with energies (n, layers): the logarithm of their shares, and which have any."""
         shares = of_layers / tf.reshape(conditions[ENERGY], [-1, 1])
         logs = tf.math.log(tf.maximum(shares, LEAST_SHARE))
-        return tf.concat([known, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
+        return tf.concat([inputs, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
 
 
 def _some(batches: Iterable[Mapping[str, tf.Tensor]], n: int) -> dict[str, tf.Tensor]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from hpcgan.networks import multiscale
 from hpcgan.networks.layers import Initializer, Tensors
-from hpcgan.networks.splits import Grid, StretchedLogit
+from hpcgan.networks.splits import Grid, Sight, StretchedLogit
 from hpcgan.problems.jet_images.files import IMAGE, SIDE, SIGNAL
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ GRID = Grid(
     goes_around=False,
     coordinate=StretchedLogit(),
     bins=(128, 64),
-    radius=3,
-    per_gev=(2.0, 1.0e3, 1.0e7),
+    sight=Sight(radius=3, per_gev=(2.0, 1.0e3, 1.0e7)),
     sparse=1,
 )
 FIRST = (GRID.side - SIDE) // 2
