@@ -45,8 +45,8 @@ NUMBERS = 2
 """Random numbers for a cell to be split: which halves have momentum, and the share of the first."""
 FIRST, SECOND, BOTH = range(3)
 """Which halves have momentum."""
-OF_ALL_ROWS = 20.0
-"""Cells of all rows that count besides those of a row, where answers of a row are counted."""
+OF_ALL_PLACES = 0.5
+"""Cells of all places that count besides those of a place, where answers of a place are counted."""
 UNSEEN = 0.5
 """Cells that have, in equal parts, what no cell has."""
 LEAST_SPREAD = 0.05
@@ -274,7 +274,8 @@ class Split(tf.Module):
         self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + self.bins), 0.0)  # of each row
         self.prior: tf.Variable | None = None
         if grid.prior:
-            self.prior = init.constant(f"{name}/prior", (self.rows, BOTH + 1 + self.bins), 0.0, trainable=False)
+            answers = (self.rows * self.columns, BOTH + 1 + self.bins)  # of each place
+            self.prior = init.constant(f"{name}/prior", answers, 0.0, trainable=False)
 
     @property
     def constants(self) -> list[tf.Variable]:
@@ -385,7 +386,9 @@ class Split(tf.Module):
         row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
         x = tf.nn.silu(tf.matmul(x, hidden) + tf.matmul(row, bias))
         x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
-        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias if self.prior is None else self.out_bias + self.prior)
+        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
+        if self.prior is not None:
+            x += tf.gather(self.prior, cells.row * self.columns + cells.column)
         bounds = self._bounds(cells, cells.of(view.whole))
         ways = tf.where(bounds.is_allowed, x[:, : BOTH + 1], -1e9)
         return Answers(bounds, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]))
@@ -405,9 +408,10 @@ class Split(tf.Module):
         return Bounds(is_allowed, self.grid.coordinate.of(low), self.grid.coordinate.of(high))
 
     def count(self, images: tf.Tensor) -> None:
-        """Set the prior, if there is one, to how frequent answers are in split images, row by row.
+        """Set the prior, if there is one, to how frequent answers are in split images, place by place.
 
-        A row with few cells has those of all rows besides, and what no cell has gets a little.
+        A place with few cells has those of all places besides, and what no cell has gets a little. Of rows alone, a
+        cell on one side of the middle would have what is frequent on the other side, mirrored.
         """
         if self.prior is None:
             return
@@ -415,13 +419,13 @@ class Split(tf.Module):
         cells = Cells.where(first + second > 0)
         a, b = cells.of(first), cells.of(second)
         way, interval = (x.numpy() for x in self._seen(self._bounds(cells, a + b), a, b))
-        row, is_both = cells.row.numpy(), way == BOTH
+        place, is_both = (cells.row * self.columns + cells.column).numpy(), way == BOTH
         log_p = []
-        for answers, rows, of in ((BOTH + 1, row, way), (self.bins, row[is_both], interval[is_both])):
-            counts = np.zeros((self.rows, answers))
-            np.add.at(counts, (rows, of), 1.0)
+        for answers, places, answer in ((BOTH + 1, place, way), (self.bins, place[is_both], interval[is_both])):
+            counts = np.zeros((self.rows * self.columns, answers))
+            np.add.at(counts, (places, answer), 1.0)
             of_all = counts.sum(axis=0) + UNSEEN / answers
-            counts += OF_ALL_ROWS * of_all / of_all.sum()
+            counts += OF_ALL_PLACES * of_all / of_all.sum()
             log_p.append(np.log(counts / counts.sum(axis=1, keepdims=True)))
         self.prior.assign(np.concatenate(log_p, axis=1))
 

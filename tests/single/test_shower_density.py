@@ -158,20 +158,35 @@ def test_what_is_below_the_threshold_is_dark(network):
     np.testing.assert_allclose(network.log_prob(faint), network.log_prob(sample), rtol=1e-12)
 
 
-def test_a_prior_has_what_is_frequent_row_by_row(network):
+def test_a_prior_has_what_is_frequent_place_by_place(network):
     """Of a first split by rows: 3 of 4 cells go to the upper half, all to one interval where both have some."""
     split = network.layers[1].splits[0]
     assert (split.rows, split.columns, split.axis) == (1, 1, ROWS)
     upper, lower = np.array([1.0, 1.0, 1.0, 0.0, 0.5, 0.5]), np.array([0.0, 0.0, 0.0, 1.0, 0.5, 0.5])
     split.count(tf.constant(np.stack([upper, lower], axis=1)[..., None]))
     prior = split.prior.numpy()[0]
-    seen = np.array([3.0, 1.0, 2.0])  # besides, twenty cells as in all rows, with half a cell that none has
-    np.testing.assert_allclose(np.exp(prior[:3]), (seen + 20.0 * (seen + 0.5 / 3) / 6.5) / 26.0, rtol=1e-9)
+    seen = np.array(
+        [3.0, 1.0, 2.0]
+    )  # besides, half a cell as in all places, of which half a cell in 6.5 is what none has
+    np.testing.assert_allclose(np.exp(prior[:3]), (seen + 0.5 * (seen + 0.5 / 3) / 6.5) / 6.5, rtol=1e-9)
     assert np.exp(prior[3:]).sum() == pytest.approx(1.0)
     middle = split.bins // 2  # of halves with as much
     assert np.argmax(prior[3:]) in (middle - 1, middle)
     unseen = np.delete(prior[3:], np.argmax(prior[3:]))
-    np.testing.assert_allclose(np.exp(unseen), 20.0 * 0.5 / split.bins / 2.5 / 22.0, rtol=1e-9)
+    np.testing.assert_allclose(np.exp(unseen), 0.5 * 0.5 / split.bins / 2.5 / 2.5, rtol=1e-9)
+    split.prior.assign(tf.zeros_like(split.prior))
+
+
+def test_a_prior_does_not_mix_the_sides(network):
+    """Of two columns that are split, the left has its momentum in the right half and the right in the left."""
+    split = network.layers[0].splits[3]
+    assert (split.rows, split.columns, split.axis) == (4, 2, COLUMNS)
+    images = np.zeros((50, 4, 4))
+    images[:, :3, 1:3] = 1.0
+    split.count(tf.constant(images))
+    ways = np.exp(split.prior.numpy()[:, :3]).reshape(4, 2, 3)
+    np.testing.assert_allclose(ways[:3, 0, 1], (50.0 + 0.25) / 50.5, rtol=1e-3)
+    np.testing.assert_allclose(ways[:3, 1, 0], (50.0 + 0.25) / 50.5, rtol=1e-3)
     split.prior.assign(tf.zeros_like(split.prior))
 
 
