@@ -260,6 +260,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(run, folder, tmp_path):
     tiny.assert_same_state(ours, theirs)
 
 
+@pytest.mark.faults  # two minutes without graphs
 def test_evaluate(run, tmp_path):
     page = report.evaluate_run(run.path, EvaluationOptions(2, repetitions=20), out=tmp_path, log=lambda text: None)
     assert set(QUANTITIES) <= set(page.data["distances"])
