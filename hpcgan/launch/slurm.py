@@ -184,10 +184,10 @@ def render(
         options.append(f"--signal=B:USR1@{job.signal_s}")
     if ending in ("supervised", "requeued"):
         options += ["--requeue", "--open-mode=append"]
-    if ending == "supervised" and job.min_ranks is not None:
-        options.append("--no-kill")  # the supervisor goes on with the nodes that are left
     elif ending == "warned":
         options.append("--no-requeue")
+    if ending == "supervised" and job.min_ranks is not None:
+        options.append("--no-kill")  # the supervisor goes on with the nodes that are left
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
     lines += ["", "set -euo pipefail", f"cd {shlex.quote(str(program.folder))}"]
     if site is not None:
