@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -95,6 +96,22 @@ class ModelSection(Section):
     def noise_intolerance(self) -> dict[str, str]:
         """Settings by which the discriminator is undefined for noisy events, with intensities below zero, say."""
         return {}
+
+    def refuse_options_of_pairs(self, options: Iterable[str]) -> None:
+        """See to it that options of a generator and a discriminator are left out where the architecture is a density.
+
+        Raises
+        ------
+        ValueError
+            One of them has another value than its default; those that the section has not are none.
+        """
+        for option in options:
+            field = type(self).model_fields.get(option)
+            if field is not None and getattr(self, option) != field.default:
+                raise ValueError(
+                    f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
+                    "neither: leave it out"
+                )
 
 
 @dataclass(frozen=True)

@@ -148,12 +148,7 @@ class CaloganModel(ModelSection):
             if self.hidden_units:
                 raise ValueError("model.hidden_units needs model.architecture=multiscale")
             return self
-        for option in PAIR_OPTIONS:
-            if getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(
-                    f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
-                    "neither: leave it out"
-                )
+        self.refuse_options_of_pairs(PAIR_OPTIONS)
         if not self.hidden_units:
             raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
         return self

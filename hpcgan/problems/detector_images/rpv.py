@@ -121,13 +121,7 @@ class RpvModel(ModelSection):
             if option not in own and getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(f"model.{option} needs model.architecture=detector")
         if self.architecture == "multiscale":
-            for option in PAIR_OPTIONS:
-                field = type(self).model_fields.get(option)
-                if field is not None and getattr(self, option) != field.default:
-                    raise ValueError(
-                        f"model.{option} is of a generator and a discriminator, but model.architecture=multiscale has "
-                        "neither: leave it out"
-                    )
+            self.refuse_options_of_pairs(PAIR_OPTIONS)
             if not self.hidden_units:
                 raise ValueError("model.architecture=multiscale needs model.hidden_units, e.g. 128")
             if self.total_pt != "drawn":
