@@ -227,7 +227,8 @@ class Campaign:
         before = {"step": Reader(run.metrics_file, replaced=True).read().step, "checkpoint": _newest(run)}
         if fault.between:
             self._end_all()
-            job.wait()
+            if job.wait() == EXIT_DONE:
+                return False  # it was done before it could be killed: what is finished is not damaged
             self._settle(run)
         target = fault.strike(scene, planned.chance)
         if target is None and not fault.between:

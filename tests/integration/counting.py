@@ -44,6 +44,7 @@ def main() -> None:
     records.append(run.provenance_file, {"attempt": lease.attempt, "step": done, "born": time.time(), "cores": 1})
     writer.write(records.Start(step=done, samples=done))
     outcome: records.Outcome = "done"
+    number = done  # a process that was killed after its last step has nothing left to do
     for number in range(done + 1, EPOCHS * STEPS + 1):
         time.sleep(STEP_S)
         weights = step(weights, number)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jobs
@@ -94,6 +95,29 @@ def test_a_training_that_hangs_ends_the_campaign(tmp_path, monkeypatch):
     running = Campaign(COUNTING, plan(kinds, 1, 0.3, seed=3), tmp_path, Limits(1e5, 2.0), lambda _: None)
     running.run()
     assert running.findings.gave_up == "run-01 recorded nothing for 2 s and did not end"
+
+
+class Late(faults.DamagedCheckpoint):
+    """By the time it strikes, the training has ended by itself."""
+
+    def ready(self, scene):
+        while scene.processes():
+            time.sleep(0.05)
+        return super().ready(scene)
+
+
+@pytest.mark.usefixtures("counting")
+def test_what_is_done_before_it_can_be_killed_is_not_damaged(tmp_path):
+    running = Campaign(
+        COUNTING, plan([Late("cut-checkpoint", True)], 1, 0.5, seed=3), tmp_path, Limits(1.0, 60.0), print
+    )
+    reference = RunDirectory(tmp_path / "reference")
+    running.train_undisturbed(reference)
+    running.run()
+    result = verdict.judge(running.runs, reference, running.findings, running.log_file)
+    assert result.holds, result.plain()
+    assert result.faults == {}
+    assert all(len(faults.intact_checkpoints(run.checkpoints)) == 2 for run in running.runs)
 
 
 @pytest.mark.usefixtures("counting")
