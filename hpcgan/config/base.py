@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,18 +32,23 @@ Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 
 
 def _expanded(value: Any) -> Any:
-    """With `~` in front replaced: no shell does that in a file, and none behind the = of an override."""
+    """With variables and `~` in front replaced: no shell does that in a file, and none behind the = of an override."""
     if not isinstance(value, str):
         return value
     if not value.strip() or any(ord(character) < 32 for character in value):
         raise ValueError("input should be a path, without control characters")
     try:
-        return home.expand(value)
+        # A name that has a $ in it is no variable's.
+        return home.expand(value if os.path.lexists(value) else home.with_variables(value, os.environ))
     except HpcganError as error:
         raise ValueError(str(error)) from None
+    except KeyError as error:
+        raise ValueError(f"'{value}': ${error.args[0]} is not set; set it, or write the path in full") from None
+    except ValueError:
+        raise ValueError(f"'{value}': there is no such path, and $ begins no variable, as $DATA or ${{DATA}}") from None
 
 
-#: What is read; `~` in front is the user's folder.
+#: What is read; `~` in front is the user's folder, `$NAME` is a variable.
 InputPath = Annotated[Path, BeforeValidator(_expanded)]
 
 

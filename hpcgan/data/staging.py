@@ -20,7 +20,6 @@ import secrets
 import shutil
 import socket
 import stat
-import string
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from typing import Any
 from hpcgan.data.identity import identify
 from hpcgan.errors import EnvironmentFailure, HpcganError, InputError
 from hpcgan.system.files import NOT_THE_USERS, Locked, file_lock, sync, sync_folder, write_atomic
+from hpcgan.system.home import with_variables
 from hpcgan.system.liveness import Identity
 
 KEY = "data.stage"
@@ -85,7 +85,7 @@ def expanded(setting: str, env: Mapping[str, str], key: str = KEY) -> Path:
         A variable is not set, a $ begins none, or there is no such user.
     """
     try:
-        place = string.Template(setting).substitute({name: value for name, value in env.items() if value})
+        place = with_variables(setting, env)
     except KeyError as error:
         raise InputError(
             f"{key}: ${error.args[0]} of '{setting}' is not set on node {node_name(env)}; name a folder, or a variable "

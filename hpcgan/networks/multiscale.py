@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks.calibration import some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.drawn_total import DrawnTotal
 from hpcgan.networks.layers import Initializer, Tensors, stacked, uniform_of
-from hpcgan.networks.splits import NUMBERS, ROWS, Grid, Split
+from hpcgan.networks.splits import NUMBERS, ROWS, Grid, Split, joined
 
 TAIL = 0.005
 """Share of events with the highest summed pT, which falls off exponentially there."""
@@ -24,6 +25,8 @@ KNOTS = 1025
 """Quantiles of the summed pT; the last one is a mean of the tail."""
 MEASURED = 1024
 """Events, spread over the training split, by which inputs of the networks are centred and scaled."""
+COUNTED = 16384
+"""And those whose answers are counted, where there is a prior."""
 
 
 class Multiscale(Density, Calibrated):
@@ -66,7 +69,7 @@ class Multiscale(Density, Calibrated):
 
     @property
     def constants(self) -> list[tf.Variable]:
-        """The quantiles of ln(summed pT / GeV), and the means and scales of what the networks see."""
+        """The quantiles of ln(summed pT / GeV), means and scales of what the networks see, and what is frequent."""
         return [*self.total.constants, *(constant for split in self.splits for constant in split.constants)]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
@@ -77,13 +80,13 @@ class Multiscale(Density, Calibrated):
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
         self.total.measure(totals, conditions)
-        every = -(-sum(map(len, totals)) // MEASURED)
-        some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
-        images = tf.concat([self.pt(batch) for batch in some], axis=0)
-        inputs = tf.concat([stacked(batch, self.conditions) for batch in some], axis=0) if self.conditions else None
-        for split in reversed(self.splits):
+        if self.splits[0].prior is not None:
+            for split, images in joined(self.splits, self.pt(some_of(batches, COUNTED))):
+                split.count(images)
+        sample = some_of(batches, MEASURED)
+        inputs = stacked(sample, self.conditions) if self.conditions else None
+        for split, images in joined(self.splits, self.pt(sample)):
             split.measure(images, inputs)
-            images = tf.add_n(split.halves(images))
 
     def log_prob(self, sample: Tensors) -> tf.Tensor:
         """Log of the density of how an event's summed pT is shared among the pixels, given that sum: (n,), nats, for
@@ -99,13 +102,11 @@ class Multiscale(Density, Calibrated):
 
     def _log_probs(self, sample: Tensors, every: Callable[[Split], int]) -> list[tf.Tensor]:
         """Of each split, from the last to the first, for every so many events."""
-        images = self.pt(sample)
         conditions = stacked(sample, self.conditions) if self.conditions else None
         log_p = []
-        for split in reversed(self.splits):
+        for split, images in joined(self.splits, self.pt(sample)):
             chosen = slice(None, None, every(split))
             log_p.append(split.log_prob(images[chosen], None if conditions is None else conditions[chosen]))
-            images = tf.add_n(split.halves(images))
         return log_p
 
     def __call__(

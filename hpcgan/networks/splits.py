@@ -16,7 +16,7 @@ of the share has a density that is constant in intervals, so that edges, as thre
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +49,8 @@ OF_ALL_PLACES = 0.5
 """Cells of all places that count besides those of a place, where answers of a place are counted."""
 UNSEEN = 0.5
 """Cells that have, in equal parts, what no cell has."""
+OUTCOMES = 16
+"""In a group, where many are drawn from."""
 LEAST_SPREAD = 0.05
 """Of an input: what is nearly always the same stays small."""
 _FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
@@ -197,14 +199,15 @@ class Answers(NamedTuple):
 class View(NamedTuple):
     """What the network sees of whole images before any cell is split, computed once.
 
-    `planes` are (n, rows, columns, planes): encoded pT, whether there is any, the encoded `guides`, if there are any,
-    and encoded pT of both halves, as far as they are known; `windows` are sums over windows of each of the sides
-    `WINDOWS`; `of_event` are (n, 2).
+    `planes` are (n, rows, columns, planes) and what is around them, within reach: encoded pT, whether there is any, the
+    encoded `guides`, if there are any; `halves` are (n, rows, columns, planes): encoded pT of both halves, as far as
+    they are known, and whether they have any; `windows` are sums over windows of each of the sides `WINDOWS`;
+    `of_event` are (n, 2).
     """
 
     whole: tf.Tensor
-    guides: tf.Tensor | None
     planes: tf.Tensor
+    halves: tf.Tensor
     windows: list[tf.Tensor]
     of_event: tf.Tensor
 
@@ -346,9 +349,9 @@ class Split(tf.Module):
         turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
         view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole), guides)
 
-        def split(turn: tf.Tensor, planes: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def split(turn: tf.Tensor, seen: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             cells = Cells.where((whole > 0) & (turns == turn))
-            answers = self.answers(view._replace(planes=planes), cells, conditions)
+            answers = self.answers(view._replace(halves=seen), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
             way = _drawn(answers.ways, of_way)[0]
             interval, within = _drawn(answers.intervals, of_share)
@@ -361,13 +364,12 @@ class Split(tf.Module):
                 for share, alone in zip(shares, (FIRST, SECOND), strict=True)
             )
             index = tf.stack(cells, axis=1)
-            beside = None if view.guides is None else tf.gather_nd(view.guides, index)
-            planes = tf.tensor_scatter_nd_update(planes, index, self._planes(parts, first, second, beside))
+            seen = tf.tensor_scatter_nd_update(seen, index, self._planes_of_halves(first, second))
             halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
-            return turn + 1, planes, halves
+            return turn + 1, seen, halves
 
         # A loop of the graph: unrolled, it would take a quarter of a minute to build.
-        start = (tf.zeros([], turns.dtype), view.planes, tf.zeros_like(view.planes[..., :2]))
+        start = (tf.zeros([], turns.dtype), view.halves, tf.zeros_like(view.halves[..., :2]))
         halves = tf.while_loop(lambda turn, *_: turn < self._turns.size, split, start, parallel_iterations=1)[2]
         if self.axis == ROWS:
             halves = tf.transpose(halves, [0, 1, 3, 2])
@@ -378,20 +380,24 @@ class Split(tf.Module):
 
     def answers(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> Answers:
         """What the network says of cells of images, of whose halves it sees those of cells in earlier turns."""
-        x = self._features(view, cells, conditions)
+        # Rows differ: in a detector's, towers are no multiples of them. Not gathered: that gradient is sparse.
+        row = tf.one_hot(cells.row, self.rows, dtype=self.hidden.dtype)
         # (x - mean) * scale, at the cost of the weights' number instead of the inputs'.
         hidden = self.hidden * self.scale[:, None]
         bias = self.hidden_bias - tf.linalg.matvec(hidden, self.mean, transpose_a=True)
-        # Rows differ: in a detector's, towers are no multiples of them. Not gathered: that gradient is sparse.
-        row = tf.one_hot(cells.row, self.rows, dtype=x.dtype)
-        x = tf.nn.silu(tf.matmul(x, hidden) + tf.matmul(row, bias))
+        x = tf.concat([*self._features(view, cells, conditions), row], axis=1)
+        x = tf.nn.silu(tf.matmul(x, tf.concat([hidden, bias], axis=0)))
         x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
-        x = tf.matmul(x, self.out) + tf.matmul(row, self.out_bias)
-        if self.prior is not None:
-            x += tf.gather(self.prior, cells.row * self.columns + cells.column)
+        x, out = tf.concat([x, row], axis=1), tf.concat([self.out, self.out_bias], axis=0)
+        place = cells.row * self.columns + cells.column
+        log_p = []
+        for answers in (slice(BOTH + 1), slice(BOTH + 1, None)):  # weights are cut, which are few
+            log_p.append(tf.matmul(x, out[:, answers]))
+            if self.prior is not None:
+                log_p[-1] += tf.gather(self.prior[:, answers], place)
         bounds = self._bounds(cells, cells.of(view.whole))
-        ways = tf.where(bounds.is_allowed, x[:, : BOTH + 1], -1e9)
-        return Answers(bounds, tf.nn.log_softmax(ways), tf.nn.log_softmax(x[:, BOTH + 1 :]))
+        ways = tf.where(bounds.is_allowed, log_p[0], -1e9)
+        return Answers(bounds, tf.nn.log_softmax(ways), tf.nn.log_softmax(log_p[1]))
 
     def _bounds(self, cells: Cells, pt: tf.Tensor) -> Bounds:
         """What thresholds allow for cells with momentum (cells,)."""
@@ -437,7 +443,7 @@ class Split(tf.Module):
         if not len(cells.event):
             return
         view = self._view(whole, first, second, guides)
-        mean, variance = tf.nn.moments(self._features(view, cells, conditions), axes=[0])
+        mean, variance = tf.nn.moments(tf.concat(self._features(view, cells, conditions), axis=1), axes=[0])
         self.mean.assign(mean)
         self.scale.assign(1.0 / (tf.sqrt(variance) + LEAST_SPREAD))
 
@@ -447,19 +453,20 @@ class Split(tf.Module):
         share_lit = tf.reduce_mean(tf.cast(whole > 0, whole.dtype), axis=[1, 2])
         total = tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0
         windows = [self._sums(whole, side) for side in WINDOWS]
+        planes = tf.stack([*self._encoded(whole), _is_lit(whole)], axis=-1)
         if guides is not None:
-            guides = tf.concat(self._encoded(guides), axis=-1)
-        planes = self._planes(whole, first, second, guides)
-        return View(whole, guides, planes, windows, tf.stack([total, 4.0 * share_lit], axis=1))
+            planes = tf.concat([planes, *self._encoded(guides)], axis=-1)
+        halves = self._planes_of_halves(first, second)
+        return View(whole, self._surrounded(planes), halves, windows, tf.stack([total, 4.0 * share_lit], axis=1))
 
-    def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> tf.Tensor:
+    def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> list[tf.Tensor]:
         pt = cells.of(view.whole)
         log_pt = tf.math.log(tf.maximum(pt, self.grid.sight.faint_gev))
         down = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
         phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
         place = self._turns.shape[1] * (cells.row % self._turns.shape[0]) + cells.column % self._turns.shape[1]
         columns = [
-            self._neighbours(view.planes, cells, place),
+            self._neighbours(view, cells, place),
             *(self._windows(sums, side, cells) for sums, side in zip(view.windows, WINDOWS, strict=True)),
             tf.stack([down, tf.abs(down), log_pt, *self._encoded(pt)], axis=1),
             tf.one_hot(place, self._turns.size, dtype=pt.dtype),
@@ -475,37 +482,36 @@ class Split(tf.Module):
             ]
         if conditions is not None:
             columns.append(tf.gather(conditions, cells.event))
-        return tf.concat(columns, axis=1)
+        return columns
 
     def _encoded(self, pt: tf.Tensor) -> list[tf.Tensor]:
         """What the network sees of a pT in GeV."""
         return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.sight.per_gev]
 
-    def _planes(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor, guides: tf.Tensor | None) -> tf.Tensor:
-        """What the network sees of cells (...), of encoded guides (..., planes) and of the halves: (..., planes)."""
-        own = [*self._encoded(whole), _is_lit(whole)]
-        halves = [*self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)]
-        if guides is None:
-            return tf.stack([*own, *halves], axis=-1)
-        return tf.concat([tf.stack(own, axis=-1), guides, tf.stack(halves, axis=-1)], axis=-1)
+    def _planes_of_halves(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """What the network sees of halves (...): (..., planes)."""
+        return tf.stack([*self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)], axis=-1)
 
     def _turn(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """In which turn cells are split."""
         rows, columns = self._turns.shape
         return self._turns[row % rows, column % columns]
 
-    def _neighbours(self, planes: tf.Tensor, cells: Cells, place: tf.Tensor) -> tf.Tensor:
+    def _neighbours(self, view: View, cells: Cells, place: tf.Tensor) -> tf.Tensor:
         """Planes of the cell and of those around it; of halves, of those that are split before."""
         down, right = self._reach
-        count = planes.shape[-1]
-        padded = self._widened(planes, down, right)
         height, width = self.rows + 2 * down, self.columns + 2 * right
         corner = (cells.event * height + cells.row + down) * width + cells.column + right
-        steps = tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
-        around = tf.gather(tf.reshape(padded, [-1, count]), corner[:, None] + steps)  # (cells, places, planes)
-        of_cells = self._planes_of_cells
-        around = tf.concat([around[..., :of_cells], around[..., of_cells:] * tf.gather(self._is_split, place)], axis=2)
-        return tf.reshape(around, [-1, count * len(self._places)])
+        index = corner[:, None] + tf.constant(self._places[:, 0] * width + self._places[:, 1], tf.int32)
+        planes, halves = (
+            tf.gather(tf.reshape(x, [-1, x.shape[-1]]), index) for x in (view.planes, self._surrounded(view.halves))
+        )  # (cells, places, planes)
+        around = tf.concat([planes, halves * tf.gather(self._is_split, place)], axis=2)
+        return tf.reshape(around, [-1, around.shape[-1] * len(self._places)])
+
+    def _surrounded(self, planes: tf.Tensor) -> tf.Tensor:
+        """Planes (n, rows, columns, planes), and those beyond the edges within reach."""
+        return self._widened(planes, *self._reach)
 
     def _sums(self, whole: tf.Tensor, side: int) -> tf.Tensor:
         """PT of all windows of `side` x `side` cells, encoded, with a margin of as many rows and columns of windows.
@@ -540,14 +546,33 @@ class Split(tf.Module):
         return 3 * side > self.columns
 
 
+def joined(splits: Sequence[Split], images: tf.Tensor) -> Iterator[tuple[Split, tf.Tensor]]:
+    """The splits of an image, from the last to the first, each with the images (n, rows, columns) that it makes."""
+    for split in reversed(splits):
+        yield split, images
+        images = tf.add_n(split.halves(images))
+
+
 def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Which of the outcomes (n, k) a uniform number (n,) stands for, and where between its bounds the number lies."""
     p = tf.exp(log_p)
+    count = p.shape[1]
+    if count % OUTCOMES or count == OUTCOMES:
+        which, below, chance = _reached(p, uniform)
+    else:  # first in which group, then which of it: running sums of all would take longer than the network
+        groups = tf.reshape(p, [-1, count // OUTCOMES, OUTCOMES])
+        group, below, _ = _reached(tf.reduce_sum(groups, axis=2), uniform)
+        which, within, chance = _reached(tf.gather(groups, group, batch_dims=1), uniform - below)
+        which, below = OUTCOMES * group + which, below + within
+    return which, tf.clip_by_value((uniform - below) / tf.maximum(chance, 1e-12), 0.0, 1.0)
+
+
+def _reached(p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Which of the outcomes a number stands for, the probability of those before it, and its own."""
     upto = tf.cumsum(p, axis=1)
     which = tf.reduce_sum(tf.cast(uniform[:, None] >= upto[:, :-1], tf.int32), axis=1)
     chance = tf.gather(p, which, batch_dims=1)
-    within = (uniform - (tf.gather(upto, which, batch_dims=1) - chance)) / tf.maximum(chance, 1e-12)
-    return which, tf.clip_by_value(within, 0.0, 1.0)
+    return which, tf.gather(upto, which, batch_dims=1) - chance, chance
 
 
 def _is_lit(pt: tf.Tensor) -> tf.Tensor:

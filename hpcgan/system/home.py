@@ -11,6 +11,7 @@ import contextlib
 import os
 import pwd
 import stat
+import string
 import tempfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -45,6 +46,20 @@ def expand(path: str) -> Path:
         own = path == "~" or path.startswith("~/")
         raise HpcganError(f"{path}: " + ("set HOME, or write the path in full" if own else "there is no such user"))
     return Path(expanded)
+
+
+def with_variables(text: str, env: Mapping[str, str]) -> str:
+    """A text with `$NAME` and `${NAME}` replaced by what the environment has for them; a variable that is empty counts
+    as none.
+
+    Raises
+    ------
+    KeyError
+        The name of a variable that is not set.
+    ValueError
+        A $ begins no variable.
+    """
+    return string.Template(text).substitute({name: value for name, value in env.items() if value})
 
 
 def stand_in() -> Path:

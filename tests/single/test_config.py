@@ -273,6 +273,24 @@ def test_paths_to_read_may_begin_with_the_users_folder(monkeypatch, tmp_path):
     assert load(overrides=["training.start_from=pretrained:rpv"]).training.start_from == Path("pretrained:rpv")
 
 
+def test_paths_to_read_may_have_variables(monkeypatch, tmp_path):
+    """No shell replaces them in a file."""
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    monkeypatch.setenv("EMPTY", "")
+    assert load(overrides=["data.path=$SCRATCH/rpv"]).data.path == tmp_path / "rpv"
+    assert load(overrides=["data.path=${SCRATCH}rpv"]).data.path == Path(f"{tmp_path}rpv")
+    for path, message in (
+        ("$NOWHERE_AT_ALL/rpv", r"data\.path: .*\$NOWHERE_AT_ALL is not set; set it, or write the path in full"),
+        ("$EMPTY/rpv", r"data\.path: .*\$EMPTY is not set"),
+        ("a/$/b", r"data\.path: 'a/\$/b': there is no such path, and \$ begins no variable"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(overrides=[f"data.path={path}"])
+    (tmp_path / "$NOWHERE_AT_ALL").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load(overrides=["data.path=$NOWHERE_AT_ALL"]).data.path == Path("$NOWHERE_AT_ALL")
+
+
 def test_a_name_without_a_value_is_the_files(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("problem: rpv\nname:\ndata: {path: data}\n")

@@ -227,7 +227,7 @@ def test_inputs_are_centred_and_scaled_by_real_events():
     part.measure(images, None)
     cells = splits.Cells.where(tf.constant(halves.sum(0) > 0))
     view = part._view(tf.constant(halves.sum(0)), *map(tf.constant, halves))
-    seen = part._features(view, cells, None)
+    seen = tf.concat(part._features(view, cells, None), axis=1)
     scaled = ((seen - part.mean) * part.scale).numpy()
     np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-9)
     spread = scaled.std(axis=0)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks.calibration import some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Dense, Initializer, Tensors, uniform_of
 from hpcgan.networks.local import Pair
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Sight, Split, StretchedLogit
+from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Sight, Split, StretchedLogit, joined
 from hpcgan.problems.calorimeter.grids import margins, padded
 from hpcgan.problems.calorimeter.networks import log_energy
 from hpcgan.problems.calorimeter.response import Response
@@ -43,7 +44,7 @@ GRID = Grid(
     goes_around=False,
     coordinate=StretchedLogit(),
     bins=(512, 256),
-    sight=Sight(per_gev=(1.0e3, 3.0, 1.0e5), whole=16),
+    sight=Sight(radius=1, per_gev=(1.0e3, 3.0, 1.0e5), whole=16),
     sparse=1,
     prior=True,
 )
@@ -110,25 +111,19 @@ class LayerSplits(tf.Module):
         numbers (n, numbers): (n,).
         """
         image, guides, numbers = tf.pad(image, self.margins), self._guides(before), self._numbers(before, numbers)
-        log_p = []
-        for split, guide in zip(reversed(self.splits), guides, strict=True):
-            log_p.append(split.log_prob(image, numbers, guide))
-            image = tf.add_n(split.halves(image))
-        return tf.add_n(log_p)
+        walk = zip(joined(self.splits, image), guides, strict=True)
+        return tf.add_n([split.log_prob(halves, numbers, guide) for (split, halves), guide in walk])
 
     def count(self, image: tf.Tensor) -> None:
         """Set the priors of all splits to what is frequent in such showers."""
-        image = tf.pad(image, self.margins)
-        for split in reversed(self.splits):
-            split.count(image)
-            image = tf.add_n(split.halves(image))
+        for split, halves in joined(self.splits, tf.pad(image, self.margins)):
+            split.count(halves)
 
     def measure(self, image: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor) -> None:
         """Set means and scales of what the networks see to those of such showers."""
         image, guides, numbers = tf.pad(image, self.margins), self._guides(before), self._numbers(before, numbers)
-        for split, guide in zip(reversed(self.splits), guides, strict=True):
-            split.measure(image, numbers, guide)
-            image = tf.add_n(split.halves(image))
+        for (split, halves), guide in zip(joined(self.splits, image), guides, strict=True):
+            split.measure(halves, numbers, guide)
 
     def __call__(
         self, energy: tf.Tensor, before: Sequence[tf.Tensor], numbers: tf.Tensor, uniform: tf.Tensor
@@ -202,13 +197,13 @@ class Multiscale(Density, Calibrated):
             n = len(totals[-1])
             which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
-        images = self._images(_some(batches, COUNTED))
+        images = self._images(some_of(batches, COUNTED))
         of_layers = layer_energies(images)
         for i, share in enumerate(self.shares):
             share.count(_pair(of_layers, i))
         for layer, image in zip(self.layers, images, strict=True):
             layer.count(image)
-        sample = _some(batches, MEASURED)
+        sample = some_of(batches, MEASURED)
         images = self._images(sample)
         of_layers, inputs = layer_energies(images), self._known(sample, images)
         for i, share in enumerate(self.shares):
@@ -275,13 +270,6 @@ class Multiscale(Density, Calibrated):
         shares = of_layers / tf.reshape(conditions[ENERGY], [-1, 1])
         logs = tf.math.log(tf.maximum(shares, LEAST_SHARE))
         return tf.concat([inputs, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
-
-
-def _some(batches: Iterable[Mapping[str, tf.Tensor]], n: int) -> dict[str, tf.Tensor]:
-    """About n showers, spread over batches."""
-    every = -(-sum(len(batch[ENERGY]) for batch in batches) // n)
-    some = [{name: values[::every] for name, values in batch.items()} for batch in batches]
-    return {name: tf.concat([batch[name] for batch in some], axis=0) for name in some[0]}
 
 
 def _pair(of_layers: tf.Tensor, layer: int) -> tf.Tensor:

@@ -27,6 +27,7 @@ GRID = Grid(
     bins=(128, 64),
     sight=Sight(radius=3, per_gev=(2.0, 1.0e3, 1.0e7)),
     sparse=1,
+    prior=True,
 )
 FIRST = (GRID.side - SIDE) // 2
 """Row and column of the image's first pixel."""
