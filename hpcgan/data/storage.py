@@ -271,6 +271,8 @@ class SplitWriter(ABC):
     def __enter__(self: Writing) -> Writing:
         with contextlib.ExitStack() as stack:
             try:
+                for missing in reversed([path for path in (self.folder, *self.folder.parents) if not path.exists()]):
+                    stack.callback(_remove_if_empty, missing)
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(folder_lock(self.folder))
                 self._target.refuse_existing()
@@ -401,6 +403,12 @@ class SplitWriter(ABC):
                         self._part(split).unlink()
                 with contextlib.suppress(OSError):
                     sink.close()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A folder that was made for data which then were not."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def what_is_left(files: Iterable[Path]) -> str:

@@ -122,6 +122,20 @@ def interrupted(folder: Path, announced: int, appended: int, force: bool = False
         raise KeyboardInterrupt
 
 
+def test_folders_go_that_were_made_for_data_which_were_not(tmp_path: Path) -> None:
+    (tmp_path / "was").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "was" / "new" / "deep", 20, 5)
+    assert list((tmp_path / "was").iterdir()) == []
+    write(tmp_path / "was" / "new" / "deep")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "was" / "new" / "deep", 20, 5, force=True)
+    assert len(list((tmp_path / "was" / "new" / "deep").iterdir())) == 3
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "was", 20, 5)
+    assert (tmp_path / "was").is_dir()  # it was there before
+
+
 def miscounted(folder: Path, announced: int, appended: int) -> None:
     with Writer(Target(folder, split_sizes(announced), {})) as writer:
         writer.append(some_images(appended), 1, 1, 0, 0)
