@@ -9,6 +9,7 @@ are in GeV. What is not set here is as in Keras: Glorot-uniform weights, zero bi
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ from hpcgan.problems.calorimeter.showers import (
     ENERGY,
     PARTICLE,
     class_numbers,
+    energies_and_classes,
     images_of,
     layer_energies,
     layer_name,
@@ -283,16 +285,10 @@ class Generator(Calibrated, Matched, Auxiliary):
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure the response of the training showers, the units of the cells and the shares."""
         showers = batches if self.cells is None else self.cells.fit(batches)
-        totals, energies, which = [], [], []
-        for batch in showers:
-            if self.response is None:
-                continue  # the units are measured as showers go by
-            totals.append(tf.reduce_sum(layer_energies(images_of(batch)), axis=1).numpy())
-            energies.append(_column(batch[ENERGY])[:, 0].numpy())
-            n = len(totals[-1])
-            which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
         if self.response is not None:
-            self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
+            self.response.fit(*energies_and_classes(showers, self.classes))
+        else:
+            collections.deque(showers, maxlen=0)  # the units are measured as showers go by
         if self.shares is not None:
             self.shares.fit(batches)
 

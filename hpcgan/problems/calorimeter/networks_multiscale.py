@@ -30,6 +30,7 @@ from hpcgan.problems.calorimeter.showers import (
     ENERGY,
     PARTICLE,
     class_numbers,
+    energies_and_classes,
     images_of,
     layer_energies,
     layer_name,
@@ -190,13 +191,7 @@ class Multiscale(Density, Calibrated):
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training showers."""
-        totals, energies, which = [], [], []
-        for batch in batches:
-            totals.append(tf.reduce_sum(layer_energies(self._images(batch)), axis=1).numpy())
-            energies.append(tf.reshape(batch[ENERGY], [-1]).numpy())
-            n = len(totals[-1])
-            which.append(class_numbers(batch[PARTICLE], self.classes).numpy() if self.classes else np.zeros(n, int))
-        self.response.fit(*(np.concatenate(parts) for parts in (totals, energies, which)))
+        self.response.fit(*energies_and_classes(batches, self.classes, self._images))
         images = self._images(some_of(batches, COUNTED))
         of_layers = layer_energies(images)
         for i, share in enumerate(self.shares):

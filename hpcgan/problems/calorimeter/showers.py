@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 ENERGY = "energy"
@@ -35,3 +36,20 @@ def one_hot(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
 def class_numbers(particle: tf.Tensor, classes: Sequence[float]) -> tf.Tensor:
     """Place of each particle (n,) among the classes."""
     return tf.argmax(one_hot(particle, classes), axis=1, output_type=tf.int32)
+
+
+def energies_and_classes(
+    batches: Iterable[Mapping[str, tf.Tensor]],
+    classes: Sequence[float],
+    images: Callable[[Mapping[str, tf.Tensor]], list[tf.Tensor]] = images_of,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Summed energies of showers, those of their particles, GeV, and the number of each's class, 0 without classes:
+    (n,) each.
+    """
+    totals, energies, which = [], [], []
+    for batch in batches:
+        totals.append(tf.reduce_sum(layer_energies(images(batch)), axis=1).numpy())
+        energies.append(tf.reshape(batch[ENERGY], [-1]).numpy())
+        n = len(totals[-1])
+        which.append(class_numbers(batch[PARTICLE], classes).numpy() if classes else np.zeros(n, int))
+    return np.concatenate(totals), np.concatenate(energies), np.concatenate(which)
