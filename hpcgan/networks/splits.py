@@ -187,8 +187,8 @@ class Bounds(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What the network says of cells within bounds: ln of the probability of each way, (cells, 3), and of each interval
-    of the coordinate, (cells, bins).
+    """What the network says of cells within bounds, of which a softmax makes probabilities: of each way, (cells, 3),
+    and of each interval of the coordinate, (cells, bins).
     """
 
     bounds: Bounds
@@ -319,11 +319,11 @@ class Split(tf.Module):
         a, b = cells.of(first), cells.of(second)
         way, interval = self._seen(answers.bounds, a, b)
         is_both = way == BOTH
-        log_p = tf.gather(answers.ways, way, batch_dims=1)
+        log_p = _log_p(answers.ways, way)
         a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
         width = tf.where(is_both, answers.bounds.high - answers.bounds.low, 1.0)
         logit = tf.math.log(a) - tf.math.log(b)
-        log_density = tf.gather(answers.intervals, interval, batch_dims=1) + tf.math.log(self.bins / width)
+        log_density = _log_p(answers.intervals, interval) + tf.math.log(self.bins / width)
         log_density += self.grid.coordinate.log_slope(logit)
         log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
         log_p += tf.where(is_both, log_density, 0.0)
@@ -346,11 +346,12 @@ class Split(tf.Module):
         self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Split images (n, rows, columns) at random, by uniform numbers (n, rows, columns, NUMBERS)."""
-        turns = tf.constant(self._turn(*np.indices((self.rows, self.columns))))
-        view = self._view(whole, tf.zeros_like(whole), tf.zeros_like(whole), guides)
+        turns = self._turn(*np.indices((self.rows, self.columns)))
+        used, turns = np.unique(turns), tf.constant(turns)
+        view = self._view(whole, None, None, guides)
 
-        def split(turn: tf.Tensor, seen: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            cells = Cells.where((whole > 0) & (turns == turn))
+        def split(number: tf.Tensor, seen: tf.Tensor, halves: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            cells = Cells.where((whole > 0) & (turns == tf.gather(used, number)))
             answers = self.answers(view._replace(halves=seen), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
             way = _drawn(answers.ways, of_way)[0]
@@ -366,11 +367,11 @@ class Split(tf.Module):
             index = tf.stack(cells, axis=1)
             seen = tf.tensor_scatter_nd_update(seen, index, self._planes_of_halves(first, second))
             halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
-            return turn + 1, seen, halves
+            return number + 1, seen, halves
 
         # A loop of the graph: unrolled, it would take a quarter of a minute to build.
-        start = (tf.zeros([], turns.dtype), view.halves, tf.zeros_like(view.halves[..., :2]))
-        halves = tf.while_loop(lambda turn, *_: turn < self._turns.size, split, start, parallel_iterations=1)[2]
+        start = (tf.constant(0), view.halves, tf.zeros_like(view.halves[..., :2]))
+        halves = tf.while_loop(lambda number, *_: number < len(used), split, start, parallel_iterations=1)[2]
         if self.axis == ROWS:
             halves = tf.transpose(halves, [0, 1, 3, 2])
         return tf.reshape(
@@ -390,14 +391,13 @@ class Split(tf.Module):
         x = tf.nn.silu(tf.matmul(x, self.hidden2) + self.hidden2_bias)
         x, out = tf.concat([x, row], axis=1), tf.concat([self.out, self.out_bias], axis=0)
         place = cells.row * self.columns + cells.column
-        log_p = []
-        for answers in (slice(BOTH + 1), slice(BOTH + 1, None)):  # weights are cut, which are few
-            log_p.append(tf.matmul(x, out[:, answers]))
+        answers = []
+        for which in (slice(BOTH + 1), slice(BOTH + 1, None)):  # weights are cut, which are few
+            answers.append(tf.matmul(x, out[:, which]))
             if self.prior is not None:
-                log_p[-1] += tf.gather(self.prior[:, answers], place)
+                answers[-1] += tf.gather(self.prior[:, which], place)
         bounds = self._bounds(cells, cells.of(view.whole))
-        ways = tf.where(bounds.is_allowed, log_p[0], -1e9)
-        return Answers(bounds, tf.nn.log_softmax(ways), tf.nn.log_softmax(log_p[1]))
+        return Answers(bounds, tf.where(bounds.is_allowed, answers[0], -1e9), answers[1])
 
     def _bounds(self, cells: Cells, pt: tf.Tensor) -> Bounds:
         """What thresholds allow for cells with momentum (cells,)."""
@@ -449,14 +449,20 @@ class Split(tf.Module):
 
     # --- what the network sees -----------------------------------------------------------------------
 
-    def _view(self, whole: tf.Tensor, first: tf.Tensor, second: tf.Tensor, guides: tf.Tensor | None = None) -> View:
+    def _view(
+        self, whole: tf.Tensor, first: tf.Tensor | None, second: tf.Tensor | None, guides: tf.Tensor | None = None
+    ) -> View:
+        """Of images (n, rows, columns) and their halves, None before any cell is split."""
         share_lit = tf.reduce_mean(tf.cast(whole > 0, whole.dtype), axis=[1, 2])
         total = tf.math.log(tf.reduce_sum(whole, axis=[1, 2]) + 0.1) - 7.0
         windows = [self._sums(whole, side) for side in WINDOWS]
         planes = tf.stack([*self._encoded(whole), _is_lit(whole)], axis=-1)
         if guides is not None:
             planes = tf.concat([planes, *self._encoded(guides)], axis=-1)
-        halves = self._planes_of_halves(first, second)
+        if first is None:
+            halves = tf.zeros([*tf.unstack(tf.shape(whole)), 2 * (len(self.grid.sight.per_gev) + 1)], whole.dtype)
+        else:
+            halves = self._planes_of_halves(first, second)
         return View(whole, self._surrounded(planes), halves, windows, tf.stack([total, 4.0 * share_lit], axis=1))
 
     def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> list[tf.Tensor]:
@@ -553,9 +559,16 @@ def joined(splits: Sequence[Split], images: tf.Tensor) -> Iterator[tuple[Split, 
         images = tf.add_n(split.halves(images))
 
 
-def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which of the outcomes (n, k) a uniform number (n,) stands for, and where between its bounds the number lies."""
-    p = tf.exp(log_p)
+def _log_p(logits: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+    """Log of the probability of an outcome each, (n,), of logits (n, k)."""
+    return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=which, logits=logits)
+
+
+def _drawn(logits: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which of the outcomes, of logits (n, k), a uniform number (n,) stands for, and where between its bounds the
+    number lies.
+    """
+    p = tf.nn.softmax(logits)
     count = p.shape[1]
     if count % OUTCOMES or count == OUTCOMES:
         which, below, chance = _reached(p, uniform)
@@ -568,8 +581,9 @@ def _drawn(log_p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _reached(p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Which of the outcomes a number stands for, the probability of those before it, and its own."""
-    upto = tf.cumsum(p, axis=1)
+    """Which of the outcomes (n, k) a number stands for, the probability of those before it, and its own."""
+    count = p.shape[1]
+    upto = tf.matmul(p, tf.constant(np.triu(np.ones((count, count))), p.dtype))  # TensorFlow's cumsum is slower
     which = tf.reduce_sum(tf.cast(uniform[:, None] >= upto[:, :-1], tf.int32), axis=1)
     chance = tf.gather(p, which, batch_dims=1)
     return which, tf.gather(upto, which, batch_dims=1) - chance, chance
