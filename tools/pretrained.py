@@ -2,12 +2,13 @@
 r"""Put the generator of a run into the package, as `pretrained:NAME`.
 
     python tools/pretrained.py RUN NAME --report REPORT.json --title TEXT --recipe configs/rpv.yaml --data COMMAND \
-        --trained "64 minutes of two cores" [--at mGlu=1600,mNeu=850]
+        --trained "64 minutes of two cores" [--at mGlu=1600,mNeu=850] [--bits 10]
 
-Of the checkpoint that the report is about, what is sampled is kept; of its report, the scores. The configuration, the
-identity of the data and the provenance are the run's, without paths and the name of the machine. Quantiles of what is
-measured of the run's test events (of a conditional one, of those at a point) go into tests/data, for the tests to hold
-generated events against.
+Of the checkpoint that the report is about, what is sampled is kept; of its report, the scores. `--bits` rounds the
+numbers of single precision to so many bits behind the binary point, 10 as in half precision, so that they can be
+compressed; exponents stay. The configuration, the identity of the data and the provenance are the run's, without paths
+and the name of the machine. Quantiles of what is measured of the run's test events (of a conditional one, of those at a
+point) go into tests/data, for the tests to hold generated events against.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     for option in ("title", "recipe", "data", "trained"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--at", default="", help="point of the conditions whose real events are measured")
+    parser.add_argument("--bits", type=int, choices=range(1, 24), default=23, metavar="N", help="kept of the mantissa")
     args = parser.parse_args()
     quiet_tensorflow()
     from hpcgan.evaluation import conditions
@@ -57,8 +59,8 @@ def main() -> None:
     stated = report["training"]["checkpoint"]
     loaded = checkpoints.load(checkpoints.path_of(run.checkpoints, stated["step"]))
     prefix = f"network/{scored_network(config)}/"
-    kept = {name: array for name, array in loaded.arrays.items() if name.startswith(prefix)}
-    checkpoints.save(target.checkpoints, loaded.step, kept, loaded.meta, loaded.score)
+    kept = {name: rounded(array, args.bits) for name, array in loaded.arrays.items() if name.startswith(prefix)}
+    checkpoints.save(target.checkpoints, loaded.step, kept, loaded.meta, loaded.score, compressed=args.bits < 23)
     card = pretrained.Card(
         title=args.title,
         recipe=args.recipe,
@@ -75,6 +77,17 @@ def main() -> None:
     print(f"{target.path}: {size / 1e6:.2f} MB")
     if size > LARGEST:
         raise SystemExit(f"more than {LARGEST / 1e6:g} MB")
+
+
+def rounded(array: Any, bits: int) -> Any:
+    """An array of single precision with so many bits of the mantissa: the nearest such numbers, half-way ones up."""
+    import numpy as np
+
+    if array.dtype != np.float32 or bits == 23:
+        return array
+    cut = 23 - bits
+    numbers = (array.view(np.uint32) + np.uint32(1 << (cut - 1))) & np.uint32(0xFFFFFFFF << cut & 0xFFFFFFFF)
+    return numbers.view(np.float32)
 
 
 def _without_places(run: RunDirectory, target: RunDirectory) -> None:

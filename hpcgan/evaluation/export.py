@@ -22,6 +22,7 @@ from hpcgan.evaluation.conditions import Ranges, each, from_random_events, range
 from hpcgan.evaluation.sampling import RunSampler, scored_network, uses_batch_statistics
 from hpcgan.methods.numpy_to_graph import Traced, UntraceableError, untraced
 from hpcgan.networks.capabilities import matching_of, unmatched
+from hpcgan.runs import pretrained
 
 SIGNATURE = "serving_default"
 NOISE, SYMMETRIES = "noise", "symmetries"
@@ -123,9 +124,9 @@ def describe(sampler: RunSampler, run: Path, takes: Specs, gives: Specs) -> dict
         NOISE: {"distribution": "standard normal"},
         SYMMETRIES: {"distribution": "uniform in [0, 1)", "operations": list(sampler.symmetries)},
     }
-    trained: Ranges = {}
+    trained: Ranges = pretrained.ranges(run) or {}
     with contextlib.suppress(InputError):  # the data have gone; the model does not need them
-        trained = ranges(sampler.training_conditions) if problem.conditions else {}
+        trained = trained or (ranges(sampler.training_conditions) if problem.conditions else {})
     for name, tensor in inputs.items():
         tensor |= distributions.get(name, {})
         if name in problem.conditions:

@@ -47,9 +47,14 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], score: float | None
+    folder: Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    score: float | None,
+    compressed: bool = False,
 ) -> Path:
-    """Write one checkpoint.
+    """Write one checkpoint; `compressed` takes long, and is for what is kept for good.
 
     Raises
     ------
@@ -66,7 +71,7 @@ def save(
         # In memory first: a zip file that a full disk cuts short complains once more when it is collected.
         archive = io.BytesIO()
         names: dict[str, Any] = dict(arrays)  # NumPy's types take them for its options
-        np.savez(archive, **names)
+        (np.savez_compressed if compressed else np.savez)(archive, **names)
         payload = archive.getbuffer()
         with open(temporary / "arrays.npz", "wb") as file:
             file.write(payload)

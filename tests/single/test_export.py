@@ -116,6 +116,14 @@ def test_masses_are_described_with_unit_and_range(exported):
     }
 
 
+def test_a_generator_that_comes_with_the_package_says_its_ranges_without_its_training_events(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sampler = load_sampler(Path("pretrained:conditional"))
+    masses = {name: tf.TensorSpec([None], tf.float32) for name in ("mGlu", "mNeu")}
+    inputs = exporting.describe(sampler, Path("pretrained:conditional"), masses, {})["inputs"]
+    assert [inputs[name]["trained_range"] for name in ("mGlu", "mNeu")] == [[1400.0, 1800.0], [850.0, 850.0]]
+
+
 def test_batch_statistics_are_said(exported):
     assert exported["rpv of batch statistics"][2]["statistics"] == "batch"
     assert exported["rpv of batch statistics"][2]["batch_size"] == N
