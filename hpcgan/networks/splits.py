@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hpcgan.networks import outcomes
 from hpcgan.networks.layers import Initializer, wrap_phi
 
 WINDOWS = (3, 7)
@@ -49,8 +50,6 @@ OF_ALL_PLACES = 0.5
 """Cells of all places that count besides those of a place, where answers of a place are counted."""
 UNSEEN = 0.5
 """Cells that have, in equal parts, what no cell has."""
-OUTCOMES = 16
-"""In a group, where many are drawn from."""
 LEAST_SPREAD = 0.05
 """Of an input: what is nearly always the same stays small."""
 _FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
@@ -319,11 +318,11 @@ class Split(tf.Module):
         a, b = cells.of(first), cells.of(second)
         way, interval = self._seen(answers.bounds, a, b)
         is_both = way == BOTH
-        log_p = _log_p(answers.ways, way)
+        log_p = outcomes.log_prob(answers.ways, way)
         a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
         width = tf.where(is_both, answers.bounds.high - answers.bounds.low, 1.0)
         logit = tf.math.log(a) - tf.math.log(b)
-        log_density = _log_p(answers.intervals, interval) + tf.math.log(self.bins / width)
+        log_density = outcomes.log_prob(answers.intervals, interval) + tf.math.log(self.bins / width)
         log_density += self.grid.coordinate.log_slope(logit)
         log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
         log_p += tf.where(is_both, log_density, 0.0)
@@ -354,8 +353,8 @@ class Split(tf.Module):
             cells = Cells.where((whole > 0) & (turns == tf.gather(used, number)))
             answers = self.answers(view._replace(halves=seen), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
-            way = _drawn(answers.ways, of_way)[0]
-            interval, within = _drawn(answers.intervals, of_share)
+            way = outcomes.drawn(answers.ways, of_way)[0]
+            interval, within = outcomes.drawn(answers.intervals, of_share)
             place = (tf.cast(interval, within.dtype) + within) / self.bins
             low, high = answers.bounds.low, answers.bounds.high
             shares = self.grid.coordinate.shares(low + place * (high - low))
@@ -557,36 +556,6 @@ def joined(splits: Sequence[Split], images: tf.Tensor) -> Iterator[tuple[Split, 
     for split in reversed(splits):
         yield split, images
         images = tf.add_n(split.halves(images))
-
-
-def _log_p(logits: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
-    """Log of the probability of an outcome each, (n,), of logits (n, k)."""
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=which, logits=logits)
-
-
-def _drawn(logits: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which of the outcomes, of logits (n, k), a uniform number (n,) stands for, and where between its bounds the
-    number lies.
-    """
-    p = tf.nn.softmax(logits)
-    count = p.shape[1]
-    if count % OUTCOMES or count == OUTCOMES:
-        which, below, chance = _reached(p, uniform)
-    else:  # first in which group, then which of it: running sums of all would take longer than the network
-        groups = tf.reshape(p, [-1, count // OUTCOMES, OUTCOMES])
-        group, below, _ = _reached(tf.reduce_sum(groups, axis=2), uniform)
-        which, within, chance = _reached(tf.gather(groups, group, batch_dims=1), uniform - below)
-        which, below = OUTCOMES * group + which, below + within
-    return which, tf.clip_by_value((uniform - below) / tf.maximum(chance, 1e-12), 0.0, 1.0)
-
-
-def _reached(p: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Which of the outcomes (n, k) a number stands for, the probability of those before it, and its own."""
-    count = p.shape[1]
-    upto = tf.matmul(p, tf.constant(np.triu(np.ones((count, count))), p.dtype))  # TensorFlow's cumsum is slower
-    which = tf.reduce_sum(tf.cast(uniform[:, None] >= upto[:, :-1], tf.int32), axis=1)
-    chance = tf.gather(p, which, batch_dims=1)
-    return which, tf.gather(upto, which, batch_dims=1) - chance, chance
 
 
 def _is_lit(pt: tf.Tensor) -> tf.Tensor:
