@@ -289,7 +289,7 @@ def test_a_file_that_breaks_halfway_leaves_nothing(small: Path, tmp_path: Path) 
     bad = write_root(tmp_path / "bad.root", [*EVENTS, [(0.0, 0.0, -1.0)]])
     with pytest.raises(InputError, match=r"bad\.root: event 5"):
         import_files([small, bad], tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_splits_hold_every_file_in_turn(tmp_path: Path) -> None:
