@@ -14,7 +14,7 @@ def log_prob(logits: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
     return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=which, logits=logits)
 
 
-def drawn(logits: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def draw(logits: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Which of the outcomes, of logits (n, k), a uniform number (n,) stands for, and where between its bounds the
     number lies.
     """

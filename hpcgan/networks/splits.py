@@ -353,8 +353,8 @@ class Split(tf.Module):
             cells = Cells.where((whole > 0) & (turns == tf.gather(used, number)))
             answers = self.answers(view._replace(halves=seen), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
-            way = outcomes.drawn(answers.ways, of_way)[0]
-            interval, within = outcomes.drawn(answers.intervals, of_share)
+            way = outcomes.draw(answers.ways, of_way)[0]
+            interval, within = outcomes.draw(answers.intervals, of_share)
             place = (tf.cast(interval, within.dtype) + within) / self.bins
             low, high = answers.bounds.low, answers.bounds.high
             shares = self.grid.coordinate.shares(low + place * (high - low))

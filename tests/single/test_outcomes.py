@@ -27,14 +27,14 @@ def test_a_uniform_number_stands_for_an_outcome_and_a_place_within_it(logits):
     upto = np.cumsum(p, axis=1)
     expected = np.array([np.searchsorted(row[:-1], u, side="right") for row, u in zip(upto, uniform, strict=True)])
     below = np.where(expected > 0, upto[np.arange(500), expected - 1], 0.0)
-    which, within = outcomes.drawn(tf.constant(logits), tf.constant(uniform))
+    which, within = outcomes.draw(tf.constant(logits), tf.constant(uniform))
     np.testing.assert_array_equal(which, expected)
     np.testing.assert_allclose(within, (uniform - below) / p[np.arange(500), expected], atol=1e-9)
 
 
 def test_drawing_by_hand():
     logits = tf.math.log(tf.constant([[0.2, 0.3, 0.5]] * 4))
-    which, within = outcomes.drawn(logits, tf.constant([0.1, 0.35, 0.5, 0.99]))
+    which, within = outcomes.draw(logits, tf.constant([0.1, 0.35, 0.5, 0.99]))
     assert which.numpy().tolist() == [0, 1, 2, 2]
     np.testing.assert_allclose(within, [0.5, 0.5, 0.0, 0.98], atol=1e-6)
 
@@ -42,6 +42,6 @@ def test_drawing_by_hand():
 def test_ends_and_outcomes_that_cannot_be(logits):
     logits = np.where(np.arange(logits.shape[1]) == 1, logits, -1e9)
     for uniform in (0.0, 0.5, 1.0 - 1e-12):
-        which, within = outcomes.drawn(tf.constant(logits), tf.constant(np.full(500, uniform)))
+        which, within = outcomes.draw(tf.constant(logits), tf.constant(np.full(500, uniform)))
         assert set(which.numpy()) == {1}
         np.testing.assert_allclose(within, uniform, atol=1e-9)
