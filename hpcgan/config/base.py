@@ -38,8 +38,9 @@ def _expanded(value: Any) -> Any:
     if not value.strip() or any(ord(character) < 32 for character in value):
         raise ValueError("input should be a path, without control characters")
     try:
-        # A name that has a $ in it is no variable's.
-        return home.expand(value if os.path.lexists(value) else home.with_variables(value, os.environ))
+        if "$" in value and not os.path.lexists(value):  # else a name has it
+            value = home.with_variables(value, os.environ)
+        return home.expand(value)
     except HpcganError as error:
         raise ValueError(str(error)) from None
     except KeyError as error:

@@ -125,8 +125,9 @@ def describe(sampler: RunSampler, run: Path, takes: Specs, gives: Specs) -> dict
         SYMMETRIES: {"distribution": "uniform in [0, 1)", "operations": list(sampler.symmetries)},
     }
     trained: Ranges = pretrained.ranges(run) or {}
-    with contextlib.suppress(InputError):  # the data have gone; the model does not need them
-        trained = trained or (ranges(sampler.training_conditions) if problem.conditions else {})
+    if problem.conditions and not trained:
+        with contextlib.suppress(InputError):  # the data have gone; the model does not need them
+            trained = ranges(sampler.training_conditions)
     for name, tensor in inputs.items():
         tensor |= distributions.get(name, {})
         if name in problem.conditions:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks.calibration import some_of
+from hpcgan.networks.calibration import COUNTED, some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.drawn_total import DrawnTotal
 from hpcgan.networks.layers import Initializer, Tensors, stacked, uniform_of
@@ -25,8 +25,6 @@ KNOTS = 1025
 """Quantiles of the summed pT; the last one is a mean of the tail."""
 MEASURED = 1024
 """Events, spread over the training split, by which inputs of the networks are centred and scaled."""
-COUNTED = 16384
-"""And those whose answers are counted, where there is a prior."""
 
 
 class Multiscale(Density, Calibrated):
@@ -80,10 +78,11 @@ class Multiscale(Density, Calibrated):
             if self.conditions:
                 conditions.append(stacked(batch, self.conditions).numpy())
         self.total.measure(totals, conditions)
+        n = sum(map(len, totals))
         if self.splits[0].prior is not None:
-            for split, images in joined(self.splits, self.pt(some_of(batches, COUNTED))):
+            for split, images in joined(self.splits, self.pt(some_of(batches, n, COUNTED))):
                 split.count(images)
-        sample = some_of(batches, MEASURED)
+        sample = some_of(batches, n, MEASURED)
         inputs = stacked(sample, self.conditions) if self.conditions else None
         for split, images in joined(self.splits, self.pt(sample)):
             split.measure(images, inputs)

@@ -262,8 +262,9 @@ class Split(tf.Module):
         is_split = turns < self._turns[..., None]  # before, by the cell's place among those of one period of turns
         self._is_split = tf.constant(is_split.reshape(self._turns.size, -1, 1), init.dtype)
         kinds = len(grid.sight.per_gev)
-        self._planes_of_cells = kinds + 1 + kinds * grid.sight.guides
-        inputs = (self._planes_of_cells + 2 * (kinds + 1)) * len(places) + len(WINDOWS) * 9 + 3 + kinds
+        self._half_planes = 2 * (kinds + 1)
+        planes = kinds + 1 + kinds * grid.sight.guides + self._half_planes
+        inputs = planes * len(places) + len(WINDOWS) * 9 + 3 + kinds
         inputs += self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
         inputs += 0 if grid.goes_around else 2 + self.columns
         self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
@@ -459,7 +460,7 @@ class Split(tf.Module):
         if guides is not None:
             planes = tf.concat([planes, *self._encoded(guides)], axis=-1)
         if first is None:
-            halves = tf.zeros([*tf.unstack(tf.shape(whole)), 2 * (len(self.grid.sight.per_gev) + 1)], whole.dtype)
+            halves = tf.zeros([*tf.unstack(tf.shape(whole)), self._half_planes], whole.dtype)
         else:
             halves = self._planes_of_halves(first, second)
         return View(whole, self._surrounded(planes), halves, windows, tf.stack([total, 4.0 * share_lit], axis=1))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks.calibration import some_of
+from hpcgan.networks.calibration import COUNTED, some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Dense, Initializer, Tensors, uniform_of
 from hpcgan.networks.local import Pair
@@ -55,8 +55,6 @@ LEAST_SHARE = 1e-6
 """Of the particle's energy: where the logarithm of a layer's ends."""
 MEASURED = 2048
 """Showers, spread over the training split, by which inputs of the networks are centred and scaled."""
-COUNTED = 16384
-"""And those whose answers are counted."""
 
 
 class LayerSplits(tf.Module):
@@ -191,14 +189,15 @@ class Multiscale(Density, Calibrated):
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training showers."""
-        self.response.fit(*energies_and_classes(batches, self.classes, self._images))
-        images = self._images(some_of(batches, COUNTED))
+        totals, energies, which = energies_and_classes(batches, self.classes, self._images)
+        self.response.fit(totals, energies, which)
+        images = self._images(some_of(batches, len(totals), COUNTED))
         of_layers = layer_energies(images)
         for i, share in enumerate(self.shares):
             share.count(_pair(of_layers, i))
         for layer, image in zip(self.layers, images, strict=True):
             layer.count(image)
-        sample = some_of(batches, MEASURED)
+        sample = some_of(batches, len(totals), MEASURED)
         images = self._images(sample)
         of_layers, inputs = layer_energies(images), self._known(sample, images)
         for i, share in enumerate(self.shares):
