@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     limits, job = flags.section("job", JobSection, flags.keywords_of(args, "job")), current_job(os.environ)
     ranks = args.ranks if args.ranks is not None else job.tasks if job else 1
     launcher = srun.choose(args.launcher, os.environ) if job else None
-    place = Place(launcher, min(job.nodes, ranks)) if job else Place(nodes=1)
+    # The job's only steps are these. One whose end the controller has missed must not keep the next one waiting.
+    env = {**os.environ, "SLURM_OVERLAP": "1"}
+    place = Place(launcher, min(job.nodes, ranks), env=env) if job else Place(nodes=1)
     if limits.min_ranks is None:
 
         def start(requests: Requests) -> int:
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     def start_rest(requests: Requests) -> int:
         world = elastic.world
-        rest = replace(place, nodes=world.nodes, env={**os.environ, **world.env}) if world else place
+        rest = replace(place, nodes=world.nodes, env={**env, **world.env}) if world else place
         return launch_training(argv, run, world.ranks if world else ranks, place=rest, watch=Watch(requests=requests))
 
     return Supervisor(start_rest, run, limits, job, has_room=elastic.look).supervise()

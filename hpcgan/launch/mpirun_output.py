@@ -74,21 +74,30 @@ class Deaths:
         """Hear what was printed."""
         self._end = (self._end + data)[-self.LIMIT :]
 
+    def of_srun(self) -> bool:
+        """Whether srun has told of a rank."""
+        return self._SRUN.search(self._end) is not None
+
     def told(self) -> str | None:
         """One line; None if nothing was said of a death."""
         if killed := self._MPIRUN.search(self._end):
             rank, node, reason = (part.decode(errors="replace") for part in killed.groups())
             return f"rank {rank} on {node}: killed by signal {reason}"
-        lines = [tuple(part.decode(errors="replace") for part in parts) for parts in self._SRUN.findall(self._end)]
-        if lines:
-            # Slurm kills the others of a step as the one was killed whom it ends the step for, and its nodes are not
-            # always heard of in the order in which their ranks died.
-            reason = lines[0][2]
-            same = [f"rank {tasks} on {node}" for node, tasks, other in lines if other == reason]
-            more = f" and {len(same) - self._NAMED} lines more" if len(same) > self._NAMED else ""
-            return f"{', '.join(same[: self._NAMED])}{more}: {reason}".strip()
+        reasons: dict[str, list[str]] = {}
+        for parts in self._SRUN.findall(self._end):
+            node, tasks, reason = (part.decode(errors="replace").strip() for part in parts)
+            reasons.setdefault(reason, []).append(f"rank {tasks} on {node}")
+        if reasons:
+            # Nodes are not always heard of in the order in which their ranks died: a rank whose MPI has missed
+            # another may be told first, with its exit code. Whoever was killed is named before it.
+            ordered = sorted(reasons.items(), key=lambda item: item[0].startswith("Exited"))
+            return "; ".join(f"{self._some(ranks)}: {reason}" for reason, ranks in ordered)
         step = self._STEP.search(self._end)
         return None if step is None else step[1].decode(errors="replace").strip()
+
+    def _some(self, ranks: list[str]) -> str:
+        more = f" and {len(ranks) - self._NAMED} lines more" if len(ranks) > self._NAMED else ""
+        return f"{', '.join(ranks[: self._NAMED])}{more}"
 
 
 def copy(source: IO[bytes], target: int, deaths: Deaths | None = None) -> None:

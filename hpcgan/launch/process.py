@@ -10,6 +10,8 @@ What the launchers get wrong, and this puts right:
 - A killed parent leaves mpirun running, and a killed mpirun its ranks. Here the kernel ends mpirun with its
   parent, and the ranks with mpirun (`rank`).
 - mpirun may hang when a rank ends while it connects to mpirun. Here an mpirun whose ranks are gone is ended.
+- srun waits for ever for ranks on a node whose slurmd was away when it should have ended them. Here an srun that goes
+  on long after it has told of a rank's failure is asked to end once more.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ CLEANUP = 10.0
 
 #: Seconds for which mpirun may go on after the last of its ranks on this machine has ended.
 DESERTED = 30.0
+
+#: Seconds for which srun may go on after it has told that a rank has failed: it ends the others in Slurm's KillWait, of
+#: 30 s by default. And seconds between two looks at what it has told.
+STRICKEN = 120.0
+LOOK = 5.0
 
 #: Signals that ask a job to stop.
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
@@ -111,6 +118,9 @@ class Job:
         # When something below it was last seen to live; None before anything was, or if nothing need be.
         self._peopled: float | None = None
         self._ranks_below = ranks_below
+        # When a look found that ranks have failed; None before. And when to look again.
+        self._stricken: float | None = None
+        self._look_at = 0.0
 
         def in_child() -> None:
             # A request may come before mpirun has its own handler; it replaces this one.
@@ -144,11 +154,16 @@ class Job:
 
     def death(self) -> str | None:
         """What the launcher has told of ranks that were killed, to this process or into a file."""
-        if self._log is not None:
-            with contextlib.suppress(OSError), open(self._log, "rb") as log:
-                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - Deaths.LIMIT))
-                self._deaths.feed(log.read())
-        return self._deaths.told()
+        return self._told().told()
+
+    def _told(self) -> Deaths:
+        if self._log is None:
+            return self._deaths
+        deaths = Deaths()
+        with contextlib.suppress(OSError), open(self._log, "rb") as log:
+            log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - Deaths.LIMIT))
+            deaths.feed(log.read())
+        return deaths
 
     def wait(self, requests: Requests, grace: float, timeout: float | None) -> int:
         """Until the job has ended, passing requests to stop on; its exit code."""
@@ -159,7 +174,7 @@ class Job:
             if timeout is not None and now - started > timeout:
                 self.end()
                 raise JobTimeout(f"the job was ended after {timeout:.0f} s: it had not finished")
-            if self._is_deserted(now):
+            if self._is_deserted(now) or self._is_stricken(now):
                 requests.report("hpcgan: the launcher did not end with its ranks: ending it")
                 return self.end()
             if requests.at is None:
@@ -181,6 +196,14 @@ class Job:
         if any(is_alive(pid) for pid in descendants(self.process.pid)):
             self._peopled = now
         return self._peopled is not None and now - self._peopled > DESERTED
+
+    def _is_stricken(self, now: float) -> bool:
+        """Whether srun lives on though it has told of a failed rank a while ago."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK
+            if self._stricken is None and self._told().of_srun():
+                self._stricken = now
+        return self._stricken is not None and now - self._stricken > STRICKEN
 
     def _poll(self) -> int | None:
         try:

@@ -27,7 +27,11 @@ srun: error: n1: task 0: Killed
 @pytest.mark.parametrize(("output", "cause"), [
     (MPIRUN, "rank 1 on vm: killed by signal 9 (Killed)"),
     (SRUN, "rank 1 on n2, rank 0 on n1: Killed"),  # whichever died first: both lines say the same
-    (SRUN.replace("task 0: Killed", "task 0: Exited with exit code 14"), "rank 1 on n2: Killed"),
+    (SRUN.replace("task 0: Killed", "task 0: Exited with exit code 14"),
+     "rank 1 on n2: Killed; rank 0 on n1: Exited with exit code 14"),
+    # The rank that has missed the other is heard of first.
+    ("srun: error: n1: task 0: Exited with exit code 14\nsrun: error: n2: task 1: Killed\n",
+     "rank 1 on n2: Killed; rank 0 on n1: Exited with exit code 14"),
     ("".join(f"srun: error: n{n}: tasks {2 * n}-{2 * n + 1}: Killed\n" for n in range(6)),
      "rank 0-1 on n0, rank 2-3 on n1, rank 4-5 on n2, rank 6-7 on n3 and 2 lines more: Killed"),
     (SRUN.splitlines(keepends=True)[0], "*** STEP 28.0 ON n1 CANCELLED AT 2026-11-24T20:03:38 ***"),

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -562,6 +563,27 @@ def test_a_death_is_read_from_the_log_of_this_job_only(tmp_path):
             assert running.death() == running.death() == "rank 1 on n1: killed by signal 9 (Killed)"
         finally:
             running.end()
+
+
+@pytest.mark.parametrize("where", ["pipe", "log"])
+def test_an_srun_that_goes_on_after_a_rank_has_failed_is_ended(tmp_path, monkeypatch, where):
+    """As it does when the slurmd of another rank's node was away while srun tried to end that rank."""
+    monkeypatch.setattr(job, "STRICKEN", 1.0)
+    monkeypatch.setattr(job, "LOOK", 0.2)
+    told = []
+    said = "srun: error: n1: task 0: Exited with exit code 1"
+    with open(tmp_path / "log", "wb") as log:
+        stream = None if where == "pipe" else log
+        running = job.Job(["sh", "-c", f"echo '{said}' >&2; exec sleep 1000"], dict(os.environ), stream, stream)
+        started = time.monotonic()
+        assert running.wait(job.Requests(told.append), 0.0, 60.0) == 128 + signal.SIGTERM
+        assert time.monotonic() - started >= 1.0
+    assert told == ["hpcgan: the launcher did not end with its ranks: ending it"]
+    assert running.death() == "rank 0 on n1: Exited with exit code 1"
+    warning = "slurmstepd-n1: error: something that a healthy job survives"
+    healthy = job.Job(["sh", "-c", f"echo '{warning}' >&2; sleep 2.5"], dict(os.environ), None, None)
+    assert healthy.wait(job.Requests(told.append), 0.0, 60.0) == 0
+    assert len(told) == 1
 
 
 def test_a_launcher_that_outlives_its_ranks_is_ended(monkeypatch):
