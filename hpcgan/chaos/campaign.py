@@ -1,11 +1,10 @@
-"""A campaign: a training is hit by one fault after another, and started again whenever it has ended before its time."""
+"""A campaign: a training or a search is hit by one fault after another, and goes on whenever it has ended early."""
 
 from __future__ import annotations
 
 import contextlib
 import heapq
 import itertools
-import os
 import secrets
 import signal
 import subprocess
@@ -17,11 +16,10 @@ from pathlib import Path
 from hpcgan.chaos import processes
 from hpcgan.chaos.faults import Scene
 from hpcgan.chaos.plan import Planned
+from hpcgan.chaos.subject import Subject
 from hpcgan.chaos.venue import Venue
 from hpcgan.errors import EXIT_DONE, HpcganError
-from hpcgan.runs import checkpoint, records
-from hpcgan.runs.directory import RunDirectory
-from hpcgan.runs.records import Reader
+from hpcgan.runs import records
 
 #: Seconds between two looks.
 LOOK_S = 0.1
@@ -105,8 +103,8 @@ class Campaign:
 
     Attributes
     ----------
-    runs : list of RunDirectory
-        What was trained to the end: one run after another, as long as faults are left.
+    subjects : list of Subject
+        What was brought to the end: one after another, as long as faults are left.
     findings : Findings
     """
 
@@ -120,7 +118,7 @@ class Campaign:
         self._next: Planned | None = next(plan, None)
         self._worked = 0.0  # since the last fault
         self._outside: set[Path] = set()
-        self.runs: list[RunDirectory] = []
+        self.subjects: list[Subject] = []
         self.findings = Findings()
 
     @property
@@ -128,8 +126,8 @@ class Campaign:
         """What was done and seen, a line each."""
         return self._folder / "campaign.jsonl"
 
-    def train_undisturbed(self, run: RunDirectory) -> None:
-        """Train to the end, with nothing done to it.
+    def go_undisturbed(self, path: Path) -> None:
+        """Bring one to the end, with nothing done to it.
 
         Raises
         ------
@@ -139,23 +137,23 @@ class Campaign:
         pending, self._next = self._next, None
         try:
             with self._cleaning_up():
-                self._see_through(run)
+                self._see_through(self._venue.subject(path))
         finally:
             self._next = pending
 
     def run(self) -> None:
-        """Train until no fault is left and the last training is done, or the campaign gives up."""
+        """Go on until no fault is left and what was begun is done, or the campaign gives up."""
         with self._cleaning_up():
             for number in itertools.count(1):
-                self.runs.append(RunDirectory(self._folder / f"run-{number:02d}"))
+                self.subjects.append(self._venue.subject(self._folder / f"run-{number:02d}"))
                 due = self._next if self._is_due() else None
                 try:
-                    self._see_through(self.runs[-1])
+                    self._see_through(self.subjects[-1])
                 except HpcganError as error:
                     self.findings.gave_up = str(error)
                     self._note("gave up", why=str(error))
                     return
-                if due is not None and due is self._next:  # in all of a training there was nothing to hit
+                if due is not None and due is self._next:  # all the way there was nothing to hit
                     self._note("skipped", number=due.number, fault=due.fault.name)
                     self._report(f"fault {due.number}: {due.fault.name} has found nothing to hit: skipped")
                     self._advance()
@@ -169,31 +167,31 @@ class Campaign:
         self._next = next(self._plan, None)
         self._worked = 0.0
 
-    def _see_through(self, run: RunDirectory) -> None:
+    def _see_through(self, subject: Subject) -> None:
         in_a_row = 0
         for attempt in itertools.count(1):
             hits: list[int] = []
-            with open(self._folder / f"{run.path.name}.log", "ab") as log:
-                self._note("start", run=run.path.name, attempt=attempt, checkpoint=_newest(run))
+            with open(self._folder / f"{subject.name}.log", "ab") as log:
+                self._note("start", run=subject.name, attempt=attempt, **subject.seen())
                 started = time.monotonic()
-                job = self._venue.start(run, self._env, log)
-                code = self._attend(job, run, hits)
-            self._check_all_gone(f"{run.path.name}, attempt {attempt}")
+                job = self._venue.start(subject.path, self._env, log)
+                code = self._attend(job, subject, hits)
+            self._check_all_gone(f"{subject.name}, attempt {attempt}")
             seconds = round(time.monotonic() - started, 3)
-            seen = {"step": Reader(run.metrics_file, replaced=True).read().step, "checkpoint": _newest(run)}
-            self._note("end", run=run.path.name, attempt=attempt, code=code, after_s=seconds, faults=hits, **seen)
+            ends = {"attempt": attempt, "code": code, "after_s": seconds, "faults": hits}
+            self._note("end", run=subject.name, **ends, **subject.seen())
             if code == EXIT_DONE:
-                self._check_files_gone(run)
+                self._check_files_gone(subject.name)
                 return
             in_a_row = 0 if hits else in_a_row + 1
             if not hits:
-                text = f"{run.path.name}, attempt {attempt} ended with exit code {code} though nothing was done to it"
+                text = f"{subject.name}, attempt {attempt} ended with exit code {code} though nothing was done to it"
                 self.findings.unprovoked.append(text)
-                self._report(f"{text}; see {run.path.name}.log")
+                self._report(f"{text}; see {subject.name}.log")
             if in_a_row == UNPROVOKED:
                 raise HpcganError(f"{UNPROVOKED} attempts in a row ended though nothing was done to them")
 
-    def _attend(self, job: subprocess.Popen[bytes], run: RunDirectory, hits: list[int]) -> int:
+    def _attend(self, job: subprocess.Popen[bytes], subject: Subject, hits: list[int]) -> int:
         """Until an attempt has ended; its exit code. Adds the numbers of the faults that hit it."""
         last = heard = time.monotonic()
         size, scan_at = -1, last
@@ -206,42 +204,43 @@ class Campaign:
             if now >= scan_at:
                 self._outside |= processes.outside_files(processes.marked(self._mark))
                 scan_at = now + SCAN_S
-            if self._next is not None and self._is_due() and self._strike(self._next, run, job):
+            if self._next is not None and self._is_due() and self._strike(self._next, subject, job):
                 hits.append(self._next.number)
                 self._advance()
                 last = time.monotonic()
-            if (grown := _size(run.metrics_file)) != size:
+            if (grown := subject.recorded()) != size:
                 size, heard = grown, time.monotonic()
             elif time.monotonic() - heard > self._limits.patience:
                 self._end_all()
                 job.wait()
-                raise Hung(f"{run.path.name} recorded nothing for {self._limits.patience:.0f} s and did not end")
+                raise Hung(f"{subject.name} recorded nothing for {self._limits.patience:.0f} s and did not end")
         return code
 
-    def _strike(self, planned: Planned, run: RunDirectory, job: subprocess.Popen[bytes]) -> bool:
+    def _strike(self, planned: Planned, subject: Subject, job: subprocess.Popen[bytes]) -> bool:
         """Hit, if there is something to hit; whether there was."""
         fault = planned.fault
-        scene = Scene(run, lambda: processes.marked(self._mark), self._later.add, self._limits.longest_stop)
+        scene = Scene(subject, lambda: processes.marked(self._mark), self._later.add, self._limits.longest_stop)
         if not fault.ready(scene):
             return False
-        before = {"step": Reader(run.metrics_file, replaced=True).read().step, "checkpoint": _newest(run)}
+        before = subject.seen()
         if fault.between:
             self._end_all()
             if job.wait() == EXIT_DONE:
                 return False  # it was done before it could be killed: what is finished is not damaged
-            self._settle(run)
+            self._settle(subject)
         target = fault.strike(scene, planned.chance)
         if target is None and not fault.between:
             return False  # it has just ended
-        self._note("fault", number=planned.number, fault=fault.name, run=run.path.name, target=target, **before)
+        self._note("fault", number=planned.number, fault=fault.name, run=subject.name, target=target, **before)
         what = " ".join(f"{key}={value}" for key, value in (target or {}).items())
-        self._report(f"fault {planned.number}: {fault.name} {what} at step {before['step']} of {run.path.name}")
+        place = " ".join(f"{key} {value}" for key, value in before.items())
+        self._report(f"fault {planned.number}: {fault.name} {what} at {place} of {subject.name}")
         return True
 
-    def _settle(self, run: RunDirectory) -> None:
+    def _settle(self, subject: Subject) -> None:
         """What was killed is not started again by anybody else; daemons that were away must be back to say so."""
         self._later.run(everything=True)
-        self._venue.settle(run)
+        self._venue.settle(subject.path)
 
     def _check_all_gone(self, when: str) -> None:
         """All processes of an attempt end with it. Those that do not are remembered, and ended."""
@@ -255,9 +254,9 @@ class Campaign:
                 break
             time.sleep(LOOK_S)
 
-    def _check_files_gone(self, run: RunDirectory) -> None:
+    def _check_files_gone(self, name: str) -> None:
         """What killed processes left on this machine went with the attempts after them."""
-        self.findings.left += [f"{run.path.name}: {path}" for path in sorted(self._outside) if path.exists()]
+        self.findings.left += [f"{name}: {path}" for path in sorted(self._outside) if path.exists()]
         self._outside.clear()
 
     def _end_all(self) -> None:
@@ -274,19 +273,8 @@ class Campaign:
         finally:
             self._end_all()
             self._later.run(everything=True)
-            for run in self.runs[-1:]:
-                self._venue.settle(run)
+            for subject in self.subjects[-1:]:
+                self._venue.settle(subject.path)
 
     def _note(self, event: str, **values: object) -> None:
         records.append(self.log_file, {"time": time.time(), "event": event, **values})
-
-
-def _newest(run: RunDirectory) -> int:
-    return checkpoint.newest_step(run.checkpoints)
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

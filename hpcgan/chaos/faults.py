@@ -1,4 +1,4 @@
-"""What a campaign does to a training: a small class a kind of fault."""
+"""What a campaign does to a training or a search: a small class a kind of fault."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hpcgan.chaos.processes import Process, Role
+from hpcgan.chaos.subject import Subject
 from hpcgan.errors import InputError
 from hpcgan.runs import checkpoint
 from hpcgan.runs.directory import RunDirectory
@@ -22,6 +23,8 @@ from hpcgan.suggest import did_you_mean
 
 #: Of files that lie about, s.
 _AGE_S = 3600.0
+
+_Choice = TypeVar("_Choice")
 
 Seen = dict[str, Any]
 """What was hit, for the log."""
@@ -33,8 +36,8 @@ class Scene:
 
     Attributes
     ----------
-    run : RunDirectory
-        What is trained.
+    subject : Subject
+        What is hit.
     processes : callable
         The campaign's living processes.
     later : callable
@@ -43,7 +46,7 @@ class Scene:
         Seconds for which a process is stopped at most.
     """
 
-    run: RunDirectory
+    subject: Subject
     processes: Callable[[], list[Process]]
     later: Callable[[float, Callable[[], object]], None]
     longest_stop: float
@@ -51,6 +54,14 @@ class Scene:
     def of_role(self, role: Role) -> list[Process]:
         """The living processes of a role, ranks in their order."""
         return [process for process in self.processes() if process.role == role]
+
+    def training(self, is_fit: Callable[[RunDirectory], bool], chance: random.Random) -> RunDirectory | None:
+        """One of the trainings under way that are fit; None if there is none."""
+        return _one_of([run for run in self.subject.trainings if is_fit(run)], chance)
+
+    def named(self, file: Path) -> str:
+        """What the log calls a file."""
+        return str(file.relative_to(self.subject.path))
 
 
 class Fault(Protocol):
@@ -105,19 +116,25 @@ class Signal:
 
 @dataclass(frozen=True)
 class NoWrites:
-    """Rank 0 can write to no file any more: a limit on the size of its files (RLIMIT_FSIZE) stands for a full disk."""
+    """Rank 0 can write to no file any more: a limit on the size of its files (RLIMIT_FSIZE) stands for a full disk.
+
+    Of several trials, that of one.
+    """
 
     name: str = "full-disk"
     between: bool = False
 
     def ready(self, scene: Scene) -> bool:
         """Whether there is a rank 0."""
-        return any(process.rank == 0 for process in scene.of_role("rank"))
+        return bool(self._roots(scene))
 
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Set the limit."""
-        victim = next((process for process in scene.of_role("rank") if process.rank == 0), None)
+        victim = _one_of(self._roots(scene), chance)
         return victim.plain() if victim is not None and victim.limit_files() else None
+
+    def _roots(self, scene: Scene) -> list[Process]:
+        return [process for process in scene.of_role("rank") if process.rank == 0]
 
 
 def intact_checkpoints(folder: Path) -> list[Path]:
@@ -141,13 +158,14 @@ class DamagedCheckpoint:
 
     def ready(self, scene: Scene) -> bool:
         """Whether the training can go on from an older one."""
-        return len(intact_checkpoints(scene.run.checkpoints)) > 1
+        return any(map(_goes_on, scene.subject.trainings))
 
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Damage one of its files."""
-        intact = intact_checkpoints(scene.run.checkpoints)
-        if len(intact) < 2:
+        run = scene.training(_goes_on, chance)
+        if run is None:
             return None
+        intact = intact_checkpoints(run.checkpoints)
         file = intact[-1] / chance.choice(("arrays.npz", "manifest.json"))
         content = bytearray(file.read_bytes())
         place = int(chance.random() * len(content))
@@ -156,7 +174,7 @@ class DamagedCheckpoint:
         else:
             content[place] ^= 1 << int(chance.random() * 8)
         file.write_bytes(content)
-        return {"file": str(file.relative_to(scene.run.path)), "byte": place}
+        return {"file": scene.named(file), "byte": place}
 
 
 @dataclass(frozen=True)
@@ -171,24 +189,27 @@ class TornRecord:
 
     def ready(self, scene: Scene) -> bool:
         """Whether there are records."""
-        return scene.run.metrics_file.is_file()
+        return any(run.metrics_file.is_file() for run in scene.subject.trainings)
 
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Cut, or add."""
-        file = scene.run.metrics_file
+        run = scene.training(lambda run: run.metrics_file.is_file(), chance)
+        if run is None:
+            return None
+        file = run.metrics_file
         content = file.read_bytes()
         last = content.rstrip(b"\n").rfind(b"\n") + 1
         line = content[last:].rstrip(b"\n")
-        newest = checkpoint.newest_step(scene.run.checkpoints)
+        newest = checkpoint.newest_step(run.checkpoints)
         if Reader(file, replaced=True).read().step > newest and line:
             size = last + int(chance.random() * len(line))
             with open(file, "r+b") as stream:
                 stream.truncate(size)
-            return {"cut": len(content) - size}
+            return {"file": scene.named(file), "cut": len(content) - size}
         added = line[: 1 + int(chance.random() * max(0, len(line) - 1))]
         with open(file, "ab") as stream:
             stream.write(added)
-        return {"added": len(added)}
+        return {"file": scene.named(file), "added": len(added)}
 
 
 @dataclass(frozen=True)
@@ -200,21 +221,21 @@ class StrangeLease:
 
     def ready(self, scene: Scene) -> bool:
         """Whether there was an attempt."""
-        return attempts_made(scene.run) > 0
+        return any(map(attempts_made, scene.subject.trainings))
 
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Write it."""
-        newest = attempts_made(scene.run)
-        if not newest:
+        run = scene.training(lambda run: attempts_made(run) > 0, chance)
+        if run is None:
             return None
-        file = scene.run.attempts / f"{newest:04d}.json"
+        file = run.attempts / f"{attempts_made(run):04d}.json"
         if chance.random() < 0.3:  # a writer that was killed where there are no hard links
             file.write_text("")
-            return {"file": file.name, "content": "empty"}
+            return {"file": scene.named(file), "content": "empty"}
         holder = json.loads(file.read_text() or "{}")
         process = {**holder.get("process", {}), "host": "elsewhere", "boot": "another"}
         file.write_text(json.dumps({**holder, "process": process, "job": None, "state": "running"}))
-        return {"file": file.name, "content": "another host"}
+        return {"file": scene.named(file), "content": "another host"}
 
 
 @dataclass(frozen=True)
@@ -226,11 +247,13 @@ class StaleFiles:
 
     def ready(self, scene: Scene) -> bool:
         """Whether there is a run."""
-        return scene.run.checkpoints.is_dir()
+        return any(run.checkpoints.is_dir() for run in scene.subject.trainings)
 
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Make some."""
-        run, token = scene.run, secrets.token_hex(4)
+        run, token = scene.training(lambda run: run.checkpoints.is_dir(), chance), secrets.token_hex(4)
+        if run is None:
+            return None
         folder = run.checkpoints / f".step-{max(0, checkpoint.newest_step(run.checkpoints))}.{token}.tmp"
         folder.mkdir()
         (folder / "arrays.npz").write_bytes(b"PK\x03\x04")
@@ -240,7 +263,35 @@ class StaleFiles:
             files[-1].write_text("{")
             then = files[-1].stat().st_mtime - _AGE_S
             os.utime(files[-1], (then, then))
-        return {"files": [str(file.relative_to(run.path)) for file in files]}
+        return {"files": [scene.named(file) for file in files]}
+
+
+@dataclass(frozen=True)
+class Blackout:
+    """All processes are killed at once, as when a machine goes down."""
+
+    name: str = "kill-all"
+    between: bool = True
+
+    def ready(self, scene: Scene) -> bool:
+        """Whether there are any besides the one that was started."""
+        return len(scene.processes()) > 1
+
+    def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
+        """Nothing more."""
+        return None
+
+
+def _one_of(choices: Sequence[_Choice], chance: random.Random) -> _Choice | None:
+    """One of them, None if there is none; a single one takes no draw."""
+    if len(choices) < 2:
+        return next(iter(choices), None)
+    return choices[int(chance.random() * len(choices))]
+
+
+def _goes_on(run: RunDirectory) -> bool:
+    """Whether a training that loses its newest checkpoint has another one."""
+    return len(intact_checkpoints(run.checkpoints)) > 1
 
 
 def signals(*roles: Role) -> list[Fault]:
@@ -263,6 +314,10 @@ _LAUNCHERS = [*signals("launcher"), Signal("kill-mpirun", "mpirun", signal.SIGKI
 OF_LAUNCHERS = tuple(fault.name for fault in _LAUNCHERS)
 #: What can happen to a training on this machine, by name.
 LOCAL: dict[str, Fault] = {fault.name: fault for fault in (*signals("rank"), *_LAUNCHERS, *FILES)}
+#: What can happen to a search on this machine, by name.
+SEARCH: dict[str, Fault] = {
+    fault.name: fault for fault in (*signals("coordinator", "trial", "rank"), Blackout(), *FILES)
+}
 
 
 def choose(names: Sequence[str], choices: Mapping[str, Fault]) -> list[Fault]:

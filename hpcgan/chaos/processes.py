@@ -18,11 +18,15 @@ from hpcgan.system.liveness import Identity
 #: In the environment of every process of a campaign; a job of Slurm hands it on to its ranks.
 MARK = "HPCGAN_CHAOS"
 
-Role = Literal["rank", "launcher", "supervisor", "mpirun", "srun", "other"]
-"""`launcher` is `hpcgan train --ranks N`, `mpirun` and `srun` are what it starts the ranks with."""
+Role = Literal["rank", "launcher", "supervisor", "coordinator", "trial", "mpirun", "srun", "other"]
+"""`launcher` is `hpcgan train --ranks N`, `mpirun` and `srun` are what it starts the ranks with. `coordinator` is
+`hpcgan sweep`, a `trial` is what it starts for each trial.
+"""
 
 _SHARED_MEMORY = "/dev/shm/"
 _RANK_MODULE = "hpcgan.launch.rank_shim"
+_TRIAL_MODULE = "hpcgan.sweep.trial"
+_COMMANDS: dict[str, Role] = {"supervise": "supervisor", "sweep": "coordinator"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ def role_of(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[Role, int | 
         with contextlib.suppress(HpcganError):
             world = expected_world(env)
             return "rank", 0 if world is None else world.rank
-    if argv[1:4] == ("-m", "hpcgan", "supervise"):
-        return "supervisor", None
+    if argv[1:3] == ("-m", _TRIAL_MODULE):
+        return "trial", None
+    if argv[1:3] == ("-m", "hpcgan") and argv[3:4] and argv[3] in _COMMANDS:
+        return _COMMANDS[argv[3]], None
     if argv[1:4] == ("-m", "hpcgan", "train"):
         return ("launcher", None) if "--ranks" in argv else ("rank", 0)
     return "other", None

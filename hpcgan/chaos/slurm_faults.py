@@ -12,6 +12,7 @@ from hpcgan.chaos import daemons
 from hpcgan.chaos.faults import FILES, Fault, Scene, Seen, Signal, signals
 from hpcgan.errors import HpcganError
 from hpcgan.launch import run_status, slurm
+from hpcgan.runs.directory import RunDirectory
 
 #: A daemon that was killed is away for so long at most, s: longer than Slurm waits for a slurmd on a test cluster.
 LONGEST_AWAY_S = 30.0
@@ -60,7 +61,8 @@ class Order:
     def strike(self, scene: Scene, chance: random.Random) -> Seen | None:
         """Give it; None if the controller does not answer, or the job has just ended."""
         try:
-            running = [entry.job for entry in run_status.living(scene.run) if entry.state == "RUNNING"]
+            jobs = run_status.living(RunDirectory(scene.subject.path))
+            running = [entry.job for entry in jobs if entry.state == "RUNNING"]
             if not running:
                 return None
             self.order(running[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcgan.chaos.campaign import Findings
+from hpcgan.chaos.subject import Subject
 from hpcgan.errors import HpcganError
 from hpcgan.runs import checkpoint, records
 from hpcgan.runs.directory import RunDirectory
@@ -90,58 +91,81 @@ class Verdict:
         return [*rows, ["goodput", "", f"{shares[0]} with failures, {shares[1]} without"]]
 
 
-def judge(runs: Sequence[RunDirectory], reference: RunDirectory, findings: Findings, log: Path) -> Verdict:
+Problems = Callable[[Path, Path], list[str]]
+"""Of what is in a directory, and of the reference: what is not as promised."""
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What is promised of a kind of subject beyond what is promised of all; each takes a subject and the reference.
+
+    Attributes
+    ----------
+    noun, plural : str
+    kept : dict of str to (callable, str)
+        By the promise's name: what is not so, and what is so.
+    trainings : callable
+        All trainings in a directory, for the goodput.
+    """
+
+    noun: str
+    plural: str
+    kept: Mapping[str, tuple[Problems, str]]
+    trainings: Callable[[Path], list[RunDirectory]]
+
+
+def judge(subjects: Sequence[Subject], reference: Path, promises: Promises, findings: Findings, log: Path) -> Verdict:
     """Look at what a campaign has made.
 
     Parameters
     ----------
-    runs : sequence of RunDirectory
-        What was trained under faults.
-    reference : RunDirectory
-        What was trained without.
+    subjects : sequence of Subject
+        What was hit.
+    reference : Path
+        What was not.
+    promises : Promises
     findings : Findings
     log : Path
         Of the campaign, `campaign.jsonl`.
     """
     entries = records.read_lines(log)
-    names = {run.path.name for run in runs}
+    names = {subject.name for subject in subjects}
     starts = sum(entry["event"] == "start" and entry["run"] in names for entry in entries)
     injected = sum(entry["event"] == "fault" for entry in entries)
-    unfinished = [f"{run.path.name}: {text}" for run in runs if (text := _unfinished(run))]
+    n = len(subjects)
+
+    def each(problems_of: Problems) -> tuple[str, ...]:
+        return tuple(f"{s.name}: {text}" for s in subjects for text in problems_of(s.path, reference))
+
+    (end, (unended, _)), *others = promises.kept.items()
+    so = f"{n} {promises.plural if n > 1 else promises.noun}, {injected} faults, {starts} starts"
     checks = (
-        Check(
-            "trained to the end",
-            (*([] if findings.gave_up is None else [findings.gave_up]), *unfinished),
-            f"{len(runs)} training{'s' * (len(runs) > 1)}, {injected} faults, {starts} starts",
-        ),
-        Check("same bits", _each(runs, lambda run: different_bits(run, reference)), "weights, optimizers, counters"),
-        Check("nothing lost", _each(runs, lambda run: lost_epochs(run, reference)), "every epoch once, same numbers"),
+        Check(end, (*([] if findings.gave_up is None else [findings.gave_up]), *each(unended)), so),
+        *(Check(name, each(problems), text) for name, (problems, text) in others),
         Check(
             "nothing left behind",
-            (*findings.left, *_each(runs, lambda run: stray_files(run, reference))),
+            (*findings.left, *each(stray_files)),
             "processes, shared memory, temporary files, leases",
         ),
         Check("ended by faults only", tuple(findings.unprovoked), "no attempt ended of itself before its time"),
     )
-    return Verdict(checks, goodput(runs), goodput([reference]), by_kind(entries))
+    disturbed = [run for subject in subjects for run in promises.trainings(subject.path)]
+    return Verdict(checks, goodput(disturbed), goodput(promises.trainings(reference)), by_kind(entries))
 
 
-def _each(runs: Sequence[RunDirectory], problems_of: Any) -> tuple[str, ...]:
-    return tuple(f"{run.path.name}: {text}" for run in runs for text in problems_of(run))
-
-
-def _unfinished(run: RunDirectory) -> str | None:
-    ends = records.read(run.metrics_file, End)
+def unfinished(run: Path, reference: Path) -> list[str]:
+    """What the last record of a training's end says, if that is not that it is done."""
+    ends = records.read(RunDirectory(run).metrics_file, End)
     if not ends or ends[-1].cause != "finished":
-        return f"its last record of an end is {ends[-1].outcome if ends else 'missing'}"
-    return None
+        return [f"its last record of an end is {ends[-1].outcome if ends else 'missing'}"]
+    return []
 
 
-def different_bits(run: RunDirectory, reference: RunDirectory) -> list[str]:
+def different_bits(run: Path, reference: Path) -> list[str]:
     """In what the newest checkpoints of two runs differ."""
     problems: list[str] = []
     try:
-        ours, theirs = (checkpoint.load_latest(r.checkpoints, problems.append) for r in (run, reference))
+        ours, theirs = (checkpoint.load_latest(RunDirectory(r).checkpoints, problems.append) for r in (run, reference))
     except HpcganError as error:
         return [str(error)]
     if ours is None or theirs is None:
@@ -157,9 +181,11 @@ def different_bits(run: RunDirectory, reference: RunDirectory) -> list[str]:
     return problems
 
 
-def lost_epochs(run: RunDirectory, reference: RunDirectory) -> list[str]:
+def lost_epochs(run: Path, reference: Path) -> list[str]:
     """Which epochs are not recorded once, or otherwise than in the reference."""
-    ours, theirs = ([_untimed(epoch) for epoch in records.read(r.metrics_file, Epoch)] for r in (run, reference))
+    ours, theirs = (
+        [_untimed(epoch) for epoch in records.read(RunDirectory(r).metrics_file, Epoch)] for r in (run, reference)
+    )
     counts = Counter(record["epoch"] for record in ours)
     expected = {record["epoch"]: record for record in theirs}
     problems = [f"epoch {n} is recorded {counts[n]} times" for n in sorted({*expected, *counts}) if counts[n] != 1]
@@ -175,10 +201,10 @@ def _untimed(epoch: Epoch) -> dict[str, Any]:
     return {key: value for key, value in records.plain(epoch).items() if key not in TIMING}
 
 
-def stray_files(run: RunDirectory, reference: RunDirectory) -> list[str]:
-    """Files and folders of a kind that an undisturbed run does not leave."""
-    kinds = {kind_of(path) for path in _names(reference.path)}
-    return [f"{path} is left" for path in _names(run.path) if kind_of(path) not in kinds]
+def stray_files(path: Path, reference: Path) -> list[str]:
+    """Files and folders of a kind that what was not disturbed does not leave."""
+    kinds = {kind_of(file) for file in _names(reference)}
+    return [f"{file} is left" for file in _names(path) if kind_of(file) not in kinds]
 
 
 def _names(folder: Path) -> Iterable[Path]:
@@ -219,3 +245,16 @@ def by_kind(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
             row["injected"] += 1
             row["ended"] += entry["number"] in ended
     return dict(sorted(kinds.items()))
+
+
+#: Of a training; the first one is about its end.
+OF_TRAININGS = Promises(
+    "training",
+    "trainings",
+    {
+        "trained to the end": (unfinished, ""),
+        "same bits": (different_bits, "weights, optimizers, counters"),
+        "nothing lost": (lost_epochs, "every epoch once, same numbers"),
+    },
+    lambda path: [RunDirectory(path)],
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,12 +13,12 @@ from pathlib import Path
 import jobs
 import pytest
 
-from hpcgan.chaos import faults, verdict
+from hpcgan.chaos import faults, verdict, verdict_search
 from hpcgan.chaos.campaign import Campaign, Limits
 from hpcgan.chaos.plan import plan
 from hpcgan.chaos.venue import Venue
-from hpcgan.runs import checkpoint, records
-from hpcgan.runs.directory import RunDirectory
+from hpcgan.runs import records
+from hpcgan.sweep.store import StudyDirectory
 
 HERE = Path(__file__).parent
 COUNTING = Venue(["counting"], [], faults.LOCAL, module="hpcgan.launch.rank_shim")
@@ -32,7 +33,7 @@ class KilledLate(faults.Signal):
     """Once there is a checkpoint to go on from."""
 
     def ready(self, scene):
-        return checkpoint.newest_step(scene.run.checkpoints) > 0 and super().ready(scene)
+        return scene.subject.seen()["checkpoint"] > 0 and super().ready(scene)
 
 
 def campaign(folder, kinds, failures, mtbf=1.0, patience=60.0):
@@ -40,10 +41,20 @@ def campaign(folder, kinds, failures, mtbf=1.0, patience=60.0):
     lines: list[str] = []
     kinds = faults.choose(kinds, faults.LOCAL)
     running = Campaign(COUNTING, plan(kinds, failures, mtbf, seed=3), folder, Limits(1.0, patience), lines.append)
-    reference = RunDirectory(folder / "reference")
-    running.train_undisturbed(reference)
+    return judged(running, folder), lines
+
+
+def judged(running, folder):
+    """The verdict on a campaign, once it has been run."""
+    running.go_undisturbed(folder / "reference")
     running.run()
-    return verdict.judge(running.runs, reference, running.findings, running.log_file), lines
+    return judgement(running, folder)
+
+
+def judgement(running, folder):
+    return verdict.judge(
+        running.subjects, folder / "reference", verdict.OF_TRAININGS, running.findings, running.log_file
+    )
 
 
 KINDS = ("kill-rank", "stop-rank", "term-rank", "full-disk", "cut-checkpoint", "flip-checkpoint", "torn-record",
@@ -78,11 +89,10 @@ def test_what_keeps_its_promises_passes(tmp_path):
 def test_what_breaks_a_promise_is_named(tmp_path, monkeypatch, fault, check, text):
     kinds = [KilledLate("kill-rank", "rank", signal.SIGKILL)]
     running = Campaign(COUNTING, plan(kinds, 1, 0.1, seed=3), tmp_path, Limits(1.0, 60.0), lambda _: None)
-    reference = RunDirectory(tmp_path / "reference")
-    running.train_undisturbed(reference)
+    running.go_undisturbed(tmp_path / "reference")
     monkeypatch.setenv("COUNTING_FAULT", fault)
     running.run()
-    result = verdict.judge(running.runs, reference, running.findings, running.log_file)
+    result = judgement(running, tmp_path)
     assert not result.holds
     (broken,) = [c for c in result.checks if c.name == check]
     assert any(problem.startswith(text) for problem in broken.problems), broken.problems
@@ -111,13 +121,11 @@ def test_what_is_done_before_it_can_be_killed_is_not_damaged(tmp_path):
     running = Campaign(
         COUNTING, plan([Late("cut-checkpoint", True)], 1, 0.5, seed=3), tmp_path, Limits(1.0, 60.0), print
     )
-    reference = RunDirectory(tmp_path / "reference")
-    running.train_undisturbed(reference)
-    running.run()
-    result = verdict.judge(running.runs, reference, running.findings, running.log_file)
+    result = judged(running, tmp_path)
     assert result.holds, result.plain()
     assert result.faults == {}
-    assert all(len(faults.intact_checkpoints(run.checkpoints)) == 2 for run in running.runs)
+    runs = [run for subject in running.subjects for run in subject.trainings]
+    assert all(len(faults.intact_checkpoints(run.checkpoints)) == 2 for run in runs)
 
 
 @pytest.mark.usefixtures("counting")
@@ -129,8 +137,8 @@ def test_a_fault_that_finds_nothing_to_hit_is_skipped(tmp_path):
     assert [e["event"] for e in records.read_lines(tmp_path / "campaign.jsonl")].count("skipped") == 1
 
 
-def chaos(setting, out, *args):
-    command = [sys.executable, "-m", "hpcgan", "chaos", "tiny.yaml", "--out", str(out), *args]
+def chaos(setting, out, *args, config="tiny.yaml"):
+    command = [sys.executable, "-m", "hpcgan", "chaos", config, "--out", str(out), *args]
     return jobs.Running(setting, command)
 
 
@@ -151,6 +159,45 @@ def test_a_training_is_killed_and_judged(setting, tmp_path):
     assert "same bits" in output
 
 
+def test_a_search_is_killed_and_judged(setting, tmp_path):
+    """Its coordinator and all its trials at once, then a trial."""
+    jobs.make_sweep(setting, "search.yaml", epochs=2)
+    options = ("--trials", "2", "--concurrency", "2", "--failures", "2", "--mtbf", "3", "--seed", "2")
+    code, output = chaos(
+        setting, tmp_path / "out", *options, "--faults", "kill-all,kill-trial", config="search.yaml"
+    ).finish()
+    assert code == 0, output
+    result = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert result["holds"]
+    assert sum(row["injected"] for row in result["faults"].values()) == 2
+    assert set(result["checks"]) >= {"searched to the end", "same results", "same bits", "nothing lost"}
+    study = StudyDirectory(tmp_path / "out" / "run-01")
+    scores = [study.result(number).score for number in study.numbers()]
+    assert len(set(scores)) == 2
+    # What is not so is found.
+    file = study.result_file(1)
+    file.write_text(file.read_text().replace(f'"score": {scores[1]!r}', '"score": 1.0'))
+    reference = tmp_path / "out" / "reference"
+    assert verdict_search.other_results(study.path, reference) == ["trial 1 has another score"]
+    assert verdict_search.unended(study.path, reference) == []
+    file.unlink()
+    shutil.copytree(study.trial(0).path, study.trial(2).path)
+    assert verdict_search.unended(study.path, reference) == ["trial 1 has no result", "trial 2 is one too many"]
+    assert verdict_search.unended(reference, study.path) == ["trial 2 is missing"]
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_ten_faults_of_all_kinds_change_nothing_of_a_search(tmp_path):
+    setting = jobs.make_setting(tmp_path, epochs=40)
+    jobs.make_sweep(setting, epochs=40)
+    options = ("comm.timeout_s=30", "--trials", "6", "--concurrency", "2", "--failures", "10", "--mtbf", "12")
+    code, output = chaos(setting, tmp_path / "out", *options, config="sweep.yaml").finish()
+    assert code == 0, output
+    result = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert sum(row["injected"] for row in result["faults"].values()) == 10
+
+
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2])
@@ -169,6 +216,8 @@ def test_what_cannot_be_is_refused_before_anything_starts(setting, tmp_path):
         (("--faults", "kill-rnk"), "--faults kill-rnk: choose of kill-rank, "),
         (("--slurm",), "--slurm: kills daemons of Slurm, so it works only on a cluster whose"),
         (("training.epochs=no",), "training.epochs"),
+        (("--trials", "2"), "has no section 'search'"),
+        (("--concurrency", "2"), "--concurrency: is about the trials of a search"),
     ):
         environment = {"SLURM_CONF": ""} if "SLURM_CONF" in os.environ else None
         command = [sys.executable, "-m", "hpcgan", "chaos", "tiny.yaml", "--out", str(tmp_path / "new"), *args]

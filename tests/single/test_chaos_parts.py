@@ -19,6 +19,7 @@ from hpcgan.chaos import daemons, faults, processes, slurm_faults, verdict
 from hpcgan.chaos.faults import Scene
 from hpcgan.chaos.plan import plan
 from hpcgan.chaos.processes import MARK, marked, role_of
+from hpcgan.chaos.subject import Training
 from hpcgan.errors import InputError
 from hpcgan.runs import checkpoint, records
 from hpcgan.runs.directory import RunDirectory
@@ -61,6 +62,8 @@ def test_a_fault_that_is_none_is_refused_with_the_nearest():
          ("rank", 3)),
         ("python -m hpcgan.launch.rank_shim hpcgan train",
          {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, ("rank", 1)),
+        ("python -m hpcgan sweep c.yaml --trials 3", {}, ("coordinator", None)),
+        ("python -m hpcgan.sweep.trial study 1 --cores 0", {}, ("trial", None)),
         ("python -m hpcgan submit c.yaml --wait", {}, ("other", None)),
         ("grep --text", {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, ("other", None)),
     ],
@@ -104,8 +107,12 @@ def ranks(tmp_path):
         process.communicate()
 
 
+def of_runs(problems_of, run, reference):
+    return problems_of(run.path, reference.path)
+
+
 def scene_of(run, mark, later=None):
-    return Scene(run, lambda: marked(mark), lambda s, action: later.append(action), longest_stop=1.0)
+    return Scene(Training(run.path), lambda: marked(mark), lambda s, action: later.append(action), longest_stop=1.0)
 
 
 def comes_to(pid, expected):
@@ -229,30 +236,32 @@ def test_files_in_the_making_lie_about_until_the_next_attempt(tmp_path):
 
 def test_the_same_is_the_same(tmp_path):
     one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
-    assert verdict.different_bits(one, other) == []
-    assert verdict.lost_epochs(one, other) == []
-    assert verdict.stray_files(one, other) == []
+    assert of_runs(verdict.different_bits, one, other) == []
+    assert of_runs(verdict.lost_epochs, one, other) == []
+    assert of_runs(verdict.stray_files, one, other) == []
 
 
 def test_what_differs_is_named(tmp_path):
     reference = make_run(tmp_path / "reference")
-    assert verdict.different_bits(make_run(tmp_path / "a", weights=2.0), reference) == ["array w"]
-    assert verdict.different_bits(make_run(tmp_path / "b", epochs=2), reference) == [
+    assert of_runs(verdict.different_bits, make_run(tmp_path / "a", weights=2.0), reference) == ["array w"]
+    assert of_runs(verdict.different_bits, make_run(tmp_path / "b", epochs=2), reference) == [
         "the newest checkpoint is of step 4, not 6"
     ]
-    assert verdict.lost_epochs(make_run(tmp_path / "c", epochs=2), reference) == ["epoch 3 is recorded 0 times"]
+    assert of_runs(verdict.lost_epochs, make_run(tmp_path / "c", epochs=2), reference) == [
+        "epoch 3 is recorded 0 times"
+    ]
     twice = make_run(tmp_path / "d")
     lines = twice.metrics_file.read_text().splitlines(keepends=True)
     twice.metrics_file.write_text("".join([*lines[:2], lines[1], *lines[2:]]))
-    assert verdict.lost_epochs(twice, reference) == ["epoch 1 is recorded 2 times"]
+    assert of_runs(verdict.lost_epochs, twice, reference) == ["epoch 1 is recorded 2 times"]
     other = make_run(tmp_path / "e", weights=2.0)
-    assert verdict.lost_epochs(other, reference)[0] == "epoch 1 has another losses"
+    assert of_runs(verdict.lost_epochs, other, reference)[0] == "epoch 1 has another losses"
     (other.attempts / "0001.beat").touch()
     (other.checkpoints / "step-000000004-1").mkdir()  # saved again: as others
-    assert verdict.stray_files(other, reference) == ["attempts/0001.beat is left"]
+    assert of_runs(verdict.stray_files, other, reference) == ["attempts/0001.beat is left"]
     damaged = make_run(tmp_path / "f")
     (checkpoint.path_of(damaged.checkpoints, 6) / "arrays.npz").write_bytes(b"")
-    problems = verdict.different_bits(damaged, reference)
+    problems = of_runs(verdict.different_bits, damaged, reference)
     assert len(problems) == 2
     assert "does not match its checksum" in problems[0]
 
