@@ -37,7 +37,7 @@ demo: setup
 	@tools/demo.sh
 
 notebooks:
-	@tools/setup.sh $(TRAIN) sweep interactive
+	@tools/setup.sh $(TRAIN) sweep interactive serve
 	"$(VENV)/bin/jupyter" lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev

@@ -19,17 +19,20 @@ import random
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from hpcgan.serve.client import Client, ServiceError
+from hpcgan.serve.client import ServiceError
+from hpcgan.serve.load import ask_together
+from hpcgan.serve.local import LocalService
 from hpcgan.system.files import write_atomic
 
 OFFLINE = """
@@ -60,29 +63,11 @@ def offline(run: str, seconds: float, point: str) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-class Service:
-    """A service in a process of its own."""
-
-    def __init__(self, run: str, folder: Path, options: Sequence[str]) -> None:
-        address = folder / "address.json"
-        command = [sys.executable, "-m", "hpcgan", "serve", f"load={run}", "--port", "0", f"--address-file={address}"]
-        self.process = subprocess.Popen([*command, *options])
-        while not address.exists():
-            if self.process.poll() is not None:
-                raise SystemExit("the service did not start, see above")
-            time.sleep(0.1)
-        self.url = json.loads(address.read_text())["url"]
-
-    def memory_mib(self) -> dict[str, float]:
-        """Resident memory of the service's process and of its workers together."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        children = {pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-        return {"service": _resident(str(self.process.pid)), "workers": sum(map(_resident, children))}
-
-    def end(self) -> int:
-        """Ask for the end and wait for it: the exit code."""
-        self.process.terminate()
-        return self.process.wait(120)
+def memory_mib(pid: int) -> dict[str, float]:
+    """Resident memory of a service's process and of its workers together."""
+    tasks = Path(f"/proc/{pid}/task")
+    children = {child for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+    return {"service": _resident(str(pid)), "workers": sum(map(_resident, children))}
 
 
 def _resident(pid: str) -> float:
@@ -93,46 +78,30 @@ def _resident(pid: str) -> float:
     return 0.0
 
 
-def load(service: Service, clients: int, seconds: float, most: int, conditions: dict[str, float]) -> dict[str, Any]:
+def load(
+    service: LocalService, clients: int, seconds: float, most: int, conditions: dict[str, float]
+) -> dict[str, Any]:
     """Have clients ask for some time, and say what they got."""
-    answers: list[tuple[int, float]] = []  # events and seconds of each request
-    failures: dict[str, int] = {}
-    end = time.monotonic() + seconds
 
-    def ask(number: int) -> None:
-        sizes = random.Random(number)
-        client, index = Client(service.url), 0
-        while (began := time.monotonic()) < end:
-            n = round(most ** sizes.random())
-            try:
-                made = client.generate("load", seed=number, events=n, index=index, **conditions)
-            except (ServiceError, OSError) as error:
-                reason = str(error)[:3] if isinstance(error, ServiceError) else type(error).__name__
-                failures[reason] = failures.get(reason, 0) + 1
-                client = Client(service.url)
-                time.sleep(0.05)
-                continue
-            assert all(len(array) == n for array in made.values())
-            answers.append((n, time.monotonic() - began))
-            index += n
+    def size(client: int, request: int) -> int:
+        return round(most ** random.Random(f"{client}/{request}").random())
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     began = time.monotonic()
     memory = []
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        memory.append(service.memory_mib())
-        time.sleep(min(1.0, seconds / 20))
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_together, service.client, "load", clients, seconds, size, **conditions)
+        while not asking.done():
+            memory.append(memory_mib(service.pid))
+            time.sleep(min(1.0, seconds / 20))
+        answers = asking.result()
     elapsed = time.monotonic() - began
-    sizes, times = np.array([n for n, _ in answers]), np.array([t for _, t in answers])
+    got = [answer for answer in answers if not answer.failure]
+    sizes, times = np.array([answer.events for answer in got]), np.array([answer.seconds for answer in got])
     tenth = max(1, len(memory) // 10)
     return {
         "clients": clients,
         "seconds": elapsed,
-        "requests": len(answers),
+        "requests": len(got),
         "events_per_s": float(sizes.sum() / elapsed),
         "all": percentiles(times),
         "by_size": {
@@ -141,7 +110,7 @@ def load(service: Service, clients: int, seconds: float, most: int, conditions: 
             )
             for low, high in CLASSES
         },
-        "failures": failures,
+        "failures": dict(Counter(answer.failure for answer in answers if answer.failure)),
         "memory_mib": {
             name: {
                 "first_tenth": float(np.mean([m[name] for m in memory[:tenth]])),
@@ -161,9 +130,9 @@ def percentiles(times: np.ndarray) -> dict[str, float] | None:
 
 
 @contextlib.contextmanager
-def misbehaving(url: str, most: int, conditions: dict[str, float]) -> Iterator[dict[str, int]]:
+def misbehaving(service: LocalService, most: int, conditions: dict[str, float]) -> Iterator[dict[str, int]]:
     """Clients that leave in the middle, send garbage, or ask for too much, during a block; what they were answered."""
-    parts = urlsplit(url)
+    parts = urlsplit(service.url)
     seen: dict[str, int] = {}
     stop = threading.Event()
 
@@ -175,7 +144,8 @@ def misbehaving(url: str, most: int, conditions: dict[str, float]) -> Iterator[d
         tensors = [{"name": n, "datatype": t, "shape": [1], "data": [v]} for n, t, v in inputs]
         body = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
         with socket.create_connection((parts.hostname or "", parts.port or 80)) as connection:
-            head = f"POST /v2/models/load/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /v2/models/load/infer HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {service.token}\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
             time.sleep(random.random() * 0.2)
         count("left in the middle")
@@ -189,7 +159,7 @@ def misbehaving(url: str, most: int, conditions: dict[str, float]) -> Iterator[d
     def too_much() -> None:
         with contextlib.suppress(OSError):
             try:
-                Client(url).generate("load", seed=1, events=10**9, **conditions)
+                service.client().generate("load", seed=1, events=10**9, **conditions)
             except ServiceError as error:
                 count(f"too many events: {error.status}")
 
@@ -227,19 +197,18 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rates = [offline(args.run, args.offline_seconds, args.condition)]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        service = Service(args.run, Path(folder), args.serve.split())
-        try:
-            Client(service.url).generate("load", seed=0, events=1, **conditions)
-            for clients in numbers:
-                with contextlib.ExitStack() as stack:
-                    misbehaved: dict[str, int] = {}
-                    if args.faults:
-                        misbehaved = stack.enter_context(misbehaving(service.url, args.most, conditions))
-                    rows.append(load(service, clients, args.seconds / len(numbers), args.most, conditions))
-                rows[-1]["misbehaving"] = misbehaved
-        finally:
-            code = service.end()
+    service = LocalService(f"load={args.run}", options=args.serve.split())
+    try:
+        service.client().generate("load", seed=0, events=1, **conditions)
+        for clients in numbers:
+            with contextlib.ExitStack() as stack:
+                misbehaved: dict[str, int] = {}
+                if args.faults:
+                    misbehaved = stack.enter_context(misbehaving(service, args.most, conditions))
+                rows.append(load(service, clients, args.seconds / len(numbers), args.most, conditions))
+            rows[-1]["misbehaving"] = misbehaved
+    finally:
+        code = service.close()
     rates.append(offline(args.run, args.offline_seconds, args.condition))
     reference = float(np.mean(rates))
     print(f"offline: {rates[0]:.0f} and {rates[1]:.0f} events/s; the service ended with exit code {code}")

@@ -25,6 +25,10 @@ PRESETS = {
         "root": ".", "config": "tiny.yaml", "overrides": ["--mode", "strong", "--warm-up", "3", "--synthetic-data"],
         "ranks": "1,2", "steps": 20, "repeats": 1, "study": "study", "interconnect": "10GbE", "nodes": "1..64",
     },
+    "05_service": {
+        "root": ".", "run": "runs/untrained", "model": "untrained", "conditions": {}, "events": 20, "clients": [1, 3],
+        "seconds": 0.5,
+    },
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import jobs
 import needs
 import pytest
 import tiny
+import untrained
 import yaml
 from books import PRESETS, ROOT, cell, check, executed, shown
 from engines import stopped_after
@@ -112,6 +113,26 @@ def test_an_analysis(setting, demo, monkeypatch):
     assert list(by_size) == ["250", "500"]
     assert 0 < by_size["250"] <= by_size["500"]  # a poor generator scores as high as it gets
     assert setting / cell(book, "code-19")[0][1].strip() == demo / "report/report.html"
+
+
+def test_a_service(setting, monkeypatch):
+    needs.found("uvicorn", "starlette", "prometheus_client")
+    untrained.make_run(setting / "runs/untrained", tiny.config(setting / "data"))
+    book = executed("05_service", setting, monkeypatch)
+    check(book, {
+        "01": [], "02": ["stdout"], "04": ["html"], "06": ["stdout", "markdown", "png"], "08": ["html"], "10": ["html"],
+        "11": ["png"], "13": ["html"], "15": ["stdout"], "17": ["stdout"],
+    })  # fmt: skip
+    assert cell(book, "code-06")[0][1] == "{'hist': (20, 64, 64)}\n"
+    differences = re.findall(r"<td>([^<]+)</td>", cell(book, "code-08")[0][1])
+    assert float(differences[0]) + float(differences[1]) < 1e-4 * float(differences[2])
+    rates = re.findall(r"<tr>\s*<th>([13])</th>\s*<td>([^<]+)</td>", cell(book, "code-10")[0][1])
+    assert [number for number, rate in rates if float(rate) > 0] == ["1", "3"]
+    assert float(numbers(cell(book, "code-13")[0][1])['hpcgan_events_total{model="untrained"}']) >= 20 + 1 + 4 + 8 * 4
+    refused = cell(book, "code-15")[0][1]
+    assert "400: inputs: 1000000 events; this service makes at most 4096 for a request\n" in refused
+    assert "takes no conditions" in refused
+    assert cell(book, "code-17") == [("stdout", "exit code 0\n")]
 
 
 def numbers(table):

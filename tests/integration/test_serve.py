@@ -22,6 +22,7 @@ from typing import Any
 
 import needs
 import numpy as np
+import psutil
 import pytest
 import tiny
 import untrained
@@ -34,8 +35,10 @@ import grpc  # noqa: E402
 import hpcgan  # noqa: E402
 from hpcgan import config  # noqa: E402
 from hpcgan.commands.cli import main  # noqa: E402
+from hpcgan.errors import HpcganError  # noqa: E402
 from hpcgan.serve import rpc  # noqa: E402
 from hpcgan.serve.client import Client, ServiceError  # noqa: E402
+from hpcgan.serve.local import LocalService  # noqa: E402
 
 TOKEN = "a-token-of-enough-characters"
 MASSES = {"mGlu": [1500.0, 1600.0, 1700.0], "mNeu": 850.0}
@@ -325,6 +328,25 @@ def test_what_cannot_be_served_is_said_at_once(
     said = capsys.readouterr().err
     assert text in said
     assert said.count("\n") == 1
+
+
+def test_a_service_of_ones_own_says_why_it_does_not_start() -> None:
+    with pytest.raises(HpcganError, match=r"^the service ended: pretrained:none: there is no such generator"):
+        LocalService("pretrained:none")
+
+
+def test_a_service_of_ones_own_ends_with_who_started_it(runs: dict[str, Path]) -> None:
+    program = (
+        "import sys, time\nfrom hpcgan.serve.local import LocalService\n"
+        "service = LocalService(sys.argv[1])\nprint(service.pid, service.url, flush=True)\ntime.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(runs["masses"])], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        pid, url = starter.stdout.readline().decode().split()
+        with contextlib.closing(Client(url)) as stranger, pytest.raises(ServiceError, match=r"^401: "):
+            stranger.generate("masses", seed=1, mGlu=1500.0, mNeu=850.0)
+        starter.kill()
+    wait_for(lambda: not psutil.pid_exists(int(pid)))
 
 
 def test_a_signal_ends_it_when_what_was_accepted_is_done(served: Served) -> None:
