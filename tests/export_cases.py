@@ -28,6 +28,15 @@ CASES = {
         "rpv", {"filters": 2, "latent_dim": 3, "exponent": 0.5}, IMAGE, {"scoring": {"statistics": "batch"}},
     ),
     "rpv in float64": ("rpv", {"filters": 2, "latent_dim": 3}, [], {"training": {"dtype": "float64"}}),
+    "rpv by likelihood": (
+        "rpv",
+        {
+            "architecture": "multiscale", "hidden_units": 4, "intensity": "pt", "scale_mev": 6000.0, "exponent": 1 / 3,
+            "total_pt": "drawn",
+        },
+        IMAGE,
+        {"method": "nll"},
+    ),
     "detector": ("rpv", {**DETECTOR, "pixel_pt": "matched"}, ["phi_rotation"], {}),
     "matched, of batch statistics": (
         "rpv", {**DETECTOR, "pixel_pt": "matched"}, [], {"scoring": {"statistics": "batch"}},
@@ -51,6 +60,18 @@ CASES = {
     "arm": (
         "arm", {"geometries": ["eta2_phi2", "eta1+2_phi3"], "categories": 8, "dense_layers": 2}, [], {},
     ),
+    "arm by boxes": (
+        "arm",
+        {
+            "layer": "whole",
+            "geometries": ["eta6_phi4/eta2_phi2/eta2_phi1", "eta2_phi2/eta1+2_phi3/eta2_phi2"],
+            "architecture": "boxes",
+            "hidden_units": 4,
+            "sees_energy": True,
+        },
+        [],
+        {},
+    ),
     "calo_layer": ("calo_layer", {"layer": "layer_2", "hidden_units": 24, "components": 1}, [], {}),
     "jets": ("jets", {}, [], {}),
     "jets by likelihood": (
@@ -59,7 +80,7 @@ CASES = {
     "cosmo": ("cosmo", {"side": 32, "filters": 2, "latent_dim": 3}, ["x_reflection", "transpose", "shift"], {}),
 }  # fmt: skip
 #: Of what the others have, too.
-VARIANTS = {"rpv in float64", "matched, of batch statistics", "matched pileup", "calogan"}
+VARIANTS = {"rpv in float64", "rpv by likelihood", "matched, of batch statistics", "matched pileup", "calogan"}
 if not one_rank.thorough:
     CASES = {name: case for name, case in CASES.items() if name not in VARIANTS}
 CASES |= {name: (name, {}, [], {}) for name in PROBLEMS.names() if name not in {case[0] for case in CASES.values()}}
@@ -87,7 +108,8 @@ def conditions_of(problem):
     if problem.name == "conditional":
         return {"mGlu": np.linspace(1400, 1800, N, dtype=np.float32), "mNeu": np.full(N, 850, np.float32)}
     if problem.name == "arm":
-        return {"geometry": np.arange(N, dtype=np.float32) % 2}
+        energies = {"incident_energy": np.linspace(5, 90, N, dtype=np.float32)} if problem.model.sees_energy else {}
+        return {"geometry": np.arange(N, dtype=np.float32) % 2, **energies}
     scale = {"mu": 20.0, "energy": 15.0}
     found = {}
     for name in problem.conditions:
@@ -116,5 +138,10 @@ def make_run(place, name, data):
         shapes = made_config.model.shapes
         showers = {f"layer_{i}": rng.exponential(0.5, (50, *shape)) for i, shape in enumerate(shapes)}
         showers["energy"] = np.linspace(10.0, 90.0, 50)
+        batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in showers.items()}]
+    if name == "arm by boxes":
+        rng = np.random.default_rng(4)
+        showers = {"cells": np.where(np.arange(30) < 16, rng.exponential(0.5, (50, 30)), 0.0)}
+        showers |= {"geometry": np.arange(50.0) % 2, "incident_energy": np.linspace(10.0, 90.0, 50)}
         batches = [{k: tf.constant(v, made_config.training.dtype) for k, v in showers.items()}]
     return untrained.make_run(place, made_config, batches)

@@ -291,7 +291,7 @@ def _hdf5(problem: Problem, path: Path) -> Sample:
                 conversion = _conversion(path, group, name, Meaning(unit or None), problem.conditions)
                 values[name] = np.asarray(conversion(group[name][()]))
             claims.announce(path, name, conversion, unit)
-    return of_arrays(problem, values, str(path))
+    return of_arrays(problem, problem.conditions_of_file(values, path), str(path))
 
 
 def _conversion(

@@ -267,7 +267,7 @@ def compare_files(
     check_folder(out)
     problem = problem or problem_of(real)
     try:
-        subject = problem_class(problem).of_file(real)
+        subject = problem_class(problem).of_files(real, fake)
     except pydantic.ValidationError as error:
         raise InputError(f"problem '{problem}' needs a model configuration ({error.errors()[0]['msg']})") from None
     report = _Evaluation(subject, options, [], Clock(log))

@@ -156,7 +156,8 @@ class Method(ABC):
         """Bytes that the collective of each network's update averages, once a step has been taken."""
 
     def adopt(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Begin with the weights and moving statistics of another training; what networks have measured stays.
+        """Begin with the weights and moving statistics of another training, and the constants that are tied to these;
+        what else networks have measured stays.
 
         An averaged network gets those of an averaged one, or of the network itself where there was none; the other way
         round, too, of a generator that comes with the package (`hpcgan.runs.pretrained`), which has nothing else.
@@ -171,7 +172,7 @@ class Method(ABC):
         InputError
             Networks of other variables or shapes.
         """
-        from hpcgan.networks.capabilities import constants_of
+        from hpcgan.networks.capabilities import measured_anew
 
         owners = {name.split("/")[1] for name in arrays if name.startswith("network/")}
         for owner, network in self.networks.items():
@@ -179,7 +180,7 @@ class Method(ABC):
             origin = next((name for name in (owner, base, f"{base}_average") if name in owners), base)
             prefix = f"network/{origin}/"
             theirs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            measured = {variable.ref() for variable in constants_of(network)}
+            measured = {variable.ref() for variable in measured_anew(network)}
             own = {name for name, variable in network.named.items() if variable.ref() in measured}
             odd = (network.named.keys() ^ theirs.keys()) - own
             if odd:

@@ -23,6 +23,13 @@ class Calibrated(Network):
     def constants(self) -> list[tf.Variable]:
         """Variables that `calibrate` sets once, and that never change afterwards; none where nothing is measured."""
 
+    @property
+    def tied(self) -> list[tf.Variable]:
+        """Those of the constants that go with the weights: a training that starts from another one's weights takes
+        them along, and measures only the others anew. By default none.
+        """
+        return []
+
     @abstractmethod
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Set the constants from the training data.
@@ -187,9 +194,12 @@ class OwnCoordinates(Network):
         """Real samples without their conditions where the gradient is taken, and the way back."""
 
 
-def constants_of(network: Network) -> list[tf.Variable]:
-    """What a network has measured on the training events."""
-    return network.constants if isinstance(network, Calibrated) else []
+def measured_anew(network: Network) -> list[tf.Variable]:
+    """What a network measures on the training events, whatever weights it starts from."""
+    if not isinstance(network, Calibrated):
+        return []
+    tied = {variable.ref() for variable in network.tied}
+    return [variable for variable in network.constants if variable.ref() not in tied]
 
 
 def matching_of(network: Network) -> Matching | None:

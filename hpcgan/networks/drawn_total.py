@@ -66,14 +66,14 @@ class DrawnTotal(tf.Module):
             return tf.reduce_sum(quantiles * tf.transpose(_terms(inputs - self.centre)), axis=0)  # (terms, n)
 
         if not self._tail:
-            return at(_quantile(self.log_total_pt, uniform_of(normal)))
+            return at(quantile_at(self.log_total_pt, uniform_of(normal)))
         above = uniform_of(-normal)  # not 1 - uniform_of(normal), of which single precision leaves nothing
         is_beyond = above < self._tail
         place = tf.minimum(uniform_of(normal) / (1.0 - self._tail), 1.0)
         begin, mean = (at(self.log_total_pt[..., column, None]) for column in (-2, -1))
         excess = tf.math.log(self._tail / tf.where(is_beyond, above, self._tail)) * (tf.exp(mean) - tf.exp(begin))
         return tf.where(
-            is_beyond, tf.math.log(tf.exp(begin) + excess), at(_quantile(self.log_total_pt[..., :-1], place))
+            is_beyond, tf.math.log(tf.exp(begin) + excess), at(quantile_at(self.log_total_pt[..., :-1], place))
         )
 
 
@@ -84,7 +84,7 @@ def _terms(x: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.ones_like(columns[0]), *columns, *products], axis=1)
 
 
-def _quantile(table: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+def quantile_at(table: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """The quantile that a uniform number stands for, from a table of equidistant ones: of each row, if many."""
     last = table.shape[-1] - 1
     place = uniform * last

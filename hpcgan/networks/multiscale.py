@@ -17,7 +17,8 @@ from hpcgan.networks.calibration import COUNTED, some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.drawn_total import DrawnTotal
 from hpcgan.networks.layers import Initializer, Tensors, stacked, uniform_of
-from hpcgan.networks.splits import NUMBERS, ROWS, Grid, Split, joined
+from hpcgan.networks.sharing import NUMBERS
+from hpcgan.networks.splits import ROWS, Grid, Split, joined
 
 TAIL = 0.005
 """Share of events with the highest summed pT, which falls off exponentially there."""
@@ -68,7 +69,12 @@ class Multiscale(Density, Calibrated):
     @property
     def constants(self) -> list[tf.Variable]:
         """The quantiles of ln(summed pT / GeV), means and scales of what the networks see, and what is frequent."""
-        return [*self.total.constants, *(constant for split in self.splits for constant in split.constants)]
+        return [*self.total.constants, *self.tied]
+
+    @property
+    def tied(self) -> list[tf.Variable]:
+        """All but the quantiles."""
+        return [constant for split in self.splits for constant in split.constants]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training events."""

@@ -8,9 +8,8 @@ and what is around it: the cells to be split, sums over larger windows, and thos
 split already. Cells are split in turns, by the places of their row and their column, so that all cells of a turn are
 split at once and yet neighbours depend on one another.
 
-The share of a half is bounded: each half with momentum has as much as one pixel at least. Between the bounds the logit
-of the share has a density that is constant in intervals, so that edges, as thresholds make them, stay sharp.
-`hpcgan/networks/multiscale.py` has the density of images that such splits make.
+`hpcgan/networks/sharing.py` has the density of what a cell's halves have: each half with momentum has as much as one
+pixel at least. `hpcgan/networks/multiscale.py` has the density of images that such splits make.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hpcgan.networks import outcomes
+from hpcgan.networks import sharing
 from hpcgan.networks.layers import Initializer, wrap_phi
+from hpcgan.networks.sharing import WAYS, Answers, Bounds, Logit
 
 WINDOWS = (3, 7)
 """Sides of the larger windows around the cell, in cells; nine of each, side by side."""
@@ -42,54 +42,13 @@ DENSE = 32
 every fourth, ... every `Grid.sparse`-th: else nearly all the time would go into the finest splits, which know the most
 cells.
 """
-NUMBERS = 2
-"""Random numbers for a cell to be split: which halves have momentum, and the share of the first."""
-FIRST, SECOND, BOTH = range(3)
-"""Which halves have momentum."""
-OF_ALL_PLACES = 0.5
-"""Cells of all places that count besides those of a place, where answers of a place are counted."""
-UNSEEN = 0.5
-"""Cells that have, in equal parts, what no cell has."""
 LEAST_SPREAD = 0.05
 """Of an input: what is nearly always the same stays small."""
-_FREQUENCIES = 0.7 * np.arange(1, 9)  # of ln(pT / GeV): one period a factor of 4, ... of 1.2
+FREQUENCIES = 0.7 * np.arange(1, 9)
+"""Of ln(pT / GeV) in the sines that a network sees: one period a factor of 4, ... of 1.2."""
 
 _NO_PIXEL = 1e30
 """GeV that the half of a cell without a pixel would have at least: as no cell has so much, it stays dark."""
-
-
-class Logit:
-    """The coordinate in which the density of a share is constant in intervals: its logit."""
-
-    def of(self, logit: tf.Tensor) -> tf.Tensor:
-        """Coordinates of logits."""
-        return logit
-
-    def log_slope(self, logit: tf.Tensor) -> tf.Tensor:
-        """Log of the derivative of the coordinate by the logit."""
-        return tf.zeros_like(logit)
-
-    def shares(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the first half and what the second have of a cell, at coordinates x."""
-        share = tf.sigmoid(x)
-        return share, 1.0 - share
-
-
-class StretchedLogit(Logit):
-    """asinh of the logit: intervals are fine where halves have about as much, and coarse where one has next to nothing.
-
-    For pixels over many decades. The second half's share is not one minus the first's, which has no digits for it.
-    """
-
-    def of(self, logit: tf.Tensor) -> tf.Tensor:
-        return tf.math.asinh(logit)
-
-    def log_slope(self, logit: tf.Tensor) -> tf.Tensor:
-        return -0.5 * tf.math.log1p(tf.square(logit))
-
-    def shares(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logit = tf.sinh(x)
-        return tf.sigmoid(logit), tf.sigmoid(-logit)
 
 
 @dataclass(frozen=True)
@@ -175,26 +134,6 @@ class Cells(NamedTuple):
         return Cells(*tf.unstack(tf.cast(tf.where(mask), tf.int32), axis=1))
 
 
-class Bounds(NamedTuple):
-    """What thresholds allow for cells: which ways, (cells, 3), and the coordinate of the first half's share, from `low`
-    to `high`, (cells,).
-    """
-
-    is_allowed: tf.Tensor
-    low: tf.Tensor
-    high: tf.Tensor
-
-
-class Answers(NamedTuple):
-    """What the network says of cells within bounds, of which a softmax makes probabilities: of each way, (cells, 3),
-    and of each interval of the coordinate, (cells, bins).
-    """
-
-    bounds: Bounds
-    ways: tf.Tensor
-    intervals: tf.Tensor
-
-
 class View(NamedTuple):
     """What the network sees of whole images before any cell is split, computed once.
 
@@ -265,7 +204,7 @@ class Split(tf.Module):
         self._half_planes = 2 * (kinds + 1)
         planes = kinds + 1 + kinds * grid.sight.guides + self._half_planes
         inputs = planes * len(places) + len(WINDOWS) * 9 + 3 + kinds
-        inputs += self._turns.size + 2 * len(_FREQUENCIES) + 2 + conditions
+        inputs += self._turns.size + 2 * len(FREQUENCIES) + 2 + conditions
         inputs += 0 if grid.goes_around else 2 + self.columns
         self.mean = init.constant(f"{name}/mean", (inputs,), 0.0, trainable=False)
         self.scale = init.constant(f"{name}/scale", (inputs,), 1.0, trainable=False)
@@ -273,11 +212,11 @@ class Split(tf.Module):
         self.hidden_bias = init.constant(f"{name}/hidden_bias", (self.rows, units), 0.0)  # of each row
         self.hidden2 = init.he_uniform(f"{name}/hidden2", (units, units), units, 2)
         self.hidden2_bias = init.constant(f"{name}/hidden2_bias", (units,), 0.0)
-        self.out = init.normal(f"{name}/out", (units, BOTH + 1 + self.bins), 0.1 / math.sqrt(units))
-        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, BOTH + 1 + self.bins), 0.0)  # of each row
+        self.out = init.normal(f"{name}/out", (units, WAYS + self.bins), 0.1 / math.sqrt(units))
+        self.out_bias = init.constant(f"{name}/out_bias", (self.rows, WAYS + self.bins), 0.0)  # of each row
         self.prior: tf.Variable | None = None
         if grid.prior:
-            answers = (self.rows * self.columns, BOTH + 1 + self.bins)  # of each place
+            answers = (self.rows * self.columns, WAYS + self.bins)  # of each place
             self.prior = init.constant(f"{name}/prior", answers, 0.0, trainable=False)
 
     @property
@@ -316,31 +255,8 @@ class Split(tf.Module):
         whole = first + second
         cells = Cells.where(whole > 0)
         answers = self.answers(self._view(whole, first, second, guides), cells, conditions)
-        a, b = cells.of(first), cells.of(second)
-        way, interval = self._seen(answers.bounds, a, b)
-        is_both = way == BOTH
-        log_p = outcomes.log_prob(answers.ways, way)
-        a, b = tf.where(is_both, a, 1.0), tf.where(is_both, b, 1.0)
-        width = tf.where(is_both, answers.bounds.high - answers.bounds.low, 1.0)
-        logit = tf.math.log(a) - tf.math.log(b)
-        log_density = outcomes.log_prob(answers.intervals, interval) + tf.math.log(self.bins / width)
-        log_density += self.grid.coordinate.log_slope(logit)
-        log_density += tf.math.log((a + b) / (a * b))  # of the logit by the pT
-        log_p += tf.where(is_both, log_density, 0.0)
+        log_p = sharing.log_prob(self.grid.coordinate, answers, cells.of(first), cells.of(second))
         return tf.math.unsorted_segment_sum(log_p, cells.event, tf.shape(images)[0])
-
-    def _seen(self, bounds: Bounds, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Which halves of cells have momentum, and in which interval the share of the first is if both have: (cells,)
-        each, of halves (cells,).
-        """
-        allowed = tf.unstack(bounds.is_allowed, axis=1)
-        is_both = (first > 0) & (second > 0) & allowed[BOTH]
-        is_first = (first >= second) & allowed[FIRST] | ~allowed[SECOND]
-        way = tf.where(is_both, BOTH, tf.where(is_first, FIRST, SECOND))
-        a, b = tf.where(is_both, first, 1.0), tf.where(is_both, second, 1.0)
-        width = tf.where(is_both, bounds.high - bounds.low, 1.0)
-        place = (self.grid.coordinate.of(tf.math.log(a) - tf.math.log(b)) - bounds.low) / width
-        return way, tf.clip_by_value(tf.cast(tf.floor(place * self.bins), tf.int32), 0, self.bins - 1)
 
     def __call__(
         self, whole: tf.Tensor, uniform: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None
@@ -354,18 +270,9 @@ class Split(tf.Module):
             cells = Cells.where((whole > 0) & (turns == tf.gather(used, number)))
             answers = self.answers(view._replace(halves=seen), cells, conditions)
             of_way, of_share = tf.unstack(cells.of(uniform), axis=1)
-            way = outcomes.draw(answers.ways, of_way)[0]
-            interval, within = outcomes.draw(answers.intervals, of_share)
-            place = (tf.cast(interval, within.dtype) + within) / self.bins
-            low, high = answers.bounds.low, answers.bounds.high
-            shares = self.grid.coordinate.shares(low + place * (high - low))
-            parts = cells.of(whole)
-            first, second = (
-                parts * tf.where(way == BOTH, share, tf.cast(way == alone, share.dtype))
-                for share, alone in zip(shares, (FIRST, SECOND), strict=True)
-            )
+            first, second = sharing.draw(self.grid.coordinate, answers, cells.of(whole), of_way, of_share)
             index = tf.stack(cells, axis=1)
-            seen = tf.tensor_scatter_nd_update(seen, index, self._planes_of_halves(first, second))
+            seen = tf.tensor_scatter_nd_update(seen, index, self._planes_sharing(first, second))
             halves = tf.tensor_scatter_nd_update(halves, index, tf.stack([first, second], axis=1))
             return number + 1, seen, halves
 
@@ -392,26 +299,18 @@ class Split(tf.Module):
         x, out = tf.concat([x, row], axis=1), tf.concat([self.out, self.out_bias], axis=0)
         place = cells.row * self.columns + cells.column
         answers = []
-        for which in (slice(BOTH + 1), slice(BOTH + 1, None)):  # weights are cut, which are few
+        for which in (slice(WAYS), slice(WAYS, None)):  # weights are cut, which are few
             answers.append(tf.matmul(x, out[:, which]))
             if self.prior is not None:
                 answers[-1] += tf.gather(self.prior[:, which], place)
-        bounds = self._bounds(cells, cells.of(view.whole))
-        return Answers(bounds, tf.where(bounds.is_allowed, answers[0], -1e9), answers[1])
+        return sharing.answers_of(self._bounds(cells, cells.of(view.whole)), *answers)
 
     def _bounds(self, cells: Cells, pt: tf.Tensor) -> Bounds:
         """What thresholds allow for cells with momentum (cells,)."""
         number = cells.row * self.columns + cells.column
-        least_first, least_second = (tf.gather(least, number) for least in self.least)
-        is_first, is_both = pt >= 0.999 * least_first, pt > 1.001 * (least_first + least_second)
-        if self._is_first_alone is not None:
-            is_first |= tf.gather(self._is_first_alone, number)
-        is_second = (pt >= 0.999 * least_second) | ~is_first
-        is_allowed = tf.stack([is_first, is_second, is_both], axis=1)
-        pt = tf.where(is_both, pt, 2.0 * (least_first + least_second))  # any number for which there are logarithms
-        low = tf.math.log(least_first) - tf.math.log(pt - least_first)
-        high = tf.math.log(pt - least_second) - tf.math.log(least_second)
-        return Bounds(is_allowed, self.grid.coordinate.of(low), self.grid.coordinate.of(high))
+        is_first_alone = None if self._is_first_alone is None else tf.gather(self._is_first_alone, number)
+        first, second = (tf.gather(least, number) for least in self.least)
+        return sharing.bounds_of(self.grid.coordinate, pt, (first, second), is_first_alone)
 
     def count(self, images: tf.Tensor) -> None:
         """Set the prior, if there is one, to how frequent answers are in split images, place by place.
@@ -424,16 +323,10 @@ class Split(tf.Module):
         first, second = self.halves(images)
         cells = Cells.where(first + second > 0)
         a, b = cells.of(first), cells.of(second)
-        way, interval = (x.numpy() for x in self._seen(self._bounds(cells, a + b), a, b))
-        place, is_both = (cells.row * self.columns + cells.column).numpy(), way == BOTH
-        log_p = []
-        for answers, places, answer in ((BOTH + 1, place, way), (self.bins, place[is_both], interval[is_both])):
-            counts = np.zeros((self.rows * self.columns, answers))
-            np.add.at(counts, (places, answer), 1.0)
-            of_all = counts.sum(axis=0) + UNSEEN / answers
-            counts += OF_ALL_PLACES * of_all / of_all.sum()
-            log_p.append(np.log(counts / counts.sum(axis=1, keepdims=True)))
-        self.prior.assign(np.concatenate(log_p, axis=1))
+        bounds = self._bounds(cells, a + b)
+        way, interval = (x.numpy() for x in sharing.seen(self.grid.coordinate, bounds, a, b, self.bins))
+        place = (cells.row * self.columns + cells.column).numpy()
+        self.prior.assign(sharing.log_shares(self.rows * self.columns, self.bins, place, way, interval))
 
     def measure(self, images: tf.Tensor, conditions: tf.Tensor | None, guides: tf.Tensor | None = None) -> None:
         """Set the mean and the scale of what the network sees to those of split images, unless all are empty."""
@@ -462,14 +355,14 @@ class Split(tf.Module):
         if first is None:
             halves = tf.zeros([*tf.unstack(tf.shape(whole)), self._half_planes], whole.dtype)
         else:
-            halves = self._planes_of_halves(first, second)
+            halves = self._planes_sharing(first, second)
         return View(whole, self._surrounded(planes), halves, windows, tf.stack([total, 4.0 * share_lit], axis=1))
 
     def _features(self, view: View, cells: Cells, conditions: tf.Tensor | None) -> list[tf.Tensor]:
         pt = cells.of(view.whole)
         log_pt = tf.math.log(tf.maximum(pt, self.grid.sight.faint_gev))
         down = (tf.cast(cells.row, pt.dtype) + 0.5) * (2.0 / self.rows) - 1.0
-        phases = log_pt[:, None] * tf.constant(_FREQUENCIES, pt.dtype)
+        phases = log_pt[:, None] * tf.constant(FREQUENCIES, pt.dtype)
         place = self._turns.shape[1] * (cells.row % self._turns.shape[0]) + cells.column % self._turns.shape[1]
         columns = [
             self._neighbours(view, cells, place),
@@ -494,9 +387,10 @@ class Split(tf.Module):
         """What the network sees of a pT in GeV."""
         return [tf.math.log1p(per_gev * pt) for per_gev in self.grid.sight.per_gev]
 
-    def _planes_of_halves(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    def _planes_sharing(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         """What the network sees of halves (...): (..., planes)."""
-        return tf.stack([*self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)], axis=-1)
+        planes = [*self._encoded(first), *self._encoded(second), _is_lit(first), _is_lit(second)]
+        return tf.stack(planes, axis=len(first.shape))  # -1 is unknown to ONNX's converter in loops
 
     def _turn(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """In which turn cells are split."""

@@ -72,6 +72,17 @@ class Problem(ProblemFiles, Conditions, Symmetries, ABC):
         """
         return cls(cls.Model())
 
+    @classmethod
+    def of_files(cls, real: Path, fake: Path) -> Problem:
+        """The problem in which two files are compared; by default, that of the first one.
+
+        Raises
+        ------
+        InputError, pydantic.ValidationError
+            As of `of_file`.
+        """
+        return cls.of_file(real)
+
     @property
     @abstractmethod
     def schema(self) -> Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 from hpcgan.data.schema import Sample, Schema
@@ -36,6 +37,16 @@ class Conditions(ABC):
                 "encode_conditions"
             )
         return {}
+
+    def conditions_of_file(self, conditions: Sample, path: Path) -> Sample:
+        """Conditions (n, ...) of an HDF5 file, in physical units, as this problem means them; by default as they are.
+
+        Raises
+        ------
+        InputError
+            The file means something that the problem does not know.
+        """
+        return conditions
 
     def check_conditions(self, conditions: Sample) -> None:
         """Refuse conditions (n, ...), in physical units, that no event can have.

@@ -14,8 +14,9 @@ from hpcgan.data.source import SyntheticSource
 from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE
 from hpcgan.problems.arm import files
+from hpcgan.problems.arm.figures import _drawn
 from hpcgan.problems.arm.generate import GeometryGenerator
-from hpcgan.problems.arm.geometry import PUBLISHED, parse, parse_all
+from hpcgan.problems.arm.geometry import PUBLISHED, parse, parse_all, parts
 from hpcgan.problems.arm.problem import ArmModel, ArmProblem
 from hpcgan.problems.arm.quantities import quantities
 from hpcgan.problems.calorimeter.generate import Beam, ShowerSet
@@ -96,6 +97,62 @@ def test_geant4_showers_are_summed_from_their_file(tmp_path, layer):
     assert sample["cells"][0, 0] == pytest.approx(corner.sum(), rel=1e-5)
 
 
+def test_files_say_the_energy_of_the_particle(tmp_path):
+    write(tmp_path / "some", assignment="all")
+    energies = whole(tmp_path / "some")["incident_energy"]
+    (block,) = ShowerSet(Beam("gamma", (1.0, 5.0), FINE), 20, 3).tasks()
+    made = ShowerSet(Beam("gamma", (1.0, 5.0), FINE), 20, 3).make(block, lambda done: None)["energy"].reshape(-1)
+    np.testing.assert_array_equal(energies, np.repeat(made, 2))
+    subject = problem(sees_energy=True, first_cell="learned")
+    subject.validate(tmp_path / "some", "train")
+    np.testing.assert_array_equal(
+        subject.open(tmp_path / "some", "train").conditions()["incident_energy"], energies[:32]
+    )
+    compared = ArmProblem.of_file(tmp_path / "some" / "train.h5")
+    with compared.writer(tmp_path / "fake.h5", 16, {}) as append:  # of a model that does not see it
+        append(compared.open(tmp_path / "some", "val").read(np.arange(4)))
+        append(compared.open(tmp_path / "some", "train").read(np.arange(12)))
+    assert ArmProblem.of_file(tmp_path / "fake.h5").model == compared.model
+    assert set(compared.open(tmp_path / "some", "test").read(np.arange(2))) == {"cells", "geometry"}
+    with h5py.File(tmp_path / "some" / "train.h5", "a") as file:
+        file["samples/incident_energy"][3] = -2.0
+    with pytest.raises(InputError, match="incident_energy of shower 3 is -2 GeV; it must be above 0"):
+        subject.validate(tmp_path / "some", "train")
+    with pytest.raises(InputError, match="incident_energy = 0 GeV: must be above 0"):
+        subject.check_conditions({"geometry": np.zeros(2), "incident_energy": np.array([5.0, 0.0])})
+
+
+def test_whole_showers_have_the_cells_of_all_layers(tmp_path):
+    texts = ("eta6_phi4/eta4_phi2/eta2_phi2", "eta4_phi4/eta1+2_phi3/eta2_phi1")
+    write(tmp_path, layer="whole", segmentation=texts)
+    sample = whole(tmp_path)
+    (block,) = ShowerSet(Beam("gamma", (1.0, 5.0), FINE), 20, 3).tasks()
+    images = ShowerSet(Beam("gamma", (1.0, 5.0), FINE), 20, 3).make(block, lambda done: None)
+    for number, text in enumerate(texts):
+        rows, start = np.arange(number, 20, 2), 0
+        for i, part in enumerate(text.split("/")):
+            geometry = parse(part, ("inner", "middle", "outer")[i])
+            expected = geometry.sum_of(images[f"layer_{i}"][rows], FINE.layers[i])
+            np.testing.assert_array_equal(sample["cells"][rows, start : start + geometry.n_cells], expected)
+            start += geometry.n_cells
+    subject = problem(texts, layer="whole", architecture="boxes", hidden_units=2)
+    subject.validate(tmp_path, "train")
+    values = subject.observables(sample)
+    assert set(values) == {*subject.quantities, "geometry"}
+    assert len(subject.quantities) == 20
+    alone = quantities(sample["cells"][::2, 24:32], parse("eta4_phi2", "middle"))
+    np.testing.assert_allclose(values["energy_middle"].values[::2], alone["energy"])
+    first = {name: values[name].values for name in ("mean_eta_inner", "mean_eta_middle", "mean_phi_inner")}
+    distance = values["distance_inner_middle"].values
+    assert len(distance) == len(first["mean_eta_inner"])
+    steps = [values[f"mean_{axis}_middle"].values - values[f"mean_{axis}_inner"].values for axis in ("eta", "phi")]
+    np.testing.assert_allclose(distance, np.hypot(*steps))
+    assert values["distance_inner_middle"].unit == values["mean_eta_outer"].unit == "mm"
+    assert values["energy_inner"].unit == "GeV"
+    with pytest.raises(InputError, match=r"holds whole showers, model\.layer is middle"):
+        problem().validate(tmp_path, "train")
+
+
 def test_a_file_has_as_many_showers_as_it_has_and_cells_as_fine_as_needed(tmp_path):
     with pytest.raises(InputError, match="holds 400 showers: ask for --events 400 at most"):
         write(tmp_path / "many", n=401, showers=str(GEANT4))
@@ -137,6 +194,41 @@ def test_geometries_of_the_model_may_be_more_and_in_another_order(data):
     np.testing.assert_array_equal(sample["cells"][:, :9], held["cells"][:16])
     np.testing.assert_array_equal(sample["cells"][:, 9:], 0.0)
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("layer", "own", "coarser", "other"),
+    [
+        ("middle", "eta4_phi6", "eta2_phi3", "eta4_phi2"),
+        ("whole", "eta6_phi4/eta4_phi2/eta2_phi2", "eta3_phi4/eta2_phi2/eta2_phi1", "eta6_phi4/eta1+2_phi3/eta2_phi2"),
+    ],
+)
+def test_training_showers_are_also_seen_in_coarser_geometries(tmp_path, layer, own, coarser, other):
+    write(tmp_path, n=60, layer=layer, segmentation=(own, other))
+    settings = {"architecture": "boxes", "hidden_units": 2, "layer": layer}
+    subject = problem((own, other, coarser), also_as=(coarser,), **settings)
+    plain = problem((own, other, coarser), **settings).open(tmp_path, "train").read(np.arange(48))
+    source = subject.open(tmp_path, "train")
+    epochs = [source.read(np.arange(48), epoch) for epoch in (1, 2)]
+    np.testing.assert_array_equal(epochs[0]["cells"][5:9], source.read(np.arange(5, 9), 1)["cells"])
+    for sample in epochs:
+        seen = sample["geometry"]
+        assert 5 < np.sum(seen == 2) < 19  # of 24 showers that can be
+        if layer == "middle":  # whose cells are none of the coarser one's sums
+            np.testing.assert_array_equal(seen[1::2], 1)
+        kept = seen != 2
+        np.testing.assert_array_equal(sample["cells"][kept], plain["cells"][kept])
+        np.testing.assert_allclose(sample["cells"].sum(axis=1), plain["cells"].sum(axis=1), rtol=1e-5)
+    assert np.any(epochs[0]["geometry"] != epochs[1]["geometry"])
+    if layer == "middle":
+        row = int(np.flatnonzero(epochs[0]["geometry"] == 2)[0])
+        image = plain["cells"][row, :24].reshape(6, 4)
+        sums = image.reshape(3, 2, 2, 2).sum(axis=(1, 3))
+        np.testing.assert_allclose(epochs[0]["cells"][row, :6], sums.ravel(), rtol=1e-6)
+        np.testing.assert_array_equal(epochs[0]["cells"][row, 6:], 0.0)
+    np.testing.assert_array_equal(subject.open(tmp_path, "val").read(np.arange(6))["geometry"], [0, 1] * 3)
+    with pytest.raises(ValidationError, match=r"also_as: geometry 'eta2_phi2.*' is none of model\.geometries: add it"):
+        problem((own,), also_as=("eta2_phi2" if layer == "middle" else "eta2_phi2/eta2_phi2/eta2_phi2",), **settings)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +348,7 @@ def test_figures_draw_cells_where_they_are_and_hold_their_energy(data):
     geometry = subject.model.cells[1]  # 1 + 2 cells in eta, 3 in phi
     cells = np.zeros((1, 9))
     cells[0, 1 * 3 + 2] = 16.0 * 24.0 / 2  # middle row, outermost right column: 12 x 16 of the finest cells
-    drawn = figures._drawn(cells, geometry)[0]  # (eta, phi)
+    drawn = _drawn(cells, parts(geometry, "middle")[0])[0]  # (eta, phi)
     expected = np.zeros((48, 48))
     expected[36:, 16:32] = 1.0
     np.testing.assert_allclose(drawn, expected)

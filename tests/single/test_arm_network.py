@@ -46,8 +46,10 @@ def cells_of(geometries=GEOMETRIES):
         {"dense_layers": 1, "kernel": 3},
         {"dense_layers": 4, "kernel": 1, "features": 3},
         {"dense_layers": 5, "kernel": 4},
+        {"sees_energy": True, "first_cell": "learned"},
+        {"sees_sizes": False},
     ],
-    ids=["dense", "convolution", "deep", "published"],
+    ids=["dense", "convolution", "deep", "published", "of_energies", "blind"],
 )
 def test_the_factor_of_a_cell_depends_on_the_cells_before_it_alone(settings):
     """The Jacobian of all log-probabilities by the numbers is strictly triangular, and full below its diagonal."""
@@ -58,7 +60,10 @@ def test_the_factor_of_a_cell_depends_on_the_cells_before_it_alone(settings):
     directions = tf.constant(rng.normal(size=built.categories))  # what is summed over the categories is never all zero
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(numbers)
-        factors = tf.unstack(tf.linalg.matvec(tf.nn.log_softmax(built.logits(numbers, geometry)), directions), axis=1)
+        logits = built.logits(
+            numbers, {"geometry": geometry, "incident_energy": tf.fill([5], tf.constant(60.0, tf.float64))}
+        )
+        factors = tf.unstack(tf.linalg.matvec(tf.nn.log_softmax(logits), directions), axis=1)
     rows = [tape.gradient(factor, numbers, unconnected_gradients="zero") for factor in factors]
     jacobian = np.abs(np.stack(rows, axis=1))  # (n, cells, cells)
     later = np.triu(np.ones((6, 6), bool))
@@ -87,19 +92,34 @@ def test_a_cell_knows_its_own_size_and_those_before():
     same = narrow.path.sizes.numpy().copy()
     same[0, 0] = wide.path.sizes.numpy()[0, 0]
     narrow.path.sizes = tf.constant(same)  # 6, 6, 3: differs from the other in the second size
-    differ = np.abs(wide.logits(zeros, zero).numpy() - narrow.logits(zeros, zero).numpy()).max(axis=2)[0]
+    both = [built.logits(zeros, {"geometry": zero}).numpy()[0] for built in (wide, narrow)]
+    differ = np.ptp(both, axis=0).max(axis=1)
     assert differ[0] == 0.0
     assert np.all(differ[1:] > 1e-6)
 
 
-def test_probabilities_of_all_showers_add_up_to_one():
+def test_a_model_that_does_not_see_sizes_is_blind_to_the_geometry():
+    blind, seeing = (arm(sees_sizes=sees) for sees in (False, True))
+    numbers = tf.constant(np.random.default_rng(5).integers(0, 4, (1, 6)), tf.float64)
+    differences = [
+        np.ptp([built.logits(numbers, {"geometry": tf.constant([number])}).numpy() for number in (1, 2)], axis=0).max()
+        for built in (blind, seeing)
+    ]
+    assert differences[0] == 0.0
+    assert differences[1] > 1e-3
+    assert len(blind.weights) == len(seeing.weights) - 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"first_cell": "learned"}, {"first_cell": "learned", "sees_energy": True}])
+def test_probabilities_of_all_showers_add_up_to_one(settings):
     """By enumeration, in each geometry; cells that a geometry does not have are 0 in all of them."""
-    built = arm(categories=3)
+    built = arm(categories=3, **settings)
     for number, cells in enumerate(cells_of()):
         showers = np.array(list(itertools.product(range(3), repeat=cells)), np.float64)
         sample = {
             "cells": tf.constant(np.pad(showers, ((0, 0), (0, 6 - cells)))),
             "geometry": tf.fill([len(showers)], tf.constant(float(number), tf.float64)),
+            "incident_energy": tf.fill([len(showers)], tf.constant(20.0, tf.float64)),
         }
         log_prob = built.log_prob(sample).numpy()
         assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-12)
@@ -164,17 +184,28 @@ def noise(n, cells, seed=1):
         (4, {}),
         (3, {"dense_layers": 5, "kernel": 5, "features": 1}),
         (64, {"dense_layers": 2, "kernel": 1}),
+        (4, {"first_cell": "learned", "sees_energy": True}),
     ],
 )
 def test_incremental_samples_are_those_of_the_slow_way(monkeypatch, block, settings):
     """The same noise, several geometries in a batch; blocks that the cells fill and that they do not."""
     monkeypatch.setattr(network, "BLOCK", block)
     built = arm(categories=5, **settings)
-    conditions = {"geometry": tf.constant(np.arange(60) % 3, tf.float64)}
+    energies = tf.constant(np.linspace(1.0, 100.0, 60))
+    conditions = {"geometry": tf.constant(np.arange(60) % 3, tf.float64), "incident_energy": energies}
     slow = built.sample_by_passes(noise(60, 6), conditions)["cells"].numpy()
     fast = built(noise(60, 6), conditions)["cells"].numpy()
     np.testing.assert_array_equal(fast, slow)
     assert len(np.unique(slow)) == 5
+
+
+def test_a_single_sample_in_a_compiled_function_is_that_of_a_batch():
+    built = arm()
+    conditions = {"geometry": tf.constant(np.arange(3), tf.float64)}
+    batch = built(noise(3, 6), conditions)["cells"].numpy()
+    one = {"geometry": conditions["geometry"][1:2]}
+    compiled = tf.function(built, autograph=False)(noise(3, 6)[1:2], one)
+    np.testing.assert_array_equal(compiled["cells"], batch[1:2])
 
 
 def test_incremental_samples_of_short_orders_end_early(monkeypatch):
@@ -217,3 +248,13 @@ def test_samples_come_back_in_places_of_the_image():
     built.biases[0].assign([[0.0], [1.0], [2.0], [3.0]])
     sample = built(noise(3, 4), {"geometry": tf.zeros([3], tf.float64)})["cells"].numpy()
     np.testing.assert_array_equal(sample, [[0.0, 1.0, 3.0, 2.0]] * 3)  # left and right of a row, then back above
+
+
+def test_the_energy_of_the_particle_is_seen_from_the_first_cell_on():
+    built = arm(first_cell="learned", sees_energy=True)
+    numbers = tf.zeros([2, 6], tf.float64)
+    conditions = {"geometry": tf.zeros([2], tf.float64), "incident_energy": tf.constant([5.0, 80.0], tf.float64)}
+    logits = built.logits(numbers, conditions).numpy()
+    assert np.all(np.abs(logits[1] - logits[0]).max(axis=1) > 1e-3)
+    with pytest.raises(ValueError, match=r"model.sees_energy needs model.first_cell=learned"):
+        model(sees_energy=True)

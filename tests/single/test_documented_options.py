@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> None:
     if not os.path.exists(getattr(args, "config", None) or ""):
         return
     overrides = [item for item in args.overrides if item != "key=value"]
-    if args.command == "sweep":
+    if args.command == "sweep" or (args.command == "chaos" and args.trials is not None):
         study.load(Path(args.config), overrides)
     else:
         configuration.load(args.config, overrides)

@@ -42,11 +42,12 @@ MAY_IMPORT = {
                                  "hpcgan.config"},
     "hpcgan.api": {"hpcgan.training", "hpcgan.evaluation", "hpcgan.comm.select", "hpcgan.launch", "hpcgan.runs",
                    "hpcgan.problems.run_data", "hpcgan.config"},
-    "hpcgan.serve": {"hpcgan.evaluation", "hpcgan.launch.topology", "hpcgan.problems.base", "hpcgan.problems.run_data",
+    "hpcgan.serve": {"hpcgan.evaluation", "hpcgan.launch.topology", "hpcgan.launch.world",
+                     "hpcgan.problems.base", "hpcgan.problems.run_data",
                      "hpcgan.data.schema", "hpcgan.runs", "hpcgan.config"},
     "hpcgan.sweep": {"hpcgan.launch", "hpcgan.evaluation.epoch_samples", "hpcgan.runs", "hpcgan.problems.run_data",
                      "hpcgan.report", "hpcgan.config", "hpcgan.rng"},
-    "hpcgan.chaos": {"hpcgan.launch", "hpcgan.runs"},
+    "hpcgan.chaos": {"hpcgan.launch", "hpcgan.runs", "hpcgan.sweep.store"},
     "hpcgan.scaling": {"hpcgan.launch", "hpcgan.runs", "hpcgan.problems.run_data", "hpcgan.report", "hpcgan.config"},
     # A comparison of calorimeter showers that others have defined: about this family.
     "hpcgan.calochallenge": {"hpcgan.evaluation", "hpcgan.comm", "hpcgan.problems.base", "hpcgan.problems.calorimeter",
@@ -77,7 +78,7 @@ MAY_IMPORT = {
     "hpcgan.problems": set(),
     # Sums the showers of this family's generator and importers.
     "hpcgan.problems.arm": {"hpcgan.problems.base", "hpcgan.problems.calorimeter", "hpcgan.problems.figures",
-                            "hpcgan.report", "hpcgan.metrics", "hpcgan.physics",
+                            "hpcgan.report", "hpcgan.metrics", "hpcgan.physics", "hpcgan.rng",
                             "hpcgan.data", "hpcgan.config", "hpcgan.networks"},
     "hpcgan.problems.calorimeter": {*FAMILY, "hpcgan.networks", "hpcgan.problems.files", "hpcgan.problems.mesh",
                                     "hpcgan.rng"},
@@ -121,7 +122,11 @@ MAY_IMPORT = {
 NETWORKS = tuple(
     f"hpcgan.problems.{name}"
     for name in (
+        "arm.box_tables",
         "arm.network",
+        "arm.network_boxes",
+        "arm.network_layer",
+        "calorimeter.layer_shares",
         "calorimeter.made",
         "calorimeter.networks",
         "calorimeter.networks_multiscale",

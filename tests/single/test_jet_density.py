@@ -26,7 +26,8 @@ from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
 from hpcgan.networks import multiscale  # noqa: E402
 from hpcgan.networks.layers import Initializer, uniform_of  # noqa: E402
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Cells, Grid, Sight, Split, StretchedLogit  # noqa: E402
+from hpcgan.networks.sharing import NUMBERS, StretchedLogit  # noqa: E402
+from hpcgan.networks.splits import COLUMNS, ROWS, Cells, Grid, Sight, Split  # noqa: E402
 from hpcgan.problems.jet_images import files, networks_multiscale  # noqa: E402
 from hpcgan.problems.jet_images.networks_multiscale import FIRST, Multiscale  # noqa: E402
 from hpcgan.problems.jet_images.problem import SIDE_OF_SPLITS, JetsModel, JetsProblem  # noqa: E402

@@ -16,9 +16,10 @@ from hpcgan.methods.nll import Likelihood  # noqa: E402
 from hpcgan.networks import splits  # noqa: E402
 from hpcgan.networks.drawn_total import DrawnTotal  # noqa: E402
 from hpcgan.networks.layers import Initializer, uniform_of  # noqa: E402
-from hpcgan.networks.splits import BOTH, FIRST, SECOND, Split  # noqa: E402
+from hpcgan.networks.sharing import BOTH, FIRST, NUMBERS, SECOND  # noqa: E402
 from hpcgan.networks.splits import COLUMNS as PHI  # noqa: E402
 from hpcgan.networks.splits import ROWS as ETA  # noqa: E402
+from hpcgan.networks.splits import Split  # noqa: E402
 from hpcgan.physics import jets  # noqa: E402
 from hpcgan.problems.detector_images.conditional import ConditionalModel  # noqa: E402
 from hpcgan.problems.detector_images.networks_multiscale import GRID, Multiscale  # noqa: E402
@@ -169,7 +170,7 @@ def test_splits_alternate_from_one_cell_to_all_pixels():
     assert shapes[:3] == [(1, 1, ETA), (2, 1, PHI), (2, 2, ETA)]
     assert shapes[-1] == (64, 32, PHI)
     cells = sum(rows * columns for rows, columns, _ in shapes)
-    assert 1 + splits.NUMBERS * cells == PROBLEM.noise_dim == 1 + 2 * 4095
+    assert 1 + NUMBERS * cells == PROBLEM.noise_dim == 1 + 2 * 4095
 
 
 def test_an_event_has_the_drawn_momentum_and_pixels_above_the_threshold(network, noise, images):

@@ -34,7 +34,8 @@ from hpcgan.evaluation.conditions import each  # noqa: E402
 from hpcgan.evaluation.export import request  # noqa: E402
 from hpcgan.evaluation.sampling import load_sampler  # noqa: E402
 from hpcgan.networks.layers import Initializer  # noqa: E402
-from hpcgan.networks.splits import ROWS, Grid, Logit, Split  # noqa: E402
+from hpcgan.networks.sharing import Logit  # noqa: E402
+from hpcgan.networks.splits import ROWS, Grid, Split  # noqa: E402
 from hpcgan.physics.calorimeter import PUBLISHED  # noqa: E402
 from hpcgan.problems.calorimeter.mesh import mesh_of  # noqa: E402
 from hpcgan.problems.calorimeter.shares import Shares  # noqa: E402
@@ -42,7 +43,7 @@ from hpcgan.problems.detector_images.spectrum import Spectrum  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The others take long to convert; `--faults` has them.
-QUICK = ("rpv", "conditional", "matched calogan", "arm")
+QUICK = ("rpv", "conditional", "matched calogan", "arm by boxes", "calogan by likelihood")
 DRAWN = ("conditional", "rpv")
 CHOSEN = [name for name in CASES if name != "rpv in float64" and (one_rank.thorough or name in QUICK)]
 

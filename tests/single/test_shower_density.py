@@ -21,13 +21,14 @@ from hpcgan.data.generators import make_data_set  # noqa: E402
 from hpcgan.errors import InputError, Interrupted  # noqa: E402
 from hpcgan.evaluation import report  # noqa: E402
 from hpcgan.evaluation.compare import EvaluationOptions  # noqa: E402
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS  # noqa: E402
+from hpcgan.networks.sharing import NUMBERS  # noqa: E402
+from hpcgan.networks.splits import COLUMNS, ROWS  # noqa: E402
 from hpcgan.physics.calorimeter import parse_segmentation  # noqa: E402
 from hpcgan.problems.calorimeter import generate as calo_generate  # noqa: E402
 from hpcgan.problems.calorimeter.calogan import QUANTITIES, CaloganModel, CaloganProblem  # noqa: E402
 from hpcgan.problems.calorimeter.generate import Beam  # noqa: E402
-from hpcgan.problems.calorimeter.grids import margins, padded  # noqa: E402
-from hpcgan.problems.calorimeter.networks_multiscale import Multiscale, halvings, overlap  # noqa: E402
+from hpcgan.problems.calorimeter.grids import equal_cells, margins, overlap, padded  # noqa: E402
+from hpcgan.problems.calorimeter.networks_multiscale import Multiscale, halvings  # noqa: E402
 from hpcgan.runs import checkpoint as checkpoints  # noqa: E402
 from hpcgan.runs.directory import RunDirectory  # noqa: E402
 
@@ -88,10 +89,12 @@ def test_cells_lie_in_the_middle_of_a_grid_of_a_power_of_two():
 
 
 def test_energy_on_another_grid_is_shared_by_overlap():
-    np.testing.assert_allclose(overlap(2, 3), [[2 / 3, 0], [1 / 3, 1 / 3], [0, 2 / 3]], atol=1e-15)
-    np.testing.assert_array_equal(overlap(4, 2), [[1, 1, 0, 0], [0, 0, 1, 1]])
+    two, three, four = map(equal_cells, (2, 3, 4))
+    np.testing.assert_allclose(overlap(two, three), [[2 / 3, 0], [1 / 3, 1 / 3], [0, 2 / 3]], atol=1e-15)
+    np.testing.assert_array_equal(overlap(four, two), [[1, 1, 0, 0], [0, 0, 1, 1]])
+    np.testing.assert_array_equal(overlap([-4, 0, 2], [-4, -1, 2]), [[0.75, 0], [0.25, 1]])
     for old, new in itertools.product((1, 3, 12, 96), repeat=2):
-        np.testing.assert_allclose(overlap(old, new).sum(axis=0), 1.0, rtol=1e-12)
+        np.testing.assert_allclose(overlap(equal_cells(old), equal_cells(new)).sum(axis=0), 1.0, rtol=1e-12)
 
 
 def test_as_much_noise_as_cells_are_split():

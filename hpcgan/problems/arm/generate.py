@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from hpcgan.config.base import Option
@@ -23,7 +22,8 @@ from hpcgan.errors import InputError
 from hpcgan.physics.calorimeter import FINE
 from hpcgan.physics.electromagnetic import Recorded
 from hpcgan.problems.arm import files
-from hpcgan.problems.arm.geometry import ALL, FINEST, LAYERS, Geometry, parse_all
+from hpcgan.problems.arm.geometry import ALL, FINEST, LAYERS, AnyGeometry, layers_of, parse_all, parts
+from hpcgan.problems.calorimeter.files import ENERGY
 from hpcgan.problems.calorimeter.files import LAYERS as IMAGES
 from hpcgan.problems.calorimeter.generate import Beam, ShowerSet, energy_range
 from hpcgan.problems.calorimeter.importing import open_reader
@@ -54,28 +54,28 @@ class Origin(ABC):
         """Units of work, in the order of the showers."""
 
     @abstractmethod
-    def images(self, task: Block, layer: int) -> Iterator[NDArray[Any]]:
-        """Images (n, rows, columns) of a layer on the finest cells, in MeV, some showers of the task at a time."""
+    def showers(self, task: Block) -> Iterator[Sample]:
+        """Some showers of the task at a time, in the published layout."""
 
 
 @dataclass(frozen=True)
 class Parametrised(Origin):
     """The showers that `hpcgan data calo` makes."""
 
-    showers: ShowerSet
+    of: ShowerSet
 
     def describe(self) -> Mapping[str, Any]:
-        return self.showers.settings()
+        return self.of.settings()
 
     @property
     def title(self) -> str:
-        return str(self.showers.attributes()["generator"])
+        return str(self.of.attributes()["generator"])
 
     def tasks(self) -> Sequence[Block]:
-        return self.showers.tasks()
+        return self.of.tasks()
 
-    def images(self, task: Block, layer: int) -> Iterator[NDArray[Any]]:
-        yield self.showers.make(task, lambda done: None)[IMAGES[layer]]
+    def showers(self, task: Block) -> Iterator[Sample]:
+        yield self.of.make(task, lambda done: None)
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,22 @@ class OfFile(Origin):
         """One: formats are read from their beginning."""
         return [Block(0, 0, self.n)]
 
-    def images(self, task: Block, layer: int) -> Iterator[NDArray[Any]]:
+    def showers(self, task: Block) -> Iterator[Sample]:
         count = 0
         with open_reader(self.path) as reader:
             for sample in reader.pieces():
-                some = sample[IMAGES[layer]][: self.n - count]
+                some = {name: values[: self.n - count] for name, values in sample.items()}
                 yield some
-                count += len(some)
+                count += len(some[ENERGY])
                 if count == self.n:
                     return
 
-    def check(self, layer: int) -> None:
-        """Refuse a file with fewer showers, or whose cells in a layer are not the finest."""
+    def check(self, layers: Iterable[int]) -> None:
+        """Refuse a file with fewer showers, or whose cells in some layers are not the finest."""
         with open_reader(self.path) as reader:
             if reader.n < self.n:
                 raise InputError(f"{self.path}: holds {reader.n} showers: ask for --events {reader.n} at most")
-            if reader.segmentation.layers[layer] != FINE.layers[layer]:
+            if any(reader.segmentation.layers[layer] != FINE.layers[layer] for layer in layers):
                 raise InputError(
                     f"{self.path}: has cells {reader.segmentation}, needed are {FINE} (phi x eta); "
                     "'hpcgan data import --segmentation fine' keeps those of a Geant4 file"
@@ -125,8 +125,8 @@ class GeometrySet(DataSet):
     Attributes
     ----------
     origin : Origin
-    layer : "inner", "middle" or "outer"
-    geometries : tuple of Geometry
+    layer : "inner", "middle", "outer" or "whole"
+    geometries : tuple of geometries
     assignment : "turns" or "all"
         Whether each shower is in one geometry, and these take turns, or in all of them, one after the other.
     showers, seed : int
@@ -135,7 +135,7 @@ class GeometrySet(DataSet):
 
     origin: Origin
     layer: str
-    geometries: tuple[Geometry, ...]
+    geometries: tuple[AnyGeometry, ...]
     assignment: Assignment
     showers: int
     seed: int = 1
@@ -151,17 +151,13 @@ class GeometrySet(DataSet):
     def _each(self) -> int:
         return len(self.geometries) if self.assignment == "all" else 1
 
-    @property
-    def _number(self) -> int:
-        return LAYERS.index(self.layer)
-
     def check(self) -> None:
         if self.showers < 10:
             raise InputError(
                 f"{self.showers} showers: at least 10 are needed to fill train, validation and test (80/10/10 percent)"
             )
         if isinstance(self.origin, OfFile):
-            self.origin.check(self._number)
+            self.origin.check([LAYERS.index(layer) for layer in layers_of(self.layer)])
 
     def sizes(self) -> Mapping[str, int]:
         """Samples of each file; all of one shower are in one."""
@@ -189,38 +185,45 @@ class GeometrySet(DataSet):
         return self.origin.tasks()
 
     def make(self, task: Block, advance: Callable[[int], None]) -> Sample:
-        width, fine = files.widest(self.geometries), FINEST[self.layer]
-        cells = np.zeros((task.n * self._each, width), np.float32)
+        cells = np.zeros((task.n * self._each, files.widest(self.geometries)), np.float32)
         if self.assignment == "all":
             numbers = np.tile(np.arange(self._each), task.n)
         else:
             numbers = np.arange(task.first, task.first + task.n) % len(self.geometries)
+        incident = np.zeros(len(cells), np.float32)
         count = 0
-        for images in self.origin.images(task, self._number):
+        for some in self.origin.showers(task):
+            energies = some[ENERGY].reshape(-1)
+            new = len(energies) * self._each
+            incident[count : count + new] = np.repeat(energies, self._each)
             for number, geometry in enumerate(self.geometries):
-                rows = count + np.flatnonzero(numbers[count : count + len(images) * self._each] == number)
-                cells[rows, : geometry.n_cells] = geometry.sum_of(images[(rows - count) // self._each], fine)
-            count += len(images) * self._each
-            advance(len(images) * self._each)
-        return {files.CELLS: cells, files.GEOMETRY: numbers.astype(np.float32)}
+                rows = count + np.flatnonzero(numbers[count : count + new] == number)
+                for layer, of_layer, which in parts(geometry, self.layer):
+                    images = some[IMAGES[LAYERS.index(layer)]][(rows - count) // self._each]
+                    cells[rows, which] = of_layer.sum_of(images, FINEST[layer])
+            count += new
+            advance(new)
+        return {files.CELLS: cells, files.GEOMETRY: numbers.astype(np.float32), files.INCIDENT: incident}
 
     def writer(self, target: Target) -> tensors.Writer:
         return tensors.Writer(target, files.schema_of(self.geometries), noun=self.noun)
 
 
 class GeometryGenerator(Generator):
-    """Write showers in one layer of the lead / liquid-argon calorimeter, summed into the cells of one or several
-    geometries, as train.h5, val.h5 and test.h5 (80/10/10 percent). They are parametrised, or those of a file.
+    """Write showers in one layer of the lead / liquid-argon calorimeter, or in all, summed into the cells of one or
+    several geometries, as train.h5, val.h5 and test.h5 (80/10/10 percent). They are parametrised, or those of a file.
     """
 
     summary: ClassVar[str] = "calorimeter showers in several segmentations of a layer"
 
-    layer: Literal["inner", "middle", "outer"] = Field("middle", description="layer of the calorimeter")
+    layer: Literal["inner", "middle", "outer", "whole"] = Field(
+        "middle", description="layer of the calorimeter; whole: all layers"
+    )
     segmentation: Annotated[tuple[str, ...], Option(metavar="CELLS")] = Field(
         (ALL,),
         description="a geometry: eta48_phi24; eta12+24_phi48 with 12 cells in the left half and 24 in the right one; "
-        "edges in mm, eta=-240:0:12,0:240:24_phi=-240:240:48; or published, all of the paper. May be given several "
-        "times",
+        "edges in mm, eta=-240:0:12,0:240:24_phi=-240:240:48; or published, all of the paper. Of the whole calorimeter "
+        "one for each layer, eta48_phi12/eta12_phi12/eta24_phi24. May be given several times",
     )
     assignment: Assignment = Field(
         "turns", description="geometries take turns from shower to shower, or every shower is in all of them"

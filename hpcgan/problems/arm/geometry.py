@@ -7,6 +7,9 @@ A geometry is written as its two axes, eta and phi, each in one of two ways:
 - edges in mm, from -240 to 240: ``eta=-240,-20,0,10,240_phi=-240:240:48``, where ``a:b:n`` stands for n equal cells
   from a to b.
 
+Of the whole calorimeter these are the geometries of all layers, from front to back, with ``/`` between:
+``eta48_phi12/eta12_phi12/eta24_phi24``.
+
 The window is that of :mod:`hpcgan.physics.calorimeter`; here as there eta stands for x and phi for y, both in mm.
 Cells in a row are those of an image (rows phi, columns eta), row after row.
 """
@@ -19,7 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,9 @@ from hpcgan.physics.calorimeter import CELL_LIMIT, FINE, HALF_SIDE, Grid
 INNER, MIDDLE, OUTER = LAYERS = ("inner", "middle", "outer")
 """From the front of the calorimeter to its back."""
 
+WHOLE = "whole"
+"""All of them."""
+
 FINEST = dict(zip(LAYERS, FINE.layers, strict=True))
 """Cells that showers are known on: every geometry of a layer is a sum of these."""
 
@@ -37,9 +43,16 @@ PUBLISHED = {
     INNER: tuple(f"eta{eta}_phi{phi}" for eta in (48, 192) for phi in (4, 12, 24, 48)),
     MIDDLE: ("eta12_phi12", "eta48_phi24", "eta48_phi48", "eta12+24_phi48"),
     OUTER: ("eta24_phi24",),
+    WHOLE: (
+        "eta48_phi12/eta12_phi12/eta24_phi24",
+        "eta48_phi4/eta12+24_phi48/eta24_phi24",
+        "eta48_phi24/eta48_phi24/eta24_phi24",
+        "eta192_phi12/eta48_phi48/eta24_phi24",
+    ),
 }
 """Geometries of the geometry-aware model (Liu et al. 2022), by layer; the last of the middle layer is a transition
-region, (36, 48) in the paper."""
+region, (36, 48) in the paper. Of the whole calorimeter, the two pairs of its figure 5, then one for each of the other
+middle layers."""
 
 ALL = "published"
 """Name for all of `PUBLISHED` of a layer."""
@@ -139,6 +152,20 @@ class Geometry:
                     f"layer, which are {2.0 * HALF_SIDE / n:g} mm wide: choose edges at whole numbers of these"
                 )
 
+    def is_sum_of(self, finer: Geometry) -> bool:
+        """Whether its cells are sums of another geometry's."""
+        pairs = ((self.phi_edges, finer.phi_edges), (self.eta_edges, finer.eta_edges))
+        return all(set(edges) <= set(of_finer) for edges, of_finer in pairs)
+
+    def sums(self, cells: NDArray[Any], finer: Geometry) -> NDArray[np.float64]:
+        """Energies (n, n_cells) of its cells out of those (n, cells) of a geometry that they are sums of."""
+        rows, columns = (
+            np.searchsorted(np.array(of_finer), np.array(edges[:-1]))
+            for edges, of_finer in ((self.phi_edges, finer.phi_edges), (self.eta_edges, finer.eta_edges))
+        )
+        images = np.asarray(cells, np.float64).reshape(-1, *finer.shape)
+        return _added(images, rows, columns)
+
     def sum_of(self, images: NDArray[Any], fine: Grid) -> NDArray[Any]:
         """Energies of the cells out of those of a finer grid.
 
@@ -158,12 +185,69 @@ class Geometry:
             np.rint((np.array(edges[:-1]) + HALF_SIDE) * n / (2.0 * HALF_SIDE)).astype(np.int64)
             for edges, n in ((self.phi_edges, fine.n_phi), (self.eta_edges, fine.n_eta))
         )
-        sums = np.add.reduceat(np.add.reduceat(images, rows, axis=1, dtype=np.float64), columns, axis=2)
-        return sums.reshape(len(images), self.n_cells).astype(images.dtype)
+        return _added(images, rows, columns).astype(images.dtype)
 
 
-def parse(text: str, layer: str) -> Geometry:
-    """A geometry of a layer from its text.
+@dataclass(frozen=True)
+class Whole:
+    """Cells of the whole calorimeter: a geometry for each of the `LAYERS`."""
+
+    layers: tuple[Geometry, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells in all layers, those of the first layer first."""
+        return sum(geometry.n_cells for geometry in self.layers)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return "/".join(map(str, self.layers))
+
+
+AnyGeometry = Geometry | Whole
+
+
+class Part(NamedTuple):
+    """One layer of a geometry: its name, its own geometry, and which of all cells are in it."""
+
+    layer: str
+    geometry: Geometry
+    cells: slice
+
+
+def parts(geometry: AnyGeometry, layer: str) -> list[Part]:
+    """The layers of a geometry: the only one, or all."""
+    if isinstance(geometry, Geometry):
+        return [Part(layer, geometry, slice(0, geometry.n_cells))]
+    ends = np.cumsum([0, *(of_layer.n_cells for of_layer in geometry.layers)]).tolist()
+    cells = itertools.starmap(slice, itertools.pairwise(ends))
+    return [Part(*part) for part in zip(LAYERS, geometry.layers, cells, strict=True)]
+
+
+def layers_of(layer: str) -> tuple[str, ...]:
+    """The layers that a name stands for."""
+    return LAYERS if layer == WHOLE else (layer,)
+
+
+def parse(text: str, layer: str) -> AnyGeometry:
+    """A geometry of a layer from its text, or of the whole calorimeter.
+
+    Raises
+    ------
+    InputError
+        Not of the form above, cells that overlap, leave gaps or are no sums of the finest ones, or not one geometry for
+        each layer.
+    """
+    if layer != WHOLE:
+        return parse_layer(text, layer)
+    each = text.split("/")
+    if len(each) != len(LAYERS):
+        raise InputError(f"geometry '{text}': give one of each layer ({', '.join(LAYERS)}), as {PUBLISHED[WHOLE][0]}")
+    return Whole(tuple(parse_layer(part, name) for part, name in zip(each, LAYERS, strict=True)))
+
+
+def parse_layer(text: str, layer: str) -> Geometry:
+    """A geometry of one layer from its text.
 
     Raises
     ------
@@ -183,7 +267,7 @@ def parse(text: str, layer: str) -> Geometry:
     return geometry
 
 
-def parse_all(texts: Iterable[str], layer: str) -> tuple[Geometry, ...]:
+def parse_all(texts: Iterable[str], layer: str) -> tuple[AnyGeometry, ...]:
     """Geometries of a layer, `published` standing for those of the paper.
 
     Raises
@@ -192,7 +276,7 @@ def parse_all(texts: Iterable[str], layer: str) -> tuple[Geometry, ...]:
         As `parse`, none, or one that is named twice.
     """
     names = [name for text in texts for name in (PUBLISHED[layer] if text.strip() == ALL else (text,))]
-    geometries: list[Geometry] = []
+    geometries: list[AnyGeometry] = []
     for name in names:
         geometry = parse(name, layer)
         if geometry in geometries:
@@ -261,6 +345,12 @@ def _axis_text(name: str, edges: Sequence[float]) -> str:
         if min(counts) > 0 and _equal_parts(counts) == tuple(edges):
             return f"{name}{'+'.join(map(str, counts))}"
     return f"{name}={','.join(repr(float(edge)).removesuffix('.0') for edge in edges)}"
+
+
+def _added(images: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums of images between the rows and columns at which cells begin: (n, cells), in double precision."""
+    sums = np.add.reduceat(np.add.reduceat(images, rows, axis=1, dtype=np.float64), columns, axis=2)
+    return np.asarray(sums.reshape(len(images), len(rows) * len(columns)), np.float64)
 
 
 def _pairs(along_eta: NDArray[Any], along_phi: NDArray[Any]) -> NDArray[np.float64]:

@@ -28,7 +28,9 @@ import tensorflow as tf
 
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Initializer, Tensors
-from hpcgan.problems.arm.files import CELLS, GEOMETRY, widest
+from hpcgan.problems.arm.files import CELLS, GEOMETRY, INCIDENT, widest
+from hpcgan.problems.arm.geometry import parts
+from hpcgan.problems.calorimeter.networks import log_energy
 
 if TYPE_CHECKING:
     from hpcgan.problems.arm.geometry import Geometry
@@ -78,15 +80,20 @@ class Arm(Density, Calibrated):
     def __init__(self, config: ArmModel, seed: int, dtype: str = "float32") -> None:
         super().__init__("arm")
         init = Initializer(seed, dtype)
-        self.path = Path(config.cells, dtype)
+        geometries = [parts(geometry, config.layer)[0].geometry for geometry in config.cells]
+        self.path = Path(geometries, dtype)
         self.cells, self.categories, self.features = widest(config.cells), config.categories, config.features
         numbers = np.arange(self.cells)
         self._sees = tf.constant((numbers[:, None] <= numbers)[:, None, :, None], dtype)  # (cells, 1, cells, 1)
         self._seen = numbers + 1.0  # cells that those of each cell see
-        self.by_size = self._kernel(init, "dense_1/sizes", 2, 3)
+        self.is_first_learned = config.first_cell == "learned"
+        self.by_energy: tf.Variable | None = None
+        if config.sees_energy:
+            self.by_energy = init.he_uniform("dense_1/energy", (self.cells * config.features,), 1.0, 0.1)
+        self.by_size = self._kernel(init, "dense_1/sizes", 2, 3) if config.sees_sizes else None
         widths = [1, *[config.features] * (config.depth - 1)]
         self.dense = [
-            self._kernel(init, f"dense_{layer + 1}/kernel", width, 3 if layer == 0 else width)
+            self._kernel(init, f"dense_{layer + 1}/kernel", width, 3 if layer == 0 and config.sees_sizes else width)
             for layer, width in enumerate(widths)
         ]
         self.biases = [
@@ -114,7 +121,12 @@ class Arm(Density, Calibrated):
     @property
     def constants(self) -> list[tf.Variable]:
         """Root mean square of the numbers; logarithms of the shares of each, and of the first cell's, by geometry."""
-        return [self.scale, self.log_share, self.log_first]
+        return [*self.tied, self.log_first]
+
+    @property
+    def tied(self) -> list[tf.Variable]:
+        """All but the histograms of the first cell."""
+        return [self.scale, self.log_share]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         shares = np.zeros(self.categories)
@@ -136,13 +148,13 @@ class Arm(Density, Calibrated):
 
     # --- the probability ---------------------------------------------------------------------------
 
-    def logits(self, numbers: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
-        """Of each cell in the order, (n, cells) numbers and (n,) int32 geometry -> (n, cells, categories).
+    def logits(self, numbers: tf.Tensor, conditions: Tensors) -> tf.Tensor:
+        """Of each cell in the order, (n, cells) numbers and their conditions -> (n, cells, categories).
 
-        Those of the first cell mean nothing.
+        Those of the first cell mean nothing, unless it is learned.
         """
         before = tf.pad(numbers[:, :-1], [[0, 0], [1, 0]]) / self.scale
-        x = tf.matmul(before, self._masked(self.dense[0])) + tf.gather(self._from_sizes(), geometry)
+        x = tf.matmul(before, self._masked(self.dense[0])) + self._from_conditions(conditions)
         for kernel, bias in zip(self.dense[1:], self.biases[1:]):
             x = tf.matmul(_gelu(x), self._masked(kernel)) + tf.reshape(bias, [-1])
         x = tf.reshape(_gelu(x), [-1, self.cells, self.features])
@@ -153,10 +165,12 @@ class Arm(Density, Calibrated):
         geometry = self._geometry(sample)
         numbers = tf.gather(sample[CELLS], tf.gather(self.path.order, geometry), batch_dims=1)
         labels = tf.cast(numbers, tf.int32)
+        each = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self.logits(numbers, sample))
+        each = tf.where(tf.gather(self.path.exists, geometry), each, tf.zeros_like(each))
+        if self.is_first_learned:
+            return tf.reduce_sum(each, axis=1)
         log_first = tf.gather(tf.gather(self.log_first, geometry), labels[:, 0], batch_dims=1)
-        each = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self.logits(numbers, geometry))
-        exists = tf.gather(self.path.exists, geometry)
-        return log_first + tf.reduce_sum(tf.where(exists, each, tf.zeros_like(each))[:, 1:], axis=1)
+        return log_first + tf.reduce_sum(each[:, 1:], axis=1)
 
     # --- sampling ----------------------------------------------------------------------------------
 
@@ -178,7 +192,7 @@ class Arm(Density, Calibrated):
         kernels = [self._in_blocks(kernel, extra) for kernel in self.dense]
         log_first = tf.gather(self.log_first, geometry)
         window, features = self.convolution.shape[0], self.features
-        begin = [tf.reshape(tf.gather(self._from_sizes(), geometry), [n, self.cells, features])]
+        begin = [tf.reshape(self._from_conditions(conditions), [n, self.cells, features])]
         begin = [tf.transpose(begin[0], [1, 0, 2]), *(tf.tile(bias[:, None], [1, n, 1]) for bias in self.biases[1:])]
         sums = [tf.reshape(tf.pad(x, [[0, extra], [0, 0], [0, 0]]), [blocks, BLOCK, n, features]) for x in begin]
         last = tf.reshape(self.convolution, [window * features, -1])
@@ -207,7 +221,9 @@ class Arm(Density, Calibrated):
                     x = _gelu(own[layer][t])
                 latest = tf.concat([latest[:, features:], x], axis=1)
                 logits = tf.matmul(latest, last) + self.convolution_bias + self.log_share
-                number = _draw(tf.where(cell == 0, log_first, logits), uniforms[cell])
+                if not self.is_first_learned:
+                    logits = tf.where(cell == 0, log_first, logits)
+                number = _draw(logits, uniforms[cell])
                 number = tf.where(exists[cell], number, tf.zeros_like(number))
                 return t + 1, own, inputs, latest, number, _with_row(of_cells, t, number)
 
@@ -220,7 +236,7 @@ class Arm(Density, Calibrated):
             changes = [tf.einsum("bni,bikjf->kjnf", x, kernel[b]) for x, kernel in zip(inputs, kernels)]
             return (
                 b + 1,
-                [s + change for s, change in zip(sums, changes)],
+                [s + tf.ensure_shape(change, s.shape) for s, change in zip(sums, changes)],
                 latest,
                 number,
                 _with_row(values, b, of_cells),
@@ -250,7 +266,9 @@ class Arm(Density, Calibrated):
         geometry, uniforms = self._geometry(conditions), _uniform(noise)
         exists, numbers = tf.gather(self.path.exists, geometry), tf.zeros_like(noise)
         for cell in range(self.cells):
-            logits = tf.gather(self.log_first, geometry) if cell == 0 else self.logits(numbers, geometry)[:, cell]
+            logits = self.logits(numbers, conditions)[:, cell]
+            if cell == 0 and not self.is_first_learned:
+                logits = tf.gather(self.log_first, geometry)
             number = tf.where(exists[:, cell], _draw(logits, uniforms[:, cell]), 0.0)
             numbers = tf.concat([numbers[:, :cell], number[:, None], numbers[:, cell + 1 :]], axis=1)
         return self._as_images(numbers, geometry)
@@ -269,10 +287,19 @@ class Arm(Density, Calibrated):
         """As a matrix (cells * inputs, cells * features)."""
         return tf.reshape(kernel * self._sees, [kernel.shape[0] * kernel.shape[1], -1])
 
+    def _from_conditions(self, conditions: Tensors) -> tf.Tensor:
+        """What the first layer has of them, (n, cells * features)."""
+        x = tf.gather(self._from_sizes(), self._geometry(conditions))
+        if self.by_energy is None:
+            return x
+        return x + log_energy(tf.reshape(conditions[INCIDENT], [-1, 1])) * self.by_energy
+
     def _from_sizes(self) -> tf.Tensor:
         """What the first layer has of the sizes, and its bias: (geometries, cells * features)."""
-        sizes = tf.reshape(self.path.sizes, [-1, 2 * self.cells])
-        return tf.matmul(sizes, self._masked(self.by_size)) + tf.reshape(self.biases[0], [-1])
+        bias, sizes = tf.reshape(self.biases[0], [-1]), tf.reshape(self.path.sizes, [-1, 2 * self.cells])
+        if self.by_size is None:
+            return tf.tile(bias[None], [len(sizes), 1])
+        return tf.matmul(sizes, self._masked(self.by_size)) + bias
 
     def _in_blocks(self, kernel: tf.Variable, extra: int) -> tf.Tensor:
         """(blocks, BLOCK, inputs, blocks, BLOCK, features), masked; as (b, :, :, b') for the cells of two blocks."""

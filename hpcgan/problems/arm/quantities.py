@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgan.metrics.observable import Observable
-from hpcgan.problems.arm.geometry import Geometry
+from hpcgan.problems.arm.geometry import LAYERS, WHOLE, AnyGeometry, Geometry, layers_of, parts
 
 MEV_PER_GEV = 1000.0
 
@@ -50,8 +51,20 @@ def quantities(cells: NDArray[Any], geometry: Geometry) -> dict[str, NDArray[np.
     return values
 
 
-def observables(cells: NDArray[Any], numbers: NDArray[Any], geometries: Sequence[Geometry]) -> dict[str, Observable]:
-    """`SCORED` of showers in several geometries; those that a shower does not have are left out.
+def names_of(layer: str) -> tuple[str, ...]:
+    """What is compared of showers in a layer; of whole showers that of each layer, and distances between layers."""
+    if layer != WHOLE:
+        return SCORED
+    of_layers = [f"{name}_{of_layer}" for of_layer in LAYERS for name in SCORED]
+    return (*of_layers, *(f"distance_{a}_{b}" for a, b in itertools.pairwise(LAYERS)))
+
+
+def observables(
+    cells: NDArray[Any], numbers: NDArray[Any], geometries: Sequence[AnyGeometry], layer: str
+) -> dict[str, Observable]:
+    """`names_of` showers in several geometries; those that a shower does not have are left out.
+
+    The distance of two layers is that of the means weighted by energy, as in figure 5 of the paper.
 
     Parameters
     ----------
@@ -59,15 +72,28 @@ def observables(cells: NDArray[Any], numbers: NDArray[Any], geometries: Sequence
         MeV, zeros beyond the cells of a shower's geometry.
     numbers : (n,) array
         Of each shower's geometry.
-    geometries : sequence of Geometry
+    geometries : sequence of geometries
+    layer : str
+        Of all of them.
     """
-    whole = {name: np.full(len(cells), np.nan) for name in SCORED}
+    whole = {name: np.full(len(cells), np.nan) for name in names_of(layer)}
     for number, geometry in enumerate(geometries):
         rows = np.flatnonzero(numbers == number)
-        for name, values in quantities(cells[rows, : geometry.n_cells], geometry).items():
-            whole[name][rows] = values
-    always = {name: Observable(whole[name], unit=UNITS[name]) for name in ALWAYS}
-    return {name: always[name] if name in always else _of_some(whole[name], UNITS[name]) for name in SCORED}
+        for of_layer, cells_of, which in parts(geometry, layer):
+            for name, values in quantities(cells[rows, which], cells_of).items():
+                whole[name if layer != WHOLE else f"{name}_{of_layer}"][rows] = values
+    for a, b in itertools.pairwise(layers_of(layer)):
+        steps = (whole[f"mean_{axis}_{b}"] - whole[f"mean_{axis}_{a}"] for axis in ("eta", "phi"))
+        whole[f"distance_{a}_{b}"] = np.hypot(*steps)
+    return {
+        name: Observable(values, unit=unit_of(name)) if name.startswith(ALWAYS) else _of_some(values, unit_of(name))
+        for name, values in whole.items()
+    }
+
+
+def unit_of(name: str) -> str:
+    """The unit of one of `names_of`."""
+    return next((unit for begin, unit in UNITS.items() if name.startswith(begin)), "mm")
 
 
 def _of_some(values: NDArray[np.float64], unit: str) -> Observable:

@@ -95,6 +95,10 @@ class Made(Density, Calibrated):
     def constants(self) -> list[tf.Variable]:
         return [self.mean_log, self.spread_log, self.lit_logit]
 
+    @property
+    def tied(self) -> list[tf.Variable]:
+        return self.constants
+
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Mean and standard deviation of the logarithm of each cell's deposits, and the logit of the share with one."""
         n, lit, sums, squares = 0, np.zeros(self.cells), np.zeros(self.cells), np.zeros(self.cells)

@@ -22,8 +22,10 @@ from hpcgan.networks.calibration import COUNTED, some_of
 from hpcgan.networks.capabilities import Calibrated, Density
 from hpcgan.networks.layers import Dense, Initializer, Tensors, uniform_of
 from hpcgan.networks.local import Pair
-from hpcgan.networks.splits import COLUMNS, NUMBERS, ROWS, Grid, Sight, Split, StretchedLogit, joined
-from hpcgan.problems.calorimeter.grids import margins, padded
+from hpcgan.networks.sharing import NUMBERS, StretchedLogit
+from hpcgan.networks.splits import COLUMNS, ROWS, Grid, Sight, Split, joined
+from hpcgan.problems.calorimeter.grids import equal_cells, margins, overlap, padded
+from hpcgan.problems.calorimeter.layer_shares import LayerShares, Sharing
 from hpcgan.problems.calorimeter.networks import log_energy
 from hpcgan.problems.calorimeter.response import Response
 from hpcgan.problems.calorimeter.showers import (
@@ -84,11 +86,11 @@ class LayerSplits(tf.Module):
         grid = replace(GRID, side=max(sides), sight=replace(GRID.sight, guides=len(before)))
         cells = np.pad(np.full(self.shape, least), self.margins[1:], constant_values=np.inf)
         self.overlaps = [
-            (
-                tf.constant(overlap(old[0], self.shape[0]), init.dtype),
-                tf.constant(overlap(old[1], self.shape[1]), init.dtype),
+            tuple(
+                tf.constant(overlap(equal_cells(old), equal_cells(new)), init.dtype)
+                for old, new in zip(sides_of_old, self.shape, strict=True)
             )
-            for old in before
+            for sides_of_old in before
         ]
         self.context: list[Dense] = []
         if before:
@@ -171,11 +173,8 @@ class Multiscale(Density, Calibrated):
         self.classes, self.least = tuple(config.classes), least
         inputs = 2 + len(self.classes)
         self.response = Response(init, "density/response", max(1, len(self.classes)))
-        grid = replace(GRID, side=2)
-        self.shares = [
-            Split(init, f"density/share{i}", grid, (1, 1, COLUMNS), np.full((1, 2), least), units, inputs + 2 * i)
-            for i in range(len(shapes) - 1)
-        ]
+        how = Sharing(len(shapes), replace(GRID, side=2), least, units, inputs)
+        self.shares = LayerShares(init, "density/share", how)
         self.layers = [
             LayerSplits(init, f"density/layer{i}", shapes[: i + 1], least, units, inputs + 2 * len(shapes))
             for i in range(len(shapes))
@@ -184,24 +183,26 @@ class Multiscale(Density, Calibrated):
     @property
     def constants(self) -> list[tf.Variable]:
         """The response, means and scales of what the networks see, and what is frequent."""
-        splits = [*self.shares, *(split for layer in self.layers for split in layer.splits)]
-        return [*self.response.constants, *(constant for split in splits for constant in split.constants)]
+        return [*self.response.constants, *self.tied]
+
+    @property
+    def tied(self) -> list[tf.Variable]:
+        """All but the response."""
+        splits = [split for layer in self.layers for split in layer.splits]
+        return [*self.shares.constants, *(constant for split in splits for constant in split.constants)]
 
     def calibrate(self, batches: Iterable[Mapping[str, tf.Tensor]]) -> None:
         """Measure them on the training showers."""
         totals, energies, which = energies_and_classes(batches, self.classes, self._images)
         self.response.fit(totals, energies, which)
         images = self._images(some_of(batches, len(totals), COUNTED))
-        of_layers = layer_energies(images)
-        for i, share in enumerate(self.shares):
-            share.count(_pair(of_layers, i))
+        self.shares.count(layer_energies(images))
         for layer, image in zip(self.layers, images, strict=True):
             layer.count(image)
         sample = some_of(batches, len(totals), MEASURED)
         images = self._images(sample)
         of_layers, inputs = layer_energies(images), self._known(sample, images)
-        for i, share in enumerate(self.shares):
-            share.measure(_pair(of_layers, i), self._numbers(inputs, sample, of_layers[:, :i]))
+        self.shares.measure(of_layers, lambda before: self._numbers(inputs, sample, before))
         numbers = self._numbers(inputs, sample, of_layers)
         for i, layer in enumerate(self.layers):
             layer.measure(images[i], images[:i], numbers)
@@ -212,10 +213,7 @@ class Multiscale(Density, Calibrated):
         """
         images = self._images(sample)
         of_layers, inputs = layer_energies(images), self._known(sample, images)
-        log_p = [
-            share.log_prob(_pair(of_layers, i), self._numbers(inputs, sample, of_layers[:, :i]))
-            for i, share in enumerate(self.shares)
-        ]
+        log_p = self.shares.log_prob(of_layers, lambda before: self._numbers(inputs, sample, before))
         numbers = self._numbers(inputs, sample, of_layers)
         log_p += [layer.log_prob(images[i], images[:i], numbers) for i, layer in enumerate(self.layers)]
         return tf.add_n(log_p)
@@ -229,18 +227,11 @@ class Multiscale(Density, Calibrated):
         total = energy * self.response(noise[:, 0], energy, which)
         total = tf.where(total < self.least, tf.zeros_like(total), total)
         inputs, uniforms = self._known_of(conditions, total), uniform_of(noise[:, 1:])
-        of_layers: list[tf.Tensor] = []
-        rest, start = total, 0
-        for share in self.shares:
-            uniform = tf.reshape(uniforms[:, start : start + NUMBERS], [-1, 1, 1, NUMBERS])
-            before = tf.stack(of_layers, axis=1) if of_layers else tf.zeros_like(noise[:, :0])
-            pair = share(rest[:, None, None], uniform, self._numbers(inputs, conditions, before))
-            of_layers.append(pair[:, 0, 0])
-            rest, start = pair[:, 0, 1], start + NUMBERS
-        of_layers.append(rest)
+        start = self.shares.noise
+        of_layers = self.shares(total, lambda before: self._numbers(inputs, conditions, before), uniforms[:, :start])
         images: list[tf.Tensor] = []
-        numbers = self._numbers(inputs, conditions, tf.stack(of_layers, axis=1))
-        for layer, sum_of_cells in zip(self.layers, of_layers, strict=True):
+        numbers = self._numbers(inputs, conditions, of_layers)
+        for layer, sum_of_cells in zip(self.layers, tf.unstack(of_layers, axis=1), strict=True):
             end = start + NUMBERS * sum(split.rows * split.columns for split in layer.splits)
             images.append(layer(sum_of_cells, images, numbers, uniforms[:, start:end]))
             start = end
@@ -266,11 +257,6 @@ class Multiscale(Density, Calibrated):
         return tf.concat([inputs, logs, tf.cast(of_layers > 0, logs.dtype)], axis=1)
 
 
-def _pair(of_layers: tf.Tensor, layer: int) -> tf.Tensor:
-    """Energies (n, layers) of a layer and of those behind it together, as an image (n, 1, 2)."""
-    return tf.stack([of_layers[:, layer], tf.reduce_sum(of_layers[:, layer + 1 :], axis=1)], axis=1)[:, None]
-
-
 def halvings(sides: Pair) -> list[tuple[int, int, int]]:
     """Rows, columns and axis of each split of a grid with sides that are powers of two, from the whole to cells.
 
@@ -285,10 +271,3 @@ def halvings(sides: Pair) -> list[tuple[int, int, int]]:
             splits.append((rows, columns, COLUMNS))
             columns *= 2
     return splits
-
-
-def overlap(old: int, new: int) -> np.ndarray:
-    """Which part of each of `old` equal intervals is in each of `new` ones of the same length: (new, old)."""
-    begin, end = np.arange(new)[:, None] / new, np.arange(1, new + 1)[:, None] / new
-    low, high = np.arange(old)[None] / old, np.arange(1, old + 1)[None] / old
-    return np.maximum(np.minimum(end, high) - np.maximum(begin, low), 0.0) * old

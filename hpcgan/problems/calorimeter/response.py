@@ -63,8 +63,7 @@ class Response(tf.Module):
         across = tf.clip_by_value((log_energy - low) / tf.maximum(high - low, 1e-6), 0.0, 1.0)
         knot = tf.minimum(tf.cast(quantile, tf.int32), KNOTS - 2)
         along = quantile - tf.cast(knot, quantile.dtype)
-        corners = [
-            tf.gather_nd(self.table, tf.stack([which, bins + i, knot + k], axis=1)) for i in (0, 1) for k in (0, 1)
-        ]
+        table = tf.convert_to_tensor(self.table)  # for ONNX: of a variable that is gathered no constant can be made
+        corners = [tf.gather_nd(table, tf.stack([which, bins + i, knot + k], axis=1)) for i in (0, 1) for k in (0, 1)]
         below, above = (a + along * (b - a) for a, b in (corners[:2], corners[2:]))
         return tf.exp(below + across * (above - below))

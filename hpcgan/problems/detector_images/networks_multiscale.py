@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from hpcgan.networks import multiscale
 from hpcgan.networks.layers import Initializer, Tensors
-from hpcgan.networks.splits import Grid, Logit
+from hpcgan.networks.sharing import Logit
+from hpcgan.networks.splits import Grid
 from hpcgan.problems.detector_images.pixels import to_power
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from hpcgan.networks import multiscale
 from hpcgan.networks.layers import Initializer, Tensors
-from hpcgan.networks.splits import Grid, Sight, StretchedLogit
+from hpcgan.networks.sharing import StretchedLogit
+from hpcgan.networks.splits import Grid, Sight
 from hpcgan.problems.jet_images.files import IMAGE, SIDE, SIGNAL
 
 if TYPE_CHECKING:
