@@ -45,6 +45,7 @@ def setting(outside):
 def clean(cluster):
     """The cluster with an empty queue and all nodes up, before and after a test."""
     yield cluster
+    print(cluster.account())  # which pytest shows of a test that has failed
     subprocess.run(["scancel", "-f", "-u", "root"], env=cluster.env, check=False, timeout=30)
     for node in cluster.nodes:
         if not cluster.node_runs(node):

@@ -146,6 +146,18 @@ class SlurmCluster:
                     if in_job and any(v.startswith(marker) for v in variables):
                         os.kill(int(path.name), signal.SIGKILL)
 
+    def account(self) -> str:
+        """The queue, the nodes, and the end of what each daemon has written."""
+        told = []
+        for command in (["squeue", "--long"], ["sinfo", "--Node", "--long"]):
+            done = subprocess.run(command, env=self.env, timeout=20, capture_output=True, text=True)
+            told.append(done.stdout + done.stderr)
+        return "\n".join([*told, *self._logs(3000)])
+
+    def _logs(self, length: int) -> list[str]:
+        logs = sorted((self.folder / "logs").iterdir())
+        return [f"{path.name}: {path.read_text(errors='replace')[-length:]}" for path in logs]
+
     # --- nodes -----------------------------------------------------------------------------------
 
     def start_node(self, node: str) -> None:
@@ -201,7 +213,7 @@ class SlurmCluster:
             if set(states) == set(self.nodes) and set(states.values()) == {state}:
                 return
             time.sleep(0.2)
-        logs = "\n".join(f"{p.name}: {p.read_text(errors='replace')[-500:]}" for p in (self.folder / "logs").iterdir())
+        logs = "\n".join(self._logs(500))
         raise SlurmError(f"nodes did not become {state} in {timeout:.0f} s:\n{seen}\n{logs}")
 
     # --- daemons ---------------------------------------------------------------------------------
