@@ -281,7 +281,9 @@ def expand(nodes):
 def test_jobs_of_an_array_checkpoint_before_the_limit_and_queue_again_until_they_are_done(clean, setting, outside):
     """`sbatch --array`, a limit of a minute, a signal in it: every element is requeued and ends by itself.
 
-    The training has no end until the signal has come, however quick the machine; the requeued job is told one.
+    The training has no end until the signal has come, however quick the machine; the requeued job is told one. The
+    signal comes 10 to 40 s after the beginning: Slurm looks every 30 s and sends what is due before the next look. One
+    that comes at once ends the shell, which has not become the supervisor yet.
     """
     script, target = outside / "array.sh", outside / "epochs"
     script.write_text(
@@ -290,7 +292,7 @@ def test_jobs_of_an_array_checkpoint_before_the_limit_and_queue_again_until_they
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --time=1
-#SBATCH --signal=B:USR1@40
+#SBATCH --signal=B:USR1@20
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={outside}/array-%a.out
