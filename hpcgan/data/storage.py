@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from hpcgan.data import attributes
 from hpcgan.data.digest import ATTRIBUTE, Digest
+from hpcgan.data.heaps import check_heaps
 from hpcgan.errors import FailureKind, HpcganError, InputError
 from hpcgan.system.files import folder_lock, is_at, sync, sync_folder
 
@@ -680,13 +681,14 @@ def open_file(path: Path) -> h5py.File:
     Raises
     ------
     InputError
-        No such file, a folder, not HDF5, cut short, may not be read, being written.
+        No such file, a folder, not HDF5, cut short, may not be read, being written, a heap without end.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not an HDF5 file")
     try:
+        check_heaps(path)
         try:
             return h5py.File(path, "r")
         except OSError as error:
