@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import socket
 import sys
 import threading
@@ -29,6 +28,7 @@ from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
 from hpcgan.launch import slurm
+from hpcgan.system.failure import last_words
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0
@@ -197,7 +197,7 @@ class Cluster(ClusterClient):
             self._start_controller(address, idle)
         until(lambda: self._can_connect() or folders.controller_lives(self._about) is False, CONTROLLER_TIMEOUT, 0.05)
         if not self._can_connect():
-            raise HpcganError(f"the controller did not start: {_last_words(self._controller_said())}")
+            raise HpcganError(f"the controller did not start: {last_words(self._controller_said())}")
         self._client = connect_client(self._folder, CONTROLLER_TIMEOUT)
         with guard.hold():
             self._start_engines(starter)
@@ -253,16 +253,16 @@ class Cluster(ClusterClient):
         """What may be done if engines did not come in time."""
         if self.kind == "slurm":
             return f"; job {self._job} was {state} and is cancelled: give a longer timeout= or ask for less"
-        output = f": {_last_words(self.log())}" if self.log().strip() else ""
+        output = f": {last_words(self.log())}" if self.log().strip() else ""
         few = f" or start fewer: this machine has {cores} core{'s' * (cores != 1)} for {n} engines" if cores else ""
         return f"; give a longer timeout={few if cores is not None and cores < n else ''}{output}"
 
     def _check_parts(self) -> None:
         """An `HpcganError` if controller or engines have ended, as far as they run on this machine."""
         if folders.engines_live(self._about) is False:
-            raise HpcganError(f"the engines ended at once: {self.cause() or _last_words(self.log())}")
+            raise HpcganError(f"the engines ended at once: {self.cause() or last_words(self.log())}")
         if folders.controller_lives(self._about) is False:
-            raise HpcganError(f"the controller has ended: {_last_words(self._controller_said())}")
+            raise HpcganError(f"the controller has ended: {last_words(self._controller_said())}")
 
     def _queue_state(self) -> str:
         """How the job stands; an `InputError` if Slurm will not start it as it is, an `HpcganError` if it has ended."""
@@ -272,7 +272,7 @@ class Cluster(ClusterClient):
         except HpcganError as error:  # the controller is busy or restarts: asked again
             return str(error)
         if status is None or status.state not in slurm.PRESENT:
-            reason = self.cause() or _last_words(self.log())
+            reason = self.cause() or last_words(self.log())
             raise HpcganError(f"job {job} ended ({status or 'unknown'}) before its engines came: {reason}")
         if status.state == "PENDING" and (obstacle := slurm.obstacle(job, within=0.0)):
             raise InputError(f"Slurm does not start job {job} as it was asked for ({obstacle}); it is cancelled")
@@ -399,13 +399,6 @@ def _need_ipyparallel() -> None:
 def _check_seconds(name: str, value: float) -> None:
     if not value > 0:
         raise InputError(f"{name}={value}: give seconds above 0")
-
-
-def _last_words(log: str) -> str:
-    """One line of what a process has printed that says most about its end: its last error, or else its last line."""
-    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): ", line)]
-    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def _can_be_reached(about: folders.About) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import set_parent_death_signal
 from hpcgan.serve.client import Client
+from hpcgan.system.failure import last_words
 
 LOOK_S = 0.05
 """Between two looks at whether it is ready."""
@@ -108,14 +109,11 @@ class LocalService:
         end = time.monotonic() + timeout
         while not address.exists():
             if self._process.poll() is not None:
-                raise HpcganError(f"the service ended: {self._last_words()}")
+                log = self._log.read_text(encoding="utf-8", errors="replace")
+                raise HpcganError(f"the service ended: {last_words(log)}")
             if time.monotonic() > end:
                 raise HpcganError(f"the service was not ready after {timeout:.0f} s; give a longer timeout=")
             time.sleep(LOOK_S)
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("hpcgan: error: ") if lines else f"exit code {self._process.returncode}"
 
     def _got(self, path: str) -> str:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})

@@ -170,6 +170,8 @@ class Output:
         if counters.step:
             epochs = config.training.epochs
             self.message(f"resuming at step {counters.step}, in epoch {min(counters.epoch + 1, epochs)} of {epochs}")
+        if counters.commanded.paused:
+            self.message(f"paused by a command, until hpcgan control {shlex.quote(str(self._run.path))} resume")
         if (before := counters.under_way.global_batch) not in (0, sharding.global_batch):
             self.message(
                 f"the global batch was {before} and is {sharding.global_batch} on this number of "

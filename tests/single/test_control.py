@@ -129,7 +129,7 @@ def test_rates_that_were_set_are_those_of_a_schedule_to_the_bit(data, scheduled,
     assert any(not np.array_equal(ours[name], last[name]) for name in last)
 
 
-def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path, monkeypatch):
+def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_path, monkeypatch, capsys):
     run, beats = RunDirectory(tmp_path / "run"), []
     monkeypatch.setattr(SerialComm, "beat", lambda self, what, may_take=0.0: beats.append(what))
     with pytest.raises(Interrupted):
@@ -138,7 +138,9 @@ def test_a_pause_outlives_a_restart_and_changes_nothing(data, reference, tmp_pat
     assert attempt_state(run) == "interrupted"
     assert beats.count("the end of the pause at step 3") == 10  # with each look: no watchdog takes it for a stall
     stop = At(look_7=sending(run, "resume"))
+    capsys.readouterr()
     train(data, run, stop)
+    assert f"paused by a command, until hpcgan control {run.path} resume\n" in capsys.readouterr().out
     assert stop.looks == 7 + 27
     assert_same_end(run, reference)
     found = recorded(run.metrics_file, "command")
