@@ -45,9 +45,10 @@ settings.load_profile("quick")
 PARALLEL = Path(__file__).parent / "parallel"
 #: What takes longest begins first, or one process would be left with it in the end.
 LONGEST = (
-    *("tests/parallel", "test_faults.py", "test_sweep.py", "test_cluster.py", "test_train_command.py"),
-    *("test_notebooks.py", "test_parallel_plugin.py", "test_jupyter.py", "test_scaling_command.py", "test_jobs.py"),
-    *("test_attempt.py", "test_dashboard.py", "test_overlay.py", "test_stabilisers.py", "test_pileup_problem.py"),
+    *("test_sweep.py", "test_faults.py", "test_cluster.py", "test_documented_commands.py", "test_notebooks.py"),
+    *("tests/parallel", "test_chaos.py", "test_file_systems.py", "test_export.py", "test_train_command.py"),
+    *("test_scaling_command.py", "test_onnx.py", "test_jupyter.py", "test_plugin.py", "test_without_horovod.py"),
+    *("test_attempt.py", "test_calogan_problem.py", "test_pretrained.py", "test_arm_problem.py"),
 )
 
 
