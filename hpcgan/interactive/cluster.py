@@ -28,7 +28,7 @@ from hpcgan.interactive.processes import until
 from hpcgan.interactive.rows import Rows
 from hpcgan.interactive.session import Session
 from hpcgan.launch import slurm
-from hpcgan.system.failure import last_words
+from hpcgan.system.last_words import last_words
 
 #: Seconds for which engines are waited for by default: on this machine, and in a queue.
 LOCAL_TIMEOUT, QUEUE_TIMEOUT = 180.0, 1800.0

@@ -18,7 +18,7 @@ from typing import Any
 from hpcgan.errors import HpcganError
 from hpcgan.launch.world import set_parent_death_signal
 from hpcgan.serve.client import Client
-from hpcgan.system.failure import last_words
+from hpcgan.system.last_words import last_words
 
 LOOK_S = 0.05
 """Between two looks at whether it is ready."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,13 +64,6 @@ def in_one_line(error: BaseException) -> str:
     if lines[0] == "in user code:":  # TensorFlow puts the traceback through a traced function before the message
         return lines[-1]
     return f"{type(error).__name__}: {lines[0]}"
-
-
-def last_words(log: str) -> str:
-    """One line of what a process has printed that says most about its end: its last error, or else its last line."""
-    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
-    errors = [line for line in lines if re.match(r"hpcgan: error: |[\w.]*(Error|Exception|Exit|Interrupt): ", line)]
-    return (errors or lines or ["it printed nothing"])[-1].removeprefix("hpcgan: error: ")
 
 
 def tell(failure: Failure, env: Mapping[str, str] = os.environ) -> None:
