@@ -3,7 +3,7 @@
 #   make setup SITE=1    the same beside the site's own MPI, TensorFlow and Horovod (modules, conda), used as they are
 #   make demo            the environment, 24,000 events, a training on two ranks, score, samples, report
 #   make notebooks       the environment with Jupyter, and JupyterLab in the folder of the notebooks
-#   make test            the environment, the linters, all tests but those of the next line
+#   make test            the environment, the linters, Chromium where there is no browser, all tests but those of the next line
 #   make coverage      those tests with the lines that they reach, in the terminal and coverage.xml: a fifth more time
 #   make docs          the site of the documentation in site/; a warning or a broken link is an error
 #   make test-slurm      the tests on a real Slurm of four nodes, which it installs where it can
@@ -41,6 +41,7 @@ notebooks:
 	"$(VENV)/bin/jupyter" lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/
 
 test: setup-dev
+	@tools/browser.sh
 	@tools/test.sh $(ON_SLURM:%=--ignore=%)
 
 coverage: setup-dev

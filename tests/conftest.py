@@ -45,8 +45,8 @@ settings.load_profile("quick")
 PARALLEL = Path(__file__).parent / "parallel"
 #: What takes longest begins first, or one process would be left with it in the end.
 LONGEST = (
-    *("test_sweep.py", "test_faults.py", "test_cluster.py", "test_documented_commands.py", "test_notebooks.py"),
-    *("tests/parallel", "test_chaos.py", "test_file_systems.py", "test_export.py", "test_train_command.py"),
+    *("tests/parallel", "test_sweep.py", "test_faults.py", "test_cluster.py", "test_documented_commands.py"),
+    *("test_notebooks.py", "test_chaos.py", "test_file_systems.py", "test_export.py", "test_train_command.py"),
     *("test_scaling_command.py", "test_onnx.py", "test_jupyter.py", "test_plugin.py", "test_without_horovod.py"),
     *("test_attempt.py", "test_calogan_problem.py", "test_pretrained.py", "test_arm_problem.py"),
 )

@@ -30,7 +30,7 @@ for version in "${VERSIONS[@]}"; do
         python=$("$venv/bin/python" -c 'import platform; print(platform.python_version())')
         # As in tools/test.sh, but for the jobs that wait half of the time.
         OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 HOROVOD_CYCLE_TIME=10 "$venv/bin/python" -m pytest -n "$(nproc)" \
-            --dist loadfile --no-loadscope-reorder tests/parallel tests/single >>"$log" 2>&1 || failed=1
+            --dist loadfile tests/parallel tests/single >>"$log" 2>&1 || failed=1
         result=$(tail -n 1 "$log" | tr -d =)
         grep -E '^(FAILED|ERROR) ' "$log"
     fi

@@ -12,7 +12,7 @@ linters=$!
 failed=""
 # A thread each: processes share the cores. Ranks that tests start have as many as they are told; at Horovod's own cycle of
 # 1 ms they would wait for each other on cores that others need.
-OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 HOROVOD_CYCLE_TIME=10 "$BIN/python" -m pytest -n $(($(nproc) + 1)) --dist loadfile --no-loadscope-reorder \
+OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 HOROVOD_CYCLE_TIME=10 "$BIN/python" -m pytest -n $(($(nproc) + 1)) --dist loadfile \
     tests/parallel tests/integration tests/single "$@" || failed=tests
 wait $linters || { cat "$said" >&2 && failed="linters $failed"; }
 [ -z "$failed" ] || { echo "make test: FAILED ($failed), see above" >&2 && exit 1; }

@@ -24,7 +24,7 @@ from recorded import recorded
 needs.found("horovod", "ipywidgets", "jupyterlab")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to show JupyterLab in"),
+    pytest.mark.skipif(CHROMIUM is None, reason="JupyterLab is shown in a browser, and there is no Chromium"),
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
