@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hpcgan.errors import InputError
 
-ENDS = 8 << 20
+ENDS = 1 << 20
 """Bytes at the beginning and at the end of a file that are searched: writers have attributes there."""
 
 _SIGNATURE = b"GCOL\x01\0\0\0"
