@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -207,8 +206,3 @@ def assert_same_state(ours: Path, theirs: Path, but: Sequence[str] = ()) -> None
 def epochs(run: Path) -> list[dict[str, Any]]:
     """Records of the epochs without what the clock says."""
     return [{k: v for k, v in r.items() if k not in TIMING} for r in recorded(run / "metrics.jsonl", "epoch")]
-
-
-def stop(process: psutil.Process) -> None:
-    """SIGSTOP."""
-    process.send_signal(signal.SIGSTOP)

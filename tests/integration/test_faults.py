@@ -16,6 +16,7 @@ import time
 import jobs
 import pytest
 from recorded import recorded
+from stopping import stop_process
 
 from hpcgan.runs import checkpoint
 from hpcgan.runs import commands as control
@@ -175,7 +176,7 @@ def test_a_stopped_rank_is_named_with_the_collective_the_others_wait_in(setting,
     command = jobs.faulty_command(survivor, *ENDLESS, "comm.timeout_s=300")
     job = jobs.Running(setting, command, {"HPCGAN_PATIENCE": "0.05"})
     jobs.wait_for_step(survivor, before + 1, job)
-    jobs.stop(job.ranks()[rank])
+    stop_process(job.ranks()[rank].pid)
     code, output = job.finish(15 + BOUND)
     assert code not in (0, 75), output
     (line,) = [line for line in output.splitlines() if "no progress for 15 s" in line]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from stopping import stop_process
 
 from hpcgan.errors import HpcganError
 from hpcgan.launch.launcher import Watch, launch
@@ -219,7 +220,7 @@ def test_a_killed_launcher_takes_its_job_along(folder, frozen):
     process = start(folder, "run", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     up = wait_for(lambda: told(folder, "up"))
     if frozen:  # even in the middle of a request
-        process.send_signal(signal.SIGSTOP)
+        stop_process(process.pid)
     process.kill()
     process.wait()
     wait_for(lambda: all(gone(t["pid"]) for t in up))

@@ -26,6 +26,7 @@ import psutil
 import pytest
 import tiny
 import untrained
+from stopping import stop_process
 
 tf = needs.tensorflow()
 needs.found("uvicorn", "starlette", "prometheus_client", "grpc")
@@ -260,7 +261,7 @@ def test_more_than_is_held_is_refused_at_once_and_who_leaves_frees_the_place(ser
     body = json.dumps({"inputs": [{"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]},
                                   {"name": "events", "datatype": "INT64", "shape": [1], "data": [100]}],
                        "parameters": {"binary_data_output": True}})  # fmt: skip
-    os.kill(served_worker(served), signal.SIGSTOP)  # so that nothing is finished meanwhile
+    stop_process(served_worker(served))  # so that nothing is finished meanwhile
     try:
         left = http.client.HTTPConnection("127.0.0.1", served.port)
         left.request("POST", "/v2/models/other/infer", body, {"Authorization": f"Bearer {TOKEN}"})
@@ -351,7 +352,7 @@ def test_a_service_of_ones_own_ends_with_who_started_it(runs: dict[str, Path]) -
 
 def test_a_signal_ends_it_when_what_was_accepted_is_done(served: Served) -> None:
     """The last test of this service."""
-    os.kill(served_worker(served), signal.SIGSTOP)
+    stop_process(served_worker(served))
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(served.client().generate("other", 1, 100)))
     asking.start()
@@ -393,7 +394,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_requests_are_told(runs: dic
     served = Served(tmp_path, str(runs["masses"]), f"other={runs['batches']}", "--timeout", "30")
     try:
         before = served.client().generate("other", 1, 4)["hist"]
-        os.kill(served_worker(served), signal.SIGSTOP)
+        stop_process(served_worker(served))
         with ThreadPoolExecutor(1) as threads:
             failing = threads.submit(served.client().generate, "other", 1, 4)
             wait_for(lambda: served.number("hpcgan_held_events") == 4)
@@ -412,7 +413,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_requests_are_told(runs: dic
 def test_a_worker_that_hangs_is_replaced(runs: dict[str, Path], tmp_path: Path) -> None:
     served = Served(tmp_path, f"other={runs['batches']}", "--timeout", "2")
     try:
-        os.kill(served_worker(served), signal.SIGSTOP)
+        stop_process(served_worker(served))
         with pytest.raises(ServiceError) as caught:
             served.client().generate("other", 1, 4)
         assert caught.value.status in (503, 504)
@@ -453,7 +454,7 @@ def test_a_ctrl_c_after_the_signal_ends_it_at_once(runs: dict[str, Path], tmp_pa
     served = Served(tmp_path, f"other={runs['batches']}")
     worker = served_worker(served)
     try:
-        os.kill(worker, signal.SIGSTOP)
+        stop_process(worker)
         with ThreadPoolExecutor(1) as threads:
             failing = threads.submit(served.client().generate, "other", 1, 100)
             wait_for(lambda: served.number("hpcgan_held_events") == 100)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from recorded import recorded
 from slurm_cluster import SlurmCluster
+from stopping import stop_process
 
 pytest.importorskip("horovod")
 
@@ -81,7 +82,7 @@ def test_a_signal_while_data_are_copied(setting: Path, tmp_path: Path, rank: int
 @pytest.mark.faults
 def test_a_rank_that_stops_while_it_copies_is_named(setting: Path, tmp_path: Path) -> None:
     job = while_it_copies(setting, tmp_path / "run", tmp_path / "local", "comm.timeout_s=8")
-    jobs.stop(job.ranks()[0])
+    stop_process(job.ranks()[0].pid)
     code, output = job.finish(BOUND)
     assert code == 1, output
     assert re.search(r"no progress for 8 s: rank 0 does not", output), output

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stopping import stop_process
 
 from hpcgan.errors import HpcganError, InputError
 from hpcgan.runs import lease as rundir
@@ -297,7 +298,7 @@ def test_a_container_of_the_same_host_name_holds_it_while_it_lives(tmp_path, mon
             Lease(run, say=said.append)
         assert len(said) == 1
         assert attempt_state(run) == "running"
-        os.kill(only_child(process.pid), signal.SIGSTOP)
+        stop_process(only_child(process.pid))
         monkeypatch.setattr(liveness, "WATCH_S", 2.0)
         lease = Lease(run, say=said.append)
         assert lease.attempt == 2
