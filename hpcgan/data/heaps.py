@@ -7,8 +7,6 @@ ever, in C, where no time limit and no Ctrl-C reaches it. Of a thousand files wi
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,33 +32,32 @@ def check_heaps(path: Path) -> None:
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return
-        with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as data:
-            for start, stop in ((0, min(size, ENDS)), (max(ENDS, size - ENDS), size)):
-                for place in _places(data, start, stop):
-                    if _is_endless(data, place):
-                        raise InputError(
-                            f"{path}: text at byte {place} of the file cannot be read (an entry of no length); "
-                            "the file is damaged"
-                        )
+        for start in sorted({0, max(0, size - ENDS)}):
+            file.seek(start)
+            part = file.read(ENDS)
+            for place in _places(part):
+                if _is_endless(part, place):
+                    raise InputError(
+                        f"{path}: text at byte {start + place} of the file cannot be read (an entry of no length); "
+                        "the file is damaged"
+                    )
 
 
-def _places(data: mmap.mmap, start: int, stop: int) -> Iterator[int]:
-    place = data.find(_SIGNATURE, start, stop)
+def _places(part: bytes) -> Iterator[int]:
+    place = part.find(_SIGNATURE)
     while place >= 0:
         yield place
-        place = data.find(_SIGNATURE, place + 1, stop)
+        place = part.find(_SIGNATURE, place + 1)
 
 
-def _is_endless(data: mmap.mmap, heap: int) -> bool:
+def _is_endless(part: bytes, heap: int) -> bool:
     """Whether going through the entries of the heap at a place does not get on."""
-    end = heap + _number(data, heap + 8, 8)
+    end = heap + _number(part, heap + 8, 8)
     place = heap + _HEADER
-    while place + _HEADER <= min(end, len(data)):
-        length = _number(data, place + 8, 8)
+    while place + _HEADER <= min(end, len(part)):
+        length = _number(part, place + 8, 8)
         # Entry 0 is the room that is left, and its length includes the header.
-        step = length if _number(data, place, 2) == 0 else _HEADER + (length + 7) // 8 * 8
+        step = length if _number(part, place, 2) == 0 else _HEADER + (length + 7) // 8 * 8
         step %= 1 << 64  # as in C
         if step == 0:
             return True
@@ -68,5 +65,5 @@ def _is_endless(data: mmap.mmap, heap: int) -> bool:
     return False
 
 
-def _number(data: mmap.mmap, place: int, size: int) -> int:
-    return int.from_bytes(data[place : place + size], "little")
+def _number(part: bytes, place: int, size: int) -> int:
+    return int.from_bytes(part[place : place + size], "little")
